@@ -1,0 +1,85 @@
+# Needs Python 3.11 or newer with its venv module and headers, and a C compiler; says so where one is missing.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := pyproject.toml setup.py taskengine/_fastpath.pyx
+CODE := taskengine hardware bench tests
+
+# What the set-up needs, each with the Debian package that has it.
+define PREFLIGHT
+import importlib.util, os, shutil, sys, sysconfig
+version = "%d.%d" % sys.version_info[:2]
+if sys.version_info < (3, 11):
+    sys.exit("make: Python 3.11 or newer is needed, this is %s: apt install python3 python3-venv python3-dev" % version)
+missing = []
+if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+    missing.append(("the venv module of Python " + version, "python%s-venv" % version))
+compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+if not shutil.which(compiler):
+    missing.append(("the C compiler " + compiler, "gcc libc6-dev"))
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    missing.append(("Python.h of Python " + version, "python%s-dev" % version))
+for what, package in missing:
+    print("make: %s is missing: apt install %s" % (what, package), file=sys.stderr)
+sys.exit(bool(missing))
+endef
+export PREFLIGHT
+
+.PHONY: help run test demo bench check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
+
+run: $(VENV)/.run  ## set up, compile and serve with the sample tasks
+	$(PY) -m taskengine
+
+test: $(VENV)/.test  ## set up and run every test
+	$(PY) -m pytest
+
+demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
+	$(PY) -m bench.demo
+
+bench: $(VENV)/.bench  ## measure this machine
+	$(PY) -m bench
+
+check: $(VENV)/.check  ## style, types, the stub against the compiled module, the order of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy --strict $(CODE)
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath
+	$(PY) -m pytest tests/test_layering.py
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info taskengine/_fastpath.c taskengine/*.so bench/out .benchmarks \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { \
+		echo "make: Python 3.11 or newer is missing: apt install python3 python3-venv python3-dev gcc" >&2; exit 1; }
+	@"$(PYTHON)" -c "$$PREFLIGHT"
+	"$(PYTHON)" -m venv $(VENV)
+
+# One stamp for each reach of dependencies; a wide install satisfies the narrow ones.
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --editable
+
+$(VENV)/.run: $(SOURCES) | $(PY)
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.test: $(SOURCES) | $(PY)
+	$(INSTALL) ".[test]"
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: $(SOURCES) | $(PY)
+	$(INSTALL) ".[bench]"
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.check: $(SOURCES) | $(PY)
+	$(INSTALL) ".[dev]"
+	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench

@@ -1,0 +1,9 @@
+"""Starts the engine under the seed's name: the same as `python -m taskengine`."""
+
+from __future__ import annotations
+
+from taskengine.cli import main
+
+# Guarded: worker processes are spawned, and a spawned process imports this file again.
+if __name__ == "__main__":
+    main()
