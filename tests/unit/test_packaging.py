@@ -1,0 +1,53 @@
+"""What an installation would hold: our two packages, the compiled leaf, and no generic name."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+from setuptools import Distribution
+from setuptools.config.pyprojecttoml import apply_configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The Python files that a wheel would hold, as paths inside it; what setuptools says, without building one."""
+    monkeypatch.chdir(ROOT)
+    distribution = apply_configuration(Distribution(), ROOT / "pyproject.toml")
+    build = distribution.get_command_obj("build_py")
+    build.ensure_finalized()
+    return {str(Path(path).relative_to(build.build_lib)) for path in build.get_outputs(include_bytecode=False)}
+
+
+def test_only_our_names_land_in_site_packages(files: set[str]) -> None:
+    assert {path.split("/")[0] for path in files} == {"taskengine", "taskengine_hardware"}
+
+
+def test_types_and_every_module_are_packaged(files: set[str]) -> None:
+    assert {"taskengine/py.typed", "taskengine/__init__.py", "taskengine/_fastpath.pyi"} <= files
+    for folder, package in PROJECT["tool"]["setuptools"]["package-dir"].items():
+        wanted = {f"{folder}/{path.name}" for path in (ROOT / package).glob("*.py")}
+        assert wanted <= files
+
+
+def test_the_fast_path_is_compiled() -> None:
+    file = importlib.import_module("taskengine._fastpath").__file__
+    assert file is not None
+    assert file.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def test_the_command_exists() -> None:
+    module, _, function = PROJECT["project"]["scripts"]["taskengine"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_core_needs_neither_a_test_nor_a_plotting_library() -> None:
+    names = {requirement.split(">=")[0] for requirement in PROJECT["project"]["dependencies"]}
+    assert names == {"pyzmq", "msgspec", "click", "rich"}

@@ -1,0 +1,296 @@
+"""taskengine/settings.py: four places, one precedence, and errors that name key, place and what was expected."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taskengine import settings
+from taskengine.errors import SettingsError
+from taskengine.settings import Settings, load, rows
+
+Toml = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Toml:
+    def write(text: str) -> Path:
+        path = tmp_path / "robot.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(
+    config: Path | None = None, env: dict[str, str] | None = None, flags: dict[str, object] | None = None
+) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(config, env or {}, flags or {})
+    return str(caught.value)
+
+
+def test_defaults_are_the_contract() -> None:
+    loaded = load(None, {"PATH": "/bin"}, {})
+    assert loaded == Settings()
+    assert {row.name: row.default for row in rows()} == {
+        "HOST": '"127.0.0.1"',
+        "TASK_WORKERS": "2",
+        "DATA_WORKERS": "1",
+        "RESPONSE_TIME": "0.005",
+        "CHUNKING": "true",
+        "CHUNKING_SIZE": "10",
+        "ENABLE_STDOUT": "true",
+        "TASKS": '["taskengine.tasks"]',
+        "LANES": "{}",
+        "ROUTER_FRONTEND": "9000",
+        "ROUTER_BACKEND": "9001",
+        "STARTING_PORT": "10000",
+        "DRAIN_TIME": "5.0",
+        "INSECURE": "false",
+    }
+
+
+def test_default_addresses_are_the_seeds() -> None:
+    assert Settings().frontend == "tcp://127.0.0.1:9000"
+    assert Settings().backend == "tcp://127.0.0.1:9001"
+    assert Settings().data_addresses() == ["tcp://127.0.0.1:10002"]
+    assert Settings(host="::1", task_workers=4, data_workers=2).data_addresses() == [
+        "tcp://[::1]:10004",
+        "tcp://[::1]:10005",
+    ]
+
+
+def test_every_row_is_explained_and_its_default_loads(toml: Toml) -> None:
+    text = "\n".join(f"{row.name.lower()} = {row.default}" for row in rows())
+    assert all(row.type and row.explanation for row in rows())
+    assert tomllib.loads(text)
+    assert load(toml(text), {}, {}) == Settings()
+
+
+def test_precedence(toml: Toml) -> None:
+    config = toml("chunking_size = 20\ntask_workers = 3\ndata_workers = 4")
+    env = {"TASKENGINE_CHUNKING_SIZE": "30", "TASKENGINE_TASK_WORKERS": "5"}
+    loaded = load(config, env, {"chunking_size": "40", "host": None})
+    assert (loaded.chunking_size, loaded.task_workers, loaded.data_workers) == (40, 5, 4)
+    assert loaded.host == "127.0.0.1"
+
+
+def test_the_file_of_the_folder_is_read_and_a_named_one_replaces_it(tmp_path: Path, toml: Toml) -> None:
+    (tmp_path / "taskengine.toml").write_text("chunking_size = 7\ndata_workers = 0\n")
+    assert load(None, {}, {}).chunking_size == 7
+    assert load(toml("chunking_size = 8"), {}, {}) == Settings(chunking_size=8)
+
+
+def test_everything_from_toml(toml: Toml) -> None:
+    text = """
+        host = "localhost"
+        response_time = 1
+        chunking = false
+        tasks = ["robot.tasks", "./more"]
+        [lanes]
+        arm = 1
+        [hardware]
+        servo = {pin = 17}
+        [policy]
+        anything = ["a"]
+    """
+    assert load(toml(text), {}, {}) == Settings(
+        host="localhost",
+        response_time=1.0,
+        chunking=False,
+        tasks=["robot.tasks", "./more"],
+        lanes={"arm": 1},
+        hardware={"servo": {"pin": 17}},
+        policy={"anything": ["a"]},
+    )
+
+
+@pytest.mark.parametrize("text", ["true", "1", "yes", "on", "TRUE", " On "])
+def test_true_in_the_environment(text: str) -> None:
+    assert load(None, {"TASKENGINE_INSECURE": text}, {}).insecure is True
+
+
+@pytest.mark.parametrize("text", ["false", "0", "no", "off", "Off"])
+def test_false_in_the_environment(text: str) -> None:
+    assert load(None, {"TASKENGINE_CHUNKING": text}, {}).chunking is False
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("tasks", "a,b", ["a", "b"]),
+        ("tasks", " a , ./b.py ", ["a", "./b.py"]),
+        ("tasks", "", []),
+        ("lanes", "arm=1,io=2", {"arm": 1, "io": 2}),
+        ("lanes", " arm = 1 , io=2 ", {"arm": 1, "io": 2}),
+        ("lanes", "", {}),
+        ("response_time", "0.030", 0.03),
+        ("response_time", "1e-3", 0.001),
+        ("drain_time", "0", 0.0),
+        ("task_workers", "8", 8),
+        ("host", "::1", "::1"),
+    ],
+)
+def test_text_of_environment_and_flags(name: str, text: str, value: object) -> None:
+    assert getattr(load(None, {f"TASKENGINE_{name.upper()}": text}, {}), name) == value
+    assert getattr(load(None, {}, {name: text}), name) == value
+
+
+def test_typed_flags() -> None:
+    flags = {"tasks": ("a", "b"), "chunking": False, "task_workers": 3, "lanes": {"arm": 1}, "response_time": 1}
+    assert load(None, {}, flags) == Settings(
+        tasks=["a", "b"], chunking=False, task_workers=3, lanes={"arm": 1}, response_time=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("task_workers", "0", "a whole number, 1 to 1024"),
+        ("task_workers", "two", "a whole number, 1 to 1024"),
+        ("task_workers", "2.0", "a whole number, 1 to 1024"),
+        ("task_workers", "1_0", "a whole number, 1 to 1024"),
+        ("task_workers", "9" * 5000, "a whole number, 1 to 1024"),
+        ("data_workers", "-1", "a whole number, 0 to 1024"),
+        ("chunking_size", "0", "a whole number from 1"),
+        ("response_time", "0", "seconds, more than 0"),
+        ("response_time", "nan", "seconds, more than 0"),
+        ("response_time", "inf", "seconds, more than 0"),
+        ("response_time", "1e999", "seconds, more than 0"),
+        ("drain_time", "-1", "seconds, 0 to 3600"),
+        ("router_frontend", "0", "a port, 1 to 65535"),
+        ("router_backend", "65536", "a port, 1 to 65535"),
+        ("chunking", "maybe", "true, false, 1, 0, yes, no, on or off"),
+        ("enable_stdout", "", "true, false, 1, 0, yes, no, on or off"),
+        ("tasks", "a,,b", "a list of module names"),
+        ("lanes", "arm", "a map of names to numbers of workers, such as arm=1,io=2"),
+        ("lanes", "arm=1,arm=2", "a map of names to numbers of workers, such as arm=1,io=2"),
+        ("lanes", "arm=0", "a map of names to numbers"),
+        ("host", "", "an address or host name"),
+        ("host", "127.0.0.1:9000", "an address or host name"),
+        ("host", "127.0.0.256", "an address or host name"),
+        ("host", "tcp://127.0.0.1", "an address or host name"),
+    ],
+)
+def test_wrong_text_names_key_place_and_what_was_expected(name: str, text: str, expected: str) -> None:
+    variable = f"TASKENGINE_{name.upper()}"
+    message = refused(env={variable: text})
+    assert message.startswith(f"{name} in environment variable {variable}: expected {expected}")
+    message = refused(flags={name: text})
+    assert message.startswith(f"{name} in flag --{name.replace('_', '-')}: expected {expected}")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("task_workers = '2'", "a whole number"),
+        ("task_workers = true", "a whole number"),
+        ("task_workers = 2.0", "a whole number"),
+        ("chunking = 1", "true or false"),
+        ("response_time = nan", "seconds"),
+        ("response_time = inf", "seconds"),
+        ("response_time = true", "seconds"),
+        ("tasks = 'a,b'", "a list"),
+        ("tasks = [1]", "a list"),
+        ("lanes = ['arm']", "a map"),
+        ("hardware = 1", "a table"),
+    ],
+)
+def test_wrong_type_in_the_file_names_file_and_line(toml: Toml, line: str, expected: str) -> None:
+    config = toml(f"\n# a comment\n{line}\n")
+    message = refused(config)
+    assert message.startswith(f"{line.split()[0]} in {config}, line 3: expected {expected}")
+
+
+def test_wrong_entry_of_a_table_names_the_tables_line(toml: Toml) -> None:
+    config = toml("chunking = true\n\n[lanes]\narm = 'one'\n")
+    assert refused(config).startswith(f"lanes in {config}, line 3: expected a map of names to numbers")
+
+
+def test_a_value_that_a_later_place_overrides_is_still_checked(toml: Toml) -> None:
+    assert "task_workers in" in refused(toml("task_workers = 0"), flags={"task_workers": 2})
+
+
+def test_unknown_keys_name_the_nearest_one(toml: Toml) -> None:
+    config = toml("chunk_size = 5\n")
+    assert refused(config) == f"chunk_size in {config}, line 1: no such setting; the nearest is chunking_size"
+    assert refused(env={"TASKENGINE_TASK_WORKER": "2"}) == (
+        "environment variable TASKENGINE_TASK_WORKER: no such setting; the nearest is TASKENGINE_TASK_WORKERS"
+    )
+    assert refused(flags={"respons_time": 1}) == (
+        "flag --respons-time: no such setting; the nearest is --response-time"
+    )
+
+
+def test_lower_case_variables_and_tables_are_no_settings_of_the_environment() -> None:
+    assert "the nearest is TASKENGINE_HOST" in refused(env={"TASKENGINE_host": "::1"})
+    assert "[policy] is a table" in refused(env={"TASKENGINE_POLICY": "x"})
+
+
+def test_the_time_factor_of_tests_is_no_setting() -> None:
+    assert load(None, {"TASKENGINE_TEST_TIME_FACTOR": "3"}, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("chunking = yes\n", 1), ("host = '::1'\n[lanes\n", 2), ("host = '::1'\n\nhost = 'a'\n", 3), ("a = '''\n\nb", 3)],
+)
+def test_invalid_toml_names_file_and_line(toml: Toml, text: str, line: int) -> None:
+    config = toml(text)
+    assert refused(config).startswith(f"{config}, line {line}: not TOML: ")
+
+
+def test_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# one\nhost = '\xff'\n")
+    assert refused(path).startswith(f"{path}, line 2: not UTF-8")
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "absent.toml")
+    assert str(tmp_path) in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"router_backend": 9000}, "router_backend: expected another port than router_frontend's, 9000"),
+        ({"router_frontend": 10002}, "data worker 0 would publish on 10002, which is router_frontend's"),
+        ({"starting_port": 8998, "data_workers": 2}, "data worker 0 would publish on 9000, which is router_frontend's"),
+        ({"starting_port": 8997, "data_workers": 3}, "data worker 1 would publish on 9000, which is router_frontend's"),
+        ({"starting_port": 65535}, "data worker 0 would publish on 65537"),
+    ],
+)
+def test_port_collisions(flags: dict[str, object], message: str) -> None:
+    assert message in refused(flags=flags)
+
+
+def test_without_data_workers_no_data_port_collides() -> None:
+    assert load(None, {}, {"starting_port": 8998, "data_workers": 0}).data_addresses() == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_loopback_may_be_served(host: str) -> None:
+    load(None, {}, {"host": host}).check_exposure()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.168.0.9", "::", "robot.local", "eth0", "localhost.evil.org"])
+def test_off_loopback_is_refused_unless_insecure(host: str) -> None:
+    exposed = load(None, {}, {"host": host})
+    with pytest.raises(SettingsError, match=r"no encryption.*--insecure"):
+        exposed.check_exposure()
+    load(None, {}, {"host": host, "insecure": True}).check_exposure()
+
+
+def test_names_of_the_module_hold() -> None:
+    assert settings.CONFIG_FILE == "taskengine.toml"
+    assert settings.TABLES == ("hardware", "policy")
