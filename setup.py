@@ -8,6 +8,9 @@ from setuptools import Extension, setup
 setup(
     ext_modules=cythonize(
         [Extension("taskengine._fastpath", ["taskengine/_fastpath.pyx"])],
-        compiler_directives={"language_level": 3},
+        # autotestdict: without it the module has no `__test__` that the .pyi would have to name
+        compiler_directives={"language_level": 3, "autotestdict": False},
+        # Cython compares only the dates of .pyx and .c, so a change of this file would compile nothing
+        force=True,
     )
 )

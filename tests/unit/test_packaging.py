@@ -20,7 +20,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 def files(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The Python files that a wheel would hold, as paths inside it; what setuptools says, without building one."""
     monkeypatch.chdir(ROOT)
-    distribution = apply_configuration(Distribution(), ROOT / "pyproject.toml")
+    distribution = apply_configuration(Distribution({"script_name": "setup.py"}), ROOT / "pyproject.toml")
     build = distribution.get_command_obj("build_py")
     build.ensure_finalized()
     return {str(Path(path).relative_to(build.build_lib)) for path in build.get_outputs(include_bytecode=False)}
