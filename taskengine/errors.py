@@ -1,0 +1,153 @@
+"""The one tree of errors, by whose fault it is.
+
+    TaskEngineError
+    ├── the task's      TaskFailed, TaskTimeout (also TimeoutError)
+    ├── the caller's    UnknownTask (also LookupError), BadArguments (also TypeError), Cancelled, NotAllowed
+    ├── the engine's    WorkerLost, Overloaded, EngineUnreachable (also ConnectionError)
+    ├── the peer's      ProtocolError (also ValueError): any garbage in gives this and nothing else
+    └── the owner's     SettingsError (also ValueError), TaskModuleError (also ImportError)
+
+An error that crosses the wire is its code, its message and its fields (`to_wire`, `from_wire`); the last two stay
+on the machine that raised them and have no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class TaskEngineError(Exception):
+    """Base of every error of the engine; `fields` hold what the text says, for programs."""
+
+    code: ClassVar[int] = 0
+    field_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        unknown = fields.keys() - set(self.field_names)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        super().__init__(message)
+        self.message = message
+        self.fields: dict[str, Any] = {name: fields.get(name) for name in self.field_names}
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.fields)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _rebuild(kind: type[TaskEngineError], message: str, fields: dict[str, Any]) -> TaskEngineError:
+    return kind(message, **fields)
+
+
+class TaskFailed(TaskEngineError):
+    """The task raised. `type` is the exception's name, `traceback` the worker's text of it."""
+
+    code = 1
+    field_names = ("type", "traceback")
+
+
+class UnknownTask(TaskEngineError, LookupError):
+    """No task has that name. `name` is what was asked for, `nearest` what it may have meant."""
+
+    code = 2
+    field_names = ("name", "nearest")
+
+
+class BadArguments(TaskEngineError, TypeError):
+    """The arguments do not fit the task's signature, or cannot be sent."""
+
+    code = 3
+    field_names = ("name",)
+
+
+class TaskTimeout(TaskEngineError, TimeoutError):
+    """The task, or the wait for it, took longer than `seconds`."""
+
+    code = 4
+    field_names = ("seconds",)
+
+
+class WorkerLost(TaskEngineError):
+    """The worker that held the task died; the task may have run. `worker` is its name."""
+
+    code = 5
+    field_names = ("worker",)
+
+
+class Overloaded(TaskEngineError):
+    """The engine took nothing of the package; come back in `retry_after` seconds."""
+
+    code = 6
+    field_names = ("retry_after",)
+
+
+class Cancelled(TaskEngineError):
+    """The package was cancelled before the task started."""
+
+    code = 7
+
+
+class NotAllowed(TaskEngineError, PermissionError):
+    """The client may not do that."""
+
+    code = 8
+
+
+class ProtocolError(TaskEngineError, ValueError):
+    """Bytes that are no message of the protocol."""
+
+    code = 9
+
+
+class EngineUnreachable(TaskEngineError, ConnectionError):
+    """No engine answered at `address`."""
+
+    code = 10
+    field_names = ("address",)
+
+
+class SettingsError(TaskEngineError, ValueError):
+    """A setting is unknown, ill-typed or out of range; the text names the key, the place and what was expected."""
+
+
+class TaskModuleError(TaskEngineError, ImportError):
+    """A task module cannot be loaded, or registers what cannot be a task."""
+
+    field_names = ("module",)
+
+
+BY_CODE: Mapping[int, type[TaskEngineError]] = {
+    kind.code: kind
+    for kind in (
+        TaskFailed,
+        UnknownTask,
+        BadArguments,
+        TaskTimeout,
+        WorkerLost,
+        Overloaded,
+        Cancelled,
+        NotAllowed,
+        ProtocolError,
+        EngineUnreachable,
+    )
+}
+
+
+def to_wire(error: TaskEngineError) -> tuple[int, str, dict[str, Any]]:
+    """The error as (code, message, fields) of plain values."""
+    return error.code, error.message, error.fields
+
+
+def from_wire(code: int, message: str, fields: Mapping[str, Any]) -> TaskEngineError:
+    """The error that `to_wire` took apart; a code from a newer engine becomes a plain `TaskEngineError`."""
+    kind = BY_CODE.get(code, TaskEngineError)
+    return kind(message, **{name: fields[name] for name in kind.field_names if name in fields})
