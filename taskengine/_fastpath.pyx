@@ -1,0 +1,437 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
+"""The compiled leaf: whole messages in, whole messages out. taskengine.wire has their layouts.
+
+| who | calls |
+|---|---|
+| client | pack_calls, pack_map, unpack |
+| router | check_index, task_names, join_frames, pack_batch, read_answer, Assembly |
+| worker | run_batch: decodes arguments, calls, encodes results, never a Python object between that is not needed |
+
+Bytes that are no message raise ProtocolError, values that cannot be sent BadArguments, and nothing else does; what
+a callback raises passes through. Not for two threads on one object; the functions may be called from any thread.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.exc cimport PyErr_Clear
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyFloat_FromDouble
+from cpython.list cimport PyList_CheckExact, PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+import msgspec
+
+from taskengine import wire
+from taskengine.errors import BadArguments, ProtocolError
+
+cdef extern from "endian.h" nogil:
+    uint64_t htobe64(uint64_t)
+    uint64_t htole64(uint64_t)
+    uint64_t le64toh(uint64_t)
+    uint32_t htole32(uint32_t)
+    uint32_t le32toh(uint32_t)
+
+cdef extern from "Python.h":
+    # as object, a NULL raises; with PyObject* that would have to be asked for by `except NULL`
+    object PyObject_Vectorcall(object function, PyObject* const* args, size_t nargsf, PyObject* kwnames)
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    # these two hand out what they do not own, and AsUTF8AndSize says NULL where the text has no UTF-8
+    PyObject* PyList_GET_ITEM(object values, Py_ssize_t j)
+    PyObject* PyTuple_GET_ITEM(object values, Py_ssize_t j)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size)
+
+ctypedef unsigned char u8
+
+cdef int MAX_DEPTH = wire.MAX_DEPTH
+cdef int ERROR_EXT = wire.ERROR_EXT
+cdef size_t MAX_TASKS = wire.MAX_TASKS
+cdef size_t MAX_BODY = wire.MAX_BODY
+cdef size_t MAX_MESSAGE = wire.MAX_MESSAGE
+cdef int64_t NO_NAME = wire.NO_NAME
+cdef object msgspec_encode = msgspec.msgpack.Encoder().encode
+cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
+
+cdef enum:
+    SECTION_SIZE = 18
+    CHUNK_SIZE = 20
+    ENTRY_SIZE = 28
+    PACKED = 0
+    LAST_FORMAT = 2
+    ALL = 0
+    ERRORS = 1
+    NONE = 2
+
+if (wire.SECTION.size, wire.CHUNK.size, wire.ENTRY.size) != (SECTION_SIZE, CHUNK_SIZE, ENTRY_SIZE):
+    raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
+
+include "_msgpack.pxi"
+
+
+cdef inline uint32_t get_u32(const u8* at) noexcept:
+    cdef uint32_t value
+    memcpy(&value, at, 4)
+    return le32toh(value)
+
+
+cdef inline uint64_t get_u64(const u8* at) noexcept:
+    cdef uint64_t value
+    memcpy(&value, at, 8)
+    return le64toh(value)
+
+
+cdef inline int put_u32(_Out out, uint32_t value) except -1:
+    value = htole32(value)
+    return put_raw(out, &value, 4)
+
+
+cdef inline int put_u64(_Out out, uint64_t value) except -1:
+    value = htole64(value)
+    return put_raw(out, &value, 8)
+
+
+cdef inline bytes some(const u8* data, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>data, size)
+
+
+# ---- the client's side
+
+@cython.final
+cdef class _Package:
+    """The index and the body of a package, growing task by task."""
+
+    cdef _Out index
+    cdef _Out body
+    cdef size_t count
+
+    def __cinit__(self):
+        self.index = _Out(4 * MAX_TASKS)
+        self.body = _Out(MAX_BODY)
+
+    cdef int add(self, uint64_t i, object args, object kwargs) except -1:
+        if self.count == MAX_TASKS:
+            raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
+        if type(args) is not tuple and type(args) is not list:
+            args = plain(tuple, args)
+        if type(kwargs) is not dict and kwargs is not None:
+            kwargs = plain(dict, kwargs)
+        put_byte(self.body, 0x93 if kwargs else 0x92)
+        put_uint(self.body, i)
+        put_array(self.body, args, 0)
+        if kwargs:
+            for key in kwargs:
+                if type(key) is not str:
+                    raise BadArguments(f"a keyword is text, not {key!r}")
+            put_map(self.body, kwargs, 0)
+        self.count += 1
+        return put_u32(self.index, <uint32_t>self.body.used)
+
+    cdef tuple taken(self):
+        return self.index.taken(), self.body.taken()
+
+
+cdef object plain(object kind, object values):
+    if isinstance(values, (str, bytes)):
+        raise BadArguments(f"arguments are a sequence and a mapping, not {values!r}")
+    try:
+        return kind(values)
+    except (TypeError, ValueError) as error:
+        raise BadArguments(f"arguments are a sequence and a mapping: {error}") from error
+
+
+cdef uint64_t intern(dict names, object name) except? 0xffffffff:
+    known = names.get(name) if type(name) is str else None
+    if known is not None:
+        return known
+    try:
+        (<str?>name).encode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise BadArguments(f"a task's name is text: {error}") from error
+    names[name] = len(names)
+    return len(names) - 1
+
+
+def pack_calls(calls, dict names not None):
+    """The (index, body) of a package of calls, each (name, args, kwargs).
+
+    `names` goes from a task's name to its number; new names are added in order, also where the call then fails.
+    Raises BadArguments for what cannot be sent; the message tells the position, from 0.
+    """
+    cdef _Package package = _Package()
+    cdef uint64_t i = 0
+    cdef object name = None, last = None
+    try:
+        for call in calls:
+            if not isinstance(call, tuple) or len(<tuple>call) != 3:
+                raise BadArguments(f"a call is (name, args, kwargs), not {call!r}")
+            name, args, kwargs = <tuple>call
+            if name is not last:
+                i = intern(names, name)
+                last = name
+            package.add(i, args, kwargs)
+    except BadArguments as error:
+        raise BadArguments(f"call {package.count}: {error}", name=name if type(name) is str else None) from error
+    return package.taken()
+
+
+def pack_map(arguments):
+    """The (index, body) of a package that calls the first of its names with each of `arguments`, sequences.
+
+    Raises BadArguments for what cannot be sent; the message tells the position, from 0.
+    """
+    cdef _Package package = _Package()
+    try:
+        for args in arguments:
+            package.add(0, args, None)
+    except BadArguments as error:
+        raise BadArguments(f"call {package.count}: {error}") from error
+    return package.taken()
+
+
+def encode(value):
+    """The value as MessagePack, byte for byte as msgspec writes it. Raises BadArguments for what cannot be sent."""
+    cdef _Out out = _Out(MAX_BODY)
+    put_value(out, value, 0)
+    return out.taken()
+
+
+def unpack(body, count, error):
+    """The `count` values of a body, none left over; `error` makes an error entry's value from its data.
+
+    Raises ProtocolError.
+    """
+    cdef _Reader src = _Reader(body)
+    cdef Py_ssize_t j, size
+    cdef list values
+    if not 0 <= count <= src.end - src.at:
+        raise ProtocolError(f"{src.end - src.at} bytes are no {count} values")
+    size = count
+    values = [None] * size
+    src.owed = size
+    for j in range(size):
+        src.owed -= 1
+        values[j] = get_entry(src, error)
+    finish(src)
+    return values
+
+
+cdef object get_entry(_Reader src, object error):
+    cdef const u8* start = src.at
+    cdef uint64_t n
+    cdef u8 tag = take(src, 1)[0]
+    src.at = start
+    if tag >= 0xc7 and KINDS[tag & 0x1f] == EXT and tag < 0xe0:
+        get_head(src, &n)
+        if ext_code(src, n) == ERROR_EXT:
+            return error(some(take(src, n), n))
+        src.at = start
+    return get_value(src, 0, False)
+
+
+# ---- the router's side
+
+cdef size_t check_ends(const u8* ends, size_t count, uint32_t base, uint64_t size) except? 0:
+    """That the tasks follow each other from `base` on and fill `size` bytes."""
+    cdef uint32_t previous = base, end
+    cdef size_t k
+    for k in range(count):
+        end = get_u32(ends + 4 * k)
+        if end <= previous:
+            raise ProtocolError(f"the index ends task {k} before it begins")
+        previous = end
+    if previous - base != size:
+        raise ProtocolError(f"the index tells of {previous - base} bytes of tasks, and {size} came")
+    return count
+
+
+cdef size_t index_count(_Reader index, uint64_t size) except? 0:
+    cdef size_t length = index.end - index.at
+    if length % 4 or length // 4 > MAX_TASKS:
+        raise ProtocolError(f"an index has 4 bytes for each of at most {MAX_TASKS} tasks, not {length} bytes")
+    return check_ends(index.at, length // 4, 0, size)
+
+
+def check_index(index, body_len):
+    """The number of tasks in a package with this index and `body_len` bytes of body. Raises ProtocolError."""
+    return index_count(_Reader(index), body_len)
+
+
+cdef int64_t get_name(_Reader src) noexcept:
+    """The name index of the task that begins here, the reader then behind it; -1 where there is none below 2**63."""
+    cdef Py_ssize_t size = src.end - src.at
+    cdef uint64_t n = 0
+    cdef int width, j
+    cdef u8 tag
+    if size < 2 or (src.at[0] != 0x92 and src.at[0] != 0x93):
+        return -1
+    tag = src.at[1]
+    if tag < 0x80:
+        src.at += 2
+        return tag
+    if tag < 0xcc or tag > 0xd3 or size < 2 + WIDTHS[tag - 0xc0]:
+        return -1
+    width = WIDTHS[tag - 0xc0]
+    for j in range(width):
+        n = n << 8 | src.at[2 + j]
+    if n >> (63 if tag <= 0xcf else 8 * width - 1):
+        return -1
+    src.at += 2 + width
+    return <int64_t>n
+
+
+def task_names(index, body):
+    """The name index of each task, as runs of equal ones: (first position, stop position, name index).
+
+    Only the head of each task is read. An index from wire.NO_NAME on, and that of a task which has none, is
+    wire.NO_NAME: such a task fails by itself, at the worker. Raises ProtocolError for an index that does not fit.
+    """
+    cdef _Reader places = _Reader(index), src = _Reader(body)
+    cdef const u8* start = src.at
+    cdef size_t k, first = 0, count = index_count(places, src.end - src.at)
+    cdef int64_t i, current = -1
+    cdef list runs = []
+    for k in range(count):
+        src.end = start + get_u32(places.at + 4 * k)
+        i = get_name(src)
+        src.at = src.end
+        if i < 0 or i > NO_NAME:
+            i = NO_NAME
+        if i != current:
+            if k:
+                runs.append((first, k, current))
+            first, current = k, i
+    if count:
+        runs.append((first, count, current))
+    return runs
+
+
+def join_frames(frames):
+    """The (index, body) of frames, bytes that are laid end to end. Raises ProtocolError: one is empty, or too much."""
+    cdef _Out index
+    cdef uint64_t end = 0
+    if <size_t>len(frames) > MAX_TASKS:
+        raise ProtocolError(f"a package has at most {MAX_TASKS} tasks, not {len(frames)}")
+    index = _Out(4 * MAX_TASKS)
+    for frame in frames:
+        if not frame:
+            raise ProtocolError("a frame is empty")
+        end += len(<bytes?>frame)
+        if end > MAX_BODY:
+            raise ProtocolError(f"a package has at most {MAX_BODY} bytes of tasks")
+        put_u32(index, <uint32_t>end)
+    return index.taken(), b"".join(frames)
+
+
+def pack_batch(sections):
+    """A batch from (job, format, reply, head, chunks), the chunks (part, first, stop, index, body) of whole packages.
+
+    Raises ProtocolError for a slice that the package does not have.
+    """
+    cdef _Out out = _Out(0xffffffffu)
+    cdef bytes head, index, body
+    cdef size_t part, first, stop
+    put_u32(out, len(sections))
+    for job, format, reply, head, chunks in sections:
+        put_u64(out, job)
+        put_byte(out, format)
+        put_byte(out, reply)
+        put_u32(out, len(head))
+        put_u32(out, len(chunks))
+        put_raw(out, PyBytes_AS_STRING(head), len(head))
+        for part, first, stop, index, body in chunks:
+            put_slice(out, part, first, stop, index, body)
+    return out.taken()
+
+
+cdef int put_slice(_Out out, size_t part, size_t first, size_t stop, bytes index, bytes body) except -1:
+    cdef const u8* ends = <const u8*>PyBytes_AS_STRING(index)
+    cdef size_t base = 0, end
+    if not first < stop <= <size_t>len(index) // 4:
+        raise ProtocolError(f"a package of {len(index) // 4} tasks has none from {first} to {stop}")
+    if first:
+        base = get_u32(ends + 4 * (first - 1))
+    end = get_u32(ends + 4 * (stop - 1))
+    if not base < end <= <size_t>len(body):
+        raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
+    put_u32(out, <uint32_t>part)
+    put_u32(out, <uint32_t>first)
+    put_u32(out, <uint32_t>(stop - first))
+    put_u32(out, <uint32_t>base)
+    put_u32(out, <uint32_t>(end - base))
+    put_raw(out, ends + 4 * first, 4 * (stop - first))
+    return put_raw(out, PyBytes_AS_STRING(body) + base, end - base)
+
+
+def read_answer(answer):
+    """The entries of a worker's answer: (job, part, failed tasks, elapsed ns, body). Raises ProtocolError."""
+    cdef _Reader src = _Reader(answer)
+    cdef const u8* at
+    cdef uint32_t size
+    cdef list entries = []
+    for _ in range(get_u32(take(src, 4))):
+        at = take(src, ENTRY_SIZE)
+        size = get_u32(at + 24)
+        body = some(take(src, size), size)
+        entries.append((get_u64(at), get_u32(at + 8), get_u32(at + 12), get_u64(at + 16), body))
+    finish(src)
+    return entries
+
+
+@cython.final
+cdef class Assembly:
+    """The bodies of a package's parts, numbered from 1, until all are there."""
+
+    cdef list _bodies
+    cdef readonly Py_ssize_t missing
+    cdef Py_ssize_t _held
+
+    def __cinit__(self, Py_ssize_t parts):
+        if parts < 0:
+            raise ProtocolError(f"a package has no {parts} parts")
+        self._bodies = [None] * parts
+        self.missing = parts
+        self._held = 0
+
+    cdef Py_ssize_t place(self, object part) except -1:
+        if not 1 <= part <= len(self._bodies):
+            raise ProtocolError(f"part {part} of {len(self._bodies)}")
+        return part - 1
+
+    def put(self, part, bytes body not None):
+        """Take a part's body; True when none is missing now. Raises ProtocolError for a part out of range or twice."""
+        cdef Py_ssize_t place = self.place(part)
+        if self._bodies[place] is not None:
+            raise ProtocolError(f"part {part} came twice")
+        self._bodies[place] = body
+        self._held += len(body)
+        self.missing -= 1
+        return self.missing == 0
+
+    def has(self, part):
+        """Whether the part is there. Raises ProtocolError for one out of range."""
+        return self._bodies[self.place(part)] is not None
+
+    def bodies(self):
+        """The bodies in the order of the parts. Raises ProtocolError while some are missing."""
+        if self.missing:
+            raise ProtocolError(f"{self.missing} of {len(self._bodies)} parts are missing")
+        return list(self._bodies)
+
+    def join(self):
+        """The bodies end to end, in the order of the parts. Raises ProtocolError while some are missing."""
+        return b"".join(self.bodies())
+
+    def held(self):
+        """Bytes of the bodies that are there."""
+        return self._held
+
+
+include "_turn.pxi"

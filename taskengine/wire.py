@@ -1,0 +1,84 @@
+"""What is on the wires, once: constants, limits and layouts. docs/protocol.md says the same in prose.
+
+A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to it two, `[head, BODY]`.
+
+    head  = MAGIC, MessagePack array (messages.Request, messages.Reply)
+    INDEX = u32 for each task: where it ends in BODY
+    BODY  = of a package, tasks end to end: `[i, args]` or `[i, args, kwargs]`, i the place of the task's name in the
+            head; of a reply, one value for each task, an error being an ext ERROR_EXT of `[code, message, fields]`
+
+Router and workers exchange single frames, a batch of chunks and the answer to it:
+
+    batch   = COUNT sections, section*
+    section = SECTION(job, format, reply, head length, chunks), head, chunk*
+    chunk   = CHUNK(part, first, count, base, body length), slice of the INDEX, slice of the BODY that starts at base
+    answer  = COUNT chunks, entry*
+    entry   = ENTRY(job, part, failed, elapsed ns, body length), body
+
+All integers are little-endian, nothing is padded.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+VERSION: Final = 2
+SEED_VERSION: Final = 0.1
+
+MAGIC: Final = b"TE\x02"
+"""How the first frame of a 0.2 message begins; a 0.1 one begins with a JSON object."""
+
+ERROR_EXT: Final = 1
+"""The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
+
+
+class Format(IntEnum):
+    """What the chunks of a section hold."""
+
+    PACKED = 0
+    """Tasks of wire 0.2; answered by the body of a 0.2 reply."""
+    SEED = 1
+    """TASK frames of wire 0.1; answered by one DATA frame."""
+    DATA = 2
+    """A data request; answered by one value of wire 0.2."""
+
+
+COUNT: Final = Struct("<I")
+SECTION: Final = Struct("<QBBII")
+CHUNK: Final = Struct("<IIIII")
+ENTRY: Final = Struct("<QIIQI")
+
+MAX_DEPTH: Final = 64
+"""How deep lists and maps may nest in one value."""
+MAX_TASKS: Final = 2**21
+"""The most tasks in a package."""
+MAX_BODY: Final = 64 * 2**20
+"""The most bytes of tasks in a package, and of results in an answer."""
+MAX_MESSAGE: Final = MAX_BODY + 2**20
+"""The most bytes in a frame: a full body, with what stands around it."""
+NO_NAME: Final = 2**32 - 1
+"""The name index of a task whose own cannot be read."""
+
+NO_DEADLINE: Final = float("inf")
+PRIORITIES: Final = 4
+
+BATCH_NS: Final = 1_000_000
+"""Work, in ns, that one batch brings to a worker: less wakes everyone too often, more balances badly."""
+IN_FLIGHT: Final = 2
+"""Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
+COSTS_KEPT: Final = 1024
+"""Kinds of package whose cost the router remembers."""
+TOPICS_KEPT: Final = 1024
+"""Topics whose last value a data worker keeps."""
+TURN_MESSAGES: Final = 100
+"""Messages that the router takes from one side before it looks at the other."""
+TICK_S: Final = 0.05
+"""How often the router looks for passed deadlines, in s."""
+
+DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:9000"
+DEFAULT_RESPONSE_TIME: Final = 0.005
+"""How often a client flushes its queue, in s, until the engine has told it."""
+DEFAULT_FULL_LOAD: Final = 20
+"""Queued calls that a client sends at once, until the engine has told it its own figure."""
