@@ -1,0 +1,42 @@
+"""What the task modules register, found out in a process of its own: a module may crash it, and can be loaded again."""
+
+from __future__ import annotations
+
+from functools import partial
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from taskengine.errors import TaskModuleError
+from taskengine.messages import TaskInfo
+from taskengine.process import ask
+from taskengine.registry import Registry
+
+IMPORT_TIMEOUT_S = 60.0
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """The tasks that loaded, the topics of the sources, and a line for each module that did not load."""
+
+    tasks: list[TaskInfo]
+    topics: list[str]
+    failures: list[str]
+
+
+def load_catalogue(modules: list[str]) -> Catalogue:
+    """Load the task modules aside. Raises TaskModuleError where a module ends the process or never returns."""
+    try:
+        return msgspec.msgpack.decode(ask(partial(_report, modules), IMPORT_TIMEOUT_S), type=Catalogue)
+    except (EOFError, TimeoutError) as error:
+        reason = str(error) or "the process ended while it loaded them"
+        raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None
+
+
+def _report(modules: list[str], answer: Connection) -> None:
+    registry = Registry.load(modules)
+    catalogue = Catalogue(
+        tasks=[task.info() for task in registry.tasks.values()],
+        topics=list(registry.sources),
+        failures=[str(failure) for failure in registry.failures],
+    )
+    answer.send_bytes(msgspec.msgpack.encode(catalogue))

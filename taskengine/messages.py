@@ -1,0 +1,119 @@
+"""Wire 0.2's heads, as frozen values; docs/protocol.md says what each field means."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from taskengine.errors import ProtocolError
+from taskengine.wire import MAGIC
+
+
+class Kind(IntEnum):
+    """What a request asks for."""
+
+    PACKAGE = 1
+    INFO = 2
+    TASKS = 3
+    PUBLISH = 4
+    LATEST = 5
+    PROGRESS = 6
+
+
+class ReplyMode(IntEnum):
+    """Which results the client wants."""
+
+    ALL = 0
+    ERRORS = 1
+    NONE = 2
+
+
+class Priority(IntEnum):
+    """What goes first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    URGENT = 3
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True):
+    """Head of a client's message; `deadline` in s from reception, 0 for none."""
+
+    kind: Kind
+    serial: int
+    client: str
+    names: list[str] = []
+    reply: ReplyMode = ReplyMode.ALL
+    priority: Priority = Priority.NORMAL
+    deadline: float = 0.0
+    idempotent: bool = False
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True):
+    """Head of the engine's answer: `count` entries follow, of which `failed` are errors, or `error` refuses all."""
+
+    serial: int
+    count: int
+    reply: ReplyMode = ReplyMode.ALL
+    error: tuple[int, str, dict[str, Any]] | None = None
+    failed: int = 0
+
+
+class Info(msgspec.Struct, array_like=True, frozen=True):
+    """What a client learns of the engine; `response_time` in s."""
+
+    version: int
+    response_time: float
+    chunking_size: int
+    task_workers: int
+    data_addresses: list[str]
+    pid: int
+
+
+class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
+    """What a client learns of a task; `timeout` in s."""
+
+    name: str
+    lane: str
+    signature: str
+    doc: str
+    timeout: float | None
+    idempotent: bool
+    module: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request = msgspec.msgpack.Decoder(Request)
+_reply = msgspec.msgpack.Decoder(Reply)
+
+
+def encode_request(request: Request) -> bytes:
+    """The first frame of a request."""
+    return MAGIC + _encoder.encode(request)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The first frame of a reply."""
+    return MAGIC + _encoder.encode(reply)
+
+
+def decode_request(frame: bytes) -> Request:
+    """Read the first frame of a request. Raises ProtocolError."""
+    return _decode(_request, frame)
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Read the first frame of a reply. Raises ProtocolError."""
+    return _decode(_reply, frame)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
+    if not frame.startswith(MAGIC):
+        raise ProtocolError(f"a head begins with the bytes {MAGIC.hex(' ')}")
+    try:
+        return decoder.decode(memoryview(frame)[len(MAGIC) :])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"head: {error}") from None

@@ -1,0 +1,123 @@
+"""Wire 0.2 at the engine: packages read and answered without decoding a task. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import msgspec
+
+from taskengine import _fastpath
+from taskengine.errors import ProtocolError, TaskEngineError, to_wire
+from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
+from taskengine.package import Package
+from taskengine.topics import lane_of
+from taskengine.wire import ERROR_EXT, NO_DEADLINE, Format
+
+
+def error_entry(error: TaskEngineError) -> bytes:
+    """The error as the MessagePack extension that stands for a result."""
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, msgspec.msgpack.encode(to_wire(error))))
+
+
+def refusal(serial: int, error: TaskEngineError) -> list[bytes]:
+    """The reply to a message of which nothing was taken."""
+    return [encode_reply(Reply(serial, 0, error=to_wire(error)))]
+
+
+def value_reply(serial: int, value: object) -> list[bytes]:
+    """The reply that holds one value."""
+    return [encode_reply(Reply(serial, 1)), _fastpath.encode(value)]
+
+
+class PackedPackage(Package):
+    """A package, or a data request, that came by wire 0.2."""
+
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes) -> None:
+        super().__init__(route, str(request.serial), request.names, index, body)
+        self.request = request
+        self.reply_mode = request.reply
+        self.priority = request.priority
+
+    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
+        entry = error_entry(error)
+        if self.reply_mode == ReplyMode.ALL:
+            return entry * (stop - first)
+        if self.reply_mode == ReplyMode.ERRORS:
+            return b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
+        return b""
+
+    def answer(self) -> list[bytes]:
+        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, failed=self.failed))
+        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.join()]
+
+    def refusal(self, error: TaskEngineError) -> list[bytes]:
+        return refusal(self.request.serial, error)
+
+    def describe(self) -> str:
+        return self._meta(self.count, "requestor", 0, "REQ", self.request.client)
+
+    def describe_part(self, part: int, worker: str) -> str:
+        return self._meta(1, "responder", part, "ACK", worker)
+
+    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> str:
+        return (
+            f'{{"length": {length}, "version": 0.2, "role": "{role}", "part": {part}, '
+            f'"serial": "{self.serial}", "type": "{kind}", "id": "{who}"}}'
+        )
+
+
+class _DataRequest(PackedPackage):
+    format = Format.DATA
+
+
+def read_package(
+    route: tuple[bytes, ...],
+    request: Request,
+    frames: Sequence[bytes],
+    lane: Callable[[str], str],
+    data_workers: int,
+    now: float,
+) -> PackedPackage:
+    """Read a PACKAGE, PUBLISH or LATEST message whose first frame was `request`.
+
+    `lane` tells the lane of a task's name, `now` is the monotonic time in s. Raises ProtocolError.
+    """
+    if request.kind == Kind.PACKAGE:
+        package = _read_tasks(route, request, frames, lane)
+    else:
+        package = _read_data(route, request, frames, data_workers)
+    package.deadline = now + request.deadline if request.deadline else NO_DEADLINE
+    return package
+
+
+def _read_tasks(
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane: Callable[[str], str]
+) -> PackedPackage:
+    if len(frames) != 3:
+        raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
+    _, index, body = frames
+    count = _fastpath.check_index(index, len(body))
+    package = PackedPackage(route, request, index, body)
+    lanes = [lane(name) for name in request.names]
+    if len(set(lanes)) <= 1:
+        package.lanes = [(lanes[0] if lanes else "", count)] if count else []
+        return package
+    known = len(lanes)
+    runs = ((lanes[i] if i < known else "", stop - first) for first, stop, i in _fastpath.task_names(index, body))
+    package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in groupby(runs, lambda run: run[0])]
+    return package
+
+
+def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], data_workers: int) -> PackedPackage:
+    if len(frames) != 2:
+        raise ProtocolError(f"a data request has 2 frames, head and body, not {len(frames)}")
+    body = frames[1]
+    values = _fastpath.unpack(body, 1, lambda _: None)[0]
+    if not (isinstance(values, list) and values and isinstance(values[0], str)):
+        raise ProtocolError("the body of a data request is an array that begins with a topic")
+    if len(values) != (2 if request.kind == Kind.PUBLISH else 1):
+        raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
+    package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body)
+    package.lanes = [(lane_of(values[0], data_workers), 1)]
+    return package

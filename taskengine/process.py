@@ -1,0 +1,131 @@
+"""A child process of the supervisor: how it is started, spoken to and ended."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+
+from taskengine.journal import Journal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PIPE_BYTES = 1 << 20
+# children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
+# one thread and no ZeroMQ context, without which forking would not be safe
+_fork = multiprocessing.get_context("fork")
+
+
+class Child:
+    """One process in the role `role`, which runs `target(*args, control, journal)`."""
+
+    def __init__(self, role: str, target: Callable[..., None], args: tuple[Any, ...], *, enable_stdout: bool) -> None:
+        self.role = role
+        self.online = False
+        self.failure = ""
+        self.started = 0.0
+        self._target = target
+        self._args = args
+        self._enable_stdout = enable_stdout
+        self._tail = b""
+
+    def start(self, siblings: Iterable[Child]) -> None:
+        """Fork. The process closes what it inherits of its `siblings`, so that they see the supervisor's end."""
+        self.control, theirs = _fork.Pipe()
+        self.log, their_log = os.pipe()
+        for fd in (self.log, their_log):
+            os.set_blocking(fd, False)
+        fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        inherited = [fd for sibling in siblings for fd in (sibling.control.fileno(), sibling.log)]
+        inherited += [self.control.fileno(), self.log]
+        entry = (self.role, inherited, self._target, (*self._args, theirs), their_log, self._enable_stdout)
+        self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
+        self.process.start()
+        self.started = time.monotonic()
+        theirs.close()
+        os.close(their_log)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid or 0
+
+    def order(self, order: str, argument: Any = None) -> None:
+        """Tell the process something; a process that is gone is not told."""
+        try:
+            self.control.send_bytes(msgspec.msgpack.encode((order, argument)))
+        except OSError:
+            self.failure = self.failure or "it is gone"
+
+    def hear(self) -> None:
+        """Take what the process reports, if anything: that it is online, or why it failed."""
+        try:
+            if not self.control.poll():
+                return
+            report, text = msgspec.msgpack.decode(self.control.recv_bytes())
+        except (EOFError, OSError):
+            return
+        self.online = report == "online"
+        self.failure = text if report == "failed" else self.failure
+
+    def read_lines(self) -> bytes:
+        """The whole lines that the process has printed since; b"" where there are none."""
+        try:
+            data = os.read(self.log, _PIPE_BYTES)
+        except BlockingIOError:
+            return b""
+        lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
+        return lines + newline
+
+    def close(self) -> None:
+        """Reap the ended process and close its pipes."""
+        self.process.join()
+        self.control.close()
+        os.close(self.log)
+
+
+def _enter(
+    role: str, inherited: list[int], target: Callable[..., None], args: tuple[Any, ...], log: int, enable_stdout: bool
+) -> None:
+    """The first code of a child process. The supervisor alone hears signals, and no child outlives it."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)
+    for fd in inherited:
+        os.close(fd)
+    journal = Journal(log, enable_stdout)
+    target(*args, journal)
+    journal.flush()
+
+
+def ask(function: Callable[[Connection], None], timeout: float) -> bytes:
+    """Run `function(connection)` in a process of its own and give the bytes that it sends, waiting `timeout` s.
+
+    Raises EOFError where it ended without sending, TimeoutError where it took too long.
+    """
+    ours, theirs = _fork.Pipe(duplex=False)
+    process = _fork.Process(target=function, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout):
+            raise TimeoutError(f"no answer in {timeout:g} s")
+        return ours.recv_bytes()
+    finally:
+        ours.close()
+        process.kill()
+        process.join()

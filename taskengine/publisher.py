@@ -1,0 +1,135 @@
+"""A data worker: samples its sources, publishes, and answers data requests."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+import zmq
+
+from taskengine import _fastpath
+from taskengine.errors import TaskEngineError
+from taskengine.journal import Journal
+from taskengine.packed import error_entry
+from taskengine.registry import Registry, Source
+from taskengine.settings import Settings
+from taskengine.topics import Board, data_lane, owner
+from taskengine.worker import HELLO, as_failure
+
+SUBSCRIBED = 1
+
+
+class Publisher:
+    """Data worker `number`, from 0: an XPUB for subscribers, a DEALER to the backend, a pipe to the supervisor."""
+
+    def __init__(self, settings: Settings, number: int, control: Connection, journal: Journal) -> None:
+        self._name = f"DATA-{os.getpid()}"
+        self._control = control
+        self._journal = journal
+        self._board = Board(self._name)
+        self._failing: set[str] = set()
+        self._due = list(_owned(Registry.load(settings.tasks), number, settings.data_workers))
+        self._context = zmq.Context()
+        self._outlet: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        self._outlet.xpub_verbose = 1
+        self._outlet.linger = 0
+        self.address = settings.data_addresses()[number]
+        self._outlet.bind(self.address)
+        self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._backend.identity = self._name.encode()
+        self._backend.linger = 1000
+        self._backend.connect(settings.backend)
+        self._backend.send_multipart([HELLO, data_lane(number).encode()])
+
+    def serve(self) -> None:
+        """Publish until the supervisor says stop, or is gone."""
+        poller = zmq.Poller()
+        for source in (self._outlet, self._backend, self._control.fileno()):
+            poller.register(source, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll(self._wait_ms()))
+            if self._outlet in ready:
+                self._greet(self._outlet.recv())
+            if self._backend in ready:
+                self._backend.send(_fastpath.run_batch(self._backend.recv(), _no_tasks, _no_entry, self._answer))
+            if self._control.fileno() in ready:
+                break
+            self._sample(time.monotonic())
+            self._journal.flush()
+        self._outlet.close()
+        self._backend.close()
+        self._context.term()
+
+    def _wait_ms(self) -> int | None:
+        if not self._due:
+            return None
+        return max(0, math.ceil((self._due[0][0] - time.monotonic()) * 1000))
+
+    def _greet(self, message: bytes) -> None:
+        if message and message[0] == SUBSCRIBED:
+            for frames in self._board.replay(message[1:]):
+                self._outlet.send_multipart(frames)
+
+    def _sample(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            due, order, source = self._due[0]
+            # a source that is slower than its period skips beats, it does not pile them up
+            heapq.heapreplace(self._due, (max(due + source.period, now), order, source))
+            try:
+                value = source.function()
+                if value is not None:
+                    self._publish(source.topic, value)
+                self._failing.discard(source.topic)
+            except Exception as error:
+                if source.topic not in self._failing:
+                    self._failing.add(source.topic)
+                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {error!r}")
+
+    def _publish(self, topic: str, value: Any) -> None:
+        self._outlet.send_multipart(self._board.publish(topic, value, time.time()))
+
+    def _answer(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+        topic, *value = msgspec.msgpack.decode(body)
+        try:
+            if not value:
+                return _fastpath.encode(self._board.latest(topic)), 0
+            self._publish(topic, value[0])
+            return _fastpath.encode(None), 0
+        except TaskEngineError as error:
+            return error_entry(error), 1
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            return error_entry(as_failure(topic, error)), 1
+
+
+def _owned(registry: Registry, number: int, data_workers: int) -> Iterator[tuple[float, int, Source]]:
+    now = time.monotonic()
+    for order, source in enumerate(registry.sources.values()):
+        if owner(source.topic, data_workers) == number:
+            yield now, order, source
+
+
+def _no_tasks(head: bytes) -> list[Any]:
+    return []
+
+
+def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
+    return error_entry(TaskEngineError("a data worker runs no tasks"))
+
+
+def run(settings: Settings, number: int, control: Connection, journal: Journal) -> None:
+    """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
+    try:
+        publisher = Publisher(settings, number, control, journal)
+    except zmq.ZMQError as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"data worker {number} cannot publish: {error}")))
+        return
+    journal.say(f"Starting worker[DATA] on socket: {publisher.address.removeprefix('tcp://')}")
+    journal.say(f"[WORKER-{os.getpid()}(DATA)] Listener online")
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    publisher.serve()

@@ -1,0 +1,254 @@
+"""The router process: sockets on both sides of the broker, and nothing that decides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+import zmq
+
+from taskengine import _fastpath, packed, seedwire
+from taskengine.broker import Answered, Batch, Broker
+from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
+from taskengine.journal import Journal
+from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
+from taskengine.package import DEFAULT_LANE, Package
+from taskengine.settings import Settings
+from taskengine.topics import data_lane
+from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, VERSION
+
+HELLO = b"HELLO"
+LINGER_MS = 1000
+
+
+class Router:
+    """Frontend, backend, broker. `control` leads to the supervisor: it says who died and when to stop."""
+
+    def __init__(self, settings: Settings, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
+        lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
+        lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
+        lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
+        self._settings = settings
+        self._tasks = tasks
+        self._lane_by_name = {task.name: task.lane for task in tasks}
+        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes)
+        self._control = control
+        self._journal = journal
+        self._context = zmq.Context()
+        self._frontend = self._bind(settings.frontend)
+        self._backend = self._bind(settings.backend)
+        self._stop_at = float("inf")
+
+    def _bind(self, address: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        # at its high-water mark a ROUTER drops without a word; nothing here may be dropped
+        socket.sndhwm = 0
+        socket.rcvhwm = 0
+        socket.router_mandatory = 1
+        socket.linger = LINGER_MS
+        socket.maxmsgsize = MAX_MESSAGE
+        socket.bind(address)
+        return socket
+
+    def serve(self) -> None:
+        """Route until the supervisor says stop, or is gone."""
+        poller = zmq.Poller()
+        for source in (self._control, self._frontend, self._backend):
+            poller.register(source.fileno() if isinstance(source, Connection) else source, zmq.POLLIN)
+        tick_ms = int(TICK_S * 1000)
+        while not self._stopped():
+            ready = dict(poller.poll(0 if self._journal.pending else tick_ms))
+            if not ready and self._journal.pending:
+                self._journal.flush()
+                ready = dict(poller.poll(tick_ms))
+            if self._control.fileno() in ready:
+                self._obey()
+            if self._backend in ready:
+                for frames in self._received(self._backend):
+                    self._from_worker(frames)
+            if self._frontend in ready:
+                for frames in self._received(self._frontend):
+                    self._from_client(frames)
+            self._deliver(self._broker.expire(time.monotonic()))
+            self._dispatch()
+        self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
+        self._journal.flush()
+        self._frontend.close()
+        self._backend.close()
+        self._context.term()
+
+    def _stopped(self) -> bool:
+        return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
+
+    @staticmethod
+    def _received(socket: zmq.Socket[bytes]) -> Iterator[list[bytes]]:
+        """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(TURN_MESSAGES):
+                yield socket.recv_multipart(zmq.NOBLOCK)
+
+    def _obey(self) -> None:
+        try:
+            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
+        except EOFError:
+            order, argument = "stop", 0.0
+        if order == "lost":
+            self._deliver(self._broker.leave(argument))
+        elif order == "stop":
+            self._broker.stopping = True
+            self._stop_at = time.monotonic() + argument
+
+    def _from_worker(self, frames: list[bytes]) -> None:
+        name = frames[0].decode(errors="replace")
+        try:
+            if len(frames) == 3 and frames[1] == HELLO:
+                self._broker.join(name, frames[2].decode(errors="replace"))
+                return
+            if len(frames) != 2:
+                raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
+            answers = [Answered(*entry) for entry in _fastpath.read_answer(frames[1])]
+            if self._journal.enabled:
+                self._note_answers(name, answers)
+            self._deliver(self._broker.finish(name, answers))
+        except ProtocolError as error:
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name}: {error}")
+            self._deliver(self._broker.leave(name))
+
+    def _from_client(self, frames: list[bytes]) -> None:
+        envelope = 2 if len(frames) > 1 and not frames[1] else 1
+        route, frames = tuple(frames[:envelope]), frames[envelope:]
+        if not frames or not frames[0].startswith(MAGIC):
+            self._accept_seed(route, frames)
+            return
+        try:
+            request = decode_request(frames[0])
+        except ProtocolError as error:
+            self._send(route, packed.refusal(0, error))
+            return
+        try:
+            self._accept_packed(route, request, frames)
+        except TaskEngineError as error:
+            self._send(route, packed.refusal(request.serial, error))
+
+    def _accept_seed(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
+        try:
+            if not frames:
+                raise ProtocolError("a message begins with a META frame")
+            package = seedwire.read_package(route, frames, self._lane, self._settings.data_workers)
+        except TaskEngineError as error:
+            self._send(route, seedwire.malformed(frames, error))
+            return
+        try:
+            self._accept(package)
+        except TaskEngineError as error:
+            self._send(route, package.refusal(error))
+
+    def _accept_packed(self, route: tuple[bytes, ...], request: Request, frames: list[bytes]) -> None:
+        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
+            now = time.monotonic()
+            self._accept(packed.read_package(route, request, frames, self._lane, self._settings.data_workers, now))
+        elif request.kind == Kind.INFO:
+            self._send(route, packed.value_reply(request.serial, self._info()))
+        elif request.kind == Kind.TASKS:
+            self._send(route, packed.value_reply(request.serial, self._tasks))
+        elif request.kind == Kind.PROGRESS:
+            self._send(route, packed.value_reply(request.serial, self._progress(route)))
+        else:
+            raise ProtocolError(f"kind {request.kind} is unknown")
+
+    def _accept(self, package: Package) -> None:
+        if self._broker.accept(package):
+            self._deliver([package])
+        elif self._journal.enabled:
+            size = self._settings.chunking_size if self._settings.chunking else package.count
+            self._journal.note(_chunking_lines, package, size)
+
+    def _lane(self, name: str) -> str:
+        return self._lane_by_name.get(name, DEFAULT_LANE)
+
+    def _info(self) -> Info:
+        settings = self._settings
+        return Info(
+            version=VERSION,
+            response_time=settings.response_time,
+            chunking_size=settings.chunking_size,
+            task_workers=settings.task_workers,
+            data_addresses=settings.data_addresses(),
+            pid=os.getpid(),
+        )
+
+    def _progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
+        """Serial, chunks done and chunks in all of each package that the client has in flight."""
+        mine = (package for package in self._broker.packages.values() if package.route == route)
+        return [(package.serial, package.parts - package.assembly.missing, package.parts) for package in mine]
+
+    def _dispatch(self) -> None:
+        for batch in self._broker.dispatch():
+            try:
+                self._backend.send_multipart([batch.worker.encode(), _pack(batch)], zmq.NOBLOCK)
+            except zmq.ZMQError:  # its connection is gone before its process
+                self._deliver(self._broker.leave(batch.worker))
+
+    def _deliver(self, packages: Iterable[Package]) -> None:
+        for package in packages:
+            self._send(package.route, package.answer())
+            if self._journal.enabled:
+                self._journal.note(_shipped_lines, package.serial)
+
+    def _send(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
+        with contextlib.suppress(zmq.ZMQError):  # EHOSTUNREACH: the client left, nobody waits for this
+            self._frontend.send_multipart([*route, *frames], zmq.NOBLOCK)
+
+    def _note_answers(self, worker: str, answers: list[Answered]) -> None:
+        seen: Counter[int] = Counter()
+        for answer in answers:
+            package = self._broker.packages.get(answer.job)
+            if package is not None:
+                seen[answer.job] += 1
+                left = package.assembly.missing - seen[answer.job]
+                self._journal.note(_forwarding_lines, package, answer.part, worker, left)
+
+
+def _pack(batch: Batch) -> bytes:
+    """The batch as one frame: a section for each package, in order."""
+    sections: list[tuple[Any, ...]] = []
+    for chunk in batch.chunks:
+        package = chunk.package
+        if not sections or sections[-1][0] != package.job:
+            sections.append((package.job, package.format, package.reply_mode, package.head, []))
+        sections[-1][4].append((chunk.part, chunk.first, chunk.stop, package.index, package.body))
+    return _fastpath.pack_batch(sections)
+
+
+def _chunking_lines(package: Package, size: int) -> Iterator[str]:
+    yield f"[ROUTER-{os.getpid()}(FRONTEND)] Chunking: {package.count}/{size}: {package.describe()}"
+
+
+def _forwarding_lines(package: Package, part: int, worker: str, left: int) -> Iterator[str]:
+    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
+    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left:.1f}"
+
+
+def _shipped_lines(serial: str) -> Iterator[str]:
+    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Shipped: {serial}"
+
+
+def run(settings: Settings, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
+    """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
+    try:
+        router = Router(settings, tasks, control, journal)
+    except zmq.ZMQError as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
+        return
+    journal.say(f"Starting [ROUTER] on socket: {settings.host}:{settings.router_frontend}")
+    journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
+    journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
+    journal.say("[ROUTER-MASTER] Routing started")
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    router.serve()

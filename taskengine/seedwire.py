@@ -1,0 +1,236 @@
+"""Wire 0.1, the seed's JSON frames: read by the router, run and answered by the worker. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
+
+import msgspec
+
+from taskengine import _fastpath
+from taskengine.errors import ProtocolError, TaskEngineError
+from taskengine.package import Package
+from taskengine.packed import error_entry
+from taskengine.topics import lane_of
+from taskengine.wire import SEED_VERSION, Format
+
+T = TypeVar("T")
+TASKS_TYPE = "REQ"
+DATA_TYPES = ("PUB", "GET")
+
+
+class SeedMeta(msgspec.Struct):
+    """A request's META frame; what the seed's sample leaves empty may be missing, null or empty."""
+
+    id: str = ""
+    role: str = ""
+    version: float | str | None = None
+    type: str = TASKS_TYPE
+    pack: str | int | float = 0
+    length: int | str | None = None
+    serial: str | int | float | None = None
+
+
+class SeedTask(msgspec.Struct):
+    """A TASK frame, as the router checks it."""
+
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    pack: str | int | float = ""
+
+
+class _EchoTask(msgspec.Struct):
+    """A TASK frame, as the worker runs it: numbers in `pack` are echoed digit by digit."""
+
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    pack: msgspec.Raw = msgspec.Raw(b'""')
+
+    def label(self) -> str:
+        raw = bytes(self.pack)
+        text = msgspec.json.decode(raw) if raw.startswith(b'"') else raw.decode()
+        return f"job-{text}: "
+
+
+class _EchoMeta(msgspec.Struct):
+    pack: msgspec.Raw = msgspec.Raw(b"0")
+
+
+class SeedData(msgspec.Struct):
+    """The DATA frame of a data request."""
+
+    data: dict[str, Any]
+
+
+class _Answer(msgspec.Struct):
+    size: int
+    data: Any
+    pack: msgspec.Raw
+
+
+_decode_meta = msgspec.json.Decoder(SeedMeta).decode
+_decode_echo = msgspec.json.Decoder(_EchoMeta).decode
+_decode_task = msgspec.json.Decoder(SeedTask).decode
+_decode_echo_task = msgspec.json.Decoder(_EchoTask).decode
+_decode_data = msgspec.json.Decoder(SeedData).decode
+
+
+def _read(decode: Callable[[bytes], T], frame: bytes, what: str) -> T:
+    try:
+        return decode(frame)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise ProtocolError(f"{what}: {error}") from None
+
+
+class SeedPackage(Package):
+    """A package that came by wire 0.1."""
+
+    format = Format.SEED
+
+    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes]) -> None:
+        meta = _read(_decode_meta, frames[0], "META frame")
+        self.pack = _read(_decode_echo, frames[0], "META frame").pack
+        serial = meta.serial if meta.serial not in (None, "") else uuid.uuid4().hex
+        index, body = _fastpath.join_frames(frames[1:])
+        super().__init__(route, str(serial), bytes(self.pack), index, body)
+        self.meta = meta
+        self.echo_serial = serial
+
+    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
+        ends = [0, *memoryview(self.index).cast("I")]
+        tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(first, stop)]
+        return data_frame([f"{task.label()}ERROR: {error}" for task in tasks], self.pack)
+
+    def answer(self) -> list[bytes]:
+        return self._answer(self.assembly.bodies())
+
+    def _answer(self, frames: list[bytes]) -> list[bytes]:
+        parts = len(frames)
+        meta = self._meta(1, "assembler", parts, "ACK", self.worker or "TASK-0")
+        return [msgspec.json.encode({**meta, "size": parts}), *frames]
+
+    def refusal(self, error: TaskEngineError) -> list[bytes]:
+        meta = self._meta(1, "assembler", 0, "ACK", "ROUTER")
+        return [msgspec.json.encode({**meta, "size": 0, "error": str(error)})]
+
+    def describe(self) -> str:
+        return _text(self._meta(self.count, "requestor", 0, self.meta.type, self.meta.id))
+
+    def describe_part(self, part: int, worker: str) -> str:
+        return _text(self._meta(1, "responder", part, "ACK", worker))
+
+    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> dict[str, Any]:
+        return {
+            "length": length,
+            "version": SEED_VERSION,
+            "role": role,
+            "part": part,
+            "serial": self.echo_serial,
+            "type": kind,
+            "id": who,
+            "pack": self.pack,
+        }
+
+
+class SeedDataRequest(SeedPackage):
+    """A data request that came by wire 0.1; the data worker is asked in MessagePack."""
+
+    format = Format.DATA
+
+    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes], data_workers: int) -> None:
+        super().__init__(route, frames[:1])
+        if len(frames) != 2:
+            raise ProtocolError(f"a data request has 2 frames, META and DATA, not {len(frames)}")
+        data = _read(_decode_data, frames[1], "DATA frame").data
+        topic = data.get("topic")
+        if not isinstance(topic, str):
+            raise ProtocolError("DATA frame: a data request names its topic, a string")
+        if self.meta.type == "PUB" and "value" not in data:
+            raise ProtocolError("DATA frame: PUB needs a value")
+        self.body = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
+        self.index = len(self.body).to_bytes(4, "little")
+        self.lanes = [(lane_of(topic, data_workers), 1)]
+
+    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
+        return error_entry(error)
+
+    def answer(self) -> list[bytes]:
+        failures: list[str] = []
+        value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
+        if failures:
+            return self.refusal(TaskEngineError(failures[0]))
+        if self.meta.type == "PUB":
+            return self._answer([])
+        return self._answer([data_frame(value[0], self.pack)])
+
+
+def read_package(
+    route: tuple[bytes, ...], frames: Sequence[bytes], lane: Callable[[str], str], data_workers: int
+) -> SeedPackage:
+    """Read a message of wire 0.1; `lane` tells the lane of a task's name. Raises ProtocolError."""
+    meta = _read(_decode_meta, frames[0], "META frame")
+    if meta.type in DATA_TYPES:
+        return SeedDataRequest(route, frames, data_workers)
+    package = SeedPackage(route, frames)
+    given = meta.length if isinstance(meta.length, int) else None
+    if isinstance(meta.length, str) and meta.length:
+        raise ProtocolError(f"META frame: length is a number, not {meta.length!r}")
+    if len(frames) > 1 and meta.type != TASKS_TYPE:
+        raise ProtocolError(f"META frame: type {meta.type!r} takes no frames; tasks come with {TASKS_TYPE}")
+    if meta.type == TASKS_TYPE and given is not None and given != package.count:
+        raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
+    names = [
+        _read(_decode_task, frame, f"TASK frame {number}").task for number, frame in enumerate(frames[1:], start=1)
+    ]
+    package.kind = "\n".join(sorted(set(names))).encode()
+    package.lanes = [(name, sum(1 for _ in group)) for name, group in groupby(names, lane)]
+    return package
+
+
+def malformed(frames: Sequence[bytes], error: TaskEngineError) -> list[bytes]:
+    """The `[META]` that answers a malformed message, with as much of its own META as can be read."""
+    try:
+        return SeedPackage((), frames[:1]).refusal(error)
+    except (ProtocolError, IndexError):
+        return SeedPackage((), [b"{}"]).refusal(error)
+
+
+def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
+    """A DATA frame: the response entries of a chunk, or a topic's value."""
+    return msgspec.json.encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+
+
+def run_chunk(
+    pack: bytes, tasks: Sequence[bytes], run: Callable[[str, list[Any], dict[str, Any]], Any]
+) -> tuple[bytes, int]:
+    """Run the TASK frames of a chunk and give its DATA frame and how many failed.
+
+    `pack` is the package's as it came; `run` calls a task by name and raises TaskEngineError and no other.
+    """
+    entries, failed = [], 0
+    for frame in tasks:
+        task = _decode_echo_task(frame)
+        try:
+            entries.append(task.label() + result_text(run(task.task, task.args, task.kwargs)))
+        except TaskEngineError as error:
+            entries.append(f"{task.label()}ERROR: {error}")
+            failed += 1
+    return data_frame(entries, msgspec.Raw(pack)), failed
+
+
+def result_text(value: Any) -> str:
+    """A result as the seed writes it: plain values as `str()`, lists and objects as JSON."""
+    if value is None or isinstance(value, (str, int, float, bytes)):
+        return str(value)
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise TaskEngineError(f"the result cannot be written as JSON: {error}") from None
+
+
+def _text(meta: Mapping[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(meta), indent=0).decode()

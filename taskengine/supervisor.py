@@ -1,0 +1,224 @@
+"""The parent process: starts, watches, restarts and stops the others, and prints for all of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from taskengine import publisher, router, worker
+from taskengine.backoff import Backoff
+from taskengine.catalogue import Catalogue, load_catalogue
+from taskengine.errors import TaskEngineError
+from taskengine.messages import TaskInfo
+from taskengine.package import DEFAULT_LANE
+from taskengine.process import Child
+from taskengine.settings import Settings
+from taskengine.terminal import Terminal
+
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 2.0
+LAST_LINES_S = 0.5
+ROUTER = "router"
+
+
+class StartError(TaskEngineError):
+    """The engine cannot start; nothing of it is left running."""
+
+
+class Supervisor:
+    """One engine. `terminal` is where its lines go."""
+
+    def __init__(self, settings: Settings, terminal: Terminal) -> None:
+        self._settings = settings
+        self._terminal = terminal
+        self._children: dict[str, Child] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._due: dict[str, float] = {}
+        self._roles: dict[str, Callable[[], Child]] = {}
+        self._signals = 0
+        self._failure = ""
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self) -> int:
+        """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
+        settings = self._settings
+        catalogue = load_catalogue(settings.tasks)
+        self._announce(catalogue)
+        _check_ports(settings)
+        self._plan(catalogue.tasks)
+        self._listen_to_signals()
+        gc.freeze()
+        try:
+            self._start_all()
+            self._run_until(lambda: self._signals > 0)
+            self._stop()
+        finally:
+            self._end_all()
+        return 0
+
+    def _announce(self, catalogue: Catalogue) -> None:
+        say = self._terminal.say
+        for failure in catalogue.failures:
+            say(f"[SUPERVISOR] Left out: {failure}")
+        say("[REGISTERED-TASKS]:")
+        for task in catalogue.tasks:
+            say(f"[-] {task.name}")
+        say("------------------")
+        say("### Type [ctrl-c] to exit and shutdown workers ###")
+
+    def _plan(self, tasks: list[TaskInfo]) -> None:
+        """Say what each role's process is; the router is first, since the others need it."""
+        settings = self._settings
+        self._roles[ROUTER] = lambda: self._child(ROUTER, router.run, settings, tasks)
+        lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
+        lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
+        for lane, workers in lanes.items():
+            for number in range(1, workers + 1):
+                role = f"task worker {lane + ' ' if lane else ''}{number}"
+                self._roles[role] = lambda role=role, lane=lane: self._child(role, worker.run, settings, lane)
+        for number in range(settings.data_workers):
+            role = f"data worker {number + 1}"
+            self._roles[role] = lambda role=role, number=number: self._child(role, publisher.run, settings, number)
+
+    def _child(self, role: str, target: Callable[..., None], *args: object) -> Child:
+        return Child(role, target, args, enable_stdout=self._settings.enable_stdout)
+
+    def _start_all(self) -> None:
+        others = [role for role in self._roles if role != ROUTER]
+        for roles in [ROUTER], others:
+            for role in roles:
+                self._start(role)
+            self._await_online(roles)
+
+    def _start(self, role: str) -> None:
+        self._due.pop(role, None)
+        child = self._roles[role]()
+        child.start(self._children.values())
+        self._children[role] = child
+        self._selector.register(child.log, selectors.EVENT_READ, lambda: self._terminal.add(child.read_lines()))
+        self._selector.register(child.control, selectors.EVENT_READ, child.hear)
+        self._selector.register(child.process.sentinel, selectors.EVENT_READ, lambda: self._ended(child))
+        self._terminal.say(f"Starting process [{child.pid}]: {role}")
+
+    def _await_online(self, roles: list[str]) -> None:
+        def online(role: str) -> bool:
+            return role in self._children and self._children[role].online
+
+        self._run_until(lambda: self._signals or self._failure or all(map(online, roles)), START_TIMEOUT_S)
+        if self._failure:
+            raise StartError(self._failure)
+
+    def _ended(self, child: Child) -> None:
+        """A process is dead: free what it had, and start it again unless we are stopping."""
+        self._terminal.add(child.read_lines())
+        child.hear()
+        self._failure = self._failure or child.failure
+        self._forget(child)
+        if self._signals:
+            # the seed's spelling: scripts may look for it
+            self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
+            return
+        code = child.process.exitcode or 0
+        how = child.failure or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
+        backoff = self._backoffs.setdefault(child.role, Backoff())
+        self._due[child.role] = time.monotonic() + backoff.next(time.monotonic() - child.started)
+        if child.role == ROUTER:
+            self._restart_family()
+        elif ROUTER in self._children:
+            kind = "DATA" if child.role.startswith("data") else "TASK"
+            self._children[ROUTER].order("lost", f"{kind}-{child.pid}")
+
+    def _restart_family(self) -> None:
+        """A new router knows no worker, and a worker knows no new router."""
+        for child in list(self._children.values()):
+            child.process.kill()
+            self._forget(child)
+        due = self._due[ROUTER]
+        self._due = dict.fromkeys(self._roles, due)
+
+    def _forget(self, child: Child) -> None:
+        for source in (child.log, child.control, child.process.sentinel):
+            self._selector.unregister(source)
+        child.close()
+        del self._children[child.role]
+
+    def _run_until(self, done: Callable[[], object], timeout: float = float("inf")) -> None:
+        """Watch the children until `done()`, or for `timeout` s."""
+        end = time.monotonic() + timeout
+        while not done():
+            now = time.monotonic()
+            if now >= end:
+                return
+            for role in [role for role, due in self._due.items() if due <= now and not self._signals]:
+                self._start(role)
+            self._watch(min([end, *self._due.values(), now + (0.02 if self._terminal.pending else 3600)]) - now)
+
+    def _watch(self, timeout: float) -> None:
+        for key, _ in self._selector.select(max(0.0, timeout)):
+            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have ended it
+                key.data()
+        self._terminal.write()
+
+    def _stop(self) -> None:
+        self._terminal.say("Closing application and stopping services...")
+        asked, drain = self._signals, self._settings.drain_time
+        if ROUTER in self._children:
+            self._children[ROUTER].order("stop", drain)
+        self._run_until(lambda: ROUTER not in self._children or self._signals > asked, drain + STOP_TIMEOUT_S)
+
+    def _end_all(self) -> None:
+        """End what is left, and say so for each; the terminal gets its last lines."""
+        self._signals = self._signals or 1
+        for child in self._children.values():
+            child.order("stop")
+        deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
+        self._run_until(lambda: not self._children, deadline)
+        for child in list(self._children.values()):
+            child.process.kill()
+        self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
+        self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
+
+    def _listen_to_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._wakeup = ours, theirs
+        self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note_signal)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+
+def _check_ports(settings: Settings) -> None:
+    """Raises StartError where a port is taken, before anything is started."""
+    ports = [settings.router_frontend, settings.router_backend]
+    ports += [int(address.rpartition(":")[2]) for address in settings.data_addresses()]
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    taken = []
+    for port in ports:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+                probe.listen(1)
+            except OSError as error:
+                taken.append(f"{settings.host}:{port} ({os.strerror(error.errno or 0)})")
+    if taken:
+        raise StartError(
+            f"cannot listen on {', '.join(taken)}; is another engine running? "
+            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND and STARTING_PORT"
+        )
+
+
+def serve(settings: Settings) -> int:
+    """Serve in the foreground until SIGINT or SIGTERM; the exit code. Raises StartError, TaskModuleError."""
+    return Supervisor(settings, Terminal()).serve()

@@ -1,0 +1,137 @@
+"""A task worker: one message in, its chunks run, one message out."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+import zmq
+
+from taskengine import _fastpath, seedwire
+from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask
+from taskengine.journal import Journal
+from taskengine.package import decode_head
+from taskengine.packed import error_entry
+from taskengine.registry import Registry
+from taskengine.settings import Settings
+from taskengine.wire import Format
+
+HELLO = b"HELLO"
+
+
+class Turn:
+    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def run(self, batch: bytes) -> bytes:
+        """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
+        return _fastpath.run_batch(batch, self._resolve, self._failed, self._foreign)
+
+    def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
+        tasks = self._registry.tasks
+        return [tasks[name].function if name in tasks else None for name in _names(head)]
+
+    def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
+        names = _names(head)
+        name = names[i] if 0 <= i < len(names) else "?"
+        return error_entry(self._unknown(name) if error is None else as_failure(name, error))
+
+    def _foreign(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+        if format != Format.SEED:
+            raise ProtocolError(f"a task worker does not serve format {format}")
+        starts = [0, *ends[:-1]]
+        tasks = [body[start:stop] for start, stop in zip(starts, ends, strict=True)]
+        return seedwire.run_chunk(decode_head(head)[1], tasks, self._call)
+
+    def _call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        task = self._registry.tasks.get(name)
+        if task is None:
+            raise self._unknown(name)
+        try:
+            return task.function(*args, **kwargs)
+        except BaseException as error:
+            raise as_failure(name, error) from None
+
+    def _unknown(self, name: str) -> UnknownTask:
+        nearest = self._registry.nearest(name)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+        return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
+
+
+def _names(head: bytes) -> list[str]:
+    names: list[str] = decode_head(head)[1]
+    return names
+
+
+def as_failure(name: str, error: BaseException) -> TaskEngineError:
+    """What the client is told of an exception that came out of task `name`."""
+    if isinstance(error, TaskEngineError) and error.code:
+        return error
+    where = error.__traceback__
+    # the call itself is the only frame: the arguments did not get into the function
+    if isinstance(error, TypeError) and (where is None or where.tb_next is None):
+        return BadArguments(f"{name}: {error}", name=name)
+    kind = type(error).__name__
+    text = "".join(traceback.format_exception(error))
+    return TaskFailed(f"{kind}: {error}" if str(error) else kind, type=kind, traceback=text)
+
+
+class Worker:
+    """The process around the turn: a DEALER to the backend, a pipe to the supervisor."""
+
+    def __init__(self, settings: Settings, lane: str, control: Connection, journal: Journal) -> None:
+        self._name = f"TASK-{os.getpid()}"
+        self._turn = Turn(Registry.load(settings.tasks))
+        self._control = control
+        self._journal = journal
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.identity = self._name.encode()
+        self._socket.sndhwm = 0
+        self._socket.rcvhwm = 0
+        self._socket.linger = 1000
+        self._socket.connect(settings.backend)
+        self._socket.send_multipart([HELLO, lane.encode()])
+        journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
+        journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
+
+    def serve(self) -> None:
+        """Work until the supervisor says stop, or is gone."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._control.fileno(), zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll(0 if self._journal.pending else None))
+            if not ready:
+                self._journal.flush()
+                ready = dict(poller.poll())
+            if self._socket in ready:
+                batch = self._socket.recv()
+                self._socket.send(self._turn.run(batch))
+                if self._journal.enabled:
+                    self._journal.note(_received_lines, batch)
+            elif self._control.fileno() in ready:
+                break
+        self._journal.flush()
+        self._socket.close()
+        self._context.term()
+
+
+def _received_lines(batch: bytes) -> Iterator[str]:
+    for _, _, head, parts in _fastpath.read_batch(batch):
+        serial, _ = decode_head(head)
+        for part in parts:
+            yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
+
+
+def run(settings: Settings, lane: str, control: Connection, journal: Journal) -> None:
+    """The task worker's process."""
+    worker = Worker(settings, lane, control, journal)
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    worker.serve()
