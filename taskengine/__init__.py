@@ -1,0 +1,54 @@
+"""Task Engine: a light-weight, secure task-queuing system for Raspberry Pi robots. This is its door."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taskengine.errors import (
+    BadArguments,
+    Cancelled,
+    EngineUnreachable,
+    NotAllowed,
+    Overloaded,
+    ProtocolError,
+    SettingsError,
+    TaskEngineError,
+    TaskFailed,
+    TaskModuleError,
+    TaskTimeout,
+    UnknownTask,
+    WorkerLost,
+)
+from taskengine.registry import source, task
+
+if TYPE_CHECKING:
+    from taskengine.client import Client
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadArguments",
+    "Cancelled",
+    "Client",
+    "EngineUnreachable",
+    "NotAllowed",
+    "Overloaded",
+    "ProtocolError",
+    "SettingsError",
+    "TaskEngineError",
+    "TaskFailed",
+    "TaskModuleError",
+    "TaskTimeout",
+    "UnknownTask",
+    "WorkerLost",
+    "source",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # a worker that imports a task module has no use for the client
+    if name == "Client":
+        from taskengine.client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

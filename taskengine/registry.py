@@ -1,0 +1,218 @@
+"""Which functions are tasks and sources: marked by decorators, found in modules, named in the settings.
+
+Nothing is imported, evaluated or called by a name that came over the wire: a task exists only once it stands here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from taskengine.errors import TaskModuleError
+from taskengine.messages import TaskInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+MARK = "__taskengine__"
+PREFIX = "task_"
+BUILT_IN = "taskengine.sources"
+
+
+class TaskMark(msgspec.Struct, frozen=True):
+    """What `@task` says of a function; `timeout` in s."""
+
+    name: str | None = None
+    lane: str = ""
+    timeout: float | None = None
+    idempotent: bool = False
+
+
+class SourceMark(msgspec.Struct, frozen=True):
+    """What `@source` says of a function; `period` in s."""
+
+    topic: str
+    period: float
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A registered function and how it is to be run."""
+
+    name: str
+    function: Callable[..., Any]
+    lane: str
+    timeout: float | None
+    idempotent: bool
+
+    def info(self) -> TaskInfo:
+        """What clients are told."""
+        try:
+            signature = str(inspect.signature(self.function))
+        except (ValueError, TypeError):  # some builtins have none
+            signature = "(...)"
+        doc = inspect.getdoc(self.function) or ""
+        return TaskInfo(
+            self.name, self.lane, signature, doc, self.timeout, self.idempotent, self.function.__module__ or ""
+        )
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A function that is sampled every `period` s and published on `topic`."""
+
+    topic: str
+    function: Callable[[], Any]
+    period: float
+
+
+@overload
+def task(function: F, /) -> F: ...
+@overload
+def task(
+    *, name: str | None = None, lane: str = "", timeout: float | None = None, idempotent: bool = False
+) -> Callable[[F], F]: ...
+def task(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    lane: str = "",
+    timeout: float | None = None,
+    idempotent: bool = False,
+) -> F | Callable[[F], F]:
+    """Register a function as a task, under its own name or `name`.
+
+    `lane` binds it to a group of workers, `timeout` is the longest it may run, in s, and an `idempotent` task may run
+    twice. The function itself is unchanged. Raises TaskModuleError for what cannot be a task.
+    """
+    if timeout is not None and not timeout > 0:
+        raise TaskModuleError(f"timeout is a positive number of seconds, not {timeout!r}")
+    mark = TaskMark(name, lane, timeout, idempotent)
+
+    def register(function: F) -> F:
+        _check(function, "task")
+        setattr(function, MARK, mark)
+        return function
+
+    return register if function is None else register(function)
+
+
+def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
+    """Register a function without arguments, sampled every `period` s, its value published on `topic`.
+
+    Raises TaskModuleError for what cannot be a source.
+    """
+    if not (isinstance(topic, str) and topic):
+        raise TaskModuleError(f"a source's topic is text, not {topic!r}: @source('battery.volts', period=0.5)")
+    if not period > 0:
+        raise TaskModuleError(f"a source's period is a positive number of seconds, not {period!r}")
+
+    def register(function: F) -> F:
+        _check(function, "source")
+        setattr(function, MARK, SourceMark(topic, period))
+        return function
+
+    return register
+
+
+def _check(function: object, what: str) -> None:
+    if not callable(function):
+        raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskModuleError(f"{function.__name__} cannot be a {what}: a worker runs one at a time, write `def`")
+
+
+class Registry:
+    """The tasks by name, the sources by topic, and an error for each module that did not load."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.sources: dict[str, Source] = {}
+        self.failures: list[TaskModuleError] = []
+
+    @classmethod
+    def load(cls, modules: Iterable[str]) -> Registry:
+        """Load modules, folders and files, and the built-in sources; what fails is left out and named."""
+        registry = cls()
+        for entry in (BUILT_IN, *modules):
+            for name, load in _entries(entry):
+                try:
+                    registry._register(load())
+                except (Exception, SystemExit) as error:
+                    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                    registry.failures.append(TaskModuleError(f"task module {name}: {reason}", module=name))
+        return registry
+
+    def nearest(self, name: str) -> list[str]:
+        """The task names that `name` may have meant, the likeliest first."""
+        return difflib.get_close_matches(name, self.tasks, n=3)
+
+    def _register(self, module: ModuleType) -> None:
+        tasks, sources = dict(self.tasks), dict(self.sources)
+        for attribute, function in list(vars(module).items()):
+            mark = getattr(function, MARK, None)
+            if mark is None and attribute.startswith(PREFIX) and inspect.isfunction(function):
+                _check(function, "task")
+                mark = TaskMark(name=attribute)
+            if isinstance(mark, TaskMark):
+                name = mark.name or function.__name__
+                _add(tasks, name, Task(name, function, mark.lane, mark.timeout, mark.idempotent))
+            elif isinstance(mark, SourceMark):
+                _add(sources, mark.topic, Source(mark.topic, function, mark.period))
+        self.tasks, self.sources = tasks, sources
+
+
+R = TypeVar("R", Task, Source)
+
+
+def _add(known: dict[str, R], name: str, entry: R) -> None:
+    other = known.setdefault(name, entry)
+    if other.function is not entry.function:
+        raise TaskModuleError(
+            f"{name!r} is registered by {other.function.__module__} and by {entry.function.__module__}"
+        )
+
+
+def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
+    """The modules that one entry of TASKS stands for: each with its name, and how it is loaded."""
+    path = Path(entry)
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
+        if not files:
+            yield entry, partial(_missing, f"the folder {entry} holds no .py file")
+        for file in files:
+            yield str(file), partial(_load_file, file)
+    elif entry.endswith(".py"):
+        yield entry, partial(_load_file, path)
+    else:
+        yield entry, partial(importlib.import_module, entry)
+
+
+def _missing(reason: str) -> ModuleType:
+    raise TaskModuleError(reason)
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Load a file under a name of its own, so that two folders may both hold an `arm.py`."""
+    if not path.is_file():
+        _missing(f"there is no file {path}")
+    name = f"taskengine_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        return _missing(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
