@@ -17,14 +17,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.exc cimport PyErr_Clear
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyFloat_FromDouble
-from cpython.list cimport PyList_CheckExact, PyList_New, PyList_SET_ITEM
-from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyLong_FromLong
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cpython.tuple cimport PyTuple_CheckExact
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -35,12 +35,28 @@ from taskengine.errors import BadArguments, ProtocolError
 
 cdef extern from "endian.h" nogil:
     uint64_t htobe64(uint64_t)
+    uint64_t be64toh(uint64_t)
     uint64_t htole64(uint64_t)
     uint64_t le64toh(uint64_t)
     uint32_t htole32(uint32_t)
     uint32_t le32toh(uint32_t)
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030C0000
+    #define is_compact(x) PyUnstable_Long_IsCompact((PyLongObject *)(x))
+    #define compact_value(x) PyUnstable_Long_CompactValue((PyLongObject *)(x))
+    #else
+    #define is_compact(x) (Py_SIZE(x) >= -1 && Py_SIZE(x) <= 1)
+    #define compact_value(x) (Py_SIZE(x) * (Py_ssize_t)((PyLongObject *)(x))->ob_digit[0])
+    #endif
+    """
+    # an int of one digit, and its value
+    bint is_compact(object)
+    Py_ssize_t compact_value(object)
+
 cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(object)
     # as object, a NULL raises; with PyObject* that would have to be asked for by `except NULL`
     object PyObject_Vectorcall(object function, PyObject* const* args, size_t nargsf, PyObject* kwnames)
     const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
@@ -61,6 +77,7 @@ cdef object msgspec_encode = msgspec.msgpack.Encoder().encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
+    FIRST_ROOM = 1024  # bytes; no limit is below
     SECTION_SIZE = 18
     CHUNK_SIZE = 20
     ENTRY_SIZE = 28
@@ -72,6 +89,11 @@ cdef enum:
 
 if (wire.SECTION.size, wire.CHUNK.size, wire.ENTRY.size) != (SECTION_SIZE, CHUNK_SIZE, ENTRY_SIZE):
     raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
+
+
+cdef inline bytes some(const u8* data, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>data, size)
+
 
 include "_msgpack.pxi"
 
@@ -88,18 +110,14 @@ cdef inline uint64_t get_u64(const u8* at) noexcept:
     return le64toh(value)
 
 
-cdef inline int put_u32(_Out out, uint32_t value) except -1:
+cdef inline u8* put_u32(_Out out, u8* at, uint32_t value) except NULL:
     value = htole32(value)
-    return put_raw(out, &value, 4)
+    return put_raw(out, at, &value, 4)
 
 
-cdef inline int put_u64(_Out out, uint64_t value) except -1:
+cdef inline u8* put_u64(_Out out, u8* at, uint64_t value) except NULL:
     value = htole64(value)
-    return put_raw(out, &value, 8)
-
-
-cdef inline bytes some(const u8* data, Py_ssize_t size):
-    return PyBytes_FromStringAndSize(<const char*>data, size)
+    return put_raw(out, at, &value, 8)
 
 
 # ---- the client's side
@@ -110,32 +128,38 @@ cdef class _Package:
 
     cdef _Out index
     cdef _Out body
+    cdef u8* index_at
+    cdef u8* body_at
     cdef size_t count
 
     def __cinit__(self):
         self.index = _Out(4 * MAX_TASKS)
         self.body = _Out(MAX_BODY)
+        self.index_at = self.index.data
+        self.body_at = self.body.data
 
     cdef int add(self, uint64_t i, object args, object kwargs) except -1:
+        cdef u8* at
+        cdef bint more
         if self.count == MAX_TASKS:
             raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
-        if type(args) is not tuple and type(args) is not list:
+        if not PyTuple_CheckExact(args) and not PyList_CheckExact(args):
             args = plain(tuple, args)
-        if type(kwargs) is not dict and kwargs is not None:
+        if kwargs is not None and not PyDict_CheckExact(kwargs):
             kwargs = plain(dict, kwargs)
-        put_byte(self.body, 0x93 if kwargs else 0x92)
-        put_uint(self.body, i)
-        put_array(self.body, args, 0)
-        if kwargs:
-            for key in kwargs:
-                if type(key) is not str:
-                    raise BadArguments(f"a keyword is text, not {key!r}")
-            put_map(self.body, kwargs, 0)
+        more = kwargs is not None and PyDict_GET_SIZE(kwargs) > 0
+        at = put_byte(self.body, self.body_at, 0x93 if more else 0x92)
+        at = put_uint(self.body, at, i)
+        at = put_array(self.body, at, args, 0)
+        if more:
+            at = put_map(self.body, at, kwargs, 0, True)
         self.count += 1
-        return put_u32(self.index, <uint32_t>self.body.used)
+        self.body_at = at
+        self.index_at = put_u32(self.index, self.index_at, <uint32_t>(at - self.body.data))
+        return 0
 
     cdef tuple taken(self):
-        return self.index.taken(), self.body.taken()
+        return self.index.taken(self.index_at), self.body.taken(self.body_at)
 
 
 cdef object plain(object kind, object values):
@@ -199,8 +223,7 @@ def pack_map(arguments):
 def encode(value):
     """The value as MessagePack, byte for byte as msgspec writes it. Raises BadArguments for what cannot be sent."""
     cdef _Out out = _Out(MAX_BODY)
-    put_value(out, value, 0)
-    return out.taken()
+    return out.taken(put_value(out, out.data, value, 0))
 
 
 def unpack(body, count, error):
@@ -316,18 +339,20 @@ def task_names(index, body):
 def join_frames(frames):
     """The (index, body) of frames, bytes that are laid end to end. Raises ProtocolError: one is empty, or too much."""
     cdef _Out index
+    cdef u8* at
     cdef uint64_t end = 0
     if <size_t>len(frames) > MAX_TASKS:
         raise ProtocolError(f"a package has at most {MAX_TASKS} tasks, not {len(frames)}")
     index = _Out(4 * MAX_TASKS)
+    at = index.data
     for frame in frames:
         if not frame:
             raise ProtocolError("a frame is empty")
         end += len(<bytes?>frame)
         if end > MAX_BODY:
             raise ProtocolError(f"a package has at most {MAX_BODY} bytes of tasks")
-        put_u32(index, <uint32_t>end)
-    return index.taken(), b"".join(frames)
+        at = put_u32(index, at, <uint32_t>end)
+    return index.taken(at), b"".join(frames)
 
 
 def pack_batch(sections):
@@ -336,22 +361,22 @@ def pack_batch(sections):
     Raises ProtocolError for a slice that the package does not have.
     """
     cdef _Out out = _Out(0xffffffffu)
+    cdef u8* at = put_u32(out, out.data, len(sections))
     cdef bytes head, index, body
     cdef size_t part, first, stop
-    put_u32(out, len(sections))
     for job, format, reply, head, chunks in sections:
-        put_u64(out, job)
-        put_byte(out, format)
-        put_byte(out, reply)
-        put_u32(out, len(head))
-        put_u32(out, len(chunks))
-        put_raw(out, PyBytes_AS_STRING(head), len(head))
+        at = put_u64(out, at, job)
+        at = put_byte(out, at, format)
+        at = put_byte(out, at, reply)
+        at = put_u32(out, at, len(head))
+        at = put_u32(out, at, len(chunks))
+        at = put_raw(out, at, PyBytes_AS_STRING(head), len(head))
         for part, first, stop, index, body in chunks:
-            put_slice(out, part, first, stop, index, body)
-    return out.taken()
+            at = put_slice(out, at, part, first, stop, index, body)
+    return out.taken(at)
 
 
-cdef int put_slice(_Out out, size_t part, size_t first, size_t stop, bytes index, bytes body) except -1:
+cdef u8* put_slice(_Out out, u8* at, size_t part, size_t first, size_t stop, bytes index, bytes body) except NULL:
     cdef const u8* ends = <const u8*>PyBytes_AS_STRING(index)
     cdef size_t base = 0, end
     if not first < stop <= <size_t>len(index) // 4:
@@ -361,13 +386,13 @@ cdef int put_slice(_Out out, size_t part, size_t first, size_t stop, bytes index
     end = get_u32(ends + 4 * (stop - 1))
     if not base < end <= <size_t>len(body):
         raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
-    put_u32(out, <uint32_t>part)
-    put_u32(out, <uint32_t>first)
-    put_u32(out, <uint32_t>(stop - first))
-    put_u32(out, <uint32_t>base)
-    put_u32(out, <uint32_t>(end - base))
-    put_raw(out, ends + 4 * first, 4 * (stop - first))
-    return put_raw(out, PyBytes_AS_STRING(body) + base, end - base)
+    at = put_u32(out, at, <uint32_t>part)
+    at = put_u32(out, at, <uint32_t>first)
+    at = put_u32(out, at, <uint32_t>(stop - first))
+    at = put_u32(out, at, <uint32_t>base)
+    at = put_u32(out, at, <uint32_t>(end - base))
+    at = put_raw(out, at, ends + 4 * first, 4 * (stop - first))
+    return put_raw(out, at, PyBytes_AS_STRING(body) + base, end - base)
 
 
 def read_answer(answer):

@@ -1,7 +1,7 @@
 # MessagePack of plain values (None, bool, int, float, str, bytes, list, tuple, dict; exact types), written into a growing
 # buffer and read from any bytes; msgspec does the rest. The text is part of _fastpath.pyx.
 #
-# _Out never holds more than its limit. _Reader never reads past `end`, and never makes room for more elements than there
+# _Out never takes more than its limit. _Reader never reads past `end`, and never makes room for more elements than there
 # are bytes: `owed` counts the elements that open lists and maps still wait for, each at least one byte.
 
 cdef enum:
@@ -19,194 +19,216 @@ cdef int[32] WIDTHS = [
 
 
 # ---- writing
+#
+# Every put_* is given the place to write at and returns the place behind; neither is kept in memory on the way.
 
 @cython.final
 cdef class _Out:
     """A growing buffer of at most `limit` bytes."""
 
     cdef u8* data
-    cdef size_t used
-    cdef size_t room
+    cdef u8* end
     cdef size_t limit
 
     def __cinit__(self, size_t limit):
+        self.data = <u8*>malloc(FIRST_ROOM)
+        if self.data is NULL:
+            raise MemoryError
+        self.end = self.data + FIRST_ROOM
         self.limit = limit
 
     def __dealloc__(self):
         free(self.data)
 
-    cdef bytes taken(self):
-        return PyBytes_FromStringAndSize(<char*>self.data, self.used)
+    cdef bytes taken(self, u8* at):
+        return some(self.data, at - self.data)
 
 
-cdef int grow(_Out out, size_t size) except -1:
-    cdef size_t room
+cdef u8* refuse(str why) except NULL:
+    # apart, for what raises makes the code around it slow
+    raise BadArguments(why)
+
+
+cdef u8* grow(_Out out, u8* at, size_t size) except NULL:
+    cdef size_t used = at - out.data, room = out.end - out.data
     cdef u8* data
-    if size > out.limit - out.used:
-        raise BadArguments(f"more than {out.limit} bytes do not fit into one message")
-    room = min(max(2 * out.room, out.used + size, <size_t>1024), out.limit)
+    if size > out.limit - used:
+        return refuse(f"more than {out.limit} bytes do not fit into one message")
+    room = min(max(2 * room, used + size), out.limit)
     data = <u8*>realloc(out.data, room)
     if data is NULL:
         raise MemoryError
     out.data = data
-    out.room = room
-    return 0
+    out.end = data + room
+    return data + used
 
 
-cdef inline int reserve(_Out out, size_t size) except -1:
-    if size > out.room - out.used:
-        grow(out, size)
-    return 0
+cdef inline u8* reserve(_Out out, u8* at, size_t size) except NULL:
+    return at if size <= <size_t>(out.end - at) else grow(out, at, size)
 
 
-cdef inline int put_raw(_Out out, const void* data, size_t size) except -1:
-    reserve(out, size)
-    memcpy(out.data + out.used, data, size)
-    out.used += size
-    return 0
+cdef inline u8* put_raw(_Out out, u8* at, const void* data, size_t size) except NULL:
+    at = reserve(out, at, size)
+    memcpy(at, data, size)
+    return at + size
 
 
-cdef inline int put_big(_Out out, u8 tag, uint64_t value, int width) except -1:
-    """A tag and `width` bytes of the value, the highest first."""
-    cdef u8* at
-    reserve(out, 9)
-    at = out.data + out.used
+cdef inline u8* put_byte(_Out out, u8* at, u8 tag) except NULL:
+    at = reserve(out, at, 1)
     at[0] = tag
-    if width == 8:
-        value = htobe64(value)
-    else:
-        value = htobe64(value << (64 - 8 * width))
-    memcpy(at + 1, &value, width)
-    out.used += 1 + width
-    return 0
+    return at + 1
 
 
-cdef inline int put_byte(_Out out, u8 tag) except -1:
-    reserve(out, 1)
-    out.data[out.used] = tag
-    out.used += 1
-    return 0
+cdef inline u8* put_big(_Out out, u8* at, u8 tag, uint64_t value, int width) except NULL:
+    """A tag and `width` bytes of the value, the highest first."""
+    at = reserve(out, at, 9)
+    at[0] = tag
+    value = htobe64(value << (64 - 8 * width))
+    memcpy(at + 1, &value, 8)
+    return at + 1 + width
 
 
-cdef int put_uint(_Out out, uint64_t value) except -1:
+cdef inline u8* put_uint(_Out out, u8* at, uint64_t value) except NULL:
     if value < 0x80:
-        return put_byte(out, <u8>value)
+        return put_byte(out, at, <u8>value)
     if value <= 0xff:
-        return put_big(out, 0xcc, value, 1)
+        return put_big(out, at, 0xcc, value, 1)
     if value <= 0xffff:
-        return put_big(out, 0xcd, value, 2)
-    if value <= 0xffffffffu:
-        return put_big(out, 0xce, value, 4)
-    return put_big(out, 0xcf, value, 8)
+        return put_big(out, at, 0xcd, value, 2)
+    return put_big(out, at, 0xce, value, 4) if value <= 0xffffffffu else put_big(out, at, 0xcf, value, 8)
 
 
-cdef int put_int(_Out out, int64_t value) except -1:
-    if value >= 0:
-        return put_uint(out, <uint64_t>value)
+cdef u8* put_negative(_Out out, u8* at, int64_t value) except NULL:
     if value >= -32:
-        return put_byte(out, <u8>value)
+        return put_byte(out, at, <u8>value)
     if value >= -0x80:
-        return put_big(out, 0xd0, <uint64_t>value, 1)
+        return put_big(out, at, 0xd0, <uint64_t>value, 1)
     if value >= -0x8000:
-        return put_big(out, 0xd1, <uint64_t>value, 2)
-    if value >= -0x80000000LL:
-        return put_big(out, 0xd2, <uint64_t>value, 4)
-    return put_big(out, 0xd3, <uint64_t>value, 8)
+        return put_big(out, at, 0xd1, <uint64_t>value, 2)
+    return put_big(out, at, 0xd2 if value >= -0x80000000LL else 0xd3, <uint64_t>value, 4 if value >= -0x80000000LL else 8)
 
 
-cdef int put_size(_Out out, size_t size, u8 small, size_t smalls, u8 tag, int widths) except -1:
-    """A length: in the tag `small` where it is below `smalls`, else after `tag` and its successors, 1, 2 or 4 wide.
+cdef u8* put_int(_Out out, u8* at, object value, int depth) except NULL:
+    cdef int overflow = 0
+    cdef int64_t number
+    if is_compact(value):
+        number = compact_value(value)
+    else:
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
+            return put_other(out, at, value, depth)
+    return put_uint(out, at, <uint64_t>number) if number >= 0 else put_negative(out, at, number)
 
-    `widths` is 1 where a one-byte length exists, else 2.
+
+cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls, u8 tag, int narrowest) except NULL:
+    """A length: in the tag `small` where it is below `smalls`, else behind a tag.
+
+    `tag` is for the `narrowest` length, of 1 or 2 bytes; its successors are for the wider ones.
     """
     if size < smalls:
-        return put_byte(out, small | <u8>size)
-    if widths == 1 and size <= 0xff:
-        return put_big(out, tag, size, 1)
+        return put_byte(out, at, small | <u8>size)
+    if narrowest == 1 and size <= 0xff:
+        return put_big(out, at, tag, size, 1)
     if size <= 0xffff:
-        return put_big(out, tag + 2 - widths, size, 2)
+        return put_big(out, at, tag + 2 - narrowest, size, 2)
     if size <= 0xffffffffu:
-        return put_big(out, tag + 3 - widths, size, 4)
-    raise BadArguments("more than 2**32 - 1 elements do not fit into one message")
+        return put_big(out, at, tag + 3 - narrowest, size, 4)
+    return refuse("more than 2**32 - 1 elements do not fit into one message")
 
 
-cdef int put_str(_Out out, object text, int depth) except -1:
+cdef u8* put_str(_Out out, u8* at, object text, int depth) except NULL:
     cdef Py_ssize_t size
     cdef const char* data = PyUnicode_AsUTF8AndSize(text, &size)
     if data is NULL:
         PyErr_Clear()
-        return put_other(out, text, depth)  # which says what is wrong with it
-    put_size(out, size, 0xa0, 32, 0xd9, 1)
-    return put_raw(out, data, size)
+        return put_other(out, at, text, depth)  # which says what is wrong with it
+    at = put_size(out, at, size, 0xa0, 32, 0xd9, 1)
+    return put_raw(out, at, data, size)
 
 
-cdef int put_array(_Out out, object values, int depth) except -1:
+cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
     """A list or tuple whose elements lie at `depth`."""
-    cdef Py_ssize_t j, size = len(values)
-    put_size(out, size, 0x90, 16, 0xdc, 2)
-    if type(values) is tuple:
+    cdef Py_ssize_t j, size
+    if PyTuple_CheckExact(values):
+        size = PyTuple_GET_SIZE(values)
+        at = put_size(out, at, size, 0x90, 16, 0xdc, 2)
         for j in range(size):
-            put_value(out, <object>PyTuple_GET_ITEM(values, j), depth)
-        return 0
+            at = put_value(out, at, <object>PyTuple_GET_ITEM(values, j), depth)
+        return at
+    size = PyList_GET_SIZE(values)
+    at = put_size(out, at, size, 0x90, 16, 0xdc, 2)
     for j in range(size):
-        # what msgspec asks of an element may be the program's own code, and that may change the list
-        if j >= len(<list>values):
+        if j >= PyList_GET_SIZE(values):  # see put_held
             break
-        put_value(out, <object>PyList_GET_ITEM(values, j), depth)
-    if len(<list>values) != size:
-        raise BadArguments("a list changed its size while it was being sent")
-    return 0
+        at = put_value(out, at, <object>PyList_GET_ITEM(values, j), depth)
+    if PyList_GET_SIZE(values) != size:
+        return refuse("a list changed its size while it was being sent")
+    return at
 
 
-cdef int put_map(_Out out, dict values, int depth) except -1:
+cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) except NULL:
     """A dict whose keys and values lie at `depth`."""
-    cdef Py_ssize_t position = 0, left = len(values)
+    cdef Py_ssize_t position = 0, left = PyDict_GET_SIZE(values)
     cdef PyObject* key
     cdef PyObject* value
-    put_size(out, left, 0x80, 16, 0xde, 2)
+    at = put_size(out, at, left, 0x80, 16, 0xde, 2)
     while PyDict_Next(values, &position, &key, &value):
         left -= 1
-        put_pair(out, <object>key, <object>value, depth)
+        if is_keywords and not PyUnicode_CheckExact(<object>key):
+            return refuse(f"a keyword is text, not {<object>key!r}")
+        at = put_pair(out, at, <object>key, <object>value, depth)
     if left:
-        raise BadArguments("a dict changed its size while it was being sent")
-    return 0
+        return refuse("a dict changed its size while it was being sent")
+    return at
 
 
-cdef int put_pair(_Out out, object key, object value, int depth) except -1:
-    # the parameters hold both while msgspec may run code that takes them out of the dict
-    put_value(out, key, depth)
-    return put_value(out, value, depth)
+cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth) except NULL:
+    held = value  # while the key is written; see put_held
+    at = put_value(out, at, key, depth)
+    return put_value(out, at, held, depth)
 
 
-cdef int put_value(_Out out, object value, int depth) except -1:
-    cdef int overflow = 0
-    cdef int64_t number
+cdef inline u8* put_value(_Out out, u8* at, object value, int depth) except NULL:
     cdef uint64_t bits
     cdef double real
     if PyFloat_CheckExact(value):
         real = PyFloat_AS_DOUBLE(value)
         memcpy(&bits, &real, 8)
-        return put_big(out, 0xcb, bits, 8)
+        return put_big(out, at, 0xcb, bits, 8)
+    if PyLong_CheckExact(value) and is_compact(value) and 0 <= compact_value(value) < 0x80:
+        return put_byte(out, at, <u8>compact_value(value))
+    return put_more(out, at, value, depth)
+
+
+cdef u8* put_more(_Out out, u8* at, object value, int depth) except NULL:
     if PyLong_CheckExact(value):
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        return put_other(out, value, depth) if overflow else put_int(out, number)
+        return put_int(out, at, value, depth)
     if PyUnicode_CheckExact(value):
-        return put_str(out, value, depth)
+        return put_str(out, at, value, depth)
     if value is None:
-        return put_byte(out, 0xc0)
+        return put_byte(out, at, 0xc0)
     if value is True or value is False:
-        return put_byte(out, 0xc3 if value is True else 0xc2)
+        return put_byte(out, at, 0xc3 if value is True else 0xc2)
     if PyBytes_CheckExact(value):
-        put_size(out, PyBytes_GET_SIZE(value), 0, 0, 0xc4, 1)
-        return put_raw(out, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-    if PyList_CheckExact(value) or PyTuple_CheckExact(value) or PyDict_CheckExact(value):
-        if depth >= MAX_DEPTH:
-            raise BadArguments(f"values may nest {MAX_DEPTH} deep")
-        return put_map(out, value, depth + 1) if PyDict_CheckExact(value) else put_array(out, value, depth + 1)
-    return put_other(out, value, depth)
+        at = put_size(out, at, PyBytes_GET_SIZE(value), 0, 0, 0xc4, 1)
+        return put_raw(out, at, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return put_held(out, at, value, depth)
 
 
-cdef int put_other(_Out out, object value, int depth) except -1:
+cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
+    # What msgspec asks of a value may be the program's own code, and that may throw away the list or dict we are in.
+    # So whatever may lead to msgspec is held; a parameter of a cdef function is only borrowed.
+    held = value
+    if not (PyList_CheckExact(value) or PyTuple_CheckExact(value) or PyDict_CheckExact(value)):
+        return put_other(out, at, held, depth)
+    if depth >= MAX_DEPTH:
+        return refuse(f"values may nest {MAX_DEPTH} deep")
+    if PyDict_CheckExact(value):
+        return put_map(out, at, held, depth + 1, False)
+    return put_array(out, at, held, depth + 1)
+
+
+cdef u8* put_other(_Out out, u8* at, object value, int depth) except NULL:
     cdef bytes data
     cdef _Reader src
     try:
@@ -216,7 +238,7 @@ cdef int put_other(_Out out, object value, int depth) except -1:
         finish(src)
     except Exception as error:
         raise BadArguments(f"a value of type {type(value).__name__} cannot be sent: {error}") from error
-    return put_raw(out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    return put_raw(out, at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
 # ---- reading
@@ -240,15 +262,15 @@ cdef class _Reader:
 
 
 cdef int finish(_Reader src) except -1:
-    if src.at != src.end:
-        raise ProtocolError(f"{src.end - src.at} bytes are left over")
-    return 0
+    return malformed(f"{src.end - src.at} bytes are left over") if src.at != src.end else 0
+
+
+cdef int malformed(str why) except -1:
+    raise ProtocolError(why)
 
 
 cdef inline int need(_Reader src, uint64_t size) except -1:
-    if size > <uint64_t>(src.end - src.at):
-        raise ProtocolError("the bytes end too early")
-    return 0
+    return malformed("the bytes end too early") if size > <uint64_t>(src.end - src.at) else 0
 
 
 cdef inline const u8* take(_Reader src, uint64_t size) except? NULL:
@@ -261,7 +283,7 @@ cdef inline const u8* take(_Reader src, uint64_t size) except? NULL:
 cdef inline int claim(_Reader src, uint64_t elements) except -1:
     """Open a list or map: its elements, below 2**33, must be able to follow."""
     if <int64_t>elements > (src.end - src.at) - src.owed:
-        raise ProtocolError("the bytes end too early")
+        return malformed("the bytes end too early")
     src.owed += elements
     return 0
 
@@ -285,10 +307,14 @@ cdef int get_head(_Reader src, uint64_t* n) except -1:
     kind = KINDS[tag - 0xc0]
     width = WIDTHS[tag - 0xc0]
     if kind == INVALID:
-        raise ProtocolError("0xc1 begins no value")
+        return malformed("0xc1 begins no value")
     at = take(src, width)
-    for j in range(width):
-        number = number << 8 | at[j]
+    if width and src.end - at >= 8:
+        memcpy(&number, at, 8)
+        number = be64toh(number) >> (64 - 8 * width)
+    else:
+        for j in range(width):
+            number = number << 8 | at[j]
     if kind == INT:
         number = <uint64_t>(<int64_t>(number << (64 - 8 * width)) >> (64 - 8 * width))
     elif kind == EXT and width == 0:
@@ -297,21 +323,35 @@ cdef int get_head(_Reader src, uint64_t* n) except -1:
     return kind
 
 
-cdef object get_value(_Reader src, int depth, bint is_key):
+cdef inline object get_value(_Reader src, int depth, bint is_key):
     """The value that begins here; of a map's key, arrays become tuples."""
+    cdef const u8* start = src.at
+    if start < src.end and start[0] < 0x80:
+        src.at += 1
+        return PyLong_FromLong(start[0])
+    if src.end - start >= 9 and start[0] == 0xcb:
+        src.at += 9
+        return get_double(start + 1)
+    return get_more(src, depth, is_key)
+
+
+cdef object get_double(const u8* at):
+    cdef uint64_t bits
+    cdef double real
+    memcpy(&bits, at, 8)
+    bits = be64toh(bits)
+    memcpy(&real, &bits, 8)
+    return PyFloat_FromDouble(real)
+
+
+cdef object get_more(_Reader src, int depth, bint is_key):
     cdef const u8* start = src.at
     cdef uint64_t n
     cdef uint32_t bits
-    cdef double real
     cdef float small
-    cdef int kind
-    if start < src.end and start[0] < 0x80:
-        src.at += 1
-        return <long>start[0]
-    kind = get_head(src, &n)
+    cdef int kind = get_head(src, &n)
     if kind == FLOAT64:
-        memcpy(&real, &n, 8)
-        return PyFloat_FromDouble(real)
+        return get_double(src.at - 8)
     if kind == UINT:
         return n
     if kind == INT:
@@ -341,9 +381,7 @@ cdef object get_text(const char* data, Py_ssize_t size):
 
 
 cdef int enter(int depth) except -1:
-    if depth >= MAX_DEPTH:
-        raise ProtocolError(f"values nest more than {MAX_DEPTH} deep")
-    return 0
+    return malformed(f"values nest more than {MAX_DEPTH} deep") if depth >= MAX_DEPTH else 0
 
 
 cdef object get_array(_Reader src, uint64_t size, int depth, bint is_key):
@@ -383,9 +421,7 @@ cdef int ext_code(_Reader src, uint64_t size) except? -1:
 
 
 cdef int no_error(int code) except -1:
-    if code == ERROR_EXT:
-        raise ProtocolError(f"an error entry (extension {ERROR_EXT}) inside a value")
-    return 0
+    return malformed(f"an error entry (extension {ERROR_EXT}) inside a value") if code == ERROR_EXT else 0
 
 
 cdef object get_ext(_Reader src, const u8* start, uint64_t size):

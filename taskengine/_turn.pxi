@@ -70,6 +70,7 @@ cdef class _Turn:
     cdef object failed
     cdef object foreign
     cdef _Out out
+    cdef u8* at
     cdef PyObject** args  # the first place stays free, which spares callees a copy
     cdef size_t room
     cdef size_t live
@@ -82,6 +83,7 @@ cdef class _Turn:
         self.failed = failed
         self.foreign = foreign
         self.out = _Out(MAX_MESSAGE)
+        self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
 
     def __dealloc__(self):
@@ -173,16 +175,16 @@ cdef class _Turn:
     cdef size_t run_tasks(self, _Reader src, int reply, Chunk* chunk, bytes head, list functions) except? 0:
         """Run a chunk of wire 0.2 and write its body; how many failed."""
         cdef _Out out = self.out
+        cdef u8* at
         cdef uint32_t k = 0
-        cdef size_t failures = 0, mark = 0
-        cdef const u8* body = chunk.body
+        cdef size_t failures = 0
+        cdef const u8* task = chunk.body
         while True:
             error = None
             try:
                 while k < chunk.count:
-                    mark = out.used
-                    src.at = body
-                    body = src.end = chunk.body + (get_u32(chunk.ends + 4 * k) - chunk.base)
+                    src.at = task
+                    task = src.end = chunk.body + (get_u32(chunk.ends + 4 * k) - chunk.base)
                     function = self.get_call(src, functions)
                     if function is None:
                         break
@@ -196,15 +198,15 @@ cdef class _Turn:
                     )
                     self.release()
                     if reply == ALL:
-                        put_value(out, result, 0)
-                        if out.used > MAX_BODY:
+                        at = put_value(out, self.at, result, 0)
+                        if <size_t>(at - out.data) > MAX_BODY:
                             raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
+                        self.at = at
                     result = None
                     k += 1
             except BaseException as raised:
                 error = raised
                 self.release()
-                out.used = mark
             if k == chunk.count:
                 return failures
             self.fail(head, <uint64_t>chunk.first + k, reply, error)
@@ -214,22 +216,24 @@ cdef class _Turn:
     cdef int fail(self, bytes head, uint64_t position, int reply, object error) except -1:
         """Write the entry of a task that raised `error`, or whose name is unknown."""
         cdef bytes entry
+        cdef u8* at = self.at
         if reply == NONE:
             return 0
         entry = self.failed(head, self.i, position, error)
-        if self.out.used + len(entry) > MAX_BODY:
+        if at - self.out.data + len(entry) > <Py_ssize_t>MAX_BODY:
             error = BadArguments(f"the errors of this answer take more than {MAX_BODY} bytes")
             entry = self.failed(head, self.i, position, error)
         if reply == ERRORS:
-            put_uint(self.out, position)
-        return put_raw(self.out, PyBytes_AS_STRING(entry), len(entry))
+            at = put_uint(self.out, at, position)
+        self.at = put_raw(self.out, at, PyBytes_AS_STRING(entry), len(entry))
+        return 0
 
     cdef size_t run_foreign(self, int format, Chunk* chunk, bytes head) except? 0:
         cdef bytes body
         cdef uint32_t k
         ends = [get_u32(chunk.ends + 4 * k) - chunk.base for k in range(chunk.count)]
         body, failures = self.foreign(format, head, chunk.first, ends, some(chunk.body, chunk.size))
-        put_raw(self.out, PyBytes_AS_STRING(body), len(body))
+        self.at = put_raw(self.out, self.at, PyBytes_AS_STRING(body), len(body))
         return failures
 
     cdef int run_chunk(self, _Reader src, Section* section, bytes head, list functions) except -1:
@@ -240,25 +244,22 @@ cdef class _Turn:
         cdef uint64_t begun = now_ns(), elapsed
         cdef const u8* end = src.end
         cdef const u8* after
+        cdef u8* at
         get_chunk(src, &chunk)
         after = src.at
-        reserve(out, ENTRY_SIZE)
-        out.used += ENTRY_SIZE
-        body = out.used
+        self.at = reserve(out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        body = self.at - out.data
         if section.format == PACKED:
             failures = self.run_tasks(src, section.reply, &chunk, head, functions)
         else:
             failures = self.run_foreign(section.format, &chunk, head)
         src.at, src.end = after, end
         elapsed = now_ns() - begun
-        end_of_body = out.used
-        out.used = body - ENTRY_SIZE
-        put_u64(out, section.job)
-        put_u32(out, chunk.part)
-        put_u32(out, <uint32_t>failures)
-        put_u64(out, elapsed)
-        put_u32(out, <uint32_t>(end_of_body - body))
-        out.used = end_of_body
+        at = put_u64(out, out.data + body - ENTRY_SIZE, section.job)
+        at = put_u32(out, at, chunk.part)
+        at = put_u32(out, at, <uint32_t>failures)
+        at = put_u64(out, at, elapsed)
+        put_u32(out, at, <uint32_t>(self.at - out.data - body))
         return 0
 
 
@@ -281,14 +282,11 @@ def run_batch(batch, resolve, failed, foreign):
     Raises ProtocolError, before anything runs, for what is no batch.
     """
     cdef _Reader src = _Reader(batch)
-    cdef const u8* start = src.at
     cdef _Turn turn = _Turn(failed, foreign)
     cdef Section section
     cdef uint32_t count = 0
     cdef list functions
-    cdef size_t used
     read_batch(batch)
-    put_u32(turn.out, 0)
     for _ in range(get_u32(take(src, 4))):
         get_section(src, &section)
         head = some(section.head, section.head_size)
@@ -296,8 +294,5 @@ def run_batch(batch, resolve, failed, foreign):
         for _ in range(section.chunks):
             turn.run_chunk(src, &section, head, functions)
             count += 1
-    used = turn.out.used
-    turn.out.used = 0
-    put_u32(turn.out, count)
-    turn.out.used = used
-    return turn.out.taken()
+    put_u32(turn.out, turn.out.data, count)
+    return turn.out.taken(turn.at)

@@ -137,7 +137,7 @@ class Link:
                 self._call_leader()
 
     def _busy(self) -> bool:
-        return bool(self._outbox or self._session.pending) or self._queue.due(0.0) < FOREVER_S
+        return bool(self._outbox or self._session.pending) or self._queue.due(time.monotonic()) < FOREVER_S
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""

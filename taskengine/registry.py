@@ -55,14 +55,20 @@ class Task(msgspec.Struct, frozen=True):
 
     def info(self) -> TaskInfo:
         """What clients are told."""
-        try:
-            signature = str(inspect.signature(self.function))
-        except (ValueError, TypeError):  # some builtins have none
-            signature = "(...)"
+        signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         return TaskInfo(
             self.name, self.lane, signature, doc, self.timeout, self.idempotent, self.function.__module__ or ""
         )
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    for evaluate in True, False:  # annotations may name what exists for the type checker only
+        try:
+            return str(inspect.signature(function, eval_str=evaluate))
+        except (ValueError, TypeError, NameError, AttributeError, SyntaxError):
+            continue
+    return "(...)"
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ class Supervisor:
         child.start(self._children.values())
         self._children[role] = child
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._terminal.add(child.read_lines()))
-        self._selector.register(child.control, selectors.EVENT_READ, child.hear)
+        self._selector.register(child.control.fileno(), selectors.EVENT_READ, child.hear)
         self._selector.register(child.process.sentinel, selectors.EVENT_READ, lambda: self._ended(child))
         self._terminal.say(f"Starting process [{child.pid}]: {role}")
 
@@ -143,7 +143,7 @@ class Supervisor:
         self._due = dict.fromkeys(self._roles, due)
 
     def _forget(self, child: Child) -> None:
-        for source in (child.log, child.control, child.process.sentinel):
+        for source in (child.log, child.control.fileno(), child.process.sentinel):
             self._selector.unregister(source)
         child.close()
         del self._children[child.role]

@@ -78,7 +78,7 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
         return BadArguments(f"{name}: {error}", name=name)
     kind = type(error).__name__
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(type(error), error, where.tb_next if where else None))
     return TaskFailed(f"{kind}: {error}" if str(error) else kind, type=kind, traceback=text)
 
 
