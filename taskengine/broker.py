@@ -142,7 +142,7 @@ class Broker:
         return self._fail(((chunk.package, chunk.part) for chunk in held), error)
 
     def dispatch(self) -> list[Batch]:
-        """Hand out what there is room for: at most one batch for each worker."""
+        """Hand out what there is room for: at most one batch for each worker, so ask again until there is none."""
         return [batch for lane in self._lanes.values() for batch in self._dispatch_lane(lane)]
 
     def finish(self, name: str, entries: Iterable[Answered]) -> list[Package]:
@@ -195,6 +195,9 @@ class Broker:
         fresh = dict.fromkeys(free, 0.0)
         while queue and free:
             worker = min(free, key=lambda worker: worker.load)
+            if worker in filled and self._cost(queue[0]) >= BATCH_NS:
+                free.remove(worker)  # what is in the batch would wait for this chunk to be answered
+                continue
             chunk = self._next_chunk(queue, fair=len(lane.workers) > 1)
             filled.setdefault(worker, []).append(chunk)
             worker.load += chunk.cost
@@ -210,6 +213,7 @@ class Broker:
     def _next_chunk(self, queue: deque[_Span], *, fair: bool) -> Chunk:
         """The next chunk in turn; with `fair`, packages take turns."""
         span = queue[0]
+        cost = self._cost(span)
         part = span.next
         span.next += 1
         if span.next == span.stop:
@@ -217,8 +221,15 @@ class Broker:
         elif fair and len(queue) > 1:
             queue.rotate(-1)
         first, stop = span.run.bounds(part)
+        return Chunk(span.package, part, first, stop, cost)
+
+    def _cost(self, span: _Span) -> float:
+        """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
         cost = self._costs.get(span.package.kind)
-        return Chunk(span.package, part, first, stop, 2.0 * BATCH_NS if cost is None else cost * (stop - first))
+        if cost is None:
+            return 2.0 * BATCH_NS
+        first, stop = span.run.bounds(span.next)
+        return cost * (stop - first)
 
     def _learn(self, chunk: Chunk, elapsed_ns: int) -> None:
         cost = elapsed_ns / (chunk.stop - chunk.first)

@@ -189,11 +189,12 @@ class Router:
         return [(package.serial, package.parts - package.assembly.missing, package.parts) for package in mine]
 
     def _dispatch(self) -> None:
-        for batch in self._broker.dispatch():
-            try:
-                self._backend.send_multipart([batch.worker.encode(), _pack(batch)], zmq.NOBLOCK)
-            except zmq.ZMQError:  # its connection is gone before its process
-                self._deliver(self._broker.leave(batch.worker))
+        while batches := self._broker.dispatch():
+            for batch in batches:
+                try:
+                    self._backend.send_multipart([batch.worker.encode(), _pack(batch)], zmq.NOBLOCK)
+                except zmq.ZMQError:  # its connection is gone before its process
+                    self._deliver(self._broker.leave(batch.worker))
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:

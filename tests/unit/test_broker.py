@@ -89,6 +89,17 @@ def test_a_chunk_of_unknown_cost_travels_alone_and_nothing_waits_behind_it() -> 
     assert made.dispatch() == []
 
 
+def test_a_cheap_chunk_shares_no_batch_with_a_heavy_one() -> None:
+    made = broker(workers=1)
+    for kind, cost in ((b"heavy", HEAVY_NS), (b"cheap", CHEAP_NS)):
+        made.accept(package(1, kind=kind))
+        run_all(made, cost)
+    for kind in (b"cheap", b"heavy"):
+        made.accept(package(1, kind=kind))
+    sent = [[chunk.package.kind for chunk in batch.chunks] for _ in range(2) for batch in made.dispatch()]
+    assert sent == [[b"cheap"], [b"heavy"]]
+
+
 def test_at_most_two_messages_wait_at_a_worker() -> None:
     made = broker(size=1, workers=1)
     made.accept(package(2))

@@ -18,7 +18,9 @@ def test_a_feed_takes_its_own_topic_only() -> None:
 def test_a_star_takes_all_that_begin_so() -> None:
     board, feed = Board("DATA-1"), Feed("arm*")
     assert feed.prefix == "arm"
-    assert [feed.take(board.publish(topic, 0, now=0.0)) is not None for topic in ("arm", "arm2", "arm.left")] == [True] * 3
+    assert [feed.take(board.publish(topic, 0, now=0.0)) is not None for topic in ("arm", "arm2", "arm.left")] == [
+        True
+    ] * 3
 
 
 def test_a_repeated_value_comes_once_and_a_new_publisher_counts_anew() -> None:
@@ -30,7 +32,9 @@ def test_a_repeated_value_comes_once_and_a_new_publisher_counts_anew() -> None:
     assert feed.take(Board("DATA-2").publish("arm", 3, now=0.0)) is not None
 
 
-@pytest.mark.parametrize("frames", [[], [b"arm"], [b"arm", b"{", b"{}"], [b"\xff", b"{}", b"{}"], [b"arm", b"{}", b"{}"]])
+@pytest.mark.parametrize(
+    "frames", [[], [b"arm"], [b"arm", b"{", b"{}"], [b"\xff", b"{}", b"{}"], [b"arm", b"{}", b"{}"]]
+)
 def test_garbage_is_a_protocol_error(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match="not a publication"):
         Feed("arm").take(frames)

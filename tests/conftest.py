@@ -1,0 +1,24 @@
+"""Fixtures that several folders use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskengine import Client
+from tests.engine import Engine, deadline
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """An engine with the default settings on free ports, one for each test file."""
+    with Engine() as running:
+        yield running
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Client]:
+    """A client of `engine`."""
+    with Client(engine.address, timeout=deadline(20.0)) as connected:
+        yield connected

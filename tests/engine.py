@@ -1,0 +1,145 @@
+"""A real engine for tests: `python -m taskengine serve` on free ports."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from taskengine import Client, TaskEngineError
+
+FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1"))
+_PORTS = range(20000, 32000)
+
+
+def deadline(seconds: float) -> float:
+    """`seconds`, as long as they are on a slow machine."""
+    return seconds * FACTOR
+
+
+def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
+    """Poll until `done()`; a deadline that passes is a failed test."""
+    end = time.monotonic() + deadline(seconds)
+    while not done():
+        assert time.monotonic() < end, f"waited {deadline(seconds):g} s for {what}"
+        time.sleep(0.01)
+
+
+def free_ports(number: int) -> int:
+    """The first of `number` neighbouring ports that nobody listens on."""
+    while True:
+        first = random.choice(_PORTS)
+        try:
+            for port in range(first, first + number):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+
+
+def children(pid: int) -> dict[int, str]:
+    """The living children of a process: pid to name."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:  # it ended meanwhile
+            continue
+        name, state, parent = text[text.index("(") + 1 : text.rindex(")")], *text[text.rindex(")") + 2 :].split()[:2]
+        if int(parent) == pid and state != "Z":
+            found[int(stat.parent.name)] = name
+    return found
+
+
+def alive(pid: int) -> bool:
+    """The process exists and is no zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2] != "Z"
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.info()
+    except TaskEngineError:
+        return False
+    return True
+
+
+class Engine:
+    """An engine with the settings given (as flags, `tasks="a,b"`), on free ports unless they are given too."""
+
+    def __init__(self, *, cwd: Path | None = None, **settings: Any) -> None:
+        workers = int(settings.get("task_workers", 2)) + int(settings.get("data_workers", 1))
+        first = free_ports(2 + workers)
+        settings = {
+            "router_frontend": first,
+            "router_backend": first + 1,
+            "starting_port": first + 2,
+            **settings,
+        }
+        self.settings = settings
+        self.address = f"tcp://127.0.0.1:{settings['router_frontend']}"
+        self._folder = tempfile.TemporaryDirectory()
+        self._output = Path(self._folder.name, "output")
+        flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "taskengine", "serve", *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=cwd or self._folder.name,
+            )
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        try:
+            with Client(self.address, timeout=0.2) as client:
+                wait_until(lambda: self.process.poll() is not None or _answers(client), 20.0, "the engine's start")
+            assert self.process.poll() is None, "the engine ended"
+        except AssertionError as error:
+            self.process.kill()
+            self.process.wait()
+            text = self.output()
+            self._folder.cleanup()
+            raise AssertionError(f"{error}; it printed:\n{text}") from error
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._output.read_text(errors="replace")
+
+    def pids(self, name: str = "") -> list[int]:
+        """Its living processes, of all roles or of those whose name holds `name` (router, task, data)."""
+        return [pid for pid, role in children(self.process.pid).items() if name in role]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop it with a signal and give the exit code; no process may be left."""
+        pids = self.pids()
+        self.process.send_signal(number)
+        code = self.process.wait(deadline(20.0))
+        wait_until(lambda: not any(map(alive, pids)), 2.0, f"the end of {pids}")
+        return code
+
+    def close(self) -> None:
+        """Stop it if it still runs, and forget its output."""
+        if self.process.poll() is None:
+            self.stop()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
