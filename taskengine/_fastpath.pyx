@@ -5,10 +5,11 @@
 |---|---|
 | client | pack_calls, pack_map, unpack |
 | router | check_index, task_names, join_frames, pack_batch, read_answer, Assembly |
-| worker | run_batch: decodes arguments, calls, encodes results, never a Python object between that is not needed |
+| worker | run_batch, read_batch |
+| all | encode |
 
-Bytes that are no message raise ProtocolError, values that cannot be sent BadArguments, and nothing else does; what
-a callback raises passes through. Not for two threads on one object; the functions may be called from any thread.
+Bytes that are no message raise ProtocolError, values that cannot be sent BadArguments, and neither raises anything
+else; what a callback or an iterator raises passes through. The functions may be called from any thread.
 """
 
 cimport cython
@@ -172,12 +173,14 @@ cdef object plain(object kind, object values):
 
 
 cdef uint64_t intern(dict names, object name) except? 0xffffffff:
-    known = names.get(name) if type(name) is str else None
+    if type(name) is not str:
+        raise BadArguments(f"a task's name is text, not {name!r}")
+    known = names.get(name)
     if known is not None:
         return known
     try:
-        (<str?>name).encode()
-    except (TypeError, UnicodeEncodeError) as error:
+        name.encode()
+    except UnicodeEncodeError as error:
         raise BadArguments(f"a task's name is text: {error}") from error
     names[name] = len(names)
     return len(names) - 1
@@ -191,10 +194,11 @@ def pack_calls(calls, dict names not None):
     """
     cdef _Package package = _Package()
     cdef uint64_t i = 0
-    cdef object name = None, last = None
+    cdef object name = None, last = names  # which is no name
     try:
         for call in calls:
             if not isinstance(call, tuple) or len(<tuple>call) != 3:
+                name = None
                 raise BadArguments(f"a call is (name, args, kwargs), not {call!r}")
             name, args, kwargs = <tuple>call
             if name is not last:
@@ -363,7 +367,8 @@ def pack_batch(sections):
     cdef _Out out = _Out(0xffffffffu)
     cdef u8* at = put_u32(out, out.data, len(sections))
     cdef bytes head, index, body
-    cdef size_t part, first, stop
+    cdef uint32_t part
+    cdef size_t first, stop
     for job, format, reply, head, chunks in sections:
         at = put_u64(out, at, job)
         at = put_byte(out, at, format)
@@ -376,7 +381,7 @@ def pack_batch(sections):
     return out.taken(at)
 
 
-cdef u8* put_slice(_Out out, u8* at, size_t part, size_t first, size_t stop, bytes index, bytes body) except NULL:
+cdef u8* put_slice(_Out out, u8* at, uint32_t part, size_t first, size_t stop, bytes index, bytes body) except NULL:
     cdef const u8* ends = <const u8*>PyBytes_AS_STRING(index)
     cdef size_t base = 0, end
     if not first < stop <= <size_t>len(index) // 4:
@@ -386,7 +391,7 @@ cdef u8* put_slice(_Out out, u8* at, size_t part, size_t first, size_t stop, byt
     end = get_u32(ends + 4 * (stop - 1))
     if not base < end <= <size_t>len(body):
         raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
-    at = put_u32(out, at, <uint32_t>part)
+    at = put_u32(out, at, part)
     at = put_u32(out, at, <uint32_t>first)
     at = put_u32(out, at, <uint32_t>(stop - first))
     at = put_u32(out, at, <uint32_t>base)

@@ -124,6 +124,8 @@ cdef class _Turn:
         cdef list fresh = None
         if get_head(src, &n) != MAP:
             raise ProtocolError("the keyword arguments of a task are a map")
+        if n == 0:
+            return 0
         self.expect(src, n, 2 * n)
         for j in range(<Py_ssize_t>n):
             src.owed -= 1
@@ -143,7 +145,7 @@ cdef class _Turn:
             if <uint64_t>len(set(fresh)) != n:
                 raise ProtocolError("a keyword came twice")
             self.keywords = tuple(fresh)
-        self.has_keywords = n > 0
+        self.has_keywords = True
         return 0
 
     cdef object get_call(self, _Reader src, list functions):
@@ -177,10 +179,11 @@ cdef class _Turn:
         cdef _Out out = self.out
         cdef u8* at
         cdef uint32_t k = 0
-        cdef size_t failures = 0
+        cdef size_t failures = 0, mark
         cdef const u8* task = chunk.body
         while True:
             error = None
+            mark = self.at - out.data
             try:
                 while k < chunk.count:
                     src.at = task
@@ -202,11 +205,14 @@ cdef class _Turn:
                         if <size_t>(at - out.data) > MAX_BODY:
                             raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
                         self.at = at
+                        mark = at - out.data
                     result = None
                     k += 1
             except BaseException as raised:
                 error = raised
                 self.release()
+                # what was written of its result may have moved all that was written before
+                self.at = out.data + mark
             if k == chunk.count:
                 return failures
             self.fail(head, <uint64_t>chunk.first + k, reply, error)
@@ -279,9 +285,11 @@ def run_batch(batch, resolve, failed, foreign):
     foreign(format, head, first, ends, body) runs a chunk of another format, whose first task has position `first` and
     whose tasks end at `ends` in `body`, and gives (body of the answer, tasks that failed).
 
-    Raises ProtocolError, before anything runs, for what is no batch.
+    Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
+    one message, with no more than its foreign bodies and a short error for each task that there is no room for.
     """
-    cdef _Reader src = _Reader(batch)
+    # a copy of what a task could change under our feet
+    cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
     cdef _Turn turn = _Turn(failed, foreign)
     cdef Section section
     cdef uint32_t count = 0

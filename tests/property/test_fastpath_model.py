@@ -1,0 +1,353 @@
+"""Any garbage in gives ProtocolError and nothing else, and whatever goes in, the compiled fast path does what
+`tests.model` does: the same values, the same calls, the same errors."""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskengine import _fastpath, wire
+from taskengine.errors import BadArguments, ProtocolError
+from tests import model
+
+Outcome = tuple[str, object]
+
+# ---- what goes in
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63) - 2, 2**64 + 2)
+    | st.integers(-40, 300)
+    | st.floats()
+    | st.text(max_size=40)
+    | st.binary(max_size=40)
+    | st.sampled_from([2**k for k in range(65)] + [-(2**k) for k in range(65)])
+    | st.integers(0, 70000).map(lambda size: "x" * size)
+    | st.sampled_from([datetime.datetime(2020, 2, 2, tzinfo=datetime.UTC), datetime.date(2020, 2, 2)])
+    | st.sampled_from([wire.Format.SEED, frozenset({1}), bytearray(b"ab"), "\ud800", object(), 1j])
+    | st.sampled_from([msgspec.msgpack.Ext(5, b"five"), msgspec.msgpack.Ext(wire.ERROR_EXT, b""), msgspec.Raw(b"\xc1")])
+)
+keys = st.text(max_size=5) | st.integers() | st.none() | st.binary(max_size=3) | st.tuples(st.integers(0, 3))
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=20)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=20)
+    ),
+    max_leaves=20,
+)
+
+
+def nested(depth: int, wrap: int) -> Any:
+    """A value with `depth` levels of lists or maps."""
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if (level + wrap) % 3 else {"k": value}
+    return value
+
+
+deep_values = st.builds(nested, st.integers(wire.MAX_DEPTH - 2, wire.MAX_DEPTH + 2), st.integers(0, 2))
+calls = st.lists(
+    st.tuples(
+        st.sampled_from(["task_count", "arm.wave", "é", "\ud800"]),
+        st.lists(values, max_size=20) | st.lists(values, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=5) | st.integers(0, 1), values, max_size=3),
+    ),
+    max_size=5,
+)
+
+
+def long_form(tags: tuple[int, ...], size: int, width: int) -> bytes:
+    """A tag and a length, in the form that is 1, 2 or 4 bytes wide."""
+    tag = tags[-3:][width] if len(tags) == 3 else tags[width - 1 if width else 0]
+    return bytes([tag]) + size.to_bytes(2 ** (width if len(tags) == 3 else max(width, 1)))
+
+
+@st.composite
+def messages(draw: st.DrawFn, depth: int = 3) -> bytes:
+    """MessagePack as no sane program writes it: lengths in any width, keys of any kind, any extension, bad text."""
+    width = draw(st.integers(0, 2))
+    kind = draw(st.integers(0, 6 if depth else 4))
+    if kind == 0:
+        return bytes([draw(st.integers(0, 255))])
+    if kind == 1:
+        tag = draw(st.sampled_from([0xCA, 0xCB, *range(0xCC, 0xD4)]))
+        size = {0xCA: 4, 0xCB: 8}.get(tag, 2 ** ((tag - 0xCC) % 4))
+        return bytes([tag]) + draw(st.binary(min_size=size, max_size=size))
+    data = draw(st.binary(max_size=12) | st.text(max_size=6).map(str.encode))
+    if kind == 2:
+        tags = draw(st.sampled_from([(0xC4, 0xC5, 0xC6), (0xD9, 0xDA, 0xDB)]))
+        return long_form(tags, len(data), width) + data
+    if kind == 3:
+        code = draw(st.sampled_from([-1, wire.ERROR_EXT, 5]))
+        return long_form((0xC7, 0xC8, 0xC9), len(data), width) + struct.pack("b", code) + data
+    if kind == 4:
+        size = draw(st.integers(0, 4))
+        return bytes([0xD4 + size, draw(st.sampled_from([255, 1, 7]))]) + draw(
+            st.binary(min_size=2**size, max_size=2**size)
+        )
+    items = draw(st.lists(messages(depth=depth - 1), max_size=4))
+    if kind == 5:
+        return long_form((0xDC, 0xDD), len(items), width) + b"".join(items)
+    return long_form((0xDE, 0xDF), len(items) // 2, width) + b"".join(items[: len(items) // 2 * 2])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """The bytes, or the bytes with some of them changed, lost or added."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        change = draw(st.integers(0, 2))
+        if change == 0:
+            del data[at : at + draw(st.integers(1, 9))]
+        elif change == 1:
+            data[at:at] = draw(st.binary(min_size=1, max_size=5))
+        else:
+            data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+    return bytes(data)
+
+
+any_bytes = st.binary(max_size=60) | st.lists(messages(), max_size=4).map(b"".join).flatmap(damaged)
+
+
+# ---- what comes out
+
+
+def shown(value: object) -> str:
+    """The value as text that tells its types, and nan from nothing else."""
+    if type(value) is dict:
+        return f"{{{', '.join(f'{shown(key)}: {shown(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__}({', '.join(map(shown, value))})"
+    return f"Ext({value.code}, {value.data!r})" if isinstance(value, msgspec.msgpack.Ext) else repr(value)
+
+
+def outcome(function: Callable[..., Any], *args: Any) -> Outcome:
+    """The result, or the kind of error."""
+    try:
+        return "gave", shown(function(*args))
+    except BadArguments as error:
+        return "raised", ("BadArguments", error.name, error.message.partition(":")[0] if "call" in str(error) else "")
+    except ProtocolError:
+        return "raised", "ProtocolError"
+
+
+def same(name: str, *args: Any) -> Outcome:
+    """Both do the same; gives what."""
+    expected = outcome(getattr(model, name), *args)
+    assert outcome(getattr(_fastpath, name), *args) == expected
+    return expected
+
+
+@given(values | deep_values)
+def test_a_value(value: Any) -> None:
+    if same("encode", value)[0] == "gave":
+        same("unpack", _fastpath.encode(value), 1, bytes)
+
+
+@given(calls)
+def test_calls(calls: list[tuple[str, Sequence[Any], dict[str, Any]]]) -> None:
+    names: tuple[dict[str, int], dict[str, int]] = {}, {}
+    expected = outcome(model.pack_calls, calls, names[0])
+    assert outcome(_fastpath.pack_calls, calls, names[1]) == expected
+    if expected[0] == "gave":
+        assert names[0] == names[1]
+        index, body = _fastpath.pack_calls(calls, {})
+        same("check_index", index, len(body))
+        same("task_names", index, body)
+
+
+@given(st.lists(st.lists(values, max_size=5) | st.tuples(values), max_size=5))
+def test_a_map(arguments: list[Sequence[Any]]) -> None:
+    same("pack_map", arguments)
+
+
+@given(any_bytes, st.integers(-1, 8) | st.sampled_from([2**31, 2**63, 2**64 - 1]))
+def test_any_reply(body: bytes, count: int) -> None:
+    same("unpack", body, count, lambda data: ("error", data))
+
+
+@given(st.lists(messages(), max_size=5))
+def test_any_reply_of_the_right_count(entries: list[bytes]) -> None:
+    same("unpack", b"".join(entries), len(entries), bytes)
+
+
+@st.composite
+def indexed(draw: st.DrawFn, tasks: st.SearchStrategy[bytes]) -> tuple[bytes, bytes]:
+    """(index, body) of tasks, damaged now and then."""
+    index, body = model.join_frames(draw(st.lists(tasks, max_size=6)))
+    return draw(damaged(index)) if draw(st.booleans()) else index, body
+
+
+task_bytes = st.builds(
+    lambda start, i, rest: start + i + rest,
+    st.sampled_from([b"\x92", b"\x92", b"\x93", b"\x94"]),
+    st.sampled_from([b"\x00", b"\x01", b"\x07", b"\xcc\x02", b"\xcd\x00\x03", b"\xd0\x04", b"\xd1\xff\xff"])
+    | st.sampled_from(
+        [b"\xcf" + bytes([255] * 8), b"\xce\xff\xff\xff\xff", b"\xcf\x00\x00\x00\x02" + bytes(4), b"\xc0"]
+    ),
+    st.lists(values.filter(lambda value: outcome(model.encode, value)[0] == "gave"), max_size=3).map(model.encode)
+    | any_bytes,
+)
+real_tasks = st.builds(
+    lambda i, args, kwargs: model.encode([i, args, kwargs] if kwargs else [i, args]),
+    st.integers(0, 8),
+    st.lists(st.integers() | st.text(max_size=3) | st.floats(), max_size=3).filter(
+        lambda args: outcome(model.encode, args)[0] == "gave"
+    ),
+    st.dictionaries(st.sampled_from("abé"), st.integers(0, 2**40), max_size=3),
+)
+any_task = real_tasks | (real_tasks | task_bytes).flatmap(damaged).filter(bool)
+
+
+@given(indexed(any_task))
+def test_any_package(package: tuple[bytes, bytes]) -> None:
+    index, body = package
+    same("check_index", index, len(body))
+    same("task_names", index, body)
+
+
+@given(st.lists(st.binary(max_size=5), max_size=6))
+def test_frames(frames: list[bytes]) -> None:
+    same("join_frames", frames)
+
+
+# ---- batches
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
+
+
+def _leave() -> None:
+    raise SystemExit(3)
+
+
+FUNCTIONS: list[Callable[..., Any] | None] = [
+    lambda *args, **kwargs: (args, kwargs),
+    lambda a, b=1: (a + b) / 2,
+    None,
+    _stop,
+    _leave,
+    lambda *args: ["x" * 3000, object()],
+    lambda *args: nested(wire.MAX_DEPTH + 1, 1),
+    dict,
+]
+
+
+class Worker:
+    """The callbacks of a turn, which note what they were asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
+        self.seen.append(head)
+        return FUNCTIONS
+
+    def failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
+        self.seen.append((head, i, position, type(error)))
+        return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, type(error).__name__.encode()))
+
+    def foreign(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+        self.seen.append((format, head, first, ends, body))
+        return head + body, len(ends)
+
+
+class Turn(NamedTuple):
+    """What a worker did with a batch; None in place of the answer where there was none."""
+
+    seen: list[object]
+    answer: list[tuple[Any, ...]] | None
+
+
+def turn(module: Any, batch: bytes) -> Turn:
+    worker = Worker()
+    try:
+        answer = module.run_batch(batch, worker.resolve, worker.failed, worker.foreign)
+    except ProtocolError:
+        return Turn(worker.seen, None)
+    return Turn(worker.seen, [(*entry[:3], entry[4]) for entry in model.read_answer(answer)])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> bytes:
+    """Sections of any format and reply mode; their chunks are any slices of their packages, in any order."""
+    sections = []
+    for _ in range(draw(st.integers(0, 3))):
+        tasks = draw(st.lists(any_task, min_size=1, max_size=8))
+        index, body = model.join_frames(tasks)
+        chunks = []
+        for part in range(1, draw(st.integers(1, 4))):
+            first = draw(st.integers(0, len(tasks) - 1))
+            chunks.append((part, first, draw(st.integers(first + 1, len(tasks))), index, body))
+        format = draw(st.sampled_from([0, 0, 0, 1, 2]))
+        sections.append((draw(st.integers(0, 2**64 - 1)), format, draw(st.integers(0, 2)), draw(st.binary()), chunks))
+    assert same("pack_batch", sections)[0] == "gave"
+    return model.pack_batch(sections)
+
+
+@given(batches())
+def test_a_batch(batch: bytes) -> None:
+    same("read_batch", batch)
+    expected = turn(model, batch)
+    assert expected.answer is not None
+    assert turn(_fastpath, batch) == expected
+
+
+@given(batches().flatmap(damaged) | st.binary(max_size=60))
+def test_any_batch(batch: bytes) -> None:
+    same("read_batch", batch)
+    assert turn(_fastpath, batch) == turn(model, batch)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9), st.integers(0, 9)), max_size=4), indexed(any_task))
+def test_any_slices(slices: list[tuple[int, int, int]], package: tuple[bytes, bytes]) -> None:
+    index, body = package
+    chunks = [(*each, index[: len(index) // 4 * 4], body) for each in slices]
+    same("pack_batch", [(1, 0, 0, b"", chunks)])
+
+
+entries = st.tuples(
+    st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(0, 2**64 - 1), st.binary()
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    parts = [wire.ENTRY.pack(*entry[:4], len(entry[4])) + entry[4] for entry in draw(st.lists(entries, max_size=4))]
+    return wire.COUNT.pack(len(parts)) + b"".join(parts)
+
+
+@given(answers() | answers().flatmap(damaged) | st.binary(max_size=60))
+def test_any_answer(answer: bytes) -> None:
+    same("read_answer", answer)
+
+
+@given(st.integers(-1, 6), st.lists(st.tuples(st.integers(-1, 8), st.binary(max_size=3)), max_size=12))
+def test_any_arrival_order(parts: int, arrivals: list[tuple[int, bytes]]) -> None:
+    def history(kind: Callable[[int], Any]) -> list[object]:
+        assembly = kind(parts)
+        told: list[object] = []
+        for part, body in arrivals:
+            told += [outcome(assembly.has, part), outcome(assembly.put, part, body), assembly.missing, assembly.held()]
+            told += [outcome(assembly.bodies), outcome(assembly.join)]
+        return told
+
+    assert outcome(history, _fastpath.Assembly) == outcome(history, model.Assembly)
+
+
+@given(st.permutations(range(1, 9)))
+def test_every_arrival_order_gives_the_order_of_the_parts(order: list[int]) -> None:
+    assembly = _fastpath.Assembly(len(order))
+    assert [assembly.put(part, bytes([part])) for part in order] == [False] * 7 + [True]
+    assert assembly.join() == bytes(range(1, 9))

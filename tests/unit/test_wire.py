@@ -1,0 +1,73 @@
+"""The layouts, byte by byte, and the constants that stand in two places."""
+
+from __future__ import annotations
+
+import msgspec
+
+from taskengine import _fastpath, wire
+from taskengine.messages import Priority, ReplyMode
+from taskengine.settings import Settings
+
+
+def test_layouts_have_no_padding() -> None:
+    assert [layout.size for layout in (wire.COUNT, wire.SECTION, wire.CHUNK, wire.ENTRY)] == [4, 18, 20, 28]
+    assert wire.SECTION.pack(1, 2, 3, 4, 5).hex(" ") == "01 00 00 00 00 00 00 00 02 03 04 00 00 00 05 00 00 00"
+    assert wire.ENTRY.pack(1, 2, 3, 4, 5)[:16] == wire.ENTRY.pack(1, 2, 3, 9, 9)[:16]
+
+
+def test_a_first_frame_tells_the_wire() -> None:
+    assert wire.MAGIC == b"TE\x02"
+    assert wire.MAGIC[-1] == wire.VERSION
+    assert not msgspec.json.encode({}).startswith(wire.MAGIC[:1])
+
+
+def test_limits_fit_into_their_fields() -> None:
+    assert wire.MAX_MESSAGE < 2**32
+    assert wire.MAX_BODY < wire.MAX_MESSAGE
+    assert 4 * wire.MAX_TASKS <= wire.MAX_MESSAGE
+    assert wire.MAX_TASKS <= wire.NO_NAME
+
+
+def test_reserved_extension_is_an_application_code() -> None:
+    assert 0 <= wire.ERROR_EXT <= 127
+
+
+def test_defaults_before_the_engine_has_told_its_own() -> None:
+    settings = Settings()
+    assert settings.frontend == wire.DEFAULT_ADDRESS
+    assert settings.response_time == wire.DEFAULT_RESPONSE_TIME
+    assert settings.chunking_size * settings.task_workers == wire.DEFAULT_FULL_LOAD
+
+
+def test_enumerations_match() -> None:
+    assert len(Priority) == wire.PRIORITIES
+    assert sorted(wire.Format) == [0, 1, 2]
+    assert sorted(ReplyMode) == [0, 1, 2]
+
+
+def test_golden_package() -> None:
+    calls = [("task_count", (2, 3), {}), ("arm.wave", [], {"times": 2}), ("task_count", (1.5, None), {})]
+    names: dict[str, int] = {}
+    index, body = _fastpath.pack_calls(calls, names)
+    assert list(names) == ["task_count", "arm.wave"]
+    assert index.hex(" ", 4) == "05000000 10000000 1d000000"
+    tasks = ["92 00 92 02 03", "93 01 90 81 a5 74 69 6d 65 73 02", "92 00 92 cb 3f f8 00 00 00 00 00 00 c0"]
+    assert body == bytes.fromhex(" ".join(tasks))
+
+
+def test_golden_batch_and_answer() -> None:
+    index, body = _fastpath.pack_map([(1,), (2,), (3,)])
+    batch = _fastpath.pack_batch([(7, wire.Format.PACKED, ReplyMode.ALL, b"head", [(2, 1, 3, index, body)])])
+    parts = [
+        "01000000",
+        "0700000000000000 00 00 04000000 01000000",
+        b"head".hex(),
+        "02000000 01000000 02000000 04000000 08000000",
+        "08000000 0c000000",
+        "92 00 91 02 92 00 91 03",
+    ]
+    assert batch == bytes.fromhex(" ".join(parts))
+
+    answer = _fastpath.run_batch(batch, lambda head: [lambda a: a * 2], lambda *_: b"", lambda *_: (b"", 0))
+    assert answer[:20] == bytes.fromhex("01000000 0700000000000000 02000000 00000000")
+    assert answer[28:] == bytes.fromhex("02000000 04 06")
