@@ -85,7 +85,6 @@ class Client:
         self._session = Session(name)
         self._queue = _Queue(self._session)
         self._link = Link(address, self._session, self._queue)
-        self._heard = threading.Event()
 
     def options(self, **changes: Any) -> Client:
         """This client with other options: timeout, deadline, priority, reply, idempotent, errors."""
@@ -179,19 +178,16 @@ class Client:
     def _exchange(self, frames: list[bytes], future: Future[Any]) -> Any:
         timeout = self._options.timeout
         try:
-            result = self._link.exchange(frames, future, timeout)
+            return self._link.exchange(frames, future, timeout)
         except TimeoutError as error:
             if isinstance(error, TaskEngineError):
-                self._heard.set()
                 raise
             self._session.forget(future)
-            if self._heard.is_set():
+            if self._link.connected():
                 raise TaskTimeout(f"no reply in {timeout:g} s", seconds=timeout) from None
             raise EngineUnreachable(
                 f"no engine answers at {self.address} (waited {timeout:g} s)", address=self.address
             ) from None
-        self._heard.set()
-        return result
 
     def _enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
         if not self._queue.asked:

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from taskengine.errors import Cancelled, ProtocolError
 from taskengine.session import Session, settle
@@ -55,6 +56,8 @@ class Link:
         self._socket.rcvhwm = 0
         self._socket.linger = LINGER_MS
         self._socket.connect(address)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._connected = False
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wakeup, zmq.POLLIN)
@@ -91,6 +94,14 @@ class Link:
                 self._resign()
         return future.result(None if timeout is None else max(0.0, end - time.monotonic()))
 
+    def connected(self) -> bool:
+        """The connection stands, as far as is known."""
+        with self._lock:
+            while self._monitor.poll(0):
+                event = recv_monitor_message(self._monitor)["event"]
+                self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            return self._connected
+
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
         with self._lock:
@@ -108,6 +119,8 @@ class Link:
             self._outbox.extend(self._queue.take())
         self._lead(lambda: not self._session.pending, end)
         settle(self._session.fail(Cancelled("the client was closed before the reply came")))
+        self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
         self._context.term()
         os.close(self._wakeup)

@@ -1,0 +1,262 @@
+"""The real `python -m taskengine`: how it starts, ends and is broken on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from taskengine import Client, TaskEngineError, WorkerLost
+from tests.engine import Engine, alive, deadline, wait_until
+
+pytestmark = pytest.mark.system
+
+
+def start_refused(*flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run an engine that must not start."""
+    command = [sys.executable, "-m", "taskengine", "serve", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=deadline(30), cwd=cwd, check=False)
+
+
+def test_it_prints_what_the_seed_prints() -> None:
+    with Engine() as engine:
+        ports = [engine.settings[name] for name in ("router_frontend", "router_backend", "starting_port")]
+        pids = engine.pids()
+        with Client(engine.address, timeout=deadline(20)) as client:
+            client.map("task_count", range(63), range(63))
+        wait_until(lambda: "Shipped" in engine.output(), 5, "the lines")
+        assert engine.stop() == 0
+        text = engine.output()
+    assert text.startswith("[REGISTERED-TASKS]:\n[-] task_count\n")
+    for line in (
+        "### Type [ctrl-c] to exit and shutdown workers ###",
+        f"Starting [ROUTER] on socket: 127.0.0.1:{ports[0]}",
+        f"[ROUTER-{ports[0]}(FRONTEND)] Listener online",
+        f"[ROUTER-{ports[1]}(BACKEND)] Listener online",
+        "[ROUTER-MASTER] Routing started",
+        f"Starting worker[TASK] on socket: 127.0.0.1:{ports[1]}",
+        f"Starting worker[DATA] on socket: 127.0.0.1:{ports[2] + 2}",
+        "Closing application and stopping services...",
+    ):
+        assert f"{line}\n" in text
+    assert len(pids) == 4
+    for pid in pids:
+        assert f"Starting process [{pid}]: " in text
+        assert f"Sucessfully terminated process [{pid}]: " in text
+    assert text.count("(TASK)] Listener online") == 2
+    assert "(FRONTEND)] Chunking: 63/10: {" in text
+    assert sum("(TASK)] Received task: Package" in line for line in text.splitlines()) == 8
+    parts = [line.rpartition("Part: ")[2] for line in text.splitlines() if "Assembling" in line]
+    assert parts == [f"{left}.0" for left in range(7, -1, -1)]
+
+
+def test_without_enable_stdout_only_start_and_stop_are_printed() -> None:
+    with Engine(enable_stdout="false") as engine:
+        with Client(engine.address, timeout=deadline(20)) as client:
+            client.map("task_count", range(63), range(63))
+        engine.stop()
+        text = engine.output()
+    assert "Listener online" in text
+    assert "Chunking" not in text
+    assert "Received" not in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_running_tasks_end(number: int) -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        results: list[Any] = []
+        caller = threading.Thread(target=lambda: results.extend(client.map("task_sleep", [0.2] * 4)))
+        caller.start()
+        wait_until(client.progress, 5, "the package")
+        assert engine.stop(number) == 0
+        caller.join()
+    assert results == [0.2] * 4
+
+
+def test_draining_has_a_limit_and_the_rest_is_answered() -> None:
+    with Engine(drain_time="0.2") as engine, Client(engine.address, timeout=deadline(20)) as client:
+        failures: list[TaskEngineError] = []
+
+        def call() -> None:
+            try:
+                client.call("task_sleep", 60)
+            except TaskEngineError as error:
+                failures.append(error)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        wait_until(client.progress, 5, "the package")
+        assert engine.stop() == 0
+        caller.join()
+    assert "stopped before the task ended" in str(failures[0])
+
+
+def test_a_killed_worker_is_replaced_and_its_tasks_are_answered() -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        results: list[Any] = []
+        mapping = client.options(errors="return")
+        caller = threading.Thread(target=lambda: results.extend(mapping.map("task_sleep", [0.05] * 40)))
+        caller.start()
+        wait_until(lambda: any(done for _, done, _ in client.progress()), 10, "the first chunk")
+        victim = engine.pids("task")[0]
+        os.kill(victim, signal.SIGKILL)
+        caller.join()
+        assert len(results) == 40
+        lost = [result for result in results if isinstance(result, WorkerLost)]
+        assert 0 < len(lost) <= 20
+        assert {error.worker for error in lost} == {f"TASK-{victim}"}
+        assert [result for result in results if not isinstance(result, WorkerLost)] == [0.05] * (40 - len(lost))
+        wait_until(lambda: len(engine.pids("task")) == 2, 5, "a replacement")
+        assert client.map("task_count", range(100), range(100)) == list(range(100))
+        assert f"Process [{victim}] ended (SIGKILL): task worker" in engine.output()
+
+
+def test_a_task_that_ends_its_process_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "poison.py").write_text("import os\n\ndef task_poison():\n    os._exit(7)\n")
+    modules = f"{tmp_path / 'poison.py'},taskengine.tasks"
+    with Engine(tasks=modules) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        for _ in range(3):
+            with pytest.raises(WorkerLost):
+                client.call("task_poison")
+        assert client.call("task_count", 2, 3) == 2.5
+
+
+def test_a_killed_data_worker_is_replaced() -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        victim = engine.pids("data")[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: engine.pids("data") not in ([], [victim]), 5, "a replacement")
+        client.publish("x", 1)
+        with client.subscribe("x") as feed:
+            assert feed.get(deadline(20)).value == 1
+
+
+def test_a_killed_router_comes_back_with_its_workers() -> None:
+    with Engine() as engine, Client(engine.address, timeout=0.5) as client:
+        before = engine.pids()
+        os.kill(engine.pids("router")[0], signal.SIGKILL)
+
+        def answers() -> bool:
+            try:
+                return client.call("task_count", 2, 3) == 2.5
+            except TaskEngineError:
+                return False
+
+        wait_until(answers, 20, "the new router")
+        assert len(engine.pids()) == 4
+        assert not any(map(alive, before))
+
+
+def test_nothing_outlives_a_killed_supervisor() -> None:
+    with Engine() as engine:
+        pids = engine.pids()
+        engine.process.kill()
+        engine.process.wait()
+        wait_until(lambda: not any(map(alive, pids)), 2, "the end of the children")
+
+
+def test_ports_taken_start_nothing(tmp_path: Path) -> None:
+    with Engine() as engine:
+        frontend = str(engine.settings["router_frontend"])
+        refused = start_refused("--router-frontend", frontend, "--starting-port", "31990", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{frontend}" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert "Starting" not in refused.stdout
+
+
+def test_a_module_that_fails_to_import_is_left_out(tmp_path: Path) -> None:  # broke in the seed's first implementation
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    (tmp_path / "fine.py").write_text("def task_fine():\n    return 'fine'\n")
+    with Engine(tasks=tmp_path) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        assert client.call("task_fine") == "fine"
+        assert "Left out: task module" in engine.output()
+        assert "broken.py: ModuleNotFoundError: No module named 'no_such_module'" in engine.output()
+
+
+def test_it_binds_only_where_it_was_told(tmp_path: Path) -> None:  # broke: every interface was bound
+    with Engine() as engine:
+        lines = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
+        port = f"{int(engine.settings['router_frontend']):04X}"
+        listening = [line.split()[1] for line in lines.splitlines()[1:] if line.split()[3] == "0A"]
+        assert [address for address in listening if address.endswith(f":{port}")] == [f"0100007F:{port}"]
+    refused = start_refused("--host", "0.0.0.0", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--insecure" in refused.stderr
+
+
+def test_a_full_disk_stops_no_task(tmp_path: Path) -> None:
+    with Engine() as engine:
+        settings = engine.settings
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskengine", "serve", *flags], stdout=full, stderr=full, cwd=tmp_path
+        )
+        with Client(f"tcp://127.0.0.1:{settings['router_frontend']}", timeout=deadline(20)) as client:
+            for _ in range(3):
+                assert client.map("task_count", range(1000), range(1000)) == list(range(1000))
+        process.terminate()
+        assert process.wait(deadline(20)) == 0
+
+
+def test_a_terminal_that_nobody_reads_stops_no_task(tmp_path: Path) -> None:
+    with Engine() as engine:
+        settings = engine.settings
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskengine", "serve", *flags], stdout=subprocess.PIPE, cwd=tmp_path
+    )
+    with Client(f"tcp://127.0.0.1:{settings['router_frontend']}", timeout=deadline(20)) as client:
+        for _ in range(30):
+            assert client.map("task_count", range(4000), range(4000)) == list(range(4000))
+    process.terminate()
+    assert process.wait(deadline(20)) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("port", ["router_frontend", "router_backend"])
+def test_garbage_on_either_side_stops_nobody(port: str) -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        context = zmq.Context()
+        stranger: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        stranger.linger = 0
+        stranger.connect(f"tcp://127.0.0.1:{engine.settings[port]}")
+        for frames in (
+            [b""],
+            [b"", b""],
+            [b"\0" * 100],
+            [b"HELLO", b""],
+            [b"HELLO", b"nowhere"],
+            [os.urandom(50)] * 30,
+        ):
+            stranger.send_multipart(frames)
+        for head in (b"TE\x02", b"TE\x02\x91\x01", b"TE\x02\xdd\xff\xff\xff\xff", b"TE\x02" + os.urandom(40)):
+            stranger.send_multipart([head, b"\1", b"\xc1"])
+        assert client.map("task_count", range(100), range(100)) == list(range(100))
+        stranger.close()
+        context.term()
+
+
+def test_lanes_have_workers_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "arm.py").write_text(
+        "import os, time\nfrom taskengine import task\n\n"
+        "seen = []\n\n"
+        "@task(lane='arm')\ndef step(i):\n    seen.append(i)\n    return os.getpid()\n\n"
+        "@task(lane='arm')\ndef steps():\n    return list(seen)\n\n"
+        "@task\ndef other():\n    return os.getpid()\n"
+    )
+    with Engine(tasks=tmp_path / "arm.py") as engine, Client(engine.address, timeout=deadline(20)) as client:
+        calls: list[Any] = [(name, args, {}) for i in range(200) for name, args in (("step", (i,)), ("other", ()))]
+        pids = client.run(calls)
+        assert len(set(pids[::2])) == 1
+        assert not set(pids[::2]) & set(pids[1::2])
+        assert client.call("steps") == list(range(200))
