@@ -1,18 +1,14 @@
-"""What the model cannot tell: texts, limits, references, the state that a failure leaves behind."""
+"""Where the model cannot tell: texts, limits, values that change while they are sent."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import datetime
-import gc
 import pickle
 import struct
-import sys
-import threading
 import types
 import uuid
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,48 +17,8 @@ import pytest
 
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError
-from taskengine.messages import ReplyMode
 from tests import model
-
-Functions = list[Callable[..., Any] | None]
-
-
-def no_error(data: bytes) -> object:
-    raise AssertionError(f"an error entry came: {data!r}")
-
-
-def entry(data: bytes) -> bytes:
-    """An error entry."""
-    return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, data))
-
-
-class Failures(list[tuple[int, int, BaseException | None]]):
-    """What a turn told of failed tasks: (name index, position, exception)."""
-
-    def __call__(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
-        self.append((i, position, error))
-        return entry(b"")
-
-
-def batch_of(tasks: list[bytes], size: int | None = None, reply: int = ReplyMode.ALL) -> bytes:
-    """A batch of one package, in chunks of `size`."""
-    index, body = _fastpath.join_frames(tasks)
-    size = size or len(tasks)
-    cuts = range(0, len(tasks), size)
-    chunks = [(part, first, min(first + size, len(tasks)), index, body) for part, first in enumerate(cuts, 1)]
-    return _fastpath.pack_batch([(1, wire.Format.PACKED, reply, b"", chunks)])
-
-
-def task(i: int, *args: object, **kwargs: object) -> bytes:
-    return msgspec.msgpack.encode([i, args, kwargs] if kwargs else [i, args])
-
-
-def run(tasks: list[bytes], functions: Functions, failed: Failures | None = None, **how: Any) -> bytes:
-    """The bodies of the answer, end to end."""
-    failures = Failures() if failed is None else failed
-    answer = _fastpath.run_batch(batch_of(tasks, **how), lambda head: functions, failures, lambda *_: (b"", 0))
-    return b"".join(body for *_, body in _fastpath.read_answer(answer))
-
+from tests.batches import Failures, batch_of, entry, no_error, run, task
 
 # ---- values
 
@@ -291,221 +247,6 @@ def test_runs_of_names() -> None:
 def test_an_index_that_does_not_fit(index: str) -> None:
     with pytest.raises(ProtocolError):
         _fastpath.check_index(bytes.fromhex(index), 1)
-
-
-# ---- the worker's turn
-
-
-def test_failures_touch_no_neighbour() -> None:
-    def fail(kind: type[BaseException]) -> object:
-        raise kind("on purpose")
-
-    functions: Functions = [
-        lambda a: a + 1,
-        None,
-        lambda: fail(KeyError),
-        lambda: fail(KeyboardInterrupt),
-        lambda: fail(SystemExit),
-        lambda: ["half of it is written " * 999, object()],
-    ]
-    tasks = [task(0, 1), task(1), task(2), task(3), task(4), task(5), task(6), b"\xc1", b"\x92\x00\x91", task(0, 2)]
-    failures = Failures()
-    body = run(tasks, functions, failures, size=3)
-    assert _fastpath.unpack(body, len(tasks), lambda data: "failed") == [2, *["failed"] * 8, 3]
-    kinds = [None, KeyError, KeyboardInterrupt, SystemExit, BadArguments, ProtocolError, ProtocolError, ProtocolError]
-    assert [(i, position) for i, position, _ in failures] == [*((k, k) for k in range(1, 7)), (-1, 7), (0, 8)]
-    assert [error and type(error) for *_, error in failures] == kinds
-
-
-def test_reply_modes() -> None:
-    tasks = [task(0, 1), task(1), task(0, 2), task(2)]
-    functions: Functions = [lambda a: a, None, object]
-    assert run(tasks, functions, reply=ReplyMode.ERRORS) == b"\x01" + entry(b"")
-    failures = Failures()
-    assert run(tasks, functions, failures, reply=ReplyMode.NONE) == b""
-    assert not failures
-    answer = _fastpath.run_batch(batch_of(tasks, reply=2), lambda head: functions, failures, lambda *_: (b"", 0))
-    assert _fastpath.read_answer(answer)[0][2] == 1
-
-
-def test_arguments_that_do_not_fit_are_told_by_the_traceback() -> None:
-    def inner(a: int) -> object:
-        raise TypeError("from the inside")
-
-    failures = Failures()
-    run([task(0), task(0, 1), task(0, b=2)], [inner], failures)
-    outer = [error.__traceback__ for *_, error in failures if error is not None]
-    assert [place is not None and place.tb_next is None for place in outer] == [True, False, True]
-
-
-def test_keywords() -> None:
-    def show(*args: object, **kwargs: object) -> list[object]:
-        return [args, kwargs]
-
-    sent: list[dict[str, Any]] = [{"a": 1}, {"a": 2}, {"a": 1, "b": 2}, {"b": 1, "a": 2}, {}, {"b": 3}, {"é" * 300: 4}]
-    results = run([task(0, 9, **kwargs) for kwargs in sent], [show])
-    assert _fastpath.unpack(results, len(sent), no_error) == [[[9], kwargs] for kwargs in sent]
-    twice = b"\x93\x00\x90\x82\xa1a\x01\xa1a\x02"
-    failures = Failures()
-    run([task(0, a=1), twice, b"\x93\x00\x90\x81\x01\x02"], [show], failures)
-    assert [(position, type(error)) for _, position, error in failures] == [(1, ProtocolError), (2, ProtocolError)]
-
-
-@pytest.mark.parametrize("count", [0, 1, 6, 300, 70_000])
-def test_any_number_of_arguments(count: int) -> None:
-    args = list(range(count))
-    kwargs = {f"k{k}": k for k in args}
-    assert _fastpath.unpack(run([task(0, *args, **kwargs)], [lambda *a, **k: (a, k)]), 1, no_error) == [[args, kwargs]]
-
-
-def test_tasks_of_any_kind_of_callable() -> None:
-    class Robot:
-        def wave(self, times: int) -> int:
-            return times
-
-        def __call__(self, times: int) -> int:
-            return -times
-
-    functions: Functions = [Robot().wave, Robot(), int, len, Robot.wave.__get__(Robot())]
-    tasks = [task(0, 3), task(0, times=4), task(1, 5), task(2, "6"), task(3, "four"), task(4, 7)]
-    assert _fastpath.unpack(run(tasks, functions), 6, no_error) == [3, 4, -5, 6, 4, 7]
-
-
-def test_nothing_runs_of_a_batch_that_is_none() -> None:
-    ran: list[int] = []
-    batch = batch_of([task(0, 1), task(0, 2)], size=1)
-    for damaged in (batch[:-1], batch + b"\0", batch[:4] + batch[5:], b""):
-        with pytest.raises(ProtocolError):
-            _fastpath.run_batch(damaged, lambda head: [ran.append], Failures(), lambda *_: (b"", 0))
-    assert not ran
-
-
-def test_a_task_may_run_a_batch_and_change_its_own() -> None:
-    batch = bytearray(batch_of([task(0, "again"), task(0, 5)]))
-
-    def again(value: object) -> object:
-        batch[:] = bytes(len(batch))
-        return value if value == 5 else run([task(0, 7)], [lambda a: a])
-
-    answer = _fastpath.run_batch(batch, lambda head: [again], Failures(), lambda *_: (b"", 0))
-    assert _fastpath.unpack(_fastpath.read_answer(answer)[0][4], 2, no_error) == [b"\x07", 5]
-
-
-def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
-    third = wire.MAX_BODY // 3
-    failures = Failures()
-    body = run([task(0, third), task(0, third), task(0, third), task(0, 1)], [bytes], failures)
-    assert [(position, type(error)) for _, position, error in failures] == [(2, BadArguments)]
-    assert len(body) > 2 * third
-
-    def verbose(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
-        return entry(b"short" if isinstance(error, BadArguments) else b"x" * third)
-
-    answer = _fastpath.run_batch(batch_of([task(0)] * 5), lambda head: [None], verbose, lambda *_: (b"", 0))
-    seen = _fastpath.unpack(_fastpath.read_answer(answer)[0][4], 5, len)
-    assert seen == [third, third, 5, 5, 5]
-
-
-def test_foreign_chunks() -> None:
-    index, body = _fastpath.join_frames([b"one", b"three", b"five"])
-    chunks = [(1, 0, 1, index, body), (2, 1, 3, index, body)]
-    batch = _fastpath.pack_batch([(5, wire.Format.SEED, 0, b"head", chunks)])
-    seen: list[object] = []
-
-    def foreign(*args: object) -> tuple[bytes, int]:
-        seen.append(args)
-        return b"answer", 2
-
-    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), foreign)
-    assert seen == [(1, b"head", 0, [3], b"one"), (1, b"head", 1, [5, 9], b"threefive")]
-    assert [entry[:3] + entry[4:] for entry in _fastpath.read_answer(answer)] == [
-        (5, 1, 2, b"answer"),
-        (5, 2, 2, b"answer"),
-    ]
-
-
-def test_chunks_are_timed() -> None:
-    answer = _fastpath.run_batch(
-        batch_of([task(0, 300_000)] * 2, size=1),
-        lambda head: [lambda n: sum(range(n))],
-        Failures(),
-        lambda *_: (b"", 0),
-    )
-    assert all(elapsed_ns > 0 for *_, elapsed_ns, _ in _fastpath.read_answer(answer))
-
-
-def test_what_a_callback_raises_passes_through() -> None:
-    def broken(*_: object) -> Any:
-        raise LookupError("the worker's own")
-
-    batch = batch_of([task(0)])
-    foreign = _fastpath.pack_batch([(1, 2, 0, b"", [(1, 0, 1, *_fastpath.join_frames([b"x"]))])])
-    for damaged, resolve in ((batch, broken), (batch, lambda head: [None]), (foreign, broken)):
-        with pytest.raises(LookupError, match="own"):
-            _fastpath.run_batch(damaged, resolve, broken, broken)
-
-
-# ---- references and threads
-
-
-class Thing:
-    """Something whose life can be watched."""
-
-
-def test_no_reference_is_kept_or_lost() -> None:
-    text, thing = "a word of its own", Thing()
-    gone: list[weakref.ref[Thing]] = []
-
-    def keep(*args: object, **kwargs: object) -> object:
-        made = Thing()
-        gone.append(weakref.ref(made))
-        if kwargs:
-            raise ValueError("with arguments")
-        return made if args else text
-
-    before = sys.getrefcount(text), sys.getrefcount(thing), sys.getrefcount(keep)
-    for _ in range(100):
-        _fastpath.encode([text, {text: (text,)}])
-        with pytest.raises(BadArguments):
-            _fastpath.pack_calls([(text, (text,), {text: text}), (text, [text, thing], {})], {})
-        run([task(0), task(0, "x" * 50), task(0, k={"y": ["z"]}), b"\x92\x00\x92\xa1x"], [keep])
-    gc.collect()
-    assert (sys.getrefcount(text), sys.getrefcount(thing), sys.getrefcount(keep)) == before
-    assert [reference() for reference in gone] == [None] * 300
-
-
-def test_a_result_is_gone_before_the_next_task_runs() -> None:
-    seen: list[object] = []
-    last: list[weakref.ref[Thing]] = []
-
-    def make() -> Thing:
-        seen.extend(reference() for reference in last)
-        made = Thing()
-        last[:] = [weakref.ref(made)]
-        return made
-
-    run([task(0)] * 3, [make], reply=ReplyMode.NONE)
-    assert seen == [None, None]
-
-
-def test_threads() -> None:
-    results: list[bool] = []
-
-    def work(k: int) -> None:
-        value = {"k": [k, str(k), k / 2]}
-        results.append(
-            all(
-                _fastpath.unpack(run([task(0, value)] * 20, [lambda a: a]), 20, no_error) == [value] * 20
-                for _ in range(50)
-            )
-        )
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * 4
 
 
 # ---- assembling
