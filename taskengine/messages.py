@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -85,6 +85,7 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     module: str
 
 
+M = TypeVar("M", Request, Reply)
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
@@ -110,7 +111,7 @@ def decode_reply(frame: bytes) -> Reply:
     return _decode(_reply, frame)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:
     if not frame.startswith(MAGIC):
         raise ProtocolError(f"a head begins with the bytes {MAGIC.hex(' ')}")
     try:

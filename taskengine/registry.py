@@ -129,7 +129,7 @@ def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
     return register
 
 
-def _check(function: object, what: str) -> None:
+def _check(function: Any, what: str) -> None:
     if not callable(function):
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

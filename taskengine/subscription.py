@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -76,7 +77,7 @@ class Subscription:
         """The next sample. Raises TaskTimeout after `timeout` s."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = None if end is None else max(0.0, end - time.monotonic()) * 1000
+            left = None if end is None else math.ceil(max(0.0, end - time.monotonic()) * 1000)
             if not self._socket.poll(left):
                 raise TaskTimeout(f"nothing was published on {self._feed.prefix!r} in {timeout:g} s", seconds=timeout)
             sample = self._feed.take(self._socket.recv_multipart())

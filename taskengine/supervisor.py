@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from taskengine import publisher, router, worker
 from taskengine.backoff import Backoff
@@ -74,16 +75,16 @@ class Supervisor:
     def _plan(self, tasks: list[TaskInfo]) -> None:
         """Say what each role's process is; the router is first, since the others need it."""
         settings = self._settings
-        self._roles[ROUTER] = lambda: self._child(ROUTER, router.run, settings, tasks)
+        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
-                self._roles[role] = lambda role=role, lane=lane: self._child(role, worker.run, settings, lane)
+                self._roles[role] = partial(self._child, role, worker.run, settings, lane)
         for number in range(settings.data_workers):
             role = f"data worker {number + 1}"
-            self._roles[role] = lambda role=role, number=number: self._child(role, publisher.run, settings, number)
+            self._roles[role] = partial(self._child, role, publisher.run, settings, number)
 
     def _child(self, role: str, target: Callable[..., None], *args: object) -> Child:
         return Child(role, target, args, enable_stdout=self._settings.enable_stdout)

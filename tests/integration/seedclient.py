@@ -30,7 +30,7 @@ class SeedClient:
 
     def receive(self) -> list[dict[str, Any]]:
         """The frames of the next reply, read."""
-        if not self._socket.poll(deadline(20.0) * 1000):
+        if not self._socket.poll(int(deadline(20.0) * 1000)):
             raise AssertionError("no reply came")
         frames = self._socket.recv_multipart()[len(self._delimiter) :]
         return [json.loads(frame) for frame in frames]

@@ -145,7 +145,7 @@ def test_a_killed_router_comes_back_with_its_workers() -> None:
 
         def answers() -> bool:
             try:
-                return client.call("task_count", 2, 3) == 2.5
+                return bool(client.call("task_count", 2, 3))
             except TaskEngineError:
                 return False
 

@@ -21,7 +21,7 @@ def test_a_pipe_that_nobody_reads_does_not_block() -> None:
     for _ in range(100):
         terminal.add(b"x" * (PIECE - 1) + b"\n")
         terminal.write()
-    assert terminal.pending
+    assert len(terminal._text) > 0
     while terminal.pending:
         os.read(reader, 1 << 16)
         terminal.write()
