@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -13,64 +12,12 @@ from typing import Any
 import msgspec
 
 from taskengine.errors import EngineUnreachable, TaskEngineError, TaskTimeout
-from taskengine.link import FOREVER_S, Link
+from taskengine.link import Link
 from taskengine.messages import Info, Kind, TaskInfo
+from taskengine.queue import Queue
 from taskengine.session import Call, Options, Session
 from taskengine.subscription import Subscription
-from taskengine.wire import DEFAULT_ADDRESS, DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME
-
-
-class _Queue:
-    """Calls that `submit` and `send` have queued, until RESPONSE_TIME has passed or a full load is there."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._lock = threading.Lock()
-        self._calls: dict[Options, list[tuple[Call, Future[Any]]]] = {}
-        self._due = FOREVER_S
-        self._count = 0
-        self.response_time = DEFAULT_RESPONSE_TIME
-        self.full_load = DEFAULT_FULL_LOAD
-        self.asked = False
-
-    def add(self, call: Call, future: Future[Any], options: Options) -> bool:
-        """Queue a call; True where the leader must know, since the queue was empty or is full."""
-        with self._lock:
-            self._calls.setdefault(options, []).append((call, future))
-            self._count += 1
-            if self._count == 1:
-                self._due = time.monotonic() + self.response_time
-            return self._count == 1 or self._count >= self.full_load
-
-    def due(self, now: float) -> float:
-        """In how many seconds the queue is to be flushed."""
-        if not self._count:
-            return FOREVER_S
-        return 0.0 if self._count >= self.full_load else max(0.0, self._due - now)
-
-    def take(self) -> list[list[bytes]]:
-        """The packages of what is queued, one for each way of sending; a call that cannot be sent fails alone."""
-        with self._lock:
-            queued, self._calls = self._calls, {}
-            self._count, self._due = 0, FOREVER_S
-        packages = []
-        for options, entries in queued.items():
-            # a future that was cancelled in the queue is not sent; the others can be cancelled no more
-            entries = [(call, future) for call, future in entries if future.set_running_or_notify_cancel()]
-            packages += self._packages(entries, options)
-        return packages
-
-    def _packages(self, entries: list[tuple[Call, Future[Any]]], options: Options) -> list[list[bytes]]:
-        if not entries:
-            return []
-        calls, futures = [call for call, _ in entries], [future for _, future in entries]
-        try:
-            return [self._session.package(calls, futures, options, each=True)]
-        except TaskEngineError as error:
-            if len(entries) == 1:
-                futures[0].set_exception(error)
-                return []
-            return [frames for entry in entries for frames in self._packages([entry], options)]
+from taskengine.wire import DEFAULT_ADDRESS
 
 
 class Client:
@@ -83,7 +30,7 @@ class Client:
         self.address = address
         self._options = Options(timeout=timeout)
         self._session = Session(name)
-        self._queue = _Queue(self._session)
+        self._queue: Queue[Future[Any]] = Queue(self._session, Future.set_running_or_notify_cancel)
         self._link = Link(address, self._session, self._queue)
 
     def options(self, **changes: Any) -> Client:
@@ -192,7 +139,7 @@ class Client:
     def _enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
         if not self._queue.asked:
             self._learn()
-        if self._queue.add(call, future, options):
+        if self._queue.add(call, future, options, time.monotonic()):
             self._link.poke()
 
     def _learn(self) -> None:
@@ -204,6 +151,4 @@ class Client:
 
     def _learned(self, future: Future[Any]) -> None:
         if future.exception() is None:
-            info = msgspec.convert(future.result(), Info)
-            self._queue.response_time = info.response_time
-            self._queue.full_load = info.chunking_size * info.task_workers
+            self._queue.learn(msgspec.convert(future.result(), Info))

@@ -15,32 +15,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from taskengine.errors import Cancelled, ProtocolError
+from taskengine.presence import Presence
+from taskengine.queue import Queue
 from taskengine.session import Session, settle
 
 LINGER_MS = 1000
-FOREVER_S = 3600.0
-
-
-class Queue(Protocol):
-    """Calls that wait to be sent together."""
-
-    def due(self, now: float) -> float:
-        """In how many seconds they are to be sent; FOREVER_S where there are none."""
-
-    def take(self) -> list[list[bytes]]:
-        """Their packages, as frames; the queue is empty then."""
+LONGEST_POLL_S = 3600.0
 
 
 class Link:
     """A DEALER to `address` for `session`, which also sends what is due in `queue`."""
 
-    def __init__(self, address: str, session: Session, queue: Queue) -> None:
+    def __init__(self, address: str, session: Session, queue: Queue[Future[Any]]) -> None:
         self._session = session
         self._queue = queue
         self._lock = threading.Lock()
@@ -56,8 +47,7 @@ class Link:
         self._socket.rcvhwm = 0
         self._socket.linger = LINGER_MS
         self._socket.connect(address)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._connected = False
+        self._presence = Presence(self._socket)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wakeup, zmq.POLLIN)
@@ -97,10 +87,7 @@ class Link:
     def connected(self) -> bool:
         """The connection stands, as far as is known."""
         with self._lock:
-            while self._monitor.poll(0):
-                event = recv_monitor_message(self._monitor)["event"]
-                self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            return self._connected
+            return self._presence.connected()
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
@@ -119,8 +106,7 @@ class Link:
             self._outbox.extend(self._queue.take())
         self._lead(lambda: not self._session.pending, end)
         settle(self._session.fail(Cancelled("the client was closed before the reply came")))
-        self._socket.disable_monitor()
-        self._monitor.close()
+        self._presence.close()
         self._socket.close()
         self._context.term()
         os.close(self._wakeup)
@@ -150,7 +136,7 @@ class Link:
                 self._call_leader()
 
     def _busy(self) -> bool:
-        return bool(self._outbox or self._session.pending) or self._queue.due(time.monotonic()) < FOREVER_S
+        return bool(self._outbox or self._session.pending) or self._queue.due(time.monotonic()) < math.inf
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""
@@ -172,12 +158,12 @@ class Link:
             due = self._queue.due(now)
             if due <= 0:
                 self._outbox.extend(self._queue.take())
-                due = FOREVER_S
+                due = math.inf
             while self._outbox:
                 self._socket.send_multipart(self._outbox.popleft(), zmq.NOBLOCK)
             if done() or self._giving_up or now >= end:
                 return
-            ready = dict(self._poller.poll(math.ceil(max(0.0, min(due, end - now, FOREVER_S)) * 1000)))
+            ready = dict(self._poller.poll(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000)))
             if self._wakeup in ready:
                 os.eventfd_read(self._wakeup)
             if self._socket in ready:

@@ -48,9 +48,9 @@ class Supervisor:
     def serve(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
         settings = self._settings
+        _check_ports(settings)
         catalogue = load_catalogue(settings.tasks)
         self._announce(catalogue)
-        _check_ports(settings)
         self._plan(catalogue.tasks)
         self._listen_to_signals()
         gc.freeze()

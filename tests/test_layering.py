@@ -19,18 +19,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("messages", "datatypes"),
     ("_fastpath",),
     ("chunking", "package", "packed", "broker", "topics", "session", "seedwire", "backoff"),
-    ("registry", "settings", "journal"),
-    ("router", "worker", "publisher", "link", "subscription", "client", "aio"),
+    ("registry", "settings", "journal", "queue"),
+    ("router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"),
     ("process", "catalogue", "terminal", "supervisor"),
     ("cli",),
     ("__main__",),
 )
 PURE = {"chunking", "package", "packed", "broker", "topics", "session", "seedwire", "backoff"}
-SHELLS = {"router", "worker", "publisher", "link", "subscription", "client", "aio"}
+SHELLS = {"router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"}
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
 # The package's door; what is written for it, as a user would write it, imports nothing else.
 DOOR = "__init__"
-USERS = {"tasks"}
+USERS = {"tasks", "sources"}
 
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 KNOWN = LAYER.keys() | USERS | {DOOR}

@@ -1,0 +1,259 @@
+"""The `taskengine` command. Exit codes: 0 done, 1 the task or the engine said no, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskengine.errors import EngineUnreachable, SettingsError, TaskEngineError, TaskModuleError
+from taskengine.settings import Settings, load, rows
+from taskengine.wire import DEFAULT_ADDRESS
+
+if TYPE_CHECKING:
+    from taskengine.client import Client
+
+SAID_NO = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+PROBE_S = 3.0
+SHOW_PROGRESS_AFTER_S = 1.0
+
+
+class _Command(click.Group):
+    """Without a subcommand, or with flags only, `serve` is meant."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(context, args)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Errors as one line on stderr, and the exit code that goes with them."""
+    try:
+        yield
+    except (SettingsError, TaskModuleError) as error:
+        _leave(str(error), WRONG_USAGE)
+    except EngineUnreachable as error:
+        _leave(f"{error}; is one running? `taskengine serve` starts one", SAID_NO)
+    except TaskEngineError as error:
+        _leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SAID_NO)
+
+
+def _leave(message: str, code: int) -> None:
+    click.echo(f"taskengine: {' '.join(message.splitlines())}", err=True)
+    sys.exit(code)
+
+
+def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting, and `--config`."""
+    for row in reversed(rows()):
+        name, flag = row.name.lower(), "--" + row.name.lower().replace("_", "-")
+        text = f"{row.explanation} [{row.type}; default {row.default}]"
+        bare = {"is_flag": False, "flag_value": "true"} if row.default in ("true", "false") else {}
+        function = click.option(flag, name, metavar="VALUE", help=text, **bare)(function)  # type: ignore[arg-type]
+    path = click.Path(path_type=Path)
+    return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
+
+
+def _load(config: Path | None, flags: dict[str, object]) -> Settings:
+    return load(config, os.environ, flags)
+
+
+_address = click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="The engine's frontend.")
+
+
+@contextlib.contextmanager
+def _connected(address: str, timeout: float | None) -> Iterator[Client]:
+    """A client of the engine at `address`, which has answered."""
+    from taskengine.client import Client
+
+    with _errors(), Client(address, name="taskengine", timeout=timeout) as client:
+        client.options(timeout=PROBE_S).info()
+        yield client
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
+@click.version_option(package_name="taskengine", prog_name="taskengine")
+def cli() -> None:
+    """Serve a robot's functions, pins and servos, and call them. Without a command: serve.
+
+    \b
+    taskengine serve --tasks robot.py --chunking-size 50
+    taskengine call task_count 2 3
+    taskengine subscribe cpu.load
+    """
+
+
+@cli.command()
+@_settings_flags
+def serve(config: Path | None, **flags: object) -> None:
+    """Serve in the foreground until ctrl-c or SIGTERM."""
+    with _errors():
+        settings = _load(config, flags)
+        settings.check_exposure()
+        from taskengine import supervisor
+
+        sys.exit(supervisor.serve(settings))
+
+
+@cli.command()
+@_settings_flags
+def check(config: Path | None, **flags: object) -> None:
+    """Check the settings and the task modules; start nothing."""
+    with _errors():
+        settings = _load(config, flags)
+        settings.check_exposure()
+        from taskengine.catalogue import load_catalogue
+
+        catalogue = load_catalogue(settings.tasks)
+        for failure in catalogue.failures:
+            click.echo(f"taskengine: {failure}", err=True)
+        for task in catalogue.tasks:
+            click.echo(f"task {task.name}{task.signature}{f' in lane {task.lane}' if task.lane else ''}")
+        for topic in catalogue.topics:
+            click.echo(f"source {topic}")
+        sys.exit(WRONG_USAGE if catalogue.failures else 0)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+    keywords = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (equals and name):
+            raise click.BadParameter(f"{pair!r} is not key=value", context, option)
+        keywords[name] = _json_or_text(value)
+    return keywords
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(value).decode())
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("args", nargs=-1)
+@click.option("-k", "keywords", multiple=True, callback=_keyword, metavar="KEY=VALUE", help="A keyword argument.")
+@click.option("--count", type=click.IntRange(min=0), help="Repeat the call as one package; print a list.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Seconds to wait.")
+@_address
+def call(
+    name: str, args: tuple[str, ...], keywords: dict[str, Any], count: int | None, timeout: float, address: str
+) -> None:
+    """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
+    values = [_json_or_text(text) for text in args]
+    with _connected(address, timeout) as client:
+        if count is None:
+            _print_json(client.call(name, *values, **keywords))
+            return
+        results = _repeat(client, (name, values, keywords), count)
+        failed = [result for result in results if isinstance(result, TaskEngineError)]
+        if failed:
+            raise TaskEngineError(
+                f"{len(failed)} of {count} failed, the first with {type(failed[0]).__name__}: {failed[0]}"
+            )
+        _print_json(results)
+
+
+def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: int) -> list[Any]:
+    """Run the calls as one package, with a progress bar on a terminal when it takes a while."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    with ThreadPoolExecutor(1) as pool:
+        package = pool.submit(client.run, [call] * count)
+        wait([package], SHOW_PROGRESS_AFTER_S)
+        if not package.done() and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            with Progress(console=Console(stderr=True), transient=True) as bar:
+                chunks = bar.add_task("chunks", total=None)
+                while not package.done():
+                    for _, done, parts in client.progress():
+                        bar.update(chunks, completed=done, total=parts)
+                    wait([package], 0.1)
+        return package.result()
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_address
+def tasks(as_json: bool, address: str) -> None:
+    """List the tasks that an engine serves."""
+    with _connected(address, PROBE_S) as client:
+        known = client.tasks()
+        if as_json:
+            import msgspec
+
+            _print_json([msgspec.structs.asdict(task) for task in known])
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("task", "lane", "what it does", box=None, pad_edge=False)
+        for task in known:
+            table.add_row(f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
+        Console().print(table, markup=False)
+
+
+@cli.command()
+@click.argument("topic")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
+@_address
+def subscribe(topic: str, count: int | None, address: str) -> None:
+    """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
+    with _connected(address, PROBE_S) as client, client.subscribe(topic) as feed:
+        for number, sample in enumerate(feed, start=1):
+            _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
+            if number == count:
+                return
+
+
+@cli.command()
+@click.argument("topic")
+@click.argument("value")
+@_address
+def publish(topic: str, value: str, address: str) -> None:
+    """Publish VALUE, JSON where it parses as JSON and text otherwise, on TOPIC."""
+    with _connected(address, PROBE_S) as client:
+        client.publish(topic, _json_or_text(value))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("args", nargs=-1)
+def bench(args: tuple[str, ...]) -> None:
+    """Measure this machine; needs a checkout (see `make bench`)."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / "bench" / "__main__.py").is_file():
+        _leave(
+            "the benchmark is not installed with the package: run `make bench` in a clone of the repository", SAID_NO
+        )
+    os.chdir(folder)
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *args])
+
+
+def main() -> None:
+    """The command's entry point."""
+    cli(prog_name="taskengine")
