@@ -1,0 +1,146 @@
+"""The `taskengine` command as a user, or a script, sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine import Engine, deadline, free_ports
+
+Result = subprocess.CompletedProcess[str]
+
+
+def run(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Result:
+    return subprocess.run(
+        [sys.executable, "-m", "taskengine", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=deadline(30),
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def one_line(result: Result) -> str:
+    """The one line on stderr of a command that said no."""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("taskengine: ")
+    assert result.stdout == ""
+    return line
+
+
+@pytest.fixture
+def at(engine: Engine) -> list[str]:
+    return ["--address", engine.address]
+
+
+def test_call(at: list[str]) -> None:
+    assert run("call", "task_count", "2", "3", *at).stdout == "2.5\n"
+
+
+def test_arguments_are_json_where_they_parse_as_json(at: list[str]) -> None:
+    result = run("call", "task_echo", '{"a": [1, null]}', "plain text", "-5", "-k", "x=true", "-k", "y=word", *at)
+    assert json.loads(result.stdout) == {"x": True, "y": "word", "args": [{"a": [1, None]}, "plain text", -5]}
+
+
+def test_count_repeats_the_call_as_one_package(at: list[str]) -> None:
+    assert json.loads(run("call", "task_count", "2", "3", "--count", "4000", *at).stdout) == [2.5] * 4000
+    assert run("call", "task_count", "2", "3", "--count", "0", *at).stdout == "[]\n"
+
+
+def test_a_task_that_says_no(at: list[str]) -> None:
+    failed = run("call", "task_fail", "boom", *at)
+    assert (failed.returncode, one_line(failed)) == (1, "taskengine: TaskFailed: RuntimeError: boom")
+    unknown = run("call", "task_cont", *at)
+    assert unknown.returncode == 1
+    assert "did you mean task_count" in one_line(unknown)
+    some = run("call", "task_fail", "--count", "3", *at)
+    assert (some.returncode, "3 of 3 failed" in one_line(some)) == (1, True)
+
+
+def test_a_timeout(at: list[str]) -> None:
+    late = run("call", "task_sleep", "5", "--timeout", "0.1", *at)
+    assert (late.returncode, one_line(late)) == (1, "taskengine: TaskTimeout: no reply in 0.1 s")
+
+
+def test_no_engine() -> None:
+    alone = run("call", "task_count", "2", "3", "--address", f"tcp://127.0.0.1:{free_ports(1)}")
+    assert alone.returncode == 1
+    assert "`taskengine serve` starts one" in one_line(alone)
+
+
+def test_tasks(at: list[str]) -> None:
+    assert "task_count(a: float, b: float)" in run("tasks", *at).stdout
+    assert "task_sleep" in {task["name"] for task in json.loads(run("tasks", "--json", *at).stdout)}
+
+
+def test_publish_and_subscribe(at: list[str]) -> None:
+    assert run("publish", "arm.left", '{"angle": 2.5}', *at).returncode == 0
+    assert run("subscribe", "arm.left", "--count", "1", *at).stdout == '{"angle":2.5}\n'
+    assert run("subscribe", "arm.*", "--count", "1", *at).stdout == '{"arm.left":{"angle":2.5}}\n'
+
+
+def test_check_says_what_would_be_served(tmp_path: Path) -> None:
+    fine = run("check", cwd=tmp_path)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "task task_count(a: float, b: float) -> float\n" in fine.stdout
+    assert "source cpu.load\n" in fine.stdout
+
+
+def test_check_names_a_module_that_does_not_load(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def task_x(:\n")
+    broken = run("check", "--tasks", "broken.py,taskengine.tasks", cwd=tmp_path)
+    assert broken.returncode == 2
+    assert "broken.py: SyntaxError" in broken.stderr
+    assert "task task_count" in broken.stdout
+
+
+def test_check_survives_a_module_that_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
+    deadly = run("check", "--tasks", "deadly.py", cwd=tmp_path)
+    assert deadly.returncode == 2
+    assert "ended while it loaded them" in one_line(deadly)
+
+
+def test_settings_come_from_four_places(tmp_path: Path) -> None:
+    (tmp_path / "taskengine.toml").write_text("chunking_size = 0\n")
+    wrong = run("check", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "chunking_size" in one_line(wrong)
+    assert "taskengine.toml, line 1" in one_line(wrong)
+    assert run("check", cwd=tmp_path, env={"TASKENGINE_CHUNKING_SIZE": "5"}).returncode == 2
+    assert run("--chunking-siz", "5", cwd=tmp_path).returncode == 2
+    wrong = run("check", cwd=tmp_path, env={"TASKENGINE_CHUNKNG_SIZE": "5"})
+    assert (wrong.returncode, "TASKENGINE_CHUNKING_SIZE" in one_line(wrong)) == (2, True)
+    wrong = run("serve", "--config", "nowhere.toml", cwd=tmp_path)
+    assert (wrong.returncode, "nowhere.toml" in one_line(wrong)) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["serve", "call", "tasks", "subscribe", "publish", "check", "bench"])
+def test_every_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: taskengine {command}")
+
+
+def test_wrong_usage() -> None:
+    for arguments in (["dance"], ["call"], ["call", "x", "-k", "novalue"], ["call", "x", "--count", "-1"]):
+        assert run(*arguments).returncode == 2, arguments
+
+
+def test_start_engine_starts_the_same() -> None:
+    script = Path(__file__).resolve().parents[2] / "start_engine.py"
+    result = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
+    assert (result.returncode, "serve" in result.stdout) == (0, True)
+
+
+def test_a_reader_that_leaves_early_is_no_error(at: list[str]) -> None:
+    command = f"{sys.executable} -m taskengine call task_count 2 3 --count 100000 {' '.join(at)} | head -c 10"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=deadline(30), check=False)
+    assert (result.stdout, result.stderr) == ("[2.5,2.5,2", "")

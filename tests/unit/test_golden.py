@@ -1,0 +1,51 @@
+"""Wire 0.2's bytes are those that docs/protocol.md shows: whoever changes one of them changes the protocol."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from taskengine import _fastpath
+from taskengine.errors import UnknownTask, from_wire
+from taskengine.messages import Kind, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
+from taskengine.packed import error_entry, read_package
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+REQUEST = Request(Kind.PACKAGE, 7, "ARM", ["task_count", "steer"])
+UNKNOWN = UnknownTask("no task is named 'steer'", name="steer", nearest=[])
+CALLS: list[Any] = [("task_count", (2, 3), {}), ("steer", (-1,), {"speed": 0.5})]
+
+
+def golden() -> list[bytes]:
+    """The frames in the page's hex blocks, in order."""
+    text = "\n".join(re.findall(r"^```hex\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+    return [bytes.fromhex(line.split(maxsplit=1)[1]) for line in text.splitlines() if line]
+
+
+def test_a_package() -> None:
+    head, index, body = golden()[:3]
+    names: dict[str, int] = {}
+    assert encode_request(REQUEST) == head
+    assert decode_request(head) == REQUEST
+    assert _fastpath.pack_calls(CALLS, names) == (index, body)
+    assert list(names) == REQUEST.names
+    assert read_package((), REQUEST, [head, index, body], lambda name: "", 1, 0.0).count == 2
+
+
+def test_its_reply() -> None:
+    head, body = golden()[3:5]
+    reply = Reply(7, 2, failed=1)
+    assert encode_reply(reply) == head
+    assert decode_reply(head) == reply
+    assert _fastpath.encode(2.5) + error_entry(UNKNOWN) == body
+    value, data = _fastpath.unpack(body, 2, lambda data: data)
+    assert value == 2.5
+    code, message, fields = _fastpath.unpack(data, 1, bytes)[0]
+    assert (type(from_wire(code, message, fields)), message) == (UnknownTask, UNKNOWN.message)
+
+
+def test_a_data_request() -> None:
+    head, body = golden()[5:]
+    assert encode_request(Request(Kind.LATEST, 8, "ARM")) == head
+    assert _fastpath.encode(["cpu.load"]) == body
