@@ -184,6 +184,11 @@ class Broker:
         ]
         return self._fail(owed, error)
 
+    @property
+    def timed(self) -> bool:
+        """A package in flight has a deadline."""
+        return self._deadlines > 0
+
     def idle(self) -> bool:
         """Nothing is in flight."""
         return not self.packages

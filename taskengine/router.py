@@ -61,12 +61,11 @@ class Router:
         poller = zmq.Poller()
         for source in (self._control, self._frontend, self._backend):
             poller.register(source.fileno() if isinstance(source, Connection) else source, zmq.POLLIN)
-        tick_ms = int(TICK_S * 1000)
         while not self._stopped():
-            ready = dict(poller.poll(0 if self._journal.pending else tick_ms))
+            ready = dict(poller.poll(0 if self._journal.pending else self._wait_ms()))
             if not ready and self._journal.pending:
                 self._journal.flush()
-                ready = dict(poller.poll(tick_ms))
+                ready = dict(poller.poll(self._wait_ms()))
             if self._control.fileno() in ready:
                 self._obey()
             if self._backend in ready:
@@ -82,6 +81,10 @@ class Router:
         self._frontend.close()
         self._backend.close()
         self._context.term()
+
+    def _wait_ms(self) -> int | None:
+        """For ever, unless something is to happen by itself."""
+        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping or self._journal.pending else None
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)

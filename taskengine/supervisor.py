@@ -113,6 +113,9 @@ class Supervisor:
         self._run_until(lambda: self._signals or self._failure or all(map(online, roles)), START_TIMEOUT_S)
         if self._failure:
             raise StartError(self._failure)
+        for role in roles:
+            if not (self._signals or online(role)):
+                self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
 
     def _ended(self, child: Child) -> None:
         """A process is dead: free what it had, and start it again unless we are stopping."""
