@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := pyproject.toml setup.py taskengine/_fastpath.pyx
+SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench tests
 
 # What the set-up needs, each with the Debian package that has it.

@@ -102,13 +102,11 @@ class Session:
             return []
         try:
             results = _results(reply, frames[1] if len(frames) > 1 else b"")
+            if pending.each and len(results) != len(pending.futures):
+                raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
         except TaskEngineError as error:
             return [(future, error) for future in pending.futures]
-        if not pending.each:
-            return [(pending.futures[0], results)]
-        if len(results) != len(pending.futures):
-            raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
-        return list(zip(pending.futures, results, strict=True))
+        return list(zip(pending.futures, results, strict=True)) if pending.each else [(pending.futures[0], results)]
 
     def fail(self, error: TaskEngineError) -> list[Outcome]:
         """Give up everything that is pending."""
@@ -158,6 +156,8 @@ def _results(reply: Reply, body: bytes) -> list[Any]:
     if reply.reply == ReplyMode.ERRORS:
         values = _fastpath.unpack(body, 2 * reply.failed, _entry_error)
         for position, error in zip(values[::2], values[1::2], strict=True):
+            if not (isinstance(position, int) and 0 <= position < reply.count and isinstance(error, TaskEngineError)):
+                raise ProtocolError("a reply of errors is positions and error entries in turn")
             results[position] = error
     return results
 

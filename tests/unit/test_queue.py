@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future
+from typing import Any
+
+from taskengine.errors import BadArguments
+from taskengine.messages import Info, decode_request
+from taskengine.queue import Queue
+from taskengine.session import Call, Options, Session
+
+CALL: Call = ("task_count", (2, 3), {})
+INFO = Info(2, 0.03, 3, 2, [], 1)
+
+
+def queue() -> Queue[Future[Any]]:
+    made = Queue(Session("ARM"), Future[Any].set_running_or_notify_cancel)
+    made.learn(INFO)
+    return made
+
+
+def test_it_is_due_a_response_time_after_the_first_call() -> None:
+    made = queue()
+    assert made.due(5.0) == math.inf
+    assert made.add(CALL, Future(), Options(), now=10.0) is True
+    assert made.add(CALL, Future(), Options(), now=10.02) is False
+    assert made.due(10.02) == 10.03 - 10.02
+    assert made.due(11.0) == 0.0
+
+
+def test_a_full_load_is_due_at_once() -> None:
+    made = queue()
+    changed = [made.add(CALL, Future(), Options(), now=10.0) for _ in range(6)]
+    assert changed == [True, False, False, False, False, True]
+    assert made.due(10.0) == 0.0
+
+
+def test_what_is_taken_is_one_package_for_each_way_of_sending() -> None:
+    made = queue()
+    for reply in ("all", "none", "all"):
+        made.add(CALL, Future(), Options(reply=reply), now=10.0)
+    packages = made.take()
+    assert [len(index) // 4 for _, index, _ in packages] == [2, 1]
+    assert [decode_request(head).reply for head, _, _ in packages] == [0, 2]
+    assert (made.take(), made.due(10.0)) == ([], math.inf)
+
+
+def test_a_call_that_cannot_be_sent_fails_alone() -> None:
+    made, futures = queue(), [Future[Any]() for _ in range(3)]
+    for future, value in zip(futures, (1, object(), 2), strict=True):
+        made.add(("task_echo", (value,), {}), future, Options(), now=10.0)
+    assert len(made.take()) == 2
+    assert isinstance(futures[1].exception(0), BadArguments)
+    assert not futures[0].done()
+
+
+def test_a_cancelled_call_is_not_sent() -> None:
+    made, futures = queue(), [Future[Any](), Future[Any]()]
+    for future in futures:
+        made.add(CALL, future, Options(), now=10.0)
+    futures[0].cancel()
+    ((_, index, _),) = made.take()
+    assert len(index) == 4
+    assert futures[1].running()

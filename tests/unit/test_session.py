@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from taskengine import _fastpath
+from taskengine.errors import BadArguments, Cancelled, Overloaded, ProtocolError, TaskFailed, to_wire
+from taskengine.messages import Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
+from taskengine.packed import error_entry
+from taskengine.session import Options, Session, settle
+
+FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
+
+
+def submitted(number: int, **options: Any) -> tuple[Session, list[Future[Any]]]:
+    """A session with one package of calls in flight, one future each."""
+    session = Session("ARM")
+    futures: list[Future[Any]] = [Future() for _ in range(number)]
+    session.package([("task_count", (2, 3), {})] * number, futures, Options(**options), each=True)
+    return session, futures
+
+
+def test_a_package_says_who_asks_for_what() -> None:
+    session, future = Session("ARM"), Future[Any]()
+    options = Options(deadline=1.5, priority="urgent", reply="errors", idempotent=True)
+    calls: list[Any] = [("a", (1,), {}), ("b", (), {"x": 2}), ("a", (3,), {})]
+    head, index, _ = session.package(calls, [future], options, each=False)
+    request = decode_request(head)
+    assert (request.kind, request.serial, request.client, request.names) == (Kind.PACKAGE, 1, "ARM", ["a", "b"])
+    assert (request.reply, request.priority) == (ReplyMode.ERRORS, Priority.URGENT)
+    assert (request.deadline, request.idempotent) == (1.5, True)
+    assert len(index) == 12
+    assert decode_request(session.request(Kind.INFO, Future(), Options())[0]).serial == 2
+
+
+def test_each_future_gets_its_entry() -> None:
+    session, futures = submitted(3)
+    body = _fastpath.encode(2.5) + error_entry(FAILED) + _fastpath.encode(None)
+    settle(session.receive([encode_reply(Reply(1, 3, failed=1)), body]))
+    assert futures[0].result(0) == 2.5
+    assert isinstance(futures[1].exception(0), TaskFailed)
+    assert futures[2].result(0) is None
+    assert session.pending == {}
+
+
+def test_one_future_gets_the_whole_list() -> None:
+    session, future = Session("ARM"), Future[Any]()
+    session.mapped("task_count", [(2, 3), (4, 5)], future, Options())
+    settle(session.receive([encode_reply(Reply(1, 2)), _fastpath.encode(2.5) + _fastpath.encode(4.5)]))
+    assert future.result(0) == [2.5, 4.5]
+
+
+def test_only_errors_are_put_in_their_places() -> None:
+    session, futures = submitted(4, reply="errors")
+    body = _fastpath.encode(2) + error_entry(FAILED)
+    settle(session.receive([encode_reply(Reply(1, 4, ReplyMode.ERRORS, failed=1)), body]))
+    assert [future.exception(0) and "failed" for future in futures] == [None, None, "failed", None]
+
+
+def test_a_refusal_fails_every_future() -> None:
+    session, futures = submitted(2)
+    refusal = to_wire(Overloaded("the engine is stopping", retry_after=None))
+    settle(session.receive([encode_reply(Reply(1, 0, error=refusal))]))
+    assert [type(future.exception(0)) for future in futures] == [Overloaded, Overloaded]
+
+
+@pytest.mark.parametrize(
+    ("reply", "body"),
+    [
+        (Reply(1, 2), b""),
+        (Reply(1, 2), _fastpath.encode(1) * 3),
+        (Reply(1, 2), b"\xc1\xc1"),
+        (Reply(1, 2), _fastpath.encode(1) + b"\xd4\x01\x00"),
+        (Reply(1, 2, ReplyMode.ERRORS, failed=1), _fastpath.encode(9) + error_entry(FAILED)),
+        (Reply(1, 2, ReplyMode.ERRORS, failed=1), error_entry(FAILED) * 2),
+        (Reply(1, 5), _fastpath.encode(1) * 5),
+    ],
+    ids=["short", "long", "no msgpack", "no error", "a place beyond the end", "no place", "another count"],
+)
+def test_a_reply_that_does_not_fit_is_an_error_for_those_who_wait(reply: Reply, body: bytes) -> None:
+    session, futures = submitted(2)
+    settle(session.receive([encode_reply(reply), body]))
+    assert [type(future.exception(0)) for future in futures] == [ProtocolError, ProtocolError]
+
+
+def test_a_reply_to_nothing_resolves_nothing() -> None:
+    session, futures = submitted(1)
+    assert session.receive([encode_reply(Reply(99, 1)), b"\x01"]) == []
+    assert not futures[0].done()
+
+
+def test_what_gave_up_waiting_is_passed_over() -> None:
+    session, futures = submitted(1)
+    session.forget(futures[0])
+    assert session.receive([encode_reply(Reply(1, 1)), b"\x01"]) == []
+    session, futures = submitted(1)
+    futures[0].cancel()
+    settle(session.receive([encode_reply(Reply(1, 1)), b"\x01"]))
+    assert futures[0].cancelled()
+
+
+def test_giving_up_fails_what_is_pending() -> None:
+    session, futures = submitted(2)
+    settle(session.fail(Cancelled("closed")))
+    assert [type(future.exception(0)) for future in futures] == [Cancelled, Cancelled]
+    assert session.pending == {}
+
+
+def test_what_cannot_be_sent_leaves_nothing_pending() -> None:
+    session = Session("ARM")
+    with pytest.raises(BadArguments):
+        session.package([("x", (object(),), {})], [Future()], Options(), each=True)
+    assert session.pending == {}
+
+
+@pytest.mark.parametrize(
+    "options", [{"priority": "soon"}, {"reply": "some"}, {"errors": "hide"}, {"timeout": 0}, {"deadline": -1.0}]
+)
+def test_wrong_options_name_what_is_allowed(options: dict[str, Any]) -> None:
+    with pytest.raises(BadArguments, match=next(iter(options))):
+        Options(**options)
