@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskengine import _fastpath, wire
@@ -200,13 +200,18 @@ task_bytes = st.builds(
 )
 real_tasks = st.builds(
     lambda i, args, kwargs: model.encode([i, args, kwargs] if kwargs else [i, args]),
-    st.integers(0, 8),
+    st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
     st.lists(st.integers() | st.text(max_size=3) | st.floats(), max_size=3).filter(
         lambda args: outcome(model.encode, args)[0] == "gave"
     ),
     st.dictionaries(st.sampled_from("abé"), st.integers(0, 2**40), max_size=3),
 )
-any_task = real_tasks | (real_tasks | task_bytes).flatmap(damaged).filter(bool)
+any_task = st.one_of(
+    real_tasks,
+    real_tasks,
+    st.builds(bytes.__add__, real_tasks, st.binary(max_size=2)),
+    (real_tasks | task_bytes).flatmap(damaged).filter(bool),
+)
 
 
 @given(indexed(any_task))
@@ -224,11 +229,11 @@ def test_frames(frames: list[bytes]) -> None:
 # ---- batches
 
 
-def _stop() -> None:
+def _stop(*args: object, **kwargs: object) -> None:
     raise KeyboardInterrupt
 
 
-def _leave() -> None:
+def _leave(*args: object, **kwargs: object) -> None:
     raise SystemExit(3)
 
 
@@ -238,8 +243,8 @@ FUNCTIONS: list[Callable[..., Any] | None] = [
     None,
     _stop,
     _leave,
-    lambda *args: ["x" * 3000, object()],
-    lambda *args: nested(wire.MAX_DEPTH + 1, 1),
+    lambda *args, **kwargs: ["x" * 3000, object()],
+    lambda *args, **kwargs: nested(wire.MAX_DEPTH + len(args), len(kwargs)),
     dict,
 ]
 
@@ -296,6 +301,7 @@ def batches(draw: st.DrawFn) -> bytes:
     return model.pack_batch(sections)
 
 
+@settings(max_examples=300)
 @given(batches())
 def test_a_batch(batch: bytes) -> None:
     same("read_batch", batch)

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import pickle
 import struct
+import tracemalloc
 import types
 import uuid
 from collections.abc import Callable, Iterator
@@ -130,6 +131,23 @@ def test_lists_and_dicts_that_change_while_they_are_sent() -> None:
             _fastpath.encode(value)
 
 
+def deep(depth: int, inner: object = 1) -> object:
+    """`inner` in that many lists."""
+    return inner if depth == 0 else [deep(depth - 1, inner)]
+
+
+@pytest.mark.parametrize("inner", [[], {}, Point(1, 2), Colour("red"), {1}])
+def test_the_depth_of_a_value_has_a_limit_both_ways(inner: object) -> None:
+    fits, too_deep = deep(wire.MAX_DEPTH - 1, inner), deep(wire.MAX_DEPTH, inner)
+    assert _fastpath.encode(fits) == msgspec.msgpack.encode(fits)
+    with pytest.raises(BadArguments, match="deep"):
+        _fastpath.encode(too_deep)
+    decoded = _fastpath.unpack(msgspec.msgpack.encode(fits), 1, no_error)
+    assert decoded == [msgspec.msgpack.decode(msgspec.msgpack.encode(fits))]
+    with pytest.raises(ProtocolError, match="deep"):
+        _fastpath.unpack(msgspec.msgpack.encode(too_deep), 1, no_error)
+
+
 # ---- packing
 
 
@@ -215,6 +233,18 @@ def test_a_length_without_its_bytes_makes_no_room(tag: str, nest: int) -> None:
         assert [type(error) for *_, error in failures] == [ProtocolError] * 2
 
 
+def test_lengths_inside_each_other_make_no_room_either() -> None:
+    size = 1_000_000
+    body = (b"\xdd" + size.to_bytes(4)) * 60 + bytes(size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            _fastpath.unpack(body, 1, no_error)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 8 * size
+    finally:
+        tracemalloc.stop()
+
+
 def test_error_entries_are_asked_for_and_may_raise() -> None:
     body = entry(b"first") + b"\x05" + entry(b"")
     assert _fastpath.unpack(body, 3, lambda data: data) == [b"first", 5, b""]
@@ -247,6 +277,24 @@ def test_runs_of_names() -> None:
 def test_an_index_that_does_not_fit(index: str) -> None:
     with pytest.raises(ProtocolError):
         _fastpath.check_index(bytes.fromhex(index), 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "stop", "index"),
+    [
+        (0, 0, "01 02"),
+        (1, 1, "01 02"),
+        (0, 3, "01 02"),
+        (2, 1, "01 02"),
+        (0, 2, "01 05"),
+        (1, 2, "02 02"),
+        (1, 2, "02 01"),
+    ],
+)
+def test_slices_that_a_package_does_not_have(first: int, stop: int, index: str) -> None:
+    ends = b"".join(end.to_bytes(4, "little") for end in bytes.fromhex(index))
+    with pytest.raises(ProtocolError):
+        _fastpath.pack_batch([(1, 0, 0, b"", [(1, first, stop, ends, b"abc")])])
 
 
 # ---- assembling

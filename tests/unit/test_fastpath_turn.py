@@ -37,6 +37,18 @@ def test_failures_touch_no_neighbour() -> None:
     assert [error and type(error) for *_, error in failures] == kinds
 
 
+def test_a_failure_leaves_no_argument_to_the_next_task() -> None:
+    def show(*args: object, **kwargs: object) -> list[object]:
+        if args[:1] == ("fail",):
+            raise ValueError("on purpose")
+        return [args, kwargs]
+
+    cut_short = task(0, "lost", b=["lost"])[:-1]
+    tasks = [task(0, 1, a=2), task(0, "fail", 3, b=4), task(0, 5), cut_short, task(0), task(0, 6) + b"\x07", task(0, 8)]
+    results = _fastpath.unpack(run(tasks, [show]), len(tasks), lambda data: "failed")
+    assert results == [[[1], {"a": 2}], "failed", [[5], {}], "failed", [[], {}], "failed", [[8], {}]]
+
+
 def test_reply_modes() -> None:
     tasks = [task(0, 1), task(1), task(0, 2), task(2)]
     functions: Functions = [lambda a: a, None, object]
