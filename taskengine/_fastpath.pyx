@@ -88,7 +88,9 @@ cdef enum:
     ERRORS = 1
     NONE = 2
 
-if (wire.SECTION.size, wire.CHUNK.size, wire.ENTRY.size) != (SECTION_SIZE, CHUNK_SIZE, ENTRY_SIZE):
+if (wire.SECTION.size, wire.CHUNK.size, wire.ENTRY.size, wire.Format.PACKED, max(wire.Format)) != (
+    SECTION_SIZE, CHUNK_SIZE, ENTRY_SIZE, PACKED, LAST_FORMAT
+):
     raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
 
 

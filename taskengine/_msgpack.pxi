@@ -1,8 +1,8 @@
-# MessagePack of plain values (None, bool, int, float, str, bytes, list, tuple, dict; exact types), written into a growing
-# buffer and read from any bytes; msgspec does the rest. The text is part of _fastpath.pyx.
+# MessagePack of plain values (None, bool, int, float, str, bytes, list, tuple, dict; exact types), written into a
+# growing buffer and read from any bytes; msgspec does the rest. The text is part of _fastpath.pyx.
 #
-# _Out never takes more than its limit. _Reader never reads past `end`, and never makes room for more elements than there
-# are bytes: `owed` counts the elements that open lists and maps still wait for, each at least one byte.
+# _Out never takes more than its limit. _Reader never reads past `end`, and never makes room for more elements than
+# there are bytes: `owed` counts the elements that open lists and maps still wait for, each at least one byte.
 
 cdef enum:
     NIL, FALSE, TRUE, UINT, INT, FLOAT32, FLOAT64, STR, BIN, ARRAY, MAP, EXT, INVALID
@@ -105,7 +105,9 @@ cdef u8* put_negative(_Out out, u8* at, int64_t value) except NULL:
         return put_big(out, at, 0xd0, <uint64_t>value, 1)
     if value >= -0x8000:
         return put_big(out, at, 0xd1, <uint64_t>value, 2)
-    return put_big(out, at, 0xd2 if value >= -0x80000000LL else 0xd3, <uint64_t>value, 4 if value >= -0x80000000LL else 8)
+    if value >= -0x80000000LL:
+        return put_big(out, at, 0xd2, <uint64_t>value, 4)
+    return put_big(out, at, 0xd3, <uint64_t>value, 8)
 
 
 cdef u8* put_int(_Out out, u8* at, object value, int depth) except NULL:
@@ -289,7 +291,7 @@ cdef inline int claim(_Reader src, uint64_t elements) except -1:
 
 
 cdef int get_head(_Reader src, uint64_t* n) except -1:
-    """The kind of the value that begins here; in `n` its number, its bits or its length. The reader stands behind that."""
+    """The kind of the value that begins here; in `n` its number, its bits or its length. The reader is then behind."""
     cdef u8 tag
     cdef int kind, width, j
     cdef uint64_t number = 0
