@@ -1,4 +1,4 @@
-"""The rule that nothing is reported without the compiled fast path. Imports nothing of the engine before it is checked."""
+"""The rule that nothing is reported without the compiled fast path; imports nothing of the engine before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def check_compiled(name: str = FASTPATH) -> ModuleType:
         raise NotCompiled(f"{name} is missing, so there is nothing to measure; {advice}") from error
     loader = module.__spec__.loader if module.__spec__ else None
     if not isinstance(loader, ExtensionFileLoader):
-        raise NotCompiled(
-            f"{name} is {module.__file__}, which is no compiled extension: its figures would not be the engine's; {advice}"
-        )
+        wrong = f"{name} is {module.__file__}, which is no compiled extension"
+        raise NotCompiled(f"{wrong}: its figures would not be the engine's; {advice}")
     return module

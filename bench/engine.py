@@ -38,7 +38,9 @@ def free_ports(number: int) -> list[int]:
 class Engine:
     """`python -m taskengine serve` with `settings` by field name, two task workers and one data worker.
 
-    The environment's own `TASKENGINE_*` and a `taskengine.toml` in the current folder are kept out. Raises EngineFailed.
+    The environment's own `TASKENGINE_*` and a `taskengine.toml` in the current folder are kept out.
+
+    Raises EngineFailed.
     """
 
     def __init__(self, **settings: object) -> None:

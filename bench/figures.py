@@ -50,7 +50,7 @@ def beyond_p99(samples: int) -> int:
 def two_digits(number: float) -> int:
     """`number` rounded down to two significant digits, at least 1."""
     whole = max(1, int(number))
-    unit = 10 ** max(0, len(str(whole)) - 2)
+    unit: int = 10 ** max(0, len(str(whole)) - 2)
     return whole // unit * unit
 
 

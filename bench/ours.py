@@ -57,7 +57,7 @@ class Seed:
     def exchange(self, frames: list[bytes]) -> list[dict[str, Any]]:
         """Send a message and read the frames of its reply. Raises NoReply."""
         self._socket.send_multipart([b"", *frames])
-        if not self._socket.poll(TIMEOUT_S * 1000):
+        if not self._socket.poll(int(TIMEOUT_S * 1000)):
             raise NoReply(f"no reply within {TIMEOUT_S:g} s")
         return [json.loads(frame) for frame in self._socket.recv_multipart()[1:]]
 

@@ -1,4 +1,4 @@
-"""What the engine is measured beside, in the same run: a loop in this process, and the two pools of the standard library.
+"""What the engine is measured beside, in the same run: a loop in this process, and the standard library's two pools.
 
 `System` is what every one of them, ours too, can do for a scenario.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,9 +16,10 @@ from bench.scenarios import PACKAGE, RATE, Samples
 
 BARE = "in-process loop"
 OURS = "Task Engine"
-STDOUT = "Task Engine, ENABLE_STDOUT to a file"
+STDOUT = "Task Engine, stdout in a file"
 WIRE_1 = "Task Engine, wire 0.1"
-FLUSH_5 = "Task Engine, RESPONSE_TIME 5 ms"
+FLUSH_5 = "Task Engine, 5 ms flush"
+WIDTH = 100
 MS = 1e3
 US = 1e6
 
@@ -56,7 +58,8 @@ def rows(w1: Samples, w2: Samples, w3: Samples) -> list[Row]:
     """A row for each system that any scenario measured; ratios are of medians."""
     bare = summary(w1[BARE]).p50
     found = []
-    for name in dict.fromkeys([*w1, *w2, *w3]):
+    names = dict.fromkeys([*w1, *w2, *w3])
+    for name in sorted(names, key=lambda name: (name != BARE, not name.startswith(OURS))):
         first, second, third = (summary(samples[name]) if name in samples else None for samples in (w1, w2, w3))
         ratio = first.p50 / bare if first else None
         found.append(Row(system=name, w1=first, times_loop=ratio, w2=second, w3=third))
@@ -92,11 +95,11 @@ def print_report(results: Results, console: Console) -> None:
 
 
 def _table(entries: list[Row]) -> Table:
-    table = Table(title="Task Engine beside others", title_justify="left")
-    table.add_column("system")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("\nsystem", no_wrap=True)
     ours = next((row for row in entries if row.system == OURS), None)
-    for head in ("W1 ms p50", "p99", "x loop", "x ours", "W2 µs p50", "p99", "W3 ms p50", "p99", "max"):
-        table.add_column(head, justify="right")
+    for head in ("W1 ms\np50", "\np99", "\nx loop", "\nx ours", "W2 µs\np50", "\np99", "W3 ms\np50", "\np99", "\nmax"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in entries:
         style = "bold" if row.system == OURS else None
         table.add_row(row.system, *_cells(row, ours), style=style)
@@ -150,7 +153,7 @@ def draw(results: Results, panels: list[tuple[str, float, Samples]], path: Path)
                 [value * unit for value in ordered], slower, where="post", color=colours[name], linewidth=width
             )
         axes.axhline(0.01, color="0.5", linestyle=":", linewidth=1)
-        axes.text(0.99, 0.0104, "p99", color="0.4", ha="right", va="bottom", transform=axes.get_yaxis_transform())
+        axes.text(0.01, 0.0104, "p99", color="0.4", ha="left", va="bottom", transform=axes.get_yaxis_transform())
         axes.set(title=title, xscale="log", yscale="log", ylabel="share that took longer" if place == 1 else "")
         axes.set_xlabel({MS: "ms", US: "µs"}[unit])
         axes.grid(True, which="both", alpha=0.15)

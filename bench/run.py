@@ -57,8 +57,10 @@ def run(out: Path, *, quick: bool, as_json: bool) -> int:
     if as_json:
         sys.stdout.write((out / JSON_FILE).read_text())
     else:
-        print(f"Written: {', '.join(map(str, written))}")
-        report.print_report(results, Console())
+        print(f"Written: {', '.join(map(str, written))}", flush=True)
+        console = Console()
+        console.width = max(console.width, report.WIDTH)
+        report.print_report(results, console)
     return 0
 
 
@@ -70,7 +72,6 @@ def measure(plan: Plan) -> tuple[Samples, Samples, Samples, Headline]:
             stack.callback(system.close)
             return system
 
-        # the peers first, so that their processes are there before this one has any socket
         pool, executor = keep(Pool()), keep(Executor())
         quiet = stack.enter_context(Engine(**SETTINGS))
         loud = stack.enter_context(Engine(**{**SETTINGS, "enable_stdout": True}))
@@ -79,9 +80,9 @@ def measure(plan: Plan) -> tuple[Samples, Samples, Samples, Headline]:
         noisy, short = keep(Ours(STDOUT, loud.address)), keep(Ours(FLUSH_5, brisk.address))
         seed = keep(Seed(WIRE_1, quiet.address))
         _say("W1")
-        w1 = scenarios.w1([Loop(), ours, noisy, pool, executor, seed], plan)
+        w1 = scenarios.w1([Loop(), ours, noisy, seed, pool, executor], plan)
         _say("W2")
-        w2 = scenarios.w2([Loop(), ours, pool, executor, seed], plan)
+        w2 = scenarios.w2([Loop(), ours, seed, pool, executor], plan)
         _say("W3")
         w3 = scenarios.w3([ours, short, pool, executor], plan)
         return w1, w2, w3, find_headline(ours, plan)

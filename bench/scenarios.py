@@ -27,6 +27,7 @@ WARM_UP = 1
 CALLS_A_ROUND = 100
 ANSWER_S = 30.0
 POLL_S = 0.002
+RUN_OUT_S = 0.1
 GIVE_UP_LATE_S = 1.0
 MOST_TASKS = 1_000_000
 MOST_RATE = 1_000_000
@@ -74,13 +75,19 @@ def timed_call(system: System) -> float:
 
 
 class Offer:
-    """Tasks offered to `system` at `rate` a second for `seconds`; `latencies` in s, in order of arrival."""
+    """Tasks offered to `system` at `rate` a second for `seconds`; `latencies` in s, in order of arrival.
+
+    Offering goes on for RUN_OUT_S that count for nothing but being answered: the last tasks of all wait in a queue that
+    nothing more fills.
+    """
 
     def __init__(self, system: System, rate: float, seconds: float) -> None:
         self.latencies: list[float] = []
         self._system = system
         self._rate = rate
-        self._total = max(1, int(rate * seconds))
+        self._counted = max(1, int(rate * seconds))
+        self._total = self._counted + int(rate * RUN_OUT_S)
+        self._answers = 0
         self._wrong = 0
 
     def run(self) -> bool:
@@ -90,10 +97,10 @@ class Offer:
         """
         offered = self._offer()
         end = time.monotonic() + ANSWER_S
-        while len(self.latencies) < offered and time.monotonic() < end:
+        while self._answers < offered and time.monotonic() < end:
             time.sleep(POLL_S)
-        if self._wrong or len(self.latencies) != offered:
-            answered = f"{len(self.latencies)} were answered, {self._wrong} of them wrongly"
+        if self._wrong or self._answers != offered:
+            answered = f"{self._answers} were answered, {self._wrong} of them wrongly"
             raise WrongResult(f"{self._system.name}: of {offered} tasks {answered}")
         return offered == self._total
 
@@ -107,12 +114,14 @@ class Offer:
                 time.sleep(ahead)
             elif ahead < -GIVE_UP_LATE_S:
                 return number
-            self._system.offer(partial(self._answered, due))
+            self._system.offer(partial(self._answered, due, number < self._counted))
         return self._total
 
-    def _answered(self, due: float, result: object) -> None:
+    def _answered(self, due: float, counts: bool, result: object) -> None:
+        if counts:
+            self.latencies.append(time.perf_counter() - due)
         self._wrong += result != RESULT
-        self.latencies.append(time.perf_counter() - due)
+        self._answers += 1
 
 
 def in_turns(systems: Sequence[System], rounds: int, block: int, measure: Callable[[System], float]) -> Samples:

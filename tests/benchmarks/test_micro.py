@@ -1,0 +1,115 @@
+"""What the compiled calls and the broker cost: `make bench` measures; `make test` runs each once, asserts no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from taskengine import _fastpath
+from taskengine.broker import Answered, Broker
+from taskengine.package import DEFAULT_LANE, Package, encode_head
+from taskengine.session import Call
+from taskengine.tasks import task_count
+from taskengine.wire import Format
+
+TASKS = 4000
+CHUNK = 50
+CHUNKS = TASKS // CHUNK
+ARGUMENTS = [(2, 3)] * TASKS
+NAMES = ["task_count"]
+WORKERS = 2
+JOB = 1
+
+
+def batch(tasks: int) -> bytes:
+    """One batch with so many calls of task_count, in chunks of CHUNK."""
+    index, body = _fastpath.pack_map([(2, 3)] * tasks)
+    chunks = [
+        (part, first, min(first + CHUNK, tasks), index, body) for part, first in enumerate(range(0, tasks, CHUNK), 1)
+    ]
+    return _fastpath.pack_batch([(JOB, Format.PACKED, 0, encode_head("1", NAMES), chunks)])
+
+
+def resolve(head: bytes) -> list[Callable[..., object] | None]:
+    return [task_count]
+
+
+def failed(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
+    raise AssertionError(f"task {position} failed: {error}")
+
+
+def foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+    raise AssertionError(f"format {format}")
+
+
+def no_error(data: bytes) -> object:
+    raise AssertionError(data)
+
+
+@pytest.mark.benchmark(group="client, 4000 tasks")
+def test_pack_map(benchmark: BenchmarkFixture) -> None:
+    index, _ = benchmark(_fastpath.pack_map, ARGUMENTS)
+    assert len(index) == 4 * TASKS
+
+
+@pytest.mark.benchmark(group="client, 4000 tasks")
+def test_pack_calls(benchmark: BenchmarkFixture) -> None:
+    calls: list[Call] = [("task_count", (2, 3), {})] * TASKS
+    index, _ = benchmark(lambda: _fastpath.pack_calls(calls, {}))
+    assert len(index) == 4 * TASKS
+
+
+@pytest.mark.benchmark(group="client, 4000 tasks")
+def test_unpack(benchmark: BenchmarkFixture) -> None:
+    body = _fastpath.encode(2.5) * TASKS
+    assert benchmark(_fastpath.unpack, body, TASKS, no_error) == [2.5] * TASKS
+
+
+@pytest.mark.benchmark(group="worker")
+@pytest.mark.parametrize("tasks", [1, CHUNK, TASKS])
+def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
+    answer = benchmark(_fastpath.run_batch, batch(tasks), resolve, failed, foreign)
+    bodies = b"".join(entry[4] for entry in _fastpath.read_answer(answer))
+    assert _fastpath.unpack(bodies, tasks, no_error) == [2.5] * tasks
+
+
+@pytest.mark.benchmark(group="router, 4000 tasks")
+def test_pack_batch(benchmark: BenchmarkFixture) -> None:
+    assert len(_fastpath.read_batch(benchmark(batch, TASKS))[0][3]) == CHUNKS
+
+
+@pytest.mark.benchmark(group="router, 4000 tasks")
+def test_assembly(benchmark: BenchmarkFixture) -> None:
+    body = _fastpath.encode(2.5) * CHUNK
+
+    def assemble() -> bytes:
+        assembly = _fastpath.Assembly(CHUNKS)
+        for part in range(CHUNKS, 0, -1):
+            assembly.put(part, body)
+        return assembly.join()
+
+    assert benchmark(assemble) == body * CHUNKS
+
+
+@pytest.mark.benchmark(group="router, 4000 tasks")
+def test_broker(benchmark: BenchmarkFixture) -> None:
+    broker = Broker(CHUNK, {DEFAULT_LANE: WORKERS})
+    for number in range(WORKERS):
+        broker.join(f"TASK-{number}", DEFAULT_LANE)
+    index, _ = _fastpath.pack_map(ARGUMENTS)
+    body = _fastpath.encode(2.5) * CHUNK
+
+    def route() -> int:
+        package = Package((b"client",), "1", NAMES, index, b"")
+        package.lanes = [(DEFAULT_LANE, TASKS)]
+        broker.accept(package)
+        whole = 0
+        while batches := broker.dispatch():
+            for made in batches:
+                answers = [Answered(chunk.package.job, chunk.part, 0, CHUNK * 100, body) for chunk in made.chunks]
+                whole += len(broker.finish(made.worker, answers))
+        return whole
+
+    assert benchmark(route) == 1

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from bench import report
+from bench.compiled import NotCompiled, check_compiled
+from bench.figures import beyond_p99, largest_within, percentile, summary, two_digits
+from bench.machine import this_machine
+from bench.peers import RESULT, Done
+from bench.report import BARE, OURS, STDOUT, Headline, Results
+from bench.scenarios import Offer, WrongResult, in_turns, package_p99, timed_call, timed_package
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Instant:
+    """A system that answers at once; every `wrong_every`th task with a wrong result."""
+
+    def __init__(self, name: str = "instant", wrong_every: int = 0) -> None:
+        self.name = name
+        self.packages = 0
+        self._wrong_every = wrong_every
+        self._tasks = 0
+
+    def package(self, tasks: int) -> list[Any]:
+        self.packages += 1
+        return [self.one() for _ in range(tasks)]
+
+    def one(self) -> Any:
+        self._tasks += 1
+        return "wrong" if self._wrong_every and self._tasks % self._wrong_every == 0 else RESULT
+
+    def offer(self, done: Done) -> None:
+        done(self.one())
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("samples", "percent", "expected"),
+    [
+        ([7.0], 50, 7.0),
+        ([7.0], 0, 7.0),
+        ([3.0, 1.0, 2.0], 50, 2.0),
+        ([4.0, 3.0, 2.0, 1.0], 50, 2.0),
+        ([float(n) for n in range(1, 101)], 99, 99.0),
+        ([float(n) for n in range(1, 101)], 100, 100.0),
+        ([float(n) for n in range(1, 10)], 99, 9.0),
+    ],
+)
+def test_a_percentile_is_the_sample_of_that_rank(samples: list[float], percent: float, expected: float) -> None:
+    assert percentile(samples, percent) == expected
+
+
+def test_no_samples_have_no_percentile() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        percentile([], 50)
+
+
+@pytest.mark.parametrize("count", [1, 10, 99, 100, 101, 250, 1000])
+def test_as_many_samples_may_be_slow_as_the_p99_allows(count: int) -> None:
+    slow = beyond_p99(count)
+    assert percentile([0.0] * (count - slow) + [1.0] * slow, 99) == 0.0
+    assert percentile([0.0] * (count - slow - 1) + [1.0] * (slow + 1), 99) == 1.0
+
+
+def test_a_summary_runs_from_the_least_to_the_largest() -> None:
+    made = summary([float(n) for n in range(1000, 0, -1)])
+    assert (made.samples, made.p50, made.p99, made.max) == (1000, 500.0, 990.0, 1000.0)
+    assert made.quantiles[0] == 1.0
+    assert made.quantiles[-1] == 1000.0
+    assert made.quantiles == sorted(made.quantiles)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, 1), (9.9, 9), (10, 10), (99, 99), (109, 100), (98765, 98000)])
+def test_two_digits(number: float, expected: int) -> None:
+    assert two_digits(number) == expected
+
+
+def straight(capacity: int, asked: list[int]) -> Callable[[int], float]:
+    """A probe that passes a limit of 1 up to `capacity`, and notes what it was asked."""
+
+    def probe(size: int) -> float:
+        asked.append(size)
+        return size / capacity
+
+    return probe
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 37, 3999, 4000, 4001, 7999, 8000, 96_500, 999_999])
+def test_the_search_ends_close_below_the_most(capacity: int) -> None:
+    asked: list[int] = []
+    found = largest_within(straight(capacity, asked), 1.0, 4000, 1_000_000)
+    assert found <= capacity < found * 1.2 + 1
+    assert found in asked
+    assert len(asked) == len(set(asked)) < 30
+
+
+def test_the_search_tries_nothing_beyond_a_failure() -> None:
+    asked: list[int] = []
+    largest_within(straight(20_000, asked), 1.0, 4000, 1_000_000)
+    failed = math.inf
+    for size in asked:
+        assert size < failed
+        if size > 20_000:
+            failed = size
+
+
+def test_the_search_stops_at_the_most() -> None:
+    asked: list[int] = []
+    assert largest_within(straight(10**9, asked), 1.0, 4000, 50_000) == 50_000
+    assert max(asked) == 50_000
+
+
+def test_where_not_even_one_passes_the_search_gives_none() -> None:
+    assert largest_within(lambda size: math.inf, 1.0, 4000, 1_000_000) == 0
+
+
+def test_a_wrong_or_missing_result_is_no_figure() -> None:
+    for measure in (
+        lambda system: timed_package(system, 10),
+        timed_call,
+        lambda system: Offer(system, 1e6, 1e-5).run(),
+    ):
+        measure(Instant())
+        with pytest.raises(WrongResult, match="liar"):
+            measure(Instant("liar", wrong_every=1))
+
+
+def test_every_offered_task_is_counted_once() -> None:
+    offer = Offer(Instant(), rate=1e5, seconds=0.01)
+    assert offer.run()
+    assert len(offer.latencies) == 1000
+    assert min(offer.latencies) >= 0
+
+
+def test_systems_take_turns_and_get_equal_shares() -> None:
+    order: list[str] = []
+
+    def measure(system: Any) -> float:
+        order.append(system.name)
+        return float(len(order))
+
+    samples = in_turns([Instant("a"), Instant("b"), Instant("c")], 4, 3, measure)
+    assert {name: len(values) for name, values in samples.items()} == {"a": 12, "b": 12, "c": 12}
+    rounds = [order[start : start + 12] for start in range(0, 48, 12)]
+    assert all(sorted(set(names)) == ["a", "b", "c"] for names in rounds)
+
+
+def test_a_package_that_is_sure_to_be_too_slow_is_given_up() -> None:
+    system = Instant()
+    assert package_p99(system, 10, limit=0.0, repetitions=100) == math.inf
+    assert system.packages == 1 + beyond_p99(100) + 1
+    assert package_p99(Instant(), 10, limit=math.inf, repetitions=20) < math.inf
+
+
+def results() -> Results:
+    w1 = {BARE: [0.001, 0.002, 0.003], OURS: [0.01, 0.02, 0.03], STDOUT: [0.02]}
+    return Results(
+        machine=msgspec.structs.replace(this_machine(), name="a Pi"),
+        settings={"response_time": 0.03},
+        rows=report.rows(w1, {OURS: [0.001]}, {"other": [0.5]}),
+        stdout_cost=1.0,
+        headline=Headline(package=4000, rate=5000, response_time=0.03, chunking_size=50),
+        seconds=1.0,
+    )
+
+
+def test_ratios_are_of_medians() -> None:
+    rows = {row.system: row for row in results().rows}
+    assert list(rows) == [BARE, OURS, STDOUT, "other"]
+    assert rows[OURS].times_loop == 10.0
+    assert rows["other"].times_loop is None
+    assert rows["other"].w3 is not None
+
+
+def test_the_report_ends_with_the_headline() -> None:
+    text = io.StringIO()
+    report.print_report(results(), Console(file=text, width=report.WIDTH))
+    expected = "IO = 4000 @ 30ms response-time & 50 chunk-size, on a Pi (5000 tasks/s held at that response time)"
+    assert text.getvalue().splitlines()[-1] == expected
+
+
+def test_the_json_holds_what_was_reported(tmp_path: Path) -> None:
+    report.write_json(results(), tmp_path / "bench.json")
+    assert msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Results) == results()
+
+
+def test_the_compiled_fast_path_is_accepted() -> None:
+    assert check_compiled().__name__ == "taskengine._fastpath"
+
+
+def test_a_fast_path_in_python_is_refused() -> None:
+    with pytest.raises(NotCompiled, match="no compiled extension"):
+        check_compiled("bench.figures")
+
+
+@pytest.mark.parametrize("name", ["taskengine._unbuilt", "unbuilt_package._fastpath"])
+def test_a_missing_fast_path_is_refused(name: str) -> None:
+    with pytest.raises(NotCompiled, match="is missing"):
+        check_compiled(name)
+
+
+def test_nothing_is_reported_without_the_compiled_fast_path(tmp_path: Path) -> None:
+    package = tmp_path / "taskengine"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text("from taskengine import _fastpath\n")
+    package.joinpath("_fastpath.py").write_text("")
+    (tmp_path / "bench").symlink_to(ROOT / "bench")
+    run = subprocess.run(
+        [sys.executable, "-m", "bench", "--out", str(tmp_path / "out")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "no compiled extension" in run.stderr
+    assert run.stdout == ""
+    assert not (tmp_path / "out").exists()
