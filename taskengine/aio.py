@@ -49,6 +49,7 @@ class _Core:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = LINGER_MS
+        self._socket.ipv6 = "[" in address
         self._socket.connect(address)
         self.presence = Presence(self._socket)
         self._timer: asyncio.TimerHandle | None = None
@@ -190,6 +191,7 @@ class Client:
         feed = Feed(topic)
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
+            socket.ipv6 = any("[" in address for address in addresses)
             socket.subscribe(feed.prefix)
             for address in addresses:
                 socket.connect(address)

@@ -46,6 +46,7 @@ class Link:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = LINGER_MS
+        self._socket.ipv6 = "[" in address
         self._socket.connect(address)
         self._presence = Presence(self._socket)
         self._poller = zmq.Poller()

@@ -40,10 +40,12 @@ class Publisher:
         self._outlet.xpub_verbose = 1
         self._outlet.linger = 0
         self.address = settings.data_addresses()[number]
+        self._outlet.ipv6 = "[" in self.address
         self._outlet.bind(self.address)
         self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._backend.identity = self._name.encode()
         self._backend.linger = 1000
+        self._backend.ipv6 = "[" in settings.backend
         self._backend.connect(settings.backend)
         self._backend.send_multipart([HELLO, data_lane(number).encode()])
 

@@ -52,6 +52,7 @@ class Router:
         socket.rcvhwm = 0
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
+        socket.ipv6 = "[" in address
         socket.maxmsgsize = MAX_MESSAGE
         socket.bind(address)
         return socket

@@ -69,6 +69,7 @@ class Subscription:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
         self._socket.linger = 0
+        self._socket.ipv6 = any("[" in address for address in addresses)
         self._socket.subscribe(self._feed.prefix)
         for address in addresses:
             self._socket.connect(address)

@@ -96,6 +96,7 @@ class Worker:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = 1000
+        self._socket.ipv6 = "[" in settings.backend
         self._socket.connect(settings.backend)
         self._socket.send_multipart([HELLO, lane.encode()])
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")

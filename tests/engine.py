@@ -90,7 +90,8 @@ class Engine:
             **settings,
         }
         self.settings = settings
-        self.address = f"tcp://127.0.0.1:{settings['router_frontend']}"
+        host = str(settings.get("host", "127.0.0.1"))
+        self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{settings['router_frontend']}"
         self._folder = tempfile.TemporaryDirectory()
         self._output = Path(self._folder.name, "output")
         flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]

@@ -192,6 +192,14 @@ def test_it_binds_only_where_it_was_told(tmp_path: Path) -> None:  # broke: ever
     assert "--insecure" in refused.stderr
 
 
+def test_it_serves_on_the_other_loopback() -> None:
+    with Engine(host="::1") as engine, Client(engine.address, timeout=deadline(20)) as client:
+        assert client.call("task_count", 2, 3) == 2.5
+        client.publish("x", 1)
+        with client.subscribe("x") as feed:
+            assert feed.get(deadline(20)).value == 1
+
+
 def test_a_full_disk_stops_no_task(tmp_path: Path) -> None:
     with Engine() as engine:
         settings = engine.settings
