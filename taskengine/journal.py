@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 NOTES_KEPT = 4096
+PAUSE_MS = 2
+"""How long a process has nothing to do before it writes what it noted: between two packages in a row it does not."""
 TEXT_KEPT = 1 << 20
 
 

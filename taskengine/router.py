@@ -16,7 +16,7 @@ import zmq
 from taskengine import _fastpath, packed, seedwire
 from taskengine.broker import Answered, Batch, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.journal import Journal
+from taskengine.journal import PAUSE_MS, Journal
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.settings import Settings
@@ -63,10 +63,10 @@ class Router:
         for source in (self._control, self._frontend, self._backend):
             poller.register(source.fileno() if isinstance(source, Connection) else source, zmq.POLLIN)
         while not self._stopped():
-            ready = dict(poller.poll(0 if self._journal.pending else self._wait_ms()))
+            ready = dict(poller.poll(PAUSE_MS if self._journal.pending else self._wait_ms()))
             if not ready and self._journal.pending:
                 self._journal.flush()
-                ready = dict(poller.poll(self._wait_ms()))
+                continue
             if self._control.fileno() in ready:
                 self._obey()
             if self._backend in ready:
@@ -85,7 +85,7 @@ class Router:
 
     def _wait_ms(self) -> int | None:
         """For ever, unless something is to happen by itself."""
-        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping or self._journal.pending else None
+        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping else None
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)

@@ -13,7 +13,7 @@ import zmq
 
 from taskengine import _fastpath, seedwire
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask
-from taskengine.journal import Journal
+from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry
@@ -108,10 +108,10 @@ class Worker:
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._control.fileno(), zmq.POLLIN)
         while True:
-            ready = dict(poller.poll(0 if self._journal.pending else None))
+            ready = dict(poller.poll(PAUSE_MS if self._journal.pending else None))
             if not ready:
                 self._journal.flush()
-                ready = dict(poller.poll())
+                continue
             if self._socket in ready:
                 batch = self._socket.recv()
                 self._socket.send(self._turn.run(batch))
