@@ -12,14 +12,16 @@ a worker; a batch whose cost is unknown or large travels alone, so that nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
 from taskengine.package import Package, Run
 from taskengine.wire import BATCH_NS, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, PRIORITIES
 
-_COST_WEIGHT = 0.25
+_COST_WEIGHT = 0.5
+_load = attrgetter("load")
 
 
 class Chunk(NamedTuple):
@@ -39,26 +41,34 @@ class Batch(NamedTuple):
     chunks: list[Chunk]
 
 
-class Answered(NamedTuple):
-    """One chunk's entry in a worker's answer."""
-
-    job: int
-    part: int
-    failed: int
-    elapsed_ns: int
-    body: bytes
+Answered = tuple[int, int, int, int, bytes]
+"""One chunk's entry in a worker's answer: job, part, tasks that failed, elapsed ns, body."""
 
 
 class _Span:
-    """What is left to hand out of a run."""
+    """What is left to hand out of a run: parts from `next`, tasks from `first`."""
 
-    __slots__ = ("next", "package", "run", "stop")
+    __slots__ = ("_size", "_smaller", "first", "next", "package", "stop")
 
     def __init__(self, package: Package, run: Run) -> None:
+        size, larger = divmod(run.tasks.tasks, run.tasks.chunks)
         self.package = package
-        self.run = run
         self.next = run.part
         self.stop = run.part + run.tasks.chunks
+        self.first = run.first
+        self._size = size
+        self._smaller = run.part + larger
+
+    def tasks(self) -> int:
+        """How many tasks are in the next chunk."""
+        return self._size + (self.next < self._smaller)
+
+    def take(self, cost: float) -> Chunk:
+        """The next chunk, estimated to cost `cost` ns."""
+        part, first = self.next, self.first
+        self.first += self.tasks()
+        self.next += 1
+        return Chunk(self.package, part, first, self.first, cost)
 
 
 class _Worker:
@@ -145,24 +155,27 @@ class Broker:
         """Hand out what there is room for: at most one batch for each worker, so ask again until there is none."""
         return [batch for lane in self._lanes.values() for batch in self._dispatch_lane(lane)]
 
-    def finish(self, name: str, entries: Iterable[Answered]) -> list[Package]:
+    def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that was not asked for."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
         chunks = worker.batches[0]
-        answers = list(entries)
-        if [(chunk.package.job, chunk.part) for chunk in chunks] != [answer[:2] for answer in answers]:
+        if [(chunk.package.job, chunk.part) for chunk in chunks] != [answer[:2] for answer in entries]:
             raise ProtocolError(f"worker {name} answered other chunks than it was given")
         worker.batches.popleft()
-        whole = []
-        for chunk, answer in zip(chunks, answers, strict=True):
-            worker.load = worker.load - chunk.cost if worker.batches else 0.0
-            self._learn(chunk, answer.elapsed_ns)
-            chunk.package.worker = name
-            chunk.package.failed += answer.failed
-            if chunk.package.assembly.put(chunk.part, answer.body):
-                whole.append(self._release(chunk.package))
+        worker.load = sum(chunk.cost for batch in worker.batches for chunk in batch)
+        whole: list[Package] = []
+        spent: dict[bytes, tuple[int, int]] = {}
+        for (package, part, first, stop, _), (_, _, failed, elapsed_ns, body) in zip(chunks, entries, strict=True):
+            tasks, elapsed = spent.get(package.kind, (0, 0))
+            spent[package.kind] = tasks + stop - first, elapsed + elapsed_ns
+            package.worker = name
+            package.failed += failed
+            if package.assembly.put(part, body):
+                whole.append(self._release(package))
+        for kind, (tasks, elapsed) in spent.items():
+            self._learn(kind, tasks, elapsed)
         return whole
 
     def expire(self, now: float) -> list[Package]:
@@ -198,50 +211,38 @@ class Broker:
         free = [worker for worker in lane.workers if worker.room()] if queue else []
         filled: dict[_Worker, list[Chunk]] = {}
         fresh = dict.fromkeys(free, 0.0)
+        fair = len(lane.workers) > 1  # packages take turns, unless their order is promised
         while queue and free:
-            worker = min(free, key=lambda worker: worker.load)
-            if worker in filled and self._cost(queue[0]) >= BATCH_NS:
+            worker = min(free, key=_load)
+            cost = self._cost(queue[0])
+            if cost >= BATCH_NS and worker in filled:
                 free.remove(worker)  # what is in the batch would wait for this chunk to be answered
                 continue
-            chunk = self._next_chunk(queue, fair=len(lane.workers) > 1)
-            filled.setdefault(worker, []).append(chunk)
-            worker.load += chunk.cost
-            fresh[worker] += chunk.cost
+            filled.setdefault(worker, []).append(queue[0].take(cost))
+            worker.load += cost
+            fresh[worker] += cost
             if fresh[worker] >= BATCH_NS:
                 free.remove(worker)
-            if not queue:
-                queue = lane.queue()
+            if queue[0].next == queue[0].stop:
+                queue.popleft()
+                queue = queue or lane.queue()
+            elif fair:
+                queue.rotate(-1)
         for worker, chunks in filled.items():
             worker.batches.append(chunks)
             yield Batch(worker.name, chunks)
 
-    def _next_chunk(self, queue: deque[_Span], *, fair: bool) -> Chunk:
-        """The next chunk in turn; with `fair`, packages take turns."""
-        span = queue[0]
-        cost = self._cost(span)
-        part = span.next
-        span.next += 1
-        if span.next == span.stop:
-            queue.popleft()
-        elif fair and len(queue) > 1:
-            queue.rotate(-1)
-        first, stop = span.run.bounds(part)
-        return Chunk(span.package, part, first, stop, cost)
-
     def _cost(self, span: _Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
         cost = self._costs.get(span.package.kind)
-        if cost is None:
-            return 2.0 * BATCH_NS
-        first, stop = span.run.bounds(span.next)
-        return cost * (stop - first)
+        return 2.0 * BATCH_NS if cost is None else cost * span.tasks()
 
-    def _learn(self, chunk: Chunk, elapsed_ns: int) -> None:
-        cost = elapsed_ns / (chunk.stop - chunk.first)
-        known = self._costs.get(chunk.package.kind)
+    def _learn(self, kind: bytes, tasks: int, elapsed_ns: int) -> None:
+        cost = elapsed_ns / tasks
+        known = self._costs.get(kind)
         if known is None and len(self._costs) >= COSTS_KEPT:
             self._costs.pop(next(iter(self._costs)))
-        self._costs[chunk.package.kind] = cost if known is None else known + _COST_WEIGHT * (cost - known)
+        self._costs[kind] = cost if known is None else known + _COST_WEIGHT * (cost - known)
 
     def _drop(self, spans: list[_Span], error: TaskEngineError) -> list[Package]:
         gone = set(spans)

@@ -116,7 +116,7 @@ class Router:
                 return
             if len(frames) != 2:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
-            answers = [Answered(*entry) for entry in _fastpath.read_answer(frames[1])]
+            answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
                 self._note_answers(name, answers)
             self._deliver(self._broker.finish(name, answers))
@@ -212,12 +212,12 @@ class Router:
 
     def _note_answers(self, worker: str, answers: list[Answered]) -> None:
         seen: Counter[int] = Counter()
-        for answer in answers:
-            package = self._broker.packages.get(answer.job)
+        for job, part, *_ in answers:
+            package = self._broker.packages.get(job)
             if package is not None:
-                seen[answer.job] += 1
-                left = package.assembly.missing - seen[answer.job]
-                self._journal.note(_forwarding_lines, package, answer.part, worker, left)
+                seen[job] += 1
+                left = package.assembly.missing - seen[job]
+                self._journal.note(_forwarding_lines, package, part, worker, left)
 
 
 def _pack(batch: Batch) -> bytes:

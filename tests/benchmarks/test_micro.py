@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from taskengine import _fastpath
-from taskengine.broker import Answered, Broker
+from taskengine.broker import Broker
 from taskengine.package import DEFAULT_LANE, Package, encode_head
 from taskengine.session import Call
 from taskengine.tasks import task_count
@@ -108,7 +108,7 @@ def test_broker(benchmark: BenchmarkFixture) -> None:
         whole = 0
         while batches := broker.dispatch():
             for made in batches:
-                answers = [Answered(chunk.package.job, chunk.part, 0, CHUNK * 100, body) for chunk in made.chunks]
+                answers = [(chunk.package.job, chunk.part, 0, CHUNK * 100, body) for chunk in made.chunks]
                 whole += len(broker.finish(made.worker, answers))
         return whole
 

@@ -28,7 +28,7 @@ def package(tasks: int, *, kind: bytes = b"k", lanes: list[tuple[str, int]] | No
 
 def answers(batch: Batch, ns_a_task: int = CHEAP_NS) -> list[Answered]:
     return [
-        Answered(
+        (
             chunk.package.job,
             chunk.part,
             0,
@@ -181,7 +181,7 @@ def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     made.accept(package(5))
     batch = made.dispatch()[0]
     with pytest.raises(ProtocolError, match="other chunks"):
-        made.finish(batch.worker, [answers(batch)[0]._replace(part=99)])
+        made.finish(batch.worker, [(batch.chunks[0].package.job, 99, 0, 0, b"")])
 
 
 def test_a_package_past_its_deadline_never_starts() -> None:
