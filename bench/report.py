@@ -19,7 +19,7 @@ OURS = "Task Engine"
 STDOUT = "Task Engine, stdout in a file"
 WIRE_1 = "Task Engine, wire 0.1"
 FLUSH_5 = "Task Engine, 5 ms flush"
-WIDTH = 100
+WIDTH = 104
 MS = 1e3
 US = 1e6
 
@@ -125,7 +125,7 @@ def _cells(row: Row, ours: Row | None) -> list[str]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.0f}" if value >= 100 else f"{value:#.2g}" if value < 10 else f"{value:.1f}"
+    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
 
 
 def write_json(results: Results, path: Path) -> None:

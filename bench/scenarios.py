@@ -41,7 +41,7 @@ class WrongResult(Exception):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured. `offer_s`, `rate_s` are seconds of offering; `repetitions` is per size of package."""
 
-    rounds: int = 20
+    rounds: int = 34
     call_rounds: int = 20
     offer_s: float = 5.0
     rate_s: float = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -23,13 +23,15 @@ WORKERS = 2
 JOB = 1
 
 
-def batch(tasks: int) -> bytes:
-    """One batch with so many calls of task_count, in chunks of CHUNK."""
+Section = tuple[int, int, int, bytes, Sequence[tuple[int, int, int, bytes, bytes]]]
+
+
+def section(tasks: int) -> Section:
+    """So many calls of task_count, in chunks of CHUNK."""
     index, body = _fastpath.pack_map([(2, 3)] * tasks)
-    chunks = [
-        (part, first, min(first + CHUNK, tasks), index, body) for part, first in enumerate(range(0, tasks, CHUNK), 1)
-    ]
-    return _fastpath.pack_batch([(JOB, Format.PACKED, 0, encode_head("1", NAMES), chunks)])
+    starts = enumerate(range(0, tasks, CHUNK), 1)
+    chunks = [(part, first, min(first + CHUNK, tasks), index, body) for part, first in starts]
+    return (JOB, Format.PACKED, 0, encode_head("1", NAMES), chunks)
 
 
 def resolve(head: bytes) -> list[Callable[..., object] | None]:
@@ -70,14 +72,15 @@ def test_unpack(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="worker")
 @pytest.mark.parametrize("tasks", [1, CHUNK, TASKS])
 def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
-    answer = benchmark(_fastpath.run_batch, batch(tasks), resolve, failed, foreign)
+    answer = benchmark(_fastpath.run_batch, _fastpath.pack_batch([section(tasks)]), resolve, failed, foreign)
     bodies = b"".join(entry[4] for entry in _fastpath.read_answer(answer))
     assert _fastpath.unpack(bodies, tasks, no_error) == [2.5] * tasks
 
 
 @pytest.mark.benchmark(group="router, 4000 tasks")
 def test_pack_batch(benchmark: BenchmarkFixture) -> None:
-    assert len(_fastpath.read_batch(benchmark(batch, TASKS))[0][3]) == CHUNKS
+    batch = benchmark(_fastpath.pack_batch, [section(TASKS)])
+    assert len(_fastpath.read_batch(batch)[0][3]) == CHUNKS
 
 
 @pytest.mark.benchmark(group="router, 4000 tasks")
