@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from contextlib import ExitStack
@@ -96,12 +97,12 @@ def find_headline(system: System, plan: Plan) -> Headline:
 
     def package_p99(tasks: int) -> float:
         p99 = scenarios.package_p99(system, tasks, RESPONSE_TIME, plan.repetitions)
-        _say(f"a package of {tasks}: p99 {p99 * MS:.1f} ms")
+        _say(f"a package of {tasks}: {_p99_text(p99)}")
         return p99
 
     def offered_p99(rate: int) -> float:
         p99 = scenarios.offered_p99(system, rate, plan.rate_s)
-        _say(f"{rate} tasks/s: p99 {p99 * MS:.1f} ms")
+        _say(f"{rate} tasks/s: {_p99_text(p99)}")
         return p99
 
     return Headline(
@@ -110,6 +111,10 @@ def find_headline(system: System, plan: Plan) -> Headline:
         response_time=RESPONSE_TIME,
         chunking_size=CHUNKING_SIZE,
     )
+
+
+def _p99_text(p99: float) -> str:
+    return f"p99 {p99 * MS:.1f} ms" if p99 < math.inf else "too slow, given up"
 
 
 def _say(what: str) -> None:
