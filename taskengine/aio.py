@@ -15,7 +15,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from taskengine.errors import Cancelled, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout
+from taskengine.errors import Cancelled, EngineUnreachable, ProtocolError, TaskTimeout
 from taskengine.messages import Info, Kind, TaskInfo
 from taskengine.presence import Presence
 from taskengine.queue import Queue
@@ -136,10 +136,6 @@ class Client:
         future = self._future()
         frames = self._core.session.mapped(task, zip(*iterables, strict=False), future, self._options)
         results: list[Any] = await self._exchange(frames, future)
-        if self._options.errors == "raise":
-            for result in results:
-                if isinstance(result, TaskEngineError):
-                    raise result
         return results
 
     async def run(self, calls: Iterable[Call]) -> list[Any]:

@@ -243,6 +243,18 @@ class Broker:
         if known is None and len(self._costs) >= COSTS_KEPT:
             self._costs.pop(next(iter(self._costs)))
         self._costs[kind] = cost if known is None else known + _COST_WEIGHT * (cost - known)
+        if known is None:
+            self._price(kind, cost)
+
+    def _price(self, kind: bytes, cost: float) -> None:
+        """What was handed out when its cost was unknown no longer counts as too much."""
+        for worker in self._workers.values():
+            for batch in worker.batches:
+                batch[:] = [
+                    chunk._replace(cost=cost * (chunk.stop - chunk.first)) if chunk.package.kind == kind else chunk
+                    for chunk in batch
+                ]
+            worker.load = sum(chunk.cost for batch in worker.batches for chunk in batch)
 
     def _drop(self, spans: list[_Span], error: TaskEngineError) -> list[Package]:
         gone = set(spans)

@@ -55,10 +55,6 @@ class Client:
         results: list[Any] = self._exchange(
             self._session.mapped(task, zip(*iterables, strict=False), future, self._options), future
         )
-        if self._options.errors == "raise":
-            for result in results:
-                if isinstance(result, TaskEngineError):
-                    raise result
         return results
 
     def run(self, calls: Iterable[Call]) -> list[Any]:

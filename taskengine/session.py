@@ -55,10 +55,11 @@ Outcome = tuple[Awaitable, Any]
 
 
 class Pending(NamedTuple):
-    """A request without its reply. One future takes the whole list, or each takes its own entry."""
+    """A request without its reply: each future takes its own entry, or the only one the list, or its first error."""
 
     futures: Sequence[Awaitable]
     each: bool
+    raises: bool = False
 
 
 class Session:
@@ -82,7 +83,8 @@ class Session:
     ) -> list[bytes]:
         """The frames of a package that calls one task with each of `arguments`."""
         index, body = _fastpath.pack_map(arguments)
-        return [self._head(Kind.PACKAGE, Pending((future,), False), options, [name]), index, body]
+        pending = Pending((future,), each=False, raises=options.errors == "raise")
+        return [self._head(Kind.PACKAGE, pending, options, [name]), index, body]
 
     def request(self, kind: Kind, future: Awaitable, options: Options, value: Any = None) -> list[bytes]:
         """The frames of any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
@@ -106,7 +108,13 @@ class Session:
                 raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
         except TaskEngineError as error:
             return [(future, error) for future in pending.futures]
-        return list(zip(pending.futures, results, strict=True)) if pending.each else [(pending.futures[0], results)]
+        if pending.each:
+            return list(zip(pending.futures, results, strict=True))
+        if pending.raises and reply.failed:
+            # where no reply was wanted there is no error to be found
+            first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
+            return [(pending.futures[0], first)]
+        return [(pending.futures[0], results)]
 
     def fail(self, error: TaskEngineError) -> list[Outcome]:
         """Give up everything that is pending."""

@@ -107,6 +107,9 @@ def test_reply_modes(client: Client) -> None:
     none, error, also_none = client.options(reply="errors").run(calls)
     assert (none, type(error), also_none) == (None, TaskFailed, None)
     assert client.options(reply="none").run(calls) == [None, None, None]
+    assert client.options(reply="none").map("task_fail", ["x", "y"]) == [None, None]
+    with pytest.raises(TaskFailed, match="y"):
+        client.options(reply="errors").map("task_fail", ["y"])
 
 
 def test_several_threads_share_a_client(client: Client) -> None:

@@ -100,6 +100,16 @@ def test_a_cheap_chunk_shares_no_batch_with_a_heavy_one() -> None:
     assert sent == [[b"cheap"], [b"heavy"]]
 
 
+def test_chunks_are_spread_evenly_once_the_first_answer_tells_their_cost() -> None:
+    made = broker()
+    made.accept(package(63))
+    first, second = made.dispatch()
+    made.finish(second.worker, answers(second))
+    rest = {batch.worker: len(batch.chunks) for batch in made.dispatch()}
+    assert sorted(rest.values()) == [3, 3]
+    assert set(rest) == {first.worker, second.worker}
+
+
 def test_at_most_two_messages_wait_at_a_worker() -> None:
     made = broker(size=1, workers=1)
     made.accept(package(2))

@@ -52,6 +52,18 @@ def test_one_future_gets_the_whole_list() -> None:
     assert future.result(0) == [2.5, 4.5]
 
 
+def test_the_first_error_is_raised_or_stands_in_its_place() -> None:
+    reply = [encode_reply(Reply(1, 2, failed=1)), _fastpath.encode(2.5) + error_entry(FAILED)]
+    for errors in ("raise", "return"):
+        session, future = Session("ARM"), Future[Any]()
+        session.mapped("task_count", [(2, 3), (4, 5)], future, Options(errors=errors))
+        settle(session.receive(reply))
+        if errors == "raise":
+            assert isinstance(future.exception(0), TaskFailed)
+        else:
+            assert [type(result) for result in future.result(0)] == [float, TaskFailed]
+
+
 def test_only_errors_are_put_in_their_places() -> None:
     session, futures = submitted(4, reply="errors")
     body = _fastpath.encode(2) + error_entry(FAILED)
