@@ -26,6 +26,7 @@ from taskengine.session import Session, settle
 
 LINGER_MS = 1000
 LONGEST_POLL_S = 3600.0
+NOBODY = 0  # no thread has this identity
 
 
 class Link:
@@ -37,7 +38,7 @@ class Link:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._outbox: deque[list[bytes]] = deque()
-        self._leading = False
+        self._leader = NOBODY
         self._closing = False
         self._giving_up = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -72,13 +73,15 @@ class Link:
         with self._lock:
             self._check_open()
             self._outbox.append(frames)
-            lead = not self._leading
-            if lead:
-                self._leading = True
-            else:
+            leader, me = self._leader, threading.get_ident()
+            if leader == NOBODY:
+                self._leader = me
+            elif leader != me:
                 self._wake()
         end = math.inf if timeout is None else time.monotonic() + timeout
-        if lead:
+        if leader == me:  # called by the callback of a future that this thread has just resolved
+            self._lead(future.done, end)
+        elif leader == NOBODY:
             try:
                 self._lead(future.done, end)
             finally:
@@ -99,11 +102,11 @@ class Link:
             self._wake()
             self._idle.notify_all()
             end = time.monotonic() + timeout
-            if not self._idle.wait_for(lambda: not self._leading, timeout):
+            if not self._idle.wait_for(lambda: self._leader == NOBODY, timeout):
                 self._giving_up = True
                 self._wake()
-                self._idle.wait_for(lambda: not self._leading)
-            self._giving_up, self._leading = False, True
+                self._idle.wait_for(lambda: self._leader == NOBODY)
+            self._giving_up, self._leader = False, threading.get_ident()
             self._outbox.extend(self._queue.take())
         self._lead(lambda: not self._session.pending, end)
         settle(self._session.fail(Cancelled("the client was closed before the reply came")))
@@ -117,7 +120,7 @@ class Link:
             raise Cancelled("the client is closed")
 
     def _call_leader(self) -> None:
-        if self._leading:
+        if self._leader != NOBODY:
             self._wake()
             return
         if self._thread is None:
@@ -130,7 +133,7 @@ class Link:
 
     def _resign(self) -> None:
         with self._lock:
-            self._leading = False
+            self._leader = NOBODY
             if self._closing:
                 self._idle.notify_all()
             elif self._busy():
@@ -143,10 +146,10 @@ class Link:
         """The link's own thread: leads while nobody else does and something is owed."""
         while True:
             with self._lock:
-                self._idle.wait_for(lambda: self._closing or (not self._leading and self._busy()))
+                self._idle.wait_for(lambda: self._closing or (self._leader == NOBODY and self._busy()))
                 if self._closing:
                     return
-                self._leading = True
+                self._leader = threading.get_ident()
             try:
                 self._lead(lambda: self._closing or not self._busy(), math.inf)
             finally:

@@ -133,6 +133,20 @@ def test_several_threads_share_a_client(client: Client) -> None:
     assert wrong == []
 
 
+def test_a_callback_may_call(client: Client) -> None:
+    answers: list[Any] = []
+    done = threading.Event()
+
+    def call_again(future: Future[Any]) -> None:
+        answers.append((future.result(), client.call("task_count", 4, 4)))
+        done.set()
+
+    client.submit("task_count", 2, 3).add_done_callback(call_again)
+    assert done.wait(deadline(10))
+    assert answers == [(2.5, 4.0)]
+    assert client.call("task_count", 2, 3) == 2.5
+
+
 def test_tasks_and_info(engine: Engine, client: Client) -> None:
     known = {task.name: task for task in client.tasks()}
     assert known["task_count"].signature == "(a: float, b: float) -> float"
