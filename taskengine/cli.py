@@ -179,22 +179,31 @@ def call(
 
 def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: int) -> list[Any]:
     """Run the calls as one package, with a progress bar on a terminal when it takes a while."""
-    from concurrent.futures import ThreadPoolExecutor, wait
+    import threading
+    from concurrent.futures import Future, wait
 
-    with ThreadPoolExecutor(1) as pool:
-        package = pool.submit(client.run, [call] * count)
-        wait([package], SHOW_PROGRESS_AFTER_S)
-        if not package.done() and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
+    package: Future[list[Any]] = Future()
 
-            with Progress(console=Console(stderr=True), transient=True) as bar:
-                chunks = bar.add_task("chunks", total=None)
-                while not package.done():
-                    for _, done, parts in client.progress():
-                        bar.update(chunks, completed=done, total=parts)
-                    wait([package], 0.1)
-        return package.result()
+    def run() -> None:
+        try:
+            package.set_result(client.run([call] * count))
+        except TaskEngineError as error:
+            package.set_exception(error)
+
+    # not an executor's thread: ctrl-c does not wait for this one
+    threading.Thread(target=run, daemon=True).start()
+    wait([package], SHOW_PROGRESS_AFTER_S)
+    if not package.done() and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            chunks = bar.add_task("chunks", total=None)
+            while not package.done():
+                for _, done, parts in client.progress():
+                    bar.update(chunks, completed=done, total=parts)
+                wait([package], 0.1)
+    return package.result()
 
 
 @cli.command()

@@ -19,6 +19,8 @@ from taskengine.session import Call, Options, Session
 from taskengine.subscription import Subscription
 from taskengine.wire import DEFAULT_ADDRESS
 
+CLOSE_S = 5.0
+
 
 class Client:
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
@@ -102,7 +104,7 @@ class Client:
         """The values on a topic from the last one on; a topic that ends in `*` takes all that begin so."""
         return Subscription(self.info().data_addresses, topic)
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
         self._link.close(timeout)
 
@@ -112,7 +114,8 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # who presses ctrl-c has stopped waiting
+        self.close(0.0 if kind is KeyboardInterrupt else CLOSE_S)
 
     def _ask(self, kind: Kind, value: Sequence[Any] | None = None) -> Any:
         future: Future[Any] = Future()

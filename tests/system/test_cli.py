@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.engine import Engine, deadline, free_ports
+from tests.engine import Engine, deadline, free_ports, wait_until
 
 Result = subprocess.CompletedProcess[str]
 
@@ -138,6 +140,22 @@ def test_start_engine_starts_the_same() -> None:
     script = Path(__file__).resolve().parents[2] / "start_engine.py"
     result = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
     assert (result.returncode, "serve" in result.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("command", [["call", "task_sleep", "60"], ["call", "task_sleep", "60", "--count", "2"]])
+def test_ctrl_c_does_not_wait(command: list[str]) -> None:
+    with Engine(drain_time="0.1") as engine:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskengine", *command, "--address", engine.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        wait_until(lambda: "Chunking: " in engine.output(), 20, "the call")
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.communicate(timeout=deadline(30)) == (b"", b"")
+        assert process.returncode == 130
+        assert time.monotonic() - started < deadline(3), "it waited for the reply"
 
 
 def test_a_reader_that_leaves_early_is_no_error(at: list[str]) -> None:
