@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
@@ -107,6 +109,9 @@ def _enter(
         os._exit(1)
     for fd in inherited:
         os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
     journal = Journal(log, enable_stdout)
     target(*args, journal)
     journal.flush()

@@ -254,6 +254,13 @@ def test_garbage_on_either_side_stops_nobody(port: str) -> None:
         context.term()
 
 
+def test_what_a_task_prints_is_seen_at_once(tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text("def task_talk():\n    print('hello from a task')\n")
+    with Engine(tasks=tmp_path / "talk.py") as engine, Client(engine.address, timeout=deadline(20)) as client:
+        client.call("task_talk")
+        assert "hello from a task\n" in engine.output()
+
+
 def test_lanes_have_workers_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "arm.py").write_text(
         "import os, time\nfrom taskengine import task\n\n"
