@@ -29,10 +29,12 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from bisect import bisect_right
+
 import msgspec
 
 from taskengine import wire
-from taskengine.errors import BadArguments, ProtocolError
+from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 
 cdef extern from "endian.h" nogil:
     uint64_t htobe64(uint64_t)
@@ -79,17 +81,17 @@ cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
-    SECTION_SIZE = 18
-    CHUNK_SIZE = 20
-    ENTRY_SIZE = 28
+    BATCH_SIZE = 12
+    SECTION_SIZE = 54
+    ENTRY_SIZE = 32
     PACKED = 0
     LAST_FORMAT = 2
     ALL = 0
     ERRORS = 1
     NONE = 2
 
-if (wire.SECTION.size, wire.CHUNK.size, wire.ENTRY.size, wire.Format.PACKED, max(wire.Format)) != (
-    SECTION_SIZE, CHUNK_SIZE, ENTRY_SIZE, PACKED, LAST_FORMAT
+if (wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, wire.Format.PACKED, max(wire.Format)) != (
+    BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, LAST_FORMAT
 ):
     raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
 
@@ -361,109 +363,132 @@ def join_frames(frames):
     return index.taken(at), b"".join(frames)
 
 
-def pack_batch(sections):
-    """A batch from (job, format, reply, head, chunks), the chunks (part, first, stop, index, body) of whole packages.
+def pack_batch(slice_ns, sections):
+    """A batch from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop, lead, larger,
+    size), index and body those of the whole package.
 
     Raises ProtocolError for a slice that the package does not have.
     """
     cdef _Out out = _Out(0xffffffffu)
     cdef u8* at = put_u32(out, out.data, len(sections))
-    cdef bytes head, index, body
-    cdef uint32_t part
-    cdef size_t first, stop
-    for job, format, reply, head, chunks in sections:
-        at = put_u64(out, at, job)
-        at = put_byte(out, at, format)
-        at = put_byte(out, at, reply)
-        at = put_u32(out, at, len(head))
-        at = put_u32(out, at, len(chunks))
-        at = put_raw(out, at, PyBytes_AS_STRING(head), len(head))
-        for part, first, stop, index, body in chunks:
-            at = put_slice(out, at, part, first, stop, index, body)
+    at = put_u64(out, at, slice_ns)
+    for section in sections:
+        at = put_section(out, at, section)
     return out.taken(at)
 
 
-cdef u8* put_slice(_Out out, u8* at, uint32_t part, size_t first, size_t stop, bytes index, bytes body) except NULL:
+cdef u8* put_section(_Out out, u8* at, tuple section) except NULL:
+    cdef bytes head, index, body
+    cdef uint64_t job, deadline
+    cdef uint32_t part, lead, larger, size
+    cdef size_t first, stop, tasks, base = 0, end
+    cdef u8 format, reply
+    job, format, reply, deadline, head, index, body, part, first, stop, lead, larger, size = section
     cdef const u8* ends = <const u8*>PyBytes_AS_STRING(index)
-    cdef size_t base = 0, end
-    if not first < stop <= <size_t>len(index) // 4:
-        raise ProtocolError(f"a package of {len(index) // 4} tasks has none from {first} to {stop}")
+    tasks = len(index) // 4
+    if not first < stop <= tasks:
+        raise ProtocolError(f"a package of {tasks} tasks has none from {first} to {stop}")
     if first:
         base = get_u32(ends + 4 * (first - 1))
     end = get_u32(ends + 4 * (stop - 1))
     if not base < end <= <size_t>len(body):
         raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
+    at = put_u64(out, at, job)
+    at = put_u64(out, at, deadline)
     at = put_u32(out, at, part)
     at = put_u32(out, at, <uint32_t>first)
     at = put_u32(out, at, <uint32_t>(stop - first))
+    at = put_u32(out, at, lead)
+    at = put_u32(out, at, larger)
+    at = put_u32(out, at, size)
     at = put_u32(out, at, <uint32_t>base)
     at = put_u32(out, at, <uint32_t>(end - base))
+    at = put_u32(out, at, <uint32_t>len(head))
+    at = put_byte(out, at, format)
+    at = put_byte(out, at, reply)
+    at = put_raw(out, at, PyBytes_AS_STRING(head), len(head))
     at = put_raw(out, at, ends + 4 * first, 4 * (stop - first))
     return put_raw(out, at, PyBytes_AS_STRING(body) + base, end - base)
 
 
 def read_answer(answer):
-    """The entries of a worker's answer: (job, part, failed tasks, elapsed ns, body). Raises ProtocolError."""
+    """The entries of a worker's answer: (job, first, stop, failed tasks, elapsed ns, body). Raises ProtocolError."""
     cdef _Reader src = _Reader(answer)
     cdef const u8* at
     cdef uint32_t size
+    cdef uint64_t first
     cdef list entries = []
     for _ in range(get_u32(take(src, 4))):
         at = take(src, ENTRY_SIZE)
-        size = get_u32(at + 24)
+        first = get_u32(at + 8)
+        size = get_u32(at + 28)
         body = some(take(src, size), size)
-        entries.append((get_u64(at), get_u32(at + 8), get_u32(at + 12), get_u64(at + 16), body))
+        entries.append((get_u64(at), first, first + get_u32(at + 12), get_u32(at + 16), get_u64(at + 20), body))
     finish(src)
     return entries
 
 
 @cython.final
 cdef class Assembly:
-    """The bodies of a package's parts, numbered from 1, until all are there."""
+    """The bodies of a package's pieces, neighbouring tasks each, until all `tasks` tasks are there."""
 
-    cdef list _bodies
+    cdef list _firsts
+    cdef list _pieces  # (first, stop, body), in order
+    cdef Py_ssize_t _tasks
     cdef readonly Py_ssize_t missing
-    cdef Py_ssize_t _held
+    """Tasks that are not there."""
+    cdef readonly Py_ssize_t held
+    """Bytes of the bodies that are there."""
 
-    def __cinit__(self, Py_ssize_t parts):
-        if parts < 0:
-            raise ProtocolError(f"a package has no {parts} parts")
-        self._bodies = [None] * parts
-        self.missing = parts
-        self._held = 0
+    def __cinit__(self, Py_ssize_t tasks):
+        if tasks < 0:
+            raise ProtocolError(f"a package has no {tasks} tasks")
+        self._firsts = []
+        self._pieces = []
+        self._tasks = tasks
+        self.missing = tasks
+        self.held = 0
 
-    cdef Py_ssize_t place(self, object part) except -1:
-        if not 1 <= part <= len(self._bodies):
-            raise ProtocolError(f"part {part} of {len(self._bodies)}")
-        return part - 1
+    def put(self, Py_ssize_t first, Py_ssize_t stop, bytes body not None):
+        """Take the tasks from `first` to `stop`; True when none is missing now.
 
-    def put(self, part, bytes body not None):
-        """Take a part's body; True when none is missing now. Raises ProtocolError for a part out of range or twice."""
-        cdef Py_ssize_t place = self.place(part)
-        if self._bodies[place] is not None:
-            raise ProtocolError(f"part {part} came twice")
-        self._bodies[place] = body
-        self._held += len(body)
-        self.missing -= 1
+        Raises ProtocolError for tasks that the package does not have, or of which some are there.
+        """
+        cdef Py_ssize_t place
+        if not 0 <= first < stop <= self._tasks:
+            raise ProtocolError(f"a package of {self._tasks} tasks has none from {first} to {stop}")
+        place = bisect_right(self._firsts, first)
+        if (place and (<tuple>self._pieces[place - 1])[1] > first) or (
+            place < len(self._firsts) and self._firsts[place] < stop
+        ):
+            raise ProtocolError(f"some of the tasks from {first} to {stop} came twice")
+        self._firsts.insert(place, first)
+        self._pieces.insert(place, (first, stop, body))
+        self.held += len(body)
+        self.missing -= stop - first
         return self.missing == 0
 
-    def has(self, part):
-        """Whether the part is there. Raises ProtocolError for one out of range."""
-        return self._bodies[self.place(part)] is not None
+    def gaps(self):
+        """The tasks that are missing, as runs (first, stop), in order."""
+        cdef list runs = []
+        cdef Py_ssize_t at = 0
+        for first, stop, _ in self._pieces:
+            if first > at:
+                runs.append((at, first))
+            at = stop
+        if at < self._tasks:
+            runs.append((at, self._tasks))
+        return runs
 
-    def bodies(self):
-        """The bodies in the order of the parts. Raises ProtocolError while some are missing."""
+    def pieces(self):
+        """All (first, stop, body), in the order of the tasks. Raises ProtocolError while some are missing."""
         if self.missing:
-            raise ProtocolError(f"{self.missing} of {len(self._bodies)} parts are missing")
-        return list(self._bodies)
+            raise ProtocolError(f"{self.missing} of {self._tasks} tasks are missing")
+        return list(self._pieces)
 
     def join(self):
-        """The bodies end to end, in the order of the parts. Raises ProtocolError while some are missing."""
-        return b"".join(self.bodies())
-
-    def held(self):
-        """Bytes of the bodies that are there."""
-        return self._held
+        """The bodies end to end, in the order of the tasks. Raises ProtocolError while some are missing."""
+        return b"".join([body for _, _, body in self.pieces()])
 
 
 include "_turn.pxi"

@@ -4,18 +4,19 @@
 
 cdef struct Section:
     uint64_t job
-    u8 format
-    u8 reply
-    uint32_t head_size
-    uint32_t chunks
-    const u8* head
-
-cdef struct Chunk:
+    uint64_t deadline
     uint32_t part
     uint32_t first
     uint32_t count
-    uint32_t base
+    uint32_t lead
+    uint32_t larger
     uint32_t size
+    uint32_t base
+    uint32_t body_size
+    uint32_t head_size
+    u8 format
+    u8 reply
+    const u8* head
     const u8* ends
     const u8* body
 
@@ -23,44 +24,67 @@ cdef struct Chunk:
 cdef int get_section(_Reader src, Section* section) except -1:
     cdef const u8* at = take(src, SECTION_SIZE)
     section.job = get_u64(at)
-    section.format = at[8]
-    section.reply = at[9]
-    section.head_size = get_u32(at + 10)
-    section.chunks = get_u32(at + 14)
+    section.deadline = get_u64(at + 8)
+    section.part = get_u32(at + 16)
+    section.first = get_u32(at + 20)
+    section.count = get_u32(at + 24)
+    section.lead = get_u32(at + 28)
+    section.larger = get_u32(at + 32)
+    section.size = get_u32(at + 36)
+    section.base = get_u32(at + 40)
+    section.body_size = get_u32(at + 44)
+    section.head_size = get_u32(at + 48)
+    section.format = at[52]
+    section.reply = at[53]
     if section.format > LAST_FORMAT or section.reply > NONE:
-        raise ProtocolError(f"a section of format {section.format} and reply mode {section.reply}")
+        return malformed(f"a section of format {section.format} and reply mode {section.reply}")
+    if not 1 <= section.lead <= section.count or (
+        section.size == 0 and section.count - section.lead > section.larger
+    ):
+        return malformed(f"a slice of {section.count} tasks that begins with {section.lead} of them")
     section.head = take(src, section.head_size)
+    section.ends = take(src, 4 * <uint64_t>section.count)
+    section.body = take(src, section.body_size)
     return 0
 
 
-cdef int get_chunk(_Reader src, Chunk* chunk) except -1:
-    cdef const u8* at = take(src, CHUNK_SIZE)
-    chunk.part = get_u32(at)
-    chunk.first = get_u32(at + 4)
-    chunk.count = get_u32(at + 8)
-    chunk.base = get_u32(at + 12)
-    chunk.size = get_u32(at + 16)
-    chunk.ends = take(src, 4 * <uint64_t>chunk.count)
-    chunk.body = take(src, chunk.size)
-    return 0
+cdef inline uint32_t next_chunk(const Section* section, uint32_t number, uint32_t left) noexcept:
+    """The tasks in the chunk with this number, from 0 in its slice, which has so many tasks left."""
+    cdef uint64_t size = section.lead
+    if number:
+        size = <uint64_t>section.size + (number <= section.larger)
+    return left if size > left else <uint32_t>size
 
 
 def read_batch(batch):
-    """The sections of a batch: (job, format, head, parts). Raises ProtocolError."""
+    """The sections of a batch: (job, format, head, parts), the parts as (number, tasks). Raises ProtocolError."""
     cdef _Reader src = _Reader(batch)
     cdef Section section
-    cdef Chunk chunk
+    cdef uint32_t number, left, size
     cdef list sections = [], parts
-    for _ in range(get_u32(take(src, 4))):
+    for _ in range(get_u32(take(src, BATCH_SIZE))):
         get_section(src, &section)
+        check_ends(section.ends, section.count, section.base, section.body_size)
         parts = []
-        for _ in range(section.chunks):
-            get_chunk(src, &chunk)
-            check_ends(chunk.ends, chunk.count, chunk.base, chunk.size)
-            parts.append(chunk.part)
+        number = 0
+        left = section.count
+        while left:
+            size = next_chunk(&section, number, left)
+            parts.append((<uint64_t>section.part + number, size))
+            number += 1
+            left -= size
         sections.append((section.job, section.format, some(section.head, section.head_size), parts))
     finish(src)
     return sections
+
+
+cdef int check_batch(_Reader src) except -1:
+    """That the bytes are a batch."""
+    cdef Section section
+    for _ in range(get_u32(take(src, BATCH_SIZE))):
+        get_section(src, &section)
+        check_ends(section.ends, section.count, section.base, section.body_size)
+    return finish(src)
 
 
 @cython.final
@@ -78,6 +102,7 @@ cdef class _Turn:
     cdef tuple keywords  # of the last call that had some; the next one most often has the same
     cdef bint has_keywords
     cdef int64_t i
+    cdef uint32_t entries
 
     def __cinit__(self, failed, foreign):
         self.failed = failed
@@ -174,20 +199,26 @@ cdef class _Turn:
         finish(src)
         return function
 
-    cdef size_t run_tasks(self, _Reader src, int reply, Chunk* chunk, bytes head, list functions) except? 0:
-        """Run a chunk of wire 0.2 and write its body; how many failed."""
+    cdef size_t run_tasks(
+        self, _Reader src, const Section* section, uint32_t k, uint32_t stop, bytes head, list functions
+    ) except? 0:
+        """Run the tasks from `k` to `stop` of a slice of wire 0.2 and write their results; how many failed."""
         cdef _Out out = self.out
         cdef u8* at
-        cdef uint32_t k = 0
         cdef size_t failures = 0, mark
-        cdef const u8* task = chunk.body
+        cdef const u8* task = section.body
+        if k:
+            task += get_u32(section.ends + 4 * (k - 1)) - section.base
         while True:
             error = None
             mark = self.at - out.data
             try:
-                while k < chunk.count:
+                while k < stop:
                     src.at = task
-                    task = src.end = chunk.body + (get_u32(chunk.ends + 4 * k) - chunk.base)
+                    task = src.end = section.body + (get_u32(section.ends + 4 * k) - section.base)
+                    if section.deadline and now_ns() >= section.deadline:
+                        self.i = -1
+                        raise TaskTimeout("the deadline passed before the task could start")
                     function = self.get_call(src, functions)
                     if function is None:
                         break
@@ -200,7 +231,7 @@ cdef class _Turn:
                         <PyObject*>self.keywords if self.has_keywords else NULL,
                     )
                     self.release()
-                    if reply == ALL:
+                    if section.reply == ALL:
                         at = put_value(out, self.at, result, 0)
                         if <size_t>(at - out.data) > MAX_BODY:
                             raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
@@ -213,9 +244,9 @@ cdef class _Turn:
                 self.release()
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark
-            if k == chunk.count:
+            if k == stop:
                 return failures
-            self.fail(head, <uint64_t>chunk.first + k, reply, error)
+            self.fail(head, <uint64_t>section.first + k, section.reply, error)
             failures += 1
             k += 1
 
@@ -234,38 +265,63 @@ cdef class _Turn:
         self.at = put_raw(self.out, at, PyBytes_AS_STRING(entry), len(entry))
         return 0
 
-    cdef size_t run_foreign(self, int format, Chunk* chunk, bytes head) except? 0:
+    cdef size_t run_foreign(
+        self, const Section* section, uint32_t k, uint32_t stop, bytes head
+    ) except? 0:
+        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed."""
         cdef bytes body
-        cdef uint32_t k
-        ends = [get_u32(chunk.ends + 4 * k) - chunk.base for k in range(chunk.count)]
-        body, failures = self.foreign(format, head, chunk.first, ends, some(chunk.body, chunk.size))
+        cdef uint32_t start = 0, j
+        cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
+        if k:
+            start = get_u32(section.ends + 4 * (k - 1)) - section.base
+        ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
+        tasks = some(section.body + start, get_u32(section.ends + 4 * (stop - 1)) - section.base - start)
+        body, failures = self.foreign(section.format, head, <uint64_t>section.first + k, ends, tasks, max(room, 0))
         self.at = put_raw(self.out, self.at, PyBytes_AS_STRING(body), len(body))
         return failures
 
-    cdef int run_chunk(self, _Reader src, Section* section, bytes head, list functions) except -1:
-        """Run the chunk that begins here and write its entry."""
+    cdef uint32_t run_section(
+        self, _Reader src, const Section* section, bytes head, list functions, uint64_t until
+    ) except? 0:
+        """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
+
+        Ends behind the chunk at which the time `until` has come; 0 for never.
+        """
         cdef _Out out = self.out
-        cdef Chunk chunk
-        cdef size_t body, failures
-        cdef uint64_t begun = now_ns(), elapsed
-        cdef const u8* end = src.end
-        cdef const u8* after
-        cdef u8* at
-        get_chunk(src, &chunk)
-        after = src.at
-        self.at = reserve(out, self.at, ENTRY_SIZE) + ENTRY_SIZE
-        body = self.at - out.data
-        if section.format == PACKED:
-            failures = self.run_tasks(src, section.reply, &chunk, head, functions)
-        else:
-            failures = self.run_foreign(section.format, &chunk, head)
-        src.at, src.end = after, end
-        elapsed = now_ns() - begun
-        at = put_u64(out, out.data + body - ENTRY_SIZE, section.job)
-        at = put_u32(out, at, chunk.part)
-        at = put_u32(out, at, <uint32_t>failures)
-        at = put_u64(out, at, elapsed)
-        put_u32(out, at, <uint32_t>(self.at - out.data - body))
+        cdef uint32_t first = 0, k = 0, stop, number = 0
+        cdef size_t body = 0, failures = 0
+        cdef uint64_t begun = now_ns(), now
+        while k < section.count:
+            if k == first:
+                self.at = reserve(out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+                body = self.at - out.data
+            stop = k + next_chunk(section, number, section.count - k)
+            if section.format == PACKED:
+                failures += self.run_tasks(src, section, k, stop, head, functions)
+            else:
+                failures += self.run_foreign(section, k, stop, head)
+            k = stop
+            number += 1
+            now = now_ns()
+            if section.format != PACKED or k == section.count or (until and now >= until):
+                self.put_entry(section, first, k, failures, now - begun, body)
+                first, failures, begun = k, 0, now
+                if until and now >= until:
+                    break
+        return k
+
+    cdef int put_entry(
+        self, const Section* section, uint32_t first, uint32_t stop, size_t failures, uint64_t elapsed, size_t body
+    ) except -1:
+        """Write the entry of tasks whose results begin at `body`, into the room before it."""
+        cdef u8* at = self.out.data + body - ENTRY_SIZE
+        at = put_u64(self.out, at, section.job)
+        at = put_u32(self.out, at, section.first + first)
+        at = put_u32(self.out, at, stop - first)
+        at = put_u32(self.out, at, <uint32_t>failures)
+        at = put_u64(self.out, at, elapsed)
+        put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
+        self.entries += 1
         return 0
 
 
@@ -281,26 +337,35 @@ def run_batch(batch, resolve, failed, foreign):
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
     failed(head, i, position, exception) gives the error entry of the task at `position` in its package, `i` its name
     index or -1 where none can be read; the exception is None where resolve knew none. It may be whatever the task
-    raised, a ProtocolError for a task that is malformed, BadArguments for a result that cannot be sent.
-    foreign(format, head, first, ends, body) runs a chunk of another format, whose first task has position `first` and
-    whose tasks end at `ends` in `body`, and gives (body of the answer, tasks that failed).
+    raised, a ProtocolError for a task that is malformed, BadArguments for a result that cannot be sent, TaskTimeout
+    for a task that came too late to start.
+    foreign(format, head, first, ends, body, room) runs a chunk of another format, whose first task has position
+    `first` and whose tasks end at `ends` in `body`, and gives (body of the answer, tasks that failed); the body should
+    have at most `room` bytes.
 
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
     """
     # a copy of what a task could change under our feet
     cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
+    cdef _Reader task = _Reader(b"")
     cdef _Turn turn = _Turn(failed, foreign)
     cdef Section section
-    cdef uint32_t count = 0
+    cdef uint64_t until
+    cdef const u8* at = src.at
     cdef list functions
-    read_batch(batch)
-    for _ in range(get_u32(take(src, 4))):
+    check_batch(src)
+    src.at = at
+    until = get_u64(take(src, BATCH_SIZE) + 4)
+    if until:
+        until += now_ns()
+    for _ in range(get_u32(at)):
         get_section(src, &section)
         head = some(section.head, section.head_size)
         functions = list(resolve(head)) if section.format == PACKED else []
-        for _ in range(section.chunks):
-            turn.run_chunk(src, &section, head, functions)
-            count += 1
-    put_u32(turn.out, turn.out.data, count)
+        if turn.run_section(task, &section, head, functions, until) < section.count:
+            break
+        if until and now_ns() >= until:
+            break
+    put_u32(turn.out, turn.out.data, turn.entries)
     return turn.out.taken(turn.at)

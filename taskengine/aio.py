@@ -170,7 +170,7 @@ class Client:
         return msgspec.convert(await self._ask(Kind.INFO), Info)
 
     async def progress(self) -> list[tuple[str, int, int]]:
-        """Serial, chunks done and chunks in all of each package that this client has in flight."""
+        """Serial, tasks done and tasks in all of each package that this client has in flight."""
         return [(serial, done, parts) for serial, done, parts in await self._ask(Kind.PROGRESS)]
 
     async def publish(self, topic: str, value: Any) -> None:

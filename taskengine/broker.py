@@ -1,12 +1,13 @@
 """Who runs what: packages, lanes and workers, as a pure state machine.
 
-Theory of operation. `accept` cuts a package into runs of chunks and queues the runs in their lanes. `dispatch` hands
-out chunks one by one, each to the worker with the least work before it, and returns one batch for each worker that
-got any. `finish` takes a worker's answer to its oldest batch; `leave` takes a worker's death. Both return the
-packages that are whole now, and every accepted package is returned exactly once.
+Theory of operation. `accept` cuts a package into runs of chunks and queues them in their lanes. `dispatch` hands out
+slices, neighbouring chunks of a package, each as if its chunks one by one went to the worker with the least work
+before it, and returns one batch for each worker that got any. `finish` takes a worker's answer to its oldest batch,
+which may hand the end of it back; `leave` takes a worker's death. Both return the packages that are whole now, and
+every accepted package is returned exactly once.
 
 A batch holds about `BATCH_NS` of work by a moving estimate of a task's cost, and at most `IN_FLIGHT` batches wait at
-a worker; a batch whose cost is unknown or large travels alone, so that nothing small is stuck behind it.
+a worker; a chunk whose cost is unknown or large travels alone, so that nothing small is stuck behind it.
 """
 
 from __future__ import annotations
@@ -16,59 +17,43 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from taskengine.chunking import spread
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
-from taskengine.package import Package, Run
-from taskengine.wire import BATCH_NS, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, PRIORITIES
+from taskengine.messages import Priority
+from taskengine.package import Package, Run, Section
+from taskengine.turns import Line, Span, Turns
+from taskengine.wire import BATCH_NS, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, SLICE_NS
 
 _COST_WEIGHT = 0.5
+_TURN_NS = BATCH_NS / 4
+"""Work that a package gets at a turn while others wait."""
 _load = attrgetter("load")
 
 
-class Chunk(NamedTuple):
-    """Part `part` of `package`, `count` tasks, estimated to cost `cost` ns."""
+class Slice(NamedTuple):
+    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns."""
 
     package: Package
-    part: int
+    run: Run
     first: int
     stop: int
     cost: float
 
+    def section(self) -> Section:
+        """As it goes into a batch."""
+        return self.package.section(self.run, self.first, self.stop)
+
 
 class Batch(NamedTuple):
-    """Chunks that travel to `worker` in one message."""
+    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand back what is left, 0 for never."""
 
     worker: str
-    chunks: list[Chunk]
+    slices: list[Slice]
+    slice_ns: int
 
 
-Answered = tuple[int, int, int, int, bytes]
-"""One chunk's entry in a worker's answer: job, part, tasks that failed, elapsed ns, body."""
-
-
-class _Span:
-    """What is left to hand out of a run: parts from `next`, tasks from `first`."""
-
-    __slots__ = ("_size", "_smaller", "first", "next", "package", "stop")
-
-    def __init__(self, package: Package, run: Run) -> None:
-        size, larger = divmod(run.tasks.tasks, run.tasks.chunks)
-        self.package = package
-        self.next = run.part
-        self.stop = run.part + run.tasks.chunks
-        self.first = run.first
-        self._size = size
-        self._smaller = run.part + larger
-
-    def tasks(self) -> int:
-        """How many tasks are in the next chunk."""
-        return self._size + (self.next < self._smaller)
-
-    def take(self, cost: float) -> Chunk:
-        """The next chunk, estimated to cost `cost` ns."""
-        part, first = self.next, self.first
-        self.first += self.tasks()
-        self.next += 1
-        return Chunk(self.package, part, first, self.first, cost)
+Answered = tuple[int, int, int, int, int, bytes]
+"""Tasks of a slice that ran, in a worker's answer: job, first, stop, how many failed, elapsed ns, body."""
 
 
 class _Worker:
@@ -78,23 +63,74 @@ class _Worker:
         self.name = name
         self.lane = lane
         self.load = 0.0
-        self.batches: deque[list[Chunk]] = deque()
+        self.batches: deque[list[Slice]] = deque()
 
     def room(self) -> bool:
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
+    def weigh(self) -> None:
+        self.load = sum(slice.cost for batch in self.batches for slice in batch)
+
 
 class _Lane:
-    def __init__(self) -> None:
+    """A lane of `size` workers; `lines` begin with the most urgent."""
+
+    def __init__(self, size: int) -> None:
         self.workers: list[_Worker] = []
-        self.queues: tuple[deque[_Span], ...] = tuple(deque() for _ in range(PRIORITIES))
+        self.slice_ns = SLICE_NS if size > 1 else 0
+        self.lines: dict[int, Line | Turns]
+        if size > 1:
+            self.lines = {priority: Turns() for priority in sorted(Priority, reverse=True)}
+        else:  # in the order of reception, but for what is urgent
+            line = Line()
+            self.lines = dict.fromkeys(sorted(Priority, reverse=True), line)
+            self.lines[Priority.URGENT] = Line()
 
-    def queue(self) -> deque[_Span] | None:
-        """The most urgent queue that holds anything."""
-        return next((queue for queue in reversed(self.queues) if queue), None)
+    def next(self) -> tuple[Line | Turns, Span] | None:
+        """What is to be handed out next."""
+        for line in self.lines.values():
+            span = line.first()
+            if span is not None:
+                return line, span
+        return None
 
-    def spans(self) -> Iterator[_Span]:
-        return (span for queue in self.queues for span in queue)
+
+class _Filling:
+    """The batches of one dispatch of a lane, as they fill; `free` are the workers that take more."""
+
+    def __init__(self, workers: list[_Worker]) -> None:
+        self.free = workers
+        self.slices: dict[_Worker, list[Slice]] = {}
+        self._fresh = dict.fromkeys(workers, 0.0)
+
+    def give(self, worker: _Worker, span: Span, chunks: int, cost: float) -> None:
+        """Take so many chunks of `cost` ns each from the span."""
+        end, total = span.end(chunks), chunks * cost
+        self.slices.setdefault(worker, []).append(Slice(span.package, span.run, span.first, end, total))
+        span.first = end
+        worker.load += total
+        self._fresh[worker] += total
+        if self._fresh[worker] >= BATCH_NS:
+            self.free.remove(worker)
+
+    def give_one(self, span: Span, cost: float) -> int:
+        """Give one heavy chunk to the least loaded, unless something is in its batch that would wait; how many."""
+        worker = min(self.free, key=_load)
+        if worker in self.slices:
+            self.free.remove(worker)
+            return 0
+        self.give(worker, span, 1, cost)
+        return 1
+
+    def give_many(self, span: Span, chunks: int, cost: float) -> int:
+        """Spread so many light chunks over the workers; how many there was room for."""
+        workers = sorted(self.free, key=_load)
+        rooms = [BATCH_NS - self._fresh[worker] for worker in workers]
+        counts = spread(chunks, cost, [worker.load for worker in workers], rooms)
+        for worker, count in zip(workers, counts, strict=True):
+            if count:
+                self.give(worker, span, count, cost)
+        return sum(counts)
 
 
 class Broker:
@@ -103,7 +139,7 @@ class Broker:
     def __init__(self, size: int | None, lanes: dict[str, int]) -> None:
         self._size = size
         self._sizes = lanes
-        self._lanes = {name: _Lane() for name in lanes}
+        self._lanes = {name: _Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, _Worker] = {}
         self._costs: dict[bytes, float] = {}
         self._jobs = 0
@@ -129,7 +165,7 @@ class Broker:
         self.packages[package.job] = package
         self._deadlines += package.deadline != NO_DEADLINE
         for run in package.runs:
-            self._lanes[run.lane].queues[package.priority].append(_Span(package, run))
+            self._lanes[run.lane].lines[package.priority].add(Span(package, run, run.first, run.stop))
         return False
 
     def join(self, name: str, lane: str) -> None:
@@ -148,8 +184,8 @@ class Broker:
             return []
         self._lanes[worker.lane].workers.remove(worker)
         error = WorkerLost(f"worker {name} died with this task in its hands", worker=name)
-        held = [chunk for batch in worker.batches for chunk in batch]
-        return self._fail(((chunk.package, chunk.part) for chunk in held), error)
+        held = [(slice.package, slice.first, slice.stop) for batch in worker.batches for slice in batch]
+        return self._fail(held, error)
 
     def dispatch(self) -> list[Batch]:
         """Hand out what there is room for: at most one batch for each worker, so ask again until there is none."""
@@ -160,41 +196,43 @@ class Broker:
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
-        chunks = worker.batches[0]
-        if [(chunk.package.job, chunk.part) for chunk in chunks] != [answer[:2] for answer in entries]:
-            raise ProtocolError(f"worker {name} answered other chunks than it was given")
+        done, rest = _matched(name, worker.batches[0], entries)
         worker.batches.popleft()
-        worker.load = sum(chunk.cost for batch in worker.batches for chunk in batch)
+        worker.weigh()
+        for slice in reversed(rest):
+            lines = self._lanes[slice.run.lane].lines
+            lines[slice.package.priority].back(Span(slice.package, slice.run, slice.first, slice.stop))
         whole: list[Package] = []
-        spent: dict[bytes, tuple[int, int]] = {}
-        for (package, part, first, stop, _), (_, _, failed, elapsed_ns, body) in zip(chunks, entries, strict=True):
-            tasks, elapsed = spent.get(package.kind, (0, 0))
-            spent[package.kind] = tasks + stop - first, elapsed + elapsed_ns
+        for slice, (_, first, stop, failed, elapsed_ns, body) in done:
+            package = slice.package
             package.worker = name
             package.failed += failed
-            if package.assembly.put(part, body):
+            estimate = slice.cost * (stop - first) / (slice.stop - slice.first)
+            self._lanes[slice.run.lane].lines[package.priority].charge(package, elapsed_ns - estimate)
+            self._learn(package.kind, stop - first, elapsed_ns)
+            if package.assembly.put(first, stop, body):
                 whole.append(self._release(package))
-        for kind, (tasks, elapsed) in spent.items():
-            self._learn(kind, tasks, elapsed)
         return whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         if not self._deadlines:
             return []
-        late = [span for lane in self._lanes.values() for span in lane.spans() if span.package.deadline <= now]
-        return self._drop(late, TaskTimeout("the deadline passed before the task could start", seconds=None))
+        late = [package for package in self.packages.values() if package.deadline <= now]
+        waited = [
+            (span.package, span.first, span.stop)
+            for package in late
+            for lane in {run.lane for run in package.runs}
+            for span in self._lanes[lane].lines[package.priority].drop(package)
+            if span.first < span.stop
+        ]
+        return self._fail(waited, TaskTimeout("the deadline passed before the task could start", seconds=None))
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
         """Answer everything that is in flight with `error`; the broker is of no use afterwards."""
         for lane in self._lanes.values():
             lane.workers.clear()
-        owed = [
-            (package, part)
-            for package in self.packages.values()
-            for part in range(1, package.parts + 1)
-            if not package.assembly.has(part)
-        ]
+        owed = [(package, first, stop) for package in self.packages.values() for first, stop in package.assembly.gaps()]
         return self._fail(owed, error)
 
     @property
@@ -206,39 +244,34 @@ class Broker:
         """Nothing is in flight."""
         return not self.packages
 
-    def _dispatch_lane(self, lane: _Lane) -> Iterable[Batch]:
-        queue = lane.queue()
-        free = [worker for worker in lane.workers if worker.room()] if queue else []
-        filled: dict[_Worker, list[Chunk]] = {}
-        fresh = dict.fromkeys(free, 0.0)
-        fair = len(lane.workers) > 1  # packages take turns, unless their order is promised
-        while queue and free:
-            worker = min(free, key=_load)
-            cost = self._cost(queue[0])
-            if cost >= BATCH_NS and worker in filled:
-                free.remove(worker)  # what is in the batch would wait for this chunk to be answered
-                continue
-            filled.setdefault(worker, []).append(queue[0].take(cost))
-            worker.load += cost
-            fresh[worker] += cost
-            if fresh[worker] >= BATCH_NS:
-                free.remove(worker)
-            if queue[0].next == queue[0].stop:
-                queue.popleft()
-                queue = queue or lane.queue()
-            elif fair:
-                queue.rotate(-1)
-        for worker, chunks in filled.items():
-            worker.batches.append(chunks)
-            yield Batch(worker.name, chunks)
+    def _dispatch_lane(self, lane: _Lane) -> Iterator[Batch]:
+        found = lane.next()
+        if found is None:
+            return
+        filling = _Filling([worker for worker in lane.workers if worker.room()])
+        while found and filling.free:
+            line, span = found
+            cost = self._cost(span)
+            if cost >= BATCH_NS:
+                given = filling.give_one(span, cost)
+            else:
+                chunks = span.chunks()
+                if line.crowded():
+                    chunks = min(chunks, max(1, int(_TURN_NS / cost)))
+                given = filling.give_many(span, chunks, cost)
+            line.charge(span.package, given * cost)
+            found = lane.next()
+        for worker, slices in filling.slices.items():
+            worker.batches.append(slices)
+            yield Batch(worker.name, slices, lane.slice_ns)
 
-    def _cost(self, span: _Span) -> float:
+    def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
         cost = self._costs.get(span.package.kind)
-        return 2.0 * BATCH_NS if cost is None else cost * span.tasks()
+        return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
 
     def _learn(self, kind: bytes, tasks: int, elapsed_ns: int) -> None:
-        cost = elapsed_ns / tasks
+        cost = max(elapsed_ns, 1) / tasks
         known = self._costs.get(kind)
         if known is None and len(self._costs) >= COSTS_KEPT:
             self._costs.pop(next(iter(self._costs)))
@@ -251,30 +284,47 @@ class Broker:
         for worker in self._workers.values():
             for batch in worker.batches:
                 batch[:] = [
-                    chunk._replace(cost=cost * (chunk.stop - chunk.first)) if chunk.package.kind == kind else chunk
-                    for chunk in batch
+                    slice._replace(cost=cost * (slice.stop - slice.first)) if slice.package.kind == kind else slice
+                    for slice in batch
                 ]
-            worker.load = sum(chunk.cost for batch in worker.batches for chunk in batch)
+            worker.weigh()
 
-    def _drop(self, spans: list[_Span], error: TaskEngineError) -> list[Package]:
-        gone = set(spans)
-        for lane in self._lanes.values():
-            for queue in lane.queues:
-                kept = [span for span in queue if span not in gone]
-                queue.clear()
-                queue.extend(kept)
-        return self._fail(((span.package, part) for span in spans for part in range(span.next, span.stop)), error)
-
-    def _fail(self, parts: Iterable[tuple[Package, int]], error: TaskEngineError) -> list[Package]:
+    def _fail(self, tasks: Iterable[tuple[Package, int, int]], error: TaskEngineError) -> list[Package]:
+        """Answer runs of tasks, (package, first, stop), with `error`."""
         whole = []
-        for package, part in parts:
-            first, stop = package.bounds(part)
-            package.failed += stop - first
-            if package.assembly.put(part, package.errors(first, stop, error)):
-                whole.append(self._release(package))
+        for package, start, end in tasks:
+            package.failed += end - start
+            for first, stop, body in package.pieces_of(error, start, end):
+                if package.assembly.put(first, stop, body):
+                    whole.append(self._release(package))
         return whole
 
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
         self._deadlines -= package.deadline != NO_DEADLINE
         return package
+
+
+def _matched(
+    name: str, slices: list[Slice], entries: Sequence[Answered]
+) -> tuple[list[tuple[Slice, Answered]], list[Slice]]:
+    """Which slice each entry of an answer belongs to, and what was handed back.
+
+    Raises ProtocolError unless the entries are the beginning of the slices, in order.
+    """
+    done: list[tuple[Slice, Answered]] = []
+    rest: list[Slice] = []
+    place = 0
+    for slice in slices:
+        at, job = slice.first, slice.package.job
+        while place < len(entries) and not rest and at < slice.stop and entries[place][:2] == (job, at):
+            entry = entries[place]
+            if not at < entry[2] <= slice.stop:
+                break
+            done.append((slice, entry))
+            at, place = entry[2], place + 1
+        if at < slice.stop:
+            rest.append(slice._replace(first=at))
+    if place < len(entries) or not done:
+        raise ProtocolError(f"worker {name} answered other tasks than it was given")
+    return done, rest

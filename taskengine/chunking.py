@@ -1,31 +1,77 @@
-"""How a package is cut: how many chunks, and which tasks are in each. Pure arithmetic."""
+"""How a package is cut, and how its chunks are spread. Pure arithmetic."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """`tasks` tasks spread over `chunks` chunks, so that sizes differ by at most one and the larger come first."""
+    """Tasks in `chunks` chunks of `size` each, of which the first `larger` have one more."""
 
-    tasks: int
     chunks: int
+    size: int
+    larger: int
 
-    def bounds(self, part: int) -> tuple[int, int]:
-        """First and stop position of the tasks in chunk `part` (from 1)."""
-        size, larger = divmod(self.tasks, self.chunks)
-        first = (part - 1) * size + min(part - 1, larger)
-        return first, first + size + (part <= larger)
+    def start(self, number: int) -> int:
+        """The first task of chunk `number`, from 0; of chunk `chunks`, which there is not, the end of the last."""
+        return number * self.size + min(number, self.larger)
+
+    def number(self, task: int) -> int:
+        """The chunk, from 0, that holds the task."""
+        boundary = self.larger * (self.size + 1)
+        if task < boundary:
+            return task // (self.size + 1)
+        return self.larger + (task - boundary) // self.size
 
 
 def cut(tasks: int, size: int | None, workers: int) -> Cut:
     """Cut a package of `tasks` tasks for `workers` workers.
 
     `size` is CHUNKING_SIZE, the most tasks in a chunk, or None where chunking is off and the package stays whole.
-    The number of chunks is rounded up to a multiple of the workers, but there is never an empty chunk.
+    The number of chunks is rounded up to a multiple of the workers, but there is never an empty chunk, and sizes
+    differ by at most one.
     """
     if size is None or tasks <= 1:
-        return Cut(tasks, min(tasks, 1))
+        return Cut(min(tasks, 1), tasks, 0)
     chunks = -(-tasks // size)
-    chunks = -(-chunks // workers) * workers
-    return Cut(tasks, min(chunks, tasks))
+    chunks = min(-(-chunks // workers) * workers, tasks)
+    return Cut(chunks, *divmod(tasks, chunks))
+
+
+def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:
+    """How many of `chunks` chunks of `cost` each goes to each worker, as if each in turn went to the least loaded.
+
+    A worker with `loads` before it takes chunks until they fill its `rooms`, the last of them perhaps passing it.
+    """
+    most = [math.ceil(room / cost) for room in rooms]
+    counts = [0] * len(loads)
+    left = min(chunks, sum(most))
+    while left:
+        active = [worker for worker, count in enumerate(counts) if count < most[worker]]
+        heights = {worker: loads[worker] + counts[worker] * cost for worker in active}
+        lowest = min(active, key=heights.__getitem__)
+        level = _level([heights[worker] for worker in active], left * cost)
+        given = 0
+        for worker in active:
+            more = min(int((level - heights[worker]) / cost), most[worker] - counts[worker], left - given)
+            if more > 0:
+                counts[worker] += more
+                given += more
+        if not given:
+            counts[lowest] += 1
+            given = 1
+        left -= given
+    return counts
+
+
+def _level(heights: Sequence[float], poured: float) -> float:
+    """How high `poured` stands in vessels that are joined and filled to these heights."""
+    total, level = poured, math.inf
+    for number, height in enumerate(sorted(heights), 1):
+        if height >= level:
+            break
+        total += height
+        level = total / number
+    return level

@@ -198,10 +198,10 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            chunks = bar.add_task("chunks", total=None)
+            tasks = bar.add_task("tasks", total=None)
             while not package.done():
-                for _, done, parts in client.progress():
-                    bar.update(chunks, completed=done, total=parts)
+                for _, done, count in client.progress():
+                    bar.update(tasks, completed=done, total=count)
                 wait([package], 0.1)
     return package.result()
 

@@ -17,6 +17,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
+def text_of(value: object) -> str:
+    """`str(value)` of anything, as text that can be sent: lone surrogates are escaped, and no `__str__` raises."""
+    try:
+        text = str(value)
+    except Exception as error:
+        text = f"<a {type(value).__name__} without text: {type(error).__name__}>"
+    return text.encode(errors="backslashreplace").decode()
+
+
 class TaskEngineError(Exception):
     """Base of every error of the engine; `fields` hold what the text says, for programs."""
 
@@ -27,8 +36,8 @@ class TaskEngineError(Exception):
         unknown = fields.keys() - set(self.field_names)
         if unknown:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        super().__init__(message)
-        self.message = message
+        self.message = text_of(message)
+        super().__init__(self.message)
         self.fields: dict[str, Any] = {name: fields.get(name) for name in self.field_names}
 
     def __getattr__(self, name: str) -> Any:
@@ -143,7 +152,7 @@ BY_CODE: Mapping[int, type[TaskEngineError]] = {
 
 
 def to_wire(error: TaskEngineError) -> tuple[int, str, dict[str, Any]]:
-    """The error as (code, message, fields) of plain values."""
+    """The error as (code, message, fields)."""
     return error.code, error.message, error.fields
 
 

@@ -5,6 +5,9 @@ A subclass for each wire says how its frames look; the broker knows only this fi
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,29 +18,37 @@ from taskengine.errors import TaskEngineError
 from taskengine.wire import NO_DEADLINE, Format
 
 DEFAULT_LANE = ""
+_first = attrgetter("first")
+
+Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
+"""A slice of a package as `_fastpath.pack_batch` takes it."""
 
 
 class Run(NamedTuple):
-    """Neighbouring tasks of one lane: `tasks.tasks` of them from position `first`, in parts from `part`."""
+    """Neighbouring tasks of one lane, from position `first` to `stop`, in chunks whose numbers begin at `part`."""
 
     lane: str
     first: int
+    stop: int
     part: int
-    tasks: Cut
+    cut: Cut
 
-    def bounds(self, part: int) -> tuple[int, int]:
-        """First and stop position in the package of the tasks in `part`."""
-        start, stop = self.tasks.bounds(part - self.part + 1)
-        return self.first + start, self.first + stop
+    def number(self, task: int) -> int:
+        """The chunk of the run, from 0, that holds the task."""
+        return self.cut.number(task - self.first)
+
+    def start(self, number: int) -> int:
+        """The position at which chunk `number`, from 0, of the run begins."""
+        return self.first + self.cut.start(number)
 
 
 def encode_head(serial: str, shared: list[str] | bytes) -> bytes:
-    """What every chunk of a package shares: its serial, and its task names (0.2) or its pack as it came (0.1)."""
+    """What every slice of a package shares: its serial, and its task names (0.2) or its pack as it came (0.1)."""
     return msgspec.msgpack.encode((serial, shared))
 
 
 def decode_head(head: bytes) -> tuple[str, Any]:
-    """The serial and what the chunks share."""
+    """The serial and what the slices share."""
     serial, shared = msgspec.msgpack.decode(head)
     return serial, shared
 
@@ -54,6 +65,7 @@ class Package:
         self, route: tuple[bytes, ...], serial: str, shared: list[str] | bytes, index: bytes, body: bytes
     ) -> None:
         self.route = route
+        self.client = route[0] if route else b""
         self.serial = serial
         self.head = encode_head(serial, shared)
         self.index = index
@@ -66,38 +78,51 @@ class Package:
         self.job = 0
         self.worker = ""
         self.failed = 0
+        self.parts = 0
+        """Chunks in the package, once it is cut."""
+        self.parts_told = 0
+        """Chunks of which the printed lines have told that they came back."""
         self.runs: list[Run] = []
-        self.assembly = Assembly(0)
         self.lanes: list[tuple[str, int]] = []
+        self.assembly = Assembly(self.count)
 
     @property
     def count(self) -> int:
         """Tasks in the package."""
         return len(self.index) // 4
 
-    @property
-    def parts(self) -> int:
-        """Chunks in the package, once it is cut."""
-        return sum(run.tasks.chunks for run in self.runs)
-
     def cut(self, size: int | None, workers: dict[str, int]) -> None:
         """Cut the package for lanes of so many `workers`, by `lanes`: neighbouring tasks as (lane, number of tasks)."""
         first, part = 0, 1
         for lane, tasks in self.lanes:
             pieces = cut(tasks, size, workers.get(lane, 1))
-            self.runs.append(Run(lane, first, part, pieces))
+            self.runs.append(Run(lane, first, first + tasks, part, pieces))
             first, part = first + tasks, part + pieces.chunks
-        self.assembly = Assembly(self.parts)
+        self.parts = part - 1
+        self.assembly = Assembly(self.count)
 
-    def bounds(self, part: int) -> tuple[int, int]:
-        """First and stop position of the tasks in `part`."""
-        if len(self.runs) == 1:
-            return self.runs[0].tasks.bounds(part)
-        run = next(run for run in reversed(self.runs) if run.part <= part)
-        return run.bounds(part)
+    def chunks(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """The chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
+        while first < stop:
+            run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
+            number = run.number(first)
+            end = min(run.start(number + 1), stop)
+            yield run.part + number, first, end
+            first = end
 
-    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
-        """What a worker would have sent, had the tasks from `first` to `stop` all ended in `error`."""
+    def section(self, run: Run, first: int, stop: int) -> Section:
+        """The slice of the run from `first` to `stop`."""
+        number = run.number(first)
+        size, larger = run.cut.size, max(0, run.cut.larger - number - 1)
+        deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
+        lead = min(run.start(number + 1), stop) - first
+        return (
+            *(self.job, self.format, self.reply_mode, deadline, self.head, self.index, self.body),
+            *(run.part + number, first, stop, lead, larger, size),
+        )
+
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        """What workers would have sent, had the tasks from `first` to `stop` all ended in `error`."""
         raise NotImplementedError
 
     def answer(self) -> list[bytes]:

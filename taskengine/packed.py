@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import msgspec
 
 from taskengine import _fastpath
-from taskengine.errors import ProtocolError, TaskEngineError, to_wire
+from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
 from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
 from taskengine.package import Package
 from taskengine.topics import lane_of
@@ -17,7 +17,11 @@ from taskengine.wire import ERROR_EXT, NO_DEADLINE, Format
 
 def error_entry(error: TaskEngineError) -> bytes:
     """The error as the MessagePack extension that stands for a result."""
-    return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, msgspec.msgpack.encode(to_wire(error))))
+    try:
+        data = _fastpath.encode(list(to_wire(error)))
+    except Exception:  # a task may raise our errors with fields, or of a make, that cannot be sent
+        data = _fastpath.encode(list(to_wire(TaskFailed(text_of(error), type=type(error).__name__))))
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
 
 
 def refusal(serial: int, error: TaskEngineError) -> list[bytes]:
@@ -39,13 +43,14 @@ class PackedPackage(Package):
         self.reply_mode = request.reply
         self.priority = request.priority
 
-    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         entry = error_entry(error)
         if self.reply_mode == ReplyMode.ALL:
-            return entry * (stop - first)
-        if self.reply_mode == ReplyMode.ERRORS:
-            return b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
-        return b""
+            yield first, stop, entry * (stop - first)
+        elif self.reply_mode == ReplyMode.ERRORS:
+            yield first, stop, b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
+        else:
+            yield first, stop, b""
 
     def answer(self) -> list[bytes]:
         head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, failed=self.failed))

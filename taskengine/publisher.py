@@ -96,7 +96,9 @@ class Publisher:
     def _publish(self, topic: str, value: Any) -> None:
         self._outlet.send_multipart(self._board.publish(topic, value, time.time()))
 
-    def _answer(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+    def _answer(
+        self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
+    ) -> tuple[bytes, int]:
         topic, *value = msgspec.msgpack.decode(body)
         try:
             if not value:

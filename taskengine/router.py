@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any
 
 import msgspec
 import zmq
 
 from taskengine import _fastpath, packed, seedwire
-from taskengine.broker import Answered, Batch, Broker
+from taskengine.broker import Answered, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
@@ -188,15 +186,16 @@ class Router:
         )
 
     def _progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
-        """Serial, chunks done and chunks in all of each package that the client has in flight."""
+        """Serial, tasks done and tasks in all of each package that the client has in flight."""
         mine = (package for package in self._broker.packages.values() if package.route == route)
-        return [(package.serial, package.parts - package.assembly.missing, package.parts) for package in mine]
+        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
     def _dispatch(self) -> None:
         while batches := self._broker.dispatch():
             for batch in batches:
+                message = _fastpath.pack_batch(batch.slice_ns, [slice.section() for slice in batch.slices])
                 try:
-                    self._backend.send_multipart([batch.worker.encode(), _pack(batch)], zmq.NOBLOCK)
+                    self._backend.send_multipart([batch.worker.encode(), message], zmq.NOBLOCK)
                 except zmq.ZMQError:  # its connection is gone before its process
                     self._deliver(self._broker.leave(batch.worker))
 
@@ -210,34 +209,23 @@ class Router:
         with contextlib.suppress(zmq.ZMQError):  # EHOSTUNREACH: the client left, nobody waits for this
             self._frontend.send_multipart([*route, *frames], zmq.NOBLOCK)
 
-    def _note_answers(self, worker: str, answers: list[Answered]) -> None:
-        seen: Counter[int] = Counter()
-        for job, part, *_ in answers:
+    def _note_answers(self, worker: str, entries: list[Answered]) -> None:
+        for job, first, stop, *_ in entries:
             package = self._broker.packages.get(job)
             if package is not None:
-                seen[job] += 1
-                left = package.assembly.missing - seen[job]
-                self._journal.note(_forwarding_lines, package, part, worker, left)
-
-
-def _pack(batch: Batch) -> bytes:
-    """The batch as one frame: a section for each package, in order."""
-    sections: list[tuple[Any, ...]] = []
-    for chunk in batch.chunks:
-        package = chunk.package
-        if not sections or sections[-1][0] != package.job:
-            sections.append((package.job, package.format, package.reply_mode, package.head, []))
-        sections[-1][4].append((chunk.part, chunk.first, chunk.stop, package.index, package.body))
-    return _fastpath.pack_batch(sections)
+                parts = [part for part, _, _ in package.chunks(first, stop)]
+                package.parts_told += len(parts)
+                self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:
     yield f"[ROUTER-{os.getpid()}(FRONTEND)] Chunking: {package.count}/{size}: {package.describe()}"
 
 
-def _forwarding_lines(package: Package, part: int, worker: str, left: int) -> Iterator[str]:
-    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
-    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left:.1f}"
+def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
+    for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
+        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"
 
 
 def _shipped_lines(serial: str) -> Iterator[str]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
 import msgspec
 
 from taskengine import _fastpath
-from taskengine.errors import ProtocolError, TaskEngineError
+from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.package import Package
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of
-from taskengine.wire import SEED_VERSION, Format
+from taskengine.wire import MAX_BODY, SEED_VERSION, Format
 
 T = TypeVar("T")
 TASKS_TYPE = "REQ"
@@ -100,13 +100,14 @@ class SeedPackage(Package):
         self.meta = meta
         self.echo_serial = serial
 
-    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         ends = [0, *memoryview(self.index).cast("I")]
-        tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(first, stop)]
-        return data_frame([f"{task.label()}ERROR: {error}" for task in tasks], self.pack)
+        for _, start, end in self.chunks(first, stop):
+            tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(start, end)]
+            yield start, end, data_frame([f"{task.label()}ERROR: {text_of(error)}" for task in tasks], self.pack)
 
     def answer(self) -> list[bytes]:
-        return self._answer(self.assembly.bodies())
+        return self._answer([body for _, _, body in self.assembly.pieces()])
 
     def _answer(self, frames: list[bytes]) -> list[bytes]:
         parts = len(frames)
@@ -155,8 +156,8 @@ class SeedDataRequest(SeedPackage):
         self.index = len(self.body).to_bytes(4, "little")
         self.lanes = [(lane_of(topic, data_workers), 1)]
 
-    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
-        return error_entry(error)
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        yield first, stop, error_entry(error)
 
     def answer(self) -> list[bytes]:
         failures: list[str] = []
@@ -205,31 +206,36 @@ def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
 
 
 def run_chunk(
-    pack: bytes, tasks: Sequence[bytes], run: Callable[[str, list[Any], dict[str, Any]], Any]
+    pack: bytes, tasks: Sequence[bytes], run: Callable[[str, list[Any], dict[str, Any]], Any], room: int
 ) -> tuple[bytes, int]:
-    """Run the TASK frames of a chunk and give its DATA frame and how many failed.
+    """Run the TASK frames of a chunk and give its DATA frame, of about `room` bytes at most, and how many failed.
 
     `pack` is the package's as it came; `run` calls a task by name and raises TaskEngineError and no other.
     """
-    entries, failed = [], 0
+    entries: list[msgspec.Raw] = []
+    failed = 0
     for frame in tasks:
         task = _decode_echo_task(frame)
         try:
-            entries.append(task.label() + result_text(run(task.task, task.args, task.kwargs)))
+            entry = msgspec.json.encode(task.label() + result_text(run(task.task, task.args, task.kwargs)))
+            if len(entry) > room:
+                raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
         except TaskEngineError as error:
-            entries.append(f"{task.label()}ERROR: {error}")
+            entry = msgspec.json.encode(f"{task.label()}ERROR: {text_of(error)}")
             failed += 1
+        entries.append(msgspec.Raw(entry))
+        room -= len(entry)
     return data_frame(entries, msgspec.Raw(pack)), failed
 
 
 def result_text(value: Any) -> str:
-    """A result as the seed writes it: plain values as `str()`, lists and objects as JSON."""
-    if value is None or isinstance(value, (str, int, float, bytes)):
-        return str(value)
+    """A result as the seed writes it: plain values as `str()`, lists and objects as JSON. Raises BadArguments."""
     try:
+        if value is None or isinstance(value, (str, int, float, bytes)):
+            return str(value).encode(errors="backslashreplace").decode()
         return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise TaskEngineError(f"the result cannot be written as JSON: {error}") from None
+    except Exception as error:  # whatever a value of the task's own making raises
+        raise BadArguments(f"a result of type {type(value).__name__} cannot be sent: {text_of(error)}") from None
 
 
 def _text(meta: Mapping[str, Any]) -> str:

@@ -7,13 +7,18 @@ A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to i
     BODY  = of a package, tasks end to end: `[i, args]` or `[i, args, kwargs]`, i the place of the task's name in the
             head; of a reply, one value for each task, an error being an ext ERROR_EXT of `[code, message, fields]`
 
-Router and workers exchange single frames, a batch of chunks and the answer to it:
+Router and workers exchange single frames, a batch of slices and the answer to it:
 
-    batch   = COUNT sections, section*
-    section = SECTION(job, format, reply, head length, chunks), head, chunk*
-    chunk   = CHUNK(part, first, count, base, body length), slice of the INDEX, slice of the BODY that starts at base
-    answer  = COUNT chunks, entry*
-    entry   = ENTRY(job, part, failed, elapsed ns, body length), body
+    batch   = BATCH(sections, slice ns), section*
+    section = SECTION(job, deadline ns, part, first, count, lead, larger, size, base, body, head, format, reply),
+              head, slice of the INDEX, slice of the BODY that starts at base
+    answer  = COUNT entries, entry*
+    entry   = ENTRY(job, first, count, failed, elapsed ns, body), body
+
+A section is a slice of a package: `count` tasks from position `first`, in chunks. The first `lead` tasks end chunk
+`part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
+Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
+ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
 
 All integers are little-endian, nothing is padded.
 """
@@ -35,20 +40,20 @@ ERROR_EXT: Final = 1
 
 
 class Format(IntEnum):
-    """What the chunks of a section hold."""
+    """What a section holds."""
 
     PACKED = 0
-    """Tasks of wire 0.2; answered by the body of a 0.2 reply."""
+    """Tasks of wire 0.2; a slice is answered by one piece of the body of a 0.2 reply."""
     SEED = 1
-    """TASK frames of wire 0.1; answered by one DATA frame."""
+    """TASK frames of wire 0.1; each chunk is answered by one DATA frame."""
     DATA = 2
     """A data request; answered by one value of wire 0.2."""
 
 
 COUNT: Final = Struct("<I")
-SECTION: Final = Struct("<QBBII")
-CHUNK: Final = Struct("<IIIII")
-ENTRY: Final = Struct("<QIIQI")
+BATCH: Final = Struct("<IQ")
+SECTION: Final = Struct("<QQIIIIIIIIIBB")
+ENTRY: Final = Struct("<QIIIQI")
 
 MAX_DEPTH: Final = 64
 """How deep lists and maps may nest in one value."""
@@ -66,6 +71,8 @@ PRIORITIES: Final = 4
 
 BATCH_NS: Final = 1_000_000
 """Work, in ns, that one batch brings to a worker: less wakes everyone too often, more balances badly."""
+SLICE_NS: Final = 2 * BATCH_NS
+"""How long a worker stays at a batch before it hands the rest back: estimates are wrong now and then."""
 IN_FLIGHT: Final = 2
 """Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
 COSTS_KEPT: Final = 1024

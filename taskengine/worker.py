@@ -12,7 +12,7 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, seedwire
-from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask
+from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
@@ -42,12 +42,14 @@ class Turn:
         name = names[i] if 0 <= i < len(names) else "?"
         return error_entry(self._unknown(name) if error is None else as_failure(name, error))
 
-    def _foreign(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+    def _foreign(
+        self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
+    ) -> tuple[bytes, int]:
         if format != Format.SEED:
             raise ProtocolError(f"a task worker does not serve format {format}")
         starts = [0, *ends[:-1]]
         tasks = [body[start:stop] for start, stop in zip(starts, ends, strict=True)]
-        return seedwire.run_chunk(decode_head(head)[1], tasks, self._call)
+        return seedwire.run_chunk(decode_head(head)[1], tasks, self._call, room)
 
     def _call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         task = self._registry.tasks.get(name)
@@ -76,10 +78,10 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
     where = error.__traceback__
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
-        return BadArguments(f"{name}: {error}", name=name)
-    kind = type(error).__name__
-    text = "".join(traceback.format_exception(type(error), error, where.tb_next if where else None))
-    return TaskFailed(f"{kind}: {error}" if str(error) else kind, type=kind, traceback=text)
+        return BadArguments(f"{name}: {text_of(error)}", name=name)
+    kind, said = type(error).__name__, text_of(error)
+    text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=text)
 
 
 class Worker:
@@ -127,7 +129,7 @@ class Worker:
 def _received_lines(batch: bytes) -> Iterator[str]:
     for _, _, head, parts in _fastpath.read_batch(batch):
         serial, _ = decode_head(head)
-        for part in parts:
+        for part, _ in parts:
             yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
 
 

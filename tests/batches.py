@@ -10,6 +10,7 @@ import msgspec
 from taskengine import _fastpath, wire
 from taskengine.messages import ReplyMode
 
+Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
 Functions = list[Callable[..., Any] | None]
 
 
@@ -30,13 +31,32 @@ class Failures(list[tuple[int, int, BaseException | None]]):
         return entry(b"")
 
 
-def batch_of(tasks: list[bytes], size: int | None = None, reply: int = ReplyMode.ALL) -> bytes:
+def section_of(
+    package: tuple[bytes, bytes],
+    first: int = 0,
+    stop: int | None = None,
+    *,
+    sizes: tuple[int, int, int] | None = None,
+    job: int = 1,
+    format: int = wire.Format.PACKED,
+    reply: int = ReplyMode.ALL,
+    deadline: int = 0,
+    head: bytes = b"",
+) -> Section:
+    """A slice of a package, (index, body); `sizes` are lead, larger and size, one chunk where there are none."""
+    stop = len(package[0]) // 4 if stop is None else stop
+    return (job, format, reply, deadline, head, *package, 1, first, stop, *(sizes or (stop - first, 0, 0)))
+
+
+def batch_of(tasks: list[bytes], size: int | None = None, slice_ns: int = 0, **how: Any) -> bytes:
     """A batch of one package, in chunks of `size`."""
-    index, body = _fastpath.join_frames(tasks)
-    size = size or len(tasks)
-    cuts = range(0, len(tasks), size)
-    chunks = [(part, first, min(first + size, len(tasks)), index, body) for part, first in enumerate(cuts, 1)]
-    return _fastpath.pack_batch([(1, wire.Format.PACKED, reply, b"", chunks)])
+    sizes = (min(size, len(tasks)), 0, size) if size else None
+    return _fastpath.pack_batch(slice_ns, [section_of(_fastpath.join_frames(tasks), sizes=sizes, **how)])
+
+
+def no_foreign(*_: object) -> tuple[bytes, int]:
+    """A batch with nothing of another format."""
+    raise AssertionError("a chunk of another format")
 
 
 def task(i: int, *args: object, **kwargs: object) -> bytes:
@@ -46,5 +66,5 @@ def task(i: int, *args: object, **kwargs: object) -> bytes:
 def run(tasks: list[bytes], functions: Functions, failed: Failures | None = None, **how: Any) -> bytes:
     """The bodies of the answer, end to end."""
     failures = Failures() if failed is None else failed
-    answer = _fastpath.run_batch(batch_of(tasks, **how), lambda head: functions, failures, lambda *_: (b"", 0))
+    answer = _fastpath.run_batch(batch_of(tasks, **how), lambda head: functions, failures, no_foreign)
     return b"".join(body for *_, body in _fastpath.read_answer(answer))

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import wire
-from taskengine.errors import BadArguments, ProtocolError
+from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 from taskengine.messages import ReplyMode
 
-Chunk = tuple[int, int, int, bytes, bytes]
-Section = tuple[int, int, int, bytes, Sequence[Chunk]]
+Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
 Failed = Callable[[bytes, int, int, BaseException | None], bytes]
-Foreign = Callable[[int, bytes, int, list[int], bytes], tuple[bytes, int]]
+Foreign = Callable[[int, bytes, int, list[int], bytes, int], tuple[bytes, int]]
 
 # tag: (bytes of length that follow, kind)
 _LONG = {
@@ -236,20 +235,19 @@ def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
     return _package(frames)
 
 
-def pack_batch(sections: Sequence[Section]) -> bytes:
+def pack_batch(slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
-    parts = [wire.COUNT.pack(len(sections))]
-    for job, format, reply, head, chunks in sections:
-        parts += [wire.SECTION.pack(job, format, reply, len(head), len(chunks)), head]
-        for part, first, stop, index, body in chunks:
-            ends = [end for (end,) in struct.iter_unpack("<I", index)]
-            if not first < stop <= len(ends):
-                raise ProtocolError("no such tasks")
-            base, end = ends[first - 1] if first else 0, ends[stop - 1]
-            if not base < end <= len(body):
-                raise ProtocolError("no such bytes")
-            parts.append(wire.CHUNK.pack(part, first, stop - first, base, end - base))
-            parts += [index[4 * first : 4 * stop], body[base:end]]
+    parts = [wire.BATCH.pack(len(sections), slice_ns)]
+    for job, format, reply, deadline, head, index, body, part, first, stop, *sizes in sections:
+        ends = [end for (end,) in struct.iter_unpack("<I", index)]
+        if not first < stop <= len(ends):
+            raise ProtocolError("no such tasks")
+        base, end = ends[first - 1] if first else 0, ends[stop - 1]
+        if not base < end <= len(body):
+            raise ProtocolError("no such bytes")
+        places = (part, first, stop - first, *sizes, base, end - base, len(head))
+        parts += [wire.SECTION.pack(job, deadline, *places, format, reply), head]
+        parts += [index[4 * first : 4 * stop], body[base:end]]
     return b"".join(parts)
 
 
@@ -273,38 +271,53 @@ class _Frame:
             raise ProtocolError("bytes are left over")
 
 
-class _Chunk(NamedTuple):
+class _Section(NamedTuple):
+    """A slice; `chunks` are the numbers of tasks in its chunks."""
+
+    job: int
+    deadline: int
+    format: int
+    reply: int
+    head: bytes
     part: int
     first: int
-    base: int
-    ends: list[int]
-    body: bytes
+    chunks: list[int]
+    tasks: list[bytes]
 
 
-def _read_batch(batch: bytes) -> list[tuple[int, int, int, bytes, list[_Chunk]]]:
+def _chunks(count: int, lead: int, larger: int, size: int) -> list[int]:
+    """The numbers of tasks in the chunks of a slice."""
+    if not 1 <= lead <= count or (size == 0 and count - lead > larger):
+        raise ProtocolError("no such chunks")
+    sizes, left = [lead], count - lead
+    while left > 0:
+        sizes.append(min(size + (len(sizes) <= larger), left))
+        left -= sizes[-1]
+    return sizes
+
+
+def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     frame = _Frame(batch)
     sections = []
-    for _ in range(frame.unpack(wire.COUNT)[0]):
-        job, format, reply, head_size, count = frame.unpack(wire.SECTION)
+    count, slice_ns = frame.unpack(wire.BATCH)
+    for _ in range(count):
+        job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(wire.SECTION)
         if format > max(wire.Format) or reply > max(ReplyMode):
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
-        chunks = []
-        for _ in range(count):
-            part, first, tasks, base, size = frame.unpack(wire.CHUNK)
-            index = frame.take(4 * tasks)
-            body = frame.take(size)
-            chunks.append(_Chunk(part, first, base, _ends(index, base, size), body))
-        sections.append((job, format, reply, head, chunks))
+        index = frame.take(4 * tasks)
+        body = frame.take(size)
+        chunks = _chunks(tasks, *sizes)
+        slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
+        sections.append(_Section(job, deadline, format, reply, head, part, first, chunks, slices))
     frame.finish()
-    return sections
+    return slice_ns, sections
 
 
-def read_batch(batch: bytes) -> list[tuple[int, int, bytes, list[int]]]:
+def read_batch(batch: bytes) -> list[tuple[int, int, bytes, list[tuple[int, int]]]]:
     """As `_fastpath.read_batch`."""
-    return [
-        (job, format, head, [chunk.part for chunk in chunks]) for job, format, _, head, chunks in _read_batch(batch)
-    ]
+    _, sections = _read_batch(batch)
+    return [(s.job, s.format, s.head, list(enumerate(s.chunks, s.part))) for s in sections]
 
 
 def _arguments(task: bytes, at: int) -> tuple[list[Any], dict[str, Any]]:
@@ -347,27 +360,35 @@ def run_batch(
     failed: Failed,
     foreign: Foreign,
 ) -> bytes:
-    """As `_fastpath.run_batch`, with no limit to the answer."""
+    """As `_fastpath.run_batch`, with no limit to the answer, and with a clock that stands at 1 ns.
+
+    So the deadline 1 has passed, and others have not; and where there is a limit of time at all, it is not reached.
+    """
     entries = []
-    for job, format, reply, head, chunks in _read_batch(batch):
-        functions = list(resolve(head)) if format == wire.Format.PACKED else []
-        for chunk in chunks:
-            if format == wire.Format.PACKED:
-                body, failures = _run_tasks(chunk, ReplyMode(reply), head, functions, failed)
+    _, sections = _read_batch(batch)
+    for section in sections:
+        functions = list(resolve(section.head)) if section.format == wire.Format.PACKED else []
+        if section.format == wire.Format.PACKED:
+            runs = [(0, len(section.tasks))]
+        else:
+            runs = list(_spans([sum(section.chunks[: k + 1]) for k in range(len(section.chunks))], 0))
+        for first, stop in runs:
+            tasks, position = section.tasks[first:stop], section.first + first
+            if section.format == wire.Format.PACKED:
+                body, failures = _run_tasks(section, functions, failed)
             else:
-                ends = [end - chunk.base for end in chunk.ends]
-                body, failures = foreign(format, head, chunk.first, ends, chunk.body)
-            entries.append(wire.ENTRY.pack(job, chunk.part, failures, 0, len(body)) + body)
+                ends = [sum(map(len, tasks[: k + 1])) for k in range(len(tasks))]
+                body, failures = foreign(section.format, section.head, position, ends, b"".join(tasks), 0)
+            entries.append(wire.ENTRY.pack(section.job, position, stop - first, failures, 0, len(body)) + body)
     return wire.COUNT.pack(len(entries)) + b"".join(entries)
 
 
-def _run_tasks(
-    chunk: _Chunk, reply: ReplyMode, head: bytes, functions: Sequence[Callable[..., Any] | None], failed: Failed
-) -> tuple[bytes, int]:
+def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None], failed: Failed) -> tuple[bytes, int]:
     body, failures = b"", 0
-    for position, (start, stop) in enumerate(_spans(chunk.ends, chunk.base), chunk.first):
-        i, result, is_failure = _run(chunk.body[start:stop], functions)
-        if not is_failure and reply == ReplyMode.ALL:
+    late: tuple[int, Any, bool] = (-1, TaskTimeout("too late"), True)
+    for position, task in enumerate(section.tasks, section.first):
+        i, result, is_failure = late if section.deadline == 1 else _run(task, functions)
+        if not is_failure and section.reply == ReplyMode.ALL:
             try:
                 body += encode(result)
             except BadArguments as error:
@@ -375,19 +396,20 @@ def _run_tasks(
         if not is_failure:
             continue
         failures += 1
-        if reply == ReplyMode.NONE:
+        if section.reply == ReplyMode.NONE:
             continue
-        body += (encode(position) if reply == ReplyMode.ERRORS else b"") + failed(head, i, position, result)
+        body += encode(position) if section.reply == ReplyMode.ERRORS else b""
+        body += failed(section.head, i, position, result)
     return body, failures
 
 
-def read_answer(answer: bytes) -> list[tuple[int, int, int, int, bytes]]:
+def read_answer(answer: bytes) -> list[tuple[int, int, int, int, int, bytes]]:
     """As `_fastpath.read_answer`."""
     frame = _Frame(answer)
     entries = []
     for _ in range(frame.unpack(wire.COUNT)[0]):
-        job, part, failures, elapsed_ns, size = frame.unpack(wire.ENTRY)
-        entries.append((job, part, failures, elapsed_ns, frame.take(size)))
+        job, first, count, failures, elapsed_ns, size = frame.unpack(wire.ENTRY)
+        entries.append((job, first, first + count, failures, elapsed_ns, frame.take(size)))
     frame.finish()
     return entries
 
@@ -395,34 +417,41 @@ def read_answer(answer: bytes) -> list[tuple[int, int, int, int, bytes]]:
 class Assembly:
     """As `_fastpath.Assembly`."""
 
-    def __init__(self, parts: int) -> None:
-        if parts < 0:
-            raise ProtocolError("fewer than no parts")
-        self._parts = parts
-        self._bodies: dict[int, bytes] = {}
+    def __init__(self, tasks: int) -> None:
+        if tasks < 0:
+            raise ProtocolError("fewer than no tasks")
+        self._there = [False] * tasks
+        self._bodies: dict[tuple[int, int], bytes] = {}
 
     @property
     def missing(self) -> int:
-        return self._parts - len(self._bodies)
+        return self._there.count(False)
 
-    def put(self, part: int, body: bytes) -> bool:
-        if self.has(part):
-            raise ProtocolError("twice")
-        self._bodies[part] = body
-        return not self.missing
-
-    def has(self, part: int) -> bool:
-        if not 1 <= part <= self._parts:
-            raise ProtocolError("out of range")
-        return part in self._bodies
-
-    def bodies(self) -> list[bytes]:
-        if self.missing:
-            raise ProtocolError("missing")
-        return [body for _, body in sorted(self._bodies.items())]
-
-    def join(self) -> bytes:
-        return b"".join(self.bodies())
-
+    @property
     def held(self) -> int:
         return sum(map(len, self._bodies.values()))
+
+    def put(self, first: int, stop: int, body: bytes) -> bool:
+        if not 0 <= first < stop <= len(self._there):
+            raise ProtocolError("out of range")
+        if any(self._there[first:stop]):
+            raise ProtocolError("twice")
+        self._there[first:stop] = [True] * (stop - first)
+        self._bodies[first, stop] = body
+        return not self.missing
+
+    def gaps(self) -> list[tuple[int, int]]:
+        runs, at = [], 0
+        for there, group in groupby(self._there):
+            stop = at + len(list(group))
+            runs += [] if there else [(at, stop)]
+            at = stop
+        return runs
+
+    def pieces(self) -> list[tuple[int, int, bytes]]:
+        if self.missing:
+            raise ProtocolError("missing")
+        return [(first, stop, body) for (first, stop), body in sorted(self._bodies.items())]
+
+    def join(self) -> bytes:
+        return b"".join(body for *_, body in self.pieces())

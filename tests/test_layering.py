@@ -18,14 +18,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("messages", "datatypes"),
     ("_fastpath",),
-    ("chunking", "package", "packed", "broker", "topics", "session", "seedwire", "backoff"),
+    ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
     ("router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"),
     ("process", "catalogue", "terminal", "supervisor"),
     ("cli",),
     ("__main__",),
 )
-PURE = {"chunking", "package", "packed", "broker", "topics", "session", "seedwire", "backoff"}
+PURE = {"chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
 SHELLS = {"router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"}
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
 # The package's door; what is written for it, as a user would write it, imports nothing else.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -12,7 +12,8 @@ from taskengine.broker import Broker
 from taskengine.package import DEFAULT_LANE, Package, encode_head
 from taskengine.session import Call
 from taskengine.tasks import task_count
-from taskengine.wire import Format
+from taskengine.wire import SLICE_NS
+from tests.batches import no_foreign, section_of
 
 TASKS = 4000
 CHUNK = 50
@@ -20,18 +21,16 @@ CHUNKS = TASKS // CHUNK
 ARGUMENTS = [(2, 3)] * TASKS
 NAMES = ["task_count"]
 WORKERS = 2
-JOB = 1
 
 
-Section = tuple[int, int, int, bytes, Sequence[tuple[int, int, int, bytes, bytes]]]
+SIZES = (CHUNK, 0, CHUNK)
+PACKAGES = {tasks: _fastpath.pack_map([(2, 3)] * tasks) for tasks in (1, CHUNK, TASKS)}
 
 
-def section(tasks: int) -> Section:
-    """So many calls of task_count, in chunks of CHUNK."""
-    index, body = _fastpath.pack_map([(2, 3)] * tasks)
-    starts = enumerate(range(0, tasks, CHUNK), 1)
-    chunks = [(part, first, min(first + CHUNK, tasks), index, body) for part, first in starts]
-    return (JOB, Format.PACKED, 0, encode_head("1", NAMES), chunks)
+def packed(tasks: int) -> bytes:
+    """A batch of so many calls of task_count, in chunks of CHUNK."""
+    sizes = SIZES if tasks > 1 else None
+    return _fastpath.pack_batch(SLICE_NS, [section_of(PACKAGES[tasks], sizes=sizes, head=encode_head("1", NAMES))])
 
 
 def resolve(head: bytes) -> list[Callable[..., object] | None]:
@@ -40,10 +39,6 @@ def resolve(head: bytes) -> list[Callable[..., object] | None]:
 
 def failed(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
     raise AssertionError(f"task {position} failed: {error}")
-
-
-def foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
-    raise AssertionError(f"format {format}")
 
 
 def no_error(data: bytes) -> object:
@@ -72,14 +67,14 @@ def test_unpack(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="worker")
 @pytest.mark.parametrize("tasks", [1, CHUNK, TASKS])
 def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
-    answer = benchmark(_fastpath.run_batch, _fastpath.pack_batch([section(tasks)]), resolve, failed, foreign)
-    bodies = b"".join(entry[4] for entry in _fastpath.read_answer(answer))
+    answer = benchmark(_fastpath.run_batch, packed(tasks), resolve, failed, no_foreign)
+    bodies = b"".join(entry[5] for entry in _fastpath.read_answer(answer))
     assert _fastpath.unpack(bodies, tasks, no_error) == [2.5] * tasks
 
 
 @pytest.mark.benchmark(group="router, 4000 tasks")
 def test_pack_batch(benchmark: BenchmarkFixture) -> None:
-    batch = benchmark(_fastpath.pack_batch, [section(TASKS)])
+    batch = benchmark(packed, TASKS)
     assert len(_fastpath.read_batch(batch)[0][3]) == CHUNKS
 
 
@@ -88,9 +83,9 @@ def test_assembly(benchmark: BenchmarkFixture) -> None:
     body = _fastpath.encode(2.5) * CHUNK
 
     def assemble() -> bytes:
-        assembly = _fastpath.Assembly(CHUNKS)
-        for part in range(CHUNKS, 0, -1):
-            assembly.put(part, body)
+        assembly = _fastpath.Assembly(TASKS)
+        for first in range(TASKS - CHUNK, -1, -CHUNK):
+            assembly.put(first, first + CHUNK, body)
         return assembly.join()
 
     assert benchmark(assemble) == body * CHUNKS
@@ -111,7 +106,10 @@ def test_broker(benchmark: BenchmarkFixture) -> None:
         whole = 0
         while batches := broker.dispatch():
             for made in batches:
-                answers = [(chunk.package.job, chunk.part, 0, CHUNK * 100, body) for chunk in made.chunks]
+                answers = [
+                    (slice.package.job, slice.first, slice.stop, 0, 50 * (slice.stop - slice.first), body)
+                    for slice in made.slices
+                ]
                 whole += len(broker.finish(made.worker, answers))
         return whole
 

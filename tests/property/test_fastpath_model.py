@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError
 from tests import model
+from tests.batches import section_of
 
 Outcome = tuple[str, object]
 
@@ -263,7 +264,9 @@ class Worker:
         self.seen.append((head, i, position, type(error)))
         return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, type(error).__name__.encode()))
 
-    def foreign(self, format: int, head: bytes, first: int, ends: list[int], body: bytes) -> tuple[bytes, int]:
+    def foreign(
+        self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
+    ) -> tuple[bytes, int]:
         self.seen.append((format, head, first, ends, body))
         return head + body, len(ends)
 
@@ -281,24 +284,37 @@ def turn(module: Any, batch: bytes) -> Turn:
         answer = module.run_batch(batch, worker.resolve, worker.failed, worker.foreign)
     except ProtocolError:
         return Turn(worker.seen, None)
-    return Turn(worker.seen, [(*entry[:3], entry[4]) for entry in model.read_answer(answer)])
+    return Turn(worker.seen, [(*entry[:4], entry[5]) for entry in model.read_answer(answer)])
+
+
+deadlines = st.sampled_from([0, 0, 0, 1, 2**63])
+no_limit = st.sampled_from([0, 2**62])
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> bytes:
-    """Sections of any format and reply mode; their chunks are any slices of their packages, in any order."""
+    """Sections of any format and reply mode; their slices are any of their packages, in chunks of any size."""
     sections = []
     for _ in range(draw(st.integers(0, 3))):
         tasks = draw(st.lists(any_task, min_size=1, max_size=8))
-        index, body = model.join_frames(tasks)
-        chunks = []
-        for part in range(1, draw(st.integers(1, 4))):
-            first = draw(st.integers(0, len(tasks) - 1))
-            chunks.append((part, first, draw(st.integers(first + 1, len(tasks))), index, body))
-        format = draw(st.sampled_from([0, 0, 0, 1, 2]))
-        sections.append((draw(st.integers(0, 2**64 - 1)), format, draw(st.integers(0, 2)), draw(st.binary()), chunks))
-    assert same("pack_batch", sections)[0] == "gave"
-    return model.pack_batch(sections)
+        first = draw(st.integers(0, len(tasks) - 1))
+        stop = draw(st.integers(first + 1, len(tasks)))
+        lead, larger, size = draw(st.integers(1, stop - first)), draw(st.integers(0, 3)), draw(st.integers(1, 4))
+        section = section_of(
+            model.join_frames(tasks),
+            first,
+            stop,
+            sizes=(lead, larger, size),
+            job=draw(st.integers(0, 2**64 - 1)),
+            format=draw(st.sampled_from([0, 0, 0, 1, 2])),
+            reply=draw(st.integers(0, 2)),
+            deadline=draw(deadlines),
+            head=draw(st.binary()),
+        )
+        sections.append(section)
+    limit = draw(no_limit)
+    assert same("pack_batch", limit, sections)[0] == "gave"
+    return model.pack_batch(limit, sections)
 
 
 @settings(max_examples=300)
@@ -316,21 +332,26 @@ def test_any_batch(batch: bytes) -> None:
     assert turn(_fastpath, batch) == turn(model, batch)
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9), st.integers(0, 9)), max_size=4), indexed(any_task))
-def test_any_slices(slices: list[tuple[int, int, int]], package: tuple[bytes, bytes]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), indexed(any_task))
+def test_any_slices(slices: list[tuple[int, int]], package: tuple[bytes, bytes]) -> None:
     index, body = package
-    chunks = [(*each, index[: len(index) // 4 * 4], body) for each in slices]
-    same("pack_batch", [(1, 0, 0, b"", chunks)])
+    whole = index[: len(index) // 4 * 4], body
+    same("pack_batch", 0, [section_of(whole, *each, sizes=(1, 0, 1)) for each in slices])
 
 
 entries = st.tuples(
-    st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(0, 2**64 - 1), st.binary()
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 9),
+    st.integers(0, 2**64 - 1),
+    st.binary(),
 )
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    parts = [wire.ENTRY.pack(*entry[:4], len(entry[4])) + entry[4] for entry in draw(st.lists(entries, max_size=4))]
+    parts = [wire.ENTRY.pack(*entry[:5], len(entry[5])) + entry[5] for entry in draw(st.lists(entries, max_size=4))]
     return wire.COUNT.pack(len(parts)) + b"".join(parts)
 
 
@@ -339,21 +360,24 @@ def test_any_answer(answer: bytes) -> None:
     same("read_answer", answer)
 
 
-@given(st.integers(-1, 6), st.lists(st.tuples(st.integers(-1, 8), st.binary(max_size=3)), max_size=12))
-def test_any_arrival_order(parts: int, arrivals: list[tuple[int, bytes]]) -> None:
+pieces = st.tuples(st.integers(-1, 8), st.integers(-1, 8), st.binary(max_size=3))
+
+
+@given(st.integers(-1, 6), st.lists(pieces, max_size=12))
+def test_any_arrival_order(tasks: int, arrivals: list[tuple[int, int, bytes]]) -> None:
     def history(kind: Callable[[int], Any]) -> list[object]:
-        assembly = kind(parts)
+        assembly = kind(tasks)
         told: list[object] = []
-        for part, body in arrivals:
-            told += [outcome(assembly.has, part), outcome(assembly.put, part, body), assembly.missing, assembly.held()]
-            told += [outcome(assembly.bodies), outcome(assembly.join)]
+        for first, stop, body in arrivals:
+            told += [outcome(assembly.put, first, stop, body), assembly.missing, assembly.held]
+            told += [outcome(assembly.pieces), outcome(assembly.join), assembly.gaps()]
         return told
 
     assert outcome(history, _fastpath.Assembly) == outcome(history, model.Assembly)
 
 
-@given(st.permutations(range(1, 9)))
-def test_every_arrival_order_gives_the_order_of_the_parts(order: list[int]) -> None:
+@given(st.permutations(range(8)))
+def test_every_arrival_order_gives_the_order_of_the_tasks(order: list[int]) -> None:
     assembly = _fastpath.Assembly(len(order))
-    assert [assembly.put(part, bytes([part])) for part in order] == [False] * 7 + [True]
-    assert assembly.join() == bytes(range(1, 9))
+    assert [assembly.put(first, first + 1, bytes([first])) for first in order] == [False] * 7 + [True]
+    assert assembly.join() == bytes(range(8))

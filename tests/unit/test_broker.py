@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from taskengine.broker import Answered, Batch, Broker
+from taskengine.broker import Answered, Batch, Broker, Slice
 from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError
+from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.wire import BATCH_NS, IN_FLIGHT, NO_DEADLINE
 
@@ -14,29 +17,33 @@ HEAVY_NS = 100 * BATCH_NS
 class Plain(Package):
     """A package whose results are bytes that name the tasks."""
 
-    def errors(self, first: int, stop: int, error: TaskEngineError) -> bytes:
-        return b"".join(b"<%d %s>" % (position, type(error).__name__.encode()) for position in range(first, stop))
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        name = type(error).__name__.encode()
+        for _, start, end in self.chunks(first, stop):
+            yield start, end, b"".join(b"<%d %s>" % (position, name) for position in range(start, end))
 
 
-def package(tasks: int, *, kind: bytes = b"k", lanes: list[tuple[str, int]] | None = None) -> Plain:
+def package(
+    tasks: int, *, kind: bytes = b"k", lanes: list[tuple[str, int]] | None = None, client: bytes = b"client"
+) -> Plain:
     index = b"".join(end.to_bytes(4, "little") for end in range(1, tasks + 1))
-    made = Plain((b"client",), "serial", [], index, bytes(tasks))
+    made = Plain((client,), "serial", [], index, bytes(tasks))
     made.kind = kind
     made.lanes = [("", tasks)] if lanes is None else lanes
     return made
 
 
+def answer(slice: Slice, first: int, stop: int, ns_a_task: int = CHEAP_NS) -> Answered:
+    results = b"".join(b"<%d>" % position for position in range(first, stop))
+    return slice.package.job, first, stop, 0, ns_a_task * (stop - first), results
+
+
 def answers(batch: Batch, ns_a_task: int = CHEAP_NS) -> list[Answered]:
-    return [
-        (
-            chunk.package.job,
-            chunk.part,
-            0,
-            ns_a_task * (chunk.stop - chunk.first),
-            b"".join(b"<%d>" % position for position in range(chunk.first, chunk.stop)),
-        )
-        for chunk in batch.chunks
-    ]
+    return [answer(slice, slice.first, slice.stop, ns_a_task) for slice in batch.slices]
+
+
+def tasks_of(batch: Batch) -> int:
+    return sum(slice.stop - slice.first for slice in batch.slices)
 
 
 def broker(size: int | None = 10, workers: int = 2, **lanes: int) -> Broker:
@@ -79,13 +86,13 @@ def test_cheap_chunks_travel_together_once_their_cost_is_known() -> None:
     run_all(made)
     made.accept(package(4000))
     batches = made.dispatch()
-    assert sorted(len(batch.chunks) for batch in batches) == [40, 40]
+    assert [[(slice.first, slice.stop) for slice in batch.slices] for batch in batches] == [[(0, 2000)], [(2000, 4000)]]
 
 
 def test_a_chunk_of_unknown_cost_travels_alone_and_nothing_waits_behind_it() -> None:
     made = broker()
     made.accept(package(100))
-    assert [len(batch.chunks) for batch in made.dispatch()] == [1, 1]
+    assert [tasks_of(batch) for batch in made.dispatch()] == [10, 10]
     assert made.dispatch() == []
 
 
@@ -96,7 +103,7 @@ def test_a_cheap_chunk_shares_no_batch_with_a_heavy_one() -> None:
         run_all(made, cost)
     for kind in (b"cheap", b"heavy"):
         made.accept(package(1, kind=kind))
-    sent = [[chunk.package.kind for chunk in batch.chunks] for _ in range(2) for batch in made.dispatch()]
+    sent = [[slice.package.kind for slice in batch.slices] for _ in range(2) for batch in made.dispatch()]
     assert sent == [[b"cheap"], [b"heavy"]]
 
 
@@ -105,8 +112,9 @@ def test_chunks_are_spread_evenly_once_the_first_answer_tells_their_cost() -> No
     made.accept(package(63))
     first, second = made.dispatch()
     made.finish(second.worker, answers(second))
-    rest = {batch.worker: len(batch.chunks) for batch in made.dispatch()}
-    assert sorted(rest.values()) == [3, 3]
+    rest = {batch.worker: tasks_of(batch) for batch in made.dispatch()}
+    assert sum(rest.values()) == 47
+    assert max(rest.values()) <= 32  # 4 of the 6 chunks, beside the one that the other has already
     assert set(rest) == {first.worker, second.worker}
 
 
@@ -119,32 +127,80 @@ def test_at_most_two_messages_wait_at_a_worker() -> None:
     assert len(sent) == IN_FLIGHT
 
 
-def test_a_small_package_overtakes_a_heavy_one() -> None:
+@pytest.mark.parametrize("clients", [(b"one", b"other"), (b"one", b"one")])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_small_package_waits_for_no_second_heavy_chunk(clients: tuple[bytes, bytes], known: bool) -> None:
     made = broker()
-    heavy, tiny = package(42, kind=b"heavy"), package(4, kind=b"tiny")
+    if known:
+        made.accept(package(20, kind=b"tiny"))
+        run_all(made)
+    heavy, tiny = package(42, kind=b"heavy", client=clients[0]), package(4, kind=b"tiny", client=clients[1])
     made.accept(heavy)
     held = made.dispatch()
     made.accept(tiny)
+    assert made.dispatch() == []
     order: list[Package] = []
-    while held:
-        for batch in held:
-            order += made.finish(batch.worker, answers(batch, HEAVY_NS))
-        held = made.dispatch()
-    assert order == [tiny, heavy]
+    for batch in held:
+        order += made.finish(batch.worker, answers(batch, HEAVY_NS))
+    for batch in made.dispatch():
+        assert batch.slices[0].package is tiny
+        order += made.finish(batch.worker, answers(batch))
+    assert order == [tiny]
 
 
-def test_a_lane_with_one_worker_keeps_the_order_of_reception() -> None:
+@pytest.mark.parametrize("client", [b"client", b"other"])
+def test_packages_share_the_workers_by_the_work_they_bring(client: bytes) -> None:
+    made = broker(size=10)
+    costs = {b"heavy": 10 * BATCH_NS, b"cheap": BATCH_NS // 50}
+    for kind, cost in costs.items():
+        made.accept(package(20, kind=kind))
+        run_all(made, cost)
+    made.accept(package(1000, kind=b"heavy"))
+    made.accept(package(100_000, kind=b"cheap", client=client))
+    work = dict.fromkeys(costs, 0)
+    while sum(work.values()) < 2000 * BATCH_NS:
+        for batch in made.dispatch():
+            kind = batch.slices[0].package.kind
+            work[kind] += costs[kind] * tasks_of(batch)
+            made.finish(batch.worker, answers(batch, costs[kind]))
+    assert 0.8 < work[b"cheap"] / work[b"heavy"] < 1.25
+
+
+def test_what_is_handed_back_runs_elsewhere() -> None:
+    made = broker(size=10)
+    made.accept(package(20))
+    run_all(made)
+    second = package(400)
+    made.accept(second)
+    one, other = made.dispatch()
+    assert one.slice_ns > 0
+    ran = [(0, 10)]
+    assert made.finish(one.worker, [answer(one.slices[0], 0, 10, HEAVY_NS)]) == []
+    assert made.finish(other.worker, answers(other)) == []
+    while batches := made.dispatch():
+        for batch in batches:
+            ran += [(slice.first, slice.stop) for slice in batch.slices]
+            made.finish(batch.worker, answers(batch))
+    assert made.idle()
+    assert second.assembly.join() == b"".join(b"<%d>" % position for position in range(400))
+    assert sorted(ran)[0] == (0, 10)
+
+
+@pytest.mark.parametrize("priority", [Priority.LOW, Priority.NORMAL, Priority.HIGH])
+def test_a_lane_with_one_worker_keeps_the_order_of_reception(priority: int) -> None:
     made = Broker(1, {"": 1, "arm": 1})
     made.join("w", "arm")
     packages = [package(3, lanes=[("arm", 3)]) for _ in range(3)]
+    packages[1].priority = priority
     for one in packages:
         made.accept(one)
     ran: list[tuple[int, int]] = []
     while batches := made.dispatch():
         for batch in batches:
-            ran += [(chunk.package.job, chunk.part) for chunk in batch.chunks]
+            assert batch.slice_ns == 0
+            ran += [(slice.package.job, task) for slice in batch.slices for task in range(slice.first, slice.stop)]
             made.finish(batch.worker, answers(batch))
-    assert ran == [(job, part) for job in (1, 2, 3) for part in (1, 2, 3)]
+    assert ran == [(job, task) for job in (1, 2, 3) for task in range(3)]
 
 
 def test_tasks_of_a_lane_never_run_elsewhere() -> None:
@@ -155,8 +211,8 @@ def test_tasks_of_a_lane_never_run_elsewhere() -> None:
     where: dict[int, str] = {}
     while batches := made.dispatch():
         for batch in batches:
-            for chunk in batch.chunks:
-                where |= dict.fromkeys(range(chunk.first, chunk.stop), batch.worker)
+            for slice in batch.slices:
+                where |= dict.fromkeys(range(slice.first, slice.stop), batch.worker)
             made.finish(batch.worker, answers(batch))
     assert {position for position, worker in where.items() if worker == "a"} == set(range(10, 15))
     assert mixed.assembly.join() == b"".join(b"<%d>" % position for position in range(30))
@@ -168,7 +224,7 @@ def test_urgent_goes_before_everything_queued() -> None:
     urgent.priority = 3
     made.accept(slow)
     made.accept(urgent)
-    assert made.dispatch()[0].chunks[0].package is urgent
+    assert made.dispatch()[0].slices[0].package is urgent
 
 
 def test_what_a_dead_worker_held_is_answered_and_the_rest_runs() -> None:
@@ -179,8 +235,7 @@ def test_what_a_dead_worker_held_is_answered_and_the_rest_runs() -> None:
     assert made.leave(dead.worker) == []
     made.finish(alive.worker, answers(alive))
     assert run_all(made) == [first]
-    lost = [position for chunk in dead.chunks for position in range(chunk.first, chunk.stop)]
-    assert first.assembly.join().count(b"WorkerLost") == len(lost)
+    assert first.assembly.join().count(b"WorkerLost") == tasks_of(dead)
     assert made.leave(dead.worker) == []
 
 
@@ -190,8 +245,29 @@ def test_an_answer_that_nobody_asked_for_is_refused() -> None:
         made.finish("w0", [])
     made.accept(package(5))
     batch = made.dispatch()[0]
-    with pytest.raises(ProtocolError, match="other chunks"):
-        made.finish(batch.worker, [(batch.chunks[0].package.job, 99, 0, 0, b"")])
+    slice = batch.slices[0]
+    whole, job = (slice.first, slice.stop), slice.package.job
+    wrong: list[list[tuple[int, int, int]]] = [
+        [],
+        [(job + 1, *whole)],
+        [(job, 1, 3)],
+        [(job, 0, 0)],
+        [(job, 0, 9)],
+        [(job, *whole), (job, *whole)],
+        [(job, 0, 1), (job, 2, 3)],
+    ]
+    for entries in wrong:
+        with pytest.raises(ProtocolError, match="other tasks"):
+            made.finish(batch.worker, [(*entry, 0, 0, b"") for entry in entries])
+    made.finish(batch.worker, answers(batch))
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    made = broker(workers=1)
+    made.accept(package(5))
+    (batch,) = made.dispatch()
+    pieces = [answer(batch.slices[0], 0, 2), answer(batch.slices[0], 2, 5)]
+    assert [one.assembly.join() for one in made.finish(batch.worker, pieces)] == [b"<0><1><2><3><4>"]
 
 
 def test_a_package_past_its_deadline_never_starts() -> None:

@@ -19,7 +19,7 @@ import pytest
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError
 from tests import model
-from tests.batches import Failures, batch_of, entry, no_error, run, task
+from tests.batches import Failures, batch_of, entry, no_error, no_foreign, run, section_of, task
 
 # ---- values
 
@@ -262,8 +262,8 @@ def test_any_buffer_is_read(kind: Callable[[bytes], Any]) -> None:
     assert _fastpath.task_names(kind(index), kind(body)) == [(0, 2, 0)]
     batch = batch_of([task(0)])
     assert _fastpath.read_batch(kind(batch)) == _fastpath.read_batch(batch)
-    answer = _fastpath.run_batch(kind(batch), lambda head: [int], Failures(), lambda *_: (b"", 0))
-    assert _fastpath.read_answer(kind(answer))[0][4] == b"\x00"
+    answer = _fastpath.run_batch(kind(batch), lambda head: [int], Failures(), no_foreign)
+    assert _fastpath.read_answer(kind(answer))[0][5] == b"\x00"
 
 
 def test_runs_of_names() -> None:
@@ -294,31 +294,44 @@ def test_an_index_that_does_not_fit(index: str) -> None:
 def test_slices_that_a_package_does_not_have(first: int, stop: int, index: str) -> None:
     ends = b"".join(end.to_bytes(4, "little") for end in bytes.fromhex(index))
     with pytest.raises(ProtocolError):
-        _fastpath.pack_batch([(1, 0, 0, b"", [(1, first, stop, ends, b"abc")])])
+        _fastpath.pack_batch(0, [section_of((ends, b"abc"), first, stop, sizes=(1, 0, 1))])
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 1), (4, 0, 1), (1, 1, 0), (2, 0, 0)])
+def test_chunks_that_a_slice_cannot_have(sizes: tuple[int, int, int]) -> None:
+    batch = _fastpath.pack_batch(0, [section_of(_fastpath.join_frames([b"x"] * 3), sizes=sizes)])
+    with pytest.raises(ProtocolError, match="a slice of 3 tasks that begins with"):
+        _fastpath.read_batch(batch)
+
+
+def test_the_chunks_of_a_slice() -> None:
+    package = _fastpath.join_frames([b"x"] * 12)
+    batch = _fastpath.pack_batch(0, [section_of(package, 1, 12, sizes=(1, 2, 3), head=b"head", job=9)])
+    assert _fastpath.read_batch(batch) == [(9, 0, b"head", [(1, 1), (2, 4), (3, 4), (4, 2)])]
 
 
 # ---- assembling
 
 
 def test_assembly() -> None:
-    assembly = _fastpath.Assembly(3)
-    assert not assembly.put(3, b"c")
-    assert (assembly.missing, assembly.held(), assembly.has(3), assembly.has(1)) == (2, 1, True, False)
-    for part in (0, 3, 4, -1, 2**70):
+    assembly = _fastpath.Assembly(5)
+    assert not assembly.put(2, 4, b"c")
+    assert (assembly.missing, assembly.held, assembly.gaps()) == (3, 1, [(0, 2), (4, 5)])
+    for first, stop in ((2, 4), (1, 3), (3, 5), (0, 5), (4, 4), (4, 6), (-1, 1), (1, 0)):
         with pytest.raises(ProtocolError):
-            assembly.put(part, b"again")
-    with pytest.raises(ProtocolError, match="2 of 3 parts are missing"):
+            assembly.put(first, stop, b"again")
+    with pytest.raises(ProtocolError, match="3 of 5 tasks are missing"):
         assembly.join()
-    assert not assembly.put(1, b"")
-    assert assembly.put(2, b"bb")
-    assert assembly.join() == b"bbc"
-    assert assembly.bodies() == [b"", b"bb", b"c"]
-    assert assembly.held() == 3
+    assert not assembly.put(0, 2, b"")
+    assert assembly.put(4, 5, b"bb")
+    assert assembly.join() == b"cbb"
+    assert assembly.pieces() == [(0, 2, b""), (2, 4, b"c"), (4, 5, b"bb")]
+    assert (assembly.held, assembly.gaps()) == (3, [])
 
 
 def test_an_assembly_of_nothing_is_whole() -> None:
     assert _fastpath.Assembly(0).join() == b""
-    assert _fastpath.Assembly(0).bodies() == []
+    assert _fastpath.Assembly(0).pieces() == []
 
 
 def test_an_assembly_is_neither_copied_nor_pickled_nor_made_by_halves() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from taskengine import _fastpath, wire
-from taskengine.errors import BadArguments, ProtocolError
+from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 from taskengine.messages import ReplyMode
-from tests.batches import Failures, Functions, batch_of, entry, no_error, run, task
+from tests.batches import Failures, Functions, batch_of, entry, no_error, no_foreign, run, section_of, task
 
 
 def test_failures_touch_no_neighbour() -> None:
@@ -56,8 +56,8 @@ def test_reply_modes() -> None:
     failures = Failures()
     assert run(tasks, functions, failures, reply=ReplyMode.NONE) == b""
     assert not failures
-    answer = _fastpath.run_batch(batch_of(tasks, reply=2), lambda head: functions, failures, lambda *_: (b"", 0))
-    assert _fastpath.read_answer(answer)[0][2] == 1
+    answer = _fastpath.run_batch(batch_of(tasks, reply=2), lambda head: functions, failures, no_foreign)
+    assert _fastpath.read_answer(answer)[0][3] == 1
 
 
 def test_arguments_that_do_not_fit_are_told_by_the_traceback() -> None:
@@ -108,7 +108,7 @@ def test_nothing_runs_of_a_batch_that_is_none() -> None:
     batch = batch_of([task(0, 1), task(0, 2)], size=1)
     for damaged in (batch[:-1], batch + b"\0", batch[:4] + batch[5:], b""):
         with pytest.raises(ProtocolError):
-            _fastpath.run_batch(damaged, lambda head: [ran.append], Failures(), lambda *_: (b"", 0))
+            _fastpath.run_batch(damaged, lambda head: [ran.append], Failures(), no_foreign)
     assert not ran
 
 
@@ -119,8 +119,8 @@ def test_a_task_may_run_a_batch_and_change_its_own() -> None:
         batch[:] = bytes(len(batch))
         return value if value == 5 else run([task(0, 7)], [lambda a: a])
 
-    answer = _fastpath.run_batch(batch, lambda head: [again], Failures(), lambda *_: (b"", 0))
-    assert _fastpath.unpack(_fastpath.read_answer(answer)[0][4], 2, no_error) == [b"\x07", 5]
+    answer = _fastpath.run_batch(batch, lambda head: [again], Failures(), no_foreign)
+    assert _fastpath.unpack(_fastpath.read_answer(answer)[0][5], 2, no_error) == [b"\x07", 5]
 
 
 def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
@@ -133,37 +133,64 @@ def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
     def verbose(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         return entry(b"short" if isinstance(error, BadArguments) else b"x" * third)
 
-    answer = _fastpath.run_batch(batch_of([task(0)] * 5), lambda head: [None], verbose, lambda *_: (b"", 0))
-    seen = _fastpath.unpack(_fastpath.read_answer(answer)[0][4], 5, len)
+    answer = _fastpath.run_batch(batch_of([task(0)] * 5), lambda head: [None], verbose, no_foreign)
+    seen = _fastpath.unpack(_fastpath.read_answer(answer)[0][5], 5, len)
     assert seen == [third, third, 5, 5, 5]
 
 
 def test_foreign_chunks() -> None:
-    index, body = _fastpath.join_frames([b"one", b"three", b"five"])
-    chunks = [(1, 0, 1, index, body), (2, 1, 3, index, body)]
-    batch = _fastpath.pack_batch([(5, wire.Format.SEED, 0, b"head", chunks)])
-    seen: list[object] = []
+    package = _fastpath.join_frames([b"one", b"three", b"five", b"seven"])
+    section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=wire.Format.SEED, head=b"head")
+    seen: list[tuple[Any, ...]] = []
 
     def foreign(*args: object) -> tuple[bytes, int]:
         seen.append(args)
         return b"answer", 2
 
-    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), foreign)
-    assert seen == [(1, b"head", 0, [3], b"one"), (1, b"head", 1, [5, 9], b"threefive")]
-    assert [entry[:3] + entry[4:] for entry in _fastpath.read_answer(answer)] == [
-        (5, 1, 2, b"answer"),
-        (5, 2, 2, b"answer"),
+    answer = _fastpath.run_batch(_fastpath.pack_batch(0, [section]), lambda head: [], Failures(), foreign)
+    assert [args[:5] for args in seen] == [(1, b"head", 1, [5], b"three"), (1, b"head", 2, [4, 9], b"fiveseven")]
+    assert wire.MAX_BODY > seen[0][5] > seen[1][5] > wire.MAX_BODY - 200
+    assert [entry[:4] + entry[5:] for entry in _fastpath.read_answer(answer)] == [
+        (5, 1, 2, 2, b"answer"),
+        (5, 2, 4, 2, b"answer"),
     ]
 
 
-def test_chunks_are_timed() -> None:
+def test_slices_are_timed() -> None:
     answer = _fastpath.run_batch(
-        batch_of([task(0, 300_000)] * 2, size=1),
-        lambda head: [lambda n: sum(range(n))],
-        Failures(),
-        lambda *_: (b"", 0),
+        batch_of([task(0, 300_000)] * 2, size=1), lambda head: [lambda n: sum(range(n))], Failures(), no_foreign
     )
-    assert all(elapsed_ns > 0 for *_, elapsed_ns, _ in _fastpath.read_answer(answer))
+    ((_, first, stop, _, elapsed_ns, _),) = _fastpath.read_answer(answer)
+    assert (first, stop) == (0, 2)
+    assert elapsed_ns > 0
+
+
+def test_a_worker_that_has_been_at_a_batch_too_long_hands_the_rest_back() -> None:
+    ran: list[int] = []
+    package = _fastpath.join_frames([task(0, k) for k in range(10)])
+    sections = [section_of(package, 0, 4, sizes=(1, 0, 2)), section_of(package, 4, 10, job=2)]
+    batch = _fastpath.pack_batch(1, sections)
+    answer = _fastpath.run_batch(batch, lambda head: [ran.append], Failures(), no_foreign)
+    assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 1)]
+    assert ran == [0]
+    with_time = _fastpath.pack_batch(10**18, sections)
+    answer = _fastpath.run_batch(with_time, lambda head: [ran.append], Failures(), no_foreign)
+    assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 4), (2, 4, 10)]
+    foreign = _fastpath.pack_batch(1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=wire.Format.SEED)])
+    answer = _fastpath.run_batch(foreign, lambda head: [], Failures(), lambda *_: (b"", 0))
+    assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 2)]
+
+
+def test_a_task_that_comes_too_late_never_starts() -> None:
+    ran: list[int] = []
+    failures = Failures()
+    run([task(0, 1), task(0, 2)], [ran.append], failures, deadline=1)
+    assert [(i, position, type(error)) for i, position, error in failures] == [
+        (-1, 0, TaskTimeout),
+        (-1, 1, TaskTimeout),
+    ]
+    run([task(0, 3)], [ran.append], failures, deadline=2**63)
+    assert ran == [3]
 
 
 def test_what_a_callback_raises_passes_through() -> None:
@@ -171,7 +198,7 @@ def test_what_a_callback_raises_passes_through() -> None:
         raise LookupError("the worker's own")
 
     batch = batch_of([task(0)])
-    foreign = _fastpath.pack_batch([(1, 2, 0, b"", [(1, 0, 1, *_fastpath.join_frames([b"x"]))])])
+    foreign = batch_of([b"x"], format=wire.Format.DATA)
     for damaged, resolve in ((batch, broken), (batch, lambda head: [None]), (foreign, broken)):
         with pytest.raises(LookupError, match="own"):
             _fastpath.run_batch(damaged, resolve, broken, broken)

@@ -10,9 +10,9 @@ from taskengine.settings import Settings
 
 
 def test_layouts_have_no_padding() -> None:
-    assert [layout.size for layout in (wire.COUNT, wire.SECTION, wire.CHUNK, wire.ENTRY)] == [4, 18, 20, 28]
-    assert wire.SECTION.pack(1, 2, 3, 4, 5).hex(" ") == "01 00 00 00 00 00 00 00 02 03 04 00 00 00 05 00 00 00"
-    assert wire.ENTRY.pack(1, 2, 3, 4, 5)[:16] == wire.ENTRY.pack(1, 2, 3, 9, 9)[:16]
+    assert [layout.size for layout in (wire.COUNT, wire.BATCH, wire.SECTION, wire.ENTRY)] == [4, 12, 54, 32]
+    assert wire.BATCH.pack(1, 2).hex(" ") == "01 00 00 00 02 00 00 00 00 00 00 00"
+    assert wire.ENTRY.pack(1, 2, 3, 4, 5, 6)[:20] == wire.ENTRY.pack(1, 2, 3, 4, 9, 9)[:20]
 
 
 def test_a_first_frame_tells_the_wire() -> None:
@@ -56,18 +56,20 @@ def test_golden_package() -> None:
 
 
 def test_golden_batch_and_answer() -> None:
-    index, body = _fastpath.pack_map([(1,), (2,), (3,)])
-    batch = _fastpath.pack_batch([(7, wire.Format.PACKED, ReplyMode.ALL, b"head", [(2, 1, 3, index, body)])])
+    package = _fastpath.pack_map([(1,), (2,), (3,)])
+    section = (7, wire.Format.PACKED, ReplyMode.ALL, 0, b"head", *package, 2, 1, 3, 1, 0, 1)
+    batch = _fastpath.pack_batch(5, [section])
     parts = [
-        "01000000",
-        "0700000000000000 00 00 04000000 01000000",
+        "01000000 0500000000000000",
+        "0700000000000000 0000000000000000",
+        "02000000 01000000 02000000 01000000 00000000 01000000 04000000 08000000 04000000 00 00",
         b"head".hex(),
-        "02000000 01000000 02000000 04000000 08000000",
         "08000000 0c000000",
         "92 00 91 02 92 00 91 03",
     ]
     assert batch == bytes.fromhex(" ".join(parts))
 
-    answer = _fastpath.run_batch(batch, lambda head: [lambda a: a * 2], lambda *_: b"", lambda *_: (b"", 0))
-    assert answer[:20] == bytes.fromhex("01000000 0700000000000000 02000000 00000000")
-    assert answer[28:] == bytes.fromhex("02000000 04 06")
+    unhurried = _fastpath.pack_batch(0, [section])
+    answer = _fastpath.run_batch(unhurried, lambda head: [lambda a: a * 2], lambda *_: b"", lambda *_: (b"", 0))
+    assert answer[:24] == bytes.fromhex("01000000 0700000000000000 01000000 02000000 00000000")
+    assert answer[32:] == bytes.fromhex("02000000 04 06")
