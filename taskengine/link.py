@@ -3,6 +3,9 @@
 One thread at a time leads: it owns the socket, sends what all threads have put in the outbox, receives, and resolves
 the futures of all. A thread that waits for a reply leads itself when nobody does, so that a single call costs no
 switch of threads; a thread of the link's own leads while only futures are waiting.
+
+Nothing is given to ZeroMQ before there is a connection: what nobody waits for any more is never sent, and what was sent
+over a connection that is lost is known to be lost with it.
 """
 
 from __future__ import annotations
@@ -19,60 +22,84 @@ from typing import Any
 
 import zmq
 
-from taskengine.errors import Cancelled, ProtocolError
+from taskengine.errors import BadArguments, Cancelled, ProtocolError
 from taskengine.presence import Presence
-from taskengine.queue import Queue
-from taskengine.session import Session, settle
+from taskengine.queue import Calls, Queue
+from taskengine.session import Call, Options, Parcel, Session, settle
 
 LINGER_MS = 1000
 LONGEST_POLL_S = 3600.0
+LAST_REPLIES_S = 0.05
+"""How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
 NOBODY = 0  # no thread has this identity
 
 
 class Link:
-    """A DEALER to `address` for `session`, which also sends what is due in `queue`."""
+    """A DEALER to `address` for `session`, which also sends what is due in `queue`. Raises BadArguments: no address."""
 
-    def __init__(self, address: str, session: Session, queue: Queue[Future[Any]]) -> None:
+    def __init__(self, address: str, session: Session, queue: Queue) -> None:
         self._session = session
         self._queue = queue
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._outbox: deque[list[bytes]] = deque()
+        self._outbox: deque[Parcel | Calls] = deque()  # from all threads, for the one that leads
+        self._parcels: deque[Parcel] = deque()  # of the one that leads, in the order in which they are sent
         self._leader = NOBODY
         self._closing = False
         self._giving_up = False
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closed = False
+        self._blocked = False
+        self._lost: list[tuple[float, list[int]]] = []
+        self._thread: threading.Thread | None = None
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
+        self._socket.immediate = 1
         self._socket.linger = LINGER_MS
         self._socket.ipv6 = "[" in address
-        self._socket.connect(address)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None
         self._presence = Presence(self._socket)
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._wakeup, zmq.POLLIN)
-        self._thread: threading.Thread | None = None
+        for source in (self._socket, self._presence.monitor, self._wakeup):
+            self._poller.register(source, zmq.POLLIN)
 
-    def post(self, frames: list[bytes]) -> None:
-        """Send soon, from whichever thread leads."""
+    def post(self, parcel: Parcel) -> None:
+        """Send soon, from whichever thread leads; it expires by itself."""
         with self._lock:
-            self._check_open()
-            self._outbox.append(frames)
+            self._check_open(parcel)
+            self._session.watch(parcel.serial, time.monotonic())
+            self._outbox.append(parcel)
             self._call_leader()
 
-    def poke(self) -> None:
-        """Have the leading thread look at the queue."""
+    def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
+        """Queue a call; it expires by itself."""
         with self._lock:
             self._check_open()
+            if self._queue.add(call, future, options, time.monotonic()):
+                self._call_leader()
+
+    def flush(self) -> None:
+        """Send what is queued soon."""
+        with self._lock:
+            self._check_open()
+            self._outbox.extend(self._queue.take())
             self._call_leader()
 
-    def exchange(self, frames: list[bytes], future: Future[Any], timeout: float | None) -> Any:
-        """Send and wait for the future. Raises its exception, or TimeoutError after `timeout` s."""
+    def exchange(self, parcel: Parcel, future: Future[Any], timeout: float | None) -> Any:
+        """Send, behind what is queued, and wait for the future.
+
+        Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
+        """
         with self._lock:
-            self._check_open()
-            self._outbox.append(frames)
+            self._check_open(parcel)
+            self._outbox.extend(self._queue.take())
+            self._outbox.append(parcel)
             leader, me = self._leader, threading.get_ident()
             if leader == NOBODY:
                 self._leader = me
@@ -86,37 +113,42 @@ class Link:
                 self._lead(future.done, end)
             finally:
                 self._resign()
-        return future.result(None if timeout is None else max(0.0, end - time.monotonic()))
-
-    def connected(self) -> bool:
-        """The connection stands, as far as is known."""
-        with self._lock:
-            return self._presence.connected()
+        with contextlib.suppress(TimeoutError):
+            future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+        if future.done() or timeout is None:
+            return future.result()
+        self._session.forget(parcel.serial)
+        raise self._session.no_reply(timeout, connected=self._presence.connected)
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
+        end = time.monotonic() + timeout
         with self._lock:
             if self._closing:
                 return
             self._closing = True
-            self._wake()
-            self._idle.notify_all()
-            end = time.monotonic() + timeout
-            if not self._idle.wait_for(lambda: self._leader == NOBODY, timeout):
-                self._giving_up = True
+            me = threading.get_ident()
+            if self._leader != me:  # else called by a callback of this thread, which goes on leading
                 self._wake()
-                self._idle.wait_for(lambda: self._leader == NOBODY)
-            self._giving_up, self._leader = False, threading.get_ident()
+                self._idle.notify_all()
+                if not self._idle.wait_for(lambda: self._leader == NOBODY, timeout):
+                    self._giving_up = True
+                    self._wake()
+                    self._idle.wait_for(lambda: self._leader == NOBODY)
+                self._giving_up, self._leader = False, me
             self._outbox.extend(self._queue.take())
-        self._lead(lambda: not self._session.pending, end)
-        settle(self._session.fail(Cancelled("the client was closed before the reply came")))
+        self._lead(lambda: not (self._outbox or self._parcels or self._session.pending), end)
+        self._closed = True
+        settle(self._session.close())
         self._presence.close()
         self._socket.close()
         self._context.term()
         os.close(self._wakeup)
 
-    def _check_open(self) -> None:
+    def _check_open(self, parcel: Parcel | None = None) -> None:
         if self._closing:
+            if parcel is not None:
+                self._session.forget(parcel.serial)
             raise Cancelled("the client is closed")
 
     def _call_leader(self) -> None:
@@ -129,7 +161,8 @@ class Link:
         self._idle.notify_all()
 
     def _wake(self) -> None:
-        os.eventfd_write(self._wakeup, 1)
+        if not self._closed:
+            os.eventfd_write(self._wakeup, 1)
 
     def _resign(self) -> None:
         with self._lock:
@@ -140,7 +173,9 @@ class Link:
                 self._call_leader()
 
     def _busy(self) -> bool:
-        return bool(self._outbox or self._session.pending) or self._queue.due(time.monotonic()) < math.inf
+        return (
+            bool(self._outbox or self._parcels or self._session.pending) or self._queue.due(time.monotonic()) < math.inf
+        )
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""
@@ -157,26 +192,65 @@ class Link:
 
     def _lead(self, done: Callable[[], bool], end: float) -> None:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
-        while True:
+        while not self._closed:
             now = time.monotonic()
-            due = self._queue.due(now)
-            if due <= 0:
-                self._outbox.extend(self._queue.take())
-                due = math.inf
-            while self._outbox:
-                self._socket.send_multipart(self._outbox.popleft(), zmq.NOBLOCK)
-            if done() or self._giving_up or now >= end:
+            due = self._turn(now)
+            if self._closed or done() or self._giving_up or now >= end:
                 return
             ready = dict(self._poller.poll(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000)))
             if self._wakeup in ready:
                 os.eventfd_read(self._wakeup)
             if self._socket in ready:
                 self._receive()
+            if self._presence.monitor in ready and not self._closed and self._presence.lost():
+                self._note_loss(time.monotonic())
+
+    def _turn(self, now: float) -> float:
+        """Do what is due, and say in how many seconds something will be."""
+        if self._queue.due(now) <= 0:
+            with self._lock:
+                self._outbox.extend(self._queue.take())
+        self._send(now)
+        if self._session.due(now) <= 0:
+            settle(self._session.expire(now, connected=self._presence.connected))
+        while self._lost and self._lost[0][0] <= now:
+            settle(self._session.lose(self._lost.pop(0)[1]))
+        lost = self._lost[0][0] - now if self._lost else math.inf
+        return min(self._queue.due(now), self._session.due(now), lost)
+
+    def _send(self, now: float) -> None:
+        """Send what is in the outbox, as long as there is a connection to take it."""
+        while self._outbox:
+            item = self._outbox.popleft()
+            if isinstance(item, Parcel):
+                self._parcels.append(item)
+                continue
+            for parcel in item.pack(self._session):
+                self._session.watch(parcel.serial, now)
+                self._parcels.append(parcel)
+        blocked = False
+        while self._parcels and not blocked:
+            try:
+                if self._parcels[0].serial in self._session.pending:
+                    self._socket.send_multipart(self._parcels[0].frames, zmq.NOBLOCK)
+                self._parcels.popleft()
+            except zmq.Again:
+                blocked = True
+        if blocked != self._blocked:
+            self._blocked = blocked
+            self._poller.modify(self._socket, zmq.POLLIN | (zmq.POLLOUT if blocked else 0))
 
     def _receive(self) -> None:
         with contextlib.suppress(zmq.Again):
-            while True:
+            while not self._closed:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
                 # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
                 with contextlib.suppress(ProtocolError):
                     settle(self._session.receive(frames))
+
+    def _note_loss(self, now: float) -> None:
+        with self._lock:
+            unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
+        self._lost.append(
+            (now + LAST_REPLIES_S, [serial for serial in list(self._session.pending) if serial not in unsent])
+        )

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 
 class Presence:
-    """Watches the one connection of `socket`, a plain or an asyncio one."""
+    """Watches the one connection of `socket`; `monitor` is readable when there is news."""
 
-    def __init__(self, socket: zmq.Socket[Any]) -> None:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        self._original = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._monitor: zmq.Socket[bytes] = zmq.Socket.shadow(self._original.underlying)
-        self._connected = False
+        self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self.connected = False
 
-    def connected(self) -> bool:
-        """The connection stands, as far as is known."""
-        while self._monitor.poll(0):
-            self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-        return self._connected
+    def lost(self) -> bool:
+        """Take the news, and say whether the connection was lost since the last time."""
+        lost = False
+        while self.monitor.poll(0):
+            self.connected = recv_monitor_message(self.monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            lost = lost or not self.connected
+        return lost
 
     def close(self) -> None:
         """Stop watching; the socket itself stays open."""
         self._socket.disable_monitor()
-        self._original.close()
+        self.monitor.close()

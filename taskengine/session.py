@@ -1,15 +1,26 @@
-"""A client's side of wire 0.2: requests as frames, replies to futures. Pure; the I/O shells share it."""
+"""A client's side of wire 0.2: requests as frames, replies to futures. Pure."""
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine import _fastpath
-from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, from_wire
+from taskengine.errors import (
+    BadArguments,
+    Cancelled,
+    EngineUnreachable,
+    ProtocolError,
+    TaskEngineError,
+    TaskTimeout,
+    from_wire,
+)
 from taskengine.messages import Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
@@ -43,53 +54,94 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
 
 
-class Awaitable(Protocol):
-    """What `concurrent.futures.Future` and `asyncio.Future` have in common."""
+class Parcel(NamedTuple):
+    """A request as it is sent."""
 
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
+    serial: int
+    frames: list[bytes]
 
 
-Outcome = tuple[Awaitable, Any]
+Outcome = tuple[Future[Any], Any]
 
 
 class Pending(NamedTuple):
-    """A request without its reply: each future takes its own entry, or the only one the list, or its first error."""
+    """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
-    futures: Sequence[Awaitable]
+    `timeout` is how long its sender waits, in s, or None for ever.
+    """
+
+    futures: Sequence[Future[Any]]
     each: bool
-    raises: bool = False
+    raises: bool
+    timeout: float | None
 
 
 class Session:
-    """Numbers a client's requests and knows which are pending; `name` is what the engine calls the client."""
+    """Numbers the requests of client `name` to the engine at `address` and knows which are pending.
 
-    def __init__(self, name: str) -> None:
+    Requests may be made, and forgotten, by any thread; all else is for the one that has the socket.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
         self._name = name
+        self._address = address
         self._serials = itertools.count(1)
+        self._expiries: list[tuple[float, int]] = []
         self.pending: dict[int, Pending] = {}
 
-    def package(
-        self, calls: Iterable[Call], futures: Sequence[Awaitable], options: Options, *, each: bool
-    ) -> list[bytes]:
-        """The frames of a package of calls. Raises BadArguments for what cannot be sent."""
+    def package(self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool) -> Parcel:
+        """A package of calls. Raises BadArguments for what cannot be sent."""
         names: dict[str, int] = {}
         index, body = _fastpath.pack_calls(calls, names)
-        return [self._head(Kind.PACKAGE, Pending(futures, each), options, list(names)), index, body]
+        return self._parcel(Kind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, index, body)
 
-    def mapped(
-        self, name: str, arguments: Iterable[tuple[Any, ...]], future: Awaitable, options: Options
-    ) -> list[bytes]:
-        """The frames of a package that calls one task with each of `arguments`."""
+    def mapped(self, name: str, arguments: Iterable[tuple[Any, ...]], future: Future[Any], options: Options) -> Parcel:
+        """A package that calls one task with each of `arguments`. Raises BadArguments for what cannot be sent."""
         index, body = _fastpath.pack_map(arguments)
-        pending = Pending((future,), each=False, raises=options.errors == "raise")
-        return [self._head(Kind.PACKAGE, pending, options, [name]), index, body]
+        pending = Pending((future,), False, options.errors == "raise", options.timeout)
+        return self._parcel(Kind.PACKAGE, pending, options, [name], index, body)
 
-    def request(self, kind: Kind, future: Awaitable, options: Options, value: Any = None) -> list[bytes]:
-        """The frames of any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
-        head = self._head(kind, Pending((future,), True), options, [])
-        return [head] if value is None else [head, _fastpath.encode(value)]
+    def request(self, kind: Kind, future: Future[Any], options: Options, value: Any = None) -> Parcel:
+        """Any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
+        frames = [] if value is None else [_fastpath.encode(value)]
+        return self._parcel(kind, Pending((future,), True, False, options.timeout), options, [], *frames)
+
+    def watch(self, serial: int, now: float) -> None:
+        """Have a request expire when its timeout, from `now` on, is over."""
+        pending = self.pending.get(serial)
+        if pending is not None and pending.timeout is not None:
+            heapq.heappush(self._expiries, (now + pending.timeout, serial))
+
+    def due(self, now: float) -> float:
+        """In how many seconds the next request may expire; inf where none is watched."""
+        while self._expiries and self._expiries[0][1] not in self.pending:
+            heapq.heappop(self._expiries)
+        return max(0.0, self._expiries[0][0] - now) if self._expiries else math.inf
+
+    def expire(self, now: float, *, connected: bool) -> list[Outcome]:
+        """Give up the watched requests whose timeout is over."""
+        outcomes: list[Outcome] = []
+        while self._expiries and self._expiries[0][0] <= now:
+            pending = self.pending.pop(heapq.heappop(self._expiries)[1], None)
+            if pending is not None and pending.timeout is not None:
+                error = self.no_reply(pending.timeout, connected=connected)
+                outcomes += [(future, error) for future in pending.futures]
+        return outcomes
+
+    def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
+        """What it means that nothing came in so many seconds."""
+        if connected:
+            return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
+        return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
+
+    def lose(self, serials: Iterable[int]) -> list[Outcome]:
+        """The connection over which these requests were sent is gone."""
+        text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
+        return self._fail(serials, EngineUnreachable(text, address=self._address))
+
+    def close(self) -> list[Outcome]:
+        """Give up everything that is pending."""
+        return self._fail(list(self.pending), Cancelled("the client was closed before the reply came"))
 
     def receive(self, frames: Sequence[bytes]) -> list[Outcome]:
         """The futures that a reply resolves, each with its result or its exception.
@@ -116,32 +168,29 @@ class Session:
             return [(pending.futures[0], first)]
         return [(pending.futures[0], results)]
 
-    def fail(self, error: TaskEngineError) -> list[Outcome]:
-        """Give up everything that is pending."""
-        gone, self.pending = self.pending, {}
-        return [(future, error) for pending in gone.values() for future in pending.futures]
+    def forget(self, serial: int) -> None:
+        """Nobody waits for the reply any more."""
+        self.pending.pop(serial, None)
 
-    def forget(self, future: Awaitable) -> None:
-        """Nobody waits for `future` any more."""
-        gone = [serial for serial, pending in self.pending.items() if future in pending.futures]
-        for serial in gone:
-            del self.pending[serial]
+    def _fail(self, serials: Iterable[int], error: TaskEngineError) -> list[Outcome]:
+        gone = [self.pending.pop(serial, None) for serial in serials]
+        return [(future, error) for pending in gone if pending for future in pending.futures]
 
-    def _head(self, kind: Kind, pending: Pending, options: Options, names: list[str]) -> bytes:
+    def _parcel(self, kind: Kind, pending: Pending, options: Options, names: Iterable[str], *frames: bytes) -> Parcel:
         serial = next(self._serials)
         request = Request(
             kind,
             serial,
             self._name,
-            names,
+            list(names),
             ReplyMode[options.reply.upper()],
             Priority[options.priority.upper()],
             options.deadline or 0.0,
             options.idempotent,
         )
-        head = encode_request(request)
+        parcel = Parcel(serial, [encode_request(request), *frames])
         self.pending[serial] = pending
-        return head
+        return parcel
 
 
 def settle(outcomes: Iterable[Outcome]) -> None:
@@ -173,6 +222,6 @@ def _results(reply: Reply, body: bytes) -> list[Any]:
 def _entry_error(data: bytes) -> TaskEngineError:
     try:
         code, message, fields = msgspec.msgpack.decode(data, type=tuple[int, str, dict[str, Any]])
-    except msgspec.MsgspecError as error:
-        raise ProtocolError(f"an error entry that is none: {error}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        return ProtocolError(f"an error entry that is none: {error}")
     return from_wire(code, message, fields)

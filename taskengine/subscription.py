@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 import zmq
 
-from taskengine.errors import ProtocolError, TaskTimeout
+from taskengine.errors import Overloaded, ProtocolError, TaskTimeout
+
+
+def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
+    """The data addresses as a client of the address `engine` can connect to them: an engine may bind all interfaces.
+
+    Raises Overloaded where there are none.
+    """
+    if not data_addresses:
+        raise Overloaded("this engine runs no data worker (DATA_WORKERS is 0)", retry_after=None)
+    host = engine.removeprefix("tcp://").rpartition(":")[0]
+    return [address.replace("//0.0.0.0:", f"//{host}:").replace("//[::]:", f"//{host}:") for address in data_addresses]
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -55,7 +55,7 @@ def test_wire_0_1(frames: list[bytes]) -> None:
 def test_wire_0_2_heads(head: bytes, frames: list[bytes]) -> None:
     only_protocol_errors(lambda: decode_request(MAGIC + head))
     only_protocol_errors(lambda: decode_reply(MAGIC + head))
-    only_protocol_errors(lambda: Session("x").receive([MAGIC + head, *frames]))
+    only_protocol_errors(lambda: Session("x", "tcp://127.0.0.1:9000").receive([MAGIC + head, *frames]))
 
 
 @given(
@@ -86,4 +86,4 @@ def test_what_routers_and_workers_exchange(data: bytes) -> None:
 @pytest.mark.parametrize("frames", [[], [b""]])
 def test_nothing_at_all_is_refused(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
-        Session("x").receive(frames)
+        Session("x", "tcp://127.0.0.1:9000").receive(frames)

@@ -95,6 +95,8 @@ def test_closing(engine: Engine) -> None:
         assert (await done, await late) == (0.1, 1.0)
         with pytest.raises(Cancelled):
             await client.call("task_count", 2, 3)
+        with pytest.raises(Cancelled):
+            client.submit("task_count", 2, 3)
 
     asyncio.run(main())
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,12 +97,34 @@ def test_a_result_that_cannot_be_sent_is_an_error(tmp_path: Any) -> None:
             client.call("task_exit")
 
 
-def test_send_wants_no_response_and_close_loses_nothing(engine: Engine, client: Client) -> None:
-    client.publish("sent", 0)
-    for round in range(20):
-        with Client(engine.address) as other:
-            other.send("task_echo", round)
-    assert client.call("task_count", 2, 3) == 2.5
+def remembering(folder: Path) -> Path:
+    """A task module whose lane has one worker that remembers what it was given."""
+    module = folder / "remember.py"
+    module.write_text(
+        "from taskengine import task\n\nseen = []\n\n"
+        "@task(lane='one')\ndef remember(value):\n    seen.append(value)\n\n"
+        "@task(lane='one')\ndef remembered():\n    return list(seen)\n"
+    )
+    return module
+
+
+def test_send_wants_no_response_and_close_loses_nothing(tmp_path: Path) -> None:
+    with Engine(tasks=remembering(tmp_path)) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        for round in range(20):
+            with Client(engine.address) as other:
+                other.send("remember", round)
+        assert client.call("remembered") == list(range(20))
+
+
+def test_a_clients_calls_are_sent_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
+    with Engine(tasks=remembering(tmp_path)) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        client.send("remember", 1)
+        client.submit("remember", 2)
+        client.send("remember", 3)
+        client.call("remember", 4)
+        client.submit("remember", 5)
+        client.map("remember", [6, 7])
+        assert client.call("remembered") == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_reply_modes(client: Client) -> None:
@@ -173,9 +198,64 @@ def test_a_deadline_keeps_a_late_task_from_starting(client: Client) -> None:
 
 def test_no_engine_is_said_so() -> None:
     address = f"tcp://127.0.0.1:{free_ports(1)}"
-    with Client(address, timeout=0.1) as client, pytest.raises(EngineUnreachable, match=address):
-        client.call("task_count", 2, 3)
+    with Client(address, timeout=0.1) as client:
+        with pytest.raises(EngineUnreachable, match=address):
+            client.call("task_count", 2, 3)
+        assert isinstance(client.submit("task_count", 2, 3).exception(deadline(20)), EngineUnreachable)
     assert issubclass(EngineUnreachable, ConnectionError)
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://", "tcp://127.0.0.1", "", "ftp://127.0.0.1:1"])
+def test_what_is_no_address_is_said_so(address: str) -> None:
+    with pytest.raises(BadArguments, match="tcp://HOST:PORT"):
+        Client(address)
+
+
+def test_what_was_given_up_is_never_run(tmp_path: Path) -> None:
+    with Engine(tasks=remembering(tmp_path)) as first:
+        settings = first.settings
+    with Client(first.address, timeout=0.05) as client:
+        with pytest.raises(EngineUnreachable):
+            client.call("remember", "given up")
+        with Engine(**settings):
+            patient = client.options(timeout=deadline(20))
+            patient.call("remember", "wanted")
+            assert patient.call("remembered") == ["wanted"]
+
+
+def test_what_was_sent_to_a_router_that_dies_is_told() -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        futures = [client.submit("task_sleep", 60) for _ in range(3)]
+        wait_until(client.progress, 10, "the package")
+        os.kill(engine.pids("router")[0], signal.SIGKILL)
+        assert [type(future.exception(deadline(2))) for future in futures] == [EngineUnreachable] * 3
+        assert client.call("task_count", 2, 3) == 2.5
+
+
+def test_a_future_gives_up_after_its_timeout(client: Client) -> None:
+    assert isinstance(client.options(timeout=0.05).submit("task_sleep", 0.3).exception(deadline(20)), TaskTimeout)
+
+
+def test_threads_that_give_up_disturb_nobody(client: Client) -> None:
+    client.info()
+    failures: list[BaseException] = []
+
+    def play() -> None:
+        for _ in range(200):
+            try:
+                client.options(timeout=1e-5).call("task_count", 2, 3)
+            except TaskTimeout:
+                continue
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=play) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert client.call("task_count", 2, 3) == 2.5
 
 
 def test_a_closed_client_says_so_and_closes_twice(engine: Engine) -> None:
@@ -184,8 +264,45 @@ def test_a_closed_client_says_so_and_closes_twice(engine: Engine) -> None:
     client.close()
     client.close()
     assert waiting.result(0) == 0.2
-    with pytest.raises(Cancelled):
-        client.call("task_count", 2, 3)
+    for verb in (client.call, client.submit, client.send, client.submit):
+        with pytest.raises(Cancelled):
+            verb("task_count", 2, 3)
+
+
+def test_a_client_may_be_closed_by_a_callback(engine: Engine) -> None:
+    client = Client(engine.address)
+    first = client.submit("task_count", 2, 3)
+    second = client.submit("task_sleep", 0.1)
+    closed = threading.Event()
+
+    def close(_: Future[Any]) -> None:
+        client.close()
+        closed.set()
+
+    first.add_done_callback(close)
+    assert closed.wait(deadline(20))
+    assert second.result(0) == 0.1
+
+
+def test_a_client_may_be_closed_while_other_threads_call(engine: Engine) -> None:
+    client = Client(engine.address, timeout=deadline(20))
+    outcomes: list[Any] = []
+
+    def play() -> None:
+        try:
+            while True:
+                client.call("task_count", 2, 3)
+        except TaskEngineError as error:
+            outcomes.append(type(error))
+
+    threads = [threading.Thread(target=play) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    client.call("task_count", 2, 3)
+    client.close()
+    for thread in threads:
+        thread.join(deadline(20))
+    assert outcomes == [Cancelled] * 3
 
 
 def test_closing_gives_up_what_takes_too_long(engine: Engine) -> None:
@@ -253,6 +370,8 @@ def test_without_data_workers_topics_are_refused() -> None:
     with (
         Engine(data_workers=0) as engine,
         Client(engine.address, timeout=deadline(20)) as client,
-        pytest.raises(Overloaded, match="DATA_WORKERS"),
     ):
-        client.publish("x", 1)
+        with pytest.raises(Overloaded, match="DATA_WORKERS"):
+            client.publish("x", 1)
+        with pytest.raises(Overloaded, match="DATA_WORKERS"):
+            client.subscribe("x")

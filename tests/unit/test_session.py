@@ -1,38 +1,51 @@
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from taskengine import _fastpath
-from taskengine.errors import BadArguments, Cancelled, Overloaded, ProtocolError, TaskFailed, to_wire
+from taskengine.errors import (
+    BadArguments,
+    Cancelled,
+    EngineUnreachable,
+    Overloaded,
+    ProtocolError,
+    TaskEngineError,
+    TaskFailed,
+    TaskTimeout,
+    to_wire,
+)
 from taskengine.messages import Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
 from taskengine.packed import error_entry
 from taskengine.session import Options, Session, settle
 
+ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
 
 
 def submitted(number: int, **options: Any) -> tuple[Session, list[Future[Any]]]:
     """A session with one package of calls in flight, one future each."""
-    session = Session("ARM")
+    session = Session("ARM", ADDRESS)
     futures: list[Future[Any]] = [Future() for _ in range(number)]
     session.package([("task_count", (2, 3), {})] * number, futures, Options(**options), each=True)
     return session, futures
 
 
 def test_a_package_says_who_asks_for_what() -> None:
-    session, future = Session("ARM"), Future[Any]()
+    session, future = Session("ARM", ADDRESS), Future[Any]()
     options = Options(deadline=1.5, priority="urgent", reply="errors", idempotent=True)
     calls: list[Any] = [("a", (1,), {}), ("b", (), {"x": 2}), ("a", (3,), {})]
-    head, index, _ = session.package(calls, [future], options, each=False)
+    serial, (head, index, _) = session.package(calls, [future], options, each=False)
+    assert serial == 1
     request = decode_request(head)
     assert (request.kind, request.serial, request.client, request.names) == (Kind.PACKAGE, 1, "ARM", ["a", "b"])
     assert (request.reply, request.priority) == (ReplyMode.ERRORS, Priority.URGENT)
     assert (request.deadline, request.idempotent) == (1.5, True)
     assert len(index) == 12
-    assert decode_request(session.request(Kind.INFO, Future(), Options())[0]).serial == 2
+    assert decode_request(session.request(Kind.INFO, Future(), Options()).frames[0]).serial == 2
 
 
 def test_each_future_gets_its_entry() -> None:
@@ -46,7 +59,7 @@ def test_each_future_gets_its_entry() -> None:
 
 
 def test_one_future_gets_the_whole_list() -> None:
-    session, future = Session("ARM"), Future[Any]()
+    session, future = Session("ARM", ADDRESS), Future[Any]()
     session.mapped("task_count", [(2, 3), (4, 5)], future, Options())
     settle(session.receive([encode_reply(Reply(1, 2)), _fastpath.encode(2.5) + _fastpath.encode(4.5)]))
     assert future.result(0) == [2.5, 4.5]
@@ -55,7 +68,7 @@ def test_one_future_gets_the_whole_list() -> None:
 def test_the_first_error_is_raised_or_stands_in_its_place() -> None:
     reply = [encode_reply(Reply(1, 2, failed=1)), _fastpath.encode(2.5) + error_entry(FAILED)]
     for errors in ("raise", "return"):
-        session, future = Session("ARM"), Future[Any]()
+        session, future = Session("ARM", ADDRESS), Future[Any]()
         session.mapped("task_count", [(2, 3), (4, 5)], future, Options(errors=errors))
         settle(session.receive(reply))
         if errors == "raise":
@@ -84,12 +97,11 @@ def test_a_refusal_fails_every_future() -> None:
         (Reply(1, 2), b""),
         (Reply(1, 2), _fastpath.encode(1) * 3),
         (Reply(1, 2), b"\xc1\xc1"),
-        (Reply(1, 2), _fastpath.encode(1) + b"\xd4\x01\x00"),
         (Reply(1, 2, ReplyMode.ERRORS, failed=1), _fastpath.encode(9) + error_entry(FAILED)),
         (Reply(1, 2, ReplyMode.ERRORS, failed=1), error_entry(FAILED) * 2),
         (Reply(1, 5), _fastpath.encode(1) * 5),
     ],
-    ids=["short", "long", "no msgpack", "no error", "a place beyond the end", "no place", "another count"],
+    ids=["short", "long", "no msgpack", "a place beyond the end", "no place", "another count"],
 )
 def test_a_reply_that_does_not_fit_is_an_error_for_those_who_wait(reply: Reply, body: bytes) -> None:
     session, futures = submitted(2)
@@ -105,7 +117,7 @@ def test_a_reply_to_nothing_resolves_nothing() -> None:
 
 def test_what_gave_up_waiting_is_passed_over() -> None:
     session, futures = submitted(1)
-    session.forget(futures[0])
+    session.forget(1)
     assert session.receive([encode_reply(Reply(1, 1)), b"\x01"]) == []
     session, futures = submitted(1)
     futures[0].cancel()
@@ -113,15 +125,58 @@ def test_what_gave_up_waiting_is_passed_over() -> None:
     assert futures[0].cancelled()
 
 
-def test_giving_up_fails_what_is_pending() -> None:
+def test_closing_gives_up_what_is_pending() -> None:
     session, futures = submitted(2)
-    settle(session.fail(Cancelled("closed")))
+    settle(session.close())
     assert [type(future.exception(0)) for future in futures] == [Cancelled, Cancelled]
     assert session.pending == {}
 
 
+@pytest.mark.parametrize(("connected", "expected"), [(True, TaskTimeout), (False, EngineUnreachable)])
+def test_what_is_watched_expires(connected: bool, expected: type[TaskEngineError]) -> None:
+    session, futures = submitted(2, timeout=3.0)
+    assert session.due(10.0) == math.inf
+    session.watch(1, 10.0)
+    assert session.due(11.0) == 2.0
+    assert session.expire(12.9, connected=connected) == []
+    settle(session.expire(13.0, connected=connected))
+    assert [type(future.exception(0)) for future in futures] == [expected, expected]
+    assert session.pending == {}
+    assert session.due(13.0) == math.inf
+
+
+def test_what_was_answered_or_has_no_timeout_does_not_expire() -> None:
+    session, futures = submitted(1, timeout=None)
+    session.watch(1, 10.0)
+    assert session.due(1e9) == math.inf
+    session, futures = submitted(1, timeout=1.0)
+    session.watch(1, 10.0)
+    settle(session.receive([encode_reply(Reply(1, 1)), b"\x01"]))
+    assert session.due(10.0) == math.inf
+    assert session.expire(99.0, connected=True) == []
+    assert futures[0].result(0) == 1
+
+
+def test_a_lost_connection_fails_what_was_sent_over_it() -> None:
+    session, futures = submitted(1)
+    other = Future[Any]()
+    session.package([("task_count", (2, 3), {})], [other], Options(), each=True)
+    settle(session.lose([1, 99]))
+    assert isinstance(futures[0].exception(0), EngineUnreachable)
+    assert not other.done()
+    assert list(session.pending) == [2]
+
+
+def test_an_error_entry_that_is_none_fails_alone() -> None:
+    session, futures = submitted(3)
+    body = b"\x01" + b"\xc7\x01\x01\xc1" + b"\x02"
+    settle(session.receive([encode_reply(Reply(1, 3, failed=1)), body]))
+    assert isinstance(futures[1].exception(0), ProtocolError)
+    assert (futures[0].result(0), futures[2].result(0)) == (1, 2)
+
+
 def test_what_cannot_be_sent_leaves_nothing_pending() -> None:
-    session = Session("ARM")
+    session = Session("ARM", ADDRESS)
     with pytest.raises(BadArguments):
         session.package([("x", (object(),), {})], [Future()], Options(), each=True)
     assert session.pending == {}

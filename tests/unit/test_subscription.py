@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine.errors import ProtocolError
-from taskengine.subscription import Feed
+from taskengine.errors import Overloaded, ProtocolError
+from taskengine.subscription import Feed, reachable
 from taskengine.topics import Board
 
 
@@ -38,3 +38,14 @@ def test_a_repeated_value_comes_once_and_a_new_publisher_counts_anew() -> None:
 def test_garbage_is_a_protocol_error(frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match="not a publication"):
         Feed("arm").take(frames)
+
+
+def test_data_addresses_are_those_of_the_host_that_the_client_knows() -> None:
+    bound = ["tcp://0.0.0.0:10002", "tcp://[::]:10003", "tcp://127.0.0.1:10004"]
+    assert reachable(bound, "tcp://robot.local:9000") == [
+        "tcp://robot.local:10002",
+        "tcp://robot.local:10003",
+        "tcp://127.0.0.1:10004",
+    ]
+    with pytest.raises(Overloaded, match="DATA_WORKERS"):
+        reachable([], "tcp://robot.local:9000")
