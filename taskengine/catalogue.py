@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -23,10 +24,14 @@ class Catalogue(msgspec.Struct, frozen=True):
     failures: list[str]
 
 
-def load_catalogue(modules: list[str]) -> Catalogue:
-    """Load the task modules aside. Raises TaskModuleError where a module ends the process or never returns."""
+def load_catalogue(modules: list[str], stop: socket.socket | None = None) -> Catalogue:
+    """Load the task modules aside.
+
+    Raises TaskModuleError where a module ends the process or never returns, InterruptedError where `stop` becomes
+    readable meanwhile.
+    """
     try:
-        return msgspec.msgpack.decode(ask(partial(_report, modules), IMPORT_TIMEOUT_S), type=Catalogue)
+        return msgspec.msgpack.decode(ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop), type=Catalogue)
     except (EOFError, TimeoutError) as error:
         reason = str(error) or "the process ended while it loaded them"
         raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -53,7 +53,7 @@ def _errors() -> Iterator[None]:
         sys.exit(SAID_NO)
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     click.echo(f"taskengine: {' '.join(message.splitlines())}", err=True)
     sys.exit(code)
 
@@ -70,10 +70,15 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _load(config: Path | None, flags: dict[str, object]) -> Settings:
+    """The settings; task modules may lie in the current folder, as with `python -m`."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     return load(config, os.environ, flags)
 
 
-_address = click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="The engine's frontend.")
+_address = click.option(
+    "--address", default=DEFAULT_ADDRESS, show_default=True, metavar="tcp://HOST:PORT", help="The engine's frontend."
+)
 
 
 @contextlib.contextmanager
@@ -81,7 +86,11 @@ def _connected(address: str, timeout: float | None) -> Iterator[Client]:
     """A client of the engine at `address`, which has answered."""
     from taskengine.client import Client
 
-    with _errors(), Client(address, name="taskengine", timeout=timeout) as client:
+    try:
+        client = Client(address, name="taskengine", timeout=timeout)
+    except TaskEngineError as error:
+        _leave(str(error), WRONG_USAGE)
+    with _errors(), client:
         client.options(timeout=PROBE_S).info()
         yield client
 

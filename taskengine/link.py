@@ -5,7 +5,7 @@ the futures of all. A thread that waits for a reply leads itself when nobody doe
 switch of threads; a thread of the link's own leads while only futures are waiting.
 
 Nothing is given to ZeroMQ before there is a connection: what nobody waits for any more is never sent, and what was sent
-over a connection that is lost is known to be lost with it.
+over a connection that was lost is known to be lost with it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from typing import Any
 
 import zmq
 
+from taskengine.connection import Connection
 from taskengine.errors import BadArguments, Cancelled, ProtocolError
-from taskengine.presence import Presence
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, settle
 
-LINGER_MS = 1000
 LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
@@ -48,25 +47,22 @@ class Link:
         self._closing = False
         self._giving_up = False
         self._closed = False
-        self._blocked = False
-        self._lost: list[tuple[float, list[int]]] = []
         self._thread: threading.Thread | None = None
+        self._address = address
         self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._socket.sndhwm = 0
-        self._socket.rcvhwm = 0
-        self._socket.immediate = 1
-        self._socket.linger = LINGER_MS
-        self._socket.ipv6 = "[" in address
-        try:
-            self._socket.connect(address)
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None
-        self._presence = Presence(self._socket)
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._connect()
+        except BadArguments:
+            os.close(self._wakeup)
+            self._context.term()
+            raise
+
+    def _connect(self) -> None:
+        self._connection = Connection(self._context, self._address)
+        self._lost_at = math.inf
         self._poller = zmq.Poller()
-        for source in (self._socket, self._presence.monitor, self._wakeup):
+        for source in (self._connection.socket, self._connection.monitor, self._wakeup):
             self._poller.register(source, zmq.POLLIN)
 
     def post(self, parcel: Parcel) -> None:
@@ -118,7 +114,7 @@ class Link:
         if future.done() or timeout is None:
             return future.result()
         self._session.forget(parcel.serial)
-        raise self._session.no_reply(timeout, connected=self._presence.connected)
+        raise self._session.no_reply(timeout, connected=self._connection.connected)
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
@@ -140,8 +136,7 @@ class Link:
         self._lead(lambda: not (self._outbox or self._parcels or self._session.pending), end)
         self._closed = True
         settle(self._session.close())
-        self._presence.close()
-        self._socket.close()
+        self._connection.close()
         self._context.term()
         os.close(self._wakeup)
 
@@ -192,6 +187,8 @@ class Link:
 
     def _lead(self, done: Callable[[], bool], end: float) -> None:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
+        if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
+            self._lost_at = -math.inf
         while not self._closed:
             now = time.monotonic()
             due = self._turn(now)
@@ -200,10 +197,10 @@ class Link:
             ready = dict(self._poller.poll(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000)))
             if self._wakeup in ready:
                 os.eventfd_read(self._wakeup)
-            if self._socket in ready:
+            if self._connection.socket in ready:
                 self._receive()
-            if self._presence.monitor in ready and not self._closed and self._presence.lost():
-                self._note_loss(time.monotonic())
+            if not self._closed and self._connection.monitor in ready and self._connection.lost():
+                self._lost_at = time.monotonic()
 
     def _turn(self, now: float) -> float:
         """Do what is due, and say in how many seconds something will be."""
@@ -212,11 +209,19 @@ class Link:
                 self._outbox.extend(self._queue.take())
         self._send(now)
         if self._session.due(now) <= 0:
-            settle(self._session.expire(now, connected=self._presence.connected))
-        while self._lost and self._lost[0][0] <= now:
-            settle(self._session.lose(self._lost.pop(0)[1]))
-        lost = self._lost[0][0] - now if self._lost else math.inf
-        return min(self._queue.due(now), self._session.due(now), lost)
+            settle(self._session.expire(now, connected=self._connection.connected))
+        lost = self._lost_at + LAST_REPLIES_S - now
+        if lost <= 0:
+            self._reconnect()
+        return min(self._queue.due(now), self._session.due(now), max(lost, 0.0))
+
+    def _reconnect(self) -> None:
+        """The connection is gone, and with it what was sent over it; not what still waits for a connection."""
+        with self._lock:
+            unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
+        self._connection.close(0)
+        self._connect()
+        settle(self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent]))
 
     def _send(self, now: float) -> None:
         """Send what is in the outbox, as long as there is a connection to take it."""
@@ -228,29 +233,15 @@ class Link:
             for parcel in item.pack(self._session):
                 self._session.watch(parcel.serial, now)
                 self._parcels.append(parcel)
-        blocked = False
-        while self._parcels and not blocked:
-            try:
-                if self._parcels[0].serial in self._session.pending:
-                    self._socket.send_multipart(self._parcels[0].frames, zmq.NOBLOCK)
-                self._parcels.popleft()
-            except zmq.Again:
-                blocked = True
-        if blocked != self._blocked:
-            self._blocked = blocked
-            self._poller.modify(self._socket, zmq.POLLIN | (zmq.POLLOUT if blocked else 0))
+        while self._parcels and self._connection.connected:
+            parcel = self._parcels.popleft()
+            if parcel.serial in self._session.pending:
+                self._connection.socket.send_multipart(parcel.frames, zmq.NOBLOCK)
 
     def _receive(self) -> None:
         with contextlib.suppress(zmq.Again):
             while not self._closed:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._connection.socket.recv_multipart(zmq.NOBLOCK)
                 # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
                 with contextlib.suppress(ProtocolError):
                     settle(self._session.receive(frames))
-
-    def _note_loss(self, now: float) -> None:
-        with self._lock:
-            unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
-        self._lost.append(
-            (now + LAST_REPLIES_S, [serial for serial in list(self._session.pending) if serial not in unsent])
-        )

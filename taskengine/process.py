@@ -8,10 +8,11 @@ import io
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import msgspec
@@ -97,16 +98,8 @@ class Child:
 def _enter(
     role: str, inherited: list[int], target: Callable[..., None], args: tuple[Any, ...], log: int, enable_stdout: bool
 ) -> None:
-    """The first code of a child process. The supervisor alone hears signals, and no child outlives it."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():
-        os._exit(1)
+    """The first code of a child process."""
+    _settle_in(role)
     for fd in inherited:
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
@@ -117,19 +110,42 @@ def _enter(
     journal.flush()
 
 
-def ask(function: Callable[[Connection], None], timeout: float) -> bytes:
+def _settle_in(role: str) -> None:
+    """Leave signals to the supervisor, and do not outlive it."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # not SIG_IGN, which what a task starts would inherit
+        signal.signal(number, lambda *_: None)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)
+
+
+def _ask(function: Callable[[Connection], None], answer: Connection) -> None:
+    _settle_in("ask")
+    function(answer)
+
+
+def ask(function: Callable[[Connection], None], timeout: float, stop: socket.socket | None = None) -> bytes:
     """Run `function(connection)` in a process of its own and give the bytes that it sends, waiting `timeout` s.
 
-    Raises EOFError where it ended without sending, TimeoutError where it took too long.
+    Raises EOFError where it ended without sending, TimeoutError where it took too long, InterruptedError where `stop`
+    became readable.
     """
     ours, theirs = _fork.Pipe(duplex=False)
-    process = _fork.Process(target=function, args=(theirs,), daemon=True)
+    process = _fork.Process(target=_ask, args=(function, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
-        if not ours.poll(timeout):
-            raise TimeoutError(f"no answer in {timeout:g} s")
-        return ours.recv_bytes()
+        ready = wait([ours, *([stop] if stop else [])], timeout)
+        if ours in ready:
+            return ours.recv_bytes()
+        if ready:
+            raise InterruptedError("told to stop")
+        raise TimeoutError(f"no answer in {timeout:g} s")
     finally:
         ours.close()
         process.kill()

@@ -34,7 +34,10 @@ class Publisher:
         self._journal = journal
         self._board = Board(self._name)
         self._failing: set[str] = set()
-        self._due = list(_owned(Registry.load(settings.tasks), number, settings.data_workers))
+        registry = Registry.load(settings.tasks)
+        for failure in registry.failures:
+            journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
+        self._due = list(_owned(registry, number, settings.data_workers))
         self._context = zmq.Context()
         self._outlet: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         self._outlet.xpub_verbose = 1
@@ -81,8 +84,6 @@ class Publisher:
     def _sample(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             due, order, source = self._due[0]
-            # a source that is slower than its period skips beats, it does not pile them up
-            heapq.heapreplace(self._due, (max(due + source.period, now), order, source))
             try:
                 value = source.function()
                 if value is not None:
@@ -92,6 +93,9 @@ class Publisher:
                 if source.topic not in self._failing:
                     self._failing.add(source.topic)
                     self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {error!r}")
+            # a source that is slower than its period skips beats, it does not pile them up
+            beats = max(1, math.ceil((time.monotonic() - due) / source.period))
+            heapq.heapreplace(self._due, (due + beats * source.period, order, source))
 
     def _publish(self, topic: str, value: Any) -> None:
         self._outlet.send_multipart(self._board.publish(topic, value, time.time()))

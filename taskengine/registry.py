@@ -21,6 +21,7 @@ import msgspec
 
 from taskengine.errors import TaskModuleError
 from taskengine.messages import TaskInfo
+from taskengine.topics import DATA_LANES
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"
@@ -101,6 +102,8 @@ def task(
     """
     if timeout is not None and not timeout > 0:
         raise TaskModuleError(f"timeout is a positive number of seconds, not {timeout!r}")
+    if lane.startswith(DATA_LANES):
+        raise TaskModuleError(f"lane {lane!r}: names that begin with {DATA_LANES!r} are the data workers' own")
     mark = TaskMark(name, lane, timeout, idempotent)
 
     def register(function: F) -> F:

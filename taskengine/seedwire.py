@@ -24,12 +24,12 @@ DATA_TYPES = ("PUB", "GET")
 class SeedMeta(msgspec.Struct):
     """A request's META frame; what the seed's sample leaves empty may be missing, null or empty."""
 
-    id: str = ""
-    role: str = ""
+    id: str | None = ""
+    role: str | None = ""
     version: float | str | None = None
     type: str = TASKS_TYPE
     pack: str | int | float = 0
-    length: int | str | None = None
+    length: int | float | str | None = None
     serial: str | int | float | None = None
 
 
@@ -57,7 +57,10 @@ class _EchoTask(msgspec.Struct):
 
 
 class _EchoMeta(msgspec.Struct):
+    """What a reply to a META frame repeats as it came, whatever else is wrong with the frame."""
+
     pack: msgspec.Raw = msgspec.Raw(b"0")
+    serial: msgspec.Raw = msgspec.Raw(b'""')
 
 
 class SeedData(msgspec.Struct):
@@ -115,8 +118,7 @@ class SeedPackage(Package):
         return [msgspec.json.encode({**meta, "size": parts}), *frames]
 
     def refusal(self, error: TaskEngineError) -> list[bytes]:
-        meta = self._meta(1, "assembler", 0, "ACK", "ROUTER")
-        return [msgspec.json.encode({**meta, "size": 0, "error": str(error)})]
+        return [_refusal(self.echo_serial, self.pack, error)]
 
     def describe(self) -> str:
         return _text(self._meta(self.count, "requestor", 0, self.meta.type, self.meta.id))
@@ -124,17 +126,8 @@ class SeedPackage(Package):
     def describe_part(self, part: int, worker: str) -> str:
         return _text(self._meta(1, "responder", part, "ACK", worker))
 
-    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> dict[str, Any]:
-        return {
-            "length": length,
-            "version": SEED_VERSION,
-            "role": role,
-            "part": part,
-            "serial": self.echo_serial,
-            "type": kind,
-            "id": who,
-            "pack": self.pack,
-        }
+    def _meta(self, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
+        return _meta(self.echo_serial, self.pack, length, role, part, kind, who)
 
 
 class SeedDataRequest(SeedPackage):
@@ -177,7 +170,7 @@ def read_package(
     if meta.type in DATA_TYPES:
         return SeedDataRequest(route, frames, data_workers)
     package = SeedPackage(route, frames)
-    given = meta.length if isinstance(meta.length, int) else None
+    given = None if isinstance(meta.length, str) else meta.length
     if isinstance(meta.length, str) and meta.length:
         raise ProtocolError(f"META frame: length is a number, not {meta.length!r}")
     if len(frames) > 1 and meta.type != TASKS_TYPE:
@@ -195,9 +188,33 @@ def read_package(
 def malformed(frames: Sequence[bytes], error: TaskEngineError) -> list[bytes]:
     """The `[META]` that answers a malformed message, with as much of its own META as can be read."""
     try:
-        return SeedPackage((), frames[:1]).refusal(error)
+        echo = _read(_decode_echo, frames[0], "META frame")
     except (ProtocolError, IndexError):
-        return SeedPackage((), [b"{}"]).refusal(error)
+        echo = _EchoMeta()
+    serial = echo.serial if _is_scalar(echo.serial) and len(echo.serial) > 2 else uuid.uuid4().hex
+    return [_refusal(serial, echo.pack if _is_scalar(echo.pack) else 0, error)]
+
+
+def _is_scalar(raw: msgspec.Raw) -> bool:
+    return bytes(raw)[:1] in [bytes([start]) for start in b'"-0123456789']
+
+
+def _refusal(serial: Any, pack: Any, error: TaskEngineError) -> bytes:
+    meta = _meta(serial, pack, 1, "assembler", 0, "ACK", "ROUTER")
+    return msgspec.json.encode({**meta, "size": 0, "error": str(error)})
+
+
+def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
+    return {
+        "length": length,
+        "version": SEED_VERSION,
+        "role": role,
+        "part": part,
+        "serial": serial,
+        "type": kind,
+        "id": who,
+        "pack": pack,
+    }
 
 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from taskengine.errors import SettingsError
+from taskengine.topics import DATA_LANES
 
 CONFIG_FILE = "taskengine.toml"
 ENV_PREFIX = "TASKENGINE_"
@@ -28,7 +29,7 @@ TABLES = ("hardware", "policy")
 _PORT = "a port, 1 to 65535"
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_HOST = re.compile(r"\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
 def _port(description: str) -> Meta:
@@ -40,7 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: Annotated[
         str,
-        Meta(description="The interface that the sockets are bound to.", extra={"type": "an address or host name"}),
+        Meta(
+            description="The interface that the sockets are bound to; 0.0.0.0 for all.",
+            extra={"type": "an address or host name"},
+        ),
     ] = "127.0.0.1"
     task_workers: Annotated[
         int,
@@ -205,6 +209,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
         places[name] = place
     settings = Settings(**values)
     _check_host(settings, places)
+    _check_lanes(settings, places)
     _check_ports(settings, places)
     return settings
 
@@ -337,6 +342,15 @@ def _check_host(settings: Settings, places: Mapping[str, str]) -> None:
         # What is all digits and dots was meant as an address; resolvers take some of it for other ones.
         if not _HOST.fullmatch(settings.host) or re.fullmatch(r"[0-9.]+", settings.host):
             raise _ill_typed("host", places["host"], _meta("host")[0], settings.host) from error
+
+
+def _check_lanes(settings: Settings, places: Mapping[str, str]) -> None:
+    for lane in settings.lanes:
+        if lane.startswith(DATA_LANES):
+            raise SettingsError(
+                f"lanes in {places['lanes']}: names that begin with {DATA_LANES!r} are the data workers' own, "
+                f"expected another than {lane!r}"
+            )
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:

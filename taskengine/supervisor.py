@@ -49,10 +49,13 @@ class Supervisor:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
         settings = self._settings
         _check_ports(settings)
-        catalogue = load_catalogue(settings.tasks)
+        stop = self._listen_to_signals()
+        try:
+            catalogue = load_catalogue(settings.tasks, stop)
+        except InterruptedError:
+            return 0
         self._announce(catalogue)
         self._plan(catalogue.tasks)
-        self._listen_to_signals()
         gc.freeze()
         try:
             self._start_all()
@@ -123,6 +126,9 @@ class Supervisor:
         child.hear()
         self._failure = self._failure or child.failure
         self._forget(child)
+        if child.role != ROUTER and ROUTER in self._children:
+            kind = "DATA" if child.role.startswith("data") else "TASK"
+            self._children[ROUTER].order("lost", f"{kind}-{child.pid}")
         if self._signals:
             # the seed's spelling: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
@@ -134,9 +140,6 @@ class Supervisor:
         self._due[child.role] = time.monotonic() + backoff.next(time.monotonic() - child.started)
         if child.role == ROUTER:
             self._restart_family()
-        elif ROUTER in self._children:
-            kind = "DATA" if child.role.startswith("data") else "TASK"
-            self._children[ROUTER].order("lost", f"{kind}-{child.pid}")
 
     def _restart_family(self) -> None:
         """A new router knows no worker, and a worker knows no new router."""
@@ -159,7 +162,9 @@ class Supervisor:
             now = time.monotonic()
             if now >= end:
                 return
-            for role in [role for role, due in self._due.items() if due <= now and not self._signals]:
+            if self._signals:
+                self._due.clear()
+            for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             self._watch(min([end, *self._due.values(), now + (0.02 if self._terminal.pending else 3600)]) - now)
 
@@ -188,7 +193,8 @@ class Supervisor:
         self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
         self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
 
-    def _listen_to_signals(self) -> None:
+    def _listen_to_signals(self) -> socket.socket:
+        """Note signals from here on; the socket is readable when there is one."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -197,6 +203,7 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
+        return ours
 
     def _note_signal(self, number: int, frame: object) -> None:
         self._signals += 1

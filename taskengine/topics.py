@@ -11,6 +11,9 @@ import msgspec
 from taskengine.errors import Overloaded, TaskFailed
 from taskengine.wire import SEED_VERSION, TOPICS_KEPT
 
+DATA_LANES = "data:"
+"""How the names of the data workers' own lanes begin; no other lane's may."""
+
 
 def owner(topic: str, data_workers: int) -> int:
     """The number, from 0, of the data worker that owns the topic."""
@@ -19,7 +22,7 @@ def owner(topic: str, data_workers: int) -> int:
 
 def data_lane(number: int) -> str:
     """The lane in which data worker `number` alone serves."""
-    return f"data:{number}"
+    return f"{DATA_LANES}{number}"
 
 
 def lane_of(topic: str, data_workers: int) -> str:

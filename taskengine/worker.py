@@ -89,7 +89,10 @@ class Worker:
 
     def __init__(self, settings: Settings, lane: str, control: Connection, journal: Journal) -> None:
         self._name = f"TASK-{os.getpid()}"
-        self._turn = Turn(Registry.load(settings.tasks))
+        registry = Registry.load(settings.tasks)
+        for failure in registry.failures:
+            journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        self._turn = Turn(registry)
         self._control = control
         self._journal = journal
         self._context = zmq.Context()

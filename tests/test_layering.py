@@ -20,13 +20,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_fastpath",),
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
-    ("router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"),
+    ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
     ("process", "catalogue", "terminal", "supervisor"),
     ("cli",),
     ("__main__",),
 )
 PURE = {"chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
-SHELLS = {"router", "worker", "publisher", "presence", "link", "subscription", "client", "aio"}
+SHELLS = {"router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"}
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
 # The package's door; what is written for it, as a user would write it, imports nothing else.
 DOOR = "__init__"

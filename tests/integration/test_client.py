@@ -326,6 +326,7 @@ def test_a_client_reconnects(tmp_path: Any) -> None:
         assert client.call("task_count", 2, 3) == 2.5
         first.stop()
         with Engine(**first.settings):
+            assert client.call("task_sleep", 0.2) == 0.2
             assert client.call("task_count", 2, 3) == 2.5
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
-from tests.engine import Engine
+from taskengine import Client, TaskEngineError, WorkerLost
+from tests.engine import Engine, deadline, wait_until
 from tests.integration.seedclient import SeedClient, entries, meta, task
 
 
@@ -119,7 +124,12 @@ def test_nothing_is_evaluated_by_name(seed: SeedClient) -> None:  # (broke) it r
 
 
 def test_what_the_seeds_sample_leaves_out_is_filled_in(seed: SeedClient) -> None:
-    for fields in ({}, {"serial": None, "length": None, "part": None}, {"serial": "", "length": "", "part": ""}):
+    for fields in (
+        {},
+        {"serial": None, "length": None, "part": None, "id": None},
+        {"serial": "", "length": "", "part": ""},
+        {"length": 1.0},
+    ):
         reply = seed.ask(meta(**fields), task("task_count", 2, 3))
         assert entries(reply) == ["job-p: 2.5"]
         assert len(reply[0]["serial"]) == 32
@@ -163,10 +173,11 @@ def test_malformed_messages_are_answered_and_stop_nobody(seed: SeedClient, frame
     assert entries(seed.ask(meta(), task("task_count", 2, 3))) == ["job-p: 2.5"]
 
 
-def test_a_malformed_message_keeps_its_serial(seed: SeedClient) -> None:
-    (head,) = seed.ask(meta(serial="mine", length=9), task("task_count", 2, 3))
-    assert head["serial"] == "mine"
-    assert "length is 9, and 1 TASK frames came" in head["error"]
+@pytest.mark.parametrize("wrong", [{"length": 9}, {"length": []}, {"id": 7}, {"type": None}])
+def test_a_malformed_message_keeps_its_serial_and_pack(seed: SeedClient, wrong: dict[str, Any]) -> None:
+    (head,) = seed.ask(meta(serial="mine", pack=12, **wrong), task("task_count", 2, 3))
+    assert (head["serial"], head["pack"]) == ("mine", 12)
+    assert next(iter(wrong)) in head["error"]
 
 
 def test_interleaved_packages_and_equal_serials_never_mix(engine: Engine) -> None:  # (broke)
@@ -191,12 +202,76 @@ def test_interleaved_packages_and_equal_serials_never_mix(engine: Engine) -> Non
     assert wrong == []
 
 
-def test_a_few_small_tasks_do_not_wait_for_all_of_a_heavy_package(engine: Engine) -> None:  # (broke)
-    with SeedClient(engine.address, zmq.DEALER) as heavy, SeedClient(engine.address) as small:
-        heavy.send(meta(), *[task("task_sleep", 0.02) for _ in range(42)])
+def test_a_few_small_tasks_wait_for_no_second_heavy_chunk(engine: Engine) -> None:  # (broke)
+    with Client(engine.address, timeout=deadline(20)) as heavy, SeedClient(engine.address) as small:
+        futures = [heavy.submit("task_sleep", 0.05) for _ in range(42)]
+        heavy.flush()
+        wait_until(heavy.progress, 10, "the package")
         assert len(entries(small.ask(meta(), *count_tasks(4)))) == 4
-        assert heavy._socket.poll(0) == 0, "the small package came last"
-        assert len(entries(heavy.receive())) == 42
+        done = sum(done for _, done, _ in heavy.progress())
+        assert done <= 2 * 10 + 2, "the small package waited for more than the chunks that were running"
+        assert [future.result(deadline(20)) for future in futures] == [0.05] * 42
+
+
+def test_a_killed_worker_costs_its_own_tasks_and_no_other_client(engine: Engine) -> None:  # (broke)
+    with SeedClient(engine.address, zmq.DEALER) as unlucky, SeedClient(engine.address) as other:
+        unlucky.send(meta(serial="u", length=40), *[task("task_sleep", 0.05, pack=i) for i in range(40)])
+        with Client(engine.address, timeout=deadline(20)) as client:
+            assert client.call("task_count", 2, 3) == 2.5  # so a worker has ended a chunk of the others
+        os.kill(engine.pids("task")[0], signal.SIGKILL)
+        told = entries(unlucky.receive())
+        assert [entry.partition(":")[0] for entry in told] == [f"job-{i}" for i in range(40)]
+        lost = [entry for entry in told if "ERROR: worker TASK-" in entry]
+        assert 0 < len(lost) <= 20
+        assert {entry.partition(": ")[2] for entry in told if entry not in lost} == {"0.05"}
+        assert entries(other.ask(meta(length=21), *count_tasks(21))) == expected(21)
+
+
+POISON = """
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+class Bare(taskengine.BadArguments):
+    def __init__(self):
+        pass
+
+def task_surrogate(): raise ValueError("bad \\udc80")
+def task_silent(): raise Silent
+def task_bare(): raise Bare
+def task_field(): raise taskengine.BadArguments("x", name=object())
+def task_number(): raise taskengine.BadArguments(42)
+def task_text(): return "x\\udc80"
+def task_huge(): return 2**20000
+def task_object(): return object()
+def task_deep():
+    deep = []
+    for _ in range(100000): deep = [deep]
+    return deep
+"""
+
+
+def test_no_exception_and_no_result_costs_a_worker_or_a_neighbour(tmp_path: Path) -> None:
+    module = tmp_path / "poison.py"
+    module.write_text(f"import taskengine\n{POISON}".replace("\\\\", "\\"))
+    names = re.findall(r"def (task_\w+)", POISON)
+    assert len(names) == 9
+    with (
+        Engine(tasks=f"{module},taskengine.tasks") as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+        SeedClient(engine.address) as seed,
+    ):
+        before = engine.pids()
+        for name in names:
+            first, told, last = entries(seed.ask(meta(), *[task(n) for n in ("task_echo", name, "task_echo")]))
+            assert (first, last) == ("job-p: []", "job-p: []")
+            assert told.startswith("job-p: x" if name == "task_text" else "job-p: ERROR: "), name
+            calls: list[Any] = [("task_echo", (), {}), (name, (), {}), ("task_echo", (), {})]
+            one, error, other = client.run(calls)
+            assert (one, other) == ([], [])
+            assert isinstance(error, TaskEngineError), name
+            assert not isinstance(error, WorkerLost), name
+        assert engine.pids() == before
 
 
 def test_data_requests(seed: SeedClient) -> None:

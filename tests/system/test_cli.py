@@ -56,6 +56,21 @@ def test_count_repeats_the_call_as_one_package(at: list[str]) -> None:
     assert run("call", "task_count", "2", "3", "--count", "0", *at).stdout == "[]\n"
 
 
+def test_what_is_no_address_is_wrong_usage() -> None:
+    result = run("call", "task_count", "2", "3", "--address", "foo")
+    assert result.returncode == 2
+    assert "tcp://HOST:PORT" in one_line(result)
+
+
+def test_task_modules_may_lie_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text("def task_here():\n    pass\n")
+    command = Path(sys.executable).with_name("taskengine")
+    result = subprocess.run(
+        [command, "check", "--tasks", "here"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "task task_here()" in result.stdout
+
+
 def test_a_task_that_says_no(at: list[str]) -> None:
     failed = run("call", "task_fail", "boom", *at)
     assert (failed.returncode, one_line(failed)) == (1, "taskengine: TaskFailed: RuntimeError: boom")

@@ -275,3 +275,54 @@ def test_lanes_have_workers_of_their_own(tmp_path: Path) -> None:
         assert len(set(pids[::2])) == 1
         assert not set(pids[::2]) & set(pids[1::2])
         assert client.call("steps") == list(range(200))
+
+
+def slow_to_load(folder: Path) -> tuple[Path, Path]:
+    """A task module that says that it is being loaded, and then takes a minute."""
+    module, sign = folder / "slow.py", folder / "loading"
+    module.write_text(f"import os, time\nopen({str(sign)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n")
+    return module, sign
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_an_engine_that_is_ended_while_modules_load(tmp_path: Path, number: int) -> None:
+    module, sign = slow_to_load(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "taskengine", "serve", "--tasks", str(module)], cwd=tmp_path, stdout=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: sign.exists() and sign.read_text(), 20, "the module to be loaded")
+        process.send_signal(number)
+        assert process.wait(deadline(5)) == (-number if number == signal.SIGKILL else 0)
+    wait_until(lambda: not alive(int(sign.read_text())), 2, "the end of the process that loads")
+
+
+def test_what_a_task_starts_hears_signals(tmp_path: Path) -> None:
+    module = tmp_path / "starts.py"
+    module.write_text(
+        "import subprocess\n\n"
+        "def task_starts():\n"
+        "    process = subprocess.Popen(['sleep', '60'])\n"
+        "    process.terminate()\n"
+        "    return process.wait(30)\n"
+    )
+    with Engine(tasks=module) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        assert client.call("task_starts") == -signal.SIGTERM
+
+
+def test_a_worker_that_dies_while_draining_is_answered(tmp_path: Path) -> None:
+    with Engine(drain_time=deadline(20)) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        future = client.submit("task_sleep", 60)
+        wait_until(client.progress, 5, "the package")
+        engine.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Closing application" in engine.output(), 5, "the drain")
+        for pid in engine.pids("task"):
+            os.kill(pid, signal.SIGKILL)
+        assert isinstance(future.exception(deadline(5)), WorkerLost)
+        assert engine.process.wait(deadline(5)) == 0
+
+
+def test_a_module_that_loads_only_once_is_named_by_the_workers_that_miss_it(tmp_path: Path) -> None:
+    module = tmp_path / "once.py"
+    module.write_text(f"import os\nos.mkdir({str(tmp_path / 'busy')!r})\n\ndef task_once():\n    pass\n")
+    with Engine(tasks=f"{module},taskengine.tasks") as engine:
+        wait_until(lambda: engine.output().count("(TASK)] Left out: task module") == 2, 5, "the workers' lines")

@@ -176,6 +176,7 @@ def test_typed_flags() -> None:
         ("lanes", "arm=1,arm=2", "a map of names to numbers of workers, such as arm=1,io=2"),
         ("lanes", "arm=0", "a map of names to numbers"),
         ("host", "", "an address or host name"),
+        ("host", "*", "an address or host name"),
         ("host", "127.0.0.1:9000", "an address or host name"),
         ("host", "127.0.0.256", "an address or host name"),
         ("host", "tcp://127.0.0.1", "an address or host name"),
@@ -283,7 +284,7 @@ def test_loopback_may_be_served(host: str) -> None:
     load(None, {}, {"host": host}).check_exposure()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.168.0.9", "::", "robot.local", "eth0", "localhost.evil.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.9", "::", "robot.local", "eth0", "localhost.evil.org"])
 def test_off_loopback_is_refused_unless_insecure(host: str) -> None:
     exposed = load(None, {}, {"host": host})
     with pytest.raises(SettingsError, match=r"no encryption.*--insecure"):
@@ -294,3 +295,7 @@ def test_off_loopback_is_refused_unless_insecure(host: str) -> None:
 def test_names_of_the_module_hold() -> None:
     assert settings.CONFIG_FILE == "taskengine.toml"
     assert settings.TABLES == ("hardware", "policy")
+
+
+def test_the_data_workers_lanes_are_their_own() -> None:
+    assert "lanes in flag --lanes: names that begin with 'data:'" in refused(flags={"lanes": "data:0=1"})

@@ -1,0 +1,50 @@
+"""One connection of a client: a DEALER, and news of whether it stands.
+
+A connection that is lost is not used again, although ZeroMQ would mend it: what ZeroMQ still held would be sent to an
+engine that comes back later, when nobody wants it any more. (`ZMQ_IMMEDIATE` prevents that too, but drops replies that
+came with the last bytes.)
+"""
+
+from __future__ import annotations
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from taskengine.errors import BadArguments
+
+LINGER_MS = 1000
+
+
+class Connection:
+    """A DEALER to `address`; `monitor` is readable when there is news. Raises BadArguments for what is no address."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.connected = False
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        self.socket.sndhwm = 0
+        self.socket.rcvhwm = 0
+        self.socket.linger = LINGER_MS
+        self.socket.ipv6 = "[" in address
+        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None
+
+    def lost(self) -> bool:
+        """Take the news, and say whether the connection has ended."""
+        lost = False
+        while self.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+            self.connected = recv_monitor_message(self.monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            lost = lost or not self.connected
+        self.connected = self.connected and not lost
+        return lost
+
+    def close(self, linger_ms: int = LINGER_MS) -> None:
+        """Close, after at most `linger_ms` ms for what is still to be sent."""
+        self.socket.disable_monitor()
+        self.monitor.close()
+        self.socket.close(linger_ms)

@@ -1,0 +1,104 @@
+"""The tree of errors: its shape, and that any of them can cross the wire."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+import taskengine
+from taskengine import _fastpath, errors
+from taskengine.errors import BY_CODE, BadArguments, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
+from taskengine.packed import error_entry
+
+KINDS = list(BY_CODE.values())
+
+
+class Silent(Exception):
+    """One that has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Bare(BadArguments):
+    """One that was made by halves."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def received(error: TaskEngineError) -> TaskEngineError:
+    """The error as it arrives."""
+    (data,) = _fastpath.unpack(error_entry(error), 1, lambda data: data)
+    code, message, fields = _fastpath.unpack(data, 1, bytes)[0]
+    return from_wire(code, message, fields)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_are_told_apart_and_the_door_offers_every_error(kind: type[TaskEngineError]) -> None:
+    assert BY_CODE[kind.code] is kind
+    assert getattr(taskengine, kind.__name__) is kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (errors.TaskTimeout, TimeoutError),
+        (errors.UnknownTask, LookupError),
+        (errors.BadArguments, TypeError),
+        (errors.NotAllowed, PermissionError),
+        (errors.ProtocolError, ValueError),
+        (errors.EngineUnreachable, ConnectionError),
+        (errors.SettingsError, ValueError),
+        (errors.TaskModuleError, ImportError),
+    ],
+)
+def test_errors_inherit_the_natural_builtin(kind: type[TaskEngineError], builtin: type[Exception]) -> None:
+    assert issubclass(kind, builtin)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_crosses_the_wire_and_a_pickle_with_its_fields(kind: type[TaskEngineError]) -> None:
+    error = kind("said", **dict.fromkeys(kind.field_names, "value"))
+    for copy in (received(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own bytes
+        assert (type(copy), str(copy), copy.fields) == (kind, "said", error.fields)
+
+
+def test_fields_are_attributes_and_unknown_ones_are_refused() -> None:
+    error = TaskFailed("x", type="KeyError")
+    assert (error.type, error.traceback) == ("KeyError", None)
+    with pytest.raises(AttributeError):
+        _ = error.colour
+    with pytest.raises(TypeError, match="colour"):
+        TaskFailed("x", colour="red")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadArguments("x", name=object()),
+        BadArguments("x", name="\ud800"),
+        BadArguments(42),  # type: ignore[arg-type]
+        TaskFailed("\udc80", type=1j),
+        Bare(),
+    ],
+)
+def test_an_error_of_any_make_arrives_as_an_error(error: TaskEngineError) -> None:
+    assert isinstance(received(error), TaskEngineError)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("plain", "plain"), ("a \udc80", "a \\udc80"), (42, "42"), (Silent(), "<a Silent without text: RuntimeError>")],
+)
+def test_anything_has_a_text_that_can_be_sent(value: Any, text: str) -> None:
+    assert text_of(value) == text
+    text_of(value).encode()
+
+
+def test_a_code_from_a_newer_engine_is_an_error_all_the_same() -> None:
+    error = from_wire(99, "new", {"x": 1})
+    assert type(error) is TaskEngineError
+    assert to_wire(error) == (0, "new", {})

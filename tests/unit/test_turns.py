@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from taskengine.chunking import Cut
+from taskengine.package import Package, Run
+from taskengine.turns import Line, Span, Turns
+
+
+def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
+    package = Package((client,), "s", [], bytes(4 * tasks), b"")
+    package.job = job
+    return Span(package, Run("", 0, tasks, 1, Cut(tasks, 1, 0)), 0, tasks)
+
+
+def served(line: Line | Turns, work: float = 1.0) -> int:
+    """Serve the next span one task, and say whose."""
+    next_span = line.first()
+    assert next_span is not None
+    next_span.first += 1
+    line.charge(next_span.package, work)
+    return next_span.package.job
+
+
+def test_a_line_keeps_the_order_of_reception() -> None:
+    line = Line()
+    for job in (1, 2):
+        line.add(span(job, tasks=2))
+    assert [served(line) for _ in range(4)] == [1, 1, 2, 2]
+    assert line.first() is None
+    assert not line.crowded()
+
+
+def test_packages_take_turns() -> None:
+    turns = Turns()
+    for job in (1, 2, 3):
+        turns.add(span(job))
+    assert turns.crowded()
+    assert [served(turns) for _ in range(6)] == [1, 2, 3, 1, 2, 3]
+
+
+def test_turns_go_by_the_work_served() -> None:
+    turns = Turns()
+    turns.add(span(1))
+    turns.add(span(2))
+    order = [served(turns, work=3.0 if turns.first().package.job == 1 else 1.0) for _ in range(8)]  # type: ignore[union-attr]
+    assert order.count(1) == 2
+
+
+def test_clients_take_turns_however_many_packages_they_have() -> None:
+    turns = Turns()
+    for job in range(1, 6):
+        turns.add(span(job, b"greedy"))
+    turns.add(span(9, b"modest"))
+    order = [served(turns) for _ in range(10)]
+    assert order.count(9) == 5
+
+
+def test_who_comes_anew_starts_where_the_others_are() -> None:
+    turns = Turns()
+    turns.add(span(1, tasks=100))
+    for _ in range(50):
+        served(turns)
+    turns.add(span(2, tasks=100))
+    order = [served(turns) for _ in range(20)]
+    assert order.count(2) in (10, 11)
+
+
+def test_what_cost_more_than_was_thought_waits_longer() -> None:
+    turns = Turns()
+    heavy, light = span(1), span(2, b"d")
+    turns.add(heavy)
+    assert served(turns) == 1
+    turns.add(light)
+    turns.charge(heavy.package, 1000.0)
+    assert [served(turns) for _ in range(10)] == [2] * 10
+    assert served(turns) == 1
+
+
+@pytest.mark.parametrize("kind", [Line, Turns])
+def test_what_comes_back_goes_first(kind: type[Line] | type[Turns]) -> None:
+    line = kind()
+    one = span(1)
+    line.add(one)
+    one.first = 8
+    line.back(Span(one.package, one.run, 3, 5))
+    assert [(each.first, each.stop) for each in line] == [(3, 5), (8, 10)]
+    assert line.first().first == 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", [Line, Turns])
+def test_what_is_dropped_is_gone(kind: type[Line] | type[Turns]) -> None:
+    line = kind()
+    one, other = span(1), span(2)
+    for each in (one, other):
+        line.add(each)
+    assert line.drop(one.package) == [one]
+    assert list(line) == [other]
+    assert line.drop(span(7, b"stranger").package) == []
+    assert line.first() is other
+
+
+def test_the_chunks_of_a_span() -> None:
+    run = Run("", 5, 16, 1, Cut(3, 3, 2))  # 4, 4 and 3 tasks
+    part = Span(Package((), "s", [], b"", b""), run, 7, 16)
+    assert part.chunks() == 3
+    assert [part.end(number) for number in (1, 2, 3)] == [9, 13, 16]
