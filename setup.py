@@ -1,4 +1,4 @@
-"""The compiled leaf; everything else about the distribution is in pyproject.toml."""
+"""The compiled leaves; everything else about the distribution is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=cythonize(
-        [Extension("taskengine._fastpath", ["taskengine/_fastpath.pyx"])],
-        # autotestdict: without it the module has no `__test__` that the .pyi would have to name
+        [Extension(f"taskengine.{name}", [f"taskengine/{name}.pyx"]) for name in ("_fastpath", "_socket")],
+        # autotestdict: without it the modules have no `__test__` that the .pyi would have to name
         compiler_directives={"language_level": 3, "autotestdict": False},
         # Cython compares only the dates of .pyx and .c, so a change of this file would compile nothing
         force=True,

@@ -25,7 +25,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -63,6 +63,8 @@ cdef extern from "Python.h":
     # as object, a NULL raises; with PyObject* that would have to be asked for by `except NULL`
     object PyObject_Vectorcall(object function, PyObject* const* args, size_t nargsf, PyObject* kwnames)
     const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    # NULL without an exception at the end; what it gives is the caller's
+    PyObject* PyIter_Next(object iterator) except? NULL
     # these two hand out what they do not own, and AsUTF8AndSize says NULL where the text has no UTF-8
     PyObject* PyList_GET_ITEM(object values, Py_ssize_t j)
     PyObject* PyTuple_GET_ITEM(object values, Py_ssize_t j)
@@ -146,8 +148,6 @@ cdef class _Package:
     cdef int add(self, uint64_t i, object args, object kwargs) except -1:
         cdef u8* at
         cdef bint more
-        if self.count == MAX_TASKS:
-            raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
         if not PyTuple_CheckExact(args) and not PyList_CheckExact(args):
             args = plain(tuple, args)
         if kwargs is not None and not PyDict_CheckExact(kwargs):
@@ -158,6 +158,12 @@ cdef class _Package:
         at = put_array(self.body, at, args, 0)
         if more:
             at = put_map(self.body, at, kwargs, 0, True)
+        return self.add_end(at)
+
+    cdef int add_end(self, u8* at) except -1:
+        """The task that has been written ends here."""
+        if self.count == MAX_TASKS:
+            raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
         self.count += 1
         self.body_at = at
         self.index_at = put_u32(self.index, self.index_at, <uint32_t>(at - self.body.data))
@@ -214,15 +220,97 @@ def pack_calls(calls, dict names not None):
     return package.taken()
 
 
-def pack_map(arguments):
-    """The (index, body) of a package that calls the first of its names with each of `arguments`, sequences.
+@cython.final
+cdef class _Columns:
+    """Iterables that are read row by row, like the builtin `map` does."""
+
+    cdef list sources  # lists and tuples as they are, an iterator for anything else
+    cdef PyObject** drawn  # what the iterators have given for the row at hand; NULL for lists and tuples
+    cdef Py_ssize_t size
+    cdef Py_ssize_t row
+    cdef u8[8] start  # of a task that calls name 0 with so many arguments
+    cdef Py_ssize_t start_size
+
+    def __cinit__(self, iterables):
+        cdef _Out start = _Out(FIRST_ROOM)
+        cdef u8* at
+        self.sources = [
+            values if PyList_CheckExact(values) or PyTuple_CheckExact(values) else iter(values) for values in iterables
+        ]
+        self.size = len(self.sources)
+        self.drawn = <PyObject**>calloc(self.size + 1, sizeof(PyObject*))
+        if self.drawn is NULL:
+            raise MemoryError
+        at = put_byte(start, start.data, 0x92)
+        at = put_byte(start, at, 0)
+        at = put_size(start, at, self.size, 0x90, 16, 0xdc, 2)
+        memcpy(self.start, start.data, 8)
+        self.start_size = at - start.data
+
+    def __dealloc__(self):
+        cdef Py_ssize_t j
+        if self.drawn is not NULL:
+            for j in range(self.size):
+                self.drop(j)
+        free(self.drawn)
+
+    cdef inline int drop(self, Py_ssize_t j) noexcept:
+        cdef PyObject* value = self.drawn[j]
+        if value is not NULL:
+            self.drawn[j] = NULL
+            Py_DECREF(<object>value)
+        return 0
+
+    cdef bint has_row(self) except -1:
+        """Whether there is another row, whose values are then there."""
+        cdef Py_ssize_t j
+        cdef PyObject* source
+        for j in range(self.size):
+            source = PyList_GET_ITEM(self.sources, j)
+            if PyList_CheckExact(<object>source):
+                if self.row >= PyList_GET_SIZE(<object>source):
+                    return False
+            elif PyTuple_CheckExact(<object>source):
+                if self.row >= PyTuple_GET_SIZE(<object>source):
+                    return False
+            else:
+                self.drawn[j] = PyIter_Next(<object>source)
+                if self.drawn[j] is NULL:
+                    return False
+        return self.size > 0
+
+    cdef u8* put_row(self, _Out out, u8* at) except NULL:
+        """Write a task that calls name 0 with the row."""
+        cdef Py_ssize_t j
+        cdef PyObject* source
+        at = reserve(out, at, 8)
+        memcpy(at, self.start, 8)
+        at += self.start_size
+        for j in range(self.size):
+            source = PyList_GET_ITEM(self.sources, j)
+            if self.drawn[j] is not NULL:
+                at = put_value(out, at, <object>self.drawn[j], 0)
+                self.drop(j)
+            elif PyTuple_CheckExact(<object>source):
+                at = put_value(out, at, <object>PyTuple_GET_ITEM(<object>source, self.row), 0)
+            elif self.row < PyList_GET_SIZE(<object>source):  # see put_held
+                at = put_value(out, at, <object>PyList_GET_ITEM(<object>source, self.row), 0)
+            else:
+                return refuse("a list changed its size while it was being sent")
+        self.row += 1
+        return at
+
+
+def pack_map(iterables):
+    """The (index, body) of a package that calls the first of its names with each row of `iterables`, as `map` would.
 
     Raises BadArguments for what cannot be sent; the message tells the position, from 0.
     """
     cdef _Package package = _Package()
+    cdef _Columns columns = _Columns(iterables)
     try:
-        for args in arguments:
-            package.add(0, args, None)
+        while columns.has_row():
+            package.add_end(columns.put_row(package.body, package.body_at))
     except BadArguments as error:
         raise BadArguments(f"call {package.count}: {error}") from error
     return package.taken()

@@ -51,7 +51,7 @@ class Caller:
 
     def _map(self, task: str, iterables: tuple[Iterable[Any], ...]) -> Posted:
         future: Future[Any] = Future()
-        return self._session.mapped(task, zip(*iterables, strict=False), future, self._options), future
+        return self._session.mapped(task, iterables, future, self._options), future
 
     def _run(self, calls: Iterable[Call]) -> Posted:
         future: Future[Any] = Future()

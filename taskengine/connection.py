@@ -10,6 +10,7 @@ from __future__ import annotations
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
 
 LINGER_MS = 1000
@@ -28,16 +29,18 @@ class Connection:
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
+        self._news = Waiter(Port(self.monitor))
         try:
             self.socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
             raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None
+        self.port = Port(self.socket)
 
     def lost(self) -> bool:
         """Take the news, and say whether the connection has ended."""
         lost = False
-        while self.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while self._news.wait(0):
             self.connected = recv_monitor_message(self.monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             lost = lost or not self.connected
         self.connected = self.connected and not lost

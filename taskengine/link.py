@@ -22,6 +22,7 @@ from typing import Any
 
 import zmq
 
+from taskengine._socket import Port, Waiter
 from taskengine.connection import Connection
 from taskengine.errors import BadArguments, Cancelled, ProtocolError
 from taskengine.queue import Calls, Queue
@@ -31,6 +32,8 @@ LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
 NOBODY = 0  # no thread has this identity
+REPLY, NEWS, WAKEUP = 1, 2, 4
+"""What is ready, by its place among the sources of the waiter."""
 
 
 class Link:
@@ -61,9 +64,7 @@ class Link:
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address)
         self._lost_at = math.inf
-        self._poller = zmq.Poller()
-        for source in (self._connection.socket, self._connection.monitor, self._wakeup):
-            self._poller.register(source, zmq.POLLIN)
+        self._waiter = Waiter(self._connection.port, Port(self._connection.monitor), self._wakeup)
 
     def post(self, parcel: Parcel) -> None:
         """Send soon, from whichever thread leads; it expires by itself."""
@@ -194,12 +195,12 @@ class Link:
             due = self._turn(now)
             if self._closed or done() or self._giving_up or now >= end:
                 return
-            ready = dict(self._poller.poll(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000)))
-            if self._wakeup in ready:
+            ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
+            if ready & WAKEUP:
                 os.eventfd_read(self._wakeup)
-            if self._connection.socket in ready:
+            if ready & REPLY:
                 self._receive()
-            if not self._closed and self._connection.monitor in ready and self._connection.lost():
+            if ready & NEWS and not self._closed and self._connection.lost():
                 self._lost_at = time.monotonic()
 
     def _turn(self, now: float) -> float:
@@ -236,12 +237,13 @@ class Link:
         while self._parcels and self._connection.connected:
             parcel = self._parcels.popleft()
             if parcel.serial in self._session.pending:
-                self._connection.socket.send_multipart(parcel.frames, zmq.NOBLOCK)
+                self._connection.port.send(parcel.frames)
 
     def _receive(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while not self._closed:
-                frames = self._connection.socket.recv_multipart(zmq.NOBLOCK)
-                # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
-                with contextlib.suppress(ProtocolError):
-                    settle(self._session.receive(frames))
+        while not self._closed:
+            frames = self._connection.port.receive()
+            if frames is None:
+                return
+            # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
+            with contextlib.suppress(ProtocolError):
+                settle(self._session.receive(frames))

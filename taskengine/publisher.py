@@ -28,7 +28,7 @@ SUBSCRIBED = 1
 class Publisher:
     """Data worker `number`, from 0: an XPUB for subscribers, a DEALER to the backend, a pipe to the supervisor."""
 
-    def __init__(self, settings: Settings, number: int, control: Connection, journal: Journal) -> None:
+    def __init__(self, settings: Settings, local: str, number: int, control: Connection, journal: Journal) -> None:
         self._name = f"DATA-{os.getpid()}"
         self._control = control
         self._journal = journal
@@ -48,8 +48,7 @@ class Publisher:
         self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._backend.identity = self._name.encode()
         self._backend.linger = 1000
-        self._backend.ipv6 = "[" in settings.backend
-        self._backend.connect(settings.backend)
+        self._backend.connect(local)
         self._backend.send_multipart([HELLO, data_lane(number).encode()])
 
     def serve(self) -> None:
@@ -130,10 +129,10 @@ def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -
     return error_entry(TaskEngineError("a data worker runs no tasks"))
 
 
-def run(settings: Settings, number: int, control: Connection, journal: Journal) -> None:
+def run(settings: Settings, local: str, number: int, control: Connection, journal: Journal) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        publisher = Publisher(settings, number, control, journal)
+        publisher = Publisher(settings, local, number, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"data worker {number} cannot publish: {error}")))
         return

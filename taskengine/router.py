@@ -12,6 +12,7 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, packed, seedwire
+from taskengine._socket import Port, Waiter
 from taskengine.broker import Answered, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
 from taskengine.journal import PAUSE_MS, Journal
@@ -23,12 +24,19 @@ from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, VERSION
 
 HELLO = b"HELLO"
 LINGER_MS = 1000
+CONTROL, FRONTEND, BACKEND = 1, 2, 4
+"""What is ready, by its place among the sources of the waiter."""
 
 
 class Router:
-    """Frontend, backend, broker. `control` leads to the supervisor: it says who died and when to stop."""
+    """Frontend, backend, broker; the backend listens at `local` too, for workers on this machine.
 
-    def __init__(self, settings: Settings, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
+    `control` leads to the supervisor: it says who died and when to stop.
+    """
+
+    def __init__(
+        self, settings: Settings, local: str, tasks: list[TaskInfo], control: Connection, journal: Journal
+    ) -> None:
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
@@ -39,61 +47,55 @@ class Router:
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
         self._frontend = self._bind(settings.frontend)
-        self._backend = self._bind(settings.backend)
+        self._backend = self._bind(settings.backend, local)
         self._stop_at = float("inf")
 
-    def _bind(self, address: str) -> zmq.Socket[bytes]:
+    def _bind(self, *addresses: str) -> Port:
         socket = self._context.socket(zmq.ROUTER)
+        self._sockets.append(socket)
         # at its high-water mark a ROUTER drops without a word; nothing here may be dropped
         socket.sndhwm = 0
         socket.rcvhwm = 0
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
-        socket.ipv6 = "[" in address
         socket.maxmsgsize = MAX_MESSAGE
-        socket.bind(address)
-        return socket
+        for address in addresses:
+            socket.ipv6 = "[" in address
+            socket.bind(address)
+        return Port(socket)
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
-        poller = zmq.Poller()
-        for source in (self._control, self._frontend, self._backend):
-            poller.register(source.fileno() if isinstance(source, Connection) else source, zmq.POLLIN)
+        waiter = Waiter(self._control.fileno(), self._frontend, self._backend)
         while not self._stopped():
-            ready = dict(poller.poll(PAUSE_MS if self._journal.pending else self._wait_ms()))
+            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             if not ready and self._journal.pending:
                 self._journal.flush()
                 continue
-            if self._control.fileno() in ready:
+            if ready & CONTROL:
                 self._obey()
-            if self._backend in ready:
-                for frames in self._received(self._backend):
+            if ready & BACKEND:
+                for frames in _received(self._backend):
                     self._from_worker(frames)
-            if self._frontend in ready:
-                for frames in self._received(self._frontend):
+            if ready & FRONTEND:
+                for frames in _received(self._frontend):
                     self._from_client(frames)
             self._deliver(self._broker.expire(time.monotonic()))
             self._dispatch()
         self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
         self._journal.flush()
-        self._frontend.close()
-        self._backend.close()
+        for socket in self._sockets:
+            socket.close()
         self._context.term()
 
-    def _wait_ms(self) -> int | None:
+    def _wait_ms(self) -> int:
         """For ever, unless something is to happen by itself."""
-        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping else None
+        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping else -1
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
-
-    @staticmethod
-    def _received(socket: zmq.Socket[bytes]) -> Iterator[list[bytes]]:
-        """What is queued, but no more than a turn's worth, so that neither side starves the other."""
-        with contextlib.suppress(zmq.Again):
-            for _ in range(TURN_MESSAGES):
-                yield socket.recv_multipart(zmq.NOBLOCK)
 
     def _obey(self) -> None:
         try:
@@ -195,7 +197,7 @@ class Router:
             for batch in batches:
                 message = _fastpath.pack_batch(batch.slice_ns, [slice.section() for slice in batch.slices])
                 try:
-                    self._backend.send_multipart([batch.worker.encode(), message], zmq.NOBLOCK)
+                    self._backend.send([batch.worker.encode(), message])
                 except zmq.ZMQError:  # its connection is gone before its process
                     self._deliver(self._broker.leave(batch.worker))
 
@@ -207,7 +209,7 @@ class Router:
 
     def _send(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
         with contextlib.suppress(zmq.ZMQError):  # EHOSTUNREACH: the client left, nobody waits for this
-            self._frontend.send_multipart([*route, *frames], zmq.NOBLOCK)
+            self._frontend.send([*route, *frames])
 
     def _note_answers(self, worker: str, entries: list[Answered]) -> None:
         for job, first, stop, *_ in entries:
@@ -216,6 +218,15 @@ class Router:
                 parts = [part for part, _, _ in package.chunks(first, stop)]
                 package.parts_told += len(parts)
                 self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
+
+
+def _received(port: Port) -> Iterator[list[bytes]]:
+    """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    for _ in range(TURN_MESSAGES):
+        frames = port.receive()
+        if frames is None:
+            return
+        yield frames
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:
@@ -232,10 +243,10 @@ def _shipped_lines(serial: str) -> Iterator[str]:
     yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Shipped: {serial}"
 
 
-def run(settings: Settings, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
+def run(settings: Settings, local: str, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        router = Router(settings, tasks, control, journal)
+        router = Router(settings, local, tasks, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return

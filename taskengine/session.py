@@ -95,9 +95,9 @@ class Session:
         index, body = _fastpath.pack_calls(calls, names)
         return self._parcel(Kind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, index, body)
 
-    def mapped(self, name: str, arguments: Iterable[tuple[Any, ...]], future: Future[Any], options: Options) -> Parcel:
-        """A package that calls one task with each of `arguments`. Raises BadArguments for what cannot be sent."""
-        index, body = _fastpath.pack_map(arguments)
+    def mapped(self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options) -> Parcel:
+        """A package that calls one task as `map` would. Raises BadArguments for what cannot be sent."""
+        index, body = _fastpath.pack_map(iterables)
         pending = Pending((future,), False, options.errors == "raise", options.timeout)
         return self._parcel(Kind.PACKAGE, pending, options, [name], index, body)
 

@@ -18,6 +18,7 @@ from taskengine.errors import TaskEngineError
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE
 from taskengine.process import Child
+from taskengine.rundir import RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal
 
@@ -55,14 +56,16 @@ class Supervisor:
         except InterruptedError:
             return 0
         self._announce(catalogue)
-        self._plan(catalogue.tasks)
-        gc.freeze()
+        rundir = RunDir()
         try:
+            self._plan(catalogue.tasks, rundir.address("backend", settings.backend))
+            gc.freeze()
             self._start_all()
             self._run_until(lambda: self._signals > 0)
             self._stop()
         finally:
             self._end_all()
+            rundir.close()
         return 0
 
     def _announce(self, catalogue: Catalogue) -> None:
@@ -75,19 +78,19 @@ class Supervisor:
         say("------------------")
         say("### Type [ctrl-c] to exit and shutdown workers ###")
 
-    def _plan(self, tasks: list[TaskInfo]) -> None:
-        """Say what each role's process is; the router is first, since the others need it."""
+    def _plan(self, tasks: list[TaskInfo], local: str) -> None:
+        """Say what each role's process is; the router, which the others meet at the address `local`, is first."""
         settings = self._settings
-        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, tasks)
+        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, local, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
-                self._roles[role] = partial(self._child, role, worker.run, settings, lane)
+                self._roles[role] = partial(self._child, role, worker.run, settings, local, lane)
         for number in range(settings.data_workers):
             role = f"data worker {number + 1}"
-            self._roles[role] = partial(self._child, role, publisher.run, settings, number)
+            self._roles[role] = partial(self._child, role, publisher.run, settings, local, number)
 
     def _child(self, role: str, target: Callable[..., None], *args: object) -> Child:
         return Child(role, target, args, enable_stdout=self._settings.enable_stdout)

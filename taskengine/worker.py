@@ -12,6 +12,7 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, seedwire
+from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
@@ -21,6 +22,8 @@ from taskengine.settings import Settings
 from taskengine.wire import Format
 
 HELLO = b"HELLO"
+BATCH = 2
+"""That a batch is there, by its place among the sources of the waiter."""
 
 
 class Turn:
@@ -85,9 +88,9 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
 
 
 class Worker:
-    """The process around the turn: a DEALER to the backend, a pipe to the supervisor."""
+    """The process around the turn: a DEALER to the backend at `local`, a pipe to the supervisor."""
 
-    def __init__(self, settings: Settings, lane: str, control: Connection, journal: Journal) -> None:
+    def __init__(self, settings: Settings, local: str, lane: str, control: Connection, journal: Journal) -> None:
         self._name = f"TASK-{os.getpid()}"
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
@@ -101,32 +104,35 @@ class Worker:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = 1000
-        self._socket.ipv6 = "[" in settings.backend
-        self._socket.connect(settings.backend)
+        self._socket.connect(local)
         self._socket.send_multipart([HELLO, lane.encode()])
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop, or is gone."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._control.fileno(), zmq.POLLIN)
+        port = Port(self._socket)
+        waiter = Waiter(self._control.fileno(), port)
         while True:
-            ready = dict(poller.poll(PAUSE_MS if self._journal.pending else None))
+            ready = waiter.wait(PAUSE_MS if self._journal.pending else -1)
             if not ready:
                 self._journal.flush()
-                continue
-            if self._socket in ready:
-                batch = self._socket.recv()
-                self._socket.send(self._turn.run(batch))
-                if self._journal.enabled:
-                    self._journal.note(_received_lines, batch)
-            elif self._control.fileno() in ready:
+            elif ready & BATCH:
+                self._run(port)
+            else:
                 break
         self._journal.flush()
         self._socket.close()
         self._context.term()
+
+    def _run(self, port: Port) -> None:
+        message = port.receive()
+        if message is None:
+            return
+        (batch,) = message
+        port.send([self._turn.run(batch)])
+        if self._journal.enabled:
+            self._journal.note(_received_lines, batch)
 
 
 def _received_lines(batch: bytes) -> Iterator[str]:
@@ -136,8 +142,8 @@ def _received_lines(batch: bytes) -> Iterator[str]:
             yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
 
 
-def run(settings: Settings, lane: str, control: Connection, journal: Journal) -> None:
+def run(settings: Settings, local: str, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
-    worker = Worker(settings, lane, control, journal)
+    worker = Worker(settings, local, lane, control, journal)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

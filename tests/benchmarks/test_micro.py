@@ -18,13 +18,13 @@ from tests.batches import no_foreign, section_of
 TASKS = 4000
 CHUNK = 50
 CHUNKS = TASKS // CHUNK
-ARGUMENTS = [(2, 3)] * TASKS
+ARGUMENTS = [[2] * TASKS, [3] * TASKS]
 NAMES = ["task_count"]
 WORKERS = 2
 
 
 SIZES = (CHUNK, 0, CHUNK)
-PACKAGES = {tasks: _fastpath.pack_map([(2, 3)] * tasks) for tasks in (1, CHUNK, TASKS)}
+PACKAGES = {tasks: _fastpath.pack_map([[2] * tasks, [3] * tasks]) for tasks in (1, CHUNK, TASKS)}
 
 
 def packed(tasks: int) -> bytes:

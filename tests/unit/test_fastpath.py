@@ -156,7 +156,7 @@ def test_positions_and_names_in_errors() -> None:
         _fastpath.pack_calls([("a", (1,), {}), ("b", (object(),), {})], {})
     assert caught.value.name == "b"
     with pytest.raises(BadArguments, match=r"^call 2: ") as caught:
-        _fastpath.pack_map([(1,), (2,), ({1j: 2},)])
+        _fastpath.pack_map([[1, 2, {1j: 2}]])
     assert caught.value.name is None
 
 
@@ -189,24 +189,28 @@ def test_names_are_kept_from_call_to_call() -> None:
 def test_any_sequence_and_any_mapping() -> None:
     call = ("a", range(2), types.MappingProxyType({"name": "red"}))
     assert _fastpath.pack_calls(iter([call]), {}) == model.pack_calls([("a", [0, 1], {"name": "red"})], {})
-    assert _fastpath.pack_map(zip([1, 2], [3, 4], strict=True)) == model.pack_map([(1, 3), (2, 4)])
+    rows = model.pack_calls([("a", [1, "x"], {}), ("a", [2, "y"], {})], {})
+    for columns in ([[1, 2], "xy"], [(1, 2, 3), ["x", "y"]], [range(1, 9), iter("xy")]):
+        assert _fastpath.pack_map(columns) == rows
+    assert _fastpath.pack_map([]) == (b"", b"")
+    assert _fastpath.pack_map([[], [1]]) == (b"", b"")
 
 
 def test_what_an_iterator_raises_passes_through() -> None:
-    def arguments() -> Iterator[tuple[int]]:
-        yield (1,)
+    def arguments() -> Iterator[int]:
+        yield 1
         raise LookupError("the program's own")
 
     with pytest.raises(LookupError, match="own"):
-        _fastpath.pack_map(arguments())
+        _fastpath.pack_map([arguments()])
 
 
 def test_a_package_has_a_limit() -> None:
     half = b"x" * (wire.MAX_BODY // 2)
     with pytest.raises(BadArguments, match=r"call 1: more than \d+ bytes"):
-        _fastpath.pack_map([(half,), (half,)])
+        _fastpath.pack_map([[half, half]])
     with pytest.raises(BadArguments, match=f"call {wire.MAX_TASKS}: "):
-        _fastpath.pack_map(() for _ in range(wire.MAX_TASKS + 1))
+        _fastpath.pack_map([range(wire.MAX_TASKS + 1)])
     with pytest.raises(ProtocolError):
         _fastpath.join_frames([half, half, b"x"])
     with pytest.raises(ProtocolError):
@@ -256,7 +260,7 @@ def test_error_entries_are_asked_for_and_may_raise() -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer_is_read(kind: Callable[[bytes], Any]) -> None:
-    index, body = _fastpath.pack_map([(1,), (2,)])
+    index, body = _fastpath.pack_map([(1, 2)])
     assert _fastpath.unpack(kind(b"\x01\x02"), 2, no_error) == [1, 2]
     assert _fastpath.check_index(kind(index), len(body)) == 2
     assert _fastpath.task_names(kind(index), kind(body)) == [(0, 2, 0)]

@@ -56,7 +56,7 @@ def test_golden_package() -> None:
 
 
 def test_golden_batch_and_answer() -> None:
-    package = _fastpath.pack_map([(1,), (2,), (3,)])
+    package = _fastpath.pack_map([[1, 2, 3]])
     section = (7, wire.Format.PACKED, ReplyMode.ALL, 0, b"head", *package, 2, 1, 3, 1, 0, 1)
     batch = _fastpath.pack_batch(5, [section])
     parts = [

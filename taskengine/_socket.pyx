@@ -1,0 +1,173 @@
+# cython: boundscheck=False, wraparound=False, auto_pickle=False
+"""Whole messages through pyzmq's own libzmq: one call for a message of any number of frames, one to wait.
+
+libzmq is the one that pyzmq has loaded: its functions are looked up in pyzmq's extension at import, so that nothing is
+linked, no header is needed, and one process holds one libzmq. The types stand in zmq.h (API 4): a message is 64 opaque
+bytes.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EAGAIN, EINTR
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+import zmq
+
+cdef extern from "dlfcn.h" nogil:
+    void* dlopen(const char* path, int flags)
+    void* dlsym(void* library, const char* name)
+    int RTLD_NOW
+
+cdef struct Message:
+    unsigned char opaque[64]
+
+cdef struct Item:
+    void* socket
+    int fd
+    short events
+    short revents
+
+cdef enum:
+    DONTWAIT = 1
+    SNDMORE = 2
+    POLLIN = 1
+
+cdef int (*msg_init)(Message*) noexcept nogil
+cdef int (*msg_init_size)(Message*, size_t) noexcept nogil
+cdef void* (*msg_data)(Message*) noexcept nogil
+cdef size_t (*msg_size)(const Message*) noexcept nogil
+cdef int (*msg_more)(const Message*) noexcept nogil
+cdef int (*msg_close)(Message*) noexcept nogil
+cdef int (*msg_recv)(Message*, void*, int) noexcept nogil
+cdef int (*msg_send)(Message*, void*, int) noexcept nogil
+cdef int (*poll)(Item*, int, long) noexcept nogil
+cdef int (*last_errno)() noexcept nogil
+
+
+cdef void* look_up(void* library, const char* name) except NULL:
+    cdef void* found = dlsym(library, name)
+    if found is NULL:
+        raise ImportError(f"pyzmq's libzmq has no {name.decode()}: pip install 'pyzmq>=25'")
+    return found
+
+
+cdef int look_up_all() except -1:
+    global msg_init, msg_init_size, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+    cdef bytes path
+    cdef void* library
+    try:
+        from zmq.backend.cython import _zmq as extension
+    except ImportError:  # before pyzmq 26 there was an extension for each part
+        from zmq.backend.cython import message as extension
+    path = extension.__file__.encode()
+    library = dlopen(path, RTLD_NOW)
+    if library is NULL:
+        raise ImportError(f"pyzmq's extension {path.decode()!r} cannot be opened")
+    msg_init = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_init")
+    msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")
+    msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
+    msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
+    msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
+    msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
+    msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
+    msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")
+    poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
+    last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")
+    return 0
+
+
+look_up_all()
+
+
+cdef int fail() except -1:
+    cdef int error = last_errno()
+    raise zmq.Again() if error == EAGAIN else zmq.ZMQError(error)
+
+
+cdef class Port:
+    """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
+
+    cdef object _socket
+    cdef void* _handle
+
+    def __init__(self, socket):
+        self._socket = socket
+        self._handle = <void*><uintptr_t>socket.underlying
+
+    def receive(self):
+        """The frames of the next message, or None where none is there. Raises ZMQError."""
+        cdef Message message
+        cdef list frames = []
+        cdef bint more = True
+        msg_init(&message)
+        try:
+            while more:
+                # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
+                if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if not frames and last_errno() == EAGAIN:
+                        return None
+                    fail()
+                frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
+                more = msg_more(&message)
+        finally:
+            msg_close(&message)
+        return frames
+
+    def send(self, frames):
+        """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
+        cdef Message message
+        cdef Py_ssize_t left = len(frames)
+        cdef bytes frame
+        for frame in frames:
+            left -= 1
+            if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+                raise MemoryError
+            memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+            if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
+                msg_close(&message)
+                fail()
+
+
+cdef class Waiter:
+    """Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."""
+
+    cdef tuple _sources
+    cdef Item* _items
+    cdef int _size
+
+    def __init__(self, *sources):
+        if len(sources) > 30:
+            raise ValueError(f"a waiter has at most 30 sources, not {len(sources)}")
+        free(self._items)
+        self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))
+        if self._items is NULL:
+            raise MemoryError
+        self._sources = sources
+        self._size = <int>len(sources)
+        for number, source in enumerate(sources):
+            self._items[number].events = POLLIN
+            if isinstance(source, Port):
+                self._items[number].socket = (<Port>source)._handle
+            else:
+                self._items[number].fd = source
+
+    def __dealloc__(self):
+        free(self._items)
+
+    def wait(self, long timeout_ms):
+        """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
+        cdef int count, number, ready = 0
+        with nogil:
+            count = poll(self._items, self._size, timeout_ms)
+        if count < 0:
+            if last_errno() != EINTR:
+                fail()
+            PyErr_CheckSignals()
+            return 0
+        if count:
+            for number in range(self._size):
+                if self._items[number].revents:
+                    ready |= 1 << number
+        return ready
