@@ -53,9 +53,11 @@ cdef extern from *:
     #define is_compact(x) (Py_SIZE(x) >= -1 && Py_SIZE(x) <= 1)
     #define compact_value(x) (Py_SIZE(x) * (Py_ssize_t)((PyLongObject *)(x))->ob_digit[0])
     #endif
+    #define is_small(x) (is_compact(x) && (size_t)compact_value(x) < 0x80)
     """
-    # an int of one digit, and its value
+    # an int of one digit, its value, and whether that is below 128
     bint is_compact(object)
+    bint is_small(object)
     Py_ssize_t compact_value(object)
 
 cdef extern from "Python.h":
@@ -283,20 +285,25 @@ cdef class _Columns:
         """Write a task that calls name 0 with the row."""
         cdef Py_ssize_t j
         cdef PyObject* source
+        cdef PyObject* value
         at = reserve(out, at, 8)
         memcpy(at, self.start, 8)
         at += self.start_size
         for j in range(self.size):
             source = PyList_GET_ITEM(self.sources, j)
-            if self.drawn[j] is not NULL:
-                at = put_value(out, at, <object>self.drawn[j], 0)
-                self.drop(j)
-            elif PyTuple_CheckExact(<object>source):
-                at = put_value(out, at, <object>PyTuple_GET_ITEM(<object>source, self.row), 0)
-            elif self.row < PyList_GET_SIZE(<object>source):  # see put_held
-                at = put_value(out, at, <object>PyList_GET_ITEM(<object>source, self.row), 0)
+            value = self.drawn[j]
+            if value is NULL:
+                if PyTuple_CheckExact(<object>source):
+                    value = PyTuple_GET_ITEM(<object>source, self.row)
+                elif self.row < PyList_GET_SIZE(<object>source):  # see put_held
+                    value = PyList_GET_ITEM(<object>source, self.row)
+                else:
+                    return refuse("a list changed its size while it was being sent")
+            if PyLong_CheckExact(<object>value) and is_small(<object>value):
+                at = put_byte(out, at, <u8>compact_value(<object>value))
             else:
-                return refuse("a list changed its size while it was being sent")
+                at = put_value(out, at, <object>value, 0)
+            self.drop(j)
         self.row += 1
         return at
 

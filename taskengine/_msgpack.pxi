@@ -197,7 +197,7 @@ cdef inline u8* put_value(_Out out, u8* at, object value, int depth) except NULL
         real = PyFloat_AS_DOUBLE(value)
         memcpy(&bits, &real, 8)
         return put_big(out, at, 0xcb, bits, 8)
-    if PyLong_CheckExact(value) and is_compact(value) and 0 <= compact_value(value) < 0x80:
+    if PyLong_CheckExact(value) and is_small(value):
         return put_byte(out, at, <u8>compact_value(value))
     return put_more(out, at, value, depth)
 

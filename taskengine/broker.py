@@ -13,14 +13,14 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from taskengine.chunking import spread
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
 from taskengine.messages import Priority
-from taskengine.package import Package, Run, Section
+from taskengine.package import Kind, Package, Run, Section
 from taskengine.turns import Line, Span, Turns
 from taskengine.wire import BATCH_NS, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, SLICE_NS
 
@@ -73,25 +73,28 @@ class _Worker:
 
 
 class _Lane:
-    """A lane of `size` workers; `lines` begin with the most urgent."""
+    """A lane of `size` workers; `lines` begin with the most urgent, `line_of` finds them by priority."""
 
     def __init__(self, size: int) -> None:
         self.workers: list[_Worker] = []
         self.slice_ns = SLICE_NS if size > 1 else 0
-        self.lines: dict[int, Line | Turns]
+        self.lines: list[Line | Turns]
+        self.line_of: dict[int, Line | Turns]
         if size > 1:
-            self.lines = {priority: Turns() for priority in sorted(Priority, reverse=True)}
+            self.lines = [Turns() for _ in Priority]
+            self.line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
         else:  # in the order of reception, but for what is urgent
-            line = Line()
-            self.lines = dict.fromkeys(sorted(Priority, reverse=True), line)
-            self.lines[Priority.URGENT] = Line()
+            urgent, other = Line(), Line()
+            self.lines = [urgent, other]
+            self.line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
 
     def next(self) -> tuple[Line | Turns, Span] | None:
         """What is to be handed out next."""
-        for line in self.lines.values():
-            span = line.first()
-            if span is not None:
-                return line, span
+        for line in self.lines:
+            if line.spans:
+                span = line.first()
+                if span is not None:
+                    return line, span
         return None
 
 
@@ -141,7 +144,7 @@ class Broker:
         self._sizes = lanes
         self._lanes = {name: _Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, _Worker] = {}
-        self._costs: dict[bytes, float] = {}
+        self._costs: dict[Kind, float] = {}
         self._jobs = 0
         self._deadlines = 0
         self.packages: dict[int, Package] = {}
@@ -165,7 +168,7 @@ class Broker:
         self.packages[package.job] = package
         self._deadlines += package.deadline != NO_DEADLINE
         for run in package.runs:
-            self._lanes[run.lane].lines[package.priority].add(Span(package, run, run.first, run.stop))
+            self._lanes[run.lane].line_of[package.priority].add(Span(package, run, run.first, run.stop))
         return False
 
     def join(self, name: str, lane: str) -> None:
@@ -188,8 +191,12 @@ class Broker:
         return self._fail(held, error)
 
     def dispatch(self) -> list[Batch]:
-        """Hand out what there is room for: at most one batch for each worker, so ask again until there is none."""
-        return [batch for lane in self._lanes.values() for batch in self._dispatch_lane(lane)]
+        """Hand out what there is room for."""
+        batches: list[Batch] = []
+        for lane in self._lanes.values():
+            while filled := self._fill(lane):
+                batches += filled
+        return batches
 
     def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that was not asked for."""
@@ -200,15 +207,15 @@ class Broker:
         worker.batches.popleft()
         worker.weigh()
         for slice in reversed(rest):
-            lines = self._lanes[slice.run.lane].lines
-            lines[slice.package.priority].back(Span(slice.package, slice.run, slice.first, slice.stop))
+            line = self._lanes[slice.run.lane].line_of[slice.package.priority]
+            line.back(Span(slice.package, slice.run, slice.first, slice.stop))
         whole: list[Package] = []
         for slice, (_, first, stop, failed, elapsed_ns, body) in done:
             package = slice.package
             package.worker = name
             package.failed += failed
             estimate = slice.cost * (stop - first) / (slice.stop - slice.first)
-            self._lanes[slice.run.lane].lines[package.priority].charge(package, elapsed_ns - estimate)
+            self._lanes[slice.run.lane].line_of[package.priority].charge(package, elapsed_ns - estimate)
             self._learn(package.kind, stop - first, elapsed_ns)
             if package.assembly.put(first, stop, body):
                 whole.append(self._release(package))
@@ -218,12 +225,14 @@ class Broker:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         if not self._deadlines:
             return []
-        late = [package for package in self.packages.values() if package.deadline <= now]
+        late = {package for package in self.packages.values() if package.deadline <= now}
+        if not late:
+            return []
         waited = [
             (span.package, span.first, span.stop)
-            for package in late
-            for lane in {run.lane for run in package.runs}
-            for span in self._lanes[lane].lines[package.priority].drop(package)
+            for lane in self._lanes.values()
+            for line in lane.lines
+            for span in line.drop(late)
             if span.first < span.stop
         ]
         return self._fail(waited, TaskTimeout("the deadline passed before the task could start", seconds=None))
@@ -244,11 +253,13 @@ class Broker:
         """Nothing is in flight."""
         return not self.packages
 
-    def _dispatch_lane(self, lane: _Lane) -> Iterator[Batch]:
+    def _fill(self, lane: _Lane) -> list[Batch]:
+        """At most one batch for each worker of the lane that has room."""
         found = lane.next()
-        if found is None:
-            return
-        filling = _Filling([worker for worker in lane.workers if worker.room()])
+        free = [worker for worker in lane.workers if worker.room()] if found else []
+        if not free:
+            return []
+        filling = _Filling(free)
         while found and filling.free:
             line, span = found
             cost = self._cost(span)
@@ -263,14 +274,14 @@ class Broker:
             found = lane.next()
         for worker, slices in filling.slices.items():
             worker.batches.append(slices)
-            yield Batch(worker.name, slices, lane.slice_ns)
+        return [Batch(worker.name, slices, lane.slice_ns) for worker, slices in filling.slices.items()]
 
     def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
         cost = self._costs.get(span.package.kind)
         return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
 
-    def _learn(self, kind: bytes, tasks: int, elapsed_ns: int) -> None:
+    def _learn(self, kind: Kind, tasks: int, elapsed_ns: int) -> None:
         cost = max(elapsed_ns, 1) / tasks
         known = self._costs.get(kind)
         if known is None and len(self._costs) >= COSTS_KEPT:
@@ -279,7 +290,7 @@ class Broker:
         if known is None:
             self._price(kind, cost)
 
-    def _price(self, kind: bytes, cost: float) -> None:
+    def _price(self, kind: Kind, cost: float) -> None:
         """What was handed out when its cost was unknown no longer counts as too much."""
         for worker in self._workers.values():
             for batch in worker.batches:

@@ -48,6 +48,9 @@ def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[flo
     most = [math.ceil(room / cost) for room in rooms]
     counts = [0] * len(loads)
     left = min(chunks, sum(most))
+    if loads.count(loads[0]) == len(loads) and left == chunks <= min(most):  # the usual case: nobody has anything to do
+        share, more = divmod(chunks, len(loads))
+        return [share + (worker < more) for worker in range(len(loads))]
     while left:
         active = [worker for worker, count in enumerate(counts) if count < most[worker]]
         heights = {worker: loads[worker] + counts[worker] * cost for worker in active}

@@ -200,6 +200,8 @@ class Link:
                 os.eventfd_read(self._wakeup)
             if ready & REPLY:
                 self._receive()
+                if done() and not self._outbox:
+                    return
             if ready & NEWS and not self._closed and self._connection.lost():
                 self._lost_at = time.monotonic()
 

@@ -42,9 +42,15 @@ class Run(NamedTuple):
         return self.first + self.cut.start(number)
 
 
+Kind = tuple[str, ...]
+"""What tells packages of alike cost apart: the names of their tasks."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
 def encode_head(serial: str, shared: list[str] | bytes) -> bytes:
     """What every slice of a package shares: its serial, and its task names (0.2) or its pack as it came (0.1)."""
-    return msgspec.msgpack.encode((serial, shared))
+    return _encode((serial, shared))
 
 
 def decode_head(head: bytes) -> tuple[str, Any]:
@@ -56,22 +62,26 @@ def decode_head(head: bytes) -> tuple[str, Any]:
 class Package:
     """One accepted message of a client, from acceptance to answer.
 
-    `route` is the way back to the client, `shared` as in `encode_head`, `index` and `body` its tasks.
+    `route` is the way back to the client, `shared` as in `encode_head`, `kind` the names of its tasks, which lie in
+    `index` and `body`.
     """
 
     format = Format.PACKED
 
     def __init__(
-        self, route: tuple[bytes, ...], serial: str, shared: list[str] | bytes, index: bytes, body: bytes
+        self,
+        route: tuple[bytes, ...],
+        serial: str,
+        shared: list[str] | bytes,
+        kind: Kind,
+        index: bytes,
+        body: bytes,
     ) -> None:
         self.route = route
         self.client = route[0] if route else b""
         self.serial = serial
         self.head = encode_head(serial, shared)
-        self.index = index
-        self.body = body
-        self.kind = msgspec.msgpack.encode(shared)
-        """What tells packages of alike cost apart."""
+        self.kind = kind
         self.reply_mode = 0
         self.priority = 1
         self.deadline = NO_DEADLINE
@@ -84,12 +94,14 @@ class Package:
         """Chunks of which the printed lines have told that they came back."""
         self.runs: list[Run] = []
         self.lanes: list[tuple[str, int]] = []
-        self.assembly = Assembly(self.count)
+        self.hold(index, body)
 
-    @property
-    def count(self) -> int:
-        """Tasks in the package."""
-        return len(self.index) // 4
+    def hold(self, index: bytes, body: bytes) -> None:
+        """Take the tasks."""
+        self.index = index
+        self.body = body
+        self.count = len(index) // 4
+        self.assembly = Assembly(self.count)
 
     def cut(self, size: int | None, workers: dict[str, int]) -> None:
         """Cut the package for lanes of so many `workers`, by `lanes`: neighbouring tasks as (lane, number of tasks)."""
@@ -99,7 +111,6 @@ class Package:
             self.runs.append(Run(lane, first, first + tasks, part, pieces))
             first, part = first + tasks, part + pieces.chunks
         self.parts = part - 1
-        self.assembly = Assembly(self.count)
 
     def chunks(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """The chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""

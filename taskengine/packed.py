@@ -38,7 +38,7 @@ class PackedPackage(Package):
     """A package, or a data request, that came by wire 0.2."""
 
     def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes) -> None:
-        super().__init__(route, str(request.serial), request.names, index, body)
+        super().__init__(route, str(request.serial), request.names, tuple(request.names), index, body)
         self.request = request
         self.reply_mode = request.reply
         self.priority = request.priority
@@ -105,7 +105,7 @@ def _read_tasks(
     count = _fastpath.check_index(index, len(body))
     package = PackedPackage(route, request, index, body)
     lanes = [lane(name) for name in request.names]
-    if len(set(lanes)) <= 1:
+    if lanes.count(lanes[0] if lanes else "") == len(lanes):
         package.lanes = [(lanes[0] if lanes else "", count)] if count else []
         return package
     known = len(lanes)

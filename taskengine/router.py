@@ -193,13 +193,12 @@ class Router:
         return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
     def _dispatch(self) -> None:
-        while batches := self._broker.dispatch():
-            for batch in batches:
-                message = _fastpath.pack_batch(batch.slice_ns, [slice.section() for slice in batch.slices])
-                try:
-                    self._backend.send([batch.worker.encode(), message])
-                except zmq.ZMQError:  # its connection is gone before its process
-                    self._deliver(self._broker.leave(batch.worker))
+        for worker, slices, slice_ns in self._broker.dispatch():
+            message = _fastpath.pack_batch(slice_ns, [slice.section() for slice in slices])
+            try:
+                self._backend.send([worker.encode(), message])
+            except zmq.ZMQError:  # its connection is gone before its process
+                self._deliver(self._broker.leave(worker))
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:

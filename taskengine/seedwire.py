@@ -11,7 +11,7 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import Package
+from taskengine.package import Kind, Package
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of
 from taskengine.wire import MAX_BODY, SEED_VERSION, Format
@@ -94,12 +94,12 @@ class SeedPackage(Package):
 
     format = Format.SEED
 
-    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes]) -> None:
+    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes], kind: Kind = ()) -> None:
         meta = _read(_decode_meta, frames[0], "META frame")
         self.pack = _read(_decode_echo, frames[0], "META frame").pack
         serial = meta.serial if meta.serial not in (None, "") else uuid.uuid4().hex
         index, body = _fastpath.join_frames(frames[1:])
-        super().__init__(route, str(serial), bytes(self.pack), index, body)
+        super().__init__(route, str(serial), bytes(self.pack), kind, index, body)
         self.meta = meta
         self.echo_serial = serial
 
@@ -145,8 +145,8 @@ class SeedDataRequest(SeedPackage):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
         if self.meta.type == "PUB" and "value" not in data:
             raise ProtocolError("DATA frame: PUB needs a value")
-        self.body = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
-        self.index = len(self.body).to_bytes(4, "little")
+        body = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
+        self.hold(len(body).to_bytes(4, "little"), body)
         self.lanes = [(lane_of(topic, data_workers), 1)]
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
@@ -180,7 +180,7 @@ def read_package(
     names = [
         _read(_decode_task, frame, f"TASK frame {number}").task for number, frame in enumerate(frames[1:], start=1)
     ]
-    package.kind = "\n".join(sorted(set(names))).encode()
+    package.kind = tuple(sorted(set(names)))
     package.lanes = [(name, sum(1 for _ in group)) for name, group in groupby(names, lane)]
     return package
 

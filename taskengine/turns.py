@@ -1,18 +1,18 @@
 """Who is next in a lane. Pure.
 
-Where a lane has several workers, turns are fair: the client that has been served least is next, and of its packages
-the one that has been served least; what is served is work, in ns. Whoever comes anew starts where the others are, so
-that nobody saves up turns (start-time fair queuing; Goyal, Vin and Cheng, SIGCOMM 1996). Where a lane has one worker,
-the order of reception is promised, and it is kept.
+Where a lane has several workers, turns are fair between clients, and between the packages of a client: the package
+that has been served least is next, and what it is served counts as many times as its client has packages waiting.
+What is served is work, in ns. Whoever comes anew starts where the others are, so that nobody saves up turns (start-time
+fair queuing; Goyal, Vin and Cheng, SIGCOMM 1996). Where a lane has one worker, the order of reception is promised, and
+it is kept.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections import Counter, deque
+from collections.abc import Container
 
 from taskengine.package import Package, Run
 
@@ -41,21 +41,21 @@ class Line:
     """Spans in the order of reception."""
 
     def __init__(self) -> None:
-        self._spans: deque[Span] = deque()
+        self.spans: deque[Span] = deque()
 
     def add(self, span: Span) -> None:
         """To the end."""
-        self._spans.append(span)
+        self.spans.append(span)
 
     def back(self, span: Span) -> None:
         """What was handed out and came back goes first."""
-        self._spans.appendleft(span)
+        self.spans.appendleft(span)
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        while self._spans and self._spans[0].first == self._spans[0].stop:
-            self._spans.popleft()
-        return self._spans[0] if self._spans else None
+        while self.spans and self.spans[0].first == self.spans[0].stop:
+            self.spans.popleft()
+        return self.spans[0] if self.spans else None
 
     def crowded(self) -> bool:
         """Somebody else waits for a turn too."""
@@ -64,113 +64,82 @@ class Line:
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
 
-    def drop(self, package: Package) -> list[Span]:
-        """Take out what waits of a package."""
-        gone = [span for span in self._spans if span.package is package]
-        self._spans = deque(span for span in self._spans if span.package is not package)
+    def drop(self, packages: Container[Package]) -> list[Span]:
+        """Take out what waits of these packages."""
+        gone = [span for span in self.spans if span.package in packages]
+        self.spans = deque(span for span in self.spans if span.package not in packages)
         return gone
 
-    def __iter__(self) -> Iterator[Span]:
-        return iter(self._spans)
 
+class _Account:
+    """What a package has been served, in ns of work and of its client's other packages', and its spans that wait."""
 
-class _Waiting(Protocol):
-    def first(self) -> Span | None: ...
+    __slots__ = ("spans", "spent")
 
-
-W = TypeVar("W", bound=_Waiting)
-
-
-class _Member(Generic[W]):
-    """Somebody known by `key` who was served `spent` ns of work, and what waits of theirs."""
-
-    __slots__ = ("key", "spent", "waiting")
-
-    def __init__(self, key: object, waiting: W, spent: float) -> None:
-        self.key = key
-        self.waiting = waiting
+    def __init__(self, spent: float) -> None:
         self.spent = spent
-
-
-class _Least(Generic[W]):
-    """The least served first. The order is put right when it is asked for, so that charging costs nothing.
-
-    Whoever has nothing left is forgotten when the turn comes.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Member[W]]] = []
-        self._order = itertools.count()
-        self._now = 0.0
-        self.members: dict[object, _Member[W]] = {}
-
-    def member(self, key: object, make: Callable[[], W]) -> _Member[W]:
-        """The one that is known by `key`, who comes anew where nobody is."""
-        one = self.members.get(key)
-        if one is None:
-            one = self.members[key] = _Member(key, make(), self._now)
-            heapq.heappush(self._heap, (one.spent, next(self._order), one))
-        return one
-
-    def first(self) -> Span | None:
-        """The next span of the least served."""
-        while self._heap:
-            spent, _, one = self._heap[0]
-            if one.spent > spent:
-                heapq.heapreplace(self._heap, (one.spent, next(self._order), one))
-                continue
-            span = one.waiting.first()
-            if span is not None:
-                self._now = spent
-                return span
-            heapq.heappop(self._heap)
-            del self.members[one.key]
-        return None
+        self.spans = 0
 
 
 class Turns:
-    """Spans in fair turns between clients, and between the packages of a client."""
+    """Spans in fair turns. Their order is put right when it is asked for, so that charging costs nothing."""
 
     def __init__(self) -> None:
-        self._clients: _Least[_Least[Line]] = _Least()
+        self.spans: list[tuple[float, int, Span]] = []  # a heap
+        self._accounts: dict[Package, _Account] = {}
+        self._packages: Counter[bytes] = Counter()  # that wait, by client
+        self._order = itertools.count()
+        self._now = 0.0
 
     def add(self, span: Span) -> None:
-        """Behind the other spans of its package."""
-        self._line(span.package).add(span)
+        """Where its package is."""
+        account = self._accounts.get(span.package)
+        if account is None:
+            account = self._accounts[span.package] = _Account(self._now)
+            self._packages[span.package.client] += 1
+        account.spans += 1
+        heapq.heappush(self.spans, (account.spent, next(self._order), span))
 
-    def back(self, span: Span) -> None:
-        """What was handed out and came back goes first of its package."""
-        self._line(span.package).back(span)
+    back = add
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        return self._clients.first()
+        while self.spans:
+            spent, _, span = self.spans[0]
+            account = self._accounts[span.package]
+            if span.first == span.stop:
+                heapq.heappop(self.spans)
+                self._forget(span, account)
+            elif account.spent > spent:
+                heapq.heapreplace(self.spans, (account.spent, next(self._order), span))
+            else:
+                self._now = spent
+                return span
+        return None
 
     def crowded(self) -> bool:
         """Somebody else waits for a turn too."""
-        members = self._clients.members
-        return len(members) > 1 or any(len(client.waiting.members) > 1 for client in members.values())
+        return len(self._accounts) > 1
 
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
-        client = self._clients.members.get(package.client)
-        if client is not None:
-            client.spent += cost
-            queued = client.waiting.members.get(package.job)
-            if queued is not None:
-                queued.spent += cost
+        account = self._accounts.get(package)
+        if account is not None:
+            account.spent += cost * self._packages[package.client]
 
-    def drop(self, package: Package) -> list[Span]:
-        """Take out what waits of a package."""
-        client = self._clients.members.get(package.client)
-        queued = client.waiting.members.get(package.job) if client else None
-        return queued.waiting.drop(package) if queued else []
+    def drop(self, packages: Container[Package]) -> list[Span]:
+        """Take out what waits of these packages."""
+        gone = [span for _, _, span in self.spans if span.package in packages]
+        for span in gone:
+            self._forget(span, self._accounts[span.package])
+        self.spans = [entry for entry in self.spans if entry[2].package not in packages]
+        heapq.heapify(self.spans)
+        return gone
 
-    def __iter__(self) -> Iterator[Span]:
-        for client in self._clients.members.values():
-            for queued in client.waiting.members.values():
-                yield from queued.waiting
-
-    def _line(self, package: Package) -> Line:
-        client = self._clients.member(package.client, _Least)
-        return client.waiting.member(package.job, Line).waiting
+    def _forget(self, span: Span, account: _Account) -> None:
+        account.spans -= 1
+        if not account.spans:
+            del self._accounts[span.package]
+            self._packages[span.package.client] -= 1
+            if not self._packages[span.package.client]:
+                del self._packages[span.package.client]

@@ -100,7 +100,7 @@ def test_broker(benchmark: BenchmarkFixture) -> None:
     body = _fastpath.encode(2.5) * CHUNK
 
     def route() -> int:
-        package = Package((b"client",), "1", NAMES, index, b"")
+        package = Package((b"client",), "1", NAMES, tuple(NAMES), index, b"")
         package.lanes = [(DEFAULT_LANE, TASKS)]
         broker.accept(package)
         whole = 0

@@ -24,11 +24,10 @@ class Plain(Package):
 
 
 def package(
-    tasks: int, *, kind: bytes = b"k", lanes: list[tuple[str, int]] | None = None, client: bytes = b"client"
+    tasks: int, *, kind: str = "k", lanes: list[tuple[str, int]] | None = None, client: bytes = b"client"
 ) -> Plain:
     index = b"".join(end.to_bytes(4, "little") for end in range(1, tasks + 1))
-    made = Plain((client,), "serial", [], index, bytes(tasks))
-    made.kind = kind
+    made = Plain((client,), "serial", [], (kind,), index, bytes(tasks))
     made.lanes = [("", tasks)] if lanes is None else lanes
     return made
 
@@ -98,13 +97,13 @@ def test_a_chunk_of_unknown_cost_travels_alone_and_nothing_waits_behind_it() -> 
 
 def test_a_cheap_chunk_shares_no_batch_with_a_heavy_one() -> None:
     made = broker(workers=1)
-    for kind, cost in ((b"heavy", HEAVY_NS), (b"cheap", CHEAP_NS)):
+    for kind, cost in (("heavy", HEAVY_NS), ("cheap", CHEAP_NS)):
         made.accept(package(1, kind=kind))
         run_all(made, cost)
-    for kind in (b"cheap", b"heavy"):
+    for kind in ("cheap", "heavy"):
         made.accept(package(1, kind=kind))
     sent = [[slice.package.kind for slice in batch.slices] for _ in range(2) for batch in made.dispatch()]
-    assert sent == [[b"cheap"], [b"heavy"]]
+    assert sent == [[("cheap",)], [("heavy",)]]
 
 
 def test_chunks_are_spread_evenly_once_the_first_answer_tells_their_cost() -> None:
@@ -132,9 +131,9 @@ def test_at_most_two_messages_wait_at_a_worker() -> None:
 def test_a_small_package_waits_for_no_second_heavy_chunk(clients: tuple[bytes, bytes], known: bool) -> None:
     made = broker()
     if known:
-        made.accept(package(20, kind=b"tiny"))
+        made.accept(package(20, kind="tiny"))
         run_all(made)
-    heavy, tiny = package(42, kind=b"heavy", client=clients[0]), package(4, kind=b"tiny", client=clients[1])
+    heavy, tiny = package(42, kind="heavy", client=clients[0]), package(4, kind="tiny", client=clients[1])
     made.accept(heavy)
     held = made.dispatch()
     made.accept(tiny)
@@ -142,7 +141,7 @@ def test_a_small_package_waits_for_no_second_heavy_chunk(clients: tuple[bytes, b
     order: list[Package] = []
     for batch in held:
         order += made.finish(batch.worker, answers(batch, HEAVY_NS))
-    for batch in made.dispatch():
+    for batch in made.dispatch()[:2]:
         assert batch.slices[0].package is tiny
         order += made.finish(batch.worker, answers(batch))
     assert order == [tiny]
@@ -151,19 +150,19 @@ def test_a_small_package_waits_for_no_second_heavy_chunk(clients: tuple[bytes, b
 @pytest.mark.parametrize("client", [b"client", b"other"])
 def test_packages_share_the_workers_by_the_work_they_bring(client: bytes) -> None:
     made = broker(size=10)
-    costs = {b"heavy": 10 * BATCH_NS, b"cheap": BATCH_NS // 50}
+    costs = {"heavy": 10 * BATCH_NS, "cheap": BATCH_NS // 50}
     for kind, cost in costs.items():
         made.accept(package(20, kind=kind))
         run_all(made, cost)
-    made.accept(package(1000, kind=b"heavy"))
-    made.accept(package(100_000, kind=b"cheap", client=client))
+    made.accept(package(1000, kind="heavy"))
+    made.accept(package(100_000, kind="cheap", client=client))
     work = dict.fromkeys(costs, 0)
     while sum(work.values()) < 2000 * BATCH_NS:
         for batch in made.dispatch():
-            kind = batch.slices[0].package.kind
+            (kind,) = batch.slices[0].package.kind
             work[kind] += costs[kind] * tasks_of(batch)
             made.finish(batch.worker, answers(batch, costs[kind]))
-    assert 0.8 < work[b"cheap"] / work[b"heavy"] < 1.25
+    assert 0.8 < work["cheap"] / work["heavy"] < 1.25
 
 
 def test_what_is_handed_back_runs_elsewhere() -> None:
