@@ -12,6 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
+from taskengine.rundir import nearest
 
 LINGER_MS = 1000
 
@@ -31,7 +32,7 @@ class Connection:
         )
         self._news = Waiter(Port(self.monitor))
         try:
-            self.socket.connect(address)
+            self.socket.connect(nearest(address))
         except zmq.ZMQError as error:
             self.close()
             raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None

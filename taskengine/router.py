@@ -29,13 +29,19 @@ CONTROL, FRONTEND, BACKEND = 1, 2, 4
 
 
 class Router:
-    """Frontend, backend, broker; the backend listens at `local` too, for workers on this machine.
+    """Frontend and backend at these addresses, and the broker between them.
 
     `control` leads to the supervisor: it says who died and when to stop.
     """
 
     def __init__(
-        self, settings: Settings, local: str, tasks: list[TaskInfo], control: Connection, journal: Journal
+        self,
+        settings: Settings,
+        frontends: list[str],
+        backends: list[str],
+        tasks: list[TaskInfo],
+        control: Connection,
+        journal: Journal,
     ) -> None:
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
@@ -48,11 +54,11 @@ class Router:
         self._journal = journal
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._frontend = self._bind(settings.frontend)
-        self._backend = self._bind(settings.backend, local)
+        self._frontend = self._bind(frontends)
+        self._backend = self._bind(backends)
         self._stop_at = float("inf")
 
-    def _bind(self, *addresses: str) -> Port:
+    def _bind(self, addresses: list[str]) -> Port:
         socket = self._context.socket(zmq.ROUTER)
         self._sockets.append(socket)
         # at its high-water mark a ROUTER drops without a word; nothing here may be dropped
@@ -242,10 +248,17 @@ def _shipped_lines(serial: str) -> Iterator[str]:
     yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Shipped: {serial}"
 
 
-def run(settings: Settings, local: str, tasks: list[TaskInfo], control: Connection, journal: Journal) -> None:
+def run(
+    settings: Settings,
+    frontends: list[str],
+    backends: list[str],
+    tasks: list[TaskInfo],
+    control: Connection,
+    journal: Journal,
+) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        router = Router(settings, local, tasks, control, journal)
+        router = Router(settings, frontends, backends, tasks, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return

@@ -18,7 +18,7 @@ from taskengine.errors import TaskEngineError
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE
 from taskengine.process import Child
-from taskengine.rundir import RunDir
+from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal
 
@@ -56,9 +56,9 @@ class Supervisor:
         except InterruptedError:
             return 0
         self._announce(catalogue)
-        rundir = RunDir()
+        rundir = RunDir(settings.host, settings.router_frontend)
         try:
-            self._plan(catalogue.tasks, rundir.address("backend", settings.backend))
+            self._plan(catalogue.tasks, rundir)
             gc.freeze()
             self._start_all()
             self._run_until(lambda: self._signals > 0)
@@ -78,10 +78,13 @@ class Supervisor:
         say("------------------")
         say("### Type [ctrl-c] to exit and shutdown workers ###")
 
-    def _plan(self, tasks: list[TaskInfo], local: str) -> None:
-        """Say what each role's process is; the router, which the others meet at the address `local`, is first."""
+    def _plan(self, tasks: list[TaskInfo], rundir: RunDir) -> None:
+        """Say what each role's process is; the router is first, since the others need it."""
         settings = self._settings
-        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, local, tasks)
+        frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
+        backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
+        local = backends[-1]
+        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():

@@ -20,9 +20,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_fastpath",),
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
-    ("_socket",),
+    ("_socket", "rundir"),
     ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
-    ("process", "rundir", "catalogue", "terminal", "supervisor"),
+    ("process", "catalogue", "terminal", "supervisor"),
     ("cli",),
     ("__main__",),
 )

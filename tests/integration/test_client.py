@@ -21,7 +21,9 @@ from taskengine import (
     TaskFailed,
     TaskTimeout,
     UnknownTask,
+    connection,
 )
+from taskengine.rundir import nearest
 from tests.engine import Engine, deadline, free_ports, wait_until
 
 
@@ -328,6 +330,23 @@ def test_a_client_reconnects(tmp_path: Any) -> None:
         with Engine(**first.settings):
             assert client.call("task_sleep", 0.2) == 0.2
             assert client.call("task_count", 2, 3) == 2.5
+
+
+def test_it_is_the_same_over_tcp(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client on the engine's machine, of its user, takes the Unix socket beside the port; others cannot."""
+    used: list[str] = []
+
+    def stay(address: str) -> str:
+        used.append(address)
+        return address
+
+    assert nearest(engine.address).startswith("ipc://")
+    monkeypatch.setattr(connection, "nearest", stay)
+    with Client(engine.address, timeout=deadline(20)) as client:
+        assert client.call("task_count", 2, 3) == 2.5
+        assert client.map("task_count", range(4001), range(4001)) == list(map(float, range(4001)))
+        assert [client.submit("task_count", i, i).result(deadline(20)) for i in range(3)] == [0.0, 1.0, 2.0]
+    assert used == [engine.address]
 
 
 def test_publish_latest_and_subscribe(client: Client) -> None:

@@ -1,43 +1,105 @@
 from __future__ import annotations
 
+import fcntl
 import os
-import subprocess
+import socket
 from pathlib import Path
 
 import pytest
 
-from taskengine.rundir import LONGEST_PATH, RunDir
+from taskengine.rundir import BACKEND, FRONTEND, LONGEST_PATH, RunDir, nearest
+
+ADDRESS = "tcp://127.0.0.1:9000"
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path
+def base(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path_factory.mktemp("r")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+    return base
+
+
+def listen(rundir: RunDir) -> socket.socket:
+    """A socket where the frontend's would be."""
+    path = rundir.address(FRONTEND)
+    assert path is not None
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path.removeprefix("ipc://"))
+    return listener
 
 
 def test_only_its_user_gets_in_and_it_is_gone_when_closed(base: Path) -> None:
-    rundir = RunDir()
-    assert rundir.path.parent == base
-    assert rundir.path.stat().st_mode & 0o777 == 0o700
-    assert rundir.address("backend", "tcp://x") == f"ipc://{rundir.path}/backend"
+    rundir = RunDir("127.0.0.1", 9000)
+    (folder,) = base.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert rundir.address(BACKEND) == f"ipc://{folder}/backend"
     rundir.close()
     rundir.close()
     assert list(base.iterdir()) == []
+    assert rundir.address(BACKEND) is None
 
 
-def test_what_killed_engines_left_is_swept_and_nothing_else(base: Path) -> None:
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait()
-    for name in (f"taskengine-{ended.pid}-x", f"taskengine-{os.getpid()}-y", "taskengine-notes", "other"):
-        (base / name).mkdir()
-    RunDir().close()
-    assert sorted(path.name for path in base.iterdir()) == ["other", f"taskengine-{os.getpid()}-y", "taskengine-notes"]
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", ADDRESS),
+        ("127.0.0.1", "tcp://localhost:9000"),
+        ("0.0.0.0", ADDRESS),
+        ("::1", "tcp://[::1]:9000"),
+        ("::", "tcp://[::1]:9000"),
+    ],
+)
+def test_a_client_here_finds_the_socket(base: Path, host: str, address: str) -> None:
+    rundir = RunDir(host, 9000)
+    assert nearest(address) == address, "the engine does not listen yet"
+    with listen(rundir):
+        assert nearest(address) == rundir.address(FRONTEND)
+        for other in ("tcp://127.0.0.1:9001", "tcp://192.168.0.9:9000", "ipc:///x", "tcp://robot.local:9000", "foo"):
+            assert nearest(other) == other
+    rundir.close()
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = tmp_path / ("x" * LONGEST_PATH)
+def test_a_folder_that_others_could_have_made_is_not_trusted(base: Path) -> None:
+    rundir = RunDir("127.0.0.1", 9000)
+    (folder,) = base.iterdir()
+    with listen(rundir):
+        folder.chmod(0o755)
+        assert nearest(ADDRESS) == ADDRESS
+        folder.chmod(0o700)
+        folder.rename(base / "elsewhere")
+        folder.symlink_to(base / "elsewhere")
+        assert nearest(ADDRESS) == ADDRESS
+    rundir.close()
+
+
+def test_what_a_killed_engine_left_is_not_used_and_swept(base: Path) -> None:
+    left = base / f"taskengine-{os.getuid()}-127.0.0.1-9000"
+    living = base / f"taskengine-{os.getuid()}-127.0.0.1-9100"
+    other = base / "taskengine-notes"
+    for folder in (left, living, other):
+        folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(left / FRONTEND))
+        assert nearest(ADDRESS) == ADDRESS
+    lock = os.open(living, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    rundir = RunDir("127.0.0.1", 9200)
+    assert not left.exists()
+    assert living.exists()
+    assert other.exists()
+    rundir.close()
+    os.close(lock)
+
+
+def test_where_there_can_be_no_socket_there_is_none(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = RunDir("127.0.0.1", 9000), RunDir("127.0.0.1", 9000)
+    assert second.address(BACKEND) is None
+    second.close()
+    assert first.address(BACKEND) is not None
+    first.close()
+    deep = base / ("x" * LONGEST_PATH)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    rundir = RunDir()
-    assert rundir.address("backend", "tcp://127.0.0.1:9001") == "tcp://127.0.0.1:9001"
+    rundir = RunDir("127.0.0.1", 9000)
+    assert rundir.address(BACKEND) is None
     rundir.close()
