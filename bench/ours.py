@@ -29,7 +29,8 @@ class Ours:
         self._client = Client(address, timeout=TIMEOUT_S)
 
     def package(self, tasks: int) -> list[Any]:
-        return self._client.map(TASK, repeat(2, tasks), repeat(3, tasks))
+        results: list[Any] = self._client.map(TASK, repeat(2, tasks), repeat(3, tasks))
+        return results
 
     def one(self) -> Any:
         return self._client.call(TASK, *ARGUMENTS)

@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, task_names, join_frames, pack_batch, read_answer, Assembly |
+| router | check_index, check_columns, task_names, join_frames, pack_batch, read_answer, Assembly |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -33,7 +33,7 @@ from bisect import bisect_right
 
 import msgspec
 
-from taskengine import wire
+from taskengine import arrays, wire
 from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 
 cdef extern from "endian.h" nogil:
@@ -80,7 +80,8 @@ cdef size_t MAX_TASKS = wire.MAX_TASKS
 cdef size_t MAX_BODY = wire.MAX_BODY
 cdef size_t MAX_MESSAGE = wire.MAX_MESSAGE
 cdef int64_t NO_NAME = wire.NO_NAME
-cdef object msgspec_encode = msgspec.msgpack.Encoder().encode
+cdef int ARRAY_EXT = wire.ARRAY_EXT
+cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
@@ -89,13 +90,15 @@ cdef enum:
     SECTION_SIZE = 54
     ENTRY_SIZE = 32
     PACKED = 0
-    LAST_FORMAT = 2
+    SEED = 1
+    DATA = 2
+    COLUMNS = 3
     ALL = 0
     ERRORS = 1
     NONE = 2
 
-if (wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, wire.Format.PACKED, max(wire.Format)) != (
-    BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, LAST_FORMAT
+if (wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, *sorted(wire.Format)) != (
+    BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
 ):
     raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
 
@@ -390,6 +393,26 @@ def check_index(index, body_len):
     return index_count(_Reader(index), body_len)
 
 
+def check_columns(codes, body_len):
+    """The number of tasks in columns of these codes, which take `body_len` bytes. Raises ProtocolError."""
+    cdef _Reader src = _Reader(codes)
+    cdef uint64_t columns = src.end - src.at, tasks
+    if not 1 <= columns <= 0xff or not are_codes(src.at, columns):
+        raise ProtocolError("columns have a code each, f or i, and there are 1 to 255 of them")
+    tasks = <uint64_t>body_len // (8 * columns)
+    if tasks * 8 * columns != <uint64_t>body_len or tasks > MAX_TASKS:
+        raise ProtocolError(f"{body_len} bytes are no {columns} columns of at most {MAX_TASKS} numbers")
+    return tasks
+
+
+cdef bint are_codes(const u8* codes, size_t count) noexcept:
+    cdef size_t j
+    for j in range(count):
+        if codes[j] != c"f" and codes[j] != c"i":
+            return False
+    return True
+
+
 cdef int64_t get_name(_Reader src) noexcept:
     """The name index of the task that begins here, the reader then behind it; -1 where there is none below 2**63."""
     cdef Py_ssize_t size = src.end - src.at
@@ -480,14 +503,19 @@ cdef u8* put_section(_Out out, u8* at, tuple section) except NULL:
     cdef u8 format, reply
     job, format, reply, deadline, head, index, body, part, first, stop, lead, larger, size = section
     cdef const u8* ends = <const u8*>PyBytes_AS_STRING(index)
-    tasks = len(index) // 4
+    cdef size_t columns = len(index), j
+    tasks = len(body) // (8 * max(columns, 1)) if format == COLUMNS else columns // 4
     if not first < stop <= tasks:
         raise ProtocolError(f"a package of {tasks} tasks has none from {first} to {stop}")
-    if first:
-        base = get_u32(ends + 4 * (first - 1))
-    end = get_u32(ends + 4 * (stop - 1))
-    if not base < end <= <size_t>len(body):
-        raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
+    if format == COLUMNS:
+        base = columns
+        end = base + 8 * columns * (stop - first)
+    else:
+        if first:
+            base = get_u32(ends + 4 * (first - 1))
+        end = get_u32(ends + 4 * (stop - 1))
+        if not base < end <= <size_t>len(body):
+            raise ProtocolError(f"a body of {len(body)} bytes has no tasks from {base} to {end}")
     at = put_u64(out, at, job)
     at = put_u64(out, at, deadline)
     at = put_u32(out, at, part)
@@ -502,6 +530,11 @@ cdef u8* put_section(_Out out, u8* at, tuple section) except NULL:
     at = put_byte(out, at, format)
     at = put_byte(out, at, reply)
     at = put_raw(out, at, PyBytes_AS_STRING(head), len(head))
+    if format == COLUMNS:
+        at = put_raw(out, at, ends, columns)
+        for j in range(columns):
+            at = put_raw(out, at, PyBytes_AS_STRING(body) + 8 * (j * tasks + first), 8 * (stop - first))
+        return at
     at = put_raw(out, at, ends + 4 * first, 4 * (stop - first))
     return put_raw(out, at, PyBytes_AS_STRING(body) + base, end - base)
 

@@ -138,6 +138,17 @@ cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls,
     return refuse("more than 2**32 - 1 elements do not fit into one message")
 
 
+cdef u8* put_wide(_Out out, u8* at, object value) except NULL:
+    """As put_value, but an int takes 64 bits where they hold it, so that many of them can be read as an array."""
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow:
+            return put_big(out, at, 0xd3, <uint64_t>number, 8)
+    return put_value(out, at, value, 0)
+
+
 cdef u8* put_str(_Out out, u8* at, object text, int depth) except NULL:
     cdef Py_ssize_t size
     cdef const char* data = PyUnicode_AsUTF8AndSize(text, &size)
@@ -422,13 +433,15 @@ cdef int ext_code(_Reader src, uint64_t size) except? -1:
     return <signed char>take(src, 1)[0]
 
 
-cdef int no_error(int code) except -1:
-    return malformed(f"an error entry (extension {ERROR_EXT}) inside a value") if code == ERROR_EXT else 0
+cdef int no_error(int code) except? -1:
+    return malformed(f"an error entry (extension {ERROR_EXT}) inside a value") if code == ERROR_EXT else code
 
 
 cdef object get_ext(_Reader src, const u8* start, uint64_t size):
-    no_error(ext_code(src, size))
+    cdef int code = no_error(ext_code(src, size))
     src.at += size
+    if code == ARRAY_EXT:
+        return arrays.decoded(some(src.at - size, size))
     try:
         return msgspec_decode(PyBytes_FromStringAndSize(<const char*>start, src.at - start))
     except Exception as error:

@@ -36,15 +36,21 @@ cdef int get_section(_Reader src, Section* section) except -1:
     section.head_size = get_u32(at + 48)
     section.format = at[52]
     section.reply = at[53]
-    if section.format > LAST_FORMAT or section.reply > NONE:
+    if section.format > COLUMNS or section.reply > NONE:
         return malformed(f"a section of format {section.format} and reply mode {section.reply}")
     if not 1 <= section.lead <= section.count or (
         section.size == 0 and section.count - section.lead > section.larger
     ):
         return malformed(f"a slice of {section.count} tasks that begins with {section.lead} of them")
     section.head = take(src, section.head_size)
-    section.ends = take(src, 4 * <uint64_t>section.count)
+    section.ends = take(src, section.base if section.format == COLUMNS else 4 * <uint64_t>section.count)
     section.body = take(src, section.body_size)
+    if section.format != COLUMNS:
+        check_ends(section.ends, section.count, section.base, section.body_size)
+    elif not are_codes(section.ends, section.base) or (
+        section.body_size != 8 * <uint64_t>section.base * section.count
+    ):
+        return malformed(f"{section.body_size} bytes are no {section.base} columns of {section.count} numbers")
     return 0
 
 
@@ -64,7 +70,6 @@ def read_batch(batch):
     cdef list sections = [], parts
     for _ in range(get_u32(take(src, BATCH_SIZE))):
         get_section(src, &section)
-        check_ends(section.ends, section.count, section.base, section.body_size)
         parts = []
         number = 0
         left = section.count
@@ -83,7 +88,6 @@ cdef int check_batch(_Reader src) except -1:
     cdef Section section
     for _ in range(get_u32(take(src, BATCH_SIZE))):
         get_section(src, &section)
-        check_ends(section.ends, section.count, section.base, section.body_size)
     return finish(src)
 
 
@@ -123,8 +127,11 @@ cdef class _Turn:
 
     cdef int expect(self, _Reader src, uint64_t values, uint64_t elements) except -1:
         """Make room for as many more arguments, if that many elements can follow."""
-        cdef PyObject** args
         claim(src, elements)
+        return self.make_room(values)
+
+    cdef int make_room(self, uint64_t values) except -1:
+        cdef PyObject** args
         if self.live + values + 1 > self.room:
             args = <PyObject**>realloc(self.args, (self.live + values + 1) * sizeof(PyObject*))
             if args is NULL:
@@ -199,6 +206,33 @@ cdef class _Turn:
         finish(src)
         return function
 
+    cdef object get_row(self, const Section* section, uint32_t k, list functions):
+        """The function that columns call, None where it is unknown; the numbers in row `k` into `args`."""
+        cdef const u8* number = section.body + 8 * <uint64_t>k
+        cdef uint64_t bits, j
+        cdef double real
+        self.i = 0
+        self.has_keywords = False
+        if not functions:
+            raise ProtocolError("columns call the first of the names of their package, and it has none")
+        function = functions[0]
+        if function is None:
+            return None
+        self.make_room(section.base)
+        for j in range(section.base):
+            bits = get_u64(number)
+            number += 8 * <uint64_t>section.count
+            if section.ends[j] == c"f":
+                memcpy(&real, &bits, 8)
+                value = PyFloat_FromDouble(real)
+            else:
+                value = <int64_t>bits
+            Py_INCREF(value)
+            self.args[1 + self.live] = <PyObject*>value
+            self.live += 1
+        self.positional = section.base
+        return function
+
     cdef size_t run_tasks(
         self, _Reader src, const Section* section, uint32_t k, uint32_t stop, bytes head, list functions
     ) except? 0:
@@ -207,19 +241,21 @@ cdef class _Turn:
         cdef u8* at
         cdef size_t failures = 0, mark
         cdef const u8* task = section.body
-        if k:
+        cdef bint columns = section.format == COLUMNS
+        if k and not columns:
             task += get_u32(section.ends + 4 * (k - 1)) - section.base
         while True:
             error = None
             mark = self.at - out.data
             try:
                 while k < stop:
-                    src.at = task
-                    task = src.end = section.body + (get_u32(section.ends + 4 * k) - section.base)
+                    if not columns:
+                        src.at = task
+                        task = src.end = section.body + (get_u32(section.ends + 4 * k) - section.base)
                     if section.deadline and now_ns() >= section.deadline:
                         self.i = -1
                         raise TaskTimeout("the deadline passed before the task could start")
-                    function = self.get_call(src, functions)
+                    function = self.get_row(section, k, functions) if columns else self.get_call(src, functions)
                     if function is None:
                         break
                     # called here, not in a function of its own: a traceback with this frame alone tells
@@ -232,7 +268,7 @@ cdef class _Turn:
                     )
                     self.release()
                     if section.reply == ALL:
-                        at = put_value(out, self.at, result, 0)
+                        at = put_wide(out, self.at, result) if columns else put_value(out, self.at, result, 0)
                         if <size_t>(at - out.data) > MAX_BODY:
                             raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
                         self.at = at
@@ -296,14 +332,14 @@ cdef class _Turn:
                 self.at = reserve(out, self.at, ENTRY_SIZE) + ENTRY_SIZE
                 body = self.at - out.data
             stop = k + next_chunk(section, number, section.count - k)
-            if section.format == PACKED:
+            if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
             else:
                 failures += self.run_foreign(section, k, stop, head)
             k = stop
             number += 1
             now = now_ns()
-            if section.format != PACKED or k == section.count or (until and now >= until):
+            if section.format == SEED or section.format == DATA or k == section.count or (until and now >= until):
                 self.put_entry(section, first, k, failures, now - begun, body)
                 first, failures, begun = k, 0, now
                 if until and now >= until:
@@ -362,7 +398,7 @@ def run_batch(batch, resolve, failed, foreign):
     for _ in range(get_u32(at)):
         get_section(src, &section)
         head = some(section.head, section.head_size)
-        functions = list(resolve(head)) if section.format == PACKED else []
+        functions = list(resolve(head)) if section.format in (PACKED, COLUMNS) else []
         if turn.run_section(task, &section, head, functions, until) < section.count:
             break
         if until and now_ns() >= until:

@@ -29,10 +29,9 @@ class Client(Caller):
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
         return await self._wait(self._call((task, args, kwargs)))
 
-    async def map(self, task: str, /, *iterables: Iterable[Any]) -> list[Any]:
+    async def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
         """Call a task once for each tuple of arguments, as one package; see `taskengine.Client.map`."""
-        results: list[Any] = await self._wait(self._map(task, iterables))
-        return results
+        return await self._wait(self._map(task, iterables))
 
     async def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""

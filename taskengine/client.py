@@ -86,14 +86,14 @@ class Client(Caller):
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
         return self._wait(self._call((task, args, kwargs)))
 
-    def map(self, task: str, /, *iterables: Iterable[Any]) -> list[Any]:
+    def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.
 
-        The results come in order. The first error among them is raised, or, with the option `errors="return"`, stands
-        in its place.
+        The results come in order, as a list; where all iterables are numpy arrays of numbers, of one dimension, and
+        all results floats, or all ints, as an array. The first error among them is raised, or, with the option
+        `errors="return"`, stands in its place.
         """
-        results: list[Any] = self._wait(self._map(task, iterables))
-        return results
+        return self._wait(self._map(task, iterables))
 
     def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""

@@ -40,7 +40,7 @@ class Priority(IntEnum):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """Head of a client's message; `deadline` in s from reception, 0 for none."""
+    """Head of a client's message; `deadline` in s from reception, 0 for none; `columns`: the arguments are such."""
 
     kind: Kind
     serial: int
@@ -50,6 +50,7 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     priority: Priority = Priority.NORMAL
     deadline: float = 0.0
     idempotent: bool = False
+    columns: bool = False
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):

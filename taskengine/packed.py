@@ -76,6 +76,18 @@ class _DataRequest(PackedPackage):
     format = Format.DATA
 
 
+class _Columns(PackedPackage):
+    """Calls of one task, the arguments of which are columns of numbers."""
+
+    format = Format.COLUMNS
+
+    def hold(self, index: bytes, body: bytes) -> None:
+        self.index = index
+        self.body = body
+        self.count = _fastpath.check_columns(index, len(body))
+        self.assembly = _fastpath.Assembly(self.count)
+
+
 def read_package(
     route: tuple[bytes, ...],
     request: Request,
@@ -102,6 +114,12 @@ def _read_tasks(
     if len(frames) != 3:
         raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
     _, index, body = frames
+    if request.columns:
+        if len(request.names) != 1:
+            raise ProtocolError(f"columns call one task, not {len(request.names)}")
+        columns = _Columns(route, request, index, body)
+        columns.lanes = [(lane(request.names[0]), columns.count)] if columns.count else []
+        return columns
     count = _fastpath.check_index(index, len(body))
     package = PackedPackage(route, request, index, body)
     lanes = [lane(name) for name in request.names]

@@ -102,7 +102,7 @@ class Publisher:
     def _answer(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
     ) -> tuple[bytes, int]:
-        topic, *value = msgspec.msgpack.decode(body)
+        topic, *value = _fastpath.unpack(body, 1, bytes)[0]
         try:
             if not value:
                 return _fastpath.encode(self._board.latest(topic)), 0

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskengine import _fastpath
+from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.package import Kind, Package
 from taskengine.packed import error_entry
@@ -75,6 +76,7 @@ class _Answer(msgspec.Struct):
     pack: msgspec.Raw
 
 
+_encode = msgspec.json.Encoder(enc_hook=listed).encode
 _decode_meta = msgspec.json.Decoder(SeedMeta).decode
 _decode_echo = msgspec.json.Decoder(_EchoMeta).decode
 _decode_task = msgspec.json.Decoder(SeedTask).decode
@@ -219,7 +221,7 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     """A DATA frame: the response entries of a chunk, or a topic's value."""
-    return msgspec.json.encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+    return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
 
 
 def run_chunk(
@@ -250,7 +252,7 @@ def result_text(value: Any) -> str:
     try:
         if value is None or isinstance(value, (str, int, float, bytes)):
             return str(value).encode(errors="backslashreplace").decode()
-        return msgspec.json.encode(value).decode()
+        return _encode(value).decode()
     except Exception as error:  # whatever a value of the task's own making raises
         raise BadArguments(f"a result of type {type(value).__name__} cannot be sent: {text_of(error)}") from None
 

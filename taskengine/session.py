@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine import _fastpath
+from taskengine import _fastpath, arrays
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -67,13 +67,14 @@ Outcome = tuple[Future[Any], Any]
 class Pending(NamedTuple):
     """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
-    `timeout` is how long its sender waits, in s, or None for ever.
+    `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array where it can be.
     """
 
     futures: Sequence[Future[Any]]
     each: bool
     raises: bool
     timeout: float | None
+    array: bool = False
 
 
 class Session:
@@ -96,9 +97,14 @@ class Session:
         return self._parcel(Kind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, index, body)
 
     def mapped(self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options) -> Parcel:
-        """A package that calls one task as `map` would. Raises BadArguments for what cannot be sent."""
-        index, body = _fastpath.pack_map(iterables)
-        pending = Pending((future,), False, options.errors == "raise", options.timeout)
+        """A package that calls one task as `map` would, over arrays of numbers as columns.
+
+        Raises BadArguments for what cannot be sent.
+        """
+        iterables = tuple(iterables)
+        columns = arrays.columns(iterables)
+        index, body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
+        pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
         return self._parcel(Kind.PACKAGE, pending, options, [name], index, body)
 
     def request(self, kind: Kind, future: Future[Any], options: Options, value: Any = None) -> Parcel:
@@ -155,7 +161,7 @@ class Session:
         if pending is None:
             return []
         try:
-            results = _results(reply, frames[1] if len(frames) > 1 else b"")
+            results = _results(reply, frames[1] if len(frames) > 1 else b"", array=pending.array)
             if pending.each and len(results) != len(pending.futures):
                 raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
         except TaskEngineError as error:
@@ -187,6 +193,7 @@ class Session:
             Priority[options.priority.upper()],
             options.deadline or 0.0,
             options.idempotent,
+            pending.array,
         )
         parcel = Parcel(serial, [encode_request(request), *frames])
         self.pending[serial] = pending
@@ -204,10 +211,13 @@ def settle(outcomes: Iterable[Outcome]) -> None:
             future.set_result(value)
 
 
-def _results(reply: Reply, body: bytes) -> list[Any]:
+def _results(reply: Reply, body: bytes, *, array: bool) -> Any:
     if reply.error is not None:
         raise from_wire(*reply.error)
     if reply.reply == ReplyMode.ALL:
+        as_array = arrays.results(body, reply.count) if array and not reply.failed else None
+        if as_array is not None:
+            return as_array
         return _fastpath.unpack(body, reply.count, _entry_error)
     results: list[Any] = [None] * reply.count
     if reply.reply == ReplyMode.ERRORS:

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
+from taskengine.arrays import listed
 from taskengine.errors import Overloaded, TaskFailed
 from taskengine.wire import SEED_VERSION, TOPICS_KEPT
 
+_encode = msgspec.json.Encoder(enc_hook=listed).encode
 DATA_LANES = "data:"
 """How the names of the data workers' own lanes begin; no other lane's may."""
 
@@ -60,7 +62,7 @@ class Board:
             "size": 1,
         }
         data = {"size": 1, "data": value, "pack": now}
-        frames = [topic.encode(), msgspec.json.encode(meta), msgspec.json.encode(data)]
+        frames = [topic.encode(), _encode(meta), _encode(data)]
         self._last[topic] = value, number, frames
         return frames
 

@@ -3,15 +3,17 @@
 A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to it two, `[head, BODY]`.
 
     head  = MAGIC, MessagePack array (messages.Request, messages.Reply)
-    INDEX = u32 for each task: where it ends in BODY
+    INDEX = u32 for each task: where it ends in BODY; of columns of numbers, a byte for each argument, `f` or `i`
     BODY  = of a package, tasks end to end: `[i, args]` or `[i, args, kwargs]`, i the place of the task's name in the
-            head; of a reply, one value for each task, an error being an ext ERROR_EXT of `[code, message, fields]`
+            head, or columns of numbers, float64 or int64, end to end; of a reply, one value for each task, an error
+            being an ext ERROR_EXT of `[code, message, fields]`
 
 Router and workers exchange single frames, a batch of slices and the answer to it:
 
     batch   = BATCH(sections, slice ns), section*
     section = SECTION(job, deadline ns, part, first, count, lead, larger, size, base, body, head, format, reply),
-              head, slice of the INDEX, slice of the BODY that starts at base
+              head, slice of the INDEX, slice of the BODY that starts at base;
+              of columns, base is their number, INDEX is whole, and the slices of the columns lie end to end
     answer  = COUNT entries, entry*
     entry   = ENTRY(job, first, count, failed, elapsed ns, body), body
 
@@ -37,6 +39,8 @@ MAGIC: Final = b"TE\x02"
 
 ERROR_EXT: Final = 1
 """The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
+ARRAY_EXT: Final = 2
+"""The MessagePack extension code of a numpy array; taskengine.arrays has its layout."""
 
 
 class Format(IntEnum):
@@ -48,6 +52,8 @@ class Format(IntEnum):
     """TASK frames of wire 0.1; each chunk is answered by one DATA frame."""
     DATA = 2
     """A data request; answered by one value of wire 0.2."""
+    COLUMNS = 3
+    """Calls of one task of wire 0.2 whose arguments are columns of numbers; answered like PACKED, ints in 64 bits."""
 
 
 COUNT: Final = Struct("<I")

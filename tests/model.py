@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine import wire
+from taskengine import arrays, wire
 from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 from taskengine.messages import ReplyMode
 
@@ -91,15 +91,19 @@ def decode(data: bytes) -> Any:
     if end_of(data, 0) != len(data):
         raise ProtocolError("bytes are left over")
     try:
-        return msgspec.msgpack.decode(data)
+        return msgspec.msgpack.decode(data, ext_hook=_extension)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise ProtocolError(str(error)) from None
+
+
+def _extension(code: int, data: memoryview) -> Any:
+    return arrays.decoded(bytes(data)) if code == wire.ARRAY_EXT else msgspec.msgpack.Ext(code, bytes(data))
 
 
 def encode(value: object) -> bytes:
     """As `_fastpath.encode`."""
     try:
-        data = msgspec.msgpack.encode(value)
+        data = msgspec.msgpack.encode(value, enc_hook=arrays.encoded)
         if end_of(data, 0) != len(data):
             raise ProtocolError("more than a value")
     except Exception as error:
@@ -193,6 +197,26 @@ def check_index(index: bytes, body_len: int) -> int:
     return len(_ends(index, 0, body_len))
 
 
+def check_columns(codes: bytes, body_len: int) -> int:
+    """As `_fastpath.check_columns`."""
+    if not 1 <= len(codes) <= 255 or set(codes) - set(b"fi"):
+        raise ProtocolError("no such columns")
+    tasks, rest = divmod(body_len, 8 * len(codes))
+    if rest or tasks > wire.MAX_TASKS:
+        raise ProtocolError("no such rows")
+    return tasks
+
+
+def _rows(codes: bytes, body: bytes) -> list[list[int | float]]:
+    """The rows of columns."""
+    size = len(body) // len(codes)
+    parts = [body[size * j : size * (j + 1)] for j in range(len(codes))]
+    numbers = [
+        struct.iter_unpack("<d" if code == ord("f") else "<q", part) for code, part in zip(codes, parts, strict=True)
+    ]
+    return [[number for (number,) in row] for row in zip(*numbers, strict=True)]
+
+
 def _name(task: bytes) -> tuple[int, int]:
     """The name index of a task and where its arguments begin; (-1, 0) where there is none."""
     if task[0] not in (0x92, 0x93) or len(task) < 2:
@@ -240,15 +264,22 @@ def pack_batch(slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
     parts = [wire.BATCH.pack(len(sections), slice_ns)]
     for job, format, reply, deadline, head, index, body, part, first, stop, *sizes in sections:
-        ends = [end for (end,) in struct.iter_unpack("<I", index)]
-        if not first < stop <= len(ends):
+        columns = len(index) if format == wire.Format.COLUMNS else 0
+        ends = [end for (end,) in struct.iter_unpack("<I", index)] if not columns else []
+        tasks = len(body) // (8 * columns) if columns else len(ends)
+        if not first < stop <= tasks:
             raise ProtocolError("no such tasks")
-        base, end = ends[first - 1] if first else 0, ends[stop - 1]
-        if not base < end <= len(body):
-            raise ProtocolError("no such bytes")
-        places = (part, first, stop - first, *sizes, base, end - base, len(head))
-        parts += [wire.SECTION.pack(job, deadline, *places, format, reply), head]
-        parts += [index[4 * first : 4 * stop], body[base:end]]
+        if columns:
+            base = columns
+            slices = [index, *(body[8 * (j * tasks + first) : 8 * (j * tasks + stop)] for j in range(columns))]
+        else:
+            base, end = ends[first - 1] if first else 0, ends[stop - 1]
+            if not base < end <= len(body):
+                raise ProtocolError("no such bytes")
+            slices = [index[4 * first : 4 * stop], body[base:end]]
+        size = sum(map(len, slices[1:]))
+        places = (part, first, stop - first, *sizes, base, size, len(head))
+        parts += [wire.SECTION.pack(job, deadline, *places, format, reply), head, *slices]
     return b"".join(parts)
 
 
@@ -283,7 +314,7 @@ class _Section(NamedTuple):
     part: int
     first: int
     chunks: list[int]
-    tasks: list[bytes]
+    tasks: list[Any]
 
 
 def _chunks(count: int, lead: int, larger: int, size: int) -> list[int]:
@@ -306,10 +337,17 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
         if format > max(wire.Format) or reply > max(ReplyMode):
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
-        index = frame.take(4 * tasks)
+        is_columns = format == wire.Format.COLUMNS
+        index = frame.take(base if is_columns else 4 * tasks)
         body = frame.take(size)
         chunks = _chunks(tasks, *sizes)
-        slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
+        slices: list[Any]
+        if is_columns:
+            if set(index) - set(b"fi") or len(body) != 8 * base * tasks:
+                raise ProtocolError("no such columns")
+            slices = _rows(index, body) if index else [[]] * tasks
+        else:
+            slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
         sections.append(_Section(job, deadline, format, reply, head, part, first, chunks, slices))
     frame.finish()
     return slice_ns, sections
@@ -340,16 +378,16 @@ def _arguments(task: bytes, at: int) -> tuple[list[Any], dict[str, Any]]:
     return args, dict(zip(pairs[::2], pairs[1::2], strict=True))
 
 
-def _run(task: bytes, functions: Sequence[Callable[..., Any] | None]) -> tuple[int, Any, bool]:
+def _run(task: bytes | list[Any], functions: Sequence[Callable[..., Any] | None]) -> tuple[int, Any, bool]:
     """(name index or -1, result or exception, whether it failed) of a task; of an unknown one the result is None."""
-    i, at = _name(task)
+    i, at = (0, 0) if isinstance(task, list) else _name(task)
     if i < 0 or i >= len(functions):
         return i, ProtocolError("no name"), True
     function = functions[i]
     if function is None:
         return i, None, True
     try:
-        args, kwargs = _arguments(task, at)
+        args, kwargs = (task, {}) if isinstance(task, list) else _arguments(task, at)
         return i, function(*args, **kwargs), False
     except BaseException as error:
         return i, error, True
@@ -365,14 +403,15 @@ def run_batch(
     entries = []
     _, sections = _read_batch(batch)
     for section in sections:
-        functions = list(resolve(section.head)) if section.format == wire.Format.PACKED else []
-        if section.format == wire.Format.PACKED:
+        packed = section.format in (wire.Format.PACKED, wire.Format.COLUMNS)
+        functions = list(resolve(section.head)) if packed else []
+        if packed:
             runs = [(0, len(section.tasks))]
         else:
             runs = list(_spans([sum(section.chunks[: k + 1]) for k in range(len(section.chunks))], 0))
         for first, stop in runs:
             tasks, position = section.tasks[first:stop], section.first + first
-            if section.format == wire.Format.PACKED:
+            if packed:
                 body, failures = _run_tasks(section, functions, failed)
             else:
                 ends = [sum(map(len, tasks[: k + 1])) for k in range(len(tasks))]
@@ -388,7 +427,7 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
         i, result, is_failure = late if 0 < section.deadline <= time.monotonic_ns() else _run(task, functions)
         if not is_failure and section.reply == ReplyMode.ALL:
             try:
-                body += encode(result)
+                body += _encode_result(result, wide=section.format == wire.Format.COLUMNS)
             except BadArguments as error:
                 result, is_failure = error, True
         if not is_failure:
@@ -399,6 +438,12 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
         body += encode(position) if section.reply == ReplyMode.ERRORS else b""
         body += failed(section.head, i, position, result)
     return body, failures
+
+
+def _encode_result(result: object, *, wide: bool) -> bytes:
+    if wide and type(result) is int and -(2**63) <= result < 2**63:
+        return b"\xd3" + result.to_bytes(8, signed=True)
+    return encode(result)
 
 
 def read_answer(answer: bytes) -> list[tuple[int, int, int, int, int, bytes]]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("wire",),
-    ("messages", "datatypes"),
+    ("messages", "datatypes", "arrays"),
     ("_fastpath",),
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = {"chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
+PURE = {"arrays", "chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
 SHELLS = {"_socket", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"}
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
 # The package's door; what is written for it, as a user would write it, imports nothing else.

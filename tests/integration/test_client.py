@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from taskengine import (
@@ -330,6 +331,36 @@ def test_a_client_reconnects(tmp_path: Any) -> None:
         with Engine(**first.settings):
             assert client.call("task_sleep", 0.2) == 0.2
             assert client.call("task_count", 2, 3) == 2.5
+
+
+def test_arrays_go_as_columns_and_come_back_as_an_array(client: Client) -> None:
+    left, right = numpy.arange(4001.0), numpy.arange(4001)
+    results = client.map("task_count", left, right)
+    numpy.testing.assert_array_equal(results, (left + right) / 2)
+    assert (type(results), results.dtype) == (numpy.ndarray, numpy.dtype("f8"))
+    echoed = client.map("task_echo", right)
+    assert echoed.dtype == numpy.dtype("i8")
+    numpy.testing.assert_array_equal(echoed, right)
+    assert client.map("task_echo", numpy.arange(3), ["a", "b"]) == [[0, "a"], [1, "b"]]
+    assert client.map("task_echo", numpy.arange(0)) == []
+
+
+def test_columns_with_errors_among_the_results(client: Client) -> None:
+    mixed = client.options(errors="return").map("task_count", numpy.arange(3))
+    assert [type(result) for result in mixed] == [BadArguments] * 3
+    with pytest.raises(UnknownTask):
+        client.map("task_cont", numpy.arange(3))
+    assert client.options(reply="none").map("task_count", numpy.arange(3), numpy.arange(3)) == [None] * 3
+
+
+def test_an_array_is_a_value(client: Client) -> None:
+    image = numpy.arange(300_000, dtype="u1").reshape(100, 1000, 3)
+    came = client.call("task_echo", image, kept=True)["args"][0]
+    numpy.testing.assert_array_equal(came, image)
+    client.publish("array", image[0, :2])
+    assert client.latest("array").tolist() == image[0, :2].tolist()
+    with client.subscribe("array") as feed:
+        assert feed.get(deadline(20)).value == image[0, :2].tolist()
 
 
 def test_it_is_the_same_over_tcp(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,8 @@ leaves = (
     | st.integers(0, 70000).map(lambda size: "x" * size)
     | st.sampled_from([datetime.datetime(2020, 2, 2, tzinfo=datetime.UTC), datetime.date(2020, 2, 2)])
     | st.sampled_from([wire.Format.SEED, frozenset({1}), bytearray(b"ab"), "\ud800", object(), 1j])
+    | st.sampled_from([numpy.float64(1.5), numpy.int8(-3), numpy.arange(6).reshape(2, 3), numpy.zeros((0, 2), "f4")])
+    | st.sampled_from([numpy.array([object()]), numpy.array(["a", "bc"]), numpy.datetime64("2020-02-02"), numpy.True_])
     | st.sampled_from([msgspec.msgpack.Ext(5, b"five"), msgspec.msgpack.Ext(wire.ERROR_EXT, b""), msgspec.Raw(b"\xc1")])
 )
 keys = st.text(max_size=5) | st.integers() | st.none() | st.binary(max_size=3) | st.tuples(st.integers(0, 3))
@@ -88,11 +91,11 @@ def messages(draw: st.DrawFn, depth: int = 3) -> bytes:
         tags = draw(st.sampled_from([(0xC4, 0xC5, 0xC6), (0xD9, 0xDA, 0xDB)]))
         return long_form(tags, len(data), width) + data
     if kind == 3:
-        code = draw(st.sampled_from([-1, wire.ERROR_EXT, 5]))
+        code = draw(st.sampled_from([-1, wire.ERROR_EXT, wire.ARRAY_EXT, 5]))
         return long_form((0xC7, 0xC8, 0xC9), len(data), width) + struct.pack("b", code) + data
     if kind == 4:
         size = draw(st.integers(0, 4))
-        return bytes([0xD4 + size, draw(st.sampled_from([255, 1, 7]))]) + draw(
+        return bytes([0xD4 + size, draw(st.sampled_from([255, 1, 2, 7]))]) + draw(
             st.binary(min_size=2**size, max_size=2**size)
         )
     items = draw(st.lists(messages(depth=depth - 1), max_size=4))
@@ -225,6 +228,14 @@ def test_any_package(package: tuple[bytes, bytes]) -> None:
     same("task_names", index, body)
 
 
+codes = st.text("fi", max_size=3).map(str.encode) | st.binary(max_size=3)
+
+
+@given(codes, st.integers(0, 200) | st.sampled_from([0, 8, 16, 24, 48, 8 * wire.MAX_TASKS, 8 * wire.MAX_TASKS + 8]))
+def test_any_columns(codes: bytes, size: int) -> None:
+    same("check_columns", codes, size)
+
+
 @given(st.lists(st.binary(max_size=5), max_size=6))
 def test_frames(frames: list[bytes]) -> None:
     same("join_frames", frames)
@@ -300,16 +311,21 @@ def batches(draw: st.DrawFn) -> bytes:
     sections = []
     for _ in range(draw(st.integers(0, 3))):
         tasks = draw(st.lists(any_task, min_size=1, max_size=8))
+        format, package = draw(st.sampled_from([0, 0, 0, 1, 2, 3])), model.join_frames(tasks)
+        if format == wire.Format.COLUMNS:
+            columns = draw(st.text("fi", min_size=1, max_size=3)).encode()
+            size = 8 * len(columns) * len(tasks)
+            package = columns, draw(st.binary(min_size=size, max_size=size))
         first = draw(st.integers(0, len(tasks) - 1))
         stop = draw(st.integers(first + 1, len(tasks)))
         lead, larger, size = draw(st.integers(1, stop - first)), draw(st.integers(0, 3)), draw(st.integers(1, 4))
         section = section_of(
-            model.join_frames(tasks),
+            package,
             first,
             stop,
             sizes=(lead, larger, size),
             job=draw(st.integers(0, 2**64 - 1)),
-            format=draw(st.sampled_from([0, 0, 0, 1, 2])),
+            format=format,
             reply=draw(st.integers(0, 2)),
             deadline=draw(deadlines),
             head=draw(st.binary()),

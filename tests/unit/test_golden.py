@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from taskengine import _fastpath
+import numpy
+
+from taskengine import _fastpath, arrays
 from taskengine.errors import UnknownTask, from_wire
 from taskengine.messages import Kind, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
 from taskengine.packed import error_entry, read_package
@@ -45,7 +47,15 @@ def test_its_reply() -> None:
     assert (type(from_wire(code, message, fields)), message) == (UnknownTask, UNKNOWN.message)
 
 
+def test_columns() -> None:
+    head, codes, body = golden()[5:8]
+    request = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
+    assert encode_request(request) == head
+    assert arrays.columns([numpy.array([1, 2]), numpy.array([0.5, 1.5])]) == (codes, body)
+    assert read_package((), request, [head, codes, body], lambda name: "", 1, 0.0).count == 2
+
+
 def test_a_data_request() -> None:
-    head, body = golden()[5:]
+    head, body = golden()[8:]
     assert encode_request(Request(Kind.LATEST, 8, "ARM")) == head
     assert _fastpath.encode(["cpu.load"]) == body
