@@ -47,15 +47,15 @@ demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its 
 bench: $(VENV)/.bench  ## measure this machine
 	$(PY) -m bench
 
-check: $(VENV)/.check  ## style, types, the stub against the compiled module, the order of imports
+check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy --strict $(CODE)
-	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket
 	$(PY) -m pytest tests/test_layering.py
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info taskengine/_fastpath.c taskengine/*.so bench/out .benchmarks \
+	rm -rf $(VENV) build dist *.egg-info taskengine/*.c taskengine/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1271,6 +1271,10 @@ static int __Pyx_init_tpflags_variables(void) {
 #include <stdint.h>
 #include <stdlib.h>
 #include "dlfcn.h"
+
+    #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_RELAXED)
+    #define get_atomic(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+    
 #ifdef _OPENMP
 #include <omp.h>
 #endif /* _OPENMP */
@@ -1678,12 +1682,15 @@ static const char* const __pyx_f[] = {
 /* #### Code section: type_declarations ### */
 
 /*--- Type declarations ---*/
+struct __pyx_obj_10taskengine_7_socket_Debt;
 struct __pyx_obj_10taskengine_7_socket_Port;
 struct __pyx_obj_10taskengine_7_socket_Waiter;
+struct __pyx_t_10taskengine_7_socket_Account;
+struct __pyx_t_10taskengine_7_socket_Parcel;
 struct __pyx_t_10taskengine_7_socket_Message;
 struct __pyx_t_10taskengine_7_socket_Item;
 
-/* "taskengine/_socket.pyx":32
+/* "taskengine/_socket.pyx":50
  *     short revents
  * 
  * cdef enum:             # <<<<<<<<<<<<<<
@@ -1693,11 +1700,36 @@ struct __pyx_t_10taskengine_7_socket_Item;
 enum  {
   __pyx_e_10taskengine_7_socket_DONTWAIT = 1,
   __pyx_e_10taskengine_7_socket_SNDMORE = 2,
-  __pyx_e_10taskengine_7_socket_POLLIN = 1
+  __pyx_e_10taskengine_7_socket_POLLIN = 1,
+  __pyx_e_10taskengine_7_socket_COUNTED = 0x400
 };
 
-/* "taskengine/_socket.pyx":23
- *     int RTLD_NOW
+/* "taskengine/_socket.pyx":32
+ *     long get_atomic(long* place) noexcept nogil
+ * 
+ * cdef struct Account:             # <<<<<<<<<<<<<<
+ *     long holders
+ *     long unsent
+*/
+struct __pyx_t_10taskengine_7_socket_Account {
+  long holders;
+  long unsent;
+};
+
+/* "taskengine/_socket.pyx":36
+ *     long unsent
+ * 
+ * cdef struct Parcel:             # <<<<<<<<<<<<<<
+ *     # the bytes of the message lie behind it
+ *     Account* account
+*/
+struct __pyx_t_10taskengine_7_socket_Parcel {
+  struct __pyx_t_10taskengine_7_socket_Account *account;
+  long size;
+};
+
+/* "taskengine/_socket.pyx":41
+ *     long size
  * 
  * cdef struct Message:             # <<<<<<<<<<<<<<
  *     unsigned char opaque[64]
@@ -1707,7 +1739,7 @@ struct __pyx_t_10taskengine_7_socket_Message {
   unsigned char opaque[64];
 };
 
-/* "taskengine/_socket.pyx":26
+/* "taskengine/_socket.pyx":44
  *     unsigned char opaque[64]
  * 
  * cdef struct Item:             # <<<<<<<<<<<<<<
@@ -1721,12 +1753,26 @@ struct __pyx_t_10taskengine_7_socket_Item {
   short revents;
 };
 
-/* "taskengine/_socket.pyx":89
+/* "taskengine/_socket.pyx":126
  * 
  * 
- * cdef class Port:             # <<<<<<<<<<<<<<
+ * @cython.final             # <<<<<<<<<<<<<<
+ * cdef class Debt:
+ *     """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."""
+*/
+struct __pyx_obj_10taskengine_7_socket_Debt {
+  PyObject_HEAD
+  struct __pyx_vtabstruct_10taskengine_7_socket_Debt *__pyx_vtab;
+  struct __pyx_t_10taskengine_7_socket_Account *_account;
+};
+
+
+/* "taskengine/_socket.pyx":164
+ * 
+ * 
+ * @cython.final             # <<<<<<<<<<<<<<
+ * cdef class Port:
  *     """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
- * 
 */
 struct __pyx_obj_10taskengine_7_socket_Port {
   PyObject_HEAD
@@ -1735,12 +1781,12 @@ struct __pyx_obj_10taskengine_7_socket_Port {
 };
 
 
-/* "taskengine/_socket.pyx":133
+/* "taskengine/_socket.pyx":218
  * 
  * 
- * cdef class Waiter:             # <<<<<<<<<<<<<<
+ * @cython.final             # <<<<<<<<<<<<<<
+ * cdef class Waiter:
  *     """Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."""
- * 
 */
 struct __pyx_obj_10taskengine_7_socket_Waiter {
   PyObject_HEAD
@@ -1749,6 +1795,21 @@ struct __pyx_obj_10taskengine_7_socket_Waiter {
   int _size;
 };
 
+
+
+/* "taskengine/_socket.pyx":126
+ * 
+ * 
+ * @cython.final             # <<<<<<<<<<<<<<
+ * cdef class Debt:
+ *     """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."""
+*/
+
+struct __pyx_vtabstruct_10taskengine_7_socket_Debt {
+  int (*fill)(struct __pyx_obj_10taskengine_7_socket_Debt *, struct __pyx_t_10taskengine_7_socket_Message *, PyObject *);
+};
+static struct __pyx_vtabstruct_10taskengine_7_socket_Debt *__pyx_vtabptr_10taskengine_7_socket_Debt;
+static int __pyx_f_10taskengine_7_socket_4Debt_fill(struct __pyx_obj_10taskengine_7_socket_Debt *, struct __pyx_t_10taskengine_7_socket_Message *, PyObject *);
 /* #### Code section: utility_code_proto ### */
 
 /* --- Runtime support code (head) --- */
@@ -2206,6 +2267,10 @@ static CYTHON_INLINE int __Pyx_PyObject_CompareBoolEq_str_str(PyObject *op1, PyO
 #define __Pyx_ArgsSlice_FASTCALL __Pyx_ArgsSlice_VARARGS
 #endif
 
+/* RaiseArgTupleInvalid.export */
+static void __Pyx_RaiseArgtupleInvalid(const char* func_name, int exact,
+    Py_ssize_t num_min, Py_ssize_t num_max, Py_ssize_t num_found);
+
 /* py_dict_items.proto (used by OwnedDictNext) */
 #define __Pyx_PyDict_items_TypePtr  (&PyDictKeys_Type)
 #define __Pyx_PyDict_items_Check(obj)  PyObject_TypeCheck((obj), __Pyx_PyDictItems_TypePtr)
@@ -2275,13 +2340,16 @@ static CYTHON_INLINE PyObject* __Pyx_CallUnboundCMethod0(__Pyx_CachedCFunction* 
 #define __Pyx_PyDict_values_CheckExact(obj)  Py_IS_TYPE((obj), __Pyx_PyDictValues_TypePtr)
 static CYTHON_INLINE PyObject* __Pyx_PyDict_Values(PyObject* d);
 
-/* OwnedDictNext.proto (used by ParseKeywordsImpl) */
+/* OwnedDictNext.proto (used by RejectKeywords) */
 #if CYTHON_AVOID_BORROWED_REFS
 static int __Pyx_PyDict_NextRef(PyObject *p, PyObject **ppos, PyObject **pkey, PyObject **pvalue);
 #else
 CYTHON_INLINE
 static int __Pyx_PyDict_NextRef(PyObject *p, Py_ssize_t *ppos, PyObject **pkey, PyObject **pvalue);
 #endif
+
+/* RejectKeywords.export */
+static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds);
 
 /* RaiseDoubleKeywords.proto (used by ParseKeywordsImpl) */
 static void __Pyx_RaiseDoubleKeywordsError(const char* func_name, PyObject* kw_name);
@@ -2334,13 +2402,6 @@ static CYTHON_INLINE int __Pyx_ParseKeywords(
     int ignore_unknown_kwargs
 );
 
-/* RaiseArgTupleInvalid.export */
-static void __Pyx_RaiseArgtupleInvalid(const char* func_name, int exact,
-    Py_ssize_t num_min, Py_ssize_t num_max, Py_ssize_t num_found);
-
-/* RejectKeywords.export */
-static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds);
-
 /* ListAppend.proto */
 #if CYTHON_USE_PYLIST_INTERNALS && CYTHON_ASSUME_SAFE_MACROS && CYTHON_ASSUME_SAFE_SIZE
 static CYTHON_INLINE int __Pyx_PyList_Append(PyObject* list, PyObject* x);
@@ -2354,6 +2415,32 @@ static CYTHON_INLINE int __Pyx_PyList_Append(PyObject* list, PyObject* x);
 static CYTHON_INLINE void __Pyx__ExceptionSwap(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
 #else
 static CYTHON_INLINE void __Pyx_ExceptionSwap(PyObject **type, PyObject **value, PyObject **tb);
+#endif
+
+/* ArgTypeTestError.export */
+static void __Pyx_ArgTypeError(PyObject *obj, PyTypeObject *type, const char *name, int exact);
+
+/* ArgTypeTest.proto */
+static CYTHON_INLINE int __Pyx_ArgTypeTest(PyObject *obj, PyTypeObject *type, int none_allowed, const char *name, int exact);
+
+/* PyTypeError_Check.proto */
+#define __Pyx_PyExc_TypeError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_TypeError)
+
+/* PyObjectFormatSimple.proto */
+#if CYTHON_COMPILING_IN_PYPY
+    #define __Pyx_PyObject_FormatSimple(s, f) (\
+        likely(PyUnicode_CheckExact(s)) ? (Py_INCREF(s), s) :\
+        PyObject_Format(s, f))
+#elif CYTHON_USE_TYPE_SLOTS
+    #define __Pyx_PyObject_FormatSimple(s, f) (\
+        likely(PyUnicode_CheckExact(s)) ? (Py_INCREF(s), s) :\
+        likely(PyLong_CheckExact(s)) ? PyLong_Type.tp_repr(s) :\
+        likely(PyFloat_CheckExact(s)) ? PyFloat_Type.tp_repr(s) :\
+        PyObject_Format(s, f))
+#else
+    #define __Pyx_PyObject_FormatSimple(s, f) (\
+        likely(PyUnicode_CheckExact(s)) ? (Py_INCREF(s), s) :\
+        PyObject_Format(s, f))
 #endif
 
 /* PyValueError_Check.proto */
@@ -2412,19 +2499,6 @@ static void __Pyx_RaiseErrorWithType(PyObject* exc_type, const char* message, Py
 static PyObject *__Pyx_CallNewInitFromVectorcall(PyTypeObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 #endif
 
-/* CallSlotAsVectorcall.proto */
-#if CYTHON_VECTORCALL_TPNEW
-typedef int (*__Pyx_tpinitvectorcallfunc)(PyObject* o, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
-static int __Pyx_CallTpinitAsVectorcall(__Pyx_tpinitvectorcallfunc f, PyObject* o, PyObject *a, PyObject *k);
-#endif
-
-/* CallTypeTraverse.proto */
-#if !CYTHON_USE_TYPE_SPECS
-#define __Pyx_call_type_traverse(o, always_call, visit, arg) 0
-#else
-static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg);
-#endif
-
 /* DeallocKeepAlive.proto */
 #if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
 #define __Pyx_DeallocKeepAliveBegin(o) do {\
@@ -2437,6 +2511,19 @@ static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visi
 #else
 #define __Pyx_DeallocKeepAliveBegin(o) Py_SET_REFCNT(o, Py_REFCNT(o) + 1)
 #define __Pyx_DeallocKeepAliveEnd(o)   Py_SET_REFCNT(o, Py_REFCNT(o) - 1)
+#endif
+
+/* CallSlotAsVectorcall.proto */
+#if CYTHON_VECTORCALL_TPNEW
+typedef int (*__Pyx_tpinitvectorcallfunc)(PyObject* o, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+static int __Pyx_CallTpinitAsVectorcall(__Pyx_tpinitvectorcallfunc f, PyObject* o, PyObject *a, PyObject *k);
+#endif
+
+/* CallTypeTraverse.proto */
+#if !CYTHON_USE_TYPE_SPECS
+#define __Pyx_call_type_traverse(o, always_call, visit, arg) 0
+#else
+static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg);
 #endif
 
 /* PyObjectCallMethod0.proto (used by PyType_Ready) */
@@ -2454,6 +2541,22 @@ static int __Pyx_validate_bases_tuple(const char *type_name, int has_dictoffset,
 
 /* PyType_Ready.export */
 CYTHON_UNUSED static int __Pyx_PyType_Ready(PyTypeObject *t);
+
+/* GetVTable.proto (used by MergeVTables) */
+static int __Pyx_GetVtable(PyTypeObject *type, void** table);
+
+/* RaiseErrorWithObjectTypes.proto (used by MergeVTables) */
+#define __Pyx_RaiseErrorWithObjectTypes1(exc_type, message, arg, obj1, obj2) __Pyx_RaiseErrorWithTypes1(exc_type, message, arg, Py_TYPE(obj1), Py_TYPE(obj2))
+#define __Pyx_RaiseTypeErrorWithObjectTypes(message, obj1, obj2) __Pyx_RaiseTypeErrorWithTypes(message, Py_TYPE(obj1), Py_TYPE(obj2))
+#define __Pyx_RaiseTypeErrorWithTypes(message, type_obj1, type_obj2) __Pyx_RaiseErrorWithTypes1(PyExc_TypeError, "%.1s" message, "", type_obj1, type_obj2)
+CYTHON_UNUSED
+static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2);
+
+/* MergeVTables.proto (used by SetVTable) */
+static int __Pyx_MergeVtables(PyTypeObject *type);
+
+/* SetVTable.export */
+static int __Pyx_SetVtable(PyTypeObject* typeptr , void* vtable);
 
 /* TypeImport.proto */
 #ifndef __PYX_HAVE_RT_ImportType_proto_3_3_1
@@ -2691,14 +2794,14 @@ static PyObject *__Pyx_Object_VectorcallMethodKwds(PyObject *name, PyObject *con
 /* CIntToPy.proto */
 static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value);
 
+/* CIntToPy.proto */
+static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value);
+
 /* CIntFromPy.proto */
 static CYTHON_INLINE size_t __Pyx_PyLong_As_size_t(PyObject *);
 
 /* CIntFromPy.proto */
 static CYTHON_INLINE int __Pyx_PyLong_As_int(PyObject *);
-
-/* CIntToPy.proto */
-static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value);
 
 /* GetRuntimeVersion.proto */
 #if __PYX_LIMITED_VERSION_HEX < 0x030b0000
@@ -2787,6 +2890,9 @@ static int __Pyx_State_RemoveModule(void*);
 #define __PYX_ABI_MODULE_NAME "_cython_" CYTHON_ABI
 #define __PYX_TYPE_MODULE_PREFIX __PYX_ABI_MODULE_NAME "."
 
+static int __pyx_f_10taskengine_7_socket_4Debt_fill(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self, struct __pyx_t_10taskengine_7_socket_Message *__pyx_v_message, PyObject *__pyx_v_frame); /* proto*/
+
+/* Module declarations from "cython" */
 
 /* Module declarations from "libc.string" */
 
@@ -2813,6 +2919,7 @@ static int __Pyx_State_RemoveModule(void*);
 /* Module declarations from "taskengine._socket" */
 static int (*__pyx_v_10taskengine_7_socket_msg_init)(struct __pyx_t_10taskengine_7_socket_Message *);
 static int (*__pyx_v_10taskengine_7_socket_msg_init_size)(struct __pyx_t_10taskengine_7_socket_Message *, size_t);
+static int (*__pyx_v_10taskengine_7_socket_msg_init_data)(struct __pyx_t_10taskengine_7_socket_Message *, void *, size_t, void (*)(void *, void *), void *);
 static void *(*__pyx_v_10taskengine_7_socket_msg_data)(struct __pyx_t_10taskengine_7_socket_Message *);
 static size_t (*__pyx_v_10taskengine_7_socket_msg_size)(struct __pyx_t_10taskengine_7_socket_Message const *);
 static int (*__pyx_v_10taskengine_7_socket_msg_more)(struct __pyx_t_10taskengine_7_socket_Message const *);
@@ -2824,6 +2931,8 @@ static int (*__pyx_v_10taskengine_7_socket_last_errno)(void);
 static void *__pyx_f_10taskengine_7_socket_look_up(void *, char const *); /*proto*/
 static int __pyx_f_10taskengine_7_socket_look_up_all(void); /*proto*/
 static int __pyx_f_10taskengine_7_socket_fail(void); /*proto*/
+static int __pyx_f_10taskengine_7_socket_let_go(struct __pyx_t_10taskengine_7_socket_Account *); /*proto*/
+static void __pyx_f_10taskengine_7_socket_is_sent(void *, void *); /*proto*/
 /* #### Code section: typeinfo ### */
 /* #### Code section: before_global_var ### */
 #define __Pyx_MODULE_NAME "taskengine._socket"
@@ -2843,15 +2952,42 @@ static const char __pyx_k_zmq_msg_recv[] = "zmq_msg_recv";
 static const char __pyx_k_zmq_msg_send[] = "zmq_msg_send";
 static const char __pyx_k_zmq_msg_size[] = "zmq_msg_size";
 static const char __pyx_k_zmq_msg_close[] = "zmq_msg_close";
+static const char __pyx_k_zmq_msg_init_data[] = "zmq_msg_init_data";
 static const char __pyx_k_zmq_msg_init_size[] = "zmq_msg_init_size";
 static const char __pyx_k_Whole_messages_through_pyzmq_s_o[] = "Whole messages through pyzmq\047s own libzmq: one call for a message of any number of frames, one to wait.\n\nlibzmq is the one that pyzmq has loaded: its functions are looked up in pyzmq\047s extension at import, so that nothing is\nlinked, no header is needed, and one process holds one libzmq. The types stand in zmq.h (API 4): a message is 64 opaque\nbytes.\n";
 /* #### Code section: decls ### */
+static int __pyx_pf_10taskengine_7_socket_4Debt___cinit__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self); /* proto */
+static void __pyx_pf_10taskengine_7_socket_4Debt_2__dealloc__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self); /* proto */
+static PyObject *__pyx_pf_10taskengine_7_socket_4Debt_6unsent___get__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self); /* proto */
 static int __pyx_pf_10taskengine_7_socket_4Port___init__(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self, PyObject *__pyx_v_socket); /* proto */
 static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self); /* proto */
-static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self, PyObject *__pyx_v_frames); /* proto */
+static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self, PyObject *__pyx_v_frames, struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_debt); /* proto */
 static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10taskengine_7_socket_Waiter *__pyx_v_self, PyObject *__pyx_v_sources); /* proto */
 static void __pyx_pf_10taskengine_7_socket_6Waiter_2__dealloc__(struct __pyx_obj_10taskengine_7_socket_Waiter *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_10taskengine_7_socket_Waiter *__pyx_v_self, long __pyx_v_timeout_ms); /* proto */
+static PyObject *__pyx_tp_new__initialisation_10taskengine_7_socket_Debt(PyObject *o, 
+#if CYTHON_VECTORCALL_TPNEW
+    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
+#else
+    PyObject *a, PyObject *k
+#endif
+); /*proto*/
+static PyObject *__pyx_tp_new_vectorcall_10taskengine_7_socket_Debt(PyTypeObject *t, 
+#if CYTHON_VECTORCALL_TPNEW
+    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
+#else
+    PyObject *a, PyObject *k
+#endif
+); /*proto*/
+#if CYTHON_VECTORCALL_TPNEW
+static PyObject *__pyx_tp_new_10taskengine_7_socket_Debt(PyTypeObject *t, PyObject *a, PyObject *k); /*proto*/
+#endif
+#if !CYTHON_VECTORCALL_TPNEW
+#define __pyx_tp_new_10taskengine_7_socket_Debt __pyx_tp_new_vectorcall_10taskengine_7_socket_Debt
+#endif
+#if CYTHON_VECTORCALL_TPNEW
+static PyObject *__pyx_tp_vectorcall_10taskengine_7_socket_Debt(PyObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames); /*proto*/
+#endif
 static PyObject *__pyx_tp_new__initialisation_10taskengine_7_socket_Port(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
@@ -2907,15 +3043,18 @@ namespace {
     PyObject *__pyx_empty_bytes;
     PyObject *__pyx_empty_unicode;
     PyTypeObject *__pyx_ptype_7cpython_4type_type;
+    PyObject *__pyx_type_10taskengine_7_socket_Debt;
     PyObject *__pyx_type_10taskengine_7_socket_Port;
     PyObject *__pyx_type_10taskengine_7_socket_Waiter;
+    PyTypeObject *__pyx_ptype_10taskengine_7_socket_Debt;
     PyTypeObject *__pyx_ptype_10taskengine_7_socket_Port;
     PyTypeObject *__pyx_ptype_10taskengine_7_socket_Waiter;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_items;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_pop;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_values;
+    PyObject *__pyx_tuple[1];
     PyObject *__pyx_codeobj_tab[3];
-    PyObject *__pyx_string_tab[59];
+    PyObject *__pyx_string_tab[66];
     PyObject *__pyx_number_tab[2];
 /* #### Code section: module_state_contents ### */
 /* CommonTypesMetaclass.module_state_decls */
@@ -2964,61 +3103,68 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_kp_u_ __pyx_string_tab[1]
 #define __pyx_kp_u_pip_install_pyzmq_25 __pyx_string_tab[2]
 #define __pyx_kp_u__2 __pyx_string_tab[3]
-#define __pyx_kp_u_a_waiter_has_at_most_30_sources __pyx_string_tab[4]
-#define __pyx_kp_u_disable __pyx_string_tab[5]
-#define __pyx_kp_u_enable __pyx_string_tab[6]
-#define __pyx_kp_u_gc __pyx_string_tab[7]
-#define __pyx_kp_u_isenabled __pyx_string_tab[8]
-#define __pyx_kp_u_pyzmq_s_extension __pyx_string_tab[9]
-#define __pyx_kp_u_pyzmq_s_libzmq_has_no __pyx_string_tab[10]
-#define __pyx_kp_u_taskengine__socket_pyx __pyx_string_tab[11]
-#define __pyx_n_u_Again __pyx_string_tab[12]
-#define __pyx_n_u_Port __pyx_string_tab[13]
-#define __pyx_n_u_Port_receive __pyx_string_tab[14]
-#define __pyx_n_u_Port_send __pyx_string_tab[15]
-#define __pyx_n_u_Waiter __pyx_string_tab[16]
-#define __pyx_n_u_Waiter_wait __pyx_string_tab[17]
-#define __pyx_n_u_ZMQError __pyx_string_tab[18]
-#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[19]
-#define __pyx_n_u_annotate __pyx_string_tab[20]
-#define __pyx_n_u_file __pyx_string_tab[21]
-#define __pyx_n_u_func __pyx_string_tab[22]
-#define __pyx_n_u_main __pyx_string_tab[23]
-#define __pyx_n_u_module __pyx_string_tab[24]
-#define __pyx_n_u_name __pyx_string_tab[25]
-#define __pyx_n_u_qualname __pyx_string_tab[26]
-#define __pyx_n_u_set_name __pyx_string_tab[27]
-#define __pyx_n_u_is_coroutine __pyx_string_tab[28]
-#define __pyx_n_u_zmq __pyx_string_tab[29]
-#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[30]
-#define __pyx_n_u_cline_in_traceback __pyx_string_tab[31]
-#define __pyx_n_u_count __pyx_string_tab[32]
-#define __pyx_n_u_encode __pyx_string_tab[33]
-#define __pyx_n_u_enumerate __pyx_string_tab[34]
-#define __pyx_n_u_frame __pyx_string_tab[35]
-#define __pyx_n_u_frames __pyx_string_tab[36]
-#define __pyx_n_u_items __pyx_string_tab[37]
-#define __pyx_n_u_left __pyx_string_tab[38]
-#define __pyx_n_u_message __pyx_string_tab[39]
-#define __pyx_n_u_more __pyx_string_tab[40]
-#define __pyx_n_u_number __pyx_string_tab[41]
-#define __pyx_n_u_pop __pyx_string_tab[42]
-#define __pyx_n_u_ready __pyx_string_tab[43]
-#define __pyx_n_u_receive __pyx_string_tab[44]
-#define __pyx_n_u_self __pyx_string_tab[45]
-#define __pyx_n_u_send __pyx_string_tab[46]
-#define __pyx_n_u_setdefault __pyx_string_tab[47]
-#define __pyx_n_u_socket __pyx_string_tab[48]
-#define __pyx_n_u_taskengine__socket __pyx_string_tab[49]
-#define __pyx_n_u_timeout_ms __pyx_string_tab[50]
-#define __pyx_n_u_underlying __pyx_string_tab[51]
-#define __pyx_n_u_values __pyx_string_tab[52]
-#define __pyx_n_u_wait __pyx_string_tab[53]
-#define __pyx_n_u_zmq_2 __pyx_string_tab[54]
-#define __pyx_n_u_zmq_backend_cython __pyx_string_tab[55]
-#define __pyx_kp_b_iso88591_A_D_Yd_6_1_z_Cq_A_a_1_1_q_A_4waw __pyx_string_tab[56]
-#define __pyx_kp_b_iso88591_A_1_81AYd_Jb_t7_j_3a_q_gQ_7q_xq __pyx_string_tab[57]
-#define __pyx_kp_b_iso88591_A_s_1_IQ_A_AQi_7q_81AZ_8_AQQRRS __pyx_string_tab[58]
+#define __pyx_kp_u_Note_that_Cython_is_deliberately __pyx_string_tab[4]
+#define __pyx_kp_u_a_frame_is_bytes_not __pyx_string_tab[5]
+#define __pyx_kp_u_a_waiter_has_at_most_30_sources __pyx_string_tab[6]
+#define __pyx_kp_u_add_note __pyx_string_tab[7]
+#define __pyx_kp_u_disable __pyx_string_tab[8]
+#define __pyx_kp_u_enable __pyx_string_tab[9]
+#define __pyx_kp_u_gc __pyx_string_tab[10]
+#define __pyx_kp_u_isenabled __pyx_string_tab[11]
+#define __pyx_kp_u_pyzmq_s_extension __pyx_string_tab[12]
+#define __pyx_kp_u_pyzmq_s_libzmq_has_no __pyx_string_tab[13]
+#define __pyx_kp_u_taskengine__socket_pyx __pyx_string_tab[14]
+#define __pyx_n_u_Again __pyx_string_tab[15]
+#define __pyx_n_u_Debt __pyx_string_tab[16]
+#define __pyx_n_u_Port __pyx_string_tab[17]
+#define __pyx_n_u_Port_receive __pyx_string_tab[18]
+#define __pyx_n_u_Port_send __pyx_string_tab[19]
+#define __pyx_n_u_Waiter __pyx_string_tab[20]
+#define __pyx_n_u_Waiter_wait __pyx_string_tab[21]
+#define __pyx_n_u_ZMQError __pyx_string_tab[22]
+#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[23]
+#define __pyx_n_u_annotate __pyx_string_tab[24]
+#define __pyx_n_u_file __pyx_string_tab[25]
+#define __pyx_n_u_func __pyx_string_tab[26]
+#define __pyx_n_u_main __pyx_string_tab[27]
+#define __pyx_n_u_module __pyx_string_tab[28]
+#define __pyx_n_u_name __pyx_string_tab[29]
+#define __pyx_n_u_pyx_vtable __pyx_string_tab[30]
+#define __pyx_n_u_qualname __pyx_string_tab[31]
+#define __pyx_n_u_set_name __pyx_string_tab[32]
+#define __pyx_n_u_is_coroutine __pyx_string_tab[33]
+#define __pyx_n_u_zmq __pyx_string_tab[34]
+#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[35]
+#define __pyx_n_u_cline_in_traceback __pyx_string_tab[36]
+#define __pyx_n_u_count __pyx_string_tab[37]
+#define __pyx_n_u_debt __pyx_string_tab[38]
+#define __pyx_n_u_encode __pyx_string_tab[39]
+#define __pyx_n_u_enumerate __pyx_string_tab[40]
+#define __pyx_n_u_frame __pyx_string_tab[41]
+#define __pyx_n_u_frames __pyx_string_tab[42]
+#define __pyx_n_u_items __pyx_string_tab[43]
+#define __pyx_n_u_left __pyx_string_tab[44]
+#define __pyx_n_u_message __pyx_string_tab[45]
+#define __pyx_n_u_more __pyx_string_tab[46]
+#define __pyx_n_u_number __pyx_string_tab[47]
+#define __pyx_n_u_part __pyx_string_tab[48]
+#define __pyx_n_u_pop __pyx_string_tab[49]
+#define __pyx_n_u_ready __pyx_string_tab[50]
+#define __pyx_n_u_receive __pyx_string_tab[51]
+#define __pyx_n_u_self __pyx_string_tab[52]
+#define __pyx_n_u_send __pyx_string_tab[53]
+#define __pyx_n_u_setdefault __pyx_string_tab[54]
+#define __pyx_n_u_socket __pyx_string_tab[55]
+#define __pyx_n_u_taskengine__socket __pyx_string_tab[56]
+#define __pyx_n_u_timeout_ms __pyx_string_tab[57]
+#define __pyx_n_u_underlying __pyx_string_tab[58]
+#define __pyx_n_u_values __pyx_string_tab[59]
+#define __pyx_n_u_wait __pyx_string_tab[60]
+#define __pyx_n_u_zmq_2 __pyx_string_tab[61]
+#define __pyx_n_u_zmq_backend_cython __pyx_string_tab[62]
+#define __pyx_kp_b_iso88591_A_D_Yd_6_1_z_Cq_A_a_1_1_q_A_4waw __pyx_string_tab[63]
+#define __pyx_kp_b_iso88591_A_1_81AYd_Jb_t7_j_3a_q_gQ_7q_xq __pyx_string_tab[64]
+#define __pyx_kp_b_iso88591_Q_s_1_HA_t_Qa_iq_8_Qe1_IQ_A_uG5 __pyx_string_tab[65]
 #define __pyx_int_0 __pyx_number_tab[0]
 #define __pyx_int_1 __pyx_number_tab[1]
 /* #### Code section: module_state_clear ### */
@@ -3036,6 +3182,8 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   __Pyx_State_RemoveModule(NULL);
   #endif
   Py_CLEAR(clear_module_state->__pyx_ptype_7cpython_4type_type);
+  Py_CLEAR(clear_module_state->__pyx_ptype_10taskengine_7_socket_Debt);
+  Py_CLEAR(clear_module_state->__pyx_type_10taskengine_7_socket_Debt);
   Py_CLEAR(clear_module_state->__pyx_ptype_10taskengine_7_socket_Port);
   Py_CLEAR(clear_module_state->__pyx_type_10taskengine_7_socket_Port);
   Py_CLEAR(clear_module_state->__pyx_ptype_10taskengine_7_socket_Waiter);
@@ -3043,8 +3191,9 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_items.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_values.method);
+  for (int i=0; i<1; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
   for (int i=0; i<3; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<59; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<66; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<2; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_clear_contents ### */
 /* CommonTypesMetaclass.module_state_clear */
@@ -3069,6 +3218,8 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_bytes);
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_unicode);
   Py_VISIT(traverse_module_state->__pyx_ptype_7cpython_4type_type);
+  Py_VISIT(traverse_module_state->__pyx_ptype_10taskengine_7_socket_Debt);
+  Py_VISIT(traverse_module_state->__pyx_type_10taskengine_7_socket_Debt);
   Py_VISIT(traverse_module_state->__pyx_ptype_10taskengine_7_socket_Port);
   Py_VISIT(traverse_module_state->__pyx_type_10taskengine_7_socket_Port);
   Py_VISIT(traverse_module_state->__pyx_ptype_10taskengine_7_socket_Waiter);
@@ -3076,8 +3227,9 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_items.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_values.method);
+  for (int i=0; i<1; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
   for (int i=0; i<3; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<59; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<66; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<2; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_traverse_contents ### */
 /* CommonTypesMetaclass.module_state_traverse */
@@ -3092,7 +3244,7 @@ return 0;
 #endif
 /* #### Code section: module_code ### */
 
-/* "taskengine/_socket.pyx":49
+/* "taskengine/_socket.pyx":69
  * 
  * 
  * cdef void* look_up(void* library, const char* name) except NULL:             # <<<<<<<<<<<<<<
@@ -3118,7 +3270,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("look_up", 0);
 
-  /* "taskengine/_socket.pyx":50
+  /* "taskengine/_socket.pyx":70
  * 
  * cdef void* look_up(void* library, const char* name) except NULL:
  *     cdef void* found = dlsym(library, name)             # <<<<<<<<<<<<<<
@@ -3127,7 +3279,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
 */
   __pyx_v_found = dlsym(__pyx_v_library, __pyx_v_name);
 
-  /* "taskengine/_socket.pyx":51
+  /* "taskengine/_socket.pyx":71
  * cdef void* look_up(void* library, const char* name) except NULL:
  *     cdef void* found = dlsym(library, name)
  *     if found is NULL:             # <<<<<<<<<<<<<<
@@ -3139,7 +3291,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "taskengine/_socket.pyx":52
+    /* "taskengine/_socket.pyx":72
  *     cdef void* found = dlsym(library, name)
  *     if found is NULL:
  *         raise ImportError(f"pyzmq's libzmq has no {name.decode()}: pip install 'pyzmq>=25'")             # <<<<<<<<<<<<<<
@@ -3147,8 +3299,8 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
  * 
 */
     __pyx_t_3 = NULL;
-    __pyx_t_4 = __Pyx_ssize_strlen(__pyx_v_name); if (unlikely(__pyx_t_4 == ((Py_ssize_t)-1))) __PYX_ERR(0, 52, __pyx_L1_error)
-    __pyx_t_5 = __Pyx_decode_c_string(__pyx_v_name, 0, __pyx_t_4, NULL, NULL, NULL); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 52, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_ssize_strlen(__pyx_v_name); if (unlikely(__pyx_t_4 == ((Py_ssize_t)-1))) __PYX_ERR(0, 72, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_decode_c_string(__pyx_v_name, 0, __pyx_t_4, NULL, NULL, NULL); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 72, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
 
     __pyx_t_6[0] = __pyx_mstate_global->__pyx_kp_u_pyzmq_s_libzmq_has_no;
@@ -3163,7 +3315,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
     __pyx_t_7 |= __Pyx_PyUnicode_KIND_04(__pyx_t_6[1]);
     #endif
     __pyx_t_8 = __Pyx_PyUnicode_Join(__pyx_t_6, 3, __pyx_t_4, __pyx_t_7);
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 52, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 72, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_9 = 1;
@@ -3172,14 +3324,14 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ImportError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 52, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 72, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 52, __pyx_L1_error)
+    __PYX_ERR(0, 72, __pyx_L1_error)
 
-    /* "taskengine/_socket.pyx":51
+    /* "taskengine/_socket.pyx":71
  * cdef void* look_up(void* library, const char* name) except NULL:
  *     cdef void* found = dlsym(library, name)
  *     if found is NULL:             # <<<<<<<<<<<<<<
@@ -3188,7 +3340,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
 */
   }
 
-  /* "taskengine/_socket.pyx":53
+  /* "taskengine/_socket.pyx":73
  *     if found is NULL:
  *         raise ImportError(f"pyzmq's libzmq has no {name.decode()}: pip install 'pyzmq>=25'")
  *     return found             # <<<<<<<<<<<<<<
@@ -3201,7 +3353,7 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
   }
   goto __pyx_L0;
 
-  /* "taskengine/_socket.pyx":49
+  /* "taskengine/_socket.pyx":69
  * 
  * 
  * cdef void* look_up(void* library, const char* name) except NULL:             # <<<<<<<<<<<<<<
@@ -3224,11 +3376,11 @@ static void *__pyx_f_10taskengine_7_socket_look_up(void *__pyx_v_library, char c
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":56
+/* "taskengine/_socket.pyx":76
  * 
  * 
  * cdef int look_up_all() except -1:             # <<<<<<<<<<<<<<
- *     global msg_init, msg_init_size, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+ *     global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
  *     cdef bytes path
 */
 
@@ -3259,7 +3411,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("look_up_all", 0);
 
-  /* "taskengine/_socket.pyx":60
+  /* "taskengine/_socket.pyx":80
  *     cdef bytes path
  *     cdef void* library
  *     try:             # <<<<<<<<<<<<<<
@@ -3275,7 +3427,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __Pyx_XGOTREF(__pyx_t_3);
     /*try:*/ {
 
-      /* "taskengine/_socket.pyx":61
+      /* "taskengine/_socket.pyx":81
  *     cdef void* library
  *     try:
  *         from zmq.backend.cython import _zmq as extension             # <<<<<<<<<<<<<<
@@ -3284,14 +3436,14 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
 */
       {
         PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_zmq};
-        __pyx_t_5 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_backend_cython, __pyx_imported_names, 1, NULL, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 61, __pyx_L3_error)
+        __pyx_t_5 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_backend_cython, __pyx_imported_names, 1, NULL, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 81, __pyx_L3_error)
       }
       __pyx_t_4 = __pyx_t_5;
       __Pyx_GOTREF(__pyx_t_4);
       {
         PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_zmq};
         __pyx_t_6 = 0; {
-          __pyx_t_7 = __Pyx_ImportFrom(__pyx_t_4, __pyx_imported_names[__pyx_t_6]); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 61, __pyx_L3_error)
+          __pyx_t_7 = __Pyx_ImportFrom(__pyx_t_4, __pyx_imported_names[__pyx_t_6]); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 81, __pyx_L3_error)
           __Pyx_GOTREF(__pyx_t_7);
           switch (__pyx_t_6) {
             case 0:
@@ -3305,7 +3457,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
       }
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-      /* "taskengine/_socket.pyx":60
+      /* "taskengine/_socket.pyx":80
  *     cdef bytes path
  *     cdef void* library
  *     try:             # <<<<<<<<<<<<<<
@@ -3321,7 +3473,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
 
-    /* "taskengine/_socket.pyx":62
+    /* "taskengine/_socket.pyx":82
  *     try:
  *         from zmq.backend.cython import _zmq as extension
  *     except ImportError:  # before pyzmq 26 there was an extension for each part             # <<<<<<<<<<<<<<
@@ -3331,12 +3483,12 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __pyx_t_8 = __Pyx_PyErr_ExceptionMatches(((PyObject *)(((PyTypeObject*)PyExc_ImportError))));
     if (__pyx_t_8) {
       __Pyx_AddTraceback("taskengine._socket.look_up_all", __pyx_clineno, __pyx_lineno, __pyx_filename);
-      if (__Pyx_GetException(&__pyx_t_4, &__pyx_t_7, &__pyx_t_9) < 0) __PYX_ERR(0, 62, __pyx_L5_except_error)
+      if (__Pyx_GetException(&__pyx_t_4, &__pyx_t_7, &__pyx_t_9) < 0) __PYX_ERR(0, 82, __pyx_L5_except_error)
       __Pyx_XGOTREF(__pyx_t_4);
       __Pyx_XGOTREF(__pyx_t_7);
       __Pyx_XGOTREF(__pyx_t_9);
 
-      /* "taskengine/_socket.pyx":63
+      /* "taskengine/_socket.pyx":83
  *         from zmq.backend.cython import _zmq as extension
  *     except ImportError:  # before pyzmq 26 there was an extension for each part
  *         from zmq.backend.cython import message as extension             # <<<<<<<<<<<<<<
@@ -3345,14 +3497,14 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
 */
       {
         PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_message};
-        __pyx_t_5 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_backend_cython, __pyx_imported_names, 1, NULL, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 63, __pyx_L5_except_error)
+        __pyx_t_5 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_backend_cython, __pyx_imported_names, 1, NULL, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 83, __pyx_L5_except_error)
       }
       __pyx_t_10 = __pyx_t_5;
       __Pyx_GOTREF(__pyx_t_10);
       {
         PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_message};
         __pyx_t_6 = 0; {
-          __pyx_t_11 = __Pyx_ImportFrom(__pyx_t_10, __pyx_imported_names[__pyx_t_6]); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 63, __pyx_L5_except_error)
+          __pyx_t_11 = __Pyx_ImportFrom(__pyx_t_10, __pyx_imported_names[__pyx_t_6]); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 83, __pyx_L5_except_error)
           __Pyx_GOTREF(__pyx_t_11);
           switch (__pyx_t_6) {
             case 0:
@@ -3372,7 +3524,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     }
     goto __pyx_L5_except_error;
 
-    /* "taskengine/_socket.pyx":60
+    /* "taskengine/_socket.pyx":80
  *     cdef bytes path
  *     cdef void* library
  *     try:             # <<<<<<<<<<<<<<
@@ -3393,14 +3545,14 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __pyx_L8_try_end:;
   }
 
-  /* "taskengine/_socket.pyx":64
+  /* "taskengine/_socket.pyx":84
  *     except ImportError:  # before pyzmq 26 there was an extension for each part
  *         from zmq.backend.cython import message as extension
  *     path = extension.__file__.encode()             # <<<<<<<<<<<<<<
  *     library = dlopen(path, RTLD_NOW)
  *     if library is NULL:
 */
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_extension, __pyx_mstate_global->__pyx_n_u_file); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 64, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_extension, __pyx_mstate_global->__pyx_n_u_file); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 84, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __pyx_t_7 = __pyx_t_4;
   __Pyx_INCREF(__pyx_t_7);
@@ -3410,14 +3562,14 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __pyx_t_9 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_encode, __pyx_callargs+__pyx_t_12, (1-__pyx_t_12) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 64, __pyx_L1_error)
+    if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 84, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_9);
   }
-  if (!(likely(PyBytes_CheckExact(__pyx_t_9))||((__pyx_t_9) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_9))) __PYX_ERR(0, 64, __pyx_L1_error)
+  if (!(likely(PyBytes_CheckExact(__pyx_t_9))||((__pyx_t_9) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_9))) __PYX_ERR(0, 84, __pyx_L1_error)
   __pyx_v_path = ((PyObject*)__pyx_t_9);
   __pyx_t_9 = 0;
 
-  /* "taskengine/_socket.pyx":65
+  /* "taskengine/_socket.pyx":85
  *         from zmq.backend.cython import message as extension
  *     path = extension.__file__.encode()
  *     library = dlopen(path, RTLD_NOW)             # <<<<<<<<<<<<<<
@@ -3426,13 +3578,13 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
 */
   if (unlikely(__pyx_v_path == Py_None)) {
     PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-    __PYX_ERR(0, 65, __pyx_L1_error)
+    __PYX_ERR(0, 85, __pyx_L1_error)
   }
-  __pyx_t_13 = __Pyx_PyBytes_AsString(__pyx_v_path); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 65, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyBytes_AsString(__pyx_v_path); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 85, __pyx_L1_error)
   __pyx_v_library = dlopen(__pyx_t_13, RTLD_NOW);
 
 
-  /* "taskengine/_socket.pyx":66
+  /* "taskengine/_socket.pyx":86
  *     path = extension.__file__.encode()
  *     library = dlopen(path, RTLD_NOW)
  *     if library is NULL:             # <<<<<<<<<<<<<<
@@ -3444,7 +3596,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
   if (unlikely(__pyx_t_14)) {
 
 
-    /* "taskengine/_socket.pyx":67
+    /* "taskengine/_socket.pyx":87
  *     library = dlopen(path, RTLD_NOW)
  *     if library is NULL:
  *         raise ImportError(f"pyzmq's extension {path.decode()!r} cannot be opened")             # <<<<<<<<<<<<<<
@@ -3454,11 +3606,11 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __pyx_t_4 = NULL;
     if (unlikely(__pyx_v_path == Py_None)) {
       PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "decode");
-      __PYX_ERR(0, 67, __pyx_L1_error)
+      __PYX_ERR(0, 87, __pyx_L1_error)
     }
-    __pyx_t_7 = __Pyx_decode_bytes(__pyx_v_path, 0, PY_SSIZE_T_MAX, NULL, NULL, NULL); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 67, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_decode_bytes(__pyx_v_path, 0, PY_SSIZE_T_MAX, NULL, NULL, NULL); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 87, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
-    __pyx_t_10 = __Pyx_PyObject_FormatSimpleAndDecref(PyObject_Repr(__pyx_t_7), __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 67, __pyx_L1_error)
+    __pyx_t_10 = __Pyx_PyObject_FormatSimpleAndDecref(PyObject_Repr(__pyx_t_7), __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 87, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_10);
     __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     __pyx_t_15[0] = __pyx_mstate_global->__pyx_kp_u_pyzmq_s_extension;
@@ -3473,7 +3625,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
     __pyx_t_8 |= __Pyx_PyUnicode_KIND_04(__pyx_t_15[1]);
     #endif
     __pyx_t_7 = __Pyx_PyUnicode_Join(__pyx_t_15, 3, __pyx_t_6, __pyx_t_8);
-    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 67, __pyx_L1_error)
+    if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 87, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
     __pyx_t_12 = 1;
@@ -3482,14 +3634,14 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
       __pyx_t_9 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ImportError)), __pyx_callargs+__pyx_t_12, (2-__pyx_t_12) | (__pyx_t_12*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
-      if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 67, __pyx_L1_error)
+      if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 87, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_9);
     }
     __Pyx_Raise(__pyx_t_9, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
-    __PYX_ERR(0, 67, __pyx_L1_error)
+    __PYX_ERR(0, 87, __pyx_L1_error)
 
-    /* "taskengine/_socket.pyx":66
+    /* "taskengine/_socket.pyx":86
  *     path = extension.__file__.encode()
  *     library = dlopen(path, RTLD_NOW)
  *     if library is NULL:             # <<<<<<<<<<<<<<
@@ -3498,117 +3650,136 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
 */
   }
 
-  /* "taskengine/_socket.pyx":68
+  /* "taskengine/_socket.pyx":88
  *     if library is NULL:
  *         raise ImportError(f"pyzmq's extension {path.decode()!r} cannot be opened")
  *     msg_init = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_init")             # <<<<<<<<<<<<<<
  *     msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")
- *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
+ *     msg_init_data = <int (*)(
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_init); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 68, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_init); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 88, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_init = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":69
+  /* "taskengine/_socket.pyx":89
  *         raise ImportError(f"pyzmq's extension {path.decode()!r} cannot be opened")
  *     msg_init = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_init")
  *     msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")             # <<<<<<<<<<<<<<
- *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
- *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
+ *     msg_init_data = <int (*)(
+ *         Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_init_size); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 69, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_init_size); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 89, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_init_size = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *, size_t))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":70
+  /* "taskengine/_socket.pyx":92
+ *     msg_init_data = <int (*)(
+ *         Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*
+ *     ) noexcept nogil>look_up(library, "zmq_msg_init_data")             # <<<<<<<<<<<<<<
+ *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
+ *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
+*/
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_init_data); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 92, __pyx_L1_error)
+
+  /* "taskengine/_socket.pyx":90
  *     msg_init = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_init")
  *     msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")
+ *     msg_init_data = <int (*)(             # <<<<<<<<<<<<<<
+ *         Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*
+ *     ) noexcept nogil>look_up(library, "zmq_msg_init_data")
+*/
+  __pyx_v_10taskengine_7_socket_msg_init_data = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *, void *, size_t, void (*)(void *, void *), void *))__pyx_t_16);
+
+
+  /* "taskengine/_socket.pyx":93
+ *         Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*
+ *     ) noexcept nogil>look_up(library, "zmq_msg_init_data")
  *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")             # <<<<<<<<<<<<<<
  *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
  *     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_data); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 70, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_data); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 93, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_data = ((void *(*)(struct __pyx_t_10taskengine_7_socket_Message *))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":71
- *     msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")
+  /* "taskengine/_socket.pyx":94
+ *     ) noexcept nogil>look_up(library, "zmq_msg_init_data")
  *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
  *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")             # <<<<<<<<<<<<<<
  *     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
  *     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_size); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 71, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_size); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 94, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_size = ((size_t (*)(struct __pyx_t_10taskengine_7_socket_Message const *))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":72
+  /* "taskengine/_socket.pyx":95
  *     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
  *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
  *     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")             # <<<<<<<<<<<<<<
  *     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
  *     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_more); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 72, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_more); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 95, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_more = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message const *))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":73
+  /* "taskengine/_socket.pyx":96
  *     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
  *     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
  *     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")             # <<<<<<<<<<<<<<
  *     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
  *     msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_close); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 73, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_close); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 96, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_close = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":74
+  /* "taskengine/_socket.pyx":97
  *     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
  *     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
  *     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")             # <<<<<<<<<<<<<<
  *     msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")
  *     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_recv); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 74, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_recv); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 97, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_recv = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *, void *, int))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":75
+  /* "taskengine/_socket.pyx":98
  *     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
  *     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
  *     msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")             # <<<<<<<<<<<<<<
  *     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
  *     last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_send); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 75, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_msg_send); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 98, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_msg_send = ((int (*)(struct __pyx_t_10taskengine_7_socket_Message *, void *, int))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":76
+  /* "taskengine/_socket.pyx":99
  *     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
  *     msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")
  *     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")             # <<<<<<<<<<<<<<
  *     last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")
  *     return 0
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_poll); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 76, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_poll); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 99, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_poll = ((int (*)(struct __pyx_t_10taskengine_7_socket_Item *, int, long))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":77
+  /* "taskengine/_socket.pyx":100
  *     msg_send = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_send")
  *     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
  *     last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")             # <<<<<<<<<<<<<<
  *     return 0
  * 
 */
-  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_errno); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 77, __pyx_L1_error)
+  __pyx_t_16 = __pyx_f_10taskengine_7_socket_look_up(__pyx_v_library, __pyx_k_zmq_errno); if (unlikely(__pyx_t_16 == ((void *)NULL))) __PYX_ERR(0, 100, __pyx_L1_error)
   __pyx_v_10taskengine_7_socket_last_errno = ((int (*)(void))__pyx_t_16);
 
 
-  /* "taskengine/_socket.pyx":78
+  /* "taskengine/_socket.pyx":101
  *     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
  *     last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")
  *     return 0             # <<<<<<<<<<<<<<
@@ -3621,11 +3792,11 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
   }
   goto __pyx_L0;
 
-  /* "taskengine/_socket.pyx":56
+  /* "taskengine/_socket.pyx":76
  * 
  * 
  * cdef int look_up_all() except -1:             # <<<<<<<<<<<<<<
- *     global msg_init, msg_init_size, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+ *     global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
  *     cdef bytes path
 */
 
@@ -3647,7 +3818,7 @@ static int __pyx_f_10taskengine_7_socket_look_up_all(void) {
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":84
+/* "taskengine/_socket.pyx":107
  * 
  * 
  * cdef int fail() except -1:             # <<<<<<<<<<<<<<
@@ -3671,7 +3842,7 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("fail", 0);
 
-  /* "taskengine/_socket.pyx":85
+  /* "taskengine/_socket.pyx":108
  * 
  * cdef int fail() except -1:
  *     cdef int error = last_errno()             # <<<<<<<<<<<<<<
@@ -3680,7 +3851,7 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
 */
   __pyx_v_error = __pyx_v_10taskengine_7_socket_last_errno();
 
-  /* "taskengine/_socket.pyx":86
+  /* "taskengine/_socket.pyx":109
  * cdef int fail() except -1:
  *     cdef int error = last_errno()
  *     raise zmq.Again() if error == EAGAIN else zmq.ZMQError(error)             # <<<<<<<<<<<<<<
@@ -3691,9 +3862,9 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
 
   if (__pyx_t_2) {
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_zmq_2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 86, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_zmq_2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 109, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_Again); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 86, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_Again); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 109, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_7 = 1;
@@ -3713,19 +3884,19 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_6, __pyx_callargs+__pyx_t_7, (1-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 86, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 109, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __pyx_t_1 = __pyx_t_3;
     __pyx_t_3 = 0;
   } else {
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_zmq_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 86, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_zmq_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 109, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ZMQError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 86, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_ZMQError); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 109, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyLong_From_int(__pyx_v_error); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 86, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_From_int(__pyx_v_error); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 109, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_7 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -3745,7 +3916,7 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 86, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 109, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __pyx_t_1 = __pyx_t_3;
@@ -3754,9 +3925,9 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
 
   __Pyx_Raise(__pyx_t_1, 0, 0, 0);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __PYX_ERR(0, 86, __pyx_L1_error)
+  __PYX_ERR(0, 109, __pyx_L1_error)
 
-  /* "taskengine/_socket.pyx":84
+  /* "taskengine/_socket.pyx":107
  * 
  * 
  * cdef int fail() except -1:             # <<<<<<<<<<<<<<
@@ -3779,7 +3950,578 @@ static int __pyx_f_10taskengine_7_socket_fail(void) {
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":95
+/* "taskengine/_socket.pyx":112
+ * 
+ * 
+ * cdef int let_go(Account* account) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     if add_atomic(&account.holders, -1) == 0:
+ *         free(account)
+*/
+
+static int __pyx_f_10taskengine_7_socket_let_go(struct __pyx_t_10taskengine_7_socket_Account *__pyx_v_account) {
+  int __pyx_r;
+  int __pyx_t_1;
+
+  /* "taskengine/_socket.pyx":113
+ * 
+ * cdef int let_go(Account* account) noexcept nogil:
+ *     if add_atomic(&account.holders, -1) == 0:             # <<<<<<<<<<<<<<
+ *         free(account)
+ *     return 0
+*/
+  __pyx_t_1 = (add_atomic((&__pyx_v_account->holders), -1L) == 0);
+
+  if (__pyx_t_1) {
+
+
+    /* "taskengine/_socket.pyx":114
+ * cdef int let_go(Account* account) noexcept nogil:
+ *     if add_atomic(&account.holders, -1) == 0:
+ *         free(account)             # <<<<<<<<<<<<<<
+ *     return 0
+ * 
+*/
+    free(__pyx_v_account);
+
+    /* "taskengine/_socket.pyx":113
+ * 
+ * cdef int let_go(Account* account) noexcept nogil:
+ *     if add_atomic(&account.holders, -1) == 0:             # <<<<<<<<<<<<<<
+ *         free(account)
+ *     return 0
+*/
+  }
+
+  /* "taskengine/_socket.pyx":115
+ *     if add_atomic(&account.holders, -1) == 0:
+ *         free(account)
+ *     return 0             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  {
+
+    __pyx_r = 0;
+  }
+  goto __pyx_L0;
+
+  /* "taskengine/_socket.pyx":112
+ * 
+ * 
+ * cdef int let_go(Account* account) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     if add_atomic(&account.holders, -1) == 0:
+ *         free(account)
+*/
+
+  /* function exit code */
+  __pyx_L0:;
+  return __pyx_r;
+}
+
+/* "taskengine/_socket.pyx":118
+ * 
+ * 
+ * cdef void is_sent(void* data, void* hint) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     # called by ZeroMQ's own thread, without the GIL
+ *     cdef Parcel* parcel = <Parcel*>hint
+*/
+
+static void __pyx_f_10taskengine_7_socket_is_sent(CYTHON_UNUSED void *__pyx_v_data, void *__pyx_v_hint) {
+  struct __pyx_t_10taskengine_7_socket_Parcel *__pyx_v_parcel;
+
+  /* "taskengine/_socket.pyx":120
+ * cdef void is_sent(void* data, void* hint) noexcept nogil:
+ *     # called by ZeroMQ's own thread, without the GIL
+ *     cdef Parcel* parcel = <Parcel*>hint             # <<<<<<<<<<<<<<
+ *     add_atomic(&parcel.account.unsent, -parcel.size)
+ *     let_go(parcel.account)
+*/
+  __pyx_v_parcel = ((struct __pyx_t_10taskengine_7_socket_Parcel *)__pyx_v_hint);
+
+  /* "taskengine/_socket.pyx":121
+ *     # called by ZeroMQ's own thread, without the GIL
+ *     cdef Parcel* parcel = <Parcel*>hint
+ *     add_atomic(&parcel.account.unsent, -parcel.size)             # <<<<<<<<<<<<<<
+ *     let_go(parcel.account)
+ *     free(parcel)
+*/
+  (void)(add_atomic((&__pyx_v_parcel->account->unsent), (-__pyx_v_parcel->size)));
+
+  /* "taskengine/_socket.pyx":122
+ *     cdef Parcel* parcel = <Parcel*>hint
+ *     add_atomic(&parcel.account.unsent, -parcel.size)
+ *     let_go(parcel.account)             # <<<<<<<<<<<<<<
+ *     free(parcel)
+ * 
+*/
+  (void)(__pyx_f_10taskengine_7_socket_let_go(__pyx_v_parcel->account));
+
+  /* "taskengine/_socket.pyx":123
+ *     add_atomic(&parcel.account.unsent, -parcel.size)
+ *     let_go(parcel.account)
+ *     free(parcel)             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  free(__pyx_v_parcel);
+
+  /* "taskengine/_socket.pyx":118
+ * 
+ * 
+ * cdef void is_sent(void* data, void* hint) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     # called by ZeroMQ's own thread, without the GIL
+ *     cdef Parcel* parcel = <Parcel*>hint
+*/
+
+  /* function exit code */
+
+}
+
+/* "taskengine/_socket.pyx":132
+ *     cdef Account* _account
+ * 
+ *     def __cinit__(self):             # <<<<<<<<<<<<<<
+ *         self._account = <Account*>calloc(1, sizeof(Account))
+ *         if self._account is NULL:
+*/
+
+/* Python wrapper */
+static int __pyx_pw_10taskengine_7_socket_4Debt_1__cinit__(PyObject *__pyx_v_self, 
+#if CYTHON_VECTORCALL_TPNEW
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+); /*proto*/
+static int __pyx_pw_10taskengine_7_socket_4Debt_1__cinit__(PyObject *__pyx_v_self, 
+#if CYTHON_VECTORCALL_TPNEW
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+) {
+  #if !CYTHON_VECTORCALL_TPNEW
+  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
+  #endif
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  int __pyx_r;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("__cinit__ (wrapper)", 0);
+  #if !CYTHON_VECTORCALL_TPNEW
+  #if CYTHON_ASSUME_SAFE_SIZE
+  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
+  #else
+  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return -1;
+  #endif
+  #endif
+  __pyx_kwvalues = __Pyx_KwValues_FASTCALL_TPNEW(__pyx_args, __pyx_nargs);
+  if (unlikely(__pyx_nargs > 0)) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 0, 0, __pyx_nargs); return -1; }
+  const Py_ssize_t __pyx_kwds_len = unlikely(__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
+  if (unlikely(__pyx_kwds_len < 0)) return -1;
+  if (unlikely(__pyx_kwds_len > 0)) {__Pyx_RejectKeywords("__cinit__", __pyx_kwds); return -1;}
+  __pyx_r = __pyx_pf_10taskengine_7_socket_4Debt___cinit__(((struct __pyx_obj_10taskengine_7_socket_Debt *)__pyx_v_self));
+
+  /* function exit code */
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static int __pyx_pf_10taskengine_7_socket_4Debt___cinit__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self) {
+  int __pyx_r;
+  int __pyx_t_1;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+
+  /* "taskengine/_socket.pyx":133
+ * 
+ *     def __cinit__(self):
+ *         self._account = <Account*>calloc(1, sizeof(Account))             # <<<<<<<<<<<<<<
+ *         if self._account is NULL:
+ *             raise MemoryError
+*/
+  __pyx_v_self->_account = ((struct __pyx_t_10taskengine_7_socket_Account *)calloc(1, (sizeof(struct __pyx_t_10taskengine_7_socket_Account))));
+
+  /* "taskengine/_socket.pyx":134
+ *     def __cinit__(self):
+ *         self._account = <Account*>calloc(1, sizeof(Account))
+ *         if self._account is NULL:             # <<<<<<<<<<<<<<
+ *             raise MemoryError
+ *         self._account.holders = 1
+*/
+  __pyx_t_1 = (__pyx_v_self->_account == NULL);
+
+  if (unlikely(__pyx_t_1)) {
+
+
+    /* "taskengine/_socket.pyx":135
+ *         self._account = <Account*>calloc(1, sizeof(Account))
+ *         if self._account is NULL:
+ *             raise MemoryError             # <<<<<<<<<<<<<<
+ *         self._account.holders = 1
+ * 
+*/
+    PyErr_NoMemory(); __PYX_ERR(0, 135, __pyx_L1_error)
+
+    /* "taskengine/_socket.pyx":134
+ *     def __cinit__(self):
+ *         self._account = <Account*>calloc(1, sizeof(Account))
+ *         if self._account is NULL:             # <<<<<<<<<<<<<<
+ *             raise MemoryError
+ *         self._account.holders = 1
+*/
+  }
+
+  /* "taskengine/_socket.pyx":136
+ *         if self._account is NULL:
+ *             raise MemoryError
+ *         self._account.holders = 1             # <<<<<<<<<<<<<<
+ * 
+ *     def __dealloc__(self):
+*/
+  __pyx_v_self->_account->holders = 1;
+
+  /* "taskengine/_socket.pyx":132
+ *     cdef Account* _account
+ * 
+ *     def __cinit__(self):             # <<<<<<<<<<<<<<
+ *         self._account = <Account*>calloc(1, sizeof(Account))
+ *         if self._account is NULL:
+*/
+
+  /* function exit code */
+  __pyx_r = 0;
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_AddTraceback("taskengine._socket.Debt.__cinit__", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = -1;
+  __pyx_L0:;
+
+  return __pyx_r;
+}
+
+/* "taskengine/_socket.pyx":138
+ *         self._account.holders = 1
+ * 
+ *     def __dealloc__(self):             # <<<<<<<<<<<<<<
+ *         if self._account is not NULL:
+ *             let_go(self._account)
+*/
+
+/* Python wrapper */
+static void __pyx_pw_10taskengine_7_socket_4Debt_3__dealloc__(PyObject *__pyx_v_self); /*proto*/
+static void __pyx_pw_10taskengine_7_socket_4Debt_3__dealloc__(PyObject *__pyx_v_self) {
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("__dealloc__ (wrapper)", 0);
+  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
+  __pyx_pf_10taskengine_7_socket_4Debt_2__dealloc__(((struct __pyx_obj_10taskengine_7_socket_Debt *)__pyx_v_self));
+
+  /* function exit code */
+  __Pyx_RefNannyFinishContext();
+}
+
+static void __pyx_pf_10taskengine_7_socket_4Debt_2__dealloc__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self) {
+  int __pyx_t_1;
+
+  /* "taskengine/_socket.pyx":139
+ * 
+ *     def __dealloc__(self):
+ *         if self._account is not NULL:             # <<<<<<<<<<<<<<
+ *             let_go(self._account)
+ * 
+*/
+  __pyx_t_1 = (__pyx_v_self->_account != NULL);
+
+  if (__pyx_t_1) {
+
+
+    /* "taskengine/_socket.pyx":140
+ *     def __dealloc__(self):
+ *         if self._account is not NULL:
+ *             let_go(self._account)             # <<<<<<<<<<<<<<
+ * 
+ *     @property
+*/
+    (void)(__pyx_f_10taskengine_7_socket_let_go(__pyx_v_self->_account));
+
+    /* "taskengine/_socket.pyx":139
+ * 
+ *     def __dealloc__(self):
+ *         if self._account is not NULL:             # <<<<<<<<<<<<<<
+ *             let_go(self._account)
+ * 
+*/
+  }
+
+  /* "taskengine/_socket.pyx":138
+ *         self._account.holders = 1
+ * 
+ *     def __dealloc__(self):             # <<<<<<<<<<<<<<
+ *         if self._account is not NULL:
+ *             let_go(self._account)
+*/
+
+  /* function exit code */
+
+}
+
+/* "taskengine/_socket.pyx":142
+ *             let_go(self._account)
+ * 
+ *     @property             # <<<<<<<<<<<<<<
+ *     def unsent(self):
+ *         """Bytes, of frames from COUNTED on."""
+*/
+
+/* Python wrapper */
+static PyObject *__pyx_pw_10taskengine_7_socket_4Debt_6unsent_1__get__(PyObject *__pyx_v_self); /*proto*/
+static PyObject *__pyx_pw_10taskengine_7_socket_4Debt_6unsent_1__get__(PyObject *__pyx_v_self) {
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  PyObject *__pyx_r = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("__get__ (wrapper)", 0);
+  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
+  __pyx_r = __pyx_pf_10taskengine_7_socket_4Debt_6unsent___get__(((struct __pyx_obj_10taskengine_7_socket_Debt *)__pyx_v_self));
+
+  /* function exit code */
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_pf_10taskengine_7_socket_4Debt_6unsent___get__(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self) {
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("__get__", 0);
+
+  /* "taskengine/_socket.pyx":145
+ *     def unsent(self):
+ *         """Bytes, of frames from COUNTED on."""
+ *         return get_atomic(&self._account.unsent)             # <<<<<<<<<<<<<<
+ * 
+ *     cdef int fill(self, Message* message, bytes frame) except -1:
+*/
+  __pyx_t_1 = __Pyx_PyLong_From_long(get_atomic((&__pyx_v_self->_account->unsent))); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 145, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  {
+    PyObject *__pyx_temp;
+    {
+      __pyx_temp = __pyx_r;
+      __pyx_r = __pyx_t_1;
+    }
+    __Pyx_XDECREF(__pyx_temp);
+  }
+  __pyx_t_1 = 0;
+  goto __pyx_L0;
+
+  /* "taskengine/_socket.pyx":142
+ *             let_go(self._account)
+ * 
+ *     @property             # <<<<<<<<<<<<<<
+ *     def unsent(self):
+ *         """Bytes, of frames from COUNTED on."""
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_AddTraceback("taskengine._socket.Debt.unsent.__get__", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+/* "taskengine/_socket.pyx":147
+ *         return get_atomic(&self._account.unsent)
+ * 
+ *     cdef int fill(self, Message* message, bytes frame) except -1:             # <<<<<<<<<<<<<<
+ *         """Make a message of a frame that is counted until it is sent."""
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+*/
+
+static int __pyx_f_10taskengine_7_socket_4Debt_fill(struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_self, struct __pyx_t_10taskengine_7_socket_Message *__pyx_v_message, PyObject *__pyx_v_frame) {
+  Py_ssize_t __pyx_v_size;
+  struct __pyx_t_10taskengine_7_socket_Parcel *__pyx_v_parcel;
+  int __pyx_r;
+  int __pyx_t_1;
+  struct __pyx_t_10taskengine_7_socket_Account *__pyx_t_2;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+
+  /* "taskengine/_socket.pyx":149
+ *     cdef int fill(self, Message* message, bytes frame) except -1:
+ *         """Make a message of a frame that is counted until it is sent."""
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)             # <<<<<<<<<<<<<<
+ *         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
+ *         if parcel is NULL:
+*/
+  __pyx_v_size = PyBytes_GET_SIZE(__pyx_v_frame);
+
+  /* "taskengine/_socket.pyx":150
+ *         """Make a message of a frame that is counted until it is sent."""
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+ *         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)             # <<<<<<<<<<<<<<
+ *         if parcel is NULL:
+ *             raise MemoryError
+*/
+  __pyx_v_parcel = ((struct __pyx_t_10taskengine_7_socket_Parcel *)malloc(((sizeof(struct __pyx_t_10taskengine_7_socket_Parcel)) + __pyx_v_size)));
+
+  /* "taskengine/_socket.pyx":151
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+ *         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
+ *         if parcel is NULL:             # <<<<<<<<<<<<<<
+ *             raise MemoryError
+ *         parcel.account = self._account
+*/
+  __pyx_t_1 = (__pyx_v_parcel == NULL);
+
+  if (unlikely(__pyx_t_1)) {
+
+
+    /* "taskengine/_socket.pyx":152
+ *         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
+ *         if parcel is NULL:
+ *             raise MemoryError             # <<<<<<<<<<<<<<
+ *         parcel.account = self._account
+ *         parcel.size = size
+*/
+    PyErr_NoMemory(); __PYX_ERR(0, 152, __pyx_L1_error)
+
+    /* "taskengine/_socket.pyx":151
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+ *         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
+ *         if parcel is NULL:             # <<<<<<<<<<<<<<
+ *             raise MemoryError
+ *         parcel.account = self._account
+*/
+  }
+
+  /* "taskengine/_socket.pyx":153
+ *         if parcel is NULL:
+ *             raise MemoryError
+ *         parcel.account = self._account             # <<<<<<<<<<<<<<
+ *         parcel.size = size
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+*/
+  __pyx_t_2 = __pyx_v_self->_account;
+
+  __pyx_v_parcel->account = __pyx_t_2;
+
+  /* "taskengine/_socket.pyx":154
+ *             raise MemoryError
+ *         parcel.account = self._account
+ *         parcel.size = size             # <<<<<<<<<<<<<<
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
+*/
+  __pyx_v_parcel->size = __pyx_v_size;
+
+  /* "taskengine/_socket.pyx":155
+ *         parcel.account = self._account
+ *         parcel.size = size
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)             # <<<<<<<<<<<<<<
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
+ *             free(parcel)
+*/
+  (void)(memcpy((__pyx_v_parcel + 1), PyBytes_AS_STRING(__pyx_v_frame), __pyx_v_size));
+
+  /* "taskengine/_socket.pyx":156
+ *         parcel.size = size
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:             # <<<<<<<<<<<<<<
+ *             free(parcel)
+ *             raise MemoryError
+*/
+  __pyx_t_1 = (__pyx_v_10taskengine_7_socket_msg_init_data(__pyx_v_message, (__pyx_v_parcel + 1), __pyx_v_size, __pyx_f_10taskengine_7_socket_is_sent, __pyx_v_parcel) < 0);
+
+  if (unlikely(__pyx_t_1)) {
+
+
+    /* "taskengine/_socket.pyx":157
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
+ *             free(parcel)             # <<<<<<<<<<<<<<
+ *             raise MemoryError
+ *         add_atomic(&self._account.holders, 1)
+*/
+    free(__pyx_v_parcel);
+
+    /* "taskengine/_socket.pyx":158
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
+ *             free(parcel)
+ *             raise MemoryError             # <<<<<<<<<<<<<<
+ *         add_atomic(&self._account.holders, 1)
+ *         add_atomic(&self._account.unsent, size)
+*/
+    PyErr_NoMemory(); __PYX_ERR(0, 158, __pyx_L1_error)
+
+    /* "taskengine/_socket.pyx":156
+ *         parcel.size = size
+ *         memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+ *         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:             # <<<<<<<<<<<<<<
+ *             free(parcel)
+ *             raise MemoryError
+*/
+  }
+
+  /* "taskengine/_socket.pyx":159
+ *             free(parcel)
+ *             raise MemoryError
+ *         add_atomic(&self._account.holders, 1)             # <<<<<<<<<<<<<<
+ *         add_atomic(&self._account.unsent, size)
+ *         return 0
+*/
+  (void)(add_atomic((&__pyx_v_self->_account->holders), 1));
+
+  /* "taskengine/_socket.pyx":160
+ *             raise MemoryError
+ *         add_atomic(&self._account.holders, 1)
+ *         add_atomic(&self._account.unsent, size)             # <<<<<<<<<<<<<<
+ *         return 0
+ * 
+*/
+  (void)(add_atomic((&__pyx_v_self->_account->unsent), __pyx_v_size));
+
+  /* "taskengine/_socket.pyx":161
+ *         add_atomic(&self._account.holders, 1)
+ *         add_atomic(&self._account.unsent, size)
+ *         return 0             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  {
+
+    __pyx_r = 0;
+  }
+  goto __pyx_L0;
+
+  /* "taskengine/_socket.pyx":147
+ *         return get_atomic(&self._account.unsent)
+ * 
+ *     cdef int fill(self, Message* message, bytes frame) except -1:             # <<<<<<<<<<<<<<
+ *         """Make a message of a frame that is counted until it is sent."""
+ *         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_AddTraceback("taskengine._socket.Debt.fill", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = -1;
+  __pyx_L0:;
+
+
+
+  return __pyx_r;
+}
+
+/* "taskengine/_socket.pyx":171
  *     cdef void* _handle
  * 
  *     def __init__(self, socket):             # <<<<<<<<<<<<<<
@@ -3825,32 +4567,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_socket,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 95, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 171, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 95, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 171, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 95, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 171, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 95, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 171, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 95, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 171, __pyx_L3_error)
     }
     __pyx_v_socket = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 95, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 171, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -3881,7 +4623,7 @@ static int __pyx_pf_10taskengine_7_socket_4Port___init__(struct __pyx_obj_10task
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "taskengine/_socket.pyx":96
+  /* "taskengine/_socket.pyx":172
  * 
  *     def __init__(self, socket):
  *         self._socket = socket             # <<<<<<<<<<<<<<
@@ -3893,21 +4635,21 @@ static int __pyx_pf_10taskengine_7_socket_4Port___init__(struct __pyx_obj_10task
   __Pyx_GOTREF(__pyx_v_self->_socket);
   __Pyx_DECREF_SET(__pyx_v_self->_socket, __pyx_v_socket);
 
-  /* "taskengine/_socket.pyx":97
+  /* "taskengine/_socket.pyx":173
  *     def __init__(self, socket):
  *         self._socket = socket
  *         self._handle = <void*><uintptr_t>socket.underlying             # <<<<<<<<<<<<<<
  * 
  *     def receive(self):
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_socket, __pyx_mstate_global->__pyx_n_u_underlying); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 97, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_socket, __pyx_mstate_global->__pyx_n_u_underlying); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 173, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyLong_As_size_t(__pyx_t_1); if (unlikely((__pyx_t_2 == ((uintptr_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 97, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyLong_As_size_t(__pyx_t_1); if (unlikely((__pyx_t_2 == ((uintptr_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 173, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_self->_handle = ((void *)((uintptr_t)__pyx_t_2));
 
 
-  /* "taskengine/_socket.pyx":95
+  /* "taskengine/_socket.pyx":171
  *     cdef void* _handle
  * 
  *     def __init__(self, socket):             # <<<<<<<<<<<<<<
@@ -3928,7 +4670,7 @@ static int __pyx_pf_10taskengine_7_socket_4Port___init__(struct __pyx_obj_10task
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":99
+/* "taskengine/_socket.pyx":175
  *         self._handle = <void*><uintptr_t>socket.underlying
  * 
  *     def receive(self):             # <<<<<<<<<<<<<<
@@ -4004,19 +4746,19 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("receive", 0);
 
-  /* "taskengine/_socket.pyx":102
+  /* "taskengine/_socket.pyx":178
  *         """The frames of the next message, or None where none is there. Raises ZMQError."""
  *         cdef Message message
  *         cdef list frames = []             # <<<<<<<<<<<<<<
  *         cdef bint more = True
  *         msg_init(&message)
 */
-  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 102, __pyx_L1_error)
+  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 178, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_frames = ((PyObject*)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "taskengine/_socket.pyx":103
+  /* "taskengine/_socket.pyx":179
  *         cdef Message message
  *         cdef list frames = []
  *         cdef bint more = True             # <<<<<<<<<<<<<<
@@ -4025,7 +4767,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
   __pyx_v_more = 1;
 
-  /* "taskengine/_socket.pyx":104
+  /* "taskengine/_socket.pyx":180
  *         cdef list frames = []
  *         cdef bint more = True
  *         msg_init(&message)             # <<<<<<<<<<<<<<
@@ -4034,7 +4776,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
   (void)(__pyx_v_10taskengine_7_socket_msg_init((&__pyx_v_message)));
 
-  /* "taskengine/_socket.pyx":105
+  /* "taskengine/_socket.pyx":181
  *         cdef bint more = True
  *         msg_init(&message)
  *         try:             # <<<<<<<<<<<<<<
@@ -4043,7 +4785,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
   /*try:*/ {
 
-    /* "taskengine/_socket.pyx":106
+    /* "taskengine/_socket.pyx":182
  *         msg_init(&message)
  *         try:
  *             while more:             # <<<<<<<<<<<<<<
@@ -4053,7 +4795,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
     while (1) {
       if (!__pyx_v_more) break;
 
-      /* "taskengine/_socket.pyx":108
+      /* "taskengine/_socket.pyx":184
  *             while more:
  *                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
  *                 if msg_recv(&message, self._handle, DONTWAIT) < 0:             # <<<<<<<<<<<<<<
@@ -4065,7 +4807,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
       if (__pyx_t_2) {
 
 
-        /* "taskengine/_socket.pyx":109
+        /* "taskengine/_socket.pyx":185
  *                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
  *                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
  *                     if not frames and last_errno() == EAGAIN:             # <<<<<<<<<<<<<<
@@ -4074,7 +4816,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_v_frames);
-          if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 109, __pyx_L4_error)
+          if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 185, __pyx_L4_error)
           __pyx_t_3 = (__pyx_temp != 0);
         }
 
@@ -4098,7 +4840,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
         if (__pyx_t_2) {
 
 
-          /* "taskengine/_socket.pyx":110
+          /* "taskengine/_socket.pyx":186
  *                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
  *                     if not frames and last_errno() == EAGAIN:
  *                         return None             # <<<<<<<<<<<<<<
@@ -4115,7 +4857,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
           }
           goto __pyx_L3_return;
 
-          /* "taskengine/_socket.pyx":109
+          /* "taskengine/_socket.pyx":185
  *                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
  *                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
  *                     if not frames and last_errno() == EAGAIN:             # <<<<<<<<<<<<<<
@@ -4124,17 +4866,17 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
         }
 
-        /* "taskengine/_socket.pyx":111
+        /* "taskengine/_socket.pyx":187
  *                     if not frames and last_errno() == EAGAIN:
  *                         return None
  *                     fail()             # <<<<<<<<<<<<<<
  *                 frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
  *                 more = msg_more(&message)
 */
-        __pyx_t_5 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 111, __pyx_L4_error)
+        __pyx_t_5 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 187, __pyx_L4_error)
 
 
-        /* "taskengine/_socket.pyx":108
+        /* "taskengine/_socket.pyx":184
  *             while more:
  *                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
  *                 if msg_recv(&message, self._handle, DONTWAIT) < 0:             # <<<<<<<<<<<<<<
@@ -4143,20 +4885,20 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
 */
       }
 
-      /* "taskengine/_socket.pyx":112
+      /* "taskengine/_socket.pyx":188
  *                         return None
  *                     fail()
  *                 frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))             # <<<<<<<<<<<<<<
  *                 more = msg_more(&message)
  *         finally:
 */
-      __pyx_t_1 = PyBytes_FromStringAndSize(((char *)__pyx_v_10taskengine_7_socket_msg_data((&__pyx_v_message))), __pyx_v_10taskengine_7_socket_msg_size((&__pyx_v_message))); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 112, __pyx_L4_error)
+      __pyx_t_1 = PyBytes_FromStringAndSize(((char *)__pyx_v_10taskengine_7_socket_msg_data((&__pyx_v_message))), __pyx_v_10taskengine_7_socket_msg_size((&__pyx_v_message))); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 188, __pyx_L4_error)
       __Pyx_GOTREF(__pyx_t_1);
-      __pyx_t_6 = __Pyx_PyList_Append(__pyx_v_frames, __pyx_t_1); if (unlikely(__pyx_t_6 == ((int)-1))) __PYX_ERR(0, 112, __pyx_L4_error)
+      __pyx_t_6 = __Pyx_PyList_Append(__pyx_v_frames, __pyx_t_1); if (unlikely(__pyx_t_6 == ((int)-1))) __PYX_ERR(0, 188, __pyx_L4_error)
       __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
 
-      /* "taskengine/_socket.pyx":113
+      /* "taskengine/_socket.pyx":189
  *                     fail()
  *                 frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
  *                 more = msg_more(&message)             # <<<<<<<<<<<<<<
@@ -4167,7 +4909,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
     }
   }
 
-  /* "taskengine/_socket.pyx":115
+  /* "taskengine/_socket.pyx":191
  *                 more = msg_more(&message)
  *         finally:
  *             msg_close(&message)             # <<<<<<<<<<<<<<
@@ -4220,12 +4962,12 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
     __pyx_L5:;
   }
 
-  /* "taskengine/_socket.pyx":116
+  /* "taskengine/_socket.pyx":192
  *         finally:
  *             msg_close(&message)
  *         return frames             # <<<<<<<<<<<<<<
  * 
- *     def send(self, frames):
+ *     def send(self, frames, Debt debt=None):
 */
   {
     PyObject *__pyx_temp;
@@ -4238,7 +4980,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
   }
   goto __pyx_L0;
 
-  /* "taskengine/_socket.pyx":99
+  /* "taskengine/_socket.pyx":175
  *         self._handle = <void*><uintptr_t>socket.underlying
  * 
  *     def receive(self):             # <<<<<<<<<<<<<<
@@ -4260,12 +5002,12 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_2receive(struct __pyx_obj_
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":118
+/* "taskengine/_socket.pyx":194
  *         return frames
  * 
- *     def send(self, frames):             # <<<<<<<<<<<<<<
- *         """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
- *         cdef Message message
+ *     def send(self, frames, Debt debt=None):             # <<<<<<<<<<<<<<
+ *         """Send a message of bytes, on this account if there is one.
+ * 
 */
 
 /* Python wrapper */
@@ -4276,7 +5018,7 @@ PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_10taskengine_7_socket_4Port_4send, "Send a message of bytes. Raises ZMQError, Again where there is nobody to take it.");
+PyDoc_STRVAR(__pyx_doc_10taskengine_7_socket_4Port_4send, "Send a message of bytes, on this account if there is one.\n\n        Raises ZMQError, Again where there is nobody to take it.\n        ");
 static PyMethodDef __pyx_mdef_10taskengine_7_socket_4Port_5send = {"send", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_10taskengine_7_socket_4Port_5send, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_10taskengine_7_socket_4Port_4send};
 static PyObject *__pyx_pw_10taskengine_7_socket_4Port_5send(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
@@ -4286,11 +5028,12 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ) {
   PyObject *__pyx_v_frames = 0;
+  struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_debt = 0;
   #if !CYTHON_VECTORCALL
   CYTHON_UNUSED Py_ssize_t __pyx_nargs;
   #endif
   CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[1] = {0};
+  PyObject* values[2] = {0,0};
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -4306,34 +5049,48 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   #endif
   __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
   {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_frames,0};
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_frames,&__pyx_mstate_global->__pyx_n_u_debt,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 118, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 194, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
+        case  2:
+        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 194, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 118, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 194, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "send", 0) < (0)) __PYX_ERR(0, 118, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "send", 0) < (0)) __PYX_ERR(0, 194, __pyx_L3_error)
+      if (!values[1]) values[1] = __Pyx_NewRef((PyObject *)((struct __pyx_obj_10taskengine_7_socket_Debt *)Py_None));
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("send", 1, 1, 1, i); __PYX_ERR(0, 118, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("send", 0, 1, 2, i); __PYX_ERR(0, 194, __pyx_L3_error) }
       }
-    } else if (unlikely(__pyx_nargs != 1)) {
-      goto __pyx_L5_argtuple_error;
     } else {
-      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 118, __pyx_L3_error)
+      switch (__pyx_nargs) {
+        case  2:
+        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 194, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  1:
+        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 194, __pyx_L3_error)
+        break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      if (!values[1]) values[1] = __Pyx_NewRef((PyObject *)((struct __pyx_obj_10taskengine_7_socket_Debt *)Py_None));
     }
     __pyx_v_frames = values[0];
+    __pyx_v_debt = ((struct __pyx_obj_10taskengine_7_socket_Debt *)values[1]);
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("send", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 118, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("send", 0, 1, 2, __pyx_nargs); __PYX_ERR(0, 194, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -4344,20 +5101,31 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  __pyx_r = __pyx_pf_10taskengine_7_socket_4Port_4send(((struct __pyx_obj_10taskengine_7_socket_Port *)__pyx_v_self), __pyx_v_frames);
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_debt), __pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Debt, 1, "debt", 0))) __PYX_ERR(0, 194, __pyx_L1_error)
+  __pyx_r = __pyx_pf_10taskengine_7_socket_4Port_4send(((struct __pyx_obj_10taskengine_7_socket_Port *)__pyx_v_self), __pyx_v_frames, __pyx_v_debt);
 
   /* function exit code */
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __pyx_r = NULL;
   for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
     Py_XDECREF(values[__pyx_temp]);
   }
+  goto __pyx_L7_cleaned_up;
+  __pyx_L0:;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+  __pyx_L7_cleaned_up:;
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self, PyObject *__pyx_v_frames) {
+static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10taskengine_7_socket_Port *__pyx_v_self, PyObject *__pyx_v_frames, struct __pyx_obj_10taskengine_7_socket_Debt *__pyx_v_debt) {
   struct __pyx_t_10taskengine_7_socket_Message __pyx_v_message;
   Py_ssize_t __pyx_v_left;
   PyObject *__pyx_v_frame = 0;
+  PyObject *__pyx_v_part = NULL;
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
   Py_ssize_t __pyx_t_1;
@@ -4365,38 +5133,43 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
   PyObject *(*__pyx_t_3)(PyObject *);
   PyObject *__pyx_t_4 = NULL;
   int __pyx_t_5;
-  long __pyx_t_6;
-  int __pyx_t_7;
+  PyObject *__pyx_t_6 = NULL;
+  PyObject *__pyx_t_7 = NULL;
+  PyObject *__pyx_t_8 = NULL;
+  size_t __pyx_t_9;
+  int __pyx_t_10;
+  int __pyx_t_11;
+  long __pyx_t_12;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("send", 0);
 
-  /* "taskengine/_socket.pyx":121
- *         """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
+  /* "taskengine/_socket.pyx":200
+ *         """
  *         cdef Message message
  *         cdef Py_ssize_t left = len(frames)             # <<<<<<<<<<<<<<
  *         cdef bytes frame
- *         for frame in frames:
+ *         for part in frames:
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_frames); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 121, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_frames); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 200, __pyx_L1_error)
   __pyx_v_left = __pyx_t_1;
 
-  /* "taskengine/_socket.pyx":123
+  /* "taskengine/_socket.pyx":202
  *         cdef Py_ssize_t left = len(frames)
  *         cdef bytes frame
- *         for frame in frames:             # <<<<<<<<<<<<<<
- *             left -= 1
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+ *         for part in frames:             # <<<<<<<<<<<<<<
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
 */
   if (likely(PyList_CheckExact(__pyx_v_frames)) || PyTuple_CheckExact(__pyx_v_frames)) {
     __pyx_t_2 = __pyx_v_frames; __Pyx_INCREF(__pyx_t_2);
     __pyx_t_1 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_frames); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 123, __pyx_L1_error)
+    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_frames); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 202, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 123, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 202, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -4404,7 +5177,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 123, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 202, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -4414,7 +5187,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 123, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 202, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -4425,74 +5198,241 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
         #endif
         ++__pyx_t_1;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 123, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 202, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_2);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 123, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 202, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
       }
     }
     __Pyx_GOTREF(__pyx_t_4);
-    if (!(likely(PyBytes_CheckExact(__pyx_t_4))||((__pyx_t_4) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_4))) __PYX_ERR(0, 123, __pyx_L1_error)
+    __Pyx_XDECREF_SET(__pyx_v_part, __pyx_t_4);
+    __pyx_t_4 = 0;
+
+    /* "taskengine/_socket.pyx":203
+ *         cdef bytes frame
+ *         for part in frames:
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next             # <<<<<<<<<<<<<<
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
+ *         for frame in frames:
+*/
+    __pyx_t_5 = (!PyBytes_CheckExact(__pyx_v_part));
+
+    if (unlikely(__pyx_t_5)) {
+
+
+      /* "taskengine/_socket.pyx":204
+ *         for part in frames:
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")             # <<<<<<<<<<<<<<
+ *         for frame in frames:
+ *             left -= 1
+*/
+      __pyx_t_6 = NULL;
+      __pyx_t_7 = __Pyx_PyObject_GetAttrStr(((PyObject *)Py_TYPE(__pyx_v_part)), __pyx_mstate_global->__pyx_n_u_name); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 204, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_7);
+      __pyx_t_8 = __Pyx_PyObject_FormatSimple(__pyx_t_7, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 204, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_8);
+      __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
+      __pyx_t_7 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_a_frame_is_bytes_not, __pyx_t_8); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 204, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_7);
+      __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
+      __pyx_t_9 = 1;
+      {
+        PyObject *__pyx_callargs[2] = {__pyx_t_6, __pyx_t_7};
+        __pyx_t_4 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+        __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
+        __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
+        if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 204, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_4);
+      }
+      __Pyx_Raise(__pyx_t_4, 0, 0, 0);
+      __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+      __PYX_ERR(0, 204, __pyx_L1_error)
+
+      /* "taskengine/_socket.pyx":203
+ *         cdef bytes frame
+ *         for part in frames:
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next             # <<<<<<<<<<<<<<
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
+ *         for frame in frames:
+*/
+    }
+
+    /* "taskengine/_socket.pyx":202
+ *         cdef Py_ssize_t left = len(frames)
+ *         cdef bytes frame
+ *         for part in frames:             # <<<<<<<<<<<<<<
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
+*/
+  }
+  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+
+  /* "taskengine/_socket.pyx":205
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
+ *         for frame in frames:             # <<<<<<<<<<<<<<
+ *             left -= 1
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+*/
+  if (likely(PyList_CheckExact(__pyx_v_frames)) || PyTuple_CheckExact(__pyx_v_frames)) {
+    __pyx_t_2 = __pyx_v_frames; __Pyx_INCREF(__pyx_t_2);
+    __pyx_t_1 = 0;
+    __pyx_t_3 = NULL;
+  } else {
+    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_frames); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 205, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 205, __pyx_L1_error)
+  }
+  for (;;) {
+    if (likely(!__pyx_t_3)) {
+      if (likely(PyList_CheckExact(__pyx_t_2))) {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 205, __pyx_L1_error)
+          #endif
+          if (__pyx_t_1 >= __pyx_temp) break;
+        }
+        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_2, __pyx_t_1, __Pyx_ReferenceSharing_OwnStrongReference);
+        ++__pyx_t_1;
+      } else {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 205, __pyx_L1_error)
+          #endif
+          if (__pyx_t_1 >= __pyx_temp) break;
+        }
+        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
+        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_2, __pyx_t_1));
+        #else
+        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_2, __pyx_t_1);
+        #endif
+        ++__pyx_t_1;
+      }
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 205, __pyx_L1_error)
+    } else {
+      __pyx_t_4 = __pyx_t_3(__pyx_t_2);
+      if (unlikely(!__pyx_t_4)) {
+        PyObject* exc_type = PyErr_Occurred();
+        if (exc_type) {
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 205, __pyx_L1_error)
+          PyErr_Clear();
+        }
+        break;
+      }
+    }
+    __Pyx_GOTREF(__pyx_t_4);
+    if (!(likely(PyBytes_CheckExact(__pyx_t_4))||((__pyx_t_4) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_4))) __PYX_ERR(0, 205, __pyx_L1_error)
     __Pyx_XDECREF_SET(__pyx_v_frame, ((PyObject*)__pyx_t_4));
     __pyx_t_4 = 0;
 
-    /* "taskengine/_socket.pyx":124
- *         cdef bytes frame
+    /* "taskengine/_socket.pyx":206
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
  *         for frame in frames:
  *             left -= 1             # <<<<<<<<<<<<<<
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
- *                 raise MemoryError
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+ *                 debt.fill(&message, frame)
 */
     __pyx_v_left = (__pyx_v_left - 1);
 
-    /* "taskengine/_socket.pyx":125
+    /* "taskengine/_socket.pyx":207
  *         for frame in frames:
  *             left -= 1
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:             # <<<<<<<<<<<<<<
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:             # <<<<<<<<<<<<<<
+ *                 debt.fill(&message, frame)
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+*/
+    __pyx_t_10 = (((PyObject *)__pyx_v_debt) != Py_None);
+    if (__pyx_t_10) {
+
+    } else {
+
+      __pyx_t_5 = __pyx_t_10;
+
+      goto __pyx_L10_bool_binop_done;
+    }
+    __pyx_t_10 = (PyBytes_GET_SIZE(__pyx_v_frame) >= __pyx_e_10taskengine_7_socket_COUNTED);
+
+
+    __pyx_t_5 = __pyx_t_10;
+
+    __pyx_L10_bool_binop_done:;
+    if (__pyx_t_5) {
+
+
+      /* "taskengine/_socket.pyx":208
+ *             left -= 1
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+ *                 debt.fill(&message, frame)             # <<<<<<<<<<<<<<
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
  *                 raise MemoryError
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+*/
+      __pyx_t_11 = __pyx_f_10taskengine_7_socket_4Debt_fill(__pyx_v_debt, (&__pyx_v_message), __pyx_v_frame); if (unlikely(__pyx_t_11 == ((int)-1))) __PYX_ERR(0, 208, __pyx_L1_error)
+
+
+      /* "taskengine/_socket.pyx":207
+ *         for frame in frames:
+ *             left -= 1
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:             # <<<<<<<<<<<<<<
+ *                 debt.fill(&message, frame)
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+*/
+      goto __pyx_L9;
+    }
+
+    /* "taskengine/_socket.pyx":209
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+ *                 debt.fill(&message, frame)
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:             # <<<<<<<<<<<<<<
+ *                 raise MemoryError
+ *             else:
 */
     __pyx_t_5 = (__pyx_v_10taskengine_7_socket_msg_init_size((&__pyx_v_message), PyBytes_GET_SIZE(__pyx_v_frame)) < 0);
 
     if (unlikely(__pyx_t_5)) {
 
 
-      /* "taskengine/_socket.pyx":126
- *             left -= 1
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+      /* "taskengine/_socket.pyx":210
+ *                 debt.fill(&message, frame)
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
  *                 raise MemoryError             # <<<<<<<<<<<<<<
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
- *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
+ *             else:
+ *                 memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
 */
-      PyErr_NoMemory(); __PYX_ERR(0, 126, __pyx_L1_error)
+      PyErr_NoMemory(); __PYX_ERR(0, 210, __pyx_L1_error)
 
-      /* "taskengine/_socket.pyx":125
- *         for frame in frames:
- *             left -= 1
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:             # <<<<<<<<<<<<<<
+      /* "taskengine/_socket.pyx":209
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+ *                 debt.fill(&message, frame)
+ *             elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:             # <<<<<<<<<<<<<<
  *                 raise MemoryError
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+ *             else:
 */
     }
 
-    /* "taskengine/_socket.pyx":127
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+    /* "taskengine/_socket.pyx":212
  *                 raise MemoryError
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))             # <<<<<<<<<<<<<<
+ *             else:
+ *                 memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))             # <<<<<<<<<<<<<<
  *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
  *                 msg_close(&message)
 */
-    (void)(memcpy(__pyx_v_10taskengine_7_socket_msg_data((&__pyx_v_message)), PyBytes_AS_STRING(__pyx_v_frame), PyBytes_GET_SIZE(__pyx_v_frame)));
+    /*else*/ {
+      (void)(memcpy(__pyx_v_10taskengine_7_socket_msg_data((&__pyx_v_message)), PyBytes_AS_STRING(__pyx_v_frame), PyBytes_GET_SIZE(__pyx_v_frame)));
+    }
+    __pyx_L9:;
 
-    /* "taskengine/_socket.pyx":128
- *                 raise MemoryError
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+    /* "taskengine/_socket.pyx":213
+ *             else:
+ *                 memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
  *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:             # <<<<<<<<<<<<<<
  *                 msg_close(&message)
  *                 fail()
@@ -4501,20 +5441,20 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
 
     if (__pyx_t_5) {
 
-      __pyx_t_6 = __pyx_e_10taskengine_7_socket_SNDMORE;
+      __pyx_t_12 = __pyx_e_10taskengine_7_socket_SNDMORE;
     } else {
 
-      __pyx_t_6 = 0;
+      __pyx_t_12 = 0;
     }
 
-    __pyx_t_5 = (__pyx_v_10taskengine_7_socket_msg_send((&__pyx_v_message), __pyx_v_self->_handle, (__pyx_e_10taskengine_7_socket_DONTWAIT | __pyx_t_6)) < 0);
+    __pyx_t_5 = (__pyx_v_10taskengine_7_socket_msg_send((&__pyx_v_message), __pyx_v_self->_handle, (__pyx_e_10taskengine_7_socket_DONTWAIT | __pyx_t_12)) < 0);
 
 
     if (__pyx_t_5) {
 
 
-      /* "taskengine/_socket.pyx":129
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+      /* "taskengine/_socket.pyx":214
+ *                 memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
  *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
  *                 msg_close(&message)             # <<<<<<<<<<<<<<
  *                 fail()
@@ -4522,41 +5462,41 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
 */
       (void)(__pyx_v_10taskengine_7_socket_msg_close((&__pyx_v_message)));
 
-      /* "taskengine/_socket.pyx":130
+      /* "taskengine/_socket.pyx":215
  *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
  *                 msg_close(&message)
  *                 fail()             # <<<<<<<<<<<<<<
  * 
  * 
 */
-      __pyx_t_7 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 130, __pyx_L1_error)
+      __pyx_t_11 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_11 == ((int)-1))) __PYX_ERR(0, 215, __pyx_L1_error)
 
 
-      /* "taskengine/_socket.pyx":128
- *                 raise MemoryError
- *             memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+      /* "taskengine/_socket.pyx":213
+ *             else:
+ *                 memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
  *             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:             # <<<<<<<<<<<<<<
  *                 msg_close(&message)
  *                 fail()
 */
     }
 
-    /* "taskengine/_socket.pyx":123
- *         cdef Py_ssize_t left = len(frames)
- *         cdef bytes frame
+    /* "taskengine/_socket.pyx":205
+ *             if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+ *                 raise TypeError(f"a frame is bytes, not {type(part).__name__}")
  *         for frame in frames:             # <<<<<<<<<<<<<<
  *             left -= 1
- *             if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+ *             if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
 */
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "taskengine/_socket.pyx":118
+  /* "taskengine/_socket.pyx":194
  *         return frames
  * 
- *     def send(self, frames):             # <<<<<<<<<<<<<<
- *         """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
- *         cdef Message message
+ *     def send(self, frames, Debt debt=None):             # <<<<<<<<<<<<<<
+ *         """Send a message of bytes, on this account if there is one.
+ * 
 */
 
   /* function exit code */
@@ -4565,18 +5505,22 @@ static PyObject *__pyx_pf_10taskengine_7_socket_4Port_4send(struct __pyx_obj_10t
   __pyx_L1_error:;
   __Pyx_XDECREF(__pyx_t_2);
   __Pyx_XDECREF(__pyx_t_4);
+  __Pyx_XDECREF(__pyx_t_6);
+  __Pyx_XDECREF(__pyx_t_7);
+  __Pyx_XDECREF(__pyx_t_8);
   __Pyx_AddTraceback("taskengine._socket.Port.send", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __pyx_r = NULL;
   __pyx_L0:;
 
 
   __Pyx_XDECREF(__pyx_v_frame);
+  __Pyx_XDECREF(__pyx_v_part);
   __Pyx_XGIVEREF(__pyx_r);
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":140
+/* "taskengine/_socket.pyx":226
  *     cdef int _size
  * 
  *     def __init__(self, *sources):             # <<<<<<<<<<<<<<
@@ -4632,21 +5576,21 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "taskengine/_socket.pyx":141
+  /* "taskengine/_socket.pyx":227
  * 
  *     def __init__(self, *sources):
  *         if len(sources) > 30:             # <<<<<<<<<<<<<<
  *             raise ValueError(f"a waiter has at most 30 sources, not {len(sources)}")
  *         free(self._items)
 */
-  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 141, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 227, __pyx_L1_error)
   __pyx_t_2 = (__pyx_t_1 > 30);
 
 
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "taskengine/_socket.pyx":142
+    /* "taskengine/_socket.pyx":228
  *     def __init__(self, *sources):
  *         if len(sources) > 30:
  *             raise ValueError(f"a waiter has at most 30 sources, not {len(sources)}")             # <<<<<<<<<<<<<<
@@ -4654,11 +5598,11 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
  *         self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))
 */
     __pyx_t_4 = NULL;
-    __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 142, __pyx_L1_error)
-    __pyx_t_5 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_1, 0, ' ', 'd'); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 142, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_t_1, 0, ' ', 'd'); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
 
-    __pyx_t_6 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_a_waiter_has_at_most_30_sources, __pyx_t_5); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 142, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_a_waiter_has_at_most_30_sources, __pyx_t_5); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_7 = 1;
@@ -4667,14 +5611,14 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 142, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 142, __pyx_L1_error)
+    __PYX_ERR(0, 228, __pyx_L1_error)
 
-    /* "taskengine/_socket.pyx":141
+    /* "taskengine/_socket.pyx":227
  * 
  *     def __init__(self, *sources):
  *         if len(sources) > 30:             # <<<<<<<<<<<<<<
@@ -4683,7 +5627,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
 */
   }
 
-  /* "taskengine/_socket.pyx":143
+  /* "taskengine/_socket.pyx":229
  *         if len(sources) > 30:
  *             raise ValueError(f"a waiter has at most 30 sources, not {len(sources)}")
  *         free(self._items)             # <<<<<<<<<<<<<<
@@ -4692,18 +5636,18 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
 */
   free(__pyx_v_self->_items);
 
-  /* "taskengine/_socket.pyx":144
+  /* "taskengine/_socket.pyx":230
  *             raise ValueError(f"a waiter has at most 30 sources, not {len(sources)}")
  *         free(self._items)
  *         self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))             # <<<<<<<<<<<<<<
  *         if self._items is NULL:
  *             raise MemoryError
 */
-  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 144, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 230, __pyx_L1_error)
   __pyx_v_self->_items = ((struct __pyx_t_10taskengine_7_socket_Item *)calloc((__pyx_t_1 + 1), (sizeof(struct __pyx_t_10taskengine_7_socket_Item))));
 
 
-  /* "taskengine/_socket.pyx":145
+  /* "taskengine/_socket.pyx":231
  *         free(self._items)
  *         self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))
  *         if self._items is NULL:             # <<<<<<<<<<<<<<
@@ -4715,16 +5659,16 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "taskengine/_socket.pyx":146
+    /* "taskengine/_socket.pyx":232
  *         self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))
  *         if self._items is NULL:
  *             raise MemoryError             # <<<<<<<<<<<<<<
  *         self._sources = sources
  *         self._size = <int>len(sources)
 */
-    PyErr_NoMemory(); __PYX_ERR(0, 146, __pyx_L1_error)
+    PyErr_NoMemory(); __PYX_ERR(0, 232, __pyx_L1_error)
 
-    /* "taskengine/_socket.pyx":145
+    /* "taskengine/_socket.pyx":231
  *         free(self._items)
  *         self._items = <Item*>calloc(len(sources) + 1, sizeof(Item))
  *         if self._items is NULL:             # <<<<<<<<<<<<<<
@@ -4733,7 +5677,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
 */
   }
 
-  /* "taskengine/_socket.pyx":147
+  /* "taskengine/_socket.pyx":233
  *         if self._items is NULL:
  *             raise MemoryError
  *         self._sources = sources             # <<<<<<<<<<<<<<
@@ -4745,18 +5689,18 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
   __Pyx_GOTREF(__pyx_v_self->_sources);
   __Pyx_DECREF_SET(__pyx_v_self->_sources, __pyx_v_sources);
 
-  /* "taskengine/_socket.pyx":148
+  /* "taskengine/_socket.pyx":234
  *             raise MemoryError
  *         self._sources = sources
  *         self._size = <int>len(sources)             # <<<<<<<<<<<<<<
  *         for number, source in enumerate(sources):
  *             self._items[number].events = POLLIN
 */
-  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 148, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyTuple_GET_SIZE(__pyx_v_sources); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 234, __pyx_L1_error)
   __pyx_v_self->_size = ((int)__pyx_t_1);
 
 
-  /* "taskengine/_socket.pyx":149
+  /* "taskengine/_socket.pyx":235
  *         self._sources = sources
  *         self._size = <int>len(sources)
  *         for number, source in enumerate(sources):             # <<<<<<<<<<<<<<
@@ -4771,7 +5715,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
     {
       Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_6);
       #if !CYTHON_ASSUME_SAFE_SIZE
-      if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 149, __pyx_L1_error)
+      if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 235, __pyx_L1_error)
       #endif
       if (__pyx_t_1 >= __pyx_temp) break;
     }
@@ -4781,30 +5725,30 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
     __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_6, __pyx_t_1);
     #endif
     ++__pyx_t_1;
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 149, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 235, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_XDECREF_SET(__pyx_v_source, __pyx_t_4);
     __pyx_t_4 = 0;
     __Pyx_INCREF(__pyx_t_3);
     __Pyx_XDECREF_SET(__pyx_v_number, __pyx_t_3);
-    __pyx_t_4 = __Pyx_PyLong_AddObjC(__pyx_t_3, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 149, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_AddObjC(__pyx_t_3, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 235, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3);
     __pyx_t_3 = __pyx_t_4;
     __pyx_t_4 = 0;
 
-    /* "taskengine/_socket.pyx":150
+    /* "taskengine/_socket.pyx":236
  *         self._size = <int>len(sources)
  *         for number, source in enumerate(sources):
  *             self._items[number].events = POLLIN             # <<<<<<<<<<<<<<
  *             if isinstance(source, Port):
  *                 self._items[number].socket = (<Port>source)._handle
 */
-    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 150, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 236, __pyx_L1_error)
     (__pyx_v_self->_items[__pyx_t_8]).events = __pyx_e_10taskengine_7_socket_POLLIN;
 
 
-    /* "taskengine/_socket.pyx":151
+    /* "taskengine/_socket.pyx":237
  *         for number, source in enumerate(sources):
  *             self._items[number].events = POLLIN
  *             if isinstance(source, Port):             # <<<<<<<<<<<<<<
@@ -4815,7 +5759,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
     if (__pyx_t_2) {
 
 
-      /* "taskengine/_socket.pyx":152
+      /* "taskengine/_socket.pyx":238
  *             self._items[number].events = POLLIN
  *             if isinstance(source, Port):
  *                 self._items[number].socket = (<Port>source)._handle             # <<<<<<<<<<<<<<
@@ -4824,11 +5768,11 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
 */
       __pyx_t_9 = ((struct __pyx_obj_10taskengine_7_socket_Port *)__pyx_v_source)->_handle;
 
-      __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 152, __pyx_L1_error)
+      __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 238, __pyx_L1_error)
       (__pyx_v_self->_items[__pyx_t_8]).socket = __pyx_t_9;
 
 
-      /* "taskengine/_socket.pyx":151
+      /* "taskengine/_socket.pyx":237
  *         for number, source in enumerate(sources):
  *             self._items[number].events = POLLIN
  *             if isinstance(source, Port):             # <<<<<<<<<<<<<<
@@ -4838,7 +5782,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
       goto __pyx_L7;
     }
 
-    /* "taskengine/_socket.pyx":154
+    /* "taskengine/_socket.pyx":240
  *                 self._items[number].socket = (<Port>source)._handle
  *             else:
  *                 self._items[number].fd = source             # <<<<<<<<<<<<<<
@@ -4846,14 +5790,14 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
  *     def __dealloc__(self):
 */
     /*else*/ {
-      __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_v_source); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 154, __pyx_L1_error)
-      __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 154, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_v_source); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 240, __pyx_L1_error)
+      __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_number); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 240, __pyx_L1_error)
       (__pyx_v_self->_items[__pyx_t_8]).fd = __pyx_t_10;
 
     }
     __pyx_L7:;
 
-    /* "taskengine/_socket.pyx":149
+    /* "taskengine/_socket.pyx":235
  *         self._sources = sources
  *         self._size = <int>len(sources)
  *         for number, source in enumerate(sources):             # <<<<<<<<<<<<<<
@@ -4864,7 +5808,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
 
-  /* "taskengine/_socket.pyx":140
+  /* "taskengine/_socket.pyx":226
  *     cdef int _size
  * 
  *     def __init__(self, *sources):             # <<<<<<<<<<<<<<
@@ -4890,7 +5834,7 @@ static int __pyx_pf_10taskengine_7_socket_6Waiter___init__(struct __pyx_obj_10ta
   return __pyx_r;
 }
 
-/* "taskengine/_socket.pyx":156
+/* "taskengine/_socket.pyx":242
  *                 self._items[number].fd = source
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -4913,7 +5857,7 @@ static void __pyx_pw_10taskengine_7_socket_6Waiter_3__dealloc__(PyObject *__pyx_
 
 static void __pyx_pf_10taskengine_7_socket_6Waiter_2__dealloc__(struct __pyx_obj_10taskengine_7_socket_Waiter *__pyx_v_self) {
 
-  /* "taskengine/_socket.pyx":157
+  /* "taskengine/_socket.pyx":243
  * 
  *     def __dealloc__(self):
  *         free(self._items)             # <<<<<<<<<<<<<<
@@ -4922,7 +5866,7 @@ static void __pyx_pf_10taskengine_7_socket_6Waiter_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->_items);
 
-  /* "taskengine/_socket.pyx":156
+  /* "taskengine/_socket.pyx":242
  *                 self._items[number].fd = source
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -4934,7 +5878,7 @@ static void __pyx_pf_10taskengine_7_socket_6Waiter_2__dealloc__(struct __pyx_obj
 
 }
 
-/* "taskengine/_socket.pyx":159
+/* "taskengine/_socket.pyx":245
  *         free(self._items)
  * 
  *     def wait(self, long timeout_ms):             # <<<<<<<<<<<<<<
@@ -4982,32 +5926,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 159, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 245, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 159, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 245, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait", 0) < (0)) __PYX_ERR(0, 159, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait", 0) < (0)) __PYX_ERR(0, 245, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("wait", 1, 1, 1, i); __PYX_ERR(0, 159, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("wait", 1, 1, 1, i); __PYX_ERR(0, 245, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 159, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 245, __pyx_L3_error)
     }
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_long(values[0]); if (unlikely((__pyx_v_timeout_ms == (long)-1) && PyErr_Occurred())) __PYX_ERR(0, 159, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_long(values[0]); if (unlikely((__pyx_v_timeout_ms == (long)-1) && PyErr_Occurred())) __PYX_ERR(0, 245, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("wait", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 159, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("wait", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 245, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -5045,7 +5989,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("wait", 0);
 
-  /* "taskengine/_socket.pyx":161
+  /* "taskengine/_socket.pyx":247
  *     def wait(self, long timeout_ms):
  *         """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
  *         cdef int count, number, ready = 0             # <<<<<<<<<<<<<<
@@ -5054,7 +5998,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
 */
   __pyx_v_ready = 0;
 
-  /* "taskengine/_socket.pyx":162
+  /* "taskengine/_socket.pyx":248
  *         """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
  *         cdef int count, number, ready = 0
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -5067,7 +6011,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "taskengine/_socket.pyx":163
+        /* "taskengine/_socket.pyx":249
  *         cdef int count, number, ready = 0
  *         with nogil:
  *             count = poll(self._items, self._size, timeout_ms)             # <<<<<<<<<<<<<<
@@ -5077,7 +6021,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
         __pyx_v_count = __pyx_v_10taskengine_7_socket_poll(__pyx_v_self->_items, __pyx_v_self->_size, __pyx_v_timeout_ms);
       }
 
-      /* "taskengine/_socket.pyx":162
+      /* "taskengine/_socket.pyx":248
  *         """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
  *         cdef int count, number, ready = 0
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -5094,7 +6038,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
       }
   }
 
-  /* "taskengine/_socket.pyx":164
+  /* "taskengine/_socket.pyx":250
  *         with nogil:
  *             count = poll(self._items, self._size, timeout_ms)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -5106,7 +6050,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
   if (__pyx_t_1) {
 
 
-    /* "taskengine/_socket.pyx":165
+    /* "taskengine/_socket.pyx":251
  *             count = poll(self._items, self._size, timeout_ms)
  *         if count < 0:
  *             if last_errno() != EINTR:             # <<<<<<<<<<<<<<
@@ -5118,17 +6062,17 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
     if (__pyx_t_1) {
 
 
-      /* "taskengine/_socket.pyx":166
+      /* "taskengine/_socket.pyx":252
  *         if count < 0:
  *             if last_errno() != EINTR:
  *                 fail()             # <<<<<<<<<<<<<<
  *             PyErr_CheckSignals()
  *             return 0
 */
-      __pyx_t_2 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 166, __pyx_L1_error)
+      __pyx_t_2 = __pyx_f_10taskengine_7_socket_fail(); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 252, __pyx_L1_error)
 
 
-      /* "taskengine/_socket.pyx":165
+      /* "taskengine/_socket.pyx":251
  *             count = poll(self._items, self._size, timeout_ms)
  *         if count < 0:
  *             if last_errno() != EINTR:             # <<<<<<<<<<<<<<
@@ -5137,17 +6081,17 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
 */
     }
 
-    /* "taskengine/_socket.pyx":167
+    /* "taskengine/_socket.pyx":253
  *             if last_errno() != EINTR:
  *                 fail()
  *             PyErr_CheckSignals()             # <<<<<<<<<<<<<<
  *             return 0
  *         if count:
 */
-    __pyx_t_2 = PyErr_CheckSignals(); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 167, __pyx_L1_error)
+    __pyx_t_2 = PyErr_CheckSignals(); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(0, 253, __pyx_L1_error)
 
 
-    /* "taskengine/_socket.pyx":168
+    /* "taskengine/_socket.pyx":254
  *                 fail()
  *             PyErr_CheckSignals()
  *             return 0             # <<<<<<<<<<<<<<
@@ -5165,7 +6109,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
     }
     goto __pyx_L0;
 
-    /* "taskengine/_socket.pyx":164
+    /* "taskengine/_socket.pyx":250
  *         with nogil:
  *             count = poll(self._items, self._size, timeout_ms)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -5174,7 +6118,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
 */
   }
 
-  /* "taskengine/_socket.pyx":169
+  /* "taskengine/_socket.pyx":255
  *             PyErr_CheckSignals()
  *             return 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -5186,7 +6130,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
   if (__pyx_t_1) {
 
 
-    /* "taskengine/_socket.pyx":170
+    /* "taskengine/_socket.pyx":256
  *             return 0
  *         if count:
  *             for number in range(self._size):             # <<<<<<<<<<<<<<
@@ -5200,7 +6144,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
     for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
       __pyx_v_number = __pyx_t_4;
 
-      /* "taskengine/_socket.pyx":171
+      /* "taskengine/_socket.pyx":257
  *         if count:
  *             for number in range(self._size):
  *                 if self._items[number].revents:             # <<<<<<<<<<<<<<
@@ -5212,7 +6156,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
       if (__pyx_t_1) {
 
 
-        /* "taskengine/_socket.pyx":172
+        /* "taskengine/_socket.pyx":258
  *             for number in range(self._size):
  *                 if self._items[number].revents:
  *                     ready |= 1 << number             # <<<<<<<<<<<<<<
@@ -5220,7 +6164,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
 */
         __pyx_v_ready = (__pyx_v_ready | (1 << __pyx_v_number));
 
-        /* "taskengine/_socket.pyx":171
+        /* "taskengine/_socket.pyx":257
  *         if count:
  *             for number in range(self._size):
  *                 if self._items[number].revents:             # <<<<<<<<<<<<<<
@@ -5231,7 +6175,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
     }
 
 
-    /* "taskengine/_socket.pyx":169
+    /* "taskengine/_socket.pyx":255
  *             PyErr_CheckSignals()
  *             return 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -5240,12 +6184,12 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
 */
   }
 
-  /* "taskengine/_socket.pyx":173
+  /* "taskengine/_socket.pyx":259
  *                 if self._items[number].revents:
  *                     ready |= 1 << number
  *         return ready             # <<<<<<<<<<<<<<
 */
-  __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_ready); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 173, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_ready); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 259, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   {
     PyObject *__pyx_temp;
@@ -5258,7 +6202,7 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
   __pyx_t_5 = 0;
   goto __pyx_L0;
 
-  /* "taskengine/_socket.pyx":159
+  /* "taskengine/_socket.pyx":245
  *         free(self._items)
  * 
  *     def wait(self, long timeout_ms):             # <<<<<<<<<<<<<<
@@ -5280,6 +6224,202 @@ static PyObject *__pyx_pf_10taskengine_7_socket_6Waiter_4wait(struct __pyx_obj_1
   return __pyx_r;
 }
 /* #### Code section: module_exttypes ### */
+static struct __pyx_vtabstruct_10taskengine_7_socket_Debt __pyx_vtable_10taskengine_7_socket_Debt;
+
+static PyObject *__pyx_tp_new__initialisation_10taskengine_7_socket_Debt(PyObject *o, 
+#if CYTHON_VECTORCALL_TPNEW
+    CYTHON_UNUSED PyObject *const *args, CYTHON_UNUSED Py_ssize_t nargs, CYTHON_UNUSED PyObject *kwnames
+#else
+    CYTHON_UNUSED PyObject *a, CYTHON_UNUSED PyObject *k
+#endif
+) {
+  struct __pyx_obj_10taskengine_7_socket_Debt *p = ((struct __pyx_obj_10taskengine_7_socket_Debt *)o);
+  p->__pyx_vtab = __pyx_vtabptr_10taskengine_7_socket_Debt;
+  {
+    int cinit_result = __pyx_pw_10taskengine_7_socket_4Debt_1__cinit__(
+    #if CYTHON_VECTORCALL_TPNEW
+    o, NULL, 0, NULL);
+    #else
+    o, __pyx_mstate_global->__pyx_empty_tuple, NULL);
+    #endif
+    if (unlikely(cinit_result)) goto bad;
+  }
+  return o;
+  bad:
+  Py_DECREF(o); o = 0;
+  return NULL;
+}
+
+static PyObject *__pyx_tp_new_vectorcall_10taskengine_7_socket_Debt(PyTypeObject *t, 
+#if CYTHON_VECTORCALL_TPNEW
+    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
+#else
+    PyObject *a, PyObject *k
+#endif
+) {
+  PyObject *o;
+  o = __Pyx_AllocateExtensionType(t, 1);
+  if (unlikely(!o)) return 0;
+  return __pyx_tp_new__initialisation_10taskengine_7_socket_Debt(o, 
+#if CYTHON_VECTORCALL_TPNEW
+    args, nargs, kwnames
+#else
+    a, k
+#endif
+);
+}
+
+#if CYTHON_VECTORCALL_TPNEW
+static PyObject *__pyx_tp_new_10taskengine_7_socket_Debt(PyTypeObject *t, PyObject *a, PyObject *k) {
+  return __Pyx_CallTpnewAsVectorcall(__pyx_tp_new_vectorcall_10taskengine_7_socket_Debt, t, a, k);
+}
+#endif
+
+#if CYTHON_VECTORCALL_TPNEW
+static PyObject *__pyx_tp_vectorcall_10taskengine_7_socket_Debt(PyObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+  if (unlikely((PyTypeObject*)t != __pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Debt || __Pyx_PyType_HasFeature((PyTypeObject*)t, Py_TPFLAGS_IS_ABSTRACT))) {
+    return __Pyx_CallNewInitFromVectorcall((PyTypeObject*)t, args, nargsf, kwnames);
+  }
+  Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+  PyObject *o = __pyx_tp_new_vectorcall_10taskengine_7_socket_Debt((PyTypeObject*)t, args, nargs, kwnames);
+  return o;
+}
+#endif
+
+static void __pyx_tp_dealloc_10taskengine_7_socket_Debt(PyObject *o) {
+  {
+    PyObject *etype, *eval, *etb;
+    __Pyx_PyErr_FetchException(&etype, &eval, &etb);
+    __Pyx_DeallocKeepAliveBegin(o);
+    __pyx_pw_10taskengine_7_socket_4Debt_3__dealloc__(o);
+    __Pyx_DeallocKeepAliveEnd(o);
+    __Pyx_PyErr_RestoreException(etype, eval, etb);
+  }
+  PyTypeObject *tp = Py_TYPE(o);
+  #if CYTHON_USE_TYPE_SLOTS
+  (*tp->tp_free)(o);
+  #else
+  {
+    freefunc tp_free = (freefunc)PyType_GetSlot(tp, Py_tp_free);
+    if (tp_free) tp_free(o);
+  }
+  #endif
+  #if CYTHON_USE_TYPE_SPECS
+  Py_DECREF(tp);
+  #endif
+}
+
+static PyObject *__pyx_getprop_10taskengine_7_socket_4Debt_unsent(PyObject *o, CYTHON_UNUSED void *x) {
+  return __pyx_pw_10taskengine_7_socket_4Debt_6unsent_1__get__(o);
+}
+
+static PyMethodDef __pyx_methods_10taskengine_7_socket_Debt[] = {
+  {0, 0, 0, 0}
+};
+
+static struct PyGetSetDef __pyx_getsets_10taskengine_7_socket_Debt[] = {
+  {"unsent", __pyx_getprop_10taskengine_7_socket_4Debt_unsent, 0, PyDoc_STR("Bytes, of frames from COUNTED on."), 0},
+  {0, 0, 0, 0, 0}
+};
+#if CYTHON_USE_TYPE_SPECS
+static PyType_Slot __pyx_type_10taskengine_7_socket_Debt_slots[] = {
+  {Py_tp_dealloc, (void *)__pyx_tp_dealloc_10taskengine_7_socket_Debt},
+  {Py_tp_doc, (void *)PyDoc_STR("How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.")},
+  {Py_tp_methods, (void *)__pyx_methods_10taskengine_7_socket_Debt},
+  {Py_tp_getset, (void *)__pyx_getsets_10taskengine_7_socket_Debt},
+  {Py_tp_new, (void *)__pyx_tp_new_10taskengine_7_socket_Debt},
+  #if (!CYTHON_COMPILING_IN_PYPY || PYPY_VERSION_NUM >= 0x07030800) && (!CYTHON_COMPILING_IN_LIMITED_API || __PYX_LIMITED_VERSION_HEX >= 0x030E0000)
+  #if CYTHON_VECTORCALL_TPNEW
+  {Py_tp_vectorcall, (void *)__pyx_tp_vectorcall_10taskengine_7_socket_Debt},
+  #endif
+  #endif
+  {0, 0},
+};
+static PyType_Spec __pyx_type_10taskengine_7_socket_Debt_spec = {
+  "taskengine._socket.Debt",
+  sizeof(struct __pyx_obj_10taskengine_7_socket_Debt),
+  0,
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG,
+  __pyx_type_10taskengine_7_socket_Debt_slots,
+};
+#else
+
+static PyTypeObject __pyx_type_10taskengine_7_socket_Debt = {
+  PyVarObject_HEAD_INIT(0, 0)
+  "taskengine._socket.""Debt", /*tp_name*/
+  sizeof(struct __pyx_obj_10taskengine_7_socket_Debt), /*tp_basicsize*/
+  0, /*tp_itemsize*/
+  __pyx_tp_dealloc_10taskengine_7_socket_Debt, /*tp_dealloc*/
+  0, /*tp_vectorcall_offset*/
+  0, /*tp_getattr*/
+  0, /*tp_setattr*/
+  0, /*tp_as_async*/
+  0, /*tp_repr*/
+  0, /*tp_as_number*/
+  0, /*tp_as_sequence*/
+  0, /*tp_as_mapping*/
+  0, /*tp_hash*/
+  0, /*tp_call*/
+  0, /*tp_str*/
+  0, /*tp_getattro*/
+  0, /*tp_setattro*/
+  0, /*tp_as_buffer*/
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG, /*tp_flags*/
+  PyDoc_STR("How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."), /*tp_doc*/
+  0, /*tp_traverse*/
+  0, /*tp_clear*/
+  0, /*tp_richcompare*/
+  0, /*tp_weaklistoffset*/
+  0, /*tp_iter*/
+  0, /*tp_iternext*/
+  __pyx_methods_10taskengine_7_socket_Debt, /*tp_methods*/
+  0, /*tp_members*/
+  __pyx_getsets_10taskengine_7_socket_Debt, /*tp_getset*/
+  0, /*tp_base*/
+  0, /*tp_dict*/
+  0, /*tp_descr_get*/
+  0, /*tp_descr_set*/
+  #if !CYTHON_USE_TYPE_SPECS
+  0, /*tp_dictoffset*/
+  #endif
+  0, /*tp_init*/
+  0, /*tp_alloc*/
+  __pyx_tp_new_10taskengine_7_socket_Debt, /*tp_new*/
+  0, /*tp_free*/
+  0, /*tp_is_gc*/
+  0, /*tp_bases*/
+  0, /*tp_mro*/
+  0, /*tp_cache*/
+  0, /*tp_subclasses*/
+  0, /*tp_weaklist*/
+  0, /*tp_del*/
+  0, /*tp_version_tag*/
+  #if CYTHON_USE_TP_FINALIZE
+  0, /*tp_finalize*/
+  #else
+  NULL, /*tp_finalize*/
+  #endif
+  #if (!CYTHON_COMPILING_IN_PYPY || PYPY_VERSION_NUM >= 0x07030800) && (!CYTHON_COMPILING_IN_LIMITED_API || __PYX_LIMITED_VERSION_HEX >= 0x030E0000)
+  #if CYTHON_VECTORCALL_TPNEW
+  __pyx_tp_vectorcall_10taskengine_7_socket_Debt, /*tp_vectorcall*/
+  #else
+  NULL, /*tp_vectorcall*/
+  #endif
+  #endif
+  #if __PYX_NEED_TP_PRINT_SLOT == 1
+  0, /*tp_print*/
+  #endif
+  #if PY_VERSION_HEX >= 0x030C0000
+  0, /*tp_watched*/
+  #endif
+  #if PY_VERSION_HEX >= 0x030d00A4
+  0, /*tp_versions_used*/
+  #endif
+  #if CYTHON_COMPILING_IN_PYPY && PY_VERSION_HEX < 0x030a0000
+  0, /*tp_pypy_flags*/
+  #endif
+};
+#endif
 
 static PyObject *__pyx_tp_new__initialisation_10taskengine_7_socket_Port(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
@@ -5301,7 +6441,7 @@ static PyObject *__pyx_tp_new_vectorcall_10taskengine_7_socket_Port(PyTypeObject
 #endif
 ) {
   PyObject *o;
-  o = __Pyx_AllocateExtensionType(t, 0);
+  o = __Pyx_AllocateExtensionType(t, 1);
   if (unlikely(!o)) return 0;
   return __pyx_tp_new__initialisation_10taskengine_7_socket_Port(o, 
 #if CYTHON_VECTORCALL_TPNEW
@@ -5343,13 +6483,6 @@ static int __pyx_tp_init_10taskengine_7_socket_Port(PyObject *o, PyObject *args,
 
 static void __pyx_tp_dealloc_10taskengine_7_socket_Port(PyObject *o) {
   struct __pyx_obj_10taskengine_7_socket_Port *p = (struct __pyx_obj_10taskengine_7_socket_Port *)o;
-  #if CYTHON_USE_TP_FINALIZE
-  if (unlikely(__Pyx_PyObject_GetSlot(o, tp_finalize, destructor)) && !__Pyx_PyObject_GC_IsFinalized(o)) {
-    if (__Pyx_PyObject_GetSlot(o, tp_dealloc, destructor) == __pyx_tp_dealloc_10taskengine_7_socket_Port) {
-      if (PyObject_CallFinalizerFromDealloc(o)) return;
-    }
-  }
-  #endif
   PyObject_GC_UnTrack(o);
   Py_CLEAR(p->_socket);
   PyTypeObject *tp = Py_TYPE(o);
@@ -5413,7 +6546,7 @@ static PyType_Spec __pyx_type_10taskengine_7_socket_Port_spec = {
   "taskengine._socket.Port",
   sizeof(struct __pyx_obj_10taskengine_7_socket_Port),
   0,
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC,
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC,
   __pyx_type_10taskengine_7_socket_Port_slots,
 };
 #else
@@ -5438,7 +6571,7 @@ static PyTypeObject __pyx_type_10taskengine_7_socket_Port = {
   0, /*tp_getattro*/
   0, /*tp_setattro*/
   0, /*tp_as_buffer*/
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC, /*tp_flags*/
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC, /*tp_flags*/
   PyDoc_STR("A socket of pyzmq, which it keeps open; for the thread that has the socket."), /*tp_doc*/
   __pyx_tp_traverse_10taskengine_7_socket_Port, /*tp_traverse*/
   __pyx_tp_clear_10taskengine_7_socket_Port, /*tp_clear*/
@@ -5503,20 +6636,13 @@ static PyObject *__pyx_tp_new__initialisation_10taskengine_7_socket_Waiter(PyObj
 
 static PyObject *__pyx_tp_new_10taskengine_7_socket_Waiter(PyTypeObject *t, PyObject *a, PyObject *k) {
   PyObject *o;
-  o = __Pyx_AllocateExtensionType(t, 0);
+  o = __Pyx_AllocateExtensionType(t, 1);
   if (unlikely(!o)) return 0;
   return __pyx_tp_new__initialisation_10taskengine_7_socket_Waiter(o, a, k);
 }
 
 static void __pyx_tp_dealloc_10taskengine_7_socket_Waiter(PyObject *o) {
   struct __pyx_obj_10taskengine_7_socket_Waiter *p = (struct __pyx_obj_10taskengine_7_socket_Waiter *)o;
-  #if CYTHON_USE_TP_FINALIZE
-  if (unlikely(__Pyx_PyObject_GetSlot(o, tp_finalize, destructor)) && !__Pyx_PyObject_GC_IsFinalized(o)) {
-    if (__Pyx_PyObject_GetSlot(o, tp_dealloc, destructor) == __pyx_tp_dealloc_10taskengine_7_socket_Waiter) {
-      if (PyObject_CallFinalizerFromDealloc(o)) return;
-    }
-  }
-  #endif
   PyObject_GC_UnTrack(o);
   {
     PyObject *etype, *eval, *etb;
@@ -5582,7 +6708,7 @@ static PyType_Spec __pyx_type_10taskengine_7_socket_Waiter_spec = {
   "taskengine._socket.Waiter",
   sizeof(struct __pyx_obj_10taskengine_7_socket_Waiter),
   0,
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC,
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC,
   __pyx_type_10taskengine_7_socket_Waiter_slots,
 };
 #else
@@ -5607,7 +6733,7 @@ static PyTypeObject __pyx_type_10taskengine_7_socket_Waiter = {
   0, /*tp_getattro*/
   0, /*tp_setattro*/
   0, /*tp_as_buffer*/
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC, /*tp_flags*/
+  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC, /*tp_flags*/
   PyDoc_STR("Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."), /*tp_doc*/
   __pyx_tp_traverse_10taskengine_7_socket_Waiter, /*tp_traverse*/
   __pyx_tp_clear_10taskengine_7_socket_Waiter, /*tp_clear*/
@@ -5676,6 +6802,7 @@ static CYTHON_SMALL_CODE int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate)
 static CYTHON_SMALL_CODE int __Pyx_modinit_Global_init_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Variable_export_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Function_export_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
+static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Debt(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Waiter(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Type_import_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
@@ -5711,6 +6838,43 @@ static int __Pyx_modinit_Function_export_code(__pyx_mstatetype *__pyx_mstate) {
   return 0;
 }
 
+static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Debt(__pyx_mstatetype *__pyx_mstate) {
+  __Pyx_RefNannyDeclarations
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  CYTHON_UNUSED_VAR(__pyx_mstate);
+  __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Debt", 0);
+  /*--- Exttype __pyx_obj_10taskengine_7_socket_Debt ---*/
+  __pyx_vtabptr_10taskengine_7_socket_Debt = &__pyx_vtable_10taskengine_7_socket_Debt;
+  __pyx_vtable_10taskengine_7_socket_Debt.fill = (int (*)(struct __pyx_obj_10taskengine_7_socket_Debt *, struct __pyx_t_10taskengine_7_socket_Message *, PyObject *))__pyx_f_10taskengine_7_socket_4Debt_fill;
+  #if CYTHON_USE_TYPE_SPECS
+  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10taskengine_7_socket_Debt_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt)) __PYX_ERR(0, 126, __pyx_L1_error)
+  #else
+  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt = &__pyx_type_10taskengine_7_socket_Debt;
+  #endif
+  #if !CYTHON_COMPILING_IN_LIMITED_API
+  #endif
+  #if !CYTHON_USE_TYPE_SPECS
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt) < (0)) __PYX_ERR(0, 126, __pyx_L1_error)
+  #endif
+  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
+  PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt);
+  #endif
+  #if !CYTHON_COMPILING_IN_LIMITED_API
+  if ((CYTHON_USE_TYPE_SLOTS && CYTHON_USE_PYTYPE_LOOKUP) && likely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt->tp_dictoffset && __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt->tp_getattro == PyObject_GenericGetAttr)) {
+    __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt->tp_getattro = PyObject_GenericGetAttr;
+  }
+  #endif
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt, __pyx_vtabptr_10taskengine_7_socket_Debt) < (0)) __PYX_ERR(0, 126, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Debt, (PyObject *) __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Debt) < (0)) __PYX_ERR(0, 126, __pyx_L1_error)
+  __Pyx_RefNannyFinishContext();
+  return 0;
+  __pyx_L1_error:;
+  __Pyx_RefNannyFinishContext();
+  return -1;
+}
+
 static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port(__pyx_mstatetype *__pyx_mstate) {
   __Pyx_RefNannyDeclarations
   int __pyx_lineno = 0;
@@ -5720,14 +6884,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port(__pyx_msta
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port", 0);
   /*--- Exttype __pyx_obj_10taskengine_7_socket_Port ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10taskengine_7_socket_Port_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port)) __PYX_ERR(0, 89, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10taskengine_7_socket_Port_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port)) __PYX_ERR(0, 164, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port = &__pyx_type_10taskengine_7_socket_Port;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port) < (0)) __PYX_ERR(0, 89, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port) < (0)) __PYX_ERR(0, 164, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port);
@@ -5737,7 +6901,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port(__pyx_msta
     __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Port, (PyObject *) __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port) < (0)) __PYX_ERR(0, 89, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Port, (PyObject *) __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Port) < (0)) __PYX_ERR(0, 164, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -5754,14 +6918,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Waiter(__pyx_ms
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Waiter", 0);
   /*--- Exttype __pyx_obj_10taskengine_7_socket_Waiter ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10taskengine_7_socket_Waiter_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10taskengine_7_socket_Waiter_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter)) __PYX_ERR(0, 218, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter = &__pyx_type_10taskengine_7_socket_Waiter;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter) < (0)) __PYX_ERR(0, 133, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter) < (0)) __PYX_ERR(0, 218, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter);
@@ -5771,7 +6935,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Waiter(__pyx_ms
     __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Waiter, (PyObject *) __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter) < (0)) __PYX_ERR(0, 133, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Waiter, (PyObject *) __pyx_mstate->__pyx_ptype_10taskengine_7_socket_Waiter) < (0)) __PYX_ERR(0, 218, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -6101,6 +7265,7 @@ __Pyx_RefNannySetupContext("PyInit__socket", 0);
   (void)__Pyx_modinit_Variable_export_code(__pyx_mstate);
   (void)__Pyx_modinit_Function_export_code(__pyx_mstate);
   /*--- Type init code ---*/
+  if (unlikely((__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Debt(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Port(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Exttype___pyx_obj_10taskengine_7_socket_Waiter(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Type_import_code(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
@@ -6109,72 +7274,73 @@ __Pyx_RefNannySetupContext("PyInit__socket", 0);
   if (__Pyx_InitAfterSharedUtility() < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
   /*--- Execution code ---*/
 
-  /* "taskengine/_socket.pyx":16
+  /* "taskengine/_socket.pyx":17
  * from libc.string cimport memcpy
  * 
  * import zmq             # <<<<<<<<<<<<<<
  * 
  * cdef extern from "dlfcn.h" nogil:
 */
-  __pyx_t_1 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_2, 0, 0, NULL, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 16, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_zmq_2, 0, 0, NULL, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 17, __pyx_L1_error)
   __pyx_t_2 = __pyx_t_1;
   __Pyx_GOTREF(__pyx_t_2);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_zmq_2, __pyx_t_2) < (0)) __PYX_ERR(0, 16, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_zmq_2, __pyx_t_2) < (0)) __PYX_ERR(0, 17, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "taskengine/_socket.pyx":81
+  /* "taskengine/_socket.pyx":104
  * 
  * 
  * look_up_all()             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_3 = __pyx_f_10taskengine_7_socket_look_up_all(); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 81, __pyx_L1_error)
+  __pyx_t_3 = __pyx_f_10taskengine_7_socket_look_up_all(); if (unlikely(__pyx_t_3 == ((int)-1))) __PYX_ERR(0, 104, __pyx_L1_error)
 
 
-  /* "taskengine/_socket.pyx":99
+  /* "taskengine/_socket.pyx":175
  *         self._handle = <void*><uintptr_t>socket.underlying
  * 
  *     def receive(self):             # <<<<<<<<<<<<<<
  *         """The frames of the next message, or None where none is there. Raises ZMQError."""
  *         cdef Message message
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_4Port_3receive, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Port_receive, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 99, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_4Port_3receive, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Port_receive, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 175, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Port, __pyx_mstate_global->__pyx_n_u_receive, __pyx_t_2) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Port, __pyx_mstate_global->__pyx_n_u_receive, __pyx_t_2) < (0)) __PYX_ERR(0, 175, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "taskengine/_socket.pyx":118
+  /* "taskengine/_socket.pyx":194
  *         return frames
  * 
- *     def send(self, frames):             # <<<<<<<<<<<<<<
- *         """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
- *         cdef Message message
+ *     def send(self, frames, Debt debt=None):             # <<<<<<<<<<<<<<
+ *         """Send a message of bytes, on this account if there is one.
+ * 
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_4Port_5send, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Port_send, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 118, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_4Port_5send, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Port_send, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 194, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Port, __pyx_mstate_global->__pyx_n_u_send, __pyx_t_2) < (0)) __PYX_ERR(0, 118, __pyx_L1_error)
+  __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[0]);
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Port, __pyx_mstate_global->__pyx_n_u_send, __pyx_t_2) < (0)) __PYX_ERR(0, 194, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "taskengine/_socket.pyx":159
+  /* "taskengine/_socket.pyx":245
  *         free(self._items)
  * 
  *     def wait(self, long timeout_ms):             # <<<<<<<<<<<<<<
  *         """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
  *         cdef int count, number, ready = 0
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_6Waiter_5wait, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Waiter_wait, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10taskengine_7_socket_6Waiter_5wait, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Waiter_wait, NULL, __pyx_mstate_global->__pyx_n_u_taskengine__socket, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 245, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Waiter, __pyx_mstate_global->__pyx_n_u_wait, __pyx_t_2) < (0)) __PYX_ERR(0, 159, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10taskengine_7_socket_Waiter, __pyx_mstate_global->__pyx_n_u_wait, __pyx_t_2) < (0)) __PYX_ERR(0, 245, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
   /*--- Wrapped vars code ---*/
@@ -6216,7 +7382,7 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
-  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 149, __pyx_L1_error)
+  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 235, __pyx_L1_error)
 
   /* Cached unbound methods */
   __pyx_mstate->__pyx_umethod_PyDict_Type_items.type = (PyObject*)&PyDict_Type;
@@ -6233,10 +7399,53 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
 
 static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   __Pyx_RefNannyDeclarations
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   __Pyx_RefNannySetupContext("__Pyx_InitCachedConstants", 0);
+
+  /* "taskengine/_socket.pyx":194
+ *         return frames
+ * 
+ *     def send(self, frames, Debt debt=None):             # <<<<<<<<<<<<<<
+ *         """Send a message of bytes, on this account if there is one.
+ * 
+*/
+  {
+    PyObject* __pyx_temp[1] = {Py_None};
+    __pyx_mstate_global->__pyx_tuple[0] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[0])) __PYX_ERR(0, 194, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[0]);
+  }
+  __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[0]);
+  #if CYTHON_IMMORTAL_CONSTANTS
+  {
+    PyObject **table = __pyx_mstate->__pyx_tuple;
+    for (Py_ssize_t i=0; i<1; ++i) {
+      #if PY_VERSION_HEX >= 0x030F0000
+      PyUnstable_SetImmortal(table[i]);
+      #elif CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
+      if ((PY_SSIZE_T_MAX <= _Py_IMMORTAL_REFCNT_LOCAL)) break;
+      #if PY_VERSION_HEX < 0x030E0000
+      if (_Py_IsOwnedByCurrentThread(table[i]) && Py_REFCNT(table[i]) == 1)
+      #else
+      if (PyUnstable_Object_IsUniquelyReferenced(table[i]))
+      #endif
+      {
+        Py_SET_REFCNT(table[i], ((Py_ssize_t)_Py_IMMORTAL_REFCNT_LOCAL + 1));
+      }
+      #else
+      if ((PY_SSIZE_T_MAX < _Py_IMMORTAL_INITIAL_REFCNT)) break;
+      Py_SET_REFCNT(table[i], _Py_IMMORTAL_INITIAL_REFCNT);
+      #endif
+    }
+  }
+  #endif
   __Pyx_RefNannyFinishContext();
   return 0;
+  __pyx_L1_error:;
+  __Pyx_RefNannyFinishContext();
+  return -1;
 }
 /* #### Code section: init_constants ### */
 
@@ -6246,32 +7455,32 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 6; } str_length_index[] = {{17},{1},{25},{1},{37},{7},{6},{2},{9},{18},{22},{22},{5},{4},{12},{9},{6},{11},{8},{20},{12},{8},{8},{8},{10},{8},{12},{12},{13},{4},{18},{18},{5},{6},{9},{5},{6},{5},{4},{7},{4},{6},{3},{5},{7},{4},{4},{10},{6},{18},{10},{10},{6},{4},{3},{18}};
-    const struct { const unsigned int length: 8; } bytes_length_index[] = {{107},{138},{125}};
+    const struct { const unsigned int length: 8; } str_length_index[] = {{17},{1},{25},{1},{179},{22},{37},{8},{7},{6},{2},{9},{18},{22},{22},{5},{4},{4},{12},{9},{6},{11},{8},{20},{12},{8},{8},{8},{10},{8},{14},{12},{12},{13},{4},{18},{18},{5},{4},{6},{9},{5},{6},{5},{4},{7},{4},{6},{4},{3},{5},{7},{4},{4},{10},{6},{18},{10},{10},{6},{4},{3},{18}};
+    const struct { const unsigned int length: 8; } bytes_length_index[] = {{107},{138},{200}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 0
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (675 bytes) */
-static const char cstring[] = "x\332M\220Oo\3230\030\306) \350\240@\273\026\266!\030\256\004\352\204Pa\014\330\204\004\250b\034\000\201\326N\323`\177\210\334\304\355\314\022\273\211\235\255\235\204\264c\217>\372\230\343\216=\366\330\343\2169\372\330\217\300G\340M\272\001Ql\277\362k?\376=\017\2621c\\\242&A\274C\030q\252\257Q\207v\020eBb\327E\225N\357\310\363\337\276y\376\262\362\016\243CL%\t\320\036\026\010K\344q!\321\3223$x\030\330D<A\211\220C\005n\272\204\260dn\333TL*\047\325\251\010D\272\2220A9C\347;.mB\221\2122\216$\026\373\204\265)#O-\301\355}\"\253\235^\267\326\306\224\255\361@&\243\032\020\233\320\003\222\326\240\357l\246X\223\271\2320n}\251\177\010\002\036X\326Z\257\013c\225\332\322\372\nO7H\313\262R\307X\022\013\276\026u\047k\310\354d\365\340\235t\345N8\3510\354\245\253\037b\367\274\026D\236\357Sa\331<\340\241\004b\013|`\321c6\345\325\277\233\302v\223\026\310\312\000\333\244\211\355}\233\207\014R\260\271\0039\205\036\t\000\246\025\200^:\t\260\341\t\227\264$\324\002\267\211\307\203\344X\223\004\035\336\t\010vzg\001\010\342\266\022\377\200\343\220\026\016]9I\354_\206\325\263\014%\365\010\340X\236\010\231C\002\267GY\373\000\273!\021I\\\200\r\1775A\003\265\252\335\223{\234\035\327\306\331\205\223\214\271q\323\344JjUgtI\177\217\234\223\205A\331d\257\367_\251i\265hr\267\372G\272\250\337k\337\344K\252fr\363\032\233\\\021:p\004\332yuM?\322~t9\252\231|Q\275P\207\032\353\303\010\233\322}\335\320\"\002\251[}\377\270\366\373\312\205\251{\032n\315\351\202\311\346UF\025\024\364\246LnZ\225\307psE/\352Z\372\376\343\301\247as\2241\245\031%\365r\3640\3729\2704X\032`3\373\000(J\263:c\362wT[\327\343\371\345\201?\274:\354\216\374\323\314\351\335x};\336\336\211wv\343\335\037&?\243\272\200\225\211\n\343\334mUWX\371\377\221\240\204,Z\034gs\375\217\252\236\330\257%N\177\001A]\323\270\222\350fG\027Ge\223/\244\204gx[qee\230\031\316\306\265z\\o\304\215\365\344VW\371\220\335\\\n:5,\016?\217\216\342\372F\274\261\031o~3y\360\253\313`<I\357\017IHg(";
-    PyObject *data = __Pyx_DecompressString(cstring, 675, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (881 bytes) */
+static const char cstring[] = "x\332M\222\317s\333D\024\307\353!\0031\030b\327\2066\035(\033\246\035\207_\202\320\224\246\014?\306\223\004(\235v\3422\255\013m\321\254\245gg\033yW\326\256\022+\247\036}\334\343\036u\354\321G\035}\354QG\035\375\047\364O\340\255\234\024<\322\276\265\336\257\317\373\356\022\217r.\024\351\003\021!p\360\235\037H\310B\302\270T4\010H;LNG\343\237\177\372\356f\373\227\373B\001Q\207T\221\335D\035\nN\230$>\004\254\017\021U\020$D\252\210y\n\"\033\304\311\301\376\301\327\333;\333\204r\237D\360\034<%\211\214\373^@\245\004I\304\200\364c\026(\306\211JB\220\016\2713 \211\210\t\007\360\211\022$\304\270\377\047\250C\340D\202\262\033\322.\261\251b\202\273\230\316\370\260M|\026a\023v\0146\373W\032Hp(\031Dt\004\226\264\237(\220_\021;,%\047\224Y\316C*\t\2163\022R\221\033\337\022)\342\310{\023\344\373.Z\360\231\244\375\000\200\333u\3501\271\334\371\2450mI`\242\200K\344 \347_P\021\334\224\305\271 \212\312#\340C\306\341\033W\n\357\010\224\023&\223\316\2202\276\007}u \242\362u\220\035\220\275\334c\017\277W\".W\307\362\376}\257\273\037E\"r\335\203d\202\357\036j\355\336\307\366\017`\340\272gz\200\213\277\001\013\2266\346\236\265#\354UZ\341\307K\017GQ\254E\022\367X\331y\354\277qL\203s\017\n}\036\305\244\353\211H\304xT\340\342dT&\334c\302y\363Qz\201ua\023\025Q\017\372\324;\362D\314\225\217\363\001\367\204\217\352\305\243\362\226\224\307Q.\022\007\033\311\000\006\n\367\222\016a$\"\033\206\267)\244\221\nE\030\001\365\2233Y$\004\003\253\nb\3710\240q\240\226Z\376\247\256s\246\256b#@,w$c\356C\024$x7\216i\020\203\264\"\">>\216E\304j\216W^\344\027\235\305\352\346\313J\361\376\007E\255\245\367L\305\264\314_\251\377rs\266Q\254\2767\375^_\324[Emmzj\232f\327\214\213zKw\212\332UC\213Z\023=\030\202\356\272~\327\\7\343t%\355\024\365\246\336\326\047\206\232\223\224\026\255O\314\003#S,\2656\035\277\350\274~\373B\365c\203Y\353\246Q\254\326uE74\372\252E\355\242\336X`\346\216\3312\235\262\377\027\263?\262\376\274R\264.ien\245\327\322\347\263\267f7f\264\270\374)R\264.\233JQ\377H\017M7\277zk6\316\336\311&\363\361""\253\312\253+\371\237O\362\047O\363\247\317\362g\377\024\365Kz\202X\225\264\261\250}\250\273\232\352qI\222\257\\O\273\257k\027\252\304\302\245[\213\325\332\364w;\327\332T\345M\364!:Vgf\234\223\235\254\222\265\262n\006s\344\256M\357\350\256\025\252\214\215\365o\346f\272\222_\333\236uf\275l7+\345\3317\r\263an\243\024\r\224\t\333W\363\317og\215ls\376\331\034\345i,\2602=\343\272\222\177\371c\326\311\036\347\373\017\363\207\217\362G=[v\242\307x\014\353\345\314\325\254\231\335\235\237\346]\364\367\362\336\343\242\276^\226\337*\017\342_\260\331\335g";
+    PyObject *data = __Pyx_DecompressString(cstring, 881, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (908 bytes) */
-static const char bytes[] = " cannot be opened.: pip install \047pyzmq>=25\047?a waiter has at most 30 sources, not disableenablegcisenabledpyzmq\047s extension pyzmq\047s libzmq has no taskengine/_socket.pyxAgainPortPort.receivePort.sendWaiterWaiter.waitZMQError__Pyx_PyDict_NextRef__annotate____file____func____main____module____name____qualname____set_name___is_coroutine_zmqasyncio.coroutinescline_in_tracebackcountencodeenumerateframeframesitemsleftmessagemorenumberpopreadyreceiveselfsendsetdefaultsockettaskengine._sockettimeout_msunderlyingvalueswaitzmqzmq.backend.cython\200A\340\010(\250\001\330\r\016\330\014\024\220D\230\001\230\024\230Y\240d\250(\260!\330\010\013\2106\220\022\2201\330\014\017\210z\230\023\230C\230q\330\020\024\220A\330\014\036\230a\330\014\023\2201\330\010\013\2101\330\014\020\220\n\230%\230q\240\004\240A\330\020\023\2204\220w\230a\230w\240a\330\024\035\230R\230s\240!\330\010\017\210q\200A\360\006\000\t\034\2301\330\010\031\230\021\330\010\020\220\001\220\021\220!\330\010\t\330\014\022\220!\340\020\023\2208\2301\230A\230Y\240d\250*\260J\270b\300\001\330\024\027\220t\2307\240$\240j\260\003\2603\260a\330\030\037\230q\330\024\030\230\001\330\020\026\220g\230Q\320\0367\260q\270\007\270x\300q\310\001\310\032\320S[\320[\\\320\\]\320]^\330\020\027\220x\230q\240\001\240\021\340\014\025\220Q\220a\220q\330\010\017\210q\200A\360\006\000\t \230s\240!\2401\340\010\014\210I\220Q\330\014\024\220A\330\014\017\210}\230A\230Q\230i\320\0477\260q\270\010\300\002\300!\330\020\021\330\014\022\220!\2208\2301\230A\230Z\320\0478\270\001\270\030\320AQ\320QR\320RS\330\014\017\210x\220q\230\001\230\031\240$\240j\260\t\270\023\270K\300z\320QU\320UW\320WX\330\020\031\230\021\230!\2301\330\020\024\220A";
+    #else /* compression: none (1218 bytes) */
+static const char bytes[] = " cannot be opened.: pip install \047pyzmq>=25\047?Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.a frame is bytes, not a waiter has at most 30 sources, not add_notedisableenablegcisenabledpyzmq\047s extension pyzmq\047s libzmq has no taskengine/_socket.pyxAgainDebtPortPort.receivePort.sendWaiterWaiter.waitZMQError__Pyx_PyDict_NextRef__annotate____file____func____main____module____name____pyx_vtable____qualname____set_name___is_coroutine_zmqasyncio.coroutinescline_in_tracebackcountdebtencodeenumerateframeframesitemsleftmessagemorenumberpartpopreadyreceiveselfsendsetdefaultsockettaskengine._sockettimeout_msunderlyingvalueswaitzmqzmq.backend.cython\200A\340\010(\250\001\330\r\016\330\014\024\220D\230\001\230\024\230Y\240d\250(\260!\330\010\013\2106\220\022\2201\330\014\017\210z\230\023\230C\230q\330\020\024\220A\330\014\036\230a\330\014\023\2201\330\010\013\2101\330\014\020\220\n\230%\230q\240\004\240A\330\020\023\2204\220w\230a\230w\240a\330\024\035\230R\230s\240!\330\010\017\210q\200A\360\006\000\t\034\2301\330\010\031\230\021\330\010\020\220\001\220\021\220!\330\010\t\330\014\022\220!\340\020\023\2208\2301\230A\230Y\240d\250*\260J\270b\300\001\330\024\027\220t\2307\240$\240j\260\003\2603\260a\330\030\037\230q\330\024\030\230\001\330\020\026\220g\230Q\320\0367\260q\270\007\270x\300q\310\001\310\032\320S[\320[\\\320\\]\320]^\330\020\027\220x\230q\240\001\240\021\340\014\025\220Q\220a\220q\330\010\017\210q\320\004%\240Q\360\014\000\t \230s\240!\2401\340\010\014\210H\220A\330\014\017\210t\320\023%\240Q\240a\330\020\026\220i\230q\320 8\270\001\270\024\270Q\270e\3001\330\010\014\210I\220Q\330\014\024\220A\330\014\017\210u\220G\2305\240\004\320$4\260A\260W\270C\270q\330\020\024\220E\230\021\230!\2309\240A\330\021\036\230a\230q\240\t\320)9\270\021\270(\300\"\300A\330\020\021\340\020\026\220a\220x\230q\240\001\240\032\320+<\270A\270X\320EU""\320UV\320VW\330\014\017\210x\220q\230\001\230\031\240$\240j\260\t\270\023\270K\300z\320QU\320UW\320WX\330\020\031\230\021\230!\2301\330\020\024\220A";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 56; i++) {
+    for (int i = 0; i < 63; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
-      if (likely(string) && i >= 12) PyUnicode_InternInPlace(&string);
+      if (likely(string) && i >= 15) PyUnicode_InternInPlace(&string);
       if (unlikely(!string)) {
         Py_XDECREF(data);
         __PYX_ERR(0, 1, __pyx_L1_error)
@@ -6279,8 +7488,8 @@ static const char bytes[] = " cannot be opened.: pip install \047pyzmq>=25\047?a
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 56; i < 59; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-56].length;
+    for (int i = 63; i < 66; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-63].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -6290,14 +7499,14 @@ static const char bytes[] = " cannot be opened.: pip install \047pyzmq>=25\047?a
       }
     }
     Py_XDECREF(data);
-    for (Py_ssize_t i = 0; i < 59; i++) {
+    for (Py_ssize_t i = 0; i < 66; i++) {
       if (unlikely(PyObject_Hash(stringtab[i]) == -1)) {
         __PYX_ERR(0, 1, __pyx_L1_error)
       }
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 56;
+      PyObject **table = stringtab + 63;
       for (Py_ssize_t i=0; i<3; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
@@ -6384,17 +7593,17 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 99};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 175};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_message, __pyx_mstate->__pyx_n_u_frames, __pyx_mstate->__pyx_n_u_more};
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_taskengine__socket_pyx, __pyx_mstate->__pyx_n_u_receive, __pyx_mstate->__pyx_kp_b_iso88591_A_1_81AYd_Jb_t7_j_3a_q_gQ_7q_xq, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 118};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_frames, __pyx_mstate->__pyx_n_u_message, __pyx_mstate->__pyx_n_u_left, __pyx_mstate->__pyx_n_u_frame};
-    __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_taskengine__socket_pyx, __pyx_mstate->__pyx_n_u_send, __pyx_mstate->__pyx_kp_b_iso88591_A_s_1_IQ_A_AQi_7q_81AZ_8_AQQRRS, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 194};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_frames, __pyx_mstate->__pyx_n_u_debt, __pyx_mstate->__pyx_n_u_message, __pyx_mstate->__pyx_n_u_left, __pyx_mstate->__pyx_n_u_frame, __pyx_mstate->__pyx_n_u_part};
+    __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_taskengine__socket_pyx, __pyx_mstate->__pyx_n_u_send, __pyx_mstate->__pyx_kp_b_iso88591_Q_s_1_HA_t_Qa_iq_8_Qe1_IQ_A_uG5, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 159};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 5, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 245};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_count, __pyx_mstate->__pyx_n_u_number, __pyx_mstate->__pyx_n_u_ready};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_taskengine__socket_pyx, __pyx_mstate->__pyx_n_u_wait, __pyx_mstate->__pyx_kp_b_iso88591_A_D_Yd_6_1_z_Cq_A_a_1_1_q_A_4waw, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
@@ -7797,6 +9006,32 @@ bad:
 #endif
 #endif
 
+/* RaiseArgTupleInvalid */
+static void __Pyx_RaiseArgtupleInvalid(
+    const char* func_name,
+    int exact,
+    Py_ssize_t num_min,
+    Py_ssize_t num_max,
+    Py_ssize_t num_found)
+{
+    Py_ssize_t num_expected;
+    const char *more_or_less;
+    if (num_found < num_min) {
+        num_expected = num_min;
+        more_or_less = "at least";
+    } else {
+        num_expected = num_max;
+        more_or_less = "at most";
+    }
+    if (exact) {
+        more_or_less = "exactly";
+    }
+    PyErr_Format(PyExc_TypeError,
+                 "%.200s() takes %.8s %" CYTHON_FORMAT_SSIZE_T "d positional argument%.1s (%" CYTHON_FORMAT_SSIZE_T "d given)",
+                 func_name, more_or_less, num_expected,
+                 (num_expected == 1) ? "" : "s", num_found);
+}
+
 /* UnpackUnboundCMethod_impl (used by UnpackUnboundCMethod) */
 #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030C0000
 static PyObject *__Pyx_SelflessCall(PyObject *method, PyObject *args, PyObject *kwargs) {
@@ -7922,7 +9157,7 @@ static CYTHON_INLINE PyObject* __Pyx_PyDict_Values(PyObject* d) {
     return __Pyx_CallUnboundCMethod0(&__pyx_mstate_global->__pyx_umethod_PyDict_Type_values, d);
 }
 
-/* OwnedDictNext (used by ParseKeywordsImpl) */
+/* OwnedDictNext (used by RejectKeywords) */
 #if CYTHON_AVOID_BORROWED_REFS
 static int __Pyx_PyDict_NextRef(PyObject *p, PyObject **ppos, PyObject **pkey, PyObject **pvalue) {
     PyObject *next = NULL;
@@ -7976,6 +9211,33 @@ static int __Pyx_PyDict_NextRef(PyObject *p, Py_ssize_t *ppos, PyObject **pkey, 
     return result;
 }
 #endif
+
+/* RejectKeywords */
+static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds) {
+    PyObject *key = NULL;
+    if (CYTHON_VECTORCALL && likely(PyTuple_Check(kwds))) {
+        key = __Pyx_PySequence_ITEM(kwds, 0);
+    } else {
+#if CYTHON_AVOID_BORROWED_REFS
+        PyObject *pos = NULL;
+#else
+        Py_ssize_t pos = 0;
+#endif
+#if !CYTHON_COMPILING_IN_PYPY || defined(PyArg_ValidateKeywordArguments)
+        if (unlikely(!PyArg_ValidateKeywordArguments(kwds))) return;
+#endif
+        __Pyx_PyDict_NextRef(kwds, &pos, &key, NULL);
+#if CYTHON_AVOID_BORROWED_REFS
+        Py_XDECREF(pos);
+#endif
+    }
+    if (likely(key)) {
+        PyErr_Format(PyExc_TypeError,
+            "%s() got an unexpected keyword argument '%U'",
+            function_name, key);
+        Py_DECREF(key);
+    }
+}
 
 /* RaiseDoubleKeywords (used by ParseKeywordsImpl) */
 static void __Pyx_RaiseDoubleKeywordsError(
@@ -8427,59 +9689,6 @@ static int __Pyx_ParseKeywords(
         return __Pyx_ParseKeywordDict(kwds, argnames, values, num_pos_args, num_kwargs, function_name, ignore_unknown_kwargs);
 }
 
-/* RaiseArgTupleInvalid */
-static void __Pyx_RaiseArgtupleInvalid(
-    const char* func_name,
-    int exact,
-    Py_ssize_t num_min,
-    Py_ssize_t num_max,
-    Py_ssize_t num_found)
-{
-    Py_ssize_t num_expected;
-    const char *more_or_less;
-    if (num_found < num_min) {
-        num_expected = num_min;
-        more_or_less = "at least";
-    } else {
-        num_expected = num_max;
-        more_or_less = "at most";
-    }
-    if (exact) {
-        more_or_less = "exactly";
-    }
-    PyErr_Format(PyExc_TypeError,
-                 "%.200s() takes %.8s %" CYTHON_FORMAT_SSIZE_T "d positional argument%.1s (%" CYTHON_FORMAT_SSIZE_T "d given)",
-                 func_name, more_or_less, num_expected,
-                 (num_expected == 1) ? "" : "s", num_found);
-}
-
-/* RejectKeywords */
-static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds) {
-    PyObject *key = NULL;
-    if (CYTHON_VECTORCALL && likely(PyTuple_Check(kwds))) {
-        key = __Pyx_PySequence_ITEM(kwds, 0);
-    } else {
-#if CYTHON_AVOID_BORROWED_REFS
-        PyObject *pos = NULL;
-#else
-        Py_ssize_t pos = 0;
-#endif
-#if !CYTHON_COMPILING_IN_PYPY || defined(PyArg_ValidateKeywordArguments)
-        if (unlikely(!PyArg_ValidateKeywordArguments(kwds))) return;
-#endif
-        __Pyx_PyDict_NextRef(kwds, &pos, &key, NULL);
-#if CYTHON_AVOID_BORROWED_REFS
-        Py_XDECREF(pos);
-#endif
-    }
-    if (likely(key)) {
-        PyErr_Format(PyExc_TypeError,
-            "%s() got an unexpected keyword argument '%U'",
-            function_name, key);
-        Py_DECREF(key);
-    }
-}
-
 /* ListAppendAndDecrefInternal (used by ListAppend) */
 #if CYTHON_USE_PYLIST_INTERNALS && CYTHON_ASSUME_SAFE_MACROS && CYTHON_ASSUME_SAFE_SIZE
 static CYTHON_INLINE void __Pyx__ListComp_AppendAndDecref(PyObject* list, Py_ssize_t len, PyObject* x) {
@@ -8555,6 +9764,69 @@ static CYTHON_INLINE void __Pyx_ExceptionSwap(PyObject **type, PyObject **value,
     *tb = tmp_tb;
 }
 #endif
+
+/* ArgTypeTestError (used by ArgTypeTest) */
+static void __Pyx_ArgTypeError(PyObject *obj, PyTypeObject *type, const char *name, int exact)
+{
+    __Pyx_TypeName type_name;
+    __Pyx_TypeName obj_type_name;
+    PyObject *extra_info = __pyx_mstate_global->__pyx_empty_unicode;
+    int from_annotation_subclass = 0;
+    if (unlikely(!type)) {
+        PyErr_SetString(PyExc_SystemError, "Missing type object");
+        return;
+    } else if (exact == 2) {
+        if (__Pyx_TypeCheck(obj, type)) {
+            from_annotation_subclass = 1;
+            extra_info = __pyx_mstate_global->__pyx_kp_u_Note_that_Cython_is_deliberately;
+        }
+    }
+    type_name = __Pyx_PyType_GetFullyQualifiedName(type);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name)) return;
+    #endif
+    obj_type_name = __Pyx_PyType_GetFullyQualifiedName(Py_TYPE(obj));
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!obj_type_name)) goto obj_type_name_failed;
+    #endif
+    PyErr_Format(PyExc_TypeError,
+        "Argument '%.200s' has incorrect type (expected " __Pyx_FMT_TYPENAME ", got " __Pyx_FMT_TYPENAME ")"
+#if __PYX_LIMITED_VERSION_HEX < 0x030C0000
+        "%s%U"
+#endif
+        , name, type_name, obj_type_name
+#if __PYX_LIMITED_VERSION_HEX < 0x030C0000
+        , (from_annotation_subclass ? ". " : ""), extra_info
+#endif
+        );
+#if __PYX_LIMITED_VERSION_HEX >= 0x030C0000
+    if (exact == 2 && from_annotation_subclass) {
+        PyObject *res;
+        PyObject *vargs[2];
+        vargs[0] = PyErr_GetRaisedException();
+        vargs[1] = extra_info;
+        res = PyObject_VectorcallMethod(__pyx_mstate_global->__pyx_kp_u_add_note, vargs, 2, NULL);
+        Py_XDECREF(res);
+        PyErr_SetRaisedException(vargs[0]);
+    }
+#endif
+    __Pyx_DECREF_TypeName(obj_type_name);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+obj_type_name_failed:
+#endif
+    __Pyx_DECREF_TypeName(type_name);
+    return;
+}
+
+/* ArgTypeTest */
+static CYTHON_INLINE int __Pyx_ArgTypeTest(PyObject *obj, PyTypeObject *type, int none_allowed, const char *name, int exact) {
+    if (likely(Py_IS_TYPE(obj, type) | (none_allowed && (obj == Py_None))))
+        return 1;
+    if (!exact && likely(type) && likely(__Pyx_TypeCheck(obj, type)))
+        return 1;
+    __Pyx_ArgTypeError(obj, type, name, exact);
+    return 0;
+}
 
 /* CIntToDigits (used by CIntToPyUnicode) */
 static const char DIGIT_PAIRS_10[2*10*10+1] = {
@@ -9367,6 +10639,172 @@ static int __Pyx_PyType_Ready(PyTypeObject *t) {
     }
     return r;
 #endif
+}
+
+/* GetVTable (used by MergeVTables) */
+static int __Pyx_GetVtable(PyTypeObject *type, void** table) {
+    void* ptr;
+    *table = NULL;
+#if CYTHON_COMPILING_IN_LIMITED_API
+    PyObject *ob = PyObject_GetAttr((PyObject *)type, __pyx_mstate_global->__pyx_n_u_pyx_vtable);
+#else
+    PyObject *ob = PyObject_GetItem(type->tp_dict, __pyx_mstate_global->__pyx_n_u_pyx_vtable);
+#endif
+    if (!ob)
+        goto no_attr;
+    ptr = PyCapsule_GetPointer(ob, 0);
+    if (!ptr && !PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "invalid vtable found for imported type");
+    Py_DECREF(ob);
+    *table = ptr;
+    return 1;
+no_attr:
+    if (PyErr_ExceptionMatches(CYTHON_COMPILING_IN_LIMITED_API ? PyExc_AttributeError : PyExc_KeyError)) {
+        return 0;
+    }
+    Py_XDECREF(ob);
+    return -1;
+}
+
+/* RaiseErrorWithObjectTypes (used by MergeVTables) */
+static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2) {
+    __Pyx_TypeName type_name1 = __Pyx_PyType_GetFullyQualifiedName(type_obj1);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name1)) return;
+    #endif
+    __Pyx_TypeName type_name2 = __Pyx_PyType_GetFullyQualifiedName(type_obj2);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name2)) goto type2_failed;
+    #endif
+    PyErr_Format(exc_type, message, arg, type_name1, type_name2);
+    __Pyx_DECREF_TypeName(type_name2);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+type2_failed:
+#endif
+    __Pyx_DECREF_TypeName(type_name1);
+}
+
+/* MergeVTables (used by SetVTable) */
+static int __Pyx_MergeVtables(PyTypeObject *type) {
+    int i=0;
+    Py_ssize_t size;
+    void** base_vtables;
+    void* unknown = (void*)-1;
+    PyObject* bases = __Pyx_PyType_GetSlot(type, tp_bases, PyObject*);
+    int base_depth = 0;
+    {
+        PyTypeObject* base = __Pyx_PyType_GetSlot(type, tp_base, PyTypeObject*);
+        while (base) {
+            base_depth += 1;
+            base = __Pyx_PyType_TryGetSlot(base, tp_base, PyTypeObject*);
+        }
+    }
+    base_vtables = (void**) PyMem_Malloc(sizeof(void*) * (size_t)(base_depth + 1));
+    if (unlikely(!base_vtables)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    base_vtables[0] = unknown;
+#if CYTHON_COMPILING_IN_LIMITED_API
+    size = PyTuple_Size(bases);
+    if (size < 0) goto other_failure;
+#else
+    size = PyTuple_GET_SIZE(bases);
+#endif
+    for (i = 1; i < size; i++) {
+        PyObject *basei;
+        void* base_vtable;
+#if CYTHON_AVOID_BORROWED_REFS
+        basei = PySequence_GetItem(bases, i);
+        if (unlikely(!basei)) goto other_failure;
+#elif !CYTHON_ASSUME_SAFE_MACROS
+        basei = PyTuple_GetItem(bases, i);
+        if (unlikely(!basei)) goto other_failure;
+#else
+        basei = PyTuple_GET_ITEM(bases, i);
+#endif
+        int get_vtable_result = __Pyx_GetVtable((PyTypeObject*)basei, &base_vtable);
+#if CYTHON_AVOID_BORROWED_REFS
+        Py_DECREF(basei);
+#endif
+        if (get_vtable_result != 1) {
+            if (get_vtable_result == -1) {
+                goto other_failure;
+            }
+            PyErr_Clear(); // Class doesn't have a vtable.
+        } else {
+            assert(base_vtable != NULL);
+            int j;
+            PyTypeObject* base = __Pyx_PyType_TryGetSlot(type, tp_base, PyTypeObject*);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
+            if (!base) goto bad;
+#endif
+            for (j = 0; j < base_depth; j++) {
+                if (base_vtables[j] == unknown) {
+                    switch (__Pyx_GetVtable(base, &base_vtables[j])) {
+                        case 1:
+                            assert(base_vtables[j] == NULL);
+                            break;
+                        case 0:
+                            goto bad;
+                        case -1:
+                        default:
+                            goto other_failure;
+                    }
+                    base_vtables[j + 1] = unknown;
+                }
+                if (base_vtables[j] == base_vtable) {
+                    break;
+                }
+                base = __Pyx_PyType_TryGetSlot(base, tp_base, PyTypeObject*);
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
+                if (!base) goto bad;
+#endif
+            }
+        }
+    }
+    PyMem_Free(base_vtables);
+    return 0;
+bad:
+    {
+        PyTypeObject* tp_base = __Pyx_PyType_GetSlot(type, tp_base, PyTypeObject*);
+        PyTypeObject* basei;
+#if CYTHON_AVOID_BORROWED_REFS
+        basei = (PyTypeObject*)PySequence_GetItem(bases, i);
+        if (unlikely(!basei)) goto other_failure;
+#elif !CYTHON_ASSUME_SAFE_MACROS
+        basei = (PyTypeObject*)PyTuple_GetItem(bases, i);
+        if (unlikely(!basei)) goto other_failure;
+#else
+        basei = (PyTypeObject*)PyTuple_GET_ITEM(bases, i);
+#endif
+    __Pyx_RaiseTypeErrorWithTypes(
+        "multiple bases have vtable conflict: '" __Pyx_FMT_TYPENAME "' and '" __Pyx_FMT_TYPENAME "'", tp_base, basei);
+#if CYTHON_AVOID_BORROWED_REFS
+        Py_DECREF(basei);
+#endif
+    }
+other_failure:
+    PyMem_Free(base_vtables);
+    return -1;
+}
+
+/* SetVTable */
+static int __Pyx_SetVtable(PyTypeObject *type, void *vtable) {
+    PyObject *ob = PyCapsule_New(vtable, 0, 0);
+    if (unlikely(!ob))
+        goto bad;
+#if CYTHON_COMPILING_IN_LIMITED_API
+    if (unlikely(PyObject_SetAttr((PyObject *) type, __pyx_mstate_global->__pyx_n_u_pyx_vtable, ob) < 0))
+#else
+    if (unlikely(PyDict_SetItem(type->tp_dict, __pyx_mstate_global->__pyx_n_u_pyx_vtable, ob) < 0))
+#endif
+        goto bad;
+    Py_DECREF(ob);
+    return __Pyx_MergeVtables(type);
+bad:
+    Py_XDECREF(ob);
+    return -1;
 }
 
 /* TypeImport */
@@ -11718,6 +13156,85 @@ static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value) {
     }
 }
 
+/* CIntToPy */
+static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value) {
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#endif
+    const long neg_one = (long) -1, const_zero = (long) 0;
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic pop
+#endif
+    const int is_unsigned = neg_one > const_zero;
+    if (is_unsigned) {
+        if (sizeof(long) < sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(long) <= sizeof(unsigned long)) {
+            return PyLong_FromUnsignedLong((unsigned long) value);
+#if !CYTHON_COMPILING_IN_PYPY
+        } else if (sizeof(long) <= sizeof(unsigned PY_LONG_LONG)) {
+            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
+#endif
+        }
+    } else {
+        if (sizeof(long) <= sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(long) <= sizeof(PY_LONG_LONG)) {
+            return PyLong_FromLongLong((PY_LONG_LONG) value);
+        }
+    }
+    {
+        unsigned char *bytes = (unsigned char *)&value;
+#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
+        if (is_unsigned) {
+            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
+        } else {
+            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
+        }
+#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        return _PyLong_FromByteArray(bytes, sizeof(long),
+                                     little, !is_unsigned);
+#else
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        PyObject *result = NULL, *kwds = NULL;
+        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
+        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(long));
+        if (!py_bytes) goto limited_bad;
+        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
+        if (!from_bytes_str) goto limited_bad;
+        order_str = PyUnicode_FromString(little ? "little" : "big");
+        if (!order_str) goto limited_bad;
+        {
+            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
+            if (!is_unsigned) {
+                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
+                if (!signed_str) goto limited_bad;
+#if CYTHON_VECTORCALL
+                kwds = PyTuple_Pack(1, signed_str);
+#else
+                {
+                    PyObject *keys[] = {signed_str};
+                    PyObject *values[] = {Py_True};
+                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
+                }
+#endif
+                Py_DECREF(signed_str);
+                if (unlikely(!kwds)) goto limited_bad;
+            }
+            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
+        }
+        limited_bad:
+        Py_XDECREF(kwds);
+        Py_XDECREF(order_str);
+        Py_XDECREF(py_bytes);
+        Py_XDECREF(from_bytes_str);
+        return result;
+#endif
+    }
+}
+
 /* CIntFromPy */
 static size_t __Pyx_LargePyLong___Pyx_PyLong_As_size_t(PyObject *x);
 static size_t __Pyx_raise_neg_overflow___Pyx_PyLong_As_size_t(void) {
@@ -12317,85 +13834,6 @@ static CYTHON_INLINE int __Pyx_PyLong_As_int(PyObject *x) {
         return __Pyx_PyLong___Pyx_PyLong_As_int(x);
     } else {
         return __Pyx_NonPyLong___Pyx_PyLong_As_int(x);
-    }
-}
-
-/* CIntToPy */
-static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const long neg_one = (long) -1, const_zero = (long) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    if (is_unsigned) {
-        if (sizeof(long) < sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(long) <= sizeof(unsigned long)) {
-            return PyLong_FromUnsignedLong((unsigned long) value);
-#if !CYTHON_COMPILING_IN_PYPY
-        } else if (sizeof(long) <= sizeof(unsigned PY_LONG_LONG)) {
-            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
-#endif
-        }
-    } else {
-        if (sizeof(long) <= sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(long) <= sizeof(PY_LONG_LONG)) {
-            return PyLong_FromLongLong((PY_LONG_LONG) value);
-        }
-    }
-    {
-        unsigned char *bytes = (unsigned char *)&value;
-#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
-        if (is_unsigned) {
-            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
-        } else {
-            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
-        }
-#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        return _PyLong_FromByteArray(bytes, sizeof(long),
-                                     little, !is_unsigned);
-#else
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        PyObject *result = NULL, *kwds = NULL;
-        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
-        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(long));
-        if (!py_bytes) goto limited_bad;
-        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
-        if (!from_bytes_str) goto limited_bad;
-        order_str = PyUnicode_FromString(little ? "little" : "big");
-        if (!order_str) goto limited_bad;
-        {
-            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
-            if (!is_unsigned) {
-                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
-                if (!signed_str) goto limited_bad;
-#if CYTHON_VECTORCALL
-                kwds = PyTuple_Pack(1, signed_str);
-#else
-                {
-                    PyObject *keys[] = {signed_str};
-                    PyObject *values[] = {Py_True};
-                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
-                }
-#endif
-                Py_DECREF(signed_str);
-                if (unlikely(!kwds)) goto limited_bad;
-            }
-            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
-        }
-        limited_bad:
-        Py_XDECREF(kwds);
-        Py_XDECREF(order_str);
-        Py_XDECREF(py_bytes);
-        Py_XDECREF(from_bytes_str);
-        return result;
-#endif
     }
 }
 

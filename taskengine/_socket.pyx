@@ -6,11 +6,12 @@ linked, no header is needed, and one process holds one libzmq. The types stand i
 bytes.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 import zmq
@@ -19,6 +20,23 @@ cdef extern from "dlfcn.h" nogil:
     void* dlopen(const char* path, int flags)
     void* dlsym(void* library, const char* name)
     int RTLD_NOW
+
+cdef extern from *:
+    """
+    #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_RELAXED)
+    #define get_atomic(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+    """
+    long add_atomic(long* place, long number) noexcept nogil
+    long get_atomic(long* place) noexcept nogil
+
+cdef struct Account:
+    long holders
+    long unsent
+
+cdef struct Parcel:
+    # the bytes of the message lie behind it
+    Account* account
+    long size
 
 cdef struct Message:
     unsigned char opaque[64]
@@ -33,9 +51,11 @@ cdef enum:
     DONTWAIT = 1
     SNDMORE = 2
     POLLIN = 1
+    COUNTED = 1024  # frames below are too many to be too large: the high-water mark bounds them
 
 cdef int (*msg_init)(Message*) noexcept nogil
 cdef int (*msg_init_size)(Message*, size_t) noexcept nogil
+cdef int (*msg_init_data)(Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*) noexcept nogil
 cdef void* (*msg_data)(Message*) noexcept nogil
 cdef size_t (*msg_size)(const Message*) noexcept nogil
 cdef int (*msg_more)(const Message*) noexcept nogil
@@ -54,7 +74,7 @@ cdef void* look_up(void* library, const char* name) except NULL:
 
 
 cdef int look_up_all() except -1:
-    global msg_init, msg_init_size, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+    global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
     cdef bytes path
     cdef void* library
     try:
@@ -67,6 +87,9 @@ cdef int look_up_all() except -1:
         raise ImportError(f"pyzmq's extension {path.decode()!r} cannot be opened")
     msg_init = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_init")
     msg_init_size = <int (*)(Message*, size_t) noexcept nogil>look_up(library, "zmq_msg_init_size")
+    msg_init_data = <int (*)(
+        Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*
+    ) noexcept nogil>look_up(library, "zmq_msg_init_data")
     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
@@ -86,6 +109,59 @@ cdef int fail() except -1:
     raise zmq.Again() if error == EAGAIN else zmq.ZMQError(error)
 
 
+cdef int let_go(Account* account) noexcept nogil:
+    if add_atomic(&account.holders, -1) == 0:
+        free(account)
+    return 0
+
+
+cdef void is_sent(void* data, void* hint) noexcept nogil:
+    # called by ZeroMQ's own thread, without the GIL
+    cdef Parcel* parcel = <Parcel*>hint
+    add_atomic(&parcel.account.unsent, -parcel.size)
+    let_go(parcel.account)
+    free(parcel)
+
+
+@cython.final
+cdef class Debt:
+    """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."""
+
+    cdef Account* _account
+
+    def __cinit__(self):
+        self._account = <Account*>calloc(1, sizeof(Account))
+        if self._account is NULL:
+            raise MemoryError
+        self._account.holders = 1
+
+    def __dealloc__(self):
+        if self._account is not NULL:
+            let_go(self._account)
+
+    @property
+    def unsent(self):
+        """Bytes, of frames from COUNTED on."""
+        return get_atomic(&self._account.unsent)
+
+    cdef int fill(self, Message* message, bytes frame) except -1:
+        """Make a message of a frame that is counted until it is sent."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
+        if parcel is NULL:
+            raise MemoryError
+        parcel.account = self._account
+        parcel.size = size
+        memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+        if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
+            free(parcel)
+            raise MemoryError
+        add_atomic(&self._account.holders, 1)
+        add_atomic(&self._account.unsent, size)
+        return 0
+
+
+@cython.final
 cdef class Port:
     """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
 
@@ -115,21 +191,31 @@ cdef class Port:
             msg_close(&message)
         return frames
 
-    def send(self, frames):
-        """Send a message of bytes. Raises ZMQError, Again where there is nobody to take it."""
+    def send(self, frames, Debt debt=None):
+        """Send a message of bytes, on this account if there is one.
+
+        Raises ZMQError, Again where there is nobody to take it.
+        """
         cdef Message message
         cdef Py_ssize_t left = len(frames)
         cdef bytes frame
+        for part in frames:
+            if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
+                raise TypeError(f"a frame is bytes, not {type(part).__name__}")
         for frame in frames:
             left -= 1
-            if msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+            if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
+                debt.fill(&message, frame)
+            elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
                 raise MemoryError
-            memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+            else:
+                memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
                 msg_close(&message)
                 fail()
 
 
+@cython.final
 cdef class Waiter:
     """Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."""
 

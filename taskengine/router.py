@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -17,10 +16,11 @@ from taskengine.broker import Answered, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
+from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
-from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, VERSION
+from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
 
 HELLO = b"HELLO"
 LINGER_MS = 1000
@@ -54,15 +54,16 @@ class Router:
         self._journal = journal
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._frontend = self._bind(frontends)
-        self._backend = self._bind(backends)
+        self._frontend = self._bind(frontends, UNREAD_MESSAGES)
+        self._outlet = Outlet(self._frontend)
+        # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
+        self._backend = self._bind(backends, 0)
         self._stop_at = float("inf")
 
-    def _bind(self, addresses: list[str]) -> Port:
+    def _bind(self, addresses: list[str], high_water_mark: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
         self._sockets.append(socket)
-        # at its high-water mark a ROUTER drops without a word; nothing here may be dropped
-        socket.sndhwm = 0
+        socket.sndhwm = high_water_mark
         socket.rcvhwm = 0
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
@@ -139,12 +140,12 @@ class Router:
         try:
             request = decode_request(frames[0])
         except ProtocolError as error:
-            self._send(route, packed.refusal(0, error))
+            self._outlet.send(route, packed.refusal(0, error))
             return
         try:
             self._accept_packed(route, request, frames)
         except TaskEngineError as error:
-            self._send(route, packed.refusal(request.serial, error))
+            self._outlet.send(route, packed.refusal(request.serial, error))
 
     def _accept_seed(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
         try:
@@ -152,23 +153,23 @@ class Router:
                 raise ProtocolError("a message begins with a META frame")
             package = seedwire.read_package(route, frames, self._lane, self._settings.data_workers)
         except TaskEngineError as error:
-            self._send(route, seedwire.malformed(frames, error))
+            self._outlet.send(route, seedwire.malformed(frames, error))
             return
         try:
             self._accept(package)
         except TaskEngineError as error:
-            self._send(route, package.refusal(error))
+            self._outlet.send(route, package.refusal(error))
 
     def _accept_packed(self, route: tuple[bytes, ...], request: Request, frames: list[bytes]) -> None:
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
             now = time.monotonic()
             self._accept(packed.read_package(route, request, frames, self._lane, self._settings.data_workers, now))
         elif request.kind == Kind.INFO:
-            self._send(route, packed.value_reply(request.serial, self._info()))
+            self._outlet.send(route, packed.value_reply(request.serial, self._info()))
         elif request.kind == Kind.TASKS:
-            self._send(route, packed.value_reply(request.serial, self._tasks))
+            self._outlet.send(route, packed.value_reply(request.serial, self._tasks))
         elif request.kind == Kind.PROGRESS:
-            self._send(route, packed.value_reply(request.serial, self._progress(route)))
+            self._outlet.send(route, packed.value_reply(request.serial, self._progress(route)))
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
 
@@ -208,13 +209,14 @@ class Router:
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:
-            self._send(package.route, package.answer())
+            frames = package.answer()
+            if self._outlet.is_full(package.client, frames):
+                # the package is answered all the same, in a few bytes
+                error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
+                frames = package.refusal(error)
+            self._outlet.send(package.route, frames)
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
-
-    def _send(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
-        with contextlib.suppress(zmq.ZMQError):  # EHOSTUNREACH: the client left, nobody waits for this
-            self._frontend.send([*route, *frames])
 
     def _note_answers(self, worker: str, entries: list[Answered]) -> None:
         for job, first, stop, *_ in entries:

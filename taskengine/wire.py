@@ -85,6 +85,12 @@ COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024
 """Topics whose last value a data worker keeps."""
+UNREAD_BYTES: Final = 16 * 2**20
+"""Bytes of replies that the router keeps for a client that does not read them; one reply may be larger."""
+UNREAD_MESSAGES: Final = 16384
+"""Replies that it keeps, whatever their size."""
+CLIENTS_KEPT: Final = 1024
+"""Clients that the router remembers although it owes them nothing."""
 TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
 TICK_S: Final = 0.05

@@ -126,6 +126,20 @@ def test_at_most_two_messages_wait_at_a_worker() -> None:
     assert len(sent) == IN_FLIGHT
 
 
+def test_a_worker_that_joins_after_the_burst_gets_its_share() -> None:
+    made = Broker(10, {"": 2})
+    made.join("early", "")
+    made.accept(package(1000))
+    ran, joins = {"early": 0, "late": 0}, ["late"]
+    while batches := made.dispatch():
+        for batch in batches:
+            ran[batch.worker] += tasks_of(batch)
+            made.finish(batch.worker, answers(batch, BATCH_NS // 10))
+        if joins and ran["early"] >= 100:
+            made.join(joins.pop(), "")
+    assert ran["late"] > 400
+
+
 @pytest.mark.parametrize("clients", [(b"one", b"other"), (b"one", b"one")])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_small_package_waits_for_no_second_heavy_chunk(clients: tuple[bytes, bytes], known: bool) -> None:
