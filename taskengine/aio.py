@@ -13,6 +13,7 @@ import zmq
 import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
+from taskengine.gate import introduce
 from taskengine.messages import Info, Kind, TaskInfo
 from taskengine.session import Call
 from taskengine.subscription import Feed, Sample, reachable
@@ -21,8 +22,8 @@ from taskengine.subscription import Feed, Sample, reachable
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits `timeout` s, for ever with None.
 
-    May be used in any event loop, and in several. Close it, or use it in `async with`. Raises BadArguments for what is
-    no address.
+    `keys` as for `taskengine.Client`. May be used in any event loop, and in several. Close it, or use it in
+    `async with`. Raises BadArguments for what is no address, KeysError for keys that cannot be used.
     """
 
     async def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -71,6 +72,7 @@ class Client(Caller):
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
             socket.ipv6 = any("[" in address for address in addresses)
+            introduce(socket, self._membership)
             socket.subscribe(feed.prefix)
             for address in addresses:
                 socket.connect(address)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskengine.errors import EngineUnreachable, SettingsError, TaskEngineError, TaskModuleError
+from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError
 from taskengine.settings import Settings, load, rows
 from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from taskengine.client import Client
+    from taskengine.keys import KeyRing
 
 SAID_NO = 1
 WRONG_USAGE = 2
@@ -40,7 +41,7 @@ def _errors() -> Iterator[None]:
     """Errors as one line on stderr, and the exit code that goes with them."""
     try:
         yield
-    except (SettingsError, TaskModuleError) as error:
+    except (KeysError, SettingsError, TaskModuleError) as error:
         _leave(str(error), WRONG_USAGE)
     except EngineUnreachable as error:
         _leave(f"{error}; is one running? `taskengine serve` starts one", SAID_NO)
@@ -69,6 +70,12 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
 
 
+def _check_exposure(settings: Settings) -> None:
+    from taskengine.keys import KeyRing
+
+    settings.check_exposure(len(KeyRing(settings.keys_folder).allowed()) if settings.is_curved else 0)
+
+
 def _load(config: Path | None, flags: dict[str, object]) -> Settings:
     """The settings; task modules may lie in the current folder, as with `python -m`."""
     if os.getcwd() not in sys.path:
@@ -76,18 +83,23 @@ def _load(config: Path | None, flags: dict[str, object]) -> Settings:
     return load(config, os.environ, flags)
 
 
-_address = click.option(
-    "--address", default=DEFAULT_ADDRESS, show_default=True, metavar="tcp://HOST:PORT", help="The engine's frontend."
-)
+_keys = click.option("--keys", type=click.Path(path_type=Path), help="The folder of the keys [default: yours].")
+
+
+def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that talks to an engine."""
+    text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
+    option = click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text)
+    return option(_keys(function))
 
 
 @contextlib.contextmanager
-def _connected(address: str, timeout: float | None) -> Iterator[Client]:
+def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
     """A client of the engine at `address`, which has answered."""
     from taskengine.client import Client
 
     try:
-        client = Client(address, name="taskengine", timeout=timeout)
+        client = Client(address, name="taskengine", timeout=timeout, keys=keys)
     except TaskEngineError as error:
         _leave(str(error), WRONG_USAGE)
     with _errors(), client:
@@ -113,7 +125,7 @@ def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""
     with _errors():
         settings = _load(config, flags)
-        settings.check_exposure()
+        _check_exposure(settings)
         from taskengine import supervisor
 
         sys.exit(supervisor.serve(settings))
@@ -125,7 +137,7 @@ def check(config: Path | None, **flags: object) -> None:
     """Check the settings and the task modules; start nothing."""
     with _errors():
         settings = _load(config, flags)
-        settings.check_exposure()
+        _check_exposure(settings)
         from taskengine.catalogue import load_catalogue
 
         catalogue = load_catalogue(settings.tasks)
@@ -167,13 +179,19 @@ def _print_json(value: Any) -> None:
 @click.option("-k", "keywords", multiple=True, callback=_keyword, metavar="KEY=VALUE", help="A keyword argument.")
 @click.option("--count", type=click.IntRange(min=0), help="Repeat the call as one package; print a list.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Seconds to wait.")
-@_address
+@_engine
 def call(
-    name: str, args: tuple[str, ...], keywords: dict[str, Any], count: int | None, timeout: float, address: str
+    name: str,
+    args: tuple[str, ...],
+    keywords: dict[str, Any],
+    count: int | None,
+    timeout: float,
+    address: str,
+    keys: Path | None,
 ) -> None:
     """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
     values = [_json_or_text(text) for text in args]
-    with _connected(address, timeout) as client:
+    with _connected(address, keys, timeout) as client:
         if count is None:
             _print_json(client.call(name, *values, **keywords))
             return
@@ -217,10 +235,10 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@_address
-def tasks(as_json: bool, address: str) -> None:
+@_engine
+def tasks(as_json: bool, address: str, keys: Path | None) -> None:
     """List the tasks that an engine serves."""
-    with _connected(address, PROBE_S) as client:
+    with _connected(address, keys, PROBE_S) as client:
         known = client.tasks()
         if as_json:
             import msgspec
@@ -239,10 +257,10 @@ def tasks(as_json: bool, address: str) -> None:
 @cli.command()
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
-@_address
-def subscribe(topic: str, count: int | None, address: str) -> None:
+@_engine
+def subscribe(topic: str, count: int | None, address: str, keys: Path | None) -> None:
     """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
-    with _connected(address, PROBE_S) as client, client.subscribe(topic) as feed:
+    with _connected(address, keys, PROBE_S) as client, client.subscribe(topic) as feed:
         for number, sample in enumerate(feed, start=1):
             _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
             if number == count:
@@ -252,11 +270,106 @@ def subscribe(topic: str, count: int | None, address: str) -> None:
 @cli.command()
 @click.argument("topic")
 @click.argument("value")
-@_address
-def publish(topic: str, value: str, address: str) -> None:
+@_engine
+def publish(topic: str, value: str, address: str, keys: Path | None) -> None:
     """Publish VALUE, JSON where it parses as JSON and text otherwise, on TOPIC."""
-    with _connected(address, PROBE_S) as client:
+    with _connected(address, keys, PROBE_S) as client:
         client.publish(topic, _json_or_text(value))
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys for clients, and say whom the engine lets in.
+
+    \b
+    taskengine keys pair laptop              on the robot: prints a line
+    taskengine keys accept taskengine-pair:… on the laptop
+    """
+
+
+def _ring(folder: Path | None) -> KeyRing:
+    from taskengine.keys import KeyRing
+
+    return KeyRing(folder)
+
+
+@keys.command("new")
+@click.argument("address")
+@click.argument("name")
+@_keys
+def keys_new(address: str, name: str, keys: Path | None) -> None:
+    """Make a key for this machine, NAME to the engine at ADDRESS, whose public key is asked for; prints ours."""
+    with _errors():
+        engine = click.prompt("The engine's public key (`taskengine keys show` there)", err=True)
+        click.echo(_ring(keys).join(address, engine, name).own.public)
+
+
+@keys.command("allow")
+@click.argument("name")
+@click.argument("public")
+@_keys
+def keys_allow(name: str, public: str, keys: Path | None) -> None:
+    """Let the client NAME in, by its PUBLIC key."""
+    with _errors():
+        _ring(keys).allow(name, public)
+
+
+@keys.command("list")
+@_keys
+def keys_list(keys: Path | None) -> None:
+    """List the clients that this engine lets in, and the engines that this machine has keys for."""
+    from taskengine.keys import fingerprint
+
+    with _errors():
+        ring = _ring(keys)
+        for public, name in sorted(ring.allowed().items(), key=lambda item: item[1]):
+            click.echo(f"client {name} {fingerprint(public)}")
+        for membership in ring.memberships():
+            click.echo(f"engine {membership.address} as {membership.name} {fingerprint(membership.own.public)}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_keys
+def keys_revoke(name: str, keys: Path | None) -> None:
+    """Let the client NAME in no more."""
+    with _errors():
+        _ring(keys).revoke(name)
+
+
+@keys.command("show")
+@_keys
+def keys_show(keys: Path | None) -> None:
+    """Print the engine's public key and its fingerprint."""
+    from taskengine.keys import fingerprint
+
+    with _errors():
+        public = _ring(keys).engine().public
+        click.echo(f"{public}  {fingerprint(public)}")
+
+
+@keys.command("pair")
+@click.argument("name")
+@click.option("--address", metavar="tcp://HOST:PORT", help="Where the client finds the engine [default: this host].")
+@_keys
+def keys_pair(name: str, address: str | None, keys: Path | None) -> None:
+    """Make a key for the client NAME, let it in, and print the line that `keys accept` takes on its machine."""
+    import socket
+
+    with _errors():
+        address = address or f"tcp://{socket.gethostname()}:{_load(None, {}).router_frontend}"
+        click.echo(_ring(keys).pair(name, address))
+        click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
+
+
+@keys.command("accept")
+@click.argument("line")
+@_keys
+def keys_accept(line: str, keys: Path | None) -> None:
+    """Take in the LINE that `keys pair` printed on the engine's machine."""
+    with _errors():
+        membership = _ring(keys).accept(line)
+        click.echo(f"{membership.address} knows this machine as {membership.name}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

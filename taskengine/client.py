@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from taskengine.keys import find_membership
 from taskengine.link import Link
 from taskengine.messages import Info, Kind, TaskInfo
 from taskengine.queue import Queue
@@ -24,12 +27,19 @@ Posted = tuple[Parcel, Future[Any]]
 class Caller:
     """What the client that waits and the one for asyncio have in common: options, requests, the queue."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, name: str = "CLIENT", timeout: float | None = 60.0) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        name: str = "CLIENT",
+        timeout: float | None = 60.0,
+        keys: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.address = address
+        self._membership = find_membership(address, None if keys is None else Path(keys))
         self._options = Options(timeout=timeout)
         self._session = Session(name, address)
         self._queue = Queue()
-        self._link = Link(address, self._session, self._queue)
+        self._link = Link(address, self._session, self._queue, self._membership)
 
     def options(self, **changes: Any) -> Self:
         """This client with other options: timeout, deadline, priority, reply, idempotent, errors."""
@@ -78,8 +88,9 @@ class Caller:
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
-    May be used from several threads, and reconnects by itself. Close it, or use it in `with`. Raises BadArguments for
-    what is no address.
+    `keys` is the folder of the keys, None for the platform's own; where it has one for this engine, the connection is
+    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`. Raises
+    BadArguments for what is no address, KeysError for keys that cannot be used.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -134,7 +145,8 @@ class Client(Caller):
 
         Raises Overloaded where the engine runs no data worker.
         """
-        return Subscription(reachable(self.info().data_addresses, self.address), topic)
+        addresses = reachable(self.info().data_addresses, self.address)
+        return Subscription(addresses, topic, self._membership)
 
     def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""

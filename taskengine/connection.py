@@ -12,23 +12,35 @@ from zmq.utils.monitor import recv_monitor_message
 
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
+from taskengine.gate import introduce
+from taskengine.keys import Membership
 from taskengine.rundir import nearest
 
 LINGER_MS = 1000
 
 
-class Connection:
-    """A DEALER to `address`; `monitor` is readable when there is news. Raises BadArguments for what is no address."""
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+
+class Connection:
+    """A DEALER to `address`; `monitor` is readable when there is news. Raises BadArguments for what is no address.
+
+    `refused` tells that an engine was there and did not let us in.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, membership: Membership | None = None
+    ) -> None:
         self.connected = False
+        self.refused = False
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         self.socket.sndhwm = 0
         self.socket.rcvhwm = 0
         self.socket.linger = LINGER_MS
         self.socket.ipv6 = "[" in address
+        introduce(self.socket, membership)
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED
         )
         self._news = Waiter(Port(self.monitor))
         try:
@@ -42,7 +54,11 @@ class Connection:
         """Take the news, and say whether the connection has ended."""
         lost = False
         while self._news.wait(0):
-            self.connected = recv_monitor_message(self.monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            event = recv_monitor_message(self.monitor)["event"]
+            if event & _REFUSED:
+                self.refused = True
+                continue
+            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             lost = lost or not self.connected
         self.connected = self.connected and not lost
         return lost

@@ -5,10 +5,10 @@
     ├── the caller's    UnknownTask (also LookupError), BadArguments (also TypeError), Cancelled, NotAllowed
     ├── the engine's    WorkerLost, Overloaded, EngineUnreachable (also ConnectionError)
     ├── the peer's      ProtocolError (also ValueError): any garbage in gives this and nothing else
-    └── the owner's     SettingsError (also ValueError), TaskModuleError (also ImportError)
+    └── the owner's     SettingsError (also ValueError), TaskModuleError (also ImportError), KeysError (also ValueError)
 
-An error that crosses the wire is its code, its message and its fields (`to_wire`, `from_wire`); the last two stay
-on the machine that raised them and have no code.
+An error that crosses the wire is its code, its message and its fields (`to_wire`, `from_wire`); the owner's stay on the
+machine that raised them and have no code.
 """
 
 from __future__ import annotations
@@ -132,6 +132,10 @@ class TaskModuleError(TaskEngineError, ImportError):
     """A task module cannot be loaded, or registers what cannot be a task."""
 
     field_names = ("module",)
+
+
+class KeysError(TaskEngineError, ValueError):
+    """A key file cannot be read, written or trusted, or a name or a key is none."""
 
 
 BY_CODE: Mapping[int, type[TaskEngineError]] = {

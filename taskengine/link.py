@@ -25,6 +25,7 @@ import zmq
 from taskengine._socket import Port, Waiter
 from taskengine.connection import Connection
 from taskengine.errors import BadArguments, Cancelled, ProtocolError
+from taskengine.keys import Membership
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, settle
 
@@ -39,7 +40,7 @@ REPLY, NEWS, WAKEUP = 1, 2, 4
 class Link:
     """A DEALER to `address` for `session`, which also sends what is due in `queue`. Raises BadArguments: no address."""
 
-    def __init__(self, address: str, session: Session, queue: Queue) -> None:
+    def __init__(self, address: str, session: Session, queue: Queue, membership: Membership | None = None) -> None:
         self._session = session
         self._queue = queue
         self._lock = threading.Lock()
@@ -52,6 +53,7 @@ class Link:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._address = address
+        self._membership = membership
         self._context = zmq.Context()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
@@ -62,7 +64,7 @@ class Link:
             raise
 
     def _connect(self) -> None:
-        self._connection = Connection(self._context, self._address)
+        self._connection = Connection(self._context, self._address, self._membership)
         self._lost_at = math.inf
         self._waiter = Waiter(self._connection.port, Port(self._connection.monitor), self._wakeup)
 
@@ -134,7 +136,7 @@ class Link:
                     self._idle.wait_for(lambda: self._leader == NOBODY)
                 self._giving_up, self._leader = False, me
             self._outbox.extend(self._queue.take())
-        self._lead(lambda: not (self._outbox or self._parcels or self._session.pending), end)
+        self._lead(lambda: not (self._outbox or self._session.pending), end)
         self._closed = True
         settle(self._session.close())
         self._connection.close()
@@ -202,8 +204,15 @@ class Link:
                 self._receive()
                 if done() and not self._outbox:
                     return
-            if ready & NEWS and not self._closed and self._connection.lost():
-                self._lost_at = time.monotonic()
+            if ready & NEWS and not self._closed:
+                self._take_news()
+
+    def _take_news(self) -> None:
+        if self._connection.lost():
+            self._lost_at = time.monotonic()
+        if self._connection.refused:
+            self._connection.refused = False
+            settle(self._session.refuse())
 
     def _turn(self, now: float) -> float:
         """Do what is due, and say in how many seconds something will be."""
@@ -236,7 +245,9 @@ class Link:
             for parcel in item.pack(self._session):
                 self._session.watch(parcel.serial, now)
                 self._parcels.append(parcel)
-        while self._parcels and self._connection.connected:
+        if not self._connection.connected:
+            return
+        while self._parcels:
             parcel = self._parcels.popleft()
             if parcel.serial in self._session.pending:
                 self._connection.port.send(parcel.frames)

@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 import zmq
 
-from taskengine import _fastpath
+from taskengine import _fastpath, gate
+from taskengine._socket import Port, Waiter
 from taskengine.errors import TaskEngineError
+from taskengine.gate import Backplane, Gate
 from taskengine.journal import Journal
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
@@ -22,13 +24,17 @@ from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
 from taskengine.worker import HELLO, as_failure
 
-SUBSCRIBED = 1
+SUBSCRIBED = b"\x01"
+CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
+"""What is ready, by its place among the sources of the waiter."""
 
 
 class Publisher:
     """Data worker `number`, from 0: an XPUB for subscribers, a DEALER to the backend, a pipe to the supervisor."""
 
-    def __init__(self, settings: Settings, local: str, number: int, control: Connection, journal: Journal) -> None:
+    def __init__(
+        self, settings: Settings, backplane: Backplane, number: int, control: Connection, journal: Journal
+    ) -> None:
         self._name = f"DATA-{os.getpid()}"
         self._control = control
         self._journal = journal
@@ -39,45 +45,59 @@ class Publisher:
             journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         self._due = list(_owned(registry, number, settings.data_workers))
         self._context = zmq.Context()
+        security = backplane.security
+        self._gate = Gate(self._context, security) if security else None
         self._outlet: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         self._outlet.xpub_verbose = 1
         self._outlet.linger = 0
         self.address = settings.data_addresses()[number]
         self._outlet.ipv6 = "[" in self.address
+        if security:
+            security.serve(self._outlet, gate.DATA)
         self._outlet.bind(self.address)
         self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._backend.identity = self._name.encode()
         self._backend.linger = 1000
-        self._backend.connect(local)
-        self._backend.send_multipart([HELLO, data_lane(number).encode()])
+        if security:
+            security.join(self._backend)
+        self._backend.connect(backplane.address)
+        self._backend.send_multipart([HELLO, data_lane(number).encode(), backplane.token])
 
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
-        poller = zmq.Poller()
-        for source in (self._outlet, self._backend, self._control.fileno()):
-            poller.register(source, zmq.POLLIN)
+        backend, outlet = Port(self._backend), Port(self._outlet)
+        waiter = Waiter(self._control.fileno(), outlet, backend, *([self._gate.port] if self._gate else []))
         while True:
-            ready = dict(poller.poll(self._wait_ms()))
-            if self._outlet in ready:
-                self._greet(self._outlet.recv())
-            if self._backend in ready:
-                self._backend.send(_fastpath.run_batch(self._backend.recv(), _no_tasks, _no_entry, self._answer))
-            if self._control.fileno() in ready:
+            ready = waiter.wait(self._wait_ms())
+            if ready & QUESTION and self._gate:
+                self._gate.handle()
+            if ready & SUBSCRIPTION:
+                self._greet(outlet.receive())
+            if ready & BATCH:
+                self._serve_batch(backend)
+            if ready & CONTROL:
                 break
             self._sample(time.monotonic())
             self._journal.flush()
         self._outlet.close()
         self._backend.close()
+        if self._gate:
+            self._gate.stop()
         self._context.term()
 
-    def _wait_ms(self) -> int | None:
+    def _serve_batch(self, backend: Port) -> None:
+        message = backend.receive()
+        if message is not None:
+            backend.send([_fastpath.run_batch(message[0], _no_tasks, _no_entry, self._answer)])
+
+    def _wait_ms(self) -> int:
         if not self._due:
-            return None
+            return -1
         return max(0, math.ceil((self._due[0][0] - time.monotonic()) * 1000))
 
-    def _greet(self, message: bytes) -> None:
-        if message and message[0] == SUBSCRIBED:
-            for frames in self._board.replay(message[1:]):
+    def _greet(self, message: list[bytes] | None) -> None:
+        if message and message[0][:1] == SUBSCRIBED:
+            for frames in self._board.replay(message[0][1:]):
                 self._outlet.send_multipart(frames)
 
     def _sample(self, now: float) -> None:
@@ -129,10 +149,10 @@ def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -
     return error_entry(TaskEngineError("a data worker runs no tasks"))
 
 
-def run(settings: Settings, local: str, number: int, control: Connection, journal: Journal) -> None:
+def run(settings: Settings, backplane: Backplane, number: int, control: Connection, journal: Journal) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        publisher = Publisher(settings, local, number, control, journal)
+        publisher = Publisher(settings, backplane, number, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"data worker {number} cannot publish: {error}")))
         return

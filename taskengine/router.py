@@ -10,10 +10,11 @@ from multiprocessing.connection import Connection
 import msgspec
 import zmq
 
-from taskengine import _fastpath, packed, seedwire
+from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
 from taskengine.broker import Answered, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
+from taskengine.gate import Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
 from taskengine.outlet import Outlet
@@ -24,7 +25,7 @@ from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, UNREAD_ME
 
 HELLO = b"HELLO"
 LINGER_MS = 1000
-CONTROL, FRONTEND, BACKEND = 1, 2, 4
+CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -39,6 +40,7 @@ class Router:
         settings: Settings,
         frontends: list[str],
         backends: list[str],
+        backplane: Backplane,
         tasks: list[TaskInfo],
         control: Connection,
         journal: Journal,
@@ -53,14 +55,16 @@ class Router:
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
+        self._backplane = backplane
+        self._gate = Gate(self._context, backplane.security) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._frontend = self._bind(frontends, UNREAD_MESSAGES)
+        self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES)
         self._outlet = Outlet(self._frontend)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
-        self._backend = self._bind(backends, 0)
+        self._backend = self._bind(gate.BACKEND, backends, 0)
         self._stop_at = float("inf")
 
-    def _bind(self, addresses: list[str], high_water_mark: int) -> Port:
+    def _bind(self, domain: str, addresses: list[str], high_water_mark: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
         self._sockets.append(socket)
         socket.sndhwm = high_water_mark
@@ -68,6 +72,8 @@ class Router:
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
         socket.maxmsgsize = MAX_MESSAGE
+        if self._backplane.security:
+            self._backplane.security.serve(socket, domain)
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
@@ -75,7 +81,8 @@ class Router:
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
-        waiter = Waiter(self._control.fileno(), self._frontend, self._backend)
+        questions = [self._gate.port] if self._gate else []
+        waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *questions)
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             if not ready and self._journal.pending:
@@ -83,6 +90,8 @@ class Router:
                 continue
             if ready & CONTROL:
                 self._obey()
+            if ready & QUESTION and self._gate:
+                self._gate.handle()
             if ready & BACKEND:
                 for frames in _received(self._backend):
                     self._from_worker(frames)
@@ -95,6 +104,8 @@ class Router:
         self._journal.flush()
         for socket in self._sockets:
             socket.close()
+        if self._gate:
+            self._gate.stop()
         self._context.term()
 
     def _wait_ms(self) -> int:
@@ -118,7 +129,9 @@ class Router:
     def _from_worker(self, frames: list[bytes]) -> None:
         name = frames[0].decode(errors="replace")
         try:
-            if len(frames) == 3 and frames[1] == HELLO:
+            if len(frames) == 4 and frames[1] == HELLO:
+                if not self._backplane.is_ours(frames[3]):
+                    raise ProtocolError("a stranger says that it is a worker")
                 self._broker.join(name, frames[2].decode(errors="replace"))
                 return
             if len(frames) != 2:
@@ -254,13 +267,14 @@ def run(
     settings: Settings,
     frontends: list[str],
     backends: list[str],
+    backplane: Backplane,
     tasks: list[TaskInfo],
     control: Connection,
     journal: Journal,
 ) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        router = Router(settings, frontends, backends, tasks, control, journal)
+        router = Router(settings, frontends, backends, backplane, tasks, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return

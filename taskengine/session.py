@@ -16,6 +16,7 @@ from taskengine.errors import (
     BadArguments,
     Cancelled,
     EngineUnreachable,
+    NotAllowed,
     ProtocolError,
     TaskEngineError,
     TaskTimeout,
@@ -144,6 +145,14 @@ class Session:
         """The connection over which these requests were sent is gone."""
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
         return self._fail(serials, EngineUnreachable(text, address=self._address))
+
+    def refuse(self) -> list[Outcome]:
+        """The engine does not let us in."""
+        text = (
+            f"the engine at {self._address} does not let this client in: it wants a key that it knows "
+            "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here)"
+        )
+        return self._fail(list(self.pending), NotAllowed(text))
 
     def close(self) -> list[Outcome]:
         """Give up everything that is pending."""

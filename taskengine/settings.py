@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -106,9 +106,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "seconds, 0 to 3600"},
         ),
     ] = 5.0
+    curve: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="Encrypt, and let in only clients with an allowed key. auto: off on loopback, on elsewhere.",
+            extra={"type": '"auto", "on" or "off"'},
+        ),
+    ] = "auto"
+    keys: Annotated[
+        str,
+        Meta(
+            description="The folder of the keys; empty for the platform's own.",
+            extra={"type": "a path"},
+        ),
+    ] = ""
     insecure: Annotated[
         bool,
-        Meta(description="Serve off loopback although nothing is encrypted.", extra={"type": "true or false"}),
+        Meta(
+            description="Serve off loopback although nothing is encrypted, or nobody is let in.",
+            extra={"type": "true or false"},
+        ),
     ] = False
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -132,17 +149,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The address each data worker publishes on."""
         return [self._address(port) for port in self.data_ports()]
 
-    def check_exposure(self) -> None:
-        """Refuses to serve off loopback.
+    @property
+    def on_loopback(self) -> bool:
+        """Only this machine can reach the sockets."""
+        return _is_loopback(self.host)
+
+    @property
+    def is_curved(self) -> bool:
+        """The sockets are encrypted."""
+        return self.curve == "on" or (self.curve == "auto" and not self.on_loopback)
+
+    @property
+    def keys_folder(self) -> Path | None:
+        """The folder of the keys; None for the platform's own."""
+        return Path(self.keys).expanduser() if self.keys else None
+
+    def check_exposure(self, clients: int) -> None:
+        """Refuses to serve off loopback without encryption, or for nobody.
+
+        Args:
+            clients: how many keys are let in.
 
         Raises:
-            SettingsError: `host` is reachable from other machines and `insecure` is off.
+            SettingsError: `host` is reachable from other machines, and `curve` is off or there is no key.
         """
-        if self.insecure or _is_loopback(self.host):
+        if self.insecure or self.on_loopback or (self.is_curved and clients):
             return
+        if self.is_curved:
+            raise SettingsError(
+                f"host: {self.host} is reachable from other machines, and no client has a key: "
+                "run `taskengine keys pair NAME` and take its line to the client's machine"
+            )
         raise SettingsError(
-            f"host: {self.host} is reachable from other machines, and this version has no encryption: "
-            "anyone there could run tasks. Serve on 127.0.0.1, or override this with --insecure"
+            f"host: {self.host} is reachable from other machines, and curve is off: anyone there could run tasks. "
+            'Set curve to "auto", serve on 127.0.0.1, or override this with --insecure'
         )
 
     def _address(self, port: int) -> str:
@@ -291,7 +331,7 @@ def _parse(name: str, place: str, text: str) -> object:
     """
     kind = get_args(_HINTS[name])[0]
     text = text.strip()
-    if kind is str:
+    if kind is str or get_origin(kind) is Literal:
         return text
     if kind is bool and text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE

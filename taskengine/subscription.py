@@ -12,6 +12,8 @@ import msgspec
 import zmq
 
 from taskengine.errors import Overloaded, ProtocolError, TaskTimeout
+from taskengine.gate import introduce
+from taskengine.keys import Membership
 
 
 def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
@@ -75,12 +77,13 @@ class Feed:
 class Subscription:
     """Iterates over samples; for one thread. Close it, or use it in `with`."""
 
-    def __init__(self, addresses: Sequence[str], topic: str) -> None:
+    def __init__(self, addresses: Sequence[str], topic: str, membership: Membership | None = None) -> None:
         self._feed = Feed(topic)
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
         self._socket.linger = 0
         self._socket.ipv6 = any("[" in address for address in addresses)
+        introduce(self._socket, membership)
         self._socket.subscribe(self._feed.prefix)
         for address in addresses:
             self._socket.connect(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -15,6 +16,7 @@ from taskengine import publisher, router, worker
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, load_catalogue
 from taskengine.errors import TaskEngineError
+from taskengine.gate import Backplane, Security
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE
 from taskengine.process import Child
@@ -83,17 +85,18 @@ class Supervisor:
         settings = self._settings
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
-        local = backends[-1]
-        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, tasks)
+        security = Security.of(settings.keys_folder) if settings.is_curved else None
+        backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
+        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
-                self._roles[role] = partial(self._child, role, worker.run, settings, local, lane)
+                self._roles[role] = partial(self._child, role, worker.run, settings, backplane, lane)
         for number in range(settings.data_workers):
             role = f"data worker {number + 1}"
-            self._roles[role] = partial(self._child, role, publisher.run, settings, local, number)
+            self._roles[role] = partial(self._child, role, publisher.run, settings, backplane, number)
 
     def _child(self, role: str, target: Callable[..., None], *args: object) -> Child:
         return Child(role, target, args, enable_stdout=self._settings.enable_stdout)

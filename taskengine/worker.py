@@ -14,6 +14,7 @@ import zmq
 from taskengine import _fastpath, seedwire
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
+from taskengine.gate import Backplane
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
@@ -88,9 +89,11 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
 
 
 class Worker:
-    """The process around the turn: a DEALER to the backend at `local`, a pipe to the supervisor."""
+    """The process around the turn: a DEALER to the backend, a pipe to the supervisor."""
 
-    def __init__(self, settings: Settings, local: str, lane: str, control: Connection, journal: Journal) -> None:
+    def __init__(
+        self, settings: Settings, backplane: Backplane, lane: str, control: Connection, journal: Journal
+    ) -> None:
         self._name = f"TASK-{os.getpid()}"
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
@@ -104,8 +107,10 @@ class Worker:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = 1000
-        self._socket.connect(local)
-        self._socket.send_multipart([HELLO, lane.encode()])
+        if backplane.security:
+            backplane.security.join(self._socket)
+        self._socket.connect(backplane.address)
+        self._socket.send_multipart([HELLO, lane.encode(), backplane.token])
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
@@ -142,8 +147,8 @@ def _received_lines(batch: bytes) -> Iterator[str]:
             yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
 
 
-def run(settings: Settings, local: str, lane: str, control: Connection, journal: Journal) -> None:
+def run(settings: Settings, backplane: Backplane, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
-    worker = Worker(settings, local, lane, control, journal)
+    worker = Worker(settings, backplane, lane, control, journal)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

@@ -21,14 +21,27 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
     ("_socket", "rundir"),
-    ("outlet",),
+    ("keys", "gate", "outlet"),
     ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
     ("process", "catalogue", "terminal", "supervisor"),
     ("cli",),
     ("__main__",),
 )
 PURE = {"arrays", "chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
-SHELLS = {"_socket", "outlet", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"}
+SHELLS = {
+    "_socket",
+    "keys",
+    "gate",
+    "outlet",
+    "router",
+    "worker",
+    "publisher",
+    "connection",
+    "link",
+    "subscription",
+    "client",
+    "aio",
+}
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
 # The package's door; what is written for it, as a user would write it, imports nothing else.
 DOOR = "__init__"

@@ -177,3 +177,46 @@ def test_a_reader_that_leaves_early_is_no_error(at: list[str]) -> None:
     command = f"{sys.executable} -m taskengine call task_count 2 3 --count 100000 {' '.join(at)} | head -c 10"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=deadline(30), check=False)
     assert (result.stdout, result.stderr) == ("[2.5,2.5,2", "")
+
+
+def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:
+    robot, laptop = (["--keys", str(tmp_path / name)] for name in ("robot", "laptop"))
+    with Engine(curve="on", keys=tmp_path / "robot") as engine:
+        paired = run("keys", "pair", "laptop", "--address", engine.address, *robot)
+        assert "secret key" in paired.stderr
+        accepted = run("keys", "accept", paired.stdout.strip(), *laptop)
+        assert accepted.stdout == f"{engine.address} knows this machine as laptop\n"
+        call = ["call", "task_count", "2", "3", "--address", engine.address]
+        assert run(*call, *laptop).stdout == "2.5\n"
+        refused = run(*call)
+        assert refused.returncode == 1
+        assert "keys pair" in one_line(refused)
+        listed = run("keys", "list", *robot).stdout
+        assert listed.startswith("client laptop ")
+        fingerprint = run("keys", "list", *laptop).stdout.split()[-1]
+        assert listed.split()[-1] == fingerprint
+        assert run("keys", "revoke", "laptop", *robot).returncode == 0
+        assert run("keys", "list", *robot).stdout == ""
+        refused = run(*call, *laptop)
+        assert "keys pair" in one_line(refused)
+    shown = run("keys", "show", *robot).stdout.split()
+    made = subprocess.run(
+        [sys.executable, "-m", "taskengine", "keys", "new", engine.address, "desk", *laptop],
+        input=f"{shown[0]}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run("keys", "allow", "desk", made.stdout.strip(), *robot).returncode == 0
+    assert run("keys", "list", *robot).stdout.startswith("client desk ")
+
+
+def test_wrong_keys_are_one_line_and_wrong_usage(tmp_path: Path) -> None:
+    folder = ["--keys", str(tmp_path / "keys")]
+    for command in (["accept", "nonsense"], ["revoke", "nobody"], ["allow", "../x", "y"]):
+        result = run("keys", *command, *folder)
+        assert result.returncode == 2
+        one_line(result)
+    result = run("call", "task_count", "2", "3", *folder)
+    assert result.returncode == 2
+    assert "has no key for" in one_line(result)

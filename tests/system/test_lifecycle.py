@@ -187,9 +187,11 @@ def test_it_binds_only_where_it_was_told(tmp_path: Path) -> None:  # broke: ever
         port = f"{int(engine.settings['router_frontend']):04X}"
         listening = [line.split()[1] for line in lines.splitlines()[1:] if line.split()[3] == "0A"]
         assert [address for address in listening if address.endswith(f":{port}")] == [f"0100007F:{port}"]
-    refused = start_refused("--host", "0.0.0.0", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--insecure" in refused.stderr
+    keys = ("--keys", str(tmp_path / "keys"))
+    for flags, said in (((), "taskengine keys pair"), (("--curve", "off"), "--insecure")):
+        refused = start_refused("--host", "0.0.0.0", *keys, *flags, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert said in refused.stderr
 
 
 def test_it_serves_on_the_other_loopback() -> None:

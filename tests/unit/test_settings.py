@@ -55,6 +55,8 @@ def test_defaults_are_the_contract() -> None:
         "ROUTER_BACKEND": "9001",
         "STARTING_PORT": "10000",
         "DRAIN_TIME": "5.0",
+        "CURVE": '"auto"',
+        "KEYS": '""',
         "INSECURE": "false",
     }
 
@@ -177,6 +179,7 @@ def test_typed_flags() -> None:
         ("lanes", "arm=0", "a map of names to numbers"),
         ("host", "", "an address or host name"),
         ("host", "*", "an address or host name"),
+        ("curve", "yes", '"auto", "on" or "off"'),
         ("host", "127.0.0.1:9000", "an address or host name"),
         ("host", "127.0.0.256", "an address or host name"),
         ("host", "tcp://127.0.0.1", "an address or host name"),
@@ -281,15 +284,23 @@ def test_without_data_workers_no_data_port_collides() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
 def test_loopback_may_be_served(host: str) -> None:
-    load(None, {}, {"host": host}).check_exposure()
+    settings = load(None, {}, {"host": host})
+    settings.check_exposure(clients=0)
+    assert not settings.is_curved
+    assert load(None, {}, {"host": host, "curve": "on"}).is_curved
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.9", "::", "robot.local", "eth0", "localhost.evil.org"])
-def test_off_loopback_is_refused_unless_insecure(host: str) -> None:
+def test_off_loopback_is_served_only_encrypted_and_for_somebody_unless_insecure(host: str) -> None:
     exposed = load(None, {}, {"host": host})
-    with pytest.raises(SettingsError, match=r"no encryption.*--insecure"):
-        exposed.check_exposure()
-    load(None, {}, {"host": host, "insecure": True}).check_exposure()
+    assert exposed.is_curved
+    with pytest.raises(SettingsError, match=r"no client has a key: run `taskengine keys pair NAME`"):
+        exposed.check_exposure(clients=0)
+    exposed.check_exposure(clients=1)
+    plain = load(None, {}, {"host": host, "curve": "off"})
+    with pytest.raises(SettingsError, match=r"curve is off.*--insecure"):
+        plain.check_exposure(clients=1)
+    load(None, {}, {"host": host, "curve": "off", "insecure": True}).check_exposure(clients=0)
 
 
 def test_names_of_the_module_hold() -> None:

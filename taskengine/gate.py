@@ -1,0 +1,130 @@
+"""What protects the engine's sockets: CURVE keys, and who is let in by them. ZAP is pyzmq's, CURVE libzmq's.
+
+A socket has a domain. On the frontend and the data ports the clients of the allow-list are let in, on the backend only
+the engine's own processes, by a key that lives as long as the engine and is in no file.
+"""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.auth import Authenticator
+
+from taskengine._socket import Port
+from taskengine.keys import KeyRing, Membership, Pair, new_pair
+
+FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
+
+
+class Security(msgspec.Struct, frozen=True):
+    """The keys of a running engine; its processes inherit them."""
+
+    folder: Path
+    engine: Pair
+    inner: Pair
+
+    @classmethod
+    def of(cls, folder: Path | None) -> Security:
+        """The engine's key from the folder, and a new one for its own processes. Raises KeysError."""
+        ring = KeyRing(folder)
+        return cls(ring.folder, ring.engine(), new_pair())
+
+    def serve(self, socket: zmq.Socket[Any], domain: str) -> None:
+        """Have a socket, before it is bound, let in only whom the gate lets into the domain."""
+        socket.curve_server = True
+        socket.curve_publickey = self.engine.public.encode()
+        socket.curve_secretkey = self.engine.secret.encode()
+        socket.zap_domain = domain.encode()
+
+    def join(self, socket: zmq.Socket[Any]) -> None:
+        """Have a socket of the engine's own process, before it is connected, show that it is one."""
+        present(socket, self.engine.public, self.inner)
+
+
+class Backplane(msgspec.Struct, frozen=True):
+    """How the processes of an engine find and know each other.
+
+    Workers meet the router at `address` and tell it the `token`, which is new with each engine and in no file; with
+    `security` the sockets are encrypted.
+    """
+
+    address: str
+    token: bytes
+    security: Security | None
+
+    def is_ours(self, token: bytes) -> bool:
+        """It was told the token."""
+        return hmac.compare_digest(token, self.token)
+
+
+def present(socket: zmq.Socket[Any], engine: str, own: Pair) -> None:
+    """Have a socket, before it is connected, talk only to the engine that has this key, and say who we are."""
+    socket.curve_serverkey = engine.encode()
+    socket.curve_publickey = own.public.encode()
+    socket.curve_secretkey = own.secret.encode()
+
+
+def introduce(socket: zmq.Socket[Any], membership: Membership | None) -> None:
+    """Have a client's socket show its key, if it has one for this engine."""
+    if membership is not None:
+        present(socket, membership.engine, membership.own)
+
+
+class Gate(Authenticator):
+    """Answers libzmq's questions who is let in; `handle` one when `port` is ready."""
+
+    def __init__(self, context: zmq.Context[Any], security: Security) -> None:
+        super().__init__(context)
+        self._ring = KeyRing(security.folder)
+        self._inner = security.inner.public
+        self._names: dict[str, str] = {}
+        self._stamp = -1
+        self.start()
+        self.port = Port(self.zap_socket)
+        for domain in (FRONTEND, BACKEND, DATA):
+            self.configure_curve_callback(domain, _Provider(self))
+
+    def refresh(self) -> bool:
+        """Read the allow-list where it has changed; whether it has."""
+        stamp = self._ring.stamp()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        self._names = self._ring.allowed()
+        return True
+
+    def lets_in(self, domain: str, public: str) -> bool:
+        """Whether the owner of a key is let into the domain."""
+        if domain == BACKEND or public == self._inner:
+            return domain == BACKEND and public == self._inner
+        self.refresh()
+        return public in self._names
+
+    def curve_user_id(self, client_public_key: bytes) -> str:
+        """What libzmq stamps on the messages of a connection: the client's name."""
+        return self._names.get(zmq.utils.z85.encode(client_public_key).decode(), "")
+
+    def handle(self) -> None:
+        """Answer one question."""
+        frames = self.port.receive()
+        if frames is not None:
+            answer = self.handle_zap_message(frames)
+            try:
+                answer.send(None)  # nothing in it waits
+            except StopIteration:
+                return
+            raise RuntimeError("pyzmq's authenticator waits for something")
+
+
+class _Provider:
+    """What pyzmq's authenticator asks of whoever knows the keys."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return self._gate.lets_in(domain, key.decode())

@@ -1,0 +1,213 @@
+"""Keys in files: who the engine is, whom it lets in, and who we are to the engines that we know.
+
+    FOLDER/engine.json           the engine's own pair, made when it is first asked for
+    FOLDER/clients/NAME.json     a client's public key: this engine's allow-list
+    FOLDER/engines/HOST_PORT.json  an engine's public key, and our own pair and name there
+
+Files are JSON with keys as Z85 text, have mode 0600, and are refused where others could read them. The pairs are
+libzmq's own (CURVE, libsodium).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from taskengine.errors import KeysError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+_ADDRESS = re.compile(r"tcp://([^/]+):(\d+)")
+_LINE = "taskengine-pair:"
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A public and a secret key."""
+
+    public: str
+    secret: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A client as the engine knows it."""
+
+    name: str
+    public: str
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """An engine as a client knows it: its address and public key, and the name and the pair that it lets in."""
+
+    address: str
+    engine: str
+    name: str
+    own: Pair
+
+
+def default_folder() -> Path:
+    """Where keys lie unless a folder is named: the platform's folder for configuration."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+
+
+def new_pair() -> Pair:
+    """A pair that nobody has."""
+    public, secret = zmq.curve_keypair()
+    return Pair(public.decode(), secret.decode())
+
+
+def fingerprint(public: str) -> str:
+    """A public key as it is read aloud: the first 16 bytes of its SHA-256, in pairs of hexadecimal digits."""
+    return hashlib.sha256(public.encode()).digest()[:16].hex(":", 2)
+
+
+class KeyRing:
+    """The keys in `folder`. Raises KeysError for files that cannot be trusted, read or written."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else folder
+
+    def engine(self) -> Pair:
+        """The engine's own pair."""
+        path = self.folder / "engine.json"
+        if not path.exists():
+            _write(path, new_pair(), replace=False)
+        return _read(path, Pair)
+
+    def allow(self, name: str, public: str) -> None:
+        """Let a client in."""
+        if not _KEY.fullmatch(public):
+            raise KeysError(f"a public key is 40 characters of Z85, not {public!r}")
+        other = self.allowed().get(public)
+        if other not in (None, name):
+            raise KeysError(f"that key is client {other}'s already")
+        _write(self._client(name), Known(name, public), replace=False)
+
+    def revoke(self, name: str) -> None:
+        """Let a client in no more."""
+        try:
+            self._client(name).unlink()
+        except FileNotFoundError:
+            raise KeysError(f"no client is named {name!r}; `taskengine keys list` shows them") from None
+
+    def allowed(self) -> dict[str, str]:
+        """The names of the clients that are let in, by their public keys."""
+        files = sorted((self.folder / "clients").glob("*.json"))
+        return {known.public: known.name for known in (_read(path, Known) for path in files)}
+
+    def stamp(self) -> int:
+        """A number that changes when the allow-list does."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "clients").stat().st_mtime_ns
+        return 0
+
+    def pair(self, name: str, address: str) -> str:
+        """Make a client's key, let it in, and give the one line that `accept` takes on the client's machine."""
+        own = new_pair()
+        self.allow(name, own.public)
+        data = msgspec.json.encode(Membership(address, self.engine().public, name, own))
+        return _LINE + base64.urlsafe_b64encode(data).decode()
+
+    def join(self, address: str, engine: str, name: str) -> Membership:
+        """Make our own key for an engine, by its public key; that engine still has to allow it."""
+        if not (_KEY.fullmatch(engine) and _NAME.fullmatch(name)):
+            raise KeysError(f"a name and a public key of 40 characters are needed, not {name!r} and {engine!r}")
+        membership = Membership(address, engine, name, new_pair())
+        _write(self._engine(address), membership, replace=True)
+        return membership
+
+    def accept(self, line: str) -> Membership:
+        """Take in the line that `pair` gave."""
+        try:
+            data = base64.urlsafe_b64decode(line.strip().removeprefix(_LINE).encode())
+            membership = msgspec.json.decode(data, type=Membership)
+        except (ValueError, msgspec.MsgspecError):
+            raise KeysError("that is no line of `taskengine keys pair`") from None
+        keys = (membership.engine, membership.own.public, membership.own.secret)
+        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
+            raise KeysError("that is no line of `taskengine keys pair`")
+        _write(self._engine(membership.address), membership, replace=True)
+        return membership
+
+    def membership(self, address: str) -> Membership | None:
+        """What was accepted for the engine at `address`."""
+        path = self._engine(address)
+        return _read(path, Membership) if path.exists() else None
+
+    def memberships(self) -> list[Membership]:
+        """All engines that this folder knows."""
+        return [_read(path, Membership) for path in sorted((self.folder / "engines").glob("*.json"))]
+
+    def _client(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise KeysError(f"a client's name is up to 64 letters, digits, dots, dashes and underscores, not {name!r}")
+        return self.folder / "clients" / f"{name}.json"
+
+    def _engine(self, address: str) -> Path:
+        found = _ADDRESS.fullmatch(address)
+        if not found:
+            raise KeysError(f"an engine's address is tcp://HOST:PORT, not {address!r}")
+        host = "127.0.0.1" if found[1] == "localhost" else found[1]
+        return self.folder / "engines" / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}_{found[2]}.json"
+
+
+def find_membership(address: str, folder: Path | None) -> Membership | None:
+    """Who we are to the engine at `address`: None where no key is known for it.
+
+    Raises KeysError where a folder is named and has none.
+    """
+    ring = KeyRing(folder)
+    if folder is None and not (ring.folder.is_dir() and _ADDRESS.fullmatch(address)):
+        return None
+    membership = ring.membership(address)
+    if membership is None and folder is not None:
+        raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept LINE` with --keys {folder}")
+    return membership
+
+
+T = TypeVar("T", Pair, Known, Membership)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.getuid(), 0):
+                raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
+            return msgspec.json.decode(file.read(), type=kind)
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise KeysError(f"{path}: no key file: {error}") from None
+
+
+def _write(path: Path, value: msgspec.Struct, *, replace: bool) -> None:
+    """Write a file that only we can read, whole or not at all."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(name, path)
+            else:
+                os.link(name, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+    except FileExistsError:
+        raise KeysError(f"{path} exists already") from None
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror}") from None

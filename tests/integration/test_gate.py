@@ -1,0 +1,99 @@
+"""Who is let in: every kind of key at every socket, plain and encrypted, and what got through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import zmq
+
+from taskengine import Client, NotAllowed
+from taskengine.gate import present
+from taskengine.keys import KeyRing, Membership, new_pair
+from taskengine.messages import Kind, Request, encode_request
+from tests.engine import Engine, deadline
+
+KEYS = ["no key", "unknown key", "revoked key", "allowed key"]
+SOCKETS = ["frontend", "backend", "data port"]
+
+
+class Guarded(NamedTuple):
+    """A running engine with CURVE, and the keys of those who knock."""
+
+    engine: Engine
+    ring: KeyRing
+    memberships: dict[str, Membership | None]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("keys")
+    ring = KeyRing(folder)
+    with Engine(curve="on", keys=folder) as engine:
+        allowed = ring.accept(ring.pair("allowed", engine.address))
+        revoked = KeyRing(folder / "other").accept(ring.pair("revoked", engine.address))
+        ring.revoke("revoked")
+        unknown = Membership(engine.address, ring.engine().public, "unknown", new_pair())
+        keys = dict(zip(KEYS, (None, unknown, revoked, allowed), strict=True))
+        yield Guarded(engine, ring, keys)
+
+
+def knock(engine: Engine, where: str, membership: Membership | None) -> bool:
+    """Whether anything of the engine gets through to a stranger at its socket, or of the stranger to the engine."""
+    ports = {
+        "frontend": int(engine.settings["router_frontend"]),
+        "backend": int(engine.settings["router_backend"]),
+        "data port": int(engine.settings["starting_port"]) + 2,
+    }
+    with zmq.Context() as context, context.socket(zmq.SUB if where == "data port" else zmq.DEALER) as socket:
+        socket.linger = 0
+        if membership is not None:
+            present(socket, membership.engine, membership.own)
+        if where == "data port":
+            socket.subscribe("")
+        socket.connect(f"tcp://127.0.0.1:{ports[where]}")
+        if where == "frontend":
+            socket.send_multipart([encode_request(Request(Kind.INFO, 1, "stranger"))])
+        elif where == "backend":
+            # every worker must be told from this one: it would get chunks, or its own would be answered
+            socket.send_multipart([b"HELLO", b"", b"x" * 32])
+            with Client(engine.address, timeout=deadline(20), keys=engine.settings.get("keys")) as client:
+                for _ in range(5):
+                    assert client.map("task_count", range(100), range(100)) == list(range(100))
+        return bool(socket.poll(int(deadline(0.3) * 1000)))
+
+
+@pytest.mark.parametrize("where", SOCKETS)
+@pytest.mark.parametrize("key", KEYS)
+def test_only_who_is_allowed_gets_through_with_curve(guarded: Guarded, where: str, key: str) -> None:
+    expected = key == "allowed key" and where != "backend"
+    assert knock(guarded.engine, where, guarded.memberships[key]) is expected
+
+
+@pytest.mark.parametrize("where", SOCKETS)
+@pytest.mark.parametrize("key", KEYS)
+def test_on_a_plain_loopback_nobody_is_a_worker_either(engine: Engine, guarded: Guarded, where: str, key: str) -> None:
+    # who shows a key expects the other side to have one too, so only those without get through
+    expected = key == "no key" and where != "backend"
+    assert knock(engine, where, guarded.memberships[key]) is expected
+
+
+def test_the_clients_verbs_with_a_key(guarded: Guarded) -> None:
+    with Client(guarded.engine.address, timeout=deadline(20), keys=guarded.ring.folder) as client:
+        assert client.map("task_count", range(4001), range(4001)) == list(map(float, range(4001)))
+        client.publish("x", 1)
+        assert client.latest("x") == 1
+        with client.subscribe("x") as feed:
+            assert feed.get(deadline(20)).value == 1
+
+
+def test_who_is_not_let_in_is_told_at_once(guarded: Guarded, tmp_path: Path) -> None:
+    with Client(guarded.engine.address, timeout=deadline(20)) as plain, pytest.raises(NotAllowed, match="keys pair"):
+        plain.call("task_count", 2, 3)
+    with (
+        Client(guarded.engine.address, timeout=deadline(20), keys=guarded.ring.folder / "other") as revoked,
+        pytest.raises(NotAllowed, match="keys pair"),
+    ):
+        revoked.call("task_count", 2, 3)
