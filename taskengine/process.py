@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import io
@@ -112,13 +111,11 @@ def _enter(
 
 
 def _settle_in(role: str) -> None:
-    """Leave signals to the supervisor, do not outlive it, and do not push aside who has just sent us something."""
+    """Leave signals to the supervisor, and do not outlive it."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM):
         # not SIG_IGN, which what a task starts would inherit
         signal.signal(number, lambda *_: None)
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
