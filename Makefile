@@ -30,10 +30,10 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo bench check clean
+.PHONY: help run test demo bench pi-budget check clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
 
 run: $(VENV)/.run  ## set up, compile and serve with the sample tasks
 	$(PY) -m taskengine
@@ -46,6 +46,9 @@ demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its 
 
 bench: $(VENV)/.bench  ## measure this machine
 	$(PY) -m bench
+
+pi-budget: $(VENV)/.run  ## count a package's instructions and hold them against a Pi's (valgrind)
+	$(PY) -m bench.pi_budget
 
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
