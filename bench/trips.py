@@ -115,7 +115,7 @@ class SteppedRouter(Router):
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
-        self._from_client([NAME.encode(), *frames])
+        self._from_client([NAME.encode(), *frames], b"", b"")
         self._end_turn()
 
     def take_answer(self, name: bytes, answer: bytes) -> None:

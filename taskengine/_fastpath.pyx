@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, check_columns, task_names, join_frames, pack_batch, read_answer, Assembly |
+| router | check_index, check_columns, task_names, frame_names, pack_batch, read_answer, Assembly |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -26,7 +26,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from bisect import bisect_right
@@ -108,6 +108,7 @@ cdef inline bytes some(const u8* data, Py_ssize_t size):
 
 
 include "_msgpack.pxi"
+include "_json.pxi"
 
 
 cdef inline uint32_t get_u32(const u8* at) noexcept:
@@ -462,25 +463,6 @@ def task_names(index, body):
     return runs
 
 
-def join_frames(frames):
-    """The (index, body) of frames, bytes that are laid end to end. Raises ProtocolError: one is empty, or too much."""
-    cdef _Out index
-    cdef u8* at
-    cdef uint64_t end = 0
-    if <size_t>len(frames) > MAX_TASKS:
-        raise ProtocolError(f"a package has at most {MAX_TASKS} tasks, not {len(frames)}")
-    index = _Out(4 * MAX_TASKS)
-    at = index.data
-    for frame in frames:
-        if not frame:
-            raise ProtocolError("a frame is empty")
-        end += len(<bytes?>frame)
-        if end > MAX_BODY:
-            raise ProtocolError(f"a package has at most {MAX_BODY} bytes of tasks")
-        at = put_u32(index, at, <uint32_t>end)
-    return index.taken(at), b"".join(frames)
-
-
 def pack_batch(slice_ns, sections):
     """A batch from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop, lead, larger,
     size), index and body those of the whole package.
@@ -620,3 +602,4 @@ cdef class Assembly:
 
 
 include "_turn.pxi"
+include "_seed.pxi"

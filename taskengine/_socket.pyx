@@ -10,11 +10,16 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 import zmq
+
+from taskengine import wire
+
+cdef extern from "endian.h" nogil:
+    uint32_t htole32(uint32_t)
 
 cdef extern from "dlfcn.h" nogil:
     void* dlopen(const char* path, int flags)
@@ -52,7 +57,9 @@ cdef enum:
     SNDMORE = 2
     POLLIN = 1
     COUNTED = 1024  # frames below are too many to be too large: the high-water mark bounds them
+    FIRST_PLACES = 64
 
+cdef uint64_t MAX_MESSAGE = wire.MAX_MESSAGE
 cdef int (*msg_init)(Message*) noexcept nogil
 cdef int (*msg_init_size)(Message*, size_t) noexcept nogil
 cdef int (*msg_init_data)(Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*) noexcept nogil
@@ -162,6 +169,47 @@ cdef class Debt:
 
 
 @cython.final
+cdef class _Pile:
+    """Frames laid end to end, and where each ends; what is beyond MAX_MESSAGE bytes of them is left out."""
+
+    cdef char* data
+    cdef size_t room
+    cdef uint32_t* ends
+    cdef size_t places
+    cdef size_t count
+    cdef uint64_t size
+
+    def __dealloc__(self):
+        free(self.data)
+        free(self.ends)
+
+    cdef int add(self, const void* frame, size_t size) except -1:
+        cdef void* larger
+        if self.count == self.places:
+            larger = realloc(self.ends, 2 * (self.places + FIRST_PLACES) * sizeof(uint32_t))
+            if larger is NULL:
+                raise MemoryError
+            self.ends = <uint32_t*>larger
+            self.places = 2 * (self.places + FIRST_PLACES)
+        if self.size + size <= MAX_MESSAGE:
+            if self.size + size > self.room:
+                larger = realloc(self.data, 2 * (self.room + size))
+                if larger is NULL:
+                    raise MemoryError
+                self.data = <char*>larger
+                self.room = 2 * (self.room + size)
+            memcpy(self.data + self.size, frame, size)
+        self.size += size
+        self.ends[self.count] = htole32(<uint32_t>min(self.size, <uint64_t>0xffffffffu))
+        self.count += 1
+        return 0
+
+    cdef tuple taken(self):
+        index = PyBytes_FromStringAndSize(<char*>self.ends, self.count * sizeof(uint32_t))
+        return index, PyBytes_FromStringAndSize(self.data, self.size if self.size <= MAX_MESSAGE else 0)
+
+
+@cython.final
 cdef class Port:
     """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
 
@@ -190,6 +238,37 @@ cdef class Port:
         finally:
             msg_close(&message)
         return frames
+
+    def receive_request(self, bytes unjoined not None):
+        """The next message of a client at a ROUTER as (frames, index, body), or None where none is there.
+
+        `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. Where that
+        begins with `unjoined`, the others follow; else they lie end to end in `body`, and `index` has a u32 for each:
+        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. Raises ZMQError.
+        """
+        cdef Message message
+        cdef list frames = []
+        cdef _Pile pile = None
+        cdef bint more = True
+        msg_init(&message)
+        try:
+            while more:
+                if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if not frames and last_errno() == EAGAIN:
+                        return None
+                    fail()
+                more = msg_more(&message)
+                if pile is not None:
+                    pile.add(msg_data(&message), msg_size(&message))
+                    continue
+                frame = PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message))
+                frames.append(frame)
+                is_head = len(frames) == 2 and frame or len(frames) == 3 and not frames[1]
+                if is_head and not frame.startswith(unjoined):
+                    pile = _Pile()
+        finally:
+            msg_close(&message)
+        return (frames, *pile.taken()) if pile is not None else (frames, b"", b"")
 
     def send(self, frames, Debt debt=None):
         """Send a message of bytes, on this account if there is one.

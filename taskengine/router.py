@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 import msgspec
 import zmq
@@ -23,6 +25,7 @@ from taskengine.settings import Settings
 from taskengine.topics import data_lane
 from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
 
+M = TypeVar("M")
 HELLO = b"HELLO"
 LINGER_MS = 1000
 CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
@@ -93,11 +96,11 @@ class Router:
             if ready & QUESTION and self._gate:
                 self._gate.handle()
             if ready & BACKEND:
-                for frames in _received(self._backend):
+                for frames in _received(self._backend.receive):
                     self._from_worker(frames)
             if ready & FRONTEND:
-                for frames in _received(self._frontend):
-                    self._from_client(frames)
+                for request in _received(partial(self._frontend.receive_request, MAGIC)):
+                    self._from_client(*request)
             self._deliver(self._broker.expire(time.monotonic()))
             self._dispatch()
         self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
@@ -144,11 +147,11 @@ class Router:
             self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name}: {error}")
             self._deliver(self._broker.leave(name))
 
-    def _from_client(self, frames: list[bytes]) -> None:
+    def _from_client(self, frames: list[bytes], index: bytes, body: bytes) -> None:
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
         if not frames or not frames[0].startswith(MAGIC):
-            self._accept_seed(route, frames)
+            self._accept_seed(route, frames[0] if frames else b"", index, body)
             return
         try:
             request = decode_request(frames[0])
@@ -160,13 +163,13 @@ class Router:
         except TaskEngineError as error:
             self._outlet.send(route, packed.refusal(request.serial, error))
 
-    def _accept_seed(self, route: tuple[bytes, ...], frames: list[bytes]) -> None:
+    def _accept_seed(self, route: tuple[bytes, ...], meta: bytes, index: bytes, body: bytes) -> None:
         try:
-            if not frames:
+            if not meta:
                 raise ProtocolError("a message begins with a META frame")
-            package = seedwire.read_package(route, frames, self._lane, self._settings.data_workers)
+            package = seedwire.read_package(route, meta, index, body, self._lane, self._settings.data_workers)
         except TaskEngineError as error:
-            self._outlet.send(route, seedwire.malformed(frames, error))
+            self._outlet.send(route, seedwire.malformed(meta, error))
             return
         try:
             self._accept(package)
@@ -240,13 +243,13 @@ class Router:
                 self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
 
 
-def _received(port: Port) -> Iterator[list[bytes]]:
+def _received(receive: Callable[[], M | None]) -> Iterator[M]:
     """What is queued, but no more than a turn's worth, so that neither side starves the other."""
     for _ in range(TURN_MESSAGES):
-        frames = port.receive()
-        if frames is None:
+        message = receive()
+        if message is None:
             return
-        yield frames
+        yield message
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:

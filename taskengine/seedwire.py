@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import Kind, Package
+from taskengine.package import Package
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of
 from taskengine.wire import MAX_BODY, SEED_VERSION, Format
@@ -96,12 +97,10 @@ class SeedPackage(Package):
 
     format = Format.SEED
 
-    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes], kind: Kind = ()) -> None:
-        meta = _read(_decode_meta, frames[0], "META frame")
-        self.pack = _read(_decode_echo, frames[0], "META frame").pack
+    def __init__(self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes) -> None:
+        self.pack = _read(_decode_echo, frame, "META frame").pack
         serial = meta.serial if meta.serial not in (None, "") else uuid.uuid4().hex
-        index, body = _fastpath.join_frames(frames[1:])
-        super().__init__(route, str(serial), bytes(self.pack), kind, index, body)
+        super().__init__(route, str(serial), bytes(self.pack), (), index, body)
         self.meta = meta
         self.echo_serial = serial
 
@@ -137,18 +136,20 @@ class SeedDataRequest(SeedPackage):
 
     format = Format.DATA
 
-    def __init__(self, route: tuple[bytes, ...], frames: Sequence[bytes], data_workers: int) -> None:
-        super().__init__(route, frames[:1])
-        if len(frames) != 2:
-            raise ProtocolError(f"a data request has 2 frames, META and DATA, not {len(frames)}")
-        data = _read(_decode_data, frames[1], "DATA frame").data
+    def __init__(
+        self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes, data_workers: int
+    ) -> None:
+        super().__init__(route, frame, meta, index, body)
+        if self.count != 1:
+            raise ProtocolError(f"a data request has 2 frames, META and DATA, not {1 + self.count}")
+        data = _read(_decode_data, body, "DATA frame").data
         topic = data.get("topic")
         if not isinstance(topic, str):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
         if self.meta.type == "PUB" and "value" not in data:
             raise ProtocolError("DATA frame: PUB needs a value")
-        body = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
-        self.hold(len(body).to_bytes(4, "little"), body)
+        request = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
+        self.hold(len(request).to_bytes(4, "little"), request)
         self.lanes = [(lane_of(topic, data_workers), 1)]
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
@@ -165,33 +166,44 @@ class SeedDataRequest(SeedPackage):
 
 
 def read_package(
-    route: tuple[bytes, ...], frames: Sequence[bytes], lane: Callable[[str], str], data_workers: int
+    route: tuple[bytes, ...],
+    frame: bytes,
+    index: bytes,
+    body: bytes,
+    lane: Callable[[str], str],
+    data_workers: int,
 ) -> SeedPackage:
-    """Read a message of wire 0.1; `lane` tells the lane of a task's name. Raises ProtocolError."""
-    meta = _read(_decode_meta, frames[0], "META frame")
+    """Read a message of wire 0.1: `frame` is its META, the others lie in `body` and end at `index`.
+
+    `lane` tells the lane of a task's name. Raises ProtocolError.
+    """
+    meta = _read(_decode_meta, frame, "META frame")
     if meta.type in DATA_TYPES:
-        return SeedDataRequest(route, frames, data_workers)
-    package = SeedPackage(route, frames)
+        return SeedDataRequest(route, frame, meta, index, body, data_workers)
+    package = SeedPackage(route, frame, meta, index, body)
     given = None if isinstance(meta.length, str) else meta.length
     if isinstance(meta.length, str) and meta.length:
         raise ProtocolError(f"META frame: length is a number, not {meta.length!r}")
-    if len(frames) > 1 and meta.type != TASKS_TYPE:
+    if package.count and meta.type != TASKS_TYPE:
         raise ProtocolError(f"META frame: type {meta.type!r} takes no frames; tasks come with {TASKS_TYPE}")
     if meta.type == TASKS_TYPE and given is not None and given != package.count:
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
-    names = [
-        _read(_decode_task, frame, f"TASK frame {number}").task for number, frame in enumerate(frames[1:], start=1)
-    ]
-    package.kind = tuple(sorted(set(names)))
-    package.lanes = [(name, sum(1 for _ in group)) for name, group in groupby(names, lane)]
+    runs = _fastpath.frame_names(index, body, _name_in)
+    package.kind = tuple(sorted({name for _, _, name in runs}))
+    lanes = groupby(((lane(name), stop - first) for first, stop, name in runs), key=itemgetter(0))
+    package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in lanes]
     return package
 
 
-def malformed(frames: Sequence[bytes], error: TaskEngineError) -> list[bytes]:
-    """The `[META]` that answers a malformed message, with as much of its own META as can be read."""
+def _name_in(frame: bytes, position: int) -> str:
+    return _read(_decode_task, frame, f"TASK frame {position + 1}").task
+
+
+def malformed(frame: bytes, error: TaskEngineError) -> list[bytes]:
+    """The `[META]` that answers a malformed message, with as much of its own META, `frame`, as can be read."""
     try:
-        echo = _read(_decode_echo, frames[0], "META frame")
-    except (ProtocolError, IndexError):
+        echo = _read(_decode_echo, frame, "META frame")
+    except ProtocolError:
         echo = _EchoMeta()
     serial = echo.serial if _is_scalar(echo.serial) and len(echo.serial) > 2 else uuid.uuid4().hex
     return [_refusal(serial, echo.pack if _is_scalar(echo.pack) else 0, error)]

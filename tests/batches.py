@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +23,11 @@ def no_error(data: bytes) -> object:
 def entry(data: bytes) -> bytes:
     """An error entry."""
     return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, data))
+
+
+def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The (index, body) of a package with these tasks."""
+    return struct.pack(f"<{len(frames)}I", *itertools.accumulate(map(len, frames))), b"".join(frames)
 
 
 class Failures(list[tuple[int, int, BaseException | None]]):
@@ -51,7 +58,7 @@ def section_of(
 def batch_of(tasks: list[bytes], size: int | None = None, slice_ns: int = 0, **how: Any) -> bytes:
     """A batch of one package, in chunks of `size`."""
     sizes = (min(size, len(tasks)), 0, size) if size else None
-    return _fastpath.pack_batch(slice_ns, [section_of(_fastpath.join_frames(tasks), sizes=sizes, **how)])
+    return _fastpath.pack_batch(slice_ns, [section_of(join_frames(tasks), sizes=sizes, **how)])
 
 
 def no_foreign(*_: object) -> tuple[bytes, int]:

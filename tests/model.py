@@ -253,13 +253,6 @@ def _spans(ends: Sequence[int], base: int) -> Iterator[tuple[int, int]]:
         start = end - base
 
 
-def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """As `_fastpath.join_frames`."""
-    if not all(frames):
-        raise ProtocolError("a frame is empty")
-    return _package(frames)
-
-
 def pack_batch(slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
     parts = [wire.BATCH.pack(len(sections), slice_ns)]

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.ours import message
 from taskengine import _fastpath
 from taskengine.broker import Broker
 from taskengine.package import DEFAULT_LANE, Package, encode_head
 from taskengine.session import Call
 from taskengine.tasks import task_count
 from taskengine.wire import SLICE_NS
-from tests.batches import no_foreign, section_of
+from tests.batches import join_frames, no_foreign, section_of
 
 TASKS = 4000
 CHUNK = 50
@@ -33,6 +34,11 @@ def packed(tasks: int) -> bytes:
     return _fastpath.pack_batch(SLICE_NS, [section_of(PACKAGES[tasks], sizes=sizes, head=encode_head("1", NAMES))])
 
 
+def frames(tasks: int) -> tuple[bytes, bytes]:
+    """So many TASK frames of wire 0.1, each with its own md5."""
+    return join_frames(message(tasks)[1:])
+
+
 def resolve(head: bytes) -> list[Callable[..., object] | None]:
     return [task_count]
 
@@ -43,6 +49,10 @@ def failed(head: bytes, i: int, position: int, error: BaseException | None) -> b
 
 def no_error(data: bytes) -> object:
     raise AssertionError(data)
+
+
+def no_decoding(frame: bytes, position: int) -> str:
+    raise AssertionError(frame)
 
 
 @pytest.mark.benchmark(group="client, 4000 tasks")
@@ -70,6 +80,11 @@ def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
     answer = benchmark(_fastpath.run_batch, packed(tasks), resolve, failed, no_foreign)
     bodies = b"".join(entry[5] for entry in _fastpath.read_answer(answer))
     assert _fastpath.unpack(bodies, tasks, no_error) == [2.5] * tasks
+
+
+@pytest.mark.benchmark(group="router, 4000 tasks")
+def test_frame_names(benchmark: BenchmarkFixture) -> None:
+    assert benchmark(_fastpath.frame_names, *frames(TASKS), no_decoding) == [(0, TASKS, "task_count")]
 
 
 @pytest.mark.benchmark(group="router, 4000 tasks")

@@ -16,6 +16,7 @@ from taskengine.messages import Kind, Request, decode_reply, decode_request, enc
 from taskengine.session import Session
 from taskengine.subscription import Feed
 from taskengine.wire import MAGIC
+from tests.batches import join_frames
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -41,9 +42,9 @@ def only_protocol_errors(read: Callable[[], object]) -> None:
 @example(frames=[b'{"pack": 1e999}', b'{"task": "x", "pack": 1e999}'])
 def test_wire_0_1(frames: list[bytes]) -> None:
     try:
-        package = seedwire.read_package((), frames, lambda name: "", 1)
+        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), lambda name: "", 1)
     except ProtocolError as error:
-        answer = seedwire.malformed(frames, error)
+        answer = seedwire.malformed(frames[0], error)
     else:
         package.cut(10, {"": 2})
         answer = package.refusal(ProtocolError("x"))

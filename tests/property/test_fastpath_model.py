@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError
 from tests import model
-from tests.batches import section_of
+from tests.batches import join_frames, section_of
 
 Outcome = tuple[str, object]
 
@@ -191,7 +191,7 @@ def test_any_reply_of_the_right_count(entries: list[bytes]) -> None:
 @st.composite
 def indexed(draw: st.DrawFn, tasks: st.SearchStrategy[bytes]) -> tuple[bytes, bytes]:
     """(index, body) of tasks, damaged now and then."""
-    index, body = model.join_frames(draw(st.lists(tasks, max_size=6)))
+    index, body = join_frames(draw(st.lists(tasks, max_size=6)))
     return draw(damaged(index)) if draw(st.booleans()) else index, body
 
 
@@ -234,11 +234,6 @@ codes = st.text("fi", max_size=3).map(str.encode) | st.binary(max_size=3)
 @given(codes, st.integers(0, 200) | st.sampled_from([0, 8, 16, 24, 48, 8 * wire.MAX_TASKS, 8 * wire.MAX_TASKS + 8]))
 def test_any_columns(codes: bytes, size: int) -> None:
     same("check_columns", codes, size)
-
-
-@given(st.lists(st.binary(max_size=5), max_size=6))
-def test_frames(frames: list[bytes]) -> None:
-    same("join_frames", frames)
 
 
 # ---- batches
@@ -311,7 +306,7 @@ def batches(draw: st.DrawFn) -> bytes:
     sections = []
     for _ in range(draw(st.integers(0, 3))):
         tasks = draw(st.lists(any_task, min_size=1, max_size=8))
-        format, package = draw(st.sampled_from([0, 0, 0, 1, 2, 3])), model.join_frames(tasks)
+        format, package = draw(st.sampled_from([0, 0, 0, 1, 2, 3])), join_frames(tasks)
         if format == wire.Format.COLUMNS:
             columns = draw(st.text("fi", min_size=1, max_size=3)).encode()
             size = 8 * len(columns) * len(tasks)

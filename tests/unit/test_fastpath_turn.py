@@ -13,7 +13,7 @@ import pytest
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
 from taskengine.messages import ReplyMode
-from tests.batches import Failures, Functions, batch_of, entry, no_error, no_foreign, run, section_of, task
+from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
 
 def test_failures_touch_no_neighbour() -> None:
@@ -139,7 +139,7 @@ def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
 
 
 def test_foreign_chunks() -> None:
-    package = _fastpath.join_frames([b"one", b"three", b"five", b"seven"])
+    package = join_frames([b"one", b"three", b"five", b"seven"])
     section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=wire.Format.SEED, head=b"head")
     seen: list[tuple[Any, ...]] = []
 
@@ -167,7 +167,7 @@ def test_slices_are_timed() -> None:
 
 def test_a_worker_that_has_been_at_a_batch_too_long_hands_the_rest_back() -> None:
     ran: list[int] = []
-    package = _fastpath.join_frames([task(0, k) for k in range(10)])
+    package = join_frames([task(0, k) for k in range(10)])
     sections = [section_of(package, 0, 4, sizes=(1, 0, 2)), section_of(package, 4, 10, job=2)]
     batch = _fastpath.pack_batch(1, sections)
     answer = _fastpath.run_batch(batch, lambda head: [ran.append], Failures(), no_foreign)

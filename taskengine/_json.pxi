@@ -1,0 +1,179 @@
+# JSON: what is surely JSON is told from what may be some, and plain values are read and written. The text is part of
+# _fastpath.pyx.
+#
+# A scan_* is given where something begins and where the bytes end, and gives the place behind it, or NULL where it is
+# not sure that msgspec would take it: msgspec is asked then. It never reads at `end`, and raises nothing. What is read
+# has been scanned.
+
+cdef enum:
+    MAX_NEST = 32  # of lists and objects in a frame that is scanned
+    MAX_WHOLE = 18  # digits of a number before its point: they fit into 64 bits
+    MAX_FRACTION = 40  # behind it
+    MAX_EXPONENT = 2  # in its exponent
+
+cdef extern from *:
+    """
+    #define ALL_BYTES(byte) (0x0101010101010101ull * (byte))
+    /* the lowest byte of a little-endian word that is ", \\, below 0x20 or above 0x7f; 8 where none is */
+    static inline int find_special(uint64_t word) {
+        uint64_t found = ((word ^ ALL_BYTES('"')) - ALL_BYTES(1)) | ((word ^ ALL_BYTES('\\\\')) - ALL_BYTES(1))
+            | (word - ALL_BYTES(0x20)) | word;
+        found &= ALL_BYTES(0x80);
+        return found ? __builtin_ctzll(found) >> 3 : 8;
+    }
+    """
+    int find_special(uint64_t word) noexcept
+
+
+# ---- scanning
+
+cdef inline const u8* scan_space(const u8* at, const u8* end) noexcept:
+    while at < end and at[0] <= 0x20 and (at[0] == c" " or at[0] == c"\n" or at[0] == c"\r" or at[0] == c"\t"):
+        at += 1
+    return at
+
+
+cdef int utf8_size(const u8* at, Py_ssize_t left) noexcept:
+    """The bytes of the character that begins with a byte above 0x7f; 0 where it is no UTF-8."""
+    cdef int size = 2 if at[0] < 0xe0 else 3 if at[0] < 0xf0 else 4
+    cdef int j
+    if at[0] < 0xc2 or at[0] > 0xf4 or left < size:
+        return 0
+    for j in range(1, size):
+        if at[j] & 0xc0 != 0x80:
+            return 0
+    # too long for its character, a surrogate, or above the last
+    if (at[0] == 0xe0 and at[1] < 0xa0) or (at[0] == 0xed and at[1] > 0x9f):
+        return 0
+    if (at[0] == 0xf0 and at[1] < 0x90) or (at[0] == 0xf4 and at[1] > 0x8f):
+        return 0
+    return size
+
+
+cdef int escape_size(const u8* at, Py_ssize_t left) noexcept:
+    """The bytes of the escape that begins with a backslash; 0 where it is none, or may be half a character."""
+    cdef int j
+    cdef u8 digit
+    if left < 2:
+        return 0
+    if at[1] != c"u":
+        return 2 if at[1] in b'"\\/bfnrt' else 0
+    if left < 6 or (at[2] | 0x20) == c"d":
+        return 0
+    for j in range(2, 6):
+        digit = at[j] | 0x20
+        if not (c"0" <= at[j] <= c"9" or c"a" <= digit <= c"f"):
+            return 0
+    return 6
+
+
+cdef const u8* scan_text(const u8* at, const u8* end, bint* has_escapes) noexcept:
+    """The quote that ends the text whose first character is at `at`."""
+    cdef uint64_t word
+    cdef int size
+    while at < end:
+        if end - at >= 8:
+            memcpy(&word, at, 8)
+            size = find_special(le64toh(word))
+            at += size
+            if size == 8:
+                continue
+        if at[0] == c'"':
+            return at
+        if at[0] < 0x20:
+            return NULL
+        size = 1
+        if at[0] == c"\\":
+            has_escapes[0] = True
+            size = escape_size(at, end - at)
+        elif at[0] > 0x7f:
+            size = utf8_size(at, end - at)
+        if size == 0:
+            return NULL
+        at += size
+    return NULL
+
+
+cdef inline const u8* scan_digits(const u8* at, const u8* end, Py_ssize_t most) noexcept:
+    cdef const u8* start = at
+    while at < end and c"0" <= at[0] <= c"9":
+        at += 1
+    return at if 0 < at - start <= most else NULL
+
+
+cdef const u8* scan_number(const u8* at, const u8* end) noexcept:
+    cdef const u8* start = at + (at[0] == c"-")
+    at = scan_digits(start, end, MAX_WHOLE)
+    if at is NULL or (start[0] == c"0" and at - start > 1):
+        return NULL
+    if at < end and at[0] == c".":
+        at = scan_digits(at + 1, end, MAX_FRACTION)
+    if at is not NULL and at < end and (at[0] == c"e" or at[0] == c"E"):
+        at += 1
+        if at < end and (at[0] == c"+" or at[0] == c"-"):
+            at += 1
+        at = scan_digits(at, end, MAX_EXPONENT)
+    return at
+
+
+cdef const u8* scan_word(const u8* at, const u8* end, const char* word, Py_ssize_t size) noexcept:
+    return at + size if end - at >= size and memcmp(at, word, size) == 0 else NULL
+
+
+cdef const u8* scan_value(const u8* at, const u8* end, int depth) noexcept:
+    """A value that lies so deep in lists and objects."""
+    cdef bint has_escapes
+    if at >= end:
+        return NULL
+    if at[0] == c'"':
+        at = scan_text(at + 1, end, &has_escapes)
+        if at is not NULL:
+            at += 1
+        return at
+    if at[0] == c"[" or at[0] == c"{":
+        return scan_nest(at, end, depth)
+    if at[0] == c"t":
+        return scan_word(at, end, "true", 4)
+    if at[0] == c"f":
+        return scan_word(at, end, "false", 5)
+    if at[0] == c"n":
+        return scan_word(at, end, "null", 4)
+    return scan_number(at, end)
+
+
+cdef const u8* scan_nest(const u8* at, const u8* end, int depth) noexcept:
+    """A list or an object."""
+    cdef bint is_object = at[0] == c"{", has_escapes
+    cdef u8 last = c"}" if is_object else c"]"
+    if depth >= MAX_NEST:
+        return NULL
+    at = scan_space(at + 1, end)
+    if at < end and at[0] == last:
+        return at + 1
+    while True:
+        if is_object:
+            at = scan_key(at, end, &has_escapes)
+            if at is NULL:
+                return NULL
+        at = scan_value(at, end, depth + 1)
+        if at is NULL:
+            return NULL
+        at = scan_space(at, end)
+        if at >= end:
+            return NULL
+        if at[0] == last:
+            return at + 1
+        if at[0] != c",":
+            return NULL
+        at = scan_space(at + 1, end)
+
+
+cdef const u8* scan_key(const u8* at, const u8* end, bint* has_escapes) noexcept:
+    """A key, its colon and the space around; the value begins behind it."""
+    if at >= end or at[0] != c'"':
+        return NULL
+    at = scan_text(at + 1, end, has_escapes)
+    if at is NULL:
+        return NULL
+    at = scan_space(at + 1, end)
+    return scan_space(at + 1, end) if at < end and at[0] == c":" else NULL
