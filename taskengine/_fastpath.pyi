@@ -1,7 +1,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, Protocol, Self, final, type_check_only
 
 from _typeshed import ReadableBuffer
+
+@type_check_only
+class _FrameRunner(Protocol):
+    def pack(self, head: bytes, /) -> bytes: ...
+    def find(self, name: str, /) -> Callable[..., object] | None: ...
+    def run(self, frame: bytes, room: int, /) -> tuple[bytes, bool]: ...
+    def tell(self, label: str, result: object, room: int, /) -> tuple[bytes, bool]: ...
+    def fail(self, label: str, name: str, error: BaseException, /) -> bytes: ...
 
 def pack_calls(
     calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]], names: dict[str, int]
@@ -25,6 +33,7 @@ def run_batch(
     resolve: Callable[[bytes], Iterable[Callable[..., object] | None]],
     failed: Callable[[bytes, int, int, BaseException | None], bytes],
     foreign: Callable[[int, bytes, int, list[int], bytes, int], tuple[bytes, int]],
+    frames: _FrameRunner | None = None,
 ) -> bytes: ...
 def read_answer(answer: ReadableBuffer) -> list[tuple[int, int, int, int, int, bytes]]: ...
 

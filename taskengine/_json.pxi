@@ -10,6 +10,13 @@ cdef enum:
     MAX_WHOLE = 18  # digits of a number before its point: they fit into 64 bits
     MAX_FRACTION = 40  # behind it
     MAX_EXPONENT = 2  # in its exponent
+    EXACT_DIGITS = 15  # any number of so many digits is told from all others by a double
+    SHORT_FRACTION = 3  # digits behind the point of a double that is written here
+    NUMBER_ROOM = 32  # no number that is written is longer
+
+cdef double[EXACT_DIGITS + 1] POWERS = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+]
 
 cdef extern from *:
     """
@@ -23,6 +30,12 @@ cdef extern from *:
     }
     """
     int find_special(uint64_t word) noexcept
+
+cdef extern from "Python.h":
+    double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
+    char* PyOS_double_to_string(double value, char format, int precision, int flags, int* kind) except NULL
+    void PyMem_Free(void* data)
+    const int Py_DTSF_ADD_DOT_0
 
 
 # ---- scanning
@@ -177,3 +190,88 @@ cdef const u8* scan_key(const u8* at, const u8* end, bint* has_escapes) noexcept
         return NULL
     at = scan_space(at + 1, end)
     return scan_space(at + 1, end) if at < end and at[0] == c":" else NULL
+
+
+# ---- reading
+
+cdef object get_number(const u8** place):
+    """The number that begins at the place, which is then behind it."""
+    cdef const u8* at = place[0]
+    cdef bint negative = at[0] == c"-"
+    cdef uint64_t number = 0
+    cdef Py_ssize_t digits, fraction = 0
+    cdef const u8* start = at + negative
+    cdef char* behind
+    cdef double real
+    at = start
+    while c"0" <= at[0] <= c"9":
+        number = 10 * number + (at[0] - c"0")
+        at += 1
+    if at[0] != c"." and at[0] != c"e" and at[0] != c"E":
+        place[0] = at
+        return -<int64_t>number if negative else <int64_t>number
+    digits = at - start
+    if at[0] == c".":
+        at += 1
+        while c"0" <= at[0] <= c"9":
+            number = 10 * number + (at[0] - c"0")
+            at += 1
+            fraction += 1
+    if digits + fraction <= EXACT_DIGITS and at[0] != c"e" and at[0] != c"E":
+        # a double divided by a double, which is rounded but once
+        real = number / POWERS[fraction]
+        place[0] = at
+        return PyFloat_FromDouble(-real if negative else real)
+    real = PyOS_string_to_double(<const char*>place[0], &behind, NULL)
+    place[0] = <const u8*>behind
+    return PyFloat_FromDouble(real)
+
+
+# ---- writing, where there is NUMBER_ROOM
+
+cdef u8* write_digits(u8* at, uint64_t number, int least) noexcept:
+    """The number in at least so many digits."""
+    cdef u8[20] digits
+    cdef int size = 0
+    while number or size < least:
+        size += 1
+        digits[20 - size] = <u8>(c"0" + number % 10)
+        number //= 10
+    memcpy(at, &digits[20 - size], size)
+    return at + size
+
+
+cdef u8* write_int(u8* at, int64_t number) noexcept:
+    if number < 0:
+        at[0] = c"-"
+        at += 1
+    return write_digits(at, <uint64_t>number if number >= 0 else -<uint64_t>number, 1)
+
+
+cdef u8* write_float(u8* at, double real) except NULL:
+    """The double as repr() writes it."""
+    cdef double scaled
+    cdef uint64_t digits, power = 1
+    cdef int fraction
+    cdef char* text
+    cdef size_t size
+    cdef double magnitude = -real if real < 0 else real
+    for fraction in range(SHORT_FRACTION + 1):
+        scaled = magnitude * POWERS[fraction]
+        if not scaled < POWERS[EXACT_DIGITS]:  # which nan is not either
+            break
+        digits = <uint64_t>(scaled + 0.5)
+        # of all numbers of so few digits it is the only one that this double is nearest to; 0 may be -0
+        if digits and digits / POWERS[fraction] == magnitude:
+            power = <uint64_t>POWERS[fraction]
+            if real < 0:
+                at[0] = c"-"
+                at += 1
+            at = write_digits(at, digits // power, 1)
+            at[0] = c"."
+            return write_digits(at + 1, digits % power, max(fraction, 1))
+    text = PyOS_double_to_string(real, c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
+    size = strlen(text)
+    memcpy(at, text, size)
+    PyMem_Free(text)
+    return at + size

@@ -158,3 +158,166 @@ cdef Py_ssize_t frame_count(_Reader index, size_t size) except -1:
     if previous != size:
         raise ProtocolError(f"the index tells of {previous} bytes of tasks, and {size} came")
     return count
+
+
+# ---- the worker's side
+
+@cython.final
+cdef class _Frames:
+    """The TASK frames of a batch as they run in a turn; `python` does what is not plain (see run_batch)."""
+
+    cdef object python
+    cdef _Turn turn
+    cdef bytes pack  # of the package at hand
+    cdef object function  # of the last name, which lies in the batch
+    cdef const u8* name
+    cdef Py_ssize_t name_size
+
+    def __cinit__(self, python, _Turn turn):
+        self.python = python
+        self.turn = turn
+
+    cdef size_t run(self, const Section* section, uint32_t k, uint32_t stop) except? 0:
+        """Run the tasks from `k` to `stop` of a slice and write their DATA frame; how many failed."""
+        cdef _Turn turn = self.turn
+        cdef _Out out = turn.out
+        cdef const u8* at = section.body
+        cdef const u8* end
+        cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
+        cdef size_t failures = 0, mark
+        if k:
+            at += get_u32(section.ends + 4 * (k - 1)) - section.base
+        turn.at = put_raw(out, turn.at, b'{"size":', 8)
+        turn.at = write_digits(reserve(out, turn.at, NUMBER_ROOM), stop - k, 1)
+        turn.at = put_raw(out, turn.at, b',"data":[', 9)
+        while k < stop:
+            end = section.body + (get_u32(section.ends + 4 * k) - section.base)
+            mark = turn.at - out.data
+            failures += self.run_frame(at, end, room)
+            room -= turn.at - out.data - mark
+            turn.at = put_byte(out, turn.at, c",")
+            at = end
+            k += 1
+        turn.at = put_raw(out, turn.at - 1, b'],"pack":', 9)
+        turn.at = put_raw(out, turn.at, PyBytes_AS_STRING(self.pack), PyBytes_GET_SIZE(self.pack))
+        turn.at = put_byte(out, turn.at, c"}")
+        return failures
+
+    cdef bint run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
+        """Run a task and write its entry, for which there is so much room; whether it failed."""
+        cdef _Turn turn = self.turn
+        cdef Frame frame
+        if not (
+            scan_frame(at, end, &frame)
+            and frame.is_simple
+            and self.find(&frame)
+            and self.get_arguments(frame.args, end)
+        ):
+            return self.put_told(self.python.run(some(at, end - at), room))
+        result = error = None
+        try:
+            # called here, not in a function of its own: see run_tasks
+            result = PyObject_Vectorcall(
+                self.function, turn.args + 1, turn.live | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL
+            )
+        except BaseException as raised:
+            error = raised
+        turn.release()
+        if error is None and self.put_plain(&frame, result, room):
+            return False
+        label = get_text(<const char*>frame.label, frame.label_size)
+        if error is None:
+            return self.put_told(self.python.tell(label, result, room))
+        name = get_text(<const char*>frame.name, frame.name_size)
+        return self.put_told((self.python.fail(label, name, error), True))
+
+    cdef bint put_told(self, tuple told) except -1:
+        """Write an entry that Python made, and say whether the task failed."""
+        cdef bytes entry
+        cdef bint is_failure
+        entry, is_failure = told
+        self.turn.at = put_raw(self.turn.out, self.turn.at, PyBytes_AS_STRING(entry), PyBytes_GET_SIZE(entry))
+        return is_failure
+
+    cdef bint find(self, const Frame* frame) except -1:
+        """Whether there is such a task; its function is then `function`."""
+        if self.name is NULL or self.name_size != frame.name_size or memcmp(self.name, frame.name, self.name_size):
+            self.function = self.python.find(get_text(<const char*>frame.name, frame.name_size))
+            self.name = frame.name
+            self.name_size = frame.name_size
+        return self.function is not None
+
+    cdef bint get_arguments(self, const u8* at, const u8* end) except -1:
+        """Whether the arguments, behind the bracket that opens them, are plain; they are then in the turn."""
+        cdef _Turn turn = self.turn
+        cdef const u8* stop
+        cdef bint has_escapes = False
+        turn.make_room(1)
+        if at is NULL:
+            return True
+        at = scan_space(at, end)
+        while at[0] != c"]":
+            if at[0] == c'"':
+                stop = scan_text(at + 1, end, &has_escapes)
+                value = None if has_escapes else get_text(<const char*>at + 1, stop - at - 1)
+                at = stop + 1
+            elif at[0] == c"-" or c"0" <= at[0] <= c"9":
+                value = get_number(&at)
+            else:
+                value = True if at[0] == c"t" else False if at[0] == c"f" else None
+                has_escapes = at[0] == c"[" or at[0] == c"{"
+                at += 4 + (at[0] == c"f")
+            if has_escapes:
+                turn.release()
+                return False
+            turn.make_room(turn.live + 1)
+            Py_INCREF(value)
+            turn.args[1 + turn.live] = <PyObject*>value
+            turn.live += 1
+            at = scan_space(at, end)
+            if at[0] == c",":
+                at = scan_space(at + 1, end)
+        return True
+
+    cdef bint put_plain(self, const Frame* frame, object result, int64_t room) except -1:
+        """Whether the result is plain and there is room for its entry, which is then written."""
+        cdef _Out out = self.turn.out
+        cdef const char* text = NULL
+        cdef Py_ssize_t size = NUMBER_ROOM
+        cdef bint is_number = PyFloat_CheckExact(result) or (PyLong_CheckExact(result) and is_compact(result))
+        cdef u8* at
+        if result is None or result is True or result is False:
+            text = "None" if result is None else "True" if result is True else "False"
+            size = 5 if result is False else 4
+        elif PyUnicode_CheckExact(result):
+            text = PyUnicode_AsUTF8AndSize(result, &size)
+            if text is NULL:
+                PyErr_Clear()
+                return False
+            if not is_verbatim(<const u8*>text, size):
+                return False
+        elif not is_number:
+            return False
+        # "job-label: text"
+        if 8 + frame.label_size + size > room:
+            return False
+        at = put_raw(out, self.turn.at, b'"job-', 5)
+        at = put_raw(out, at, frame.label, frame.label_size)
+        at = put_raw(out, at, b": ", 2)
+        if text is not NULL:
+            at = put_raw(out, at, text, size)
+        elif PyFloat_CheckExact(result):
+            at = write_float(reserve(out, at, NUMBER_ROOM), PyFloat_AS_DOUBLE(result))
+        else:
+            at = write_int(reserve(out, at, NUMBER_ROOM), compact_value(result))
+        self.turn.at = put_byte(out, at, c'"')
+        return True
+
+
+cdef bint is_verbatim(const u8* text, Py_ssize_t size) noexcept:
+    """Whether the text, which is UTF-8, stands in JSON as it is."""
+    cdef Py_ssize_t j
+    for j in range(size):
+        if text[j] < 0x20 or text[j] == c'"' or text[j] == c"\\":
+            return False
+    return True

@@ -317,7 +317,7 @@ cdef class _Turn:
         return failures
 
     cdef uint32_t run_section(
-        self, _Reader src, const Section* section, bytes head, list functions, uint64_t until
+        self, _Reader src, const Section* section, bytes head, list functions, _Frames frames, uint64_t until
     ) except? 0:
         """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
 
@@ -334,6 +334,8 @@ cdef class _Turn:
             stop = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
+            elif section.format == SEED and frames is not None:
+                failures += frames.run(section, k, stop)
             else:
                 failures += self.run_foreign(section, k, stop, head)
             k = stop
@@ -367,7 +369,7 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
-def run_batch(batch, resolve, failed, foreign):
+def run_batch(batch, resolve, failed, foreign, frames=None):
     """Run a batch and give the answer to it.
 
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
@@ -378,6 +380,11 @@ def run_batch(batch, resolve, failed, foreign):
     foreign(format, head, first, ends, body, room) runs a chunk of another format, whose first task has position
     `first` and whose tasks end at `ends` in `body`, and gives (body of the answer, tasks that failed); the body should
     have at most `room` bytes.
+    frames does for TASK frames of wire 0.1 what compiled code does not; where it is None they are foreign too.
+    frames.pack(head) gives the package's pack, JSON, and frames.find(name) a task's function, or None.
+    frames.run(frame, room) runs a task, and frames.tell(label, result, room) tells what one gave that was run: both
+    give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
+    frames.fail(label, name, exception) gives the entry of a task that raised.
 
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
@@ -386,6 +393,7 @@ def run_batch(batch, resolve, failed, foreign):
     cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
     cdef _Reader task = _Reader(b"")
     cdef _Turn turn = _Turn(failed, foreign)
+    cdef _Frames seed = None if frames is None else _Frames(frames, turn)
     cdef Section section
     cdef uint64_t until
     cdef const u8* at = src.at
@@ -399,7 +407,9 @@ def run_batch(batch, resolve, failed, foreign):
         get_section(src, &section)
         head = some(section.head, section.head_size)
         functions = list(resolve(head)) if section.format in (PACKED, COLUMNS) else []
-        if turn.run_section(task, &section, head, functions, until) < section.count:
+        if section.format == SEED and seed is not None:
+            seed.pack = frames.pack(head)
+        if turn.run_section(task, &section, head, functions, seed, until) < section.count:
             break
         if until and now_ns() >= until:
             break

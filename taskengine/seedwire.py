@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import Package
+from taskengine.package import Package, decode_head
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of
 from taskengine.wire import MAX_BODY, SEED_VERSION, Format
@@ -54,8 +54,7 @@ class _EchoTask(msgspec.Struct):
 
     def label(self) -> str:
         raw = bytes(self.pack)
-        text = msgspec.json.decode(raw) if raw.startswith(b'"') else raw.decode()
-        return f"job-{text}: "
+        return str(msgspec.json.decode(raw)) if raw.startswith(b'"') else raw.decode()
 
 
 class _EchoMeta(msgspec.Struct):
@@ -108,7 +107,7 @@ class SeedPackage(Package):
         ends = [0, *memoryview(self.index).cast("I")]
         for _, start, end in self.chunks(first, stop):
             tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(start, end)]
-            yield start, end, data_frame([f"{task.label()}ERROR: {text_of(error)}" for task in tasks], self.pack)
+            yield start, end, data_frame([_error_text(task.label(), error) for task in tasks], self.pack)
 
     def answer(self) -> list[bytes]:
         return self._answer([body for _, _, body in self.assembly.pieces()])
@@ -236,27 +235,55 @@ def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
 
 
-def run_chunk(
-    pack: bytes, tasks: Sequence[bytes], run: Callable[[str, list[Any], dict[str, Any]], Any], room: int
-) -> tuple[bytes, int]:
-    """Run the TASK frames of a chunk and give its DATA frame, of about `room` bytes at most, and how many failed.
+class Frames:
+    """How a worker runs TASK frames, as far as compiled code asks for it; see `_fastpath.run_batch`.
 
-    `pack` is the package's as it came; `run` calls a task by name and raises TaskEngineError and no other.
+    `find` gives the function of a task's name; `failure` what is told of an exception that came out of the task, or of
+    the name where there is no function.
     """
-    entries: list[msgspec.Raw] = []
-    failed = 0
-    for frame in tasks:
+
+    def __init__(
+        self,
+        find: Callable[[str], Callable[..., Any] | None],
+        failure: Callable[[str, BaseException | None], TaskEngineError],
+    ) -> None:
+        self.find = find
+        self._failure = failure
+
+    def pack(self, head: bytes) -> bytes:
+        """The package's pack as it came."""
+        pack: bytes = decode_head(head)[1]
+        return pack
+
+    def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:
+        """Run the task in a frame: its entry, of `room` bytes at most, and whether it failed."""
         task = _decode_echo_task(frame)
+        function = self.find(task.task)
+        if function is None:
+            return self.fail(task.label(), task.task, None), True
         try:
-            entry = msgspec.json.encode(task.label() + result_text(run(task.task, task.args, task.kwargs)))
+            result = function(*task.args, **task.kwargs)
+        except BaseException as error:
+            return self.fail(task.label(), task.task, error), True
+        return self.tell(task.label(), result, room)
+
+    def tell(self, label: str, result: Any, room: int) -> tuple[bytes, bool]:
+        """The entry of a task that ended, of `room` bytes at most, and whether it failed after all."""
+        try:
+            entry = _encode(f"job-{label}: {result_text(result)}")
             if len(entry) > room:
                 raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
-        except TaskEngineError as error:
-            entry = msgspec.json.encode(f"{task.label()}ERROR: {text_of(error)}")
-            failed += 1
-        entries.append(msgspec.Raw(entry))
-        room -= len(entry)
-    return data_frame(entries, msgspec.Raw(pack)), failed
+        except BadArguments as error:
+            return _encode(_error_text(label, error)), True
+        return entry, False
+
+    def fail(self, label: str, name: str, error: BaseException | None) -> bytes:
+        """The entry of a task that raised `error`, or whose name is unknown."""
+        return _encode(_error_text(label, self._failure(name, error)))
+
+
+def _error_text(label: str, error: TaskEngineError) -> str:
+    return f"job-{label}: ERROR: {text_of(error)}"
 
 
 def result_text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +20,6 @@ from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry
 from taskengine.settings import Settings
-from taskengine.wire import Format
 
 HELLO = b"HELLO"
 BATCH = 2
@@ -32,42 +31,35 @@ class Turn:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._frames = seedwire.Frames(self._find, self._failure)
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
-        return _fastpath.run_batch(batch, self._resolve, self._failed, self._foreign)
+        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        tasks = self._registry.tasks
-        return [tasks[name].function if name in tasks else None for name in _names(head)]
+        return [self._find(name) for name in _names(head)]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)
         name = names[i] if 0 <= i < len(names) else "?"
-        return error_entry(self._unknown(name) if error is None else as_failure(name, error))
+        return error_entry(self._failure(name, error))
 
-    def _foreign(
-        self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
-    ) -> tuple[bytes, int]:
-        if format != Format.SEED:
-            raise ProtocolError(f"a task worker does not serve format {format}")
-        starts = [0, *ends[:-1]]
-        tasks = [body[start:stop] for start, stop in zip(starts, ends, strict=True)]
-        return seedwire.run_chunk(decode_head(head)[1], tasks, self._call, room)
-
-    def _call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _find(self, name: str) -> Callable[..., Any] | None:
         task = self._registry.tasks.get(name)
-        if task is None:
-            raise self._unknown(name)
-        try:
-            return task.function(*args, **kwargs)
-        except BaseException as error:
-            raise as_failure(name, error) from None
+        return None if task is None else task.function
+
+    def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
+        return self._unknown(name) if error is None else as_failure(name, error)
 
     def _unknown(self, name: str) -> UnknownTask:
         nearest = self._registry.nearest(name)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
+
+
+def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
+    raise ProtocolError(f"a task worker does not serve format {format}")
 
 
 def _names(head: bytes) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
-from taskengine.errors import ProtocolError
-from taskengine.seedwire import SeedTask
+from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
+from taskengine.seedwire import SeedTask, result_text
 
 
 class _Echo(msgspec.Struct):
@@ -39,3 +39,44 @@ def frame_names(frames: Sequence[bytes]) -> list[tuple[int, int, str]]:
         runs.append((first, stop, name))
         first = stop
     return runs
+
+
+def run_chunk(
+    pack: bytes,
+    frames: Sequence[bytes],
+    find: Callable[[str], Callable[..., Any] | None],
+    failure: Callable[[str, BaseException | None], TaskEngineError],
+    room: int,
+) -> tuple[bytes, int]:
+    """The DATA frame of a chunk, and how many of its tasks failed."""
+    entries: list[str] = []
+    failed = 0
+    for frame in frames:
+        task = msgspec.json.decode(frame, type=_Echo)
+        raw = bytes(task.pack)
+        label = msgspec.json.decode(raw) if raw.startswith(b'"') else raw.decode()
+        try:
+            entry = f"job-{label}: {result_text(_call(task, find, failure))}"
+            if len(msgspec.json.encode(entry)) > room:
+                raise BadArguments("the results of this answer take more than 67108864 bytes")
+        except TaskEngineError as error:
+            entry = f"job-{label}: ERROR: {text_of(error)}"
+            failed += 1
+        entries.append(entry)
+        room -= len(msgspec.json.encode(entry))
+    data = {"size": len(entries), "data": entries, "pack": msgspec.Raw(pack)}
+    return msgspec.json.encode(data), failed
+
+
+def _call(
+    task: _Echo,
+    find: Callable[[str], Callable[..., Any] | None],
+    failure: Callable[[str, BaseException | None], TaskEngineError],
+) -> Any:
+    function = find(task.task)
+    if function is None:
+        raise failure(task.task, None)
+    try:
+        return function(*task.args, **task.kwargs)
+    except BaseException as error:
+        raise failure(task.task, error) from None

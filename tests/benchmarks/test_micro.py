@@ -11,9 +11,11 @@ from bench.ours import message
 from taskengine import _fastpath
 from taskengine.broker import Broker
 from taskengine.package import DEFAULT_LANE, Package, encode_head
+from taskengine.registry import Registry
 from taskengine.session import Call
 from taskengine.tasks import task_count
-from taskengine.wire import SLICE_NS
+from taskengine.wire import SLICE_NS, Format
+from taskengine.worker import Turn
 from tests.batches import join_frames, no_foreign, section_of
 
 TASKS = 4000
@@ -80,6 +82,15 @@ def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
     answer = benchmark(_fastpath.run_batch, packed(tasks), resolve, failed, no_foreign)
     bodies = b"".join(entry[5] for entry in _fastpath.read_answer(answer))
     assert _fastpath.unpack(bodies, tasks, no_error) == [2.5] * tasks
+
+
+@pytest.mark.benchmark(group="worker")
+def test_run_task_frames(benchmark: BenchmarkFixture) -> None:
+    head = encode_head("1", b"1.5")
+    section = section_of(frames(TASKS), sizes=SIZES, format=Format.SEED, head=head)
+    turn = Turn(Registry.load(["taskengine.tasks"]))
+    answer = benchmark(turn.run, _fastpath.pack_batch(0, [section]))
+    assert sum(entry[5].count(b': 2.5"') for entry in _fastpath.read_answer(answer)) == TASKS
 
 
 @pytest.mark.benchmark(group="router, 4000 tasks")

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskengine import _fastpath
-from taskengine.errors import ProtocolError
+from taskengine import _fastpath, wire
+from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
+from taskengine.seedwire import Frames
+from taskengine.worker import as_failure
 from tests import seed_model
-from tests.batches import join_frames
+from tests.batches import Failures, join_frames, no_foreign, section_of
 
 # ---- what goes in: JSON as no sane program writes it
 
@@ -145,4 +148,126 @@ def outcome(function: Callable[..., Any], *args: Any) -> object:
 def test_names(frames: list[bytes]) -> None:
     assert outcome(_fastpath.frame_names, *join_frames(frames), seed_model.name_of) == outcome(
         seed_model.frame_names, frames
+    )
+
+
+# ---- the worker
+
+
+class Text(str):
+    """A str that compiled code does not know."""
+
+
+class Count(int):
+    """An int that compiled code does not know."""
+
+
+def count(a: Any, b: Any) -> Any:
+    return (a + b) / 2
+
+
+def kind(*args: Any) -> Any:
+    """A result of each kind in turn."""
+    odd = [
+        Text("x"),
+        Count(3),
+        b"\x00\xff",
+        "\ud800",
+        'a "quote"',
+        "\\",
+        "\x1f",
+        "é\x7f",
+        object(),
+        {"a": [1, None]},
+        (1,),
+    ]
+    return [*odd, 2**70, -(2**63), 2**30, -1, 0, 0.1, 1e16, -1e-7, float("nan"), float("inf")][len(str(args)) % 21]
+
+
+def fail(*args: Any) -> Any:
+    raise [ValueError, TypeError, KeyboardInterrupt, SystemExit, UnknownTask][len(str(args)) % 5](args)
+
+
+KEPT: list[Any] = []
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "echo": lambda *args, **kwargs: args[0] if args else kwargs,
+    "ech\u00f6": lambda *args, **kwargs: [args, kwargs],
+    "count": count,
+    "kind": kind,
+    "fail": fail,
+    "keep": KEPT.append,
+    "": divmod,
+}
+
+
+def failure(name: str, error: BaseException | None) -> TaskEngineError:
+    return UnknownTask(f"no {name}") if error is None else as_failure(name, error)
+
+
+Find = Callable[[str], Callable[..., Any] | None]
+
+
+def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
+    """What was kept, the DATA frame and how many failed, compiled."""
+    KEPT.clear()
+    section = section_of(join_frames(frames), format=wire.Format.SEED, head=msgspec.msgpack.encode(("serial", pack)))
+    batch = _fastpath.pack_batch(0, [section])
+    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, Frames(find, failure))
+    ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)
+    return list(KEPT), body, failed
+
+
+def expected(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
+    """The same from the model."""
+    KEPT.clear()
+    body, failed = seed_model.run_chunk(pack, frames, find, failure, wire.MAX_BODY)
+    return list(KEPT), body, failed
+
+
+def is_accepted(frame: bytes) -> bool:
+    """The router lets the frame through to a worker."""
+    try:
+        seed_model.name_of(frame, 0)
+    except ProtocolError:
+        return False
+    return True
+
+
+packs = st.sampled_from([b"1483507553.307392", b"0", b'"x"', rb'"\u00e9"'])
+
+
+@settings(max_examples=500)
+@given(st.lists(ordinary_frames() | any_frame, max_size=5), packs)
+def test_a_chunk(sent: list[bytes], pack: bytes) -> None:
+    frames = list(filter(is_accepted, [b'{"task": "echo"}', *sent]))
+    kept, body, failed = run(frames, pack)
+    kept_by_model, *answer = expected(frames, pack)
+    assert [body, failed] == answer
+    assert repr(kept) == repr(kept_by_model)
+    assert len(json.loads(body)["data"]) == len(frames)
+
+
+short_decimals = st.builds(lambda n, k: n / 10**k, st.integers(-(10**17), 10**17), st.integers(0, 5))
+
+
+@settings(max_examples=1000)
+@given(st.floats() | short_decimals | st.integers(1, 10**6).map(lambda n: 1 / n) | st.integers())
+def test_a_number_is_written_as_python_writes_it(value: float) -> None:
+    assert run([b'{"task": "x"}'], find=lambda name: lambda: value)[1] == b'{"size":1,"data":["job-: %b"],"pack":0}' % (
+        str(value).encode()
+    )
+
+
+@settings(max_examples=1000)
+@given(numbers | short_decimals.map(lambda number: repr(number).encode()))
+def test_a_number_is_read_as_msgspec_reads_it(number: bytes) -> None:
+    frame = b'{"task": "keep", "args": [%b]}' % number
+    if is_accepted(frame):
+        assert repr(run([frame])) == repr(expected([frame]))
+
+
+@given(st.text() | st.text('a\\"\x1f\x7f\ud800é'))
+def test_text_is_written_as_msgspec_writes_it(text: str) -> None:
+    assert run([b'{"task": "x"}'], find=lambda name: lambda: text) == expected(
+        [b'{"task": "x"}'], find=lambda name: lambda: text
     )
