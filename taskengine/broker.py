@@ -210,15 +210,18 @@ class Broker:
             line = self._lanes[slice.run.lane].line_of[slice.package.priority]
             line.back(Span(slice.package, slice.run, slice.first, slice.stop))
         whole: list[Package] = []
-        for slice, (_, first, stop, failed, elapsed_ns, body) in done:
+        for slice, pieces in done:
             package = slice.package
+            tasks = pieces[-1][2] - pieces[0][1]
+            elapsed_ns = sum(piece[4] for piece in pieces)
             package.worker = name
-            package.failed += failed
-            estimate = slice.cost * (stop - first) / (slice.stop - slice.first)
+            package.failed += sum(piece[3] for piece in pieces)
+            estimate = slice.cost * tasks / (slice.stop - slice.first)
             self._lanes[slice.run.lane].line_of[package.priority].charge(package, elapsed_ns - estimate)
-            self._learn(package.kind, stop - first, elapsed_ns)
-            if package.assembly.put(first, stop, body):
-                whole.append(self._release(package))
+            self._learn(package.kind, tasks, elapsed_ns)
+            for _, first, stop, _, _, body in pieces:
+                if package.assembly.put(first, stop, body):
+                    whole.append(self._release(package))
         return whole
 
     def expire(self, now: float) -> list[Package]:
@@ -318,22 +321,23 @@ class Broker:
 
 def _matched(
     name: str, slices: list[Slice], entries: Sequence[Answered]
-) -> tuple[list[tuple[Slice, Answered]], list[Slice]]:
-    """Which slice each entry of an answer belongs to, and what was handed back.
+) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
+    """The entries of an answer that belong to each slice, and what was handed back.
 
     Raises ProtocolError unless the entries are the beginning of the slices, in order.
     """
-    done: list[tuple[Slice, Answered]] = []
+    done: list[tuple[Slice, Sequence[Answered]]] = []
     rest: list[Slice] = []
     place = 0
     for slice in slices:
-        at, job = slice.first, slice.package.job
-        while place < len(entries) and not rest and at < slice.stop and entries[place][:2] == (job, at):
-            entry = entries[place]
-            if not at < entry[2] <= slice.stop:
+        begin, at, job = place, slice.first, slice.package.job
+        while place < len(entries) and not rest and at < slice.stop:
+            answered, first, stop, *_ = entries[place]
+            if answered != job or first != at or not at < stop <= slice.stop:
                 break
-            done.append((slice, entry))
-            at, place = entry[2], place + 1
+            at, place = stop, place + 1
+        if place > begin:
+            done.append((slice, entries[begin:place]))
         if at < slice.stop:
             rest.append(slice._replace(first=at))
     if place < len(entries) or not done:
