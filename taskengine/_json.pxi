@@ -80,7 +80,7 @@ cdef int escape_size(const u8* at, Py_ssize_t left) noexcept:
     return 6
 
 
-cdef const u8* scan_text(const u8* at, const u8* end, bint* has_escapes) noexcept:
+cdef inline const u8* scan_text(const u8* at, const u8* end, bint* has_escapes) noexcept:
     """The quote that ends the text whose first character is at `at`."""
     cdef uint64_t word
     cdef int size
