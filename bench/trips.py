@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from multiprocessing import Pipe
 from types import TracebackType
@@ -23,7 +22,7 @@ from taskengine._socket import Debt, Port
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.messages import TaskInfo
-from taskengine.package import DEFAULT_LANE
+from taskengine.package import DEFAULT_LANE, Message
 from taskengine.registry import Registry
 from taskengine.router import Router
 from taskengine.session import Options, Parcel, Session, settle
@@ -89,8 +88,9 @@ class Sent:
     def __init__(self) -> None:
         self._messages: list[list[bytes]] = []
 
-    def send(self, frames: Sequence[bytes], debt: Debt | None = None) -> None:
-        self._messages.append(list(frames))
+    def send(self, frames: Message, debt: Debt | None = None) -> None:
+        # the port would lay the pieces of a frame end to end too
+        self._messages.append([b"".join(frame) if isinstance(frame, list) else frame for frame in frames])
 
     def taken(self) -> list[list[bytes]]:
         """What was sent since the last time."""

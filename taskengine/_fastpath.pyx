@@ -596,9 +596,13 @@ cdef class Assembly:
             raise ProtocolError(f"{self.missing} of {self._tasks} tasks are missing")
         return list(self._pieces)
 
+    def bodies(self):
+        """The bodies in the order of the tasks. Raises ProtocolError while some are missing."""
+        return [body for _, _, body in self.pieces()]
+
     def join(self):
-        """The bodies end to end, in the order of the tasks. Raises ProtocolError while some are missing."""
-        return b"".join([body for _, _, body in self.pieces()])
+        """The bodies end to end. Raises ProtocolError while some are missing."""
+        return b"".join(self.bodies())
 
 
 include "_turn.pxi"

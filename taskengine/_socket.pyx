@@ -28,8 +28,8 @@ cdef extern from "dlfcn.h" nogil:
 
 cdef extern from *:
     """
-    #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_RELAXED)
-    #define get_atomic(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+    #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_ACQ_REL)
+    #define get_atomic(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     """
     long add_atomic(long* place, long number) noexcept nogil
     long get_atomic(long* place) noexcept nogil
@@ -130,6 +130,32 @@ cdef void is_sent(void* data, void* hint) noexcept nogil:
     free(parcel)
 
 
+cdef Py_ssize_t size_of(object frame) except -1:
+    """The bytes of a frame, which may be a list of pieces."""
+    cdef Py_ssize_t size = 0
+    if PyBytes_CheckExact(frame):
+        return PyBytes_GET_SIZE(frame)
+    if type(frame) is not list:
+        raise TypeError(f"a frame is bytes or a list of bytes, not {type(frame).__name__}")
+    for piece in <list>frame:
+        if not PyBytes_CheckExact(piece):
+            raise TypeError(f"a piece of a frame is bytes, not {type(piece).__name__}")
+        size += PyBytes_GET_SIZE(piece)
+    return size
+
+
+cdef int copy(void* data, object frame) except -1:
+    """Lay a frame, or its pieces end to end, at `data`."""
+    cdef char* at = <char*>data
+    if PyBytes_CheckExact(frame):
+        memcpy(at, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        return 0
+    for piece in <list>frame:
+        memcpy(at, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        at += PyBytes_GET_SIZE(piece)
+    return 0
+
+
 @cython.final
 cdef class Debt:
     """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."""
@@ -151,15 +177,14 @@ cdef class Debt:
         """Bytes, of frames from COUNTED on."""
         return get_atomic(&self._account.unsent)
 
-    cdef int fill(self, Message* message, bytes frame) except -1:
+    cdef int fill(self, Message* message, object frame, Py_ssize_t size) except -1:
         """Make a message of a frame that is counted until it is sent."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
         if parcel is NULL:
             raise MemoryError
         parcel.account = self._account
         parcel.size = size
-        memcpy(parcel + 1, PyBytes_AS_STRING(frame), size)
+        copy(parcel + 1, frame)
         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
             free(parcel)
             raise MemoryError
@@ -271,24 +296,23 @@ cdef class Port:
         return (frames, *pile.taken()) if pile is not None else (frames, b"", b"")
 
     def send(self, frames, Debt debt=None):
-        """Send a message of bytes, on this account if there is one.
+        """Send a message, on this account if there is one; a frame is bytes, or a list of bytes that are joined.
 
         Raises ZMQError, Again where there is nobody to take it.
         """
         cdef Message message
-        cdef Py_ssize_t left = len(frames)
-        cdef bytes frame
-        for part in frames:
-            if not PyBytes_CheckExact(part):  # before anything is sent, for half a message would join the next
-                raise TypeError(f"a frame is bytes, not {type(part).__name__}")
+        cdef Py_ssize_t left = len(frames), size
+        for frame in frames:
+            size_of(frame)  # raises before anything is sent, for half a message would join the next
         for frame in frames:
             left -= 1
-            if debt is not None and PyBytes_GET_SIZE(frame) >= COUNTED:
-                debt.fill(&message, frame)
-            elif msg_init_size(&message, PyBytes_GET_SIZE(frame)) < 0:
+            size = size_of(frame)
+            if debt is not None and size >= COUNTED:
+                debt.fill(&message, frame, size)
+            elif msg_init_size(&message, size) < 0:
                 raise MemoryError
             else:
-                memcpy(msg_data(&message), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+                copy(msg_data(&message), frame)
             if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
                 msg_close(&message)
                 fail()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import zmq
 
 from taskengine._socket import Debt, Port
+from taskengine.package import Message
 from taskengine.wire import CLIENTS_KEPT, UNREAD_BYTES
 
 
@@ -18,12 +19,12 @@ class Outlet:
         self._port = port
         self._debts: dict[bytes, Debt] = {}
 
-    def is_full(self, client: bytes, frames: Sequence[bytes]) -> bool:
-        """The client has left so much unread that these frames would pass the limit."""
+    def is_full(self, client: bytes, size: int) -> bool:
+        """The client has left so much unread that `size` more bytes would pass the limit."""
         unsent = self._debt(client).unsent
-        return unsent > 0 and unsent + sum(map(len, frames)) > UNREAD_BYTES
+        return unsent > 0 and unsent + size > UNREAD_BYTES
 
-    def send(self, route: Sequence[bytes], frames: Sequence[bytes]) -> None:
+    def send(self, route: Sequence[bytes], frames: Message) -> None:
         """Reply. A client that has left gets nothing, and one that reads nothing no more than the high-water mark."""
         with contextlib.suppress(zmq.ZMQError):
             self._port.send([*route, *frames], self._debt(route[0]))

@@ -6,7 +6,7 @@ A subclass for each wire says how its frames look; the broker knows only this fi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -42,6 +42,8 @@ class Run(NamedTuple):
         return self.first + self.cut.start(number)
 
 
+Message = Sequence[bytes | list[bytes]]
+"""A message without its route; a frame may be in pieces."""
 Kind = tuple[str, ...]
 """What tells packages of alike cost apart: the names of their tasks."""
 
@@ -103,6 +105,10 @@ class Package:
         self.count = len(index) // 4
         self.assembly = Assembly(self.count)
 
+    def forget_tasks(self) -> None:
+        """All have been answered, and need no memory beside their results any more."""
+        self.index = self.body = b""
+
     def cut(self, size: int | None, workers: dict[str, int]) -> None:
         """Cut the package for lanes of so many `workers`, by `lanes`: neighbouring tasks as (lane, number of tasks)."""
         first, part = 0, 1
@@ -136,11 +142,11 @@ class Package:
         """What workers would have sent, had the tasks from `first` to `stop` all ended in `error`."""
         raise NotImplementedError
 
-    def answer(self) -> list[bytes]:
+    def answer(self) -> Message:
         """The frames that answer the whole package, without the route."""
         raise NotImplementedError
 
-    def refusal(self, error: TaskEngineError) -> list[bytes]:
+    def refusal(self, error: TaskEngineError) -> Message:
         """The frames that refuse the whole package."""
         raise NotImplementedError
 

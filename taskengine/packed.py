@@ -10,7 +10,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
 from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
-from taskengine.package import Package
+from taskengine.package import Message, Package
 from taskengine.topics import lane_of
 from taskengine.wire import ERROR_EXT, NO_DEADLINE, Format
 
@@ -24,12 +24,12 @@ def error_entry(error: TaskEngineError) -> bytes:
     return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
 
 
-def refusal(serial: int, error: TaskEngineError) -> list[bytes]:
+def refusal(serial: int, error: TaskEngineError) -> Message:
     """The reply to a message of which nothing was taken."""
     return [encode_reply(Reply(serial, 0, error=to_wire(error)))]
 
 
-def value_reply(serial: int, value: object) -> list[bytes]:
+def value_reply(serial: int, value: object) -> Message:
     """The reply that holds one value."""
     return [encode_reply(Reply(serial, 1)), _fastpath.encode(value)]
 
@@ -52,11 +52,11 @@ class PackedPackage(Package):
         else:
             yield first, stop, b""
 
-    def answer(self) -> list[bytes]:
+    def answer(self) -> Message:
         head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, failed=self.failed))
-        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.join()]
+        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
 
-    def refusal(self, error: TaskEngineError) -> list[bytes]:
+    def refusal(self, error: TaskEngineError) -> Message:
         return refusal(self.request.serial, error)
 
     def describe(self) -> str:

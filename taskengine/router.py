@@ -18,6 +18,7 @@ from taskengine.broker import Answered, Broker
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
 from taskengine.gate import Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.memory import give_back_memory
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
@@ -225,12 +226,13 @@ class Router:
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:
-            frames = package.answer()
-            if self._outlet.is_full(package.client, frames):
+            if self._outlet.is_full(package.client, package.assembly.held):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                frames = package.refusal(error)
-            self._outlet.send(package.route, frames)
+                self._outlet.send(package.route, package.refusal(error))
+            else:
+                package.forget_tasks()
+                self._outlet.send(package.route, package.answer())
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
 
@@ -276,6 +278,7 @@ def run(
     journal: Journal,
 ) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
+    give_back_memory()
     try:
         router = Router(settings, frontends, backends, backplane, tasks, control, journal)
     except zmq.ZMQError as error:

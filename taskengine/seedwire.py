@@ -13,7 +13,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import Package, decode_head
+from taskengine.package import Message, Package, decode_head
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of
 from taskengine.wire import MAX_BODY, SEED_VERSION, Format
@@ -109,15 +109,15 @@ class SeedPackage(Package):
             tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(start, end)]
             yield start, end, data_frame([_error_text(task.label(), error) for task in tasks], self.pack)
 
-    def answer(self) -> list[bytes]:
+    def answer(self) -> Message:
         return self._answer([body for _, _, body in self.assembly.pieces()])
 
-    def _answer(self, frames: list[bytes]) -> list[bytes]:
+    def _answer(self, frames: list[bytes]) -> Message:
         parts = len(frames)
         meta = self._meta(1, "assembler", parts, "ACK", self.worker or "TASK-0")
         return [msgspec.json.encode({**meta, "size": parts}), *frames]
 
-    def refusal(self, error: TaskEngineError) -> list[bytes]:
+    def refusal(self, error: TaskEngineError) -> Message:
         return [_refusal(self.echo_serial, self.pack, error)]
 
     def describe(self) -> str:
@@ -154,7 +154,7 @@ class SeedDataRequest(SeedPackage):
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         yield first, stop, error_entry(error)
 
-    def answer(self) -> list[bytes]:
+    def answer(self) -> Message:
         failures: list[str] = []
         value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
         if failures:
@@ -198,7 +198,7 @@ def _name_in(frame: bytes, position: int) -> str:
     return _read(_decode_task, frame, f"TASK frame {position + 1}").task
 
 
-def malformed(frame: bytes, error: TaskEngineError) -> list[bytes]:
+def malformed(frame: bytes, error: TaskEngineError) -> Message:
     """The `[META]` that answers a malformed message, with as much of its own META, `frame`, as can be read."""
     try:
         echo = _read(_decode_echo, frame, "META frame")

@@ -489,5 +489,8 @@ class Assembly:
             raise ProtocolError("missing")
         return [(first, stop, body) for (first, stop), body in sorted(self._bodies.items())]
 
+    def bodies(self) -> list[bytes]:
+        return [body for *_, body in self.pieces()]
+
     def join(self) -> bytes:
-        return b"".join(body for *_, body in self.pieces())
+        return b"".join(self.bodies())

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_fastpath",),
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
     ("registry", "settings", "journal", "queue"),
-    ("_socket", "rundir"),
+    ("_socket", "rundir", "memory"),
     ("keys", "gate", "outlet"),
     ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
     ("process", "catalogue", "terminal", "supervisor"),

@@ -385,7 +385,7 @@ def test_any_arrival_order(tasks: int, arrivals: list[tuple[int, int, bytes]]) -
         told: list[object] = []
         for first, stop, body in arrivals:
             told += [outcome(assembly.put, first, stop, body), assembly.missing, assembly.held]
-            told += [outcome(assembly.pieces), outcome(assembly.join), assembly.gaps()]
+            told += [outcome(assembly.pieces), outcome(assembly.bodies), outcome(assembly.join), assembly.gaps()]
         return told
 
     assert outcome(history, _fastpath.Assembly) == outcome(history, model.Assembly)

@@ -129,9 +129,15 @@ def test_a_debt_is_paid_as_its_receiver_reads_and_outlives_its_object(pair: Pair
         assert receiver.receive() == [big]
 
 
+@pytest.mark.parametrize("debt", [None, Debt()])
+def test_a_frame_may_come_in_pieces(pair: Pair, debt: Debt | None) -> None:
+    Port(pair.dealer).send([b"head", [b"a" * 600, b"", b"b" * 600], []], debt)
+    assert pair.router.recv_multipart() == [b"peer", b"head", b"a" * 600 + b"b" * 600, b""]
+
+
 def test_only_bytes_are_sent(pair: Pair) -> None:
-    for frames in ([b"first", bytearray(b"x")], [b"first", "x"], [b"first", None]):
-        with pytest.raises(TypeError, match="a frame is bytes"):
+    for frames in ([b"first", bytearray(b"x")], [b"first", "x"], [b"first", None], [b"first", [b"", "x"]], [(b"x",)]):
+        with pytest.raises(TypeError, match="frame is bytes"):
             Port(pair.dealer).send(frames)  # type: ignore[arg-type]
     Port(pair.dealer).send([b"second"])
     assert pair.router.recv_multipart() == [b"peer", b"second"]

@@ -1,0 +1,19 @@
+"""Memory that a large package took goes back to the system with the package."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+_M_MMAP_THRESHOLD = -3
+LARGE = 2**20
+"""Bytes from which on a block is the system's own and goes back when it is freed."""
+
+
+def give_back_memory() -> None:
+    """Have malloc keep no blocks of LARGE bytes; by itself it moves that limit up to 32 MiB, and keeps what lies below.
+
+    Only glibc is told (mallopt(3)); other libraries have their own ways.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
