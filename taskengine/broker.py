@@ -73,29 +73,64 @@ class _Worker:
 
 
 class _Lane:
-    """A lane of `size` workers; `lines` begin with the most urgent, `line_of` finds them by priority."""
+    """A lane of `size` workers. What waits alone needs no turn; others wait in `lines`, the most urgent first."""
 
     def __init__(self, size: int) -> None:
         self.workers: list[_Worker] = []
         self.slice_ns = SLICE_NS if size > 1 else 0
         self.lines: list[Line | Turns]
-        self.line_of: dict[int, Line | Turns]
+        self._line_of: dict[int, Line | Turns]
         if size > 1:
             self.lines = [Turns() for _ in Priority]
-            self.line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
+            self._line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
         else:  # in the order of reception, but for what is urgent
             urgent, other = Line(), Line()
             self.lines = [urgent, other]
-            self.line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
+            self._line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
+        self._alone: Span | None = None
 
-    def next(self) -> tuple[Line | Turns, Span] | None:
-        """What is to be handed out next."""
+    def add(self, span: Span) -> None:
+        """Behind what waits."""
+        if self._alone is None and self.next() is None:
+            self._alone = span
+        else:
+            self.settle()
+            self._line(span).add(span)
+
+    def back(self, span: Span) -> None:
+        """What was handed out and came back goes first."""
+        self.settle()
+        self._line(span).back(span)
+
+    def next(self) -> Span | None:
+        """What is to be handed out next; it has tasks left."""
+        if self._alone is not None:
+            if self._alone.first < self._alone.stop:
+                return self._alone
+            self._alone = None
         for line in self.lines:
             if line.spans:
                 span = line.first()
                 if span is not None:
-                    return line, span
+                    return span
         return None
+
+    def crowded(self, span: Span) -> bool:
+        """Somebody waits for a turn beside the owner of the span."""
+        return span is not self._alone and self._line(span).crowded()
+
+    def charge(self, package: Package, cost: float) -> None:
+        """The package was served so many ns of work."""
+        self._line_of[package.priority].charge(package, cost)
+
+    def settle(self) -> None:
+        """What waits alone takes its place in line, since somebody comes."""
+        span, self._alone = self._alone, None
+        if span is not None and span.first < span.stop:
+            self._line(span).add(span)
+
+    def _line(self, span: Span) -> Line | Turns:
+        return self._line_of[span.package.priority]
 
 
 class _Filling:
@@ -127,6 +162,9 @@ class _Filling:
 
     def give_many(self, span: Span, chunks: int, cost: float) -> int:
         """Spread so many light chunks over the workers; how many there was room for."""
+        if chunks == 1:
+            self.give(min(self.free, key=_load), span, 1, cost)
+            return 1
         workers = sorted(self.free, key=_load)
         rooms = [BATCH_NS - self._fresh[worker] for worker in workers]
         counts = spread(chunks, cost, [worker.load for worker in workers], rooms)
@@ -168,7 +206,7 @@ class Broker:
         self.packages[package.job] = package
         self._deadlines += package.deadline != NO_DEADLINE
         for run in package.runs:
-            self._lanes[run.lane].line_of[package.priority].add(Span(package, run, run.first, run.stop))
+            self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
         return False
 
     def join(self, name: str, lane: str) -> None:
@@ -207,21 +245,21 @@ class Broker:
         worker.batches.popleft()
         worker.weigh()
         for slice in reversed(rest):
-            line = self._lanes[slice.run.lane].line_of[slice.package.priority]
-            line.back(Span(slice.package, slice.run, slice.first, slice.stop))
+            self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
         whole: list[Package] = []
         for slice, pieces in done:
             package = slice.package
-            tasks = pieces[-1][2] - pieces[0][1]
-            elapsed_ns = sum(piece[4] for piece in pieces)
             package.worker = name
-            package.failed += sum(piece[3] for piece in pieces)
-            estimate = slice.cost * tasks / (slice.stop - slice.first)
-            self._lanes[slice.run.lane].line_of[package.priority].charge(package, elapsed_ns - estimate)
-            self._learn(package.kind, tasks, elapsed_ns)
-            for _, first, stop, _, _, body in pieces:
+            tasks = elapsed_ns = 0
+            for _, first, stop, failed, took_ns, body in pieces:
+                tasks += stop - first
+                elapsed_ns += took_ns
+                package.failed += failed
                 if package.assembly.put(first, stop, body):
                     whole.append(self._release(package))
+            estimate = slice.cost * tasks / (slice.stop - slice.first)
+            self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
+            self._learn(package.kind, tasks, elapsed_ns)
         return whole
 
     def expire(self, now: float) -> list[Package]:
@@ -231,6 +269,8 @@ class Broker:
         late = {package for package in self.packages.values() if package.deadline <= now}
         if not late:
             return []
+        for lane in self._lanes.values():
+            lane.settle()
         waited = [
             (span.package, span.first, span.stop)
             for lane in self._lanes.values()
@@ -258,23 +298,22 @@ class Broker:
 
     def _fill(self, lane: _Lane) -> list[Batch]:
         """At most one batch for each worker of the lane that has room."""
-        found = lane.next()
-        free = [worker for worker in lane.workers if worker.room()] if found else []
+        span = lane.next()
+        free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
             return []
         filling = _Filling(free)
-        while found and filling.free:
-            line, span = found
+        while span and filling.free:
             cost = self._cost(span)
             if cost >= BATCH_NS:
                 given = filling.give_one(span, cost)
             else:
                 chunks = span.chunks()
-                if line.crowded():
+                if lane.crowded(span):
                     chunks = min(chunks, max(1, int(_TURN_NS / cost)))
                 given = filling.give_many(span, chunks, cost)
-            line.charge(span.package, given * cost)
-            found = lane.next()
+            lane.charge(span.package, given * cost)
+            span = lane.next()
         for worker, slices in filling.slices.items():
             worker.batches.append(slices)
         return [Batch(worker.name, slices, lane.slice_ns) for worker, slices in filling.slices.items()]
