@@ -89,6 +89,11 @@ class Engine:
                     return
         raise EngineFailed(f"the engine did not answer within {START_S:g} s:\n{self.output()}")
 
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._process.pid
+
     def output(self) -> str:
         """What it has printed so far."""
         return self._output.read_text(errors="replace")
