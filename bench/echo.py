@@ -1,6 +1,6 @@
 """Raw libzmq as a system: a router and workers that pass messages on in C, and nothing else, in processes of their own.
 
-It says what the transport alone costs here. They run under SCHED_BATCH, as the engine's processes do.
+It says what the transport alone costs here. They run under the scheduling policy of the engine's processes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class EchoFailed(Exception):
 
 
 class Echo:
-    """The echo over `transport`, "ipc" or "tcp"; a package leaves as messages of `chunk` tasks' bytes each.
+    """The echo over `transport`, "ipc" or "tcp", under `policy`; a package leaves as messages of `chunk` tasks' bytes.
 
     Raises EchoFailed.
     """
 
-    def __init__(self, name: str, transport: str, chunk: int = CHUNK) -> None:
+    def __init__(self, name: str, transport: str, policy: int, chunk: int = CHUNK) -> None:
         self.name = name
         self._chunk = chunk
         self._call = bytes(CALL_BYTES)
@@ -48,7 +48,7 @@ class Echo:
         addresses = [f"ipc://{self._folder.name}/{end}" for end in ("frontend", "backend")]
         if transport == "tcp":
             addresses = ["tcp://127.0.0.1:*"] * 2
-        router = _spawn.Process(target=_route, args=(addresses, theirs), daemon=True)
+        router = _spawn.Process(target=_route, args=(addresses, theirs, policy), daemon=True)
         self._processes = [router]
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
@@ -57,7 +57,7 @@ class Echo:
             router.start()
             frontend, backend = self._hear(ours)
             for _ in range(WORKERS):
-                worker = _spawn.Process(target=_work, args=(backend,), daemon=True)
+                worker = _spawn.Process(target=_work, args=(backend, policy), daemon=True)
                 self._processes.append(worker)
                 worker.start()
             self._hear(ours)
@@ -104,17 +104,17 @@ class Echo:
         self._folder.cleanup()
 
 
-def _settle_in() -> None:
-    """As the engine's children do: under SCHED_BATCH, and gone with the process that started them."""
+def _settle_in(policy: int) -> None:
+    """As the engine's children do: under its policy, and gone with the process that started them."""
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, policy, os.sched_param(0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _route(addresses: list[str], control: Connection) -> None:
+def _route(addresses: list[str], control: Connection, policy: int) -> None:
     """The router's process. Tells its addresses, then that all workers are there."""
-    _settle_in()
+    _settle_in(policy)
     context = zmq.Context()
     sockets: list[zmq.Socket[bytes]] = [context.socket(zmq.ROUTER), context.socket(zmq.DEALER)]
     for socket, address in zip(sockets, addresses, strict=True):
@@ -127,9 +127,9 @@ def _route(addresses: list[str], control: Connection) -> None:
     _echo.route(*(int(socket.underlying) for socket in sockets))
 
 
-def _work(address: str) -> None:
+def _work(address: str, policy: int) -> None:
     """A worker's process."""
-    _settle_in()
+    _settle_in(policy)
     socket: zmq.Socket[bytes] = zmq.Context().socket(zmq.DEALER)
     socket.sndhwm = socket.rcvhwm = 0
     socket.connect(address)

@@ -13,6 +13,7 @@ from bench import page, report, rest, table
 from bench.headline import headline_text
 from bench.matrix import chunksizes, crowd, curve, loads, pictures, rates, sizes, workers
 from bench.matrix.extent import LOOK, WHOLE, Extent
+from bench.quiet import Quiet
 from bench.report import Results
 from bench.run import FAILURES, PICTURE_FILE, SETTINGS, draw, measure, say, wide_console
 from bench.scenarios import FULL, QUICK
@@ -20,7 +21,7 @@ from bench.table import Table
 
 JSON_FILE = "full.json"
 COMMAND = "make bench-full"
-MEASURES: dict[str, Callable[[Extent, dict[str, object]], Table]] = {
+MEASURES: dict[str, Callable[[Extent, dict[str, object], Quiet], Table]] = {
     "sizes": sizes.measure,
     "memory": sizes.measure_memory,
     "workers": workers.measure,
@@ -36,6 +37,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
 
     headline: Results
     tables: list[Table]
+    waited: float
     seconds: float
 
 
@@ -48,9 +50,11 @@ def run(out: Path, page_file: Path, *, quick: bool) -> int:
     try:
         results, panels = measure(QUICK if quick else FULL)
         tables = [rest.table(results.rest)]
+        extent = LOOK if quick else WHOLE
+        quiet = Quiet(extent.patience_s)
         for name, measured in chosen().items():
             say(name)
-            made = measured(LOOK if quick else WHOLE, SETTINGS)
+            made = measured(extent, SETTINGS, quiet)
             table.show(made, console)
             tables.append(pictures.draw(made, folder))
         draw(results, panels, folder / PICTURE_FILE)
@@ -60,7 +64,9 @@ def run(out: Path, page_file: Path, *, quick: bool) -> int:
     except ImportError as error:
         print(f"bench: no pictures: {error}; `pip install matplotlib`", file=sys.stderr)
         return 1
-    matrix = Matrix(headline=results, tables=tables, seconds=time.monotonic() - start)
+    matrix = Matrix(
+        headline=results, tables=tables, waited=results.waited + quiet.waited, seconds=time.monotonic() - start
+    )
     report.write_json(matrix, out / JSON_FILE)
     old = page_file.read_text() if page_file.exists() else ""
     page_file.write_text(page.compose(parts(matrix, folder.name), old))
@@ -69,7 +75,7 @@ def run(out: Path, page_file: Path, *, quick: bool) -> int:
     return 0
 
 
-def chosen() -> dict[str, Callable[[Extent, dict[str, object]], Table]]:
+def chosen() -> dict[str, Callable[[Extent, dict[str, object], Quiet], Table]]:
     """What this engine can be asked."""
     return MEASURES | ({"CURVE": curve.measure} if curve.supported() else {})
 
@@ -79,7 +85,7 @@ def parts(matrix: Matrix, pictures_folder: str) -> dict[str, str]:
     results = matrix.headline
     first = msgspec.structs.replace(report.headline_table(results.rows), picture=PICTURE_FILE)
     lines = [*report.measured_on(results.machine, results.settings), rest.text(results.rest)]
-    lines.append(report.disturbance(results.busy_before, results.busy_after))
+    lines.append(report.disturbance(results.busy_before, results.busy_after, matrix.waited))
     headline = [
         page.provenance(results.when, lines),
         f"*{headline_text(results.headline, results.machine)}*\n",

@@ -20,6 +20,7 @@ from bench.machine import Machine, busy_elsewhere, this_machine
 from bench.ours import Ours
 from bench.peers.play import NAMES
 from bench.pools import LOOP, Loop
+from bench.quiet import Quiet
 from bench.remote import PeerFailed, Remote
 from bench.report import OURS, US
 from bench.run import FAILURES, LOOK_S, SETTINGS, say, wide_console
@@ -30,6 +31,7 @@ from bench.table import Cell, Table
 
 JSON_FILE = "peers.json"
 COMMAND = "make bench-peers"
+PATIENCE_S = 300.0
 WAYS = {
     "loky": "executor.map, chunks of 50",
     "ipyparallel": "direct view, a share an engine",
@@ -77,6 +79,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     busy_before: float
     busy_after: float
+    waited: float
     rows: list[PeerRow]
     missing: dict[str, str]
     seconds: float
@@ -87,12 +90,13 @@ def run(out: Path, page_file: Path, python: Path, *, quick: bool) -> int:
     start = time.monotonic()
     when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     before = busy_elsewhere(LOOK_S)
+    quiet = Quiet(0.0 if quick else PATIENCE_S)
     rows: list[PeerRow] = []
     missing: dict[str, str] = {}
     for name in NAMES:
         say(name)
         try:
-            rows += measure(name, python, out / f"peer-{name}.log", QUICK if quick else FULL)
+            rows += measure(name, python, out / f"peer-{name}.log", QUICK if quick else FULL, quiet)
         except (PeerFailed, *FAILURES) as error:
             missing[name] = str(error)
     for name, why in missing.items():
@@ -106,6 +110,7 @@ def run(out: Path, page_file: Path, python: Path, *, quick: bool) -> int:
         when=when,
         busy_before=before,
         busy_after=busy_elsewhere(LOOK_S),
+        waited=quiet.waited,
         rows=rows,
         missing=missing,
         seconds=time.monotonic() - start,
@@ -120,7 +125,7 @@ def run(out: Path, page_file: Path, python: Path, *, quick: bool) -> int:
     return 0
 
 
-def measure(name: str, python: Path, log: Path, plan: Plan) -> list[PeerRow]:
+def measure(name: str, python: Path, log: Path, plan: Plan, quiet: Quiet) -> list[PeerRow]:
     """The rows of a peer, of the loop and of the engine beside it. Raises PeerFailed or one of FAILURES."""
     if not python.exists():
         raise PeerFailed(f"there is no {python}")
@@ -136,7 +141,7 @@ def measure(name: str, python: Path, log: Path, plan: Plan) -> list[PeerRow]:
         for system in systems:
             packages[system.name] = package_measure(system, PACKAGE, plan.packages)
             calls[system.name] = partial(_calls, system, plan.calls)
-        w1, w2 = in_turns(packages, plan.rounds), in_turns(calls, plan.rounds)
+        w1, w2 = in_turns(packages, plan.rounds, quiet), in_turns(calls, plan.rounds, quiet)
     return [
         PeerRow(
             system=name if system == name else f"{system}, beside {name}",
@@ -202,6 +207,6 @@ def peers_table(rows: list[PeerRow]) -> Table:
 def page_part(peers: Peers, made: Table) -> str:
     """The part of the page."""
     lines = report.measured_on(peers.machine, peers.settings)
-    lines.append(report.disturbance(peers.busy_before, peers.busy_after))
+    lines.append(report.disturbance(peers.busy_before, peers.busy_after, peers.waited))
     lines += [f"Not measured: {name}: {why}" for name, why in peers.missing.items()]
     return page.provenance(peers.when, lines) + "\n" + page.table_text(made, COMMAND, "benchmarks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -36,6 +37,10 @@ class Ours:
 
     def one(self) -> Any:
         return self.client.call(TASK, *ARGUMENTS)
+
+    def policy(self) -> int:
+        """The scheduling policy of the engine's processes, which is the router's."""
+        return os.sched_getscheduler(self.client.info().pid)
 
     def offer(self, done: Done) -> None:
         self.client.submit(TASK, *ARGUMENTS).add_done_callback(lambda future: report(future, done))

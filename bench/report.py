@@ -54,7 +54,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run of the headline scenarios, which began at `when` and took `seconds`.
 
-    `busy_before` and `busy_after` are the shares of the machine that others used at its ends.
+    `busy_before` and `busy_after` are the shares of the machine that others used at its ends, `waited` how many s it
+    waited for them.
     """
 
     machine: Machine
@@ -62,6 +63,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     busy_before: float
     busy_after: float
+    waited: float
     rows: list[Row]
     rest: Rest
     headline: Headline
@@ -149,16 +151,16 @@ def measured_on(machine: Machine, settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def disturbance(before: float, after: float) -> str:
+def disturbance(before: float, after: float, waited: float) -> str:
     """What others did to the run."""
-    return f"Others kept {before:.0%} of the machine busy just before, {after:.0%} just after"
+    return f"Others kept {before:.0%} of the machine busy before, {after:.0%} after; waited {waited:.0f} s for them"
 
 
 def print_report(results: Results, console: Console) -> None:
     """The table, what it was measured on, and the headline last."""
     table.show(headline_table(results.rows), console)
     lines = [rest.text(results.rest), *measured_on(results.machine, results.settings)]
-    lines += [disturbance(results.busy_before, results.busy_after), f"Took {results.seconds:.0f} s"]
+    lines += [disturbance(results.busy_before, results.busy_after, results.waited), f"Took {results.seconds:.0f} s"]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print()

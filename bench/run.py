@@ -22,6 +22,7 @@ from bench.offer import offered
 from bench.ours import AtOnce, Columns, NoReply, Ours, Seed, over_tcp
 from bench.picture import Panel
 from bench.pools import Executor, Loop, Pool
+from bench.quiet import Quiet
 from bench.report import (
     AT_ONCE,
     COLUMNS,
@@ -88,15 +89,18 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     start = time.monotonic()
     when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
     before = busy_elsewhere(LOOK_S)
+    quiet = Quiet(plan.patience_s)
+    quiet.wait()
     say("at rest")
     at_rest = rest.measure(plan.rest_s)
-    w1, w2, w3, headline = _play(plan)
+    w1, w2, w3, headline = _play(plan, quiet)
     results = Results(
         machine=this_machine(),
         settings={**SETTINGS, "task_workers": WORKERS},
         when=when,
         busy_before=before,
         busy_after=busy_elsewhere(LOOK_S),
+        waited=quiet.waited,
         rows=report.rows(w1, w2, w3),
         rest=at_rest,
         headline=headline,
@@ -110,7 +114,7 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     return results, panels
 
 
-def _play(plan: Plan) -> tuple[Rounds, Rounds, Rounds, Headline]:
+def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
     with ExitStack() as stack:
 
         def keep(system: Kept) -> Kept:
@@ -118,24 +122,26 @@ def _play(plan: Plan) -> tuple[Rounds, Rounds, Rounds, Headline]:
             return system
 
         pool, executor = keep(Pool()), keep(Executor())
-        echo, tcp_echo = keep(Echo(ECHO, "ipc")), keep(Echo(ECHO_TCP, "tcp"))
-        whole = keep(Echo(ECHO_WHOLE, "ipc", PACKAGE // WORKERS))
-        quiet = stack.enter_context(Engine(**SETTINGS))
+        engine = stack.enter_context(Engine(**SETTINGS))
         loud = stack.enter_context(Engine(**{**SETTINGS, "enable_stdout": True}))
         brisk = stack.enter_context(Engine(**{**SETTINGS, "response_time": 0.005}))
-        ours, tcp = keep(Ours(OURS, quiet.address)), keep(Ours(OVER_TCP, over_tcp(quiet.address)))
+        ours, tcp = keep(Ours(OURS, engine.address)), keep(Ours(OVER_TCP, over_tcp(engine.address)))
         noisy, short = keep(Ours(STDOUT, loud.address)), keep(Ours(FLUSH_5, brisk.address))
-        at_once, seed = keep(AtOnce(AT_ONCE, quiet.address)), keep(Seed(WIRE_1, quiet.address))
-        columns = [keep(Columns(COLUMNS, quiet.address))] if Columns.supported() else []
+        at_once, seed = keep(AtOnce(AT_ONCE, engine.address)), keep(Seed(WIRE_1, engine.address))
+        columns = [keep(Columns(COLUMNS, engine.address))] if Columns.supported() else []
+        policy = ours.policy()
+        echo, tcp_echo = keep(Echo(ECHO, "ipc", policy)), keep(Echo(ECHO_TCP, "tcp", policy))
+        whole = keep(Echo(ECHO_WHOLE, "ipc", policy, PACKAGE // WORKERS))
         others: list[System] = [pool, executor]
         say("W1")
-        w1 = scenarios.w1([Loop(), echo, tcp_echo, whole, ours, *columns, tcp, noisy, seed, *others], plan)
+        w1 = scenarios.w1([Loop(), echo, tcp_echo, whole, ours, *columns, tcp, noisy, seed, *others], plan, quiet)
         say("W2")
-        w2 = scenarios.w2([Loop(), echo, tcp_echo, ours, tcp, seed, *others], plan)
+        w2 = scenarios.w2([Loop(), echo, tcp_echo, ours, tcp, seed, *others], plan, quiet)
         say("W3")
         offering: list[Offered] = [at_once, ours, short, pool, executor]
         offerings = {system.name: partial(offered, system) for system in offering}
-        w3 = scenarios.w3({echo.name: echo.offered, **offerings}, plan)
+        w3 = scenarios.w3({echo.name: echo.offered, **offerings}, plan, quiet)
+        quiet.wait()
         return w1, w2, w3, find_headline(ours, plan)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from bench.figures import Rounds, beyond_p99, percentile
+from bench.quiet import Quiet
 from bench.span import RESULT, Block, in_a_row, timed_call, timed_package
 from bench.system import PACKAGE, System
 
@@ -29,19 +30,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Of W1, W2, W3: rounds, and the block of each system in a round, for W3 in s. For the headline: `repetitions` of each
     size of package up to `most_tasks`, `rate_s` of each rate up to `most_rate`. An idle engine is watched for `rest_s`.
+    `patience_s` is how long it may wait in all for others to leave the machine alone.
     """
 
-    rounds: int = 20
+    rounds: int = 40
     block: Block = Block(3, 10)
-    call_rounds: int = 20
+    call_rounds: int = 30
     call_block: Block = Block(10, 100)
-    offer_rounds: int = 4
+    offer_rounds: int = 6
     offer_s: float = 1.0
     repetitions: int = P99_SAMPLES
     rate_s: float = 1.0
     most_tasks: int = 1_000_000
     most_rate: int = 1_000_000
     rest_s: float = 5.0
+    patience_s: float = 45.0
 
 
 FULL = Plan()
@@ -57,6 +60,7 @@ QUICK = Plan(
     most_tasks=8000,
     most_rate=10_000,
     rest_s=0.1,
+    patience_s=0.0,
 )
 
 Measure = Callable[[], list[float]]
@@ -65,13 +69,14 @@ Offering = Callable[[float, float], list[float]]
 """Offers at a rate a second for so many s, and gives the latencies in s."""
 
 
-def in_turns(measures: Mapping[str, Measure], rounds: int) -> Rounds:
-    """So many rounds, in each of which every system has a block, in an order drawn anew."""
+def in_turns(measures: Mapping[str, Measure], rounds: int, quiet: Quiet) -> Rounds:
+    """So many rounds, in each of which every system has a block, in an order drawn anew; begun when it is quiet."""
     samples: Rounds = {name: [] for name in measures}
     order = list(measures)
     shuffle = random.Random(0).shuffle
     for _ in range(rounds):
         shuffle(order)
+        quiet.wait()
         for name in order:
             samples[name].append(measures[name]())
     return samples
@@ -83,27 +88,28 @@ def package_measure(system: System, tasks: int, block: Block) -> Measure:
     return lambda: in_a_row(lambda: timed_package(system.name, job, expected), block)
 
 
-def w1(systems: Sequence[System], plan: Plan, tasks: int = PACKAGE) -> Rounds:
+def w1(systems: Sequence[System], plan: Plan, quiet: Quiet) -> Rounds:
     """Seconds for each repetition of W1. Raises WrongResult."""
-    return in_turns({system.name: package_measure(system, tasks, plan.block) for system in systems}, plan.rounds)
+    measures = {system.name: package_measure(system, PACKAGE, plan.block) for system in systems}
+    return in_turns(measures, plan.rounds, quiet)
 
 
-def w2(systems: Sequence[System], plan: Plan) -> Rounds:
+def w2(systems: Sequence[System], plan: Plan, quiet: Quiet) -> Rounds:
     """Seconds for each call of W2. Raises WrongResult."""
 
     def measure(system: System) -> Measure:
         return lambda: in_a_row(lambda: timed_call(system.name, system.one), plan.call_block)
 
-    return in_turns({system.name: measure(system) for system in systems}, plan.call_rounds)
+    return in_turns({system.name: measure(system) for system in systems}, plan.call_rounds, quiet)
 
 
-def w3(offerings: Mapping[str, Offering], plan: Plan, rate: float = RATE) -> Rounds:
+def w3(offerings: Mapping[str, Offering], plan: Plan, quiet: Quiet) -> Rounds:
     """Latencies of W3 in s. Each system has its seconds to itself: offered together they would collide."""
 
     def measure(offering: Offering) -> Measure:
-        return lambda: offering(rate, plan.offer_s)
+        return lambda: offering(RATE, plan.offer_s)
 
-    return in_turns({name: measure(offering) for name, offering in offerings.items()}, plan.offer_rounds)
+    return in_turns({name: measure(offering) for name, offering in offerings.items()}, plan.offer_rounds, quiet)
 
 
 def package_p99(system: System, tasks: int, limit: float, repetitions: int) -> float:

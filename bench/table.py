@@ -45,9 +45,15 @@ def text(cell: Cell) -> str:
     return f"{cell:.2f}" if abs(cell) >= 0.1 else f"{cell:.2g}"
 
 
+def left(table: Table, column: int) -> bool:
+    """Whether a column is of words."""
+    return all(isinstance(row[column], str | None) for row in table.rows)
+
+
 def markdown(table: Table) -> str:
-    """The table as Markdown, the first column to the left."""
-    lines = [f"| {' | '.join(table.heads)} |", f"|---|{'---:|' * (len(table.heads) - 1)}"]
+    """The table as Markdown."""
+    rules = ["---" if left(table, number) else "---:" for number in range(len(table.heads))]
+    lines = [f"| {' | '.join(table.heads)} |", f"|{'|'.join(rules)}|"]
     for row in table.rows:
         mark = "**" if table.bold and row[0] == table.bold else ""
         lines.append(f"| {' | '.join(f'{mark}{text(cell)}{mark}' if text(cell) else '' for cell in row)} |")
@@ -60,7 +66,10 @@ def show(table: Table, console: Console) -> None:
     for number, head in enumerate(table.heads):
         # heads wrap at their spaces, cells never
         made.add_column(
-            head.replace(" ", "\n", 1), justify="right" if number else "left", no_wrap=True, vertical="bottom"
+            head.replace(" ", "\n", 1),
+            justify="left" if left(table, number) else "right",
+            no_wrap=True,
+            vertical="bottom",
         )
     for row in table.rows:
         made.add_row(*map(text, row), style="bold" if table.bold and row[0] == table.bold else None)

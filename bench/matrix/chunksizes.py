@@ -12,6 +12,7 @@ from bench.matrix.extent import Extent
 from bench.matrix.loads import TASKS, in_process, mixed
 from bench.ours import Ours
 from bench.pools import Loop
+from bench.quiet import Quiet
 from bench.scenarios import Measure, in_turns, package_measure
 from bench.schedule import makespan
 from bench.span import Job, in_a_row, timed_package
@@ -21,7 +22,7 @@ from bench.table import Cell, Table
 IDEAL = "ideal"
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """W1, and the heavy-headed mix, at each chunk size in turns. Raises EngineFailed or WrongResult."""
     us = mixed(None, extent.share).us
     measures: dict[str, Measure] = {
@@ -35,7 +36,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
             stack.callback(ours.close)
             measures[f"tiny {size}"] = package_measure(ours, PACKAGE, extent.block)
             measures[f"mix {size}"] = _mix_measure(ours, us, extent)
-        samples = in_turns(measures, extent.rounds)
+        samples = in_turns(measures, extent.rounds, quiet)
     rows: list[Sequence[Cell]] = []
     for size in extent.chunk_sizes:
         tiny, mix = samples[f"tiny {size}"], samples[f"mix {size}"]

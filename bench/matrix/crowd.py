@@ -14,6 +14,7 @@ from bench.figures import percentile
 from bench.headline import MS
 from bench.matrix.extent import Extent
 from bench.ours import Ours
+from bench.quiet import Quiet
 from bench.report import US
 from bench.span import RESULT, timed_call, timed_package
 from bench.system import PACKAGE
@@ -32,12 +33,13 @@ class Work(NamedTuple):
     failure: str = ""
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """Each number of clients on one engine. Raises EngineFailed."""
     _forkserver.set_forkserver_preload(["bench.matrix.crowd"])
     rows: list[Sequence[Cell]] = []
     with Engine(**settings) as engine:
         for clients in extent.clients:
+            quiet.wait()
             rows.append(_row(clients, _play(engine.address, clients, extent.clients_s), extent.clients_s))
     return Table(
         name="clients",

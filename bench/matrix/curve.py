@@ -11,6 +11,7 @@ from bench.headline import MS
 from bench.matrix.extent import Extent
 from bench.ours import Ours
 from bench.pools import Loop
+from bench.quiet import Quiet
 from bench.report import CURVE, OURS, US
 from bench.scenarios import Plan, w1, w2
 from bench.span import Block
@@ -26,7 +27,7 @@ def supported() -> bool:
     return "curve" in Settings.__struct_fields__
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """W1 and W2 with and without, in turns. Raises EngineFailed or WrongResult."""
     plan = Plan(rounds=extent.rounds, block=extent.block, call_rounds=extent.rounds, call_block=CALLS)
     with ExitStack() as stack:
@@ -36,7 +37,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
             ours = Ours(name, engine.address)
             stack.callback(ours.close)
             systems.append(ours)
-        packages, calls = w1(systems, plan), w2(systems, plan)
+        packages, calls = w1(systems, plan, quiet), w2(systems, plan, quiet)
     rows: list[Sequence[Cell]] = [
         [
             name,

@@ -8,7 +8,10 @@ from bench.span import Block
 
 
 class Extent(msgspec.Struct, frozen=True, kw_only=True):
-    """Rounds and blocks of packages, the sizes of things, seconds of offering and of clients at work."""
+    """Rounds and blocks of packages, the sizes of things, seconds of offering and of clients at work.
+
+    `patience_s` is how long it may wait in all for others to leave the machine alone.
+    """
 
     rounds: int = 7
     block: Block = Block(3, 10, 1.0)
@@ -24,6 +27,7 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
     offer_rounds: int = 4
     offer_s: float = 1.0
     clients_s: float = 2.0
+    patience_s: float = 900.0
 
 
 WHOLE = Extent()
@@ -41,4 +45,5 @@ LOOK = Extent(
     offer_rounds=1,
     offer_s=0.1,
     clients_s=0.1,
+    patience_s=0.0,
 )

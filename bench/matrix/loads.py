@@ -15,6 +15,7 @@ from bench.headline import MS
 from bench.matrix.extent import Extent
 from bench.ours import TIMEOUT_S
 from bench.pools import Pool
+from bench.quiet import Quiet
 from bench.schedule import chunks, makespan
 from bench.span import Block, Job, in_a_row, timed_package
 from bench.system import CHUNK, PACKAGE, WORKERS
@@ -68,7 +69,7 @@ def in_process(us: Sequence[float]) -> list[float]:
     return spans
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """Each load against its ideal schedule. Raises EngineFailed or WrongResult."""
     loads = [*(even(us, extent.share) for us in extent.busy_us)]
     loads += [mixed(seed, extent.share) for seed in (None, 1, 2)]
@@ -79,7 +80,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
         engine = stack.enter_context(Engine(**{**settings, "tasks": TASKS}))
         client = stack.enter_context(Client(engine.address, timeout=TIMEOUT_S))
         for load in loads:
-            rounds = [_round(load, client, pool, extent.long_block) for _ in range(extent.rounds)]
+            rounds = [_round(load, client, pool, extent.long_block, quiet) for _ in range(extent.rounds)]
             rows.append([load.name, len(load.us), *_cells(rounds)])
     return Table(
         name="loads",
@@ -103,11 +104,12 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
     )
 
 
-def _round(load: Load, client: Client, pool: Pool, block: Block) -> Against:
+def _round(load: Load, client: Client, pool: Pool, block: Block, quiet: Quiet) -> Against:
     def seconds(job: Job) -> float:
         return percentile(in_a_row(lambda: timed_package(load.name, job, load.us), block), 50)
 
     calls = [(us,) for us in load.us]
+    quiet.wait()
     durations = in_process(load.us)
     return Against(
         ours=seconds(Job(lambda: client.map("busy", load.us))),

@@ -14,6 +14,7 @@ from bench.matrix.extent import Extent
 from bench.offer import offered, offered_packages
 from bench.ours import AtOnce, Ours
 from bench.pools import Pool
+from bench.quiet import Quiet
 from bench.report import AT_ONCE, ECHO, OURS
 from bench.scenarios import Measure, in_turns
 from bench.table import Cell, Table
@@ -22,17 +23,18 @@ PACKAGES_S = 400
 POOL = "multiprocessing.Pool"
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """Latencies at each rate, the systems in turns. Raises EngineFailed, EchoFailed or WrongResult."""
     rows: list[Sequence[Cell]] = []
     with ExitStack() as stack:
-        pool, echo = Pool(), Echo(ECHO, "ipc")
+        pool = Pool()
         stack.callback(pool.close)
-        stack.callback(echo.close)
         engine = stack.enter_context(Engine(**settings))
         ours, at_once = Ours(OURS, engine.address), AtOnce(AT_ONCE, engine.address)
         for client in (ours, at_once):
             stack.callback(client.close)
+        echo = Echo(ECHO, "ipc", ours.policy())
+        stack.callback(echo.close)
         for rate in extent.rates:
             tasks = max(1, rate // PACKAGES_S) if rate > extent.rates[0] else 1
             measures: dict[str, Measure] = {ECHO: partial(echo.offered, rate / tasks, extent.offer_s, tasks)}
@@ -42,7 +44,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
             else:
                 for name, system in ((OURS, ours), (POOL, pool)):
                     measures[name] = partial(offered_packages, system, tasks, rate / tasks, extent.offer_s)
-            samples = in_turns(measures, extent.offer_rounds)
+            samples = in_turns(measures, extent.offer_rounds, quiet)
             how = "one by one" if tasks == 1 else f"packages of {tasks}"
             rows += [_row(rate, how, name, samples[name], samples[ECHO]) for name in measures]
     return Table(

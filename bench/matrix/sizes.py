@@ -13,6 +13,7 @@ from bench.matrix.extent import Extent
 from bench.ours import Ours
 from bench.pools import POOL, Loop, Pool
 from bench.processes import Peak
+from bench.quiet import Quiet
 from bench.report import OURS, US
 from bench.scenarios import Measure, in_turns, package_measure
 from bench.span import RESULT, timed_package
@@ -25,7 +26,7 @@ TIMES = 3
 SETTLE_S = 0.2
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """W1 with packages of each size, all sizes and systems in turns. Raises EngineFailed or WrongResult."""
     with ExitStack() as stack:
         pool = Pool()
@@ -38,7 +39,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
         for tasks in extent.sizes:
             for system in systems:
                 measures[_name(system.name, tasks)] = package_measure(system, tasks, extent.block)
-        samples = in_turns(measures, extent.rounds)
+        samples = in_turns(measures, extent.rounds, quiet)
     return Table(
         name="sizes",
         title="Packages of 1 to 10^6 tasks",
@@ -68,7 +69,7 @@ def _row(samples: Rounds, tasks: int) -> list[Cell]:
     return [tasks, *costs, ratio(ours, loop).paired, ratio(ours, pool).paired, compared]
 
 
-def measure_memory(extent: Extent, settings: dict[str, object]) -> Table:
+def measure_memory(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """The memory of a new engine with the largest package, a few times over. Raises EngineFailed or WrongResult."""
     tasks = max(extent.sizes)
     index, body = _fastpath.pack_map([[argument] * tasks for argument in ARGUMENTS])
@@ -83,6 +84,7 @@ def measure_memory(extent: Extent, settings: dict[str, object]) -> Table:
             router = ours.client.info().pid
             time.sleep(SETTLE_S)
             before, rest = processes.resident(router), sum(map(processes.pss, family))
+            quiet.wait()
             for number in range(1, TIMES + 1):
                 processes.forget_peak(router)
                 with Peak(family) as peak:

@@ -11,6 +11,7 @@ from bench.headline import MS
 from bench.matrix.extent import Extent
 from bench.ours import Ours
 from bench.pools import Loop
+from bench.quiet import Quiet
 from bench.scenarios import Measure, in_turns, package_measure
 from bench.schedule import chunks, makespan
 from bench.span import Job, in_a_row, timed_package
@@ -22,7 +23,7 @@ SLEEPS = 800
 SLEEP_S = 0.001
 
 
-def measure(extent: Extent, settings: dict[str, object]) -> Table:
+def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     """W1, and tasks that sleep, with each number of workers in turns. Raises EngineFailed or WrongResult."""
     sleeps = SLEEPS // extent.share
     slept = _real_sleep(sleeps // 10)
@@ -37,7 +38,7 @@ def measure(extent: Extent, settings: dict[str, object]) -> Table:
             stack.callback(ours.close)
             measures[f"tiny {workers}"] = package_measure(ours, 4000, extent.block)
             measures[f"sleep {workers}"] = _sleep_measure(ours, sleeps, extent)
-        samples = in_turns(measures, extent.rounds)
+        samples = in_turns(measures, extent.rounds, quiet)
     rows: list[Sequence[Cell]] = []
     for workers in extent.workers:
         tiny, sleeping = samples[f"tiny {workers}"], percentile(together(samples[f"sleep {workers}"]), 50)

@@ -20,6 +20,7 @@ from bench.headline import Headline
 from bench.machine import this_machine
 from bench.offer import Offer, offered_packages
 from bench.pools import LOOP
+from bench.quiet import Quiet
 from bench.report import OURS, STDOUT, Results
 from bench.rest import Rest
 from bench.scenarios import in_turns, package_p99
@@ -162,6 +163,22 @@ def test_a_slow_block_ends_early_with_one_sample_at_least() -> None:
     assert in_a_row(lambda: float(next(numbers)), Block(3, 4, 0.0)) == [0.0]
 
 
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.quiet.busy_elsewhere", lambda seconds: 1.0)
+    quiet = Quiet(0.01)
+    quiet.wait()
+    waited = quiet.waited
+    quiet.wait()
+    assert quiet.waited == waited >= 0.01
+
+
+def test_where_it_is_quiet_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.quiet.busy_elsewhere", lambda seconds: 0.0)
+    quiet = Quiet(1e9)
+    quiet.wait()
+    assert quiet.waited == 0.0
+
+
 def test_ratios_are_of_the_rounds() -> None:
     # the machine was ten times slower in the second round, for both
     found = ratio([[2.0, 3.0, 4.0], [30.0], [9.0]], [[1.0, 1.5, 2.0], [10.0], [1.0]])
@@ -195,7 +212,7 @@ def test_systems_take_turns_and_each_has_a_block_a_round() -> None:
         order.append(name)
         return [float(len(order))] * 3
 
-    samples = in_turns({name: partial(measure, name) for name in "abc"}, 4)
+    samples = in_turns({name: partial(measure, name) for name in "abc"}, 4, Quiet(0.0))
     assert {name: len(together(blocks)) for name, blocks in samples.items()} == {"a": 12, "b": 12, "c": 12}
     assert all(sorted(order[start : start + 3]) == ["a", "b", "c"] for start in range(0, 12, 3))
     assert sorted(block[0] for blocks in samples.values() for block in blocks) == list(range(1, 13))
@@ -216,6 +233,7 @@ def results() -> Results:
         when="today",
         busy_before=0.02,
         busy_after=0.5,
+        waited=3.0,
         rows=report.rows(w1, {OURS: [[0.001]]}, {"other": [[0.5]]}),
         rest=Rest(processes=[("te-router", 2**20)], core=0.001),
         headline=Headline(package=4000, rate=5000, response_time=0.03, chunking_size=50),

@@ -41,7 +41,7 @@ def test_a_cell_has_no_more_digits_than_mean_something(cell: Cell, expected: str
 def test_a_table_in_markdown() -> None:
     assert table.markdown(MADE).splitlines() == [
         "| tasks | ms | how |",
-        "|---|---:|---:|",
+        "|---:|---:|---|",
         "| 4 000 | 0.50 | ours |",
         "| **loop** |  |  |",
     ]
