@@ -64,9 +64,8 @@ def run(out: Path, page_file: Path, *, quick: bool) -> int:
     except ImportError as error:
         print(f"bench: no pictures: {error}; `pip install matplotlib`", file=sys.stderr)
         return 1
-    matrix = Matrix(
-        headline=results, tables=tables, waited=results.waited + quiet.waited, seconds=time.monotonic() - start
-    )
+    waited = results.waited + quiet.waited
+    matrix = Matrix(headline=results, tables=tables, waited=waited, seconds=time.monotonic() - start)
     report.write_json(matrix, out / JSON_FILE)
     old = page_file.read_text() if page_file.exists() else ""
     page_file.write_text(page.compose(parts(matrix, folder.name), old))
@@ -83,13 +82,14 @@ def chosen() -> dict[str, Callable[[Extent, dict[str, object], Quiet], Table]]:
 def parts(matrix: Matrix, pictures_folder: str) -> dict[str, str]:
     """The page's parts that this run makes."""
     results = matrix.headline
-    first = msgspec.structs.replace(report.headline_table(results.rows), picture=PICTURE_FILE)
     lines = [*report.measured_on(results.machine, results.settings), rest.text(results.rest)]
     lines.append(report.disturbance(results.busy_before, results.busy_after, matrix.waited))
+    first = report.tables(results.rows)
     headline = [
         page.provenance(results.when, lines),
         f"*{headline_text(results.headline, results.machine)}*\n",
-        page.table_text(first, f"{COMMAND}`, and alone by `make bench", pictures_folder),
+        f"![{PICTURE_FILE}]({pictures_folder}/{PICTURE_FILE})\n",
+        *(page.table_text(made, f"{COMMAND}`, and alone by `make bench", pictures_folder) for made in first),
     ]
     whole = [
         f"In the same run, which took {matrix.seconds / 60:.0f} minutes; settings as above unless a table says so.\n"

@@ -6,6 +6,7 @@ A part that is in no run is written by hand, between its markers, and kept.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from bench import table
@@ -24,6 +25,7 @@ UNMEASURED = {
     "peers": "Not measured yet: `make bench-peers`.",
     "decisions": "Write here, between the markers, what was decided by measuring. A run keeps it.",
 }
+WIDTH = 120
 HEAD = """# Benchmarks
 
 Made by `make bench-full` and, for other systems, `make bench-peers`; each part says when and where it was measured.
@@ -51,7 +53,11 @@ def part(page: str, name: str) -> str:
 def table_text(made: Table, command: str, pictures: str) -> str:
     """A table with its title, its picture in the folder `pictures`, what it says, and the command that made it."""
     picture = f"\n![{made.title}]({pictures}/{made.picture})\n" if made.picture else ""
-    return f"### {made.title}\n{table.markdown(made)}\n{picture}\n{made.note} Made by `{command}`.\n"
+    return f"### {made.title}\n{table.markdown(made)}\n{picture}\n{_wrapped(f'{made.note} Made by `{command}`.')}\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def provenance(when: str, lines: Sequence[str]) -> str:

@@ -11,8 +11,8 @@ from bench.system import ARGUMENTS, CHUNK, WORKERS, Done, report
 from taskengine.tasks import task_count
 
 LOOP = "in-process loop"
-POOL = "multiprocessing.Pool.starmap"
-EXECUTOR = "ProcessPoolExecutor.map"
+POOL = "multiprocessing.Pool"
+EXECUTOR = "ProcessPoolExecutor"
 
 
 class Loop:

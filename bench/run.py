@@ -24,12 +24,12 @@ from bench.picture import Panel
 from bench.pools import Executor, Loop, Pool
 from bench.quiet import Quiet
 from bench.report import (
-    AT_ONCE,
     COLUMNS,
     ECHO,
     ECHO_TCP,
     ECHO_WHOLE,
     FLUSH_5,
+    FLUSH_30,
     OURS,
     OVER_TCP,
     STDOUT,
@@ -125,9 +125,9 @@ def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
         engine = stack.enter_context(Engine(**SETTINGS))
         loud = stack.enter_context(Engine(**{**SETTINGS, "enable_stdout": True}))
         brisk = stack.enter_context(Engine(**{**SETTINGS, "response_time": 0.005}))
-        ours, tcp = keep(Ours(OURS, engine.address)), keep(Ours(OVER_TCP, over_tcp(engine.address)))
+        ours, tcp = keep(AtOnce(OURS, engine.address)), keep(Ours(OVER_TCP, over_tcp(engine.address)))
         noisy, short = keep(Ours(STDOUT, loud.address)), keep(Ours(FLUSH_5, brisk.address))
-        at_once, seed = keep(AtOnce(AT_ONCE, engine.address)), keep(Seed(WIRE_1, engine.address))
+        coalescing, seed = keep(Ours(FLUSH_30, engine.address)), keep(Seed(WIRE_1, engine.address))
         columns = [keep(Columns(COLUMNS, engine.address))] if Columns.supported() else []
         policy = ours.policy()
         echo, tcp_echo = keep(Echo(ECHO, "ipc", policy)), keep(Echo(ECHO_TCP, "tcp", policy))
@@ -138,11 +138,11 @@ def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
         say("W2")
         w2 = scenarios.w2([Loop(), echo, tcp_echo, ours, tcp, seed, *others], plan, quiet)
         say("W3")
-        offering: list[Offered] = [at_once, ours, short, pool, executor]
+        offering: list[Offered] = [ours, short, coalescing, pool, executor]
         offerings = {system.name: partial(offered, system) for system in offering}
         w3 = scenarios.w3({echo.name: echo.offered, **offerings}, plan, quiet)
         quiet.wait()
-        return w1, w2, w3, find_headline(ours, plan)
+        return w1, w2, w3, find_headline(coalescing, plan)
 
 
 def say(what: str) -> None:

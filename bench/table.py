@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from rich import box
 from rich import table as rich_table
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 
 Cell = str | int | float | None
 
@@ -65,12 +65,8 @@ def show(table: Table, console: Console) -> None:
     made = rich_table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=table.title)
     for number, head in enumerate(table.heads):
         # heads wrap at their spaces, cells never
-        made.add_column(
-            head.replace(" ", "\n", 1),
-            justify="left" if left(table, number) else "right",
-            no_wrap=True,
-            vertical="bottom",
-        )
+        side: JustifyMethod = "left" if left(table, number) else "right"
+        made.add_column(head.replace(" ", "\n", 1), justify=side, no_wrap=True, vertical="bottom")
     for row in table.rows:
         made.add_row(*map(text, row), style="bold" if table.bold and row[0] == table.bold else None)
     console.print(made)

@@ -22,16 +22,19 @@ def draw(made: Table, folder: Path) -> Table:
         draw_curves("What a task costs in packages of each size", "tasks", "µs a task", curves, folder / file)
     elif made.name == "loads":
         groups = [str(row[0]) for row in made.rows][1:]
-        bars = [Curve(name, [], _column(made, column)[1:]) for name, column in (("Task Engine", 7), ("Pool", 8))]
+        heads = {"Task Engine": 7, "Task Engine, over the ideal of its tasks": 6, "multiprocessing.Pool": 8}
+        bars = [Curve(name, [], _column(made, column)[1:]) for name, column in heads.items()]
         draw_bars("Packages of busy tasks", "times the ideal schedule of its chunks", groups, bars, 1.0, folder / file)
     elif made.name == "chunks":
         xs = _column(made, 0)
-        curves = [Curve("Task Engine: W1 / loop", xs, _column(made, 2))]
-        curves.append(Curve("mix / ideal", xs, _column(made, 5)))
-        draw_curves("What the chunk size costs and buys", "chunk size", "times", curves, folder / file)
+        curves = [Curve("Task Engine, W1 over the loop", xs, _column(made, 2))]
+        curves.append(Curve("Task Engine, heavy ones first, over the ideal", xs, _column(made, 5)))
+        title = "What the chunk size costs and buys"
+        draw_curves(title, "chunk size", "times", curves, folder / file, log_y=False)
     elif made.name == "clients":
         xs = _column(made, 0)
-        curves = [Curve(f"call, {percent}", xs, _column(made, column)) for percent, column in (("p50", 2), ("p99", 3))]
+        heads = {"Task Engine, p50": 2, "Task Engine, p99": 3}
+        curves = [Curve(name, xs, _column(made, column)) for name, column in heads.items()]
         draw_curves("Single calls of many clients", "clients", "µs", curves, folder / file)
     else:
         return made
