@@ -22,9 +22,9 @@ def draw(made: Table, folder: Path) -> Table:
         draw_curves("What a task costs in packages of each size", "tasks", "µs a task", curves, folder / file)
     elif made.name == "loads":
         groups = [str(row[0]) for row in made.rows][1:]
-        heads = {"Task Engine": 7, "Task Engine, over the ideal of its tasks": 6, "multiprocessing.Pool": 8}
+        heads = {"Task Engine": 7, "Task Engine, over the ideal by tasks": 6, "multiprocessing.Pool": 8}
         bars = [Curve(name, [], _column(made, column)[1:]) for name, column in heads.items()]
-        draw_bars("Packages of busy tasks", "times the ideal schedule of its chunks", groups, bars, 1.0, folder / file)
+        draw_bars("Packages of busy tasks", "times the ideal, by chunk unless it says tasks", groups, bars, 1.0, folder / file)
     elif made.name == "chunks":
         xs = _column(made, 0)
         curves = [Curve("Task Engine, W1 over the loop", xs, _column(made, 2))]
