@@ -33,10 +33,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `patience_s` is how long it may wait in all for others to leave the machine alone.
     """
 
-    rounds: int = 40
-    block: Block = Block(3, 10)
-    call_rounds: int = 30
-    call_block: Block = Block(10, 100)
+    rounds: int = 30
+    block: Block = Block(5, 20)
+    call_rounds: int = 20
+    call_block: Block = Block(50, 200)
     offer_rounds: int = 6
     offer_s: float = 1.0
     repetitions: int = P99_SAMPLES
