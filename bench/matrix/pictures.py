@@ -24,7 +24,8 @@ def draw(made: Table, folder: Path) -> Table:
         groups = [str(row[0]) for row in made.rows][1:]
         heads = {"Task Engine": 7, "Task Engine, over the ideal by tasks": 6, "multiprocessing.Pool": 8}
         bars = [Curve(name, [], _column(made, column)[1:]) for name, column in heads.items()]
-        draw_bars("Packages of busy tasks", "times the ideal, by chunk unless it says tasks", groups, bars, 1.0, folder / file)
+        unit = "times the ideal, by chunk unless it says tasks"
+        draw_bars("Packages of busy tasks", unit, groups, bars, 1.0, folder / file)
     elif made.name == "chunks":
         xs = _column(made, 0)
         curves = [Curve("Task Engine, W1 over the loop", xs, _column(made, 2))]
