@@ -7,6 +7,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
+PEERS := .venv-peers
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench tests
 
@@ -30,7 +31,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo bench pi-budget check clean
+.PHONY: help run test demo bench bench-full bench-peers pi-budget check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -44,8 +45,16 @@ test: $(VENV)/.test  ## set up and run every test
 demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
 	$(PY) -m bench.demo
 
-bench: $(VENV)/.bench  ## measure this machine
+bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
+
+bench-full: $(VENV)/.bench  ## measure the full matrix, and write docs/benchmarks.md
+	$(PY) -m bench --full
+
+bench-peers: $(VENV)/.bench  ## install other systems into .venv-peers, Redis into the system, and measure beside them
+	@test -x $(PEERS)/bin/python || "$(PYTHON)" -m venv $(PEERS)
+	$(PY) -m bench.peers.install $(PEERS)/bin/python
+	$(PY) -m bench --peers $(PEERS)/bin/python
 
 pi-budget: $(VENV)/.run  ## count a package's instructions and hold them against a Pi's (valgrind)
 	$(PY) -m bench.pi_budget
@@ -54,11 +63,11 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy --strict $(CODE)
-	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info taskengine/*.c taskengine/*.so bench/out .benchmarks \
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -75,14 +84,20 @@ $(VENV)/.run: $(SOURCES) | $(PY)
 	$(INSTALL) .
 	@touch $@
 
-$(VENV)/.test: $(SOURCES) | $(PY)
+# The benchmark's own compiled module, which is never installed.
+ECHO = $(VENV)/bin/cythonize --inplace --quiet --force bench/_echo.pyx
+
+$(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[test]"
+	$(ECHO)
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.bench: $(SOURCES) | $(PY)
+$(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[bench]"
+	$(ECHO)
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.check: $(SOURCES) | $(PY)
+$(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
+	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench

@@ -7,6 +7,7 @@ from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 
 FASTPATH = "taskengine._fastpath"
+ECHO = "bench._echo"
 
 
 class NotCompiled(Exception):

@@ -15,11 +15,17 @@ from types import TracebackType
 
 import taskengine
 from taskengine import Client, TaskEngineError
+from taskengine.keys import KeyRing
 
 START_S = 30.0
 STOP_S = 15.0
 ASK_S = 0.25
 TASK_WORKERS = 2
+
+
+def _text(value: object) -> str:
+    """A setting as the environment has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class EngineFailed(Exception):
@@ -55,6 +61,7 @@ class Engine:
         }
         self.address = f"tcp://127.0.0.1:{frontend}"
         self._folder = tempfile.TemporaryDirectory()
+        self.keys = self._pair() if settings.get("curve") == "on" else None
         self._output = Path(self._folder.name, "output")
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -71,16 +78,24 @@ class Engine:
             self._kill()
             raise
 
+    def _pair(self) -> Path:
+        """Make a key for the clients, and let it in; the folder of the keys."""
+        folder = Path(self._folder.name, "keys")
+        ring = KeyRing(folder)
+        ring.accept(ring.pair("bench", self.address))
+        self.settings["keys"] = folder
+        return folder
+
     def _environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKENGINE_")}
-        environment |= {f"TASKENGINE_{name.upper()}": str(value).lower() for name, value in self.settings.items()}
+        environment |= {f"TASKENGINE_{name.upper()}": _text(value) for name, value in self.settings.items()}
         source = str(Path(taskengine.__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [environment.get("PYTHONPATH")])])
         return environment
 
     def _await_answer(self) -> None:
         end = time.monotonic() + START_S
-        with Client(self.address, timeout=ASK_S) as client:
+        with Client(self.address, timeout=ASK_S, keys=self.keys) as client:
             while time.monotonic() < end:
                 if self._process.poll() is not None:
                     raise EngineFailed(f"the engine ended with {self._process.returncode}:\n{self.output()}")
@@ -88,6 +103,11 @@ class Engine:
                     client.call("task_count", 2, 3)
                     return
         raise EngineFailed(f"the engine did not answer within {START_S:g} s:\n{self.output()}")
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._process.pid
 
     def output(self) -> str:
         """What it has printed so far."""

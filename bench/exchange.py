@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import zmq
 
-from bench.peers import TASK
+from bench.system import TASK
 from bench.trips import COLUMNS, NAME, Trip
 from taskengine import Client
 from taskengine._socket import Port, Waiter

@@ -1,4 +1,4 @@
-"""The sums: samples to summaries, and the search for the most that stays within a limit. Pure."""
+"""The sums: samples to summaries and ratios, and the search for the most that stays within a limit. Pure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     quantiles: list[float]
 
 
+Blocks = list[list[float]]
+"""The samples of one system in s, a list for each round."""
+Rounds = dict[str, Blocks]
+"""The samples of systems that took turns, by name."""
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """One system over another. `paired` is the median of the rounds' ratios, `low` and `high` are their quartiles.
+
+    A round's ratio is of the two blocks' percentiles in it, `of_all` that of all samples.
+    """
+
+    paired: float
+    low: float
+    high: float
+    of_all: float
+
+
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The least sample that `percent` of all samples do not exceed (nearest rank). Raises ValueError for no samples."""
     if not samples:
@@ -39,6 +57,22 @@ def summary(samples: Sequence[float]) -> Summary:
         p99=percentile(ordered, 99),
         max=percentile(ordered, 100),
         quantiles=[percentile(ordered, 100 * step / QUANTILES) for step in range(QUANTILES + 1)],
+    )
+
+
+def together(blocks: Blocks) -> list[float]:
+    """The samples of all rounds."""
+    return [sample for block in blocks for sample in block]
+
+
+def ratio(over: Blocks, under: Blocks, percent: float = 50) -> Ratio:
+    """How many times `under` is `over`, round by round. Raises ValueError where they have not the same rounds."""
+    rounds = [percentile(a, percent) / percentile(b, percent) for a, b in zip(over, under, strict=True)]
+    return Ratio(
+        paired=percentile(rounds, 50),
+        low=percentile(rounds, 25),
+        high=percentile(rounds, 75),
+        of_all=percentile(together(over), percent) / percentile(together(under), percent),
     )
 
 

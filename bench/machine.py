@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,20 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int
     system: str
     versions: dict[str, str]
+
+
+def busy_elsewhere(seconds: float) -> float:
+    """How much of all cores others use, what a host takes of a virtual machine among it, while we wait so long."""
+    before = _times()
+    time.sleep(seconds)
+    idle, total = (after - then for after, then in zip(_times(), before, strict=True))
+    return 1 - idle / total if total else 0.0
+
+
+def _times() -> tuple[int, int]:
+    """Idle time of all cores, and time in all, in ticks."""
+    first = _text("/proc/stat").partition("\n")[0].split()[1:9]
+    return sum(map(int, first[3:5])), sum(map(int, first))
 
 
 def this_machine() -> Machine:

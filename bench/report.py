@@ -1,4 +1,4 @@
-"""What was measured, for people: a table, a picture, JSON, and the headline."""
+"""What a run of the headline scenarios found: a row for each system, as a table, as JSON, as text."""
 
 from __future__ import annotations
 
@@ -6,157 +6,183 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from bench.figures import Summary, summary
+from bench import rest, table
+from bench.figures import Ratio, Rounds, Summary, ratio, summary, together
+from bench.headline import MS, Headline, headline_text
 from bench.machine import Machine
-from bench.scenarios import PACKAGE, RATE, Samples
+from bench.pools import LOOP
+from bench.rest import Rest
+from bench.scenarios import RATE
+from bench.system import PACKAGE
+from bench.table import Cell, Table
 
-BARE = "in-process loop"
 OURS = "Task Engine"
-STDOUT = "Task Engine, stdout in a file"
+COLUMNS = "Task Engine, numpy columns"
+STDOUT = "Task Engine, stdout into a file"
+OVER_TCP = "Task Engine over tcp"
+CURVE = "Task Engine, CURVE"
 WIRE_1 = "Task Engine, wire 0.1"
-FLUSH_5 = "Task Engine, 5 ms flush"
-WIDTH = 104
-MS = 1e3
+FLUSHED = "Task Engine, flushed"
+FLUSH_5 = f"{FLUSHED} every 5 ms"
+FLUSH_30 = f"{FLUSHED} every 30 ms"
+ECHO = "raw libzmq, ipc"
+ECHO_TCP = "raw libzmq, tcp"
+ECHO_WHOLE = "raw libzmq, ipc, a message a worker"
+WIDTH = 132
 US = 1e6
+W1_TITLE = f"W1: {PACKAGE} tasks as one package"
+W2_TITLE = "W2: single calls"
+W3_TITLE = f"W3: {RATE} tasks a second"
+W1_HEADS = ["system", "ms p50", "ms p99", "x loop", "quartiles", "of medians", "x Task Engine"]
+W2_HEADS = ["system", "µs p50", "µs p99", "x raw"]
+W3_HEADS = ["system", "ms p50", "ms p99", "ms max", "p99 x raw"]
+W1_NOTE = (
+    "task_count(2, 3), arguments made before, all results back and checked. The ratios are medians of those of "
+    "rounds in which all took turns; quartiles and the ratio of medians are of x loop. The pools take chunks of 50, "
+    f"as the engine does. Raw libzmq sends as many bytes through four hops, {PACKAGE} tasks as messages of 800 bytes "
+    "for 50, or as one large message for each worker; its router and workers are C, under the scheduling policy of "
+    "the engine's. Wire 0.1 is a plain pyzmq client that sends frames made before, one by one; reading its JSON is "
+    "not in the span."
+)
+W2_NOTE = (
+    "One there and back, one at a time. x raw is the median of the rounds' ratios to raw libzmq by the same "
+    "transport: ipc unless it says tcp."
+)
+W3_NOTE = (
+    "Offered one by one and evenly, latency from the instant each was due. Task Engine sends each at once, as a "
+    "call does; where it says flushed, it coalesces. Raw libzmq is offered by one loop in C. x raw is of the p99s, "
+    "the median of the rounds' ratios."
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One system. `times_loop` is the median of its W1 over that of the in-process loop in the same run."""
+    """One system. `loop` is its W1 over the in-process loop's, `ours` over Task Engine's.
+
+    `raw` is its W2 over raw libzmq's by the same transport, `raw_p99` that of the p99s of W3.
+    """
 
     system: str
     w1: Summary | None = None
-    times_loop: float | None = None
+    loop: Ratio | None = None
+    ours: Ratio | None = None
     w2: Summary | None = None
+    raw: Ratio | None = None
     w3: Summary | None = None
-
-
-class Headline(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest package, and the highest rate in tasks/s, whose p99 is within `response_time` s; 0 for none."""
-
-    package: int
-    rate: int
-    response_time: float
-    chunking_size: int
+    raw_p99: Ratio | None = None
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. `stdout_cost` is W1 with ENABLE_STDOUT into a file over W1 without, as medians."""
+    """A whole run of the headline scenarios, which began at `when` and took `seconds`.
+
+    `busy_before` and `busy_after` are the shares of the machine that others used at its ends, `waited` how many s it
+    waited for them.
+    """
 
     machine: Machine
     settings: dict[str, Any]
+    when: str
+    busy_before: float
+    busy_after: float
+    waited: float
     rows: list[Row]
-    stdout_cost: float
+    rest: Rest
     headline: Headline
     seconds: float
 
 
-def rows(w1: Samples, w2: Samples, w3: Samples) -> list[Row]:
-    """A row for each system that any scenario measured; ratios are of medians."""
-    bare = summary(w1[BARE]).p50
-    found = []
+def rows(w1: Rounds, w2: Rounds, w3: Rounds) -> list[Row]:
+    """A row for each system that any scenario measured: the loop, raw libzmq, the engine, the others."""
     names = dict.fromkeys([*w1, *w2, *w3])
-    for name in sorted(names, key=lambda name: (name != BARE, not name.startswith(OURS))):
-        first, second, third = (summary(samples[name]) if name in samples else None for samples in (w1, w2, w3))
-        ratio = first.p50 / bare if first else None
-        found.append(Row(system=name, w1=first, times_loop=ratio, w2=second, w3=third))
-    return found
+    kinds = (LOOP, "raw", OURS)
+    ranked = sorted(
+        names, key=lambda name: next((n for n, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
+    )
+    return [_row(name, w1, w2, w3) for name in ranked]
 
 
-def headline_text(headline: Headline, machine: Machine) -> str:
-    """The headline in the seed's form, and the rate beside it."""
-    limit = f"{headline.response_time * MS:g}ms response-time & {headline.chunking_size} chunk-size"
-    rate = f"{headline.rate} tasks/s held" if headline.rate else "no rate held"
-    return f"IO = {headline.package} @ {limit}, on {machine.name} ({rate} at that response time)"
+def _row(name: str, w1: Rounds, w2: Rounds, w3: Rounds) -> Row:
+    raw = ECHO_TCP if "tcp" in name else ECHO
+
+    def over(samples: Rounds, other: str, percent: float = 50) -> Ratio | None:
+        both = name in samples and other in samples and name != LOOP
+        return ratio(samples[name], samples[other], percent) if both else None
+
+    def all_of(samples: Rounds) -> Summary | None:
+        return summary(together(samples[name])) if name in samples else None
+
+    return Row(
+        system=name,
+        w1=all_of(w1),
+        loop=over(w1, LOOP),
+        ours=over(w1, OURS),
+        w2=all_of(w2),
+        raw=over(w2, raw),
+        w3=all_of(w3),
+        # what coalesces waits on purpose
+        raw_p99=None if name.startswith(FLUSHED) else over(w3, raw, 99),
+    )
 
 
-def print_report(results: Results, console: Console) -> None:
-    """The table, what it was measured on, and the headline last."""
-    console.print(_table(results.rows))
-    machine = results.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    settings = ", ".join(f"{name.upper()} {value}" for name, value in results.settings.items())
-    for text in (
-        f"W1: {PACKAGE} task_count(2, 3) as one package, all results checked. W2: one there and back, one at a time. "
-        f"W3: {RATE} tasks/s offered evenly, latency from the instant each was due.",
-        f"Ratios are of medians of this run; x loop divides W1 by the in-process loop. Lines into a file cost "
-        f"{results.stdout_cost:.2f} times the W1 without.",
-        f"Machine: {machine.name}; CPU {machine.cpu}, {machine.cores} cores, {machine.memory_mb} MB; {machine.system}",
-        f"Versions: {versions}",
-        f"Settings: {settings}",
-        f"Took {results.seconds:.0f} s",
-    ):
-        console.print(text, highlight=False, soft_wrap=True)
-    console.print()
-    console.print(headline_text(results.headline, machine), style="bold", highlight=False, soft_wrap=True)
-
-
-def _table(entries: list[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("\nsystem", no_wrap=True)
-    ours = next((row for row in entries if row.system == OURS), None)
-    for head in ("W1 ms\np50", "\np99", "\nx loop", "\nx ours", "W2 µs\np50", "\np99", "W3 ms\np50", "\np99", "\nmax"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in entries:
-        style = "bold" if row.system == OURS else None
-        table.add_row(row.system, *_cells(row, ours), style=style)
-    return table
-
-
-def _cells(row: Row, ours: Row | None) -> list[str]:
-    compared = row.w1.p50 / ours.w1.p50 if row.w1 and ours and ours.w1 else None
-    first, second, third = row.w1, row.w2, row.w3
+def tables(found: list[Row]) -> list[Table]:
+    """A table for each scenario, of the systems that played it."""
+    first = [_w1_cells(row, row.w1) for row in found if row.w1]
+    second = [_w2_cells(row, row.w2) for row in found if row.w2]
+    third = [_w3_cells(row, row.w3) for row in found if row.w3]
     return [
-        _number(first.p50 * MS if first else None),
-        _number(first.p99 * MS if first else None),
-        _number(row.times_loop),
-        _number(compared),
-        _number(second.p50 * US if second else None),
-        _number(second.p99 * US if second else None),
-        _number(third.p50 * MS if third else None),
-        _number(third.p99 * MS if third else None),
-        _number(third.max * MS if third else None),
+        Table(name="w1", title=W1_TITLE, note=W1_NOTE, heads=W1_HEADS, rows=first, bold=OURS),
+        Table(name="w2", title=W2_TITLE, note=W2_NOTE, heads=W2_HEADS, rows=second, bold=OURS),
+        Table(name="w3", title=W3_TITLE, note=W3_NOTE, heads=W3_HEADS, rows=third, bold=OURS),
     ]
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
+def _w1_cells(row: Row, found: Summary) -> list[Cell]:
+    loop = row.loop
+    quartiles = f"{table.text(loop.low)}-{table.text(loop.high)}" if loop else None
+    ratios = [loop.paired if loop else None, quartiles, loop.of_all if loop else None]
+    return [row.system, found.p50 * MS, found.p99 * MS, *ratios, row.ours.paired if row.ours else None]
 
 
-def write_json(results: Results, path: Path) -> None:
+def _w2_cells(row: Row, found: Summary) -> list[Cell]:
+    return [row.system, found.p50 * US, found.p99 * US, row.raw.paired if row.raw else None]
+
+
+def _w3_cells(row: Row, found: Summary) -> list[Cell]:
+    raw = row.raw_p99.paired if row.raw_p99 else None
+    return [row.system, found.p50 * MS, found.p99 * MS, found.max * MS, raw]
+
+
+def measured_on(machine: Machine, settings: dict[str, Any]) -> list[str]:
+    """Machine, versions, settings, a line each."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    set_to = ", ".join(f"{name.upper()} {value}" for name, value in settings.items())
+    return [
+        f"Machine: {machine.name}; CPU {machine.cpu}, {machine.cores} cores, {machine.memory_mb} MB; {machine.system}",
+        f"Versions: {versions}",
+        f"Settings: {set_to}",
+    ]
+
+
+def disturbance(before: float, after: float, waited: float) -> str:
+    """What others did to the run."""
+    return f"Others kept {before:.0%} of the machine busy before, {after:.0%} after; waited {waited:.0f} s for them"
+
+
+def print_report(results: Results, console: Console) -> None:
+    """The tables, what they were measured on, and the headline last."""
+    for made in tables(results.rows):
+        table.show(made, console)
+        console.print()
+    lines = [rest.text(results.rest), *measured_on(results.machine, results.settings)]
+    lines += [disturbance(results.busy_before, results.busy_after, results.waited), f"Took {results.seconds:.0f} s"]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print()
+    headline = headline_text(results.headline, results.machine)
+    console.print(headline, style="bold", highlight=False, soft_wrap=True)
+
+
+def write_json(results: msgspec.Struct, path: Path) -> None:
     """All figures, times in s."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-
-
-def draw(results: Results, panels: list[tuple[str, float, Samples]], path: Path) -> None:
-    """The distributions as a PNG: for each panel (title, its unit's number in a second, samples), how many are slower.
-
-    Raises ImportError where matplotlib is missing.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
-    colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(row.system for row in results.rows))}
-    lines: dict[str, Any] = {}
-    for place, (title, unit, samples) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for name, values in samples.items():
-            ordered = sorted(values)
-            slower = [1 - rank / len(ordered) for rank in range(len(ordered))]
-            width = 2.4 if name == OURS else 1.2
-            (lines[name],) = axes.step(
-                [value * unit for value in ordered], slower, where="post", color=colours[name], linewidth=width
-            )
-        axes.axhline(0.01, color="0.5", linestyle=":", linewidth=1)
-        axes.text(0.01, 0.0104, "p99", color="0.4", ha="left", va="bottom", transform=axes.get_yaxis_transform())
-        axes.set(title=title, xscale="log", yscale="log", ylabel="share that took longer" if place == 1 else "")
-        axes.set_xlabel({MS: "ms", US: "µs"}[unit])
-        axes.grid(True, which="both", alpha=0.15)
-    figure.suptitle(headline_text(results.headline, results.machine))
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=110)

@@ -1,57 +1,66 @@
-"""The run: start engines and peers, play the scenarios, report."""
+"""The run of `make bench`: start engines and what they are compared with, play the scenarios, report."""
 
 from __future__ import annotations
 
-import math
+import datetime
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
-from bench import report, scenarios
+from bench import picture, report, rest, scenarios
+from bench.echo import Echo, EchoFailed
 from bench.engine import Engine, EngineFailed
-from bench.figures import largest_within, percentile
-from bench.machine import this_machine
-from bench.ours import NoReply, Ours, Seed
-from bench.peers import Executor, Loop, Pool, System
-from bench.report import FLUSH_5, MS, OURS, STDOUT, US, WIRE_1, Headline, Results
-from bench.scenarios import FULL, MOST_RATE, MOST_TASKS, PACKAGE, QUICK, RATE, Plan, Samples, WrongResult
+from bench.figures import Rounds
+from bench.headline import MS, RESPONSE_TIME, Headline, find_headline, headline_text
+from bench.machine import busy_elsewhere, this_machine
+from bench.offer import offered
+from bench.ours import AtOnce, Columns, NoReply, Ours, Seed, over_tcp
+from bench.picture import Panel
+from bench.pools import Executor, Loop, Pool
+from bench.quiet import Quiet
+from bench.report import (
+    COLUMNS,
+    ECHO,
+    ECHO_TCP,
+    ECHO_WHOLE,
+    FLUSH_5,
+    FLUSH_30,
+    OURS,
+    OVER_TCP,
+    STDOUT,
+    US,
+    WIRE_1,
+    Results,
+)
+from bench.scenarios import FULL, QUICK, RATE, Plan
+from bench.span import WrongResult
+from bench.system import CHUNK, PACKAGE, WORKERS, Offered, System
+from taskengine import TaskEngineError
 
-RESPONSE_TIME = 0.030
-CHUNKING_SIZE = 50
-SETTINGS: dict[str, object] = {"response_time": RESPONSE_TIME, "chunking_size": CHUNKING_SIZE, "enable_stdout": False}
+SETTINGS: dict[str, object] = {"response_time": RESPONSE_TIME, "chunking_size": CHUNK, "enable_stdout": False}
 JSON_FILE = "bench.json"
 PICTURE_FILE = "latency.png"
+LOOK_S = 0.5
+FAILURES = (EngineFailed, EchoFailed, WrongResult, NoReply, TaskEngineError)
+Kept = TypeVar("Kept", bound=System)
 
 
 def run(out: Path, *, quick: bool, as_json: bool) -> int:
     """Measure, report, and write to the folder `out`; the exit code."""
-    start = time.monotonic()
-    plan = QUICK if quick else FULL
     try:
-        w1, w2, w3, headline = measure(plan)
-    except (EngineFailed, WrongResult, NoReply) as error:
+        results, panels = measure(QUICK if quick else FULL)
+    except FAILURES as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    results = Results(
-        machine=this_machine(),
-        settings={**SETTINGS, "task_workers": 2},
-        rows=report.rows(w1, w2, w3),
-        stdout_cost=percentile(w1[STDOUT], 50) / percentile(w1[OURS], 50),
-        headline=headline,
-        seconds=time.monotonic() - start,
-    )
     report.write_json(results, out / JSON_FILE)
-    panels = [
-        (f"W1: {PACKAGE} tasks as one package", MS, w1),
-        ("W2: one there and back", US, w2),
-        (f"W3: {RATE} tasks/s offered evenly", MS, w3),
-    ]
     written = [out / JSON_FILE]
     try:
-        report.draw(results, panels, out / PICTURE_FILE)
+        draw(results, panels, out / PICTURE_FILE)
         written.append(out / PICTURE_FILE)
     except ImportError as error:
         print(f"bench: no picture: {error}; `pip install matplotlib`", file=sys.stderr)
@@ -59,63 +68,83 @@ def run(out: Path, *, quick: bool, as_json: bool) -> int:
         sys.stdout.write((out / JSON_FILE).read_text())
     else:
         print(f"Written: {', '.join(map(str, written))}", flush=True)
-        console = Console()
-        console.width = max(console.width, report.WIDTH)
-        report.print_report(results, console)
+        report.print_report(results, wide_console())
     return 0
 
 
-def measure(plan: Plan) -> tuple[Samples, Samples, Samples, Headline]:
-    """The samples of W1, W2 and W3, and the headline. Raises EngineFailed, WrongResult or NoReply."""
+def wide_console() -> Console:
+    """The terminal, taken as wide enough."""
+    console = Console()
+    console.width = max(console.width, report.WIDTH)
+    return console
+
+
+def draw(results: Results, panels: list[Panel], path: Path) -> None:
+    """The picture of the headline scenarios. Raises ImportError where matplotlib is missing."""
+    picture.draw_spread(headline_text(results.headline, results.machine), panels, path)
+
+
+def measure(plan: Plan) -> tuple[Results, list[Panel]]:
+    """The headline scenarios, and their samples for the picture. Raises one of FAILURES."""
+    start = time.monotonic()
+    when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    before = busy_elsewhere(LOOK_S)
+    quiet = Quiet(plan.patience_s)
+    quiet.wait()
+    say("at rest")
+    at_rest = rest.measure(plan.rest_s)
+    w1, w2, w3, headline = _play(plan, quiet)
+    results = Results(
+        machine=this_machine(),
+        settings={**SETTINGS, "task_workers": WORKERS},
+        when=when,
+        busy_before=before,
+        busy_after=busy_elsewhere(LOOK_S),
+        waited=quiet.waited,
+        rows=report.rows(w1, w2, w3),
+        rest=at_rest,
+        headline=headline,
+        seconds=time.monotonic() - start,
+    )
+    panels = [
+        Panel(f"W1: {PACKAGE} tasks as one package", MS, w1),
+        Panel("W2: one there and back", US, w2),
+        Panel(f"W3: {RATE} tasks/s offered evenly", MS, w3),
+    ]
+    return results, panels
+
+
+def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
     with ExitStack() as stack:
 
-        def keep(system: System) -> System:
+        def keep(system: Kept) -> Kept:
             stack.callback(system.close)
             return system
 
         pool, executor = keep(Pool()), keep(Executor())
-        quiet = stack.enter_context(Engine(**SETTINGS))
+        engine = stack.enter_context(Engine(**SETTINGS))
         loud = stack.enter_context(Engine(**{**SETTINGS, "enable_stdout": True}))
         brisk = stack.enter_context(Engine(**{**SETTINGS, "response_time": 0.005}))
-        ours = keep(Ours(OURS, quiet.address))
+        ours, tcp = keep(AtOnce(OURS, engine.address)), keep(Ours(OVER_TCP, over_tcp(engine.address)))
         noisy, short = keep(Ours(STDOUT, loud.address)), keep(Ours(FLUSH_5, brisk.address))
-        seed = keep(Seed(WIRE_1, quiet.address))
-        _say("W1")
-        w1 = scenarios.w1([Loop(), ours, noisy, seed, pool, executor], plan)
-        _say("W2")
-        w2 = scenarios.w2([Loop(), ours, seed, pool, executor], plan)
-        _say("W3")
-        w3 = scenarios.w3([ours, short, pool, executor], plan)
-        return w1, w2, w3, find_headline(ours, plan)
+        coalescing, seed = keep(Ours(FLUSH_30, engine.address)), keep(Seed(WIRE_1, engine.address))
+        columns = [keep(Columns(COLUMNS, engine.address))]
+        policy = ours.policy()
+        echo, tcp_echo = keep(Echo(ECHO, "ipc", policy)), keep(Echo(ECHO_TCP, "tcp", policy))
+        whole = keep(Echo(ECHO_WHOLE, "ipc", policy, PACKAGE // WORKERS))
+        others: list[System] = [pool, executor]
+        say("W1")
+        w1 = scenarios.w1([Loop(), echo, tcp_echo, whole, ours, *columns, tcp, noisy, seed, *others], plan, quiet)
+        say("W2")
+        w2 = scenarios.w2([Loop(), echo, tcp_echo, ours, tcp, seed, *others], plan, quiet)
+        say("W3")
+        offering: list[Offered] = [ours, short, coalescing, pool, executor]
+        offerings = {system.name: partial(offered, system) for system in offering}
+        w3 = scenarios.w3({echo.name: echo.offered, **offerings}, plan, quiet)
+        quiet.wait()
+        return w1, w2, w3, find_headline(coalescing, plan)
 
 
-def find_headline(system: System, plan: Plan) -> Headline:
-    """Search for the largest package and the highest rate whose p99 stays within RESPONSE_TIME.
-
-    The rate is searched from twice that of W3 on: a slow trickle fills no load, and so waits for RESPONSE_TIME anyway.
-    """
-
-    def package_p99(tasks: int) -> float:
-        p99 = scenarios.package_p99(system, tasks, RESPONSE_TIME, plan.repetitions)
-        _say(f"a package of {tasks}: {_p99_text(p99)}")
-        return p99
-
-    def offered_p99(rate: int) -> float:
-        p99 = scenarios.offered_p99(system, rate, plan.rate_s)
-        _say(f"{rate} tasks/s: {_p99_text(p99)}")
-        return p99
-
-    return Headline(
-        package=largest_within(package_p99, RESPONSE_TIME, PACKAGE, MOST_TASKS),
-        rate=largest_within(offered_p99, RESPONSE_TIME, 2 * RATE, MOST_RATE),
-        response_time=RESPONSE_TIME,
-        chunking_size=CHUNKING_SIZE,
-    )
-
-
-def _p99_text(p99: float) -> str:
-    return f"p99 {p99 * MS:.1f} ms" if p99 < math.inf else "too slow, given up"
-
-
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Tell on stderr what is measured now."""
     print(f"bench: {what}", file=sys.stderr, flush=True)

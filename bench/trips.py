@@ -16,7 +16,8 @@ from typing import Any, Self, cast
 import msgspec
 
 from bench.budget import PACKAGE
-from bench.peers import ARGUMENTS, CHUNK, RESULT, TASK, WORKERS
+from bench.span import RESULT
+from bench.system import ARGUMENTS, CHUNK, TASK, WORKERS
 from taskengine import gate
 from taskengine._socket import Debt, Port
 from taskengine.gate import Backplane

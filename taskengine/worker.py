@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -127,16 +128,23 @@ class Worker:
         if message is None:
             return
         (batch,) = message
-        port.send([self._turn.run(batch)])
+        answer = self._turn.run(batch)
+        port.send([answer])
         if self._journal.enabled:
-            self._journal.note(_received_lines, batch)
+            self._journal.note(_received_lines, batch, answer)
 
 
-def _received_lines(batch: bytes) -> Iterator[str]:
-    for _, _, head, parts in _fastpath.read_batch(batch):
+def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
+    """A line for each chunk that was run; what was handed back is received again, by whom it is run."""
+    ran: Counter[int] = Counter()
+    for job, first, stop, *_ in _fastpath.read_answer(answer):
+        ran[job] += stop - first
+    for job, _, head, parts in _fastpath.read_batch(batch):
         serial, _ = decode_head(head)
-        for part, _ in parts:
-            yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
+        for part, tasks in parts:
+            if ran[job] > 0:
+                yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
+            ran[job] -= tasks
 
 
 def run(settings: Settings, backplane: Backplane, lane: str, control: Connection, journal: Journal) -> None:

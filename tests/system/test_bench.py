@@ -10,7 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.report import BARE, OURS, Results
+from bench import page
+from bench.full import MEASURES, Matrix
+from bench.pools import LOOP
+from bench.report import ECHO, OURS, Results, Row
 from tests.engine import deadline
 
 pytestmark = pytest.mark.system
@@ -34,14 +37,40 @@ def test_the_demonstration_plays_the_seeds_sample() -> None:
     assert "Sucessfully terminated process" in done.stdout
 
 
+HEADLINE = r"IO = \d+ @ 30ms response-time & 50 chunk-size, on .+ \(.+ held at that response time\)"
+
+
+def check_rows(found: list[Row]) -> None:
+    rows = {row.system: row for row in found}
+    assert rows[LOOP].w1 is not None
+    assert rows[OURS].loop is not None
+    assert rows[OURS].raw is not None
+    assert rows[OURS].raw_p99 is not None
+    assert rows[ECHO].loop is not None
+
+
 def test_a_quick_run_reports_every_scenario_and_the_headline(tmp_path: Path) -> None:
     done = run("bench", "--quick", "--no-micro", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    headline = r"IO = \d+ @ 30ms response-time & 50 chunk-size, on .+ \(.+ held at that response time\)"
-    assert re.fullmatch(headline, done.stdout.splitlines()[-1])
-    results = msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Results)
-    rows = {row.system: row for row in results.rows}
-    assert rows[BARE].times_loop == 1.0
-    assert rows[OURS].w1 is not None
-    assert rows[OURS].w2 is not None
-    assert rows[OURS].w3 is not None
+    assert re.fullmatch(HEADLINE, done.stdout.splitlines()[-1])
+    check_rows(msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Results).rows)
+
+
+def test_a_quick_look_at_the_matrix_writes_the_page_and_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.md"
+    file.write_text(page.compose({"decisions": "Measured, and decided."}, ""))
+    done = run("bench", "--quick", "--full", "--no-micro", "--out", str(tmp_path), "--page", str(file))
+    assert done.returncode == 0, done.stderr
+    check_rows(msgspec.json.decode((tmp_path / "full.json").read_bytes(), type=Matrix).headline.rows)
+    text = file.read_text()
+    assert page.part(text, "decisions") == "Measured, and decided."
+    assert text.count("\n### ") >= 2 + len(MEASURES)
+    for picture in re.findall(r"\]\((benchmarks/[^)]+)\)", text):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_any_peer_the_run_says_which_are_missing(tmp_path: Path) -> None:
+    done = run("bench", "--quick", "--peers", str(tmp_path / "python"), "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "celery was not measured: there is no " in done.stderr
+    assert "`make bench-peers` installs them" in done.stderr

@@ -14,7 +14,14 @@ from taskengine import errors, settings
 from tests.engine import Engine, deadline
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/tasks.md", "docs/clients.md", "docs/protocol.md", "docs/architecture.md"]
+PAGES = [
+    "README.md",
+    "docs/tasks.md",
+    "docs/clients.md",
+    "docs/protocol.md",
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+]
 ADDRESS = "tcp://127.0.0.1:9000"
 
 

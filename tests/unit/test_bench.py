@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ import pytest
 from rich.console import Console
 
 from bench import report
-from bench.compiled import NotCompiled, check_compiled
-from bench.figures import beyond_p99, largest_within, percentile, summary, two_digits
+from bench.compiled import ECHO, NotCompiled, check_compiled
+from bench.figures import beyond_p99, largest_within, percentile, ratio, summary, together, two_digits
+from bench.headline import Headline
 from bench.machine import this_machine
-from bench.peers import RESULT, Done
-from bench.report import BARE, OURS, STDOUT, Headline, Results
-from bench.scenarios import Offer, WrongResult, in_turns, package_p99, timed_call, timed_package
+from bench.offer import Offer, offered_packages
+from bench.pools import LOOP
+from bench.quiet import Quiet
+from bench.report import OURS, STDOUT, Results
+from bench.rest import Rest
+from bench.scenarios import in_turns, package_p99
+from bench.span import RESULT, Block, Job, WrongResult, in_a_row, timed_call, timed_package
+from bench.system import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +39,10 @@ class Instant:
         self._wrong_every = wrong_every
         self._tasks = 0
 
-    def package(self, tasks: int) -> list[Any]:
+    def package(self, tasks: int) -> Job:
+        return Job(lambda: self.run(tasks))
+
+    def run(self, tasks: int) -> list[Any]:
         self.packages += 1
         return [self.one() for _ in range(tasks)]
 
@@ -128,13 +138,64 @@ def test_where_not_even_one_passes_the_search_gives_none() -> None:
 
 def test_a_wrong_or_missing_result_is_no_figure() -> None:
     for measure in (
-        lambda system: timed_package(system, 10),
-        timed_call,
+        lambda system: timed_package(system.name, system.package(10), [RESULT] * 10),
+        lambda system: timed_call(system.name, system.one),
         lambda system: Offer(system, 1e6, 1e-5).run(),
+        lambda system: offered_packages(system, 10, 1e4, 1e-3),
     ):
         measure(Instant())
         with pytest.raises(WrongResult, match="liar"):
             measure(Instant("liar", wrong_every=1))
+
+
+def test_a_lost_result_is_no_figure() -> None:
+    with pytest.raises(WrongResult, match="9 of 10 results are right"):
+        timed_package("loser", Instant().package(9), [RESULT] * 10)
+
+
+def test_a_block_warms_up_and_counts_the_rest() -> None:
+    numbers = iter(range(100))
+    assert in_a_row(lambda: float(next(numbers)), Block(3, 4)) == [3.0, 4.0, 5.0, 6.0]
+
+
+def test_a_slow_block_ends_early_with_one_sample_at_least() -> None:
+    numbers = iter(range(100))
+    assert in_a_row(lambda: float(next(numbers)), Block(3, 4, 0.0)) == [0.0]
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.quiet.busy_elsewhere", lambda seconds: 1.0)
+    quiet = Quiet(0.01)
+    quiet.wait()
+    waited = quiet.waited
+    quiet.wait()
+    assert quiet.waited == waited >= 0.01
+
+
+def test_where_it_is_quiet_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.quiet.busy_elsewhere", lambda seconds: 0.0)
+    quiet = Quiet(1e9)
+    quiet.wait()
+    assert quiet.waited == 0.0
+
+
+def test_ratios_are_of_the_rounds() -> None:
+    # the machine was ten times slower in the second round, for both
+    found = ratio([[2.0, 3.0, 4.0], [30.0], [9.0]], [[1.0, 1.5, 2.0], [10.0], [1.0]])
+    assert (found.low, found.paired, found.high) == (2.0, 3.0, 9.0)
+    assert found.of_all == 4.0 / 1.5
+    assert ratio([[1.0, 8.0]], [[1.0, 2.0]], 99).paired == 4.0
+
+
+def test_ratios_need_the_same_rounds() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([[1.0], [1.0]], [[1.0]])
+
+
+def test_every_offered_package_is_counted_once() -> None:
+    latencies = offered_packages(Instant(), 10, 1000, 0.02)
+    assert len(latencies) == 20
+    assert min(latencies) >= 0
 
 
 def test_every_offered_task_is_counted_once() -> None:
@@ -144,17 +205,17 @@ def test_every_offered_task_is_counted_once() -> None:
     assert min(offer.latencies) >= 0
 
 
-def test_systems_take_turns_and_get_equal_shares() -> None:
+def test_systems_take_turns_and_each_has_a_block_a_round() -> None:
     order: list[str] = []
 
-    def measure(system: Any) -> float:
-        order.append(system.name)
-        return float(len(order))
+    def measure(name: str) -> list[float]:
+        order.append(name)
+        return [float(len(order))] * 3
 
-    samples = in_turns([Instant("a"), Instant("b"), Instant("c")], 4, 3, measure)
-    assert {name: len(values) for name, values in samples.items()} == {"a": 12, "b": 12, "c": 12}
-    rounds = [order[start : start + 12] for start in range(0, 48, 12)]
-    assert all(sorted(set(names)) == ["a", "b", "c"] for names in rounds)
+    samples = in_turns({name: partial(measure, name) for name in "abc"}, 4, Quiet(0.0))
+    assert {name: len(together(blocks)) for name, blocks in samples.items()} == {"a": 12, "b": 12, "c": 12}
+    assert all(sorted(order[start : start + 3]) == ["a", "b", "c"] for start in range(0, 12, 3))
+    assert sorted(block[0] for blocks in samples.values() for block in blocks) == list(range(1, 13))
 
 
 def test_a_package_that_is_sure_to_be_too_slow_is_given_up() -> None:
@@ -165,23 +226,30 @@ def test_a_package_that_is_sure_to_be_too_slow_is_given_up() -> None:
 
 
 def results() -> Results:
-    w1 = {BARE: [0.001, 0.002, 0.003], OURS: [0.01, 0.02, 0.03], STDOUT: [0.02]}
+    w1 = {LOOP: [[0.001, 0.002, 0.003]], OURS: [[0.01, 0.02, 0.03]], STDOUT: [[0.02]]}
     return Results(
         machine=msgspec.structs.replace(this_machine(), name="a Pi"),
         settings={"response_time": 0.03},
-        rows=report.rows(w1, {OURS: [0.001]}, {"other": [0.5]}),
-        stdout_cost=1.0,
+        when="today",
+        busy_before=0.02,
+        busy_after=0.5,
+        waited=3.0,
+        rows=report.rows(w1, {OURS: [[0.001]]}, {"other": [[0.5]]}),
+        rest=Rest(processes=[("te-router", 2**20)], core=0.001),
         headline=Headline(package=4000, rate=5000, response_time=0.03, chunking_size=50),
         seconds=1.0,
     )
 
 
-def test_ratios_are_of_medians() -> None:
-    rows = {row.system: row for row in results().rows}
-    assert list(rows) == [BARE, OURS, STDOUT, "other"]
-    assert rows[OURS].times_loop == 10.0
-    assert rows["other"].times_loop is None
-    assert rows["other"].w3 is not None
+def test_a_row_is_compared_with_what_was_measured_beside_it() -> None:
+    loop, ours, stdout, other = results().rows
+    assert [row.system for row in (loop, ours, stdout, other)] == [LOOP, OURS, STDOUT, "other"]
+    assert ours.loop is not None
+    assert (ours.loop.paired, ours.raw) == (10.0, None)
+    assert stdout.ours is not None
+    assert stdout.ours.paired == 1.0
+    assert other.loop is None
+    assert other.w3 is not None
 
 
 def test_the_report_ends_with_the_headline() -> None:
@@ -196,8 +264,9 @@ def test_the_json_holds_what_was_reported(tmp_path: Path) -> None:
     assert msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Results) == results()
 
 
-def test_the_compiled_fast_path_is_accepted() -> None:
+def test_what_is_compiled_is_accepted() -> None:
     assert check_compiled().__name__ == "taskengine._fastpath"
+    assert check_compiled(ECHO).__name__ == ECHO
 
 
 def test_a_fast_path_in_python_is_refused() -> None:
