@@ -72,7 +72,7 @@ def test_who_does_not_read_costs_its_own_replies_after_a_bound(engine: Engine, d
             for _ in range(100):
                 stalled.send_multipart(request(session, "task_big", MIB))
                 assert other.call("task_count", 2, 3) == 2.5
-            wait_until(lambda: not other.progress(), 5, "the packages")
+            wait_until(lambda: not other.progress(), 20, "the packages")
             grown = resident(router) - before
         assert grown < UNREAD_BYTES + 12 * MIB, f"{grown / MIB:.0f} MiB more than before"
         replies = []

@@ -31,7 +31,7 @@ def test_it_prints_what_the_seed_prints() -> None:
         pids = engine.pids()
         with Client(engine.address, timeout=deadline(20)) as client:
             client.map("task_count", range(63), range(63))
-        wait_until(lambda: "Shipped" in engine.output(), 5, "the lines")
+        wait_until(lambda: "Shipped" in engine.output(), 20, "the lines")
         assert engine.stop() == 0
         text = engine.output()
     assert text.startswith("[REGISTERED-TASKS]:\n[-] task_count\n")
@@ -74,7 +74,7 @@ def test_a_signal_lets_running_tasks_end(number: int) -> None:
         results: list[Any] = []
         caller = threading.Thread(target=lambda: results.extend(client.map("task_sleep", [0.2] * 4)))
         caller.start()
-        wait_until(client.progress, 5, "the package")
+        wait_until(client.progress, 20, "the package")
         assert engine.stop(number) == 0
         caller.join()
     assert results == [0.2] * 4
@@ -92,7 +92,7 @@ def test_draining_has_a_limit_and_the_rest_is_answered() -> None:
 
         caller = threading.Thread(target=call)
         caller.start()
-        wait_until(client.progress, 5, "the package")
+        wait_until(client.progress, 20, "the package")
         assert engine.stop() == 0
         caller.join()
     assert "stopped before the task ended" in str(failures[0])
@@ -113,7 +113,7 @@ def test_a_killed_worker_is_replaced_and_its_tasks_are_answered() -> None:
         assert 0 < len(lost) <= 20
         assert {error.worker for error in lost} == {f"TASK-{victim}"}
         assert [result for result in results if not isinstance(result, WorkerLost)] == [0.05] * (40 - len(lost))
-        wait_until(lambda: len(engine.pids("task")) == 2, 5, "a replacement")
+        wait_until(lambda: len(engine.pids("task")) == 2, 20, "a replacement")
         assert client.map("task_count", range(100), range(100)) == list(range(100))
         assert f"Process [{victim}] ended (SIGKILL): task worker" in engine.output()
 
@@ -132,7 +132,7 @@ def test_a_killed_data_worker_is_replaced() -> None:
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
         victim = engine.pids("data")[0]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: engine.pids("data") not in ([], [victim]), 5, "a replacement")
+        wait_until(lambda: engine.pids("data") not in ([], [victim]), 20, "a replacement")
         client.publish("x", 1)
         with client.subscribe("x") as feed:
             assert feed.get(deadline(20)).value == 1
@@ -314,9 +314,9 @@ def test_what_a_task_starts_hears_signals(tmp_path: Path) -> None:
 def test_a_worker_that_dies_while_draining_is_answered(tmp_path: Path) -> None:
     with Engine(drain_time=deadline(20)) as engine, Client(engine.address, timeout=deadline(20)) as client:
         future = client.submit("task_sleep", 60)
-        wait_until(client.progress, 5, "the package")
+        wait_until(client.progress, 20, "the package")
         engine.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Closing application" in engine.output(), 5, "the drain")
+        wait_until(lambda: "Closing application" in engine.output(), 20, "the drain")
         for pid in engine.pids("task"):
             os.kill(pid, signal.SIGKILL)
         assert isinstance(future.exception(deadline(5)), WorkerLost)
@@ -327,4 +327,4 @@ def test_a_module_that_loads_only_once_is_named_by_the_workers_that_miss_it(tmp_
     module = tmp_path / "once.py"
     module.write_text(f"import os\nos.mkdir({str(tmp_path / 'busy')!r})\n\ndef task_once():\n    pass\n")
     with Engine(tasks=f"{module},taskengine.tasks") as engine:
-        wait_until(lambda: engine.output().count("(TASK)] Left out: task module") == 2, 5, "the workers' lines")
+        wait_until(lambda: engine.output().count("(TASK)] Left out: task module") == 2, 20, "the workers' lines")
