@@ -90,7 +90,7 @@ ECHO = $(VENV)/bin/cythonize --inplace --quiet --force bench/_echo.pyx
 $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[test]"
 	$(ECHO)
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.bench
 
 $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[bench]"
