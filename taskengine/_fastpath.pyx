@@ -34,7 +34,7 @@ from bisect import bisect_right
 import msgspec
 
 from taskengine import arrays, wire
-from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
+from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 
 cdef extern from "endian.h" nogil:
     uint64_t htobe64(uint64_t)

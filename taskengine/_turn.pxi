@@ -241,7 +241,7 @@ cdef class _Turn:
         cdef u8* at
         cdef size_t failures = 0, mark
         cdef const u8* task = section.body
-        cdef bint columns = section.format == COLUMNS
+        cdef bint columns = section.format == COLUMNS, has_result = False
         if k and not columns:
             task += get_u32(section.ends + 4 * (k - 1)) - section.base
         while True:
@@ -267,6 +267,7 @@ cdef class _Turn:
                         <PyObject*>self.keywords if self.has_keywords else NULL,
                     )
                     self.release()
+                    has_result = True
                     if section.reply == ALL:
                         at = put_wide(out, self.at, result) if columns else put_value(out, self.at, result, 0)
                         if <size_t>(at - out.data) > MAX_BODY:
@@ -274,9 +275,13 @@ cdef class _Turn:
                         self.at = at
                         mark = at - out.data
                     result = None
+                    has_result = False
                     k += 1
             except BaseException as raised:
                 error = raised
+                if has_result and isinstance(raised, BadArguments):
+                    error = TaskFailed(f"the result cannot be sent: {raised}", type="BadArguments")
+                has_result = False
                 self.release()
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark

@@ -20,9 +20,9 @@ from typing import NamedTuple
 from taskengine.chunking import spread
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
 from taskengine.messages import Priority
-from taskengine.package import Kind, Package, Run, Section
+from taskengine.package import Package, Run, Section, TaskKind
 from taskengine.turns import Line, Span, Turns
-from taskengine.wire import BATCH_NS, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, SLICE_NS
+from taskengine.wire import BATCH_NS, BATCH_SLICES, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, SLICE_NS
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
@@ -109,7 +109,7 @@ class _Lane:
                 return self._alone
             self._alone = None
         for line in self.lines:
-            if line.spans:
+            if line.waiting:
                 span = line.first()
                 if span is not None:
                     return span
@@ -144,11 +144,12 @@ class _Filling:
     def give(self, worker: _Worker, span: Span, chunks: int, cost: float) -> None:
         """Take so many chunks of `cost` ns each from the span."""
         end, total = span.end(chunks), chunks * cost
-        self.slices.setdefault(worker, []).append(Slice(span.package, span.run, span.first, end, total))
+        slices = self.slices.setdefault(worker, [])
+        slices.append(Slice(span.package, span.run, span.first, end, total))
         span.first = end
         worker.load += total
         self._fresh[worker] += total
-        if self._fresh[worker] >= BATCH_NS:
+        if self._fresh[worker] >= BATCH_NS or len(slices) >= BATCH_SLICES:
             self.free.remove(worker)
 
     def give_one(self, span: Span, cost: float) -> int:
@@ -182,7 +183,7 @@ class Broker:
         self._sizes = lanes
         self._lanes = {name: _Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, _Worker] = {}
-        self._costs: dict[Kind, float] = {}
+        self._costs: dict[TaskKind, float] = {}
         self._jobs = 0
         self._deadlines = 0
         self.packages: dict[int, Package] = {}
@@ -244,9 +245,12 @@ class Broker:
         done, rest = _matched(name, worker.batches[0], entries)
         worker.batches.popleft()
         worker.weigh()
-        for slice in reversed(rest):
-            self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
         whole: list[Package] = []
+        for slice in reversed(rest):
+            if slice.package.is_late:
+                whole += self._fail([(slice.package, slice.first, slice.stop)], _too_late())
+            else:
+                self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
         for slice, pieces in done:
             package = slice.package
             package.worker = name
@@ -262,13 +266,24 @@ class Broker:
             self._learn(package.kind, tasks, elapsed_ns)
         return whole
 
+    def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
+        """A worker has run its oldest batch and cannot answer: answer that with `error`. Raises ProtocolError."""
+        worker = self._workers.get(name)
+        if worker is None or not worker.batches:
+            raise ProtocolError(f"worker {name} answered what nobody asked")
+        held = [(slice.package, slice.first, slice.stop) for slice in worker.batches.popleft()]
+        worker.weigh()
+        return self._fail(held, error)
+
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         if not self._deadlines:
             return []
-        late = {package for package in self.packages.values() if package.deadline <= now}
+        late = {package for package in self.packages.values() if package.deadline <= now and not package.is_late}
         if not late:
             return []
+        for package in late:
+            package.is_late = True
         for lane in self._lanes.values():
             lane.settle()
         waited = [
@@ -278,7 +293,7 @@ class Broker:
             for span in line.drop(late)
             if span.first < span.stop
         ]
-        return self._fail(waited, TaskTimeout("the deadline passed before the task could start", seconds=None))
+        return self._fail(waited, _too_late())
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
         """Answer everything that is in flight with `error`; the broker is of no use afterwards."""
@@ -323,7 +338,7 @@ class Broker:
         cost = self._costs.get(span.package.kind)
         return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
 
-    def _learn(self, kind: Kind, tasks: int, elapsed_ns: int) -> None:
+    def _learn(self, kind: TaskKind, tasks: int, elapsed_ns: int) -> None:
         cost = max(elapsed_ns, 1) / tasks
         known = self._costs.get(kind)
         if known is None and len(self._costs) >= COSTS_KEPT:
@@ -332,7 +347,7 @@ class Broker:
         if known is None:
             self._price(kind, cost)
 
-    def _price(self, kind: Kind, cost: float) -> None:
+    def _price(self, kind: TaskKind, cost: float) -> None:
         """What was handed out when its cost was unknown no longer counts as too much."""
         for worker in self._workers.values():
             for batch in worker.batches:
@@ -356,6 +371,10 @@ class Broker:
         del self.packages[package.job]
         self._deadlines -= package.deadline != NO_DEADLINE
         return package
+
+
+def _too_late() -> TaskTimeout:
+    return TaskTimeout("the deadline passed before the task could start", seconds=None)
 
 
 def _matched(

@@ -26,6 +26,12 @@ def text_of(value: object) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or its two ends where it has more than `most` characters."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
 class TaskEngineError(Exception):
     """Base of every error of the engine; `fields` hold what the text says, for programs."""
 

@@ -15,6 +15,8 @@ NOTES_KEPT = 4096
 PAUSE_MS = 2
 """How long a process has nothing to do before it writes what it noted: between two packages in a row it does not."""
 TEXT_KEPT = 1 << 20
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {ord("\n"): " "}
+"""A client's name may hold what would tell the terminal to do something."""
 
 
 class Journal:
@@ -62,7 +64,7 @@ class Journal:
         if self._left_out:
             self._text += f"[JOURNAL-{os.getpid()}] {self._left_out} lines left out\n".encode()
             self._left_out = 0
-        self._text += line.replace("\n", " ").encode(errors="replace") + b"\n"
+        self._text += line.translate(_CONTROL).encode(errors="replace") + b"\n"
 
     def _write(self) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskengine.errors import ProtocolError
-from taskengine.wire import MAGIC
+from taskengine.wire import MAGIC, MAX_HEAD
 
 
 class Kind(IntEnum):
@@ -104,6 +104,8 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_request(frame: bytes) -> Request:
     """Read the first frame of a request. Raises ProtocolError."""
+    if len(frame) > MAX_HEAD:
+        raise ProtocolError(f"a head has at most {MAX_HEAD} bytes, not {len(frame)}")
     return _decode(_request, frame)
 
 

@@ -44,8 +44,8 @@ class Run(NamedTuple):
 
 Message = Sequence[bytes | list[bytes]]
 """A message without its route; a frame may be in pieces."""
-Kind = tuple[str, ...]
-"""What tells packages of alike cost apart: the names of their tasks."""
+TaskKind = tuple[str, ...]
+"""What tells packages of alike cost apart: the names of their tasks, of those that there are."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -75,7 +75,7 @@ class Package:
         route: tuple[bytes, ...],
         serial: str,
         shared: list[str] | bytes,
-        kind: Kind,
+        kind: TaskKind,
         index: bytes,
         body: bytes,
     ) -> None:
@@ -90,6 +90,8 @@ class Package:
         self.job = 0
         self.worker = ""
         self.failed = 0
+        self.is_late = False
+        """Its deadline has passed: what has not started never will."""
         self.parts = 0
         """Chunks in the package, once it is cut."""
         self.parts_told = 0
@@ -108,6 +110,11 @@ class Package:
     def forget_tasks(self) -> None:
         """All have been answered, and need no memory beside their results any more."""
         self.index = self.body = b""
+
+    def forget(self) -> None:
+        """It was delivered; the printed lines may still tell of it."""
+        self.forget_tasks()
+        self.assembly = Assembly(0)
 
     def cut(self, size: int | None, workers: dict[str, int]) -> None:
         """Cut the package for lanes of so many `workers`, by `lanes`: neighbouring tasks as (lane, number of tasks)."""

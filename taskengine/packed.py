@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
@@ -10,9 +10,9 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
 from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
-from taskengine.package import Message, Package
-from taskengine.topics import lane_of
-from taskengine.wire import ERROR_EXT, NO_DEADLINE, Format
+from taskengine.package import DEFAULT_LANE, Message, Package, TaskKind
+from taskengine.topics import lane_of as topic_lane
+from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, NO_DEADLINE, Format
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -38,7 +38,7 @@ class PackedPackage(Package):
     """A package, or a data request, that came by wire 0.2."""
 
     def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes) -> None:
-        super().__init__(route, str(request.serial), request.names, tuple(request.names), index, body)
+        super().__init__(route, str(request.serial), request.names, (), index, body)
         self.request = request
         self.reply_mode = request.reply
         self.priority = request.priority
@@ -92,24 +92,26 @@ def read_package(
     route: tuple[bytes, ...],
     request: Request,
     frames: Sequence[bytes],
-    lane: Callable[[str], str],
+    lanes: Mapping[str, str],
     data_workers: int,
     now: float,
 ) -> PackedPackage:
     """Read a PACKAGE, PUBLISH or LATEST message whose first frame was `request`.
 
-    `lane` tells the lane of a task's name, `now` is the monotonic time in s. Raises ProtocolError.
+    `lanes` are those of the tasks that there are, by name, `now` is the monotonic time in s. Raises ProtocolError.
     """
     if request.kind == Kind.PACKAGE:
-        package = _read_tasks(route, request, frames, lane)
+        package = _read_tasks(route, request, frames, lanes)
     else:
         package = _read_data(route, request, frames, data_workers)
-    package.deadline = now + request.deadline if request.deadline else NO_DEADLINE
+    if not request.deadline >= 0:
+        raise ProtocolError(f"a deadline is a number of seconds, 0 for none, not {request.deadline}")
+    package.deadline = now + request.deadline if 0 < request.deadline <= LONGEST_DEADLINE_S else NO_DEADLINE
     return package
 
 
 def _read_tasks(
-    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane: Callable[[str], str]
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane_of: Mapping[str, str]
 ) -> PackedPackage:
     if len(frames) != 3:
         raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
@@ -118,11 +120,13 @@ def _read_tasks(
         if len(request.names) != 1:
             raise ProtocolError(f"columns call one task, not {len(request.names)}")
         columns = _Columns(route, request, index, body)
-        columns.lanes = [(lane(request.names[0]), columns.count)] if columns.count else []
+        columns.kind = _known(request.names, lane_of)
+        columns.lanes = [(lane_of.get(request.names[0], DEFAULT_LANE), columns.count)] if columns.count else []
         return columns
     count = _fastpath.check_index(index, len(body))
     package = PackedPackage(route, request, index, body)
-    lanes = [lane(name) for name in request.names]
+    package.kind = _known(request.names, lane_of)
+    lanes = [lane_of.get(name, DEFAULT_LANE) for name in request.names]
     if lanes.count(lanes[0] if lanes else "") == len(lanes):
         package.lanes = [(lanes[0] if lanes else "", count)] if count else []
         return package
@@ -130,6 +134,11 @@ def _read_tasks(
     runs = ((lanes[i] if i < known else "", stop - first) for first, stop, i in _fastpath.task_names(index, body))
     package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in groupby(runs, lambda run: run[0])]
     return package
+
+
+def _known(names: Sequence[str], lane_of: Mapping[str, str]) -> TaskKind:
+    """What is remembered of a package: a stranger's names are not."""
+    return tuple(name for name in names if name in lane_of)
 
 
 def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], data_workers: int) -> PackedPackage:
@@ -142,5 +151,5 @@ def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[byte
     if len(values) != (2 if request.kind == Kind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
     package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body)
-    package.lanes = [(lane_of(values[0], data_workers), 1)]
+    package.lanes = [(topic_lane(values[0], data_workers), 1)]
     return package

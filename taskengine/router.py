@@ -15,7 +15,7 @@ import zmq
 from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
 from taskengine.broker import Answered, Broker
-from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
+from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed
 from taskengine.gate import Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.memory import give_back_memory
@@ -24,7 +24,7 @@ from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
-from taskengine.wire import MAGIC, MAX_MESSAGE, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
+from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
 
 M = TypeVar("M")
 HELLO = b"HELLO"
@@ -54,7 +54,7 @@ class Router:
         lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
         self._tasks = tasks
-        self._lane_by_name = {task.name: task.lane for task in tasks}
+        self._lane_of = {task.name: task.lane for task in tasks}
         self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes)
         self._control = control
         self._journal = journal
@@ -140,12 +140,16 @@ class Router:
                 return
             if len(frames) != 2:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
+            if frames[1] == NO_ANSWER:
+                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+                self._deliver(self._broker.give_up(name, error))
+                return
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
                 self._note_answers(name, answers)
             self._deliver(self._broker.finish(name, answers))
-        except ProtocolError as error:
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name}: {error}")
+        except ProtocolError as malformed:
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name}: {malformed}")
             self._deliver(self._broker.leave(name))
 
     def _from_client(self, frames: list[bytes], index: bytes, body: bytes) -> None:
@@ -168,7 +172,7 @@ class Router:
         try:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
-            package = seedwire.read_package(route, meta, index, body, self._lane, self._settings.data_workers)
+            package = seedwire.read_package(route, meta, index, body, self._lane_of, self._settings.data_workers)
         except TaskEngineError as error:
             self._outlet.send(route, seedwire.malformed(meta, error))
             return
@@ -180,7 +184,7 @@ class Router:
     def _accept_packed(self, route: tuple[bytes, ...], request: Request, frames: list[bytes]) -> None:
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
             now = time.monotonic()
-            self._accept(packed.read_package(route, request, frames, self._lane, self._settings.data_workers, now))
+            self._accept(packed.read_package(route, request, frames, self._lane_of, self._settings.data_workers, now))
         elif request.kind == Kind.INFO:
             self._outlet.send(route, packed.value_reply(request.serial, self._info()))
         elif request.kind == Kind.TASKS:
@@ -196,9 +200,6 @@ class Router:
         elif self._journal.enabled:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
-
-    def _lane(self, name: str) -> str:
-        return self._lane_by_name.get(name, DEFAULT_LANE)
 
     def _info(self) -> Info:
         settings = self._settings
@@ -233,6 +234,7 @@ class Router:
             else:
                 package.forget_tasks()
                 self._outlet.send(package.route, package.answer())
+            package.forget()
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
 

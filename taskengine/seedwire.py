@@ -13,10 +13,10 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import Message, Package, decode_head
+from taskengine.package import DEFAULT_LANE, Message, Package, decode_head
 from taskengine.packed import error_entry
-from taskengine.topics import lane_of
-from taskengine.wire import MAX_BODY, SEED_VERSION, Format
+from taskengine.topics import lane_of as topic_lane
+from taskengine.wire import MAX_BODY, MAX_HEAD, SEED_VERSION, Format
 
 T = TypeVar("T")
 TASKS_TYPE = "REQ"
@@ -149,7 +149,7 @@ class SeedDataRequest(SeedPackage):
             raise ProtocolError("DATA frame: PUB needs a value")
         request = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
         self.hold(len(request).to_bytes(4, "little"), request)
-        self.lanes = [(lane_of(topic, data_workers), 1)]
+        self.lanes = [(topic_lane(topic, data_workers), 1)]
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         yield first, stop, error_entry(error)
@@ -169,13 +169,15 @@ def read_package(
     frame: bytes,
     index: bytes,
     body: bytes,
-    lane: Callable[[str], str],
+    lane_of: Mapping[str, str],
     data_workers: int,
 ) -> SeedPackage:
     """Read a message of wire 0.1: `frame` is its META, the others lie in `body` and end at `index`.
 
-    `lane` tells the lane of a task's name. Raises ProtocolError.
+    `lane_of` are the lanes of the tasks that there are, by name. Raises ProtocolError.
     """
+    if len(frame) > MAX_HEAD:
+        raise ProtocolError(f"a META frame has at most {MAX_HEAD} bytes, not {len(frame)}")
     meta = _read(_decode_meta, frame, "META frame")
     if meta.type in DATA_TYPES:
         return SeedDataRequest(route, frame, meta, index, body, data_workers)
@@ -188,8 +190,8 @@ def read_package(
     if meta.type == TASKS_TYPE and given is not None and given != package.count:
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
     runs = _fastpath.frame_names(index, body, _name_in)
-    package.kind = tuple(sorted({name for _, _, name in runs}))
-    lanes = groupby(((lane(name), stop - first) for first, stop, name in runs), key=itemgetter(0))
+    package.kind = tuple(sorted({name for _, _, name in runs if name in lane_of}))
+    lanes = groupby(((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs), key=itemgetter(0))
     package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in lanes]
     return package
 

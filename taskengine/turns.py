@@ -41,21 +41,21 @@ class Line:
     """Spans in the order of reception."""
 
     def __init__(self) -> None:
-        self.spans: deque[Span] = deque()
+        self.waiting: deque[Span] = deque()
 
     def add(self, span: Span) -> None:
         """To the end."""
-        self.spans.append(span)
+        self.waiting.append(span)
 
     def back(self, span: Span) -> None:
         """What was handed out and came back goes first."""
-        self.spans.appendleft(span)
+        self.waiting.appendleft(span)
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        while self.spans and self.spans[0].first == self.spans[0].stop:
-            self.spans.popleft()
-        return self.spans[0] if self.spans else None
+        while self.waiting and self.waiting[0].first == self.waiting[0].stop:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting else None
 
     def crowded(self) -> bool:
         """Somebody else waits for a turn too."""
@@ -66,55 +66,55 @@ class Line:
 
     def drop(self, packages: Container[Package]) -> list[Span]:
         """Take out what waits of these packages."""
-        gone = [span for span in self.spans if span.package in packages]
-        self.spans = deque(span for span in self.spans if span.package not in packages)
+        gone = [span for span in self.waiting if span.package in packages]
+        self.waiting = deque(span for span in self.waiting if span.package not in packages)
         return gone
 
 
 class _Account:
     """What a package has been served, in ns of work and of its client's other packages', and its spans that wait."""
 
-    __slots__ = ("spans", "spent")
+    __slots__ = ("package", "spans", "spent")
 
-    def __init__(self, spent: float) -> None:
+    def __init__(self, package: Package, spent: float) -> None:
+        self.package = package
         self.spent = spent
-        self.spans = 0
+        self.spans: deque[Span] = deque()
 
 
 class Turns:
     """Spans in fair turns. Their order is put right when it is asked for, so that charging costs nothing."""
 
     def __init__(self) -> None:
-        self.spans: list[tuple[float, int, Span]] = []  # a heap
+        self.waiting: list[tuple[float, int, _Account]] = []  # a heap
         self._accounts: dict[Package, _Account] = {}
         self._packages: Counter[bytes] = Counter()  # that wait, by client
         self._order = itertools.count()
         self._now = 0.0
 
     def add(self, span: Span) -> None:
-        """Where its package is."""
-        account = self._accounts.get(span.package)
-        if account is None:
-            account = self._accounts[span.package] = _Account(self._now)
-            self._packages[span.package.client] += 1
-        account.spans += 1
-        heapq.heappush(self.spans, (account.spent, next(self._order), span))
+        """Where its package is, behind its other spans."""
+        self._account(span.package).spans.append(span)
 
-    back = add
+    def back(self, span: Span) -> None:
+        """What was handed out and came back goes before the other spans of its package."""
+        self._account(span.package).spans.appendleft(span)
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        while self.spans:
-            spent, _, span = self.spans[0]
-            account = self._accounts[span.package]
-            if span.first == span.stop:
-                heapq.heappop(self.spans)
-                self._forget(span, account)
+        while self.waiting:
+            spent, _, account = self.waiting[0]
+            spans = account.spans
+            while spans and spans[0].first == spans[0].stop:
+                spans.popleft()
+            if not spans:
+                heapq.heappop(self.waiting)
+                self._close(account)
             elif account.spent > spent:
-                heapq.heapreplace(self.spans, (account.spent, next(self._order), span))
+                heapq.heapreplace(self.waiting, (account.spent, next(self._order), account))
             else:
                 self._now = spent
-                return span
+                return spans[0]
         return None
 
     def crowded(self) -> bool:
@@ -129,17 +129,23 @@ class Turns:
 
     def drop(self, packages: Container[Package]) -> list[Span]:
         """Take out what waits of these packages."""
-        gone = [span for _, _, span in self.spans if span.package in packages]
-        for span in gone:
-            self._forget(span, self._accounts[span.package])
-        self.spans = [entry for entry in self.spans if entry[2].package not in packages]
-        heapq.heapify(self.spans)
-        return gone
+        gone = [account for account in self._accounts.values() if account.package in packages]
+        for account in gone:
+            self._close(account)
+        self.waiting = [entry for entry in self.waiting if entry[2].package not in packages]
+        heapq.heapify(self.waiting)
+        return [span for account in gone for span in account.spans]
 
-    def _forget(self, span: Span, account: _Account) -> None:
-        account.spans -= 1
-        if not account.spans:
-            del self._accounts[span.package]
-            self._packages[span.package.client] -= 1
-            if not self._packages[span.package.client]:
-                del self._packages[span.package.client]
+    def _account(self, package: Package) -> _Account:
+        account = self._accounts.get(package)
+        if account is None:
+            account = self._accounts[package] = _Account(package, self._now)
+            self._packages[package.client] += 1
+            heapq.heappush(self.waiting, (account.spent, next(self._order), account))
+        return account
+
+    def _close(self, account: _Account) -> None:
+        del self._accounts[account.package]
+        self._packages[account.package.client] -= 1
+        if not self._packages[account.package.client]:
+            del self._packages[account.package.client]

@@ -57,6 +57,8 @@ class Format(IntEnum):
 
 
 COUNT: Final = Struct("<I")
+NO_ANSWER: Final = COUNT.pack(2**32 - 1)
+"""The answer to a batch that ran and whose results do not fit into one message."""
 BATCH: Final = Struct("<IQ")
 SECTION: Final = Struct("<QQIIIIIIIIIBB")
 ENTRY: Final = Struct("<QIIIQI")
@@ -67,16 +69,22 @@ MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
+MAX_HEAD: Final = 2**16
+"""The most bytes in the first frame of a message: it goes with every slice of its package."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 
 NO_DEADLINE: Final = float("inf")
+LONGEST_DEADLINE_S: Final = 1e9
+"""What lies later is no deadline."""
 PRIORITIES: Final = 4
 
 BATCH_NS: Final = 1_000_000
 """Work, in ns, that one batch brings to a worker: less wakes everyone too often, more balances badly."""
+BATCH_SLICES: Final = 256
+"""Slices in one batch at most: each brings the head of its package."""
 SLICE_NS: Final = 2 * BATCH_NS
 """How long a worker stays at a batch before it hands the rest back: estimates are wrong now and then."""
 IN_FLIGHT: Final = 2
@@ -91,6 +99,12 @@ UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 CLIENTS_KEPT: Final = 1024
 """Clients that the router remembers although it owes them nothing."""
+NAME_TOLD: Final = 128
+"""Characters of an unknown task's name that its error repeats."""
+TEXT_TOLD: Final = 4096
+"""Characters of what an exception says that the client is told."""
+TRACEBACK_TOLD: Final = 16384
+"""Characters of its traceback."""
 TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
 TICK_S: Final = 0.05

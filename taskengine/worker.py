@@ -14,13 +14,22 @@ import zmq
 
 from taskengine import _fastpath, seedwire
 from taskengine._socket import Port, Waiter
-from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
+from taskengine.errors import (
+    BadArguments,
+    ProtocolError,
+    TaskEngineError,
+    TaskFailed,
+    UnknownTask,
+    shortened,
+    text_of,
+)
 from taskengine.gate import Backplane
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry
 from taskengine.settings import Settings
+from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
 
 HELLO = b"HELLO"
 BATCH = 2
@@ -54,6 +63,7 @@ class Turn:
         return self._unknown(name) if error is None else as_failure(name, error)
 
     def _unknown(self, name: str) -> UnknownTask:
+        name = shortened(name, NAME_TOLD)
         nearest = self._registry.nearest(name)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
@@ -75,9 +85,10 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
     where = error.__traceback__
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
-        return BadArguments(f"{name}: {text_of(error)}", name=name)
-    kind, said = type(error).__name__, text_of(error)
+        return BadArguments(f"{name}: {shortened(text_of(error), TEXT_TOLD)}", name=name)
+    kind, said = type(error).__name__, shortened(text_of(error), TEXT_TOLD)
     text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+    text = shortened(text, TRACEBACK_TOLD)
     return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=text)
 
 
@@ -128,7 +139,11 @@ class Worker:
         if message is None:
             return
         (batch,) = message
-        answer = self._turn.run(batch)
+        try:
+            answer = self._turn.run(batch)
+        except BadArguments:
+            port.send([NO_ANSWER])
+            return
         port.send([answer])
         if self._journal.enabled:
             self._journal.note(_received_lines, batch, answer)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import arrays, wire
-from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
+from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.messages import ReplyMode
 
 Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
@@ -422,7 +422,7 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
             try:
                 body += _encode_result(result, wide=section.format == wire.Format.COLUMNS)
             except BadArguments as error:
-                result, is_failure = error, True
+                result, is_failure = TaskFailed(str(error), type="BadArguments"), True
         if not is_failure:
             continue
         failures += 1

@@ -42,7 +42,7 @@ def only_protocol_errors(read: Callable[[], object]) -> None:
 @example(frames=[b'{"pack": 1e999}', b'{"task": "x", "pack": 1e999}'])
 def test_wire_0_1(frames: list[bytes]) -> None:
     try:
-        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), lambda name: "", 1)
+        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), {}, 1)
     except ProtocolError as error:
         answer = seedwire.malformed(frames[0], error)
     else:
@@ -67,7 +67,7 @@ def test_wire_0_2_heads(head: bytes, frames: list[bytes]) -> None:
 def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes]) -> None:
     request = Request(kind, 1, "x", names)
     head = encode_request(request)
-    only_protocol_errors(lambda: packed.read_package((), request, [head, *frames], lambda name: name[:1], 1, 0.0))
+    only_protocol_errors(lambda: packed.read_package((), request, [head, *frames], {"a": "b"}, 1, 0.0))
 
 
 @given(frames=FRAMES)

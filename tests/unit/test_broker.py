@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from taskengine.broker import Answered, Batch, Broker, Slice
-from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError
+from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError, TaskFailed
 from taskengine.messages import Priority
 from taskengine.package import Package
-from taskengine.wire import BATCH_NS, IN_FLIGHT, NO_DEADLINE
+from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, NO_DEADLINE
 
 CHEAP_NS = 100
 HEAVY_NS = 100 * BATCH_NS
@@ -295,6 +295,47 @@ def test_a_package_past_its_deadline_never_starts() -> None:
     assert late.deadline != NO_DEADLINE
     made.join("w", "")
     assert run_all(made) == [patient]
+
+
+def test_what_is_handed_back_past_its_deadline_never_starts() -> None:
+    made = broker(workers=1)
+    late = package(10)
+    late.deadline = 10.0
+    made.accept(late)
+    (batch,) = made.dispatch()
+    assert made.expire(10.0) == []
+    assert made.expire(11.0) == []
+    assert made.finish(batch.worker, [answer(batch.slices[0], 0, 4)]) == [late]
+    assert late.assembly.join().count(b"TaskTimeout") == 6
+    assert made.dispatch() == []
+
+
+def test_a_batch_that_ran_and_cannot_be_answered_is_given_up() -> None:
+    made = broker(workers=1)
+    first = package(10)
+    made.accept(first)
+    (batch,) = made.dispatch()
+    assert made.give_up(batch.worker, TaskFailed("too large")) == [first]
+    assert first.assembly.join().count(b"TaskFailed") == 10
+    with pytest.raises(ProtocolError, match="nobody asked"):
+        made.give_up(batch.worker, TaskFailed("too large"))
+    made.accept(package(10))
+    assert len(run_all(made)) == 1
+
+
+def test_a_package_of_alternating_lanes_costs_each_slice_once() -> None:
+    made = broker(size=1, arm=1)
+    made.join("arm", "arm")
+    lanes = [("", 1), ("arm", 1)] * 20_000
+    made.accept(package(40_000, lanes=lanes))
+    batches = 0
+    while dispatched := made.dispatch():
+        for batch in dispatched:
+            assert len(batch.slices) <= BATCH_SLICES
+            batches += 1
+            made.finish(batch.worker, answers(batch))
+    assert made.idle()
+    assert batches < 2000
 
 
 def test_stopping_refuses_and_abandons() -> None:

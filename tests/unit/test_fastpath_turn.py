@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskengine import _fastpath, wire
-from taskengine.errors import BadArguments, ProtocolError, TaskTimeout
+from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.messages import ReplyMode
 from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
@@ -32,7 +32,7 @@ def test_failures_touch_no_neighbour() -> None:
     failures = Failures()
     body = run(tasks, functions, failures, size=3)
     assert _fastpath.unpack(body, len(tasks), lambda data: "failed") == [2, *["failed"] * 8, 3]
-    kinds = [None, KeyError, KeyboardInterrupt, SystemExit, BadArguments, ProtocolError, ProtocolError, ProtocolError]
+    kinds = [None, KeyError, KeyboardInterrupt, SystemExit, TaskFailed, ProtocolError, ProtocolError, ProtocolError]
     assert [(i, position) for i, position, _ in failures] == [*((k, k) for k in range(1, 7)), (-1, 7), (0, 8)]
     assert [error and type(error) for *_, error in failures] == kinds
 
@@ -127,7 +127,7 @@ def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
     third = wire.MAX_BODY // 3
     failures = Failures()
     body = run([task(0, third), task(0, third), task(0, third), task(0, 1)], [bytes], failures)
-    assert [(position, type(error)) for _, position, error in failures] == [(2, BadArguments)]
+    assert [(position, type(error)) for _, position, error in failures] == [(2, TaskFailed)]
     assert len(body) > 2 * third
 
     def verbose(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:

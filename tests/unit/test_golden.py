@@ -32,7 +32,7 @@ def test_a_package() -> None:
     assert decode_request(head) == REQUEST
     assert _fastpath.pack_calls(CALLS, names) == (index, body)
     assert list(names) == REQUEST.names
-    assert read_package((), REQUEST, [head, index, body], lambda name: "", 1, 0.0).count == 2
+    assert read_package((), REQUEST, [head, index, body], {}, 1, 0.0).count == 2
 
 
 def test_its_reply() -> None:
@@ -52,7 +52,7 @@ def test_columns() -> None:
     request = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
     assert encode_request(request) == head
     assert arrays.columns([numpy.array([1, 2]), numpy.array([0.5, 1.5])]) == (codes, body)
-    assert read_package((), request, [head, codes, body], lambda name: "", 1, 0.0).count == 2
+    assert read_package((), request, [head, codes, body], {}, 1, 0.0).count == 2
 
 
 def test_a_data_request() -> None:

@@ -47,6 +47,11 @@ def test_a_line_says_it_keeps_the_order_and_stays_one_line(pipe: tuple[int, int]
     assert drain(pipe[0]) == "first\nsecond half\n"
 
 
+def test_what_would_command_the_terminal_is_shown(pipe: tuple[int, int]) -> None:
+    Journal(pipe[1], enabled=True).say("\x1b[2J\x07\x9b é")
+    assert drain(pipe[0]) == "\\x1b[2J\\x07\\x9b é\n"
+
+
 def test_a_full_pipe_costs_lines_and_says_how_many(pipe: tuple[int, int]) -> None:
     journal = Journal(pipe[1], enabled=True)
     line = "x" * 1000

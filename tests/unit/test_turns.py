@@ -14,7 +14,9 @@ def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
 
 
 def spans_of(line: Line | Turns) -> list[Span]:
-    return list(line.spans) if isinstance(line, Line) else [one for _, _, one in line.spans]
+    if isinstance(line, Line):
+        return list(line.waiting)
+    return [one for *_, account in line.waiting for one in account.spans]
 
 
 def served(line: Line | Turns, work: float = 1.0) -> int:
@@ -86,7 +88,7 @@ def test_what_comes_back_to_a_line_goes_first() -> None:
     line.add(one)
     one.first = 8
     line.back(Span(one.package, one.run, 3, 5))
-    assert [(each.first, each.stop) for each in line.spans] == [(3, 5), (8, 10)]
+    assert [(each.first, each.stop) for each in line.waiting] == [(3, 5), (8, 10)]
 
 
 def test_what_comes_back_is_served_again() -> None:
@@ -97,6 +99,23 @@ def test_what_comes_back_is_served_again() -> None:
     assert served(turns) == 1
     assert turns.first() is None
     assert not turns.crowded()
+
+
+def test_the_spans_of_a_package_wait_in_its_place_in_order() -> None:
+    turns, whole = Turns(), span(1, tasks=9)
+    parts = [Span(whole.package, whole.run, first, first + 3) for first in (0, 3, 6)]
+    for part in parts[:2]:
+        turns.add(part)
+    turns.add(span(2))
+    assert [served(turns) for _ in range(8)] == [1, 2, 1, 2, 1, 2, 1, 2]
+    turns.back(Span(whole.package, whole.run, 2, 3))
+    turns.add(parts[2])
+    assert len(turns.waiting) == 2
+    assert [one.first for *_, account in turns.waiting for one in account.spans if one.package is whole.package] == [
+        2,
+        4,
+        6,
+    ]
 
 
 @pytest.mark.parametrize("kind", [Line, Turns])
