@@ -35,6 +35,17 @@ class _Command(click.Group):
             args = ["serve", *args]
         return super().parse_args(context, args)
 
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run, and leave; wrong usage is one line."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "taskengine"
+            _leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
+        except click.Abort:
+            code = INTERRUPTED
+        sys.exit(code)
+
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
@@ -83,14 +94,15 @@ def _load(config: Path | None, flags: dict[str, object]) -> Settings:
     return load(config, os.environ, flags)
 
 
-_keys = click.option("--keys", type=click.Path(path_type=Path), help="The folder of the keys [default: yours].")
+_FOLDER = click.Path(path_type=Path)
+_keys = click.option("--keys", type=_FOLDER, help="The folder of the keys [default: the setting KEYS, or yours].")
 
 
 def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that talks to an engine."""
     text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
     option = click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text)
-    return option(_keys(function))
+    return option(click.option("--keys", type=_FOLDER, help="The folder of the keys [default: yours].")(function))
 
 
 @contextlib.contextmanager
@@ -288,9 +300,10 @@ def keys() -> None:
 
 
 def _ring(folder: Path | None) -> KeyRing:
+    """The keys in a folder, or in that of the settings."""
     from taskengine.keys import KeyRing
 
-    return KeyRing(folder)
+    return KeyRing(folder or _load(None, {}).keys_folder)
 
 
 @keys.command("new")

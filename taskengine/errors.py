@@ -106,7 +106,7 @@ class Overloaded(TaskEngineError):
 
 
 class Cancelled(TaskEngineError):
-    """The package was cancelled before the task started."""
+    """Nobody waits for the task any more: its client was closed before the reply came."""
 
     code = 7
 

@@ -100,7 +100,11 @@ def task(
     `lane` binds it to a group of workers, `timeout` is the longest it may run, in s, and an `idempotent` task may run
     twice. The function itself is unchanged. Raises TaskModuleError for what cannot be a task.
     """
-    if timeout is not None and not timeout > 0:
+    if not (name is None or (isinstance(name, str) and name)):
+        raise TaskModuleError(f"name is text, not {name!r}")
+    if not isinstance(lane, str):
+        raise TaskModuleError(f"lane is text, not {lane!r}")
+    if not (timeout is None or (isinstance(timeout, (int, float)) and timeout > 0)):
         raise TaskModuleError(f"timeout is a positive number of seconds, not {timeout!r}")
     if lane.startswith(DATA_LANES):
         raise TaskModuleError(f"lane {lane!r}: names that begin with {DATA_LANES!r} are the data workers' own")
@@ -121,7 +125,7 @@ def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
     """
     if not (isinstance(topic, str) and topic):
         raise TaskModuleError(f"a source's topic is text, not {topic!r}: @source('battery.volts', period=0.5)")
-    if not period > 0:
+    if not (isinstance(period, (int, float)) and period > 0):
         raise TaskModuleError(f"a source's period is a positive number of seconds, not {period!r}")
 
     def register(function: F) -> F:
@@ -185,9 +189,13 @@ R = TypeVar("R", Task, Source)
 def _add(known: dict[str, R], name: str, entry: R) -> None:
     other = known.setdefault(name, entry)
     if other.function is not entry.function:
-        raise TaskModuleError(
-            f"{name!r} is registered by {other.function.__module__} and by {entry.function.__module__}"
-        )
+        raise TaskModuleError(f"{name!r} is registered by {_place(other)} and by {_place(entry)}")
+
+
+def _place(entry: Task | Source) -> str:
+    """The file, or else the module, that has the function."""
+    code = getattr(inspect.unwrap(entry.function), "__code__", None)
+    return code.co_filename if code else entry.function.__module__
 
 
 def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:

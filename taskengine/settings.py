@@ -90,7 +90,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = msgspec.field(default_factory=lambda: ["taskengine.tasks"])
     lanes: Annotated[
         dict[Annotated[str, Meta(min_length=1)], Annotated[int, Meta(ge=1, le=1024)]],
-        Meta(description="The named groups of task workers.", extra={"type": "a map of names to numbers of workers"}),
+        Meta(
+            description="The named groups of task workers.",
+            extra={"type": "a map of names to numbers of workers, from 1"},
+        ),
     ] = msgspec.field(default_factory=dict)
     router_frontend: Annotated[int, _port("Where the router listens to clients.")] = 9000
     router_backend: Annotated[int, _port("Where the router listens to task workers.")] = 9001

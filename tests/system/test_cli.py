@@ -148,7 +148,9 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_wrong_usage() -> None:
     for arguments in (["dance"], ["call"], ["call", "x", "-k", "novalue"], ["call", "x", "--count", "-1"]):
-        assert run(*arguments).returncode == 2, arguments
+        result = run(*arguments)
+        assert result.returncode == 2, arguments
+        assert one_line(result).endswith("--help` says how")
 
 
 def test_start_engine_starts_the_same() -> None:
@@ -177,6 +179,13 @@ def test_a_reader_that_leaves_early_is_no_error(at: list[str]) -> None:
     command = f"{sys.executable} -m taskengine call task_count 2 3 --count 100000 {' '.join(at)} | head -c 10"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=deadline(30), check=False)
     assert (result.stdout, result.stderr) == ("[2.5,2.5,2", "")
+
+
+def test_the_setting_keys_is_where_the_keys_are(tmp_path: Path) -> None:
+    env = {"TASKENGINE_KEYS": str(tmp_path / "keys")}
+    assert run("keys", "pair", "laptop", "--address", "tcp://robot:9000", env=env).returncode == 0
+    assert (tmp_path / "keys").is_dir()
+    assert run("keys", "list", env=env).stdout.startswith("client laptop ")
 
 
 def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:

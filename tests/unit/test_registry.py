@@ -59,6 +59,7 @@ def test_two_tasks_of_one_name_are_refused_and_the_first_stays(tmp_path: Path) -
         (tmp_path / name).write_text(f"def task_same(): pass\ndef task_{name[:3]}(): pass\n")
     registry = Registry.load([str(tmp_path / "one.py"), str(tmp_path / "two.py")])
     assert "task_same" in str(registry.failures[0])
+    assert f"by {tmp_path / 'one.py'} and by {tmp_path / 'two.py'}" in str(registry.failures[0])
     assert "task_two" not in registry.tasks
 
 
@@ -79,13 +80,15 @@ def test_what_cannot_be_a_task_is_refused(wrong: Any) -> None:
         source("topic")(wrong)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1.0}, {"lane": "data:0"}])
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": -1.0}, {"timeout": "1"}, {"lane": "data:0"}, {"lane": 3}, {"name": ""}]
+)
 def test_wrong_options_of_a_task_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TaskModuleError):
         task(**options)
 
 
-@pytest.mark.parametrize(("topic", "period"), [("", 1.0), (5, 1.0), ("x", 0), ("x", -1)])
-def test_wrong_options_of_a_source_are_refused(topic: Any, period: float) -> None:
+@pytest.mark.parametrize(("topic", "period"), [("", 1.0), (5, 1.0), ("x", 0), ("x", -1), ("x", "1")])
+def test_wrong_options_of_a_source_are_refused(topic: Any, period: Any) -> None:
     with pytest.raises(TaskModuleError):
         source(topic, period)
