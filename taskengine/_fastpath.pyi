@@ -23,6 +23,7 @@ def task_names(index: ReadableBuffer, body: ReadableBuffer) -> list[tuple[int, i
 def frame_names(
     index: ReadableBuffer, body: ReadableBuffer, decode: Callable[[bytes, int], str]
 ) -> list[tuple[int, int, str]]: ...
+def read_topic(body: ReadableBuffer) -> tuple[str, int]: ...
 def pack_batch(
     slice_ns: int,
     sections: Sequence[tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]],

@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, check_columns, task_names, frame_names, pack_batch, read_answer, Assembly |
+| router | check_index, check_columns, task_names, frame_names, read_topic, pack_batch, read_answer, Assembly |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -231,6 +231,27 @@ def task_names(index, body):
     if count:
         runs.append((first, count, current))
     return runs
+
+
+def read_topic(body):
+    """The topic that a data request begins with, and how many values the array is that it is; those are not decoded.
+
+    Raises ProtocolError.
+    """
+    cdef _Reader src = _Reader(body)
+    cdef uint64_t n, size, j
+    if get_head(src, &n) != ARRAY or n == 0:
+        raise ProtocolError("the body of a data request is an array that begins with a topic")
+    claim(src, n)
+    src.owed -= 1
+    if get_head(src, &size) != STR:
+        raise ProtocolError("the body of a data request is an array that begins with a topic")
+    topic = get_text(<const char*>take(src, size), size)
+    for j in range(1, n):
+        src.owed -= 1
+        skip(src, 1)
+    finish(src)
+    return topic, n
 
 
 def pack_batch(slice_ns, sections):

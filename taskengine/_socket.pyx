@@ -44,7 +44,8 @@ cdef struct Parcel:
     long size
 
 cdef struct Message:
-    unsigned char opaque[64]
+    # 64 bytes, laid out like a pointer; zmq_msg_t has the same
+    uint64_t opaque[8]
 
 cdef struct Item:
     void* socket
@@ -223,7 +224,8 @@ cdef class _Pile:
                     raise MemoryError
                 self.data = <char*>larger
                 self.room = 2 * (self.room + size)
-            memcpy(self.data + self.size, frame, size)
+            if size:  # where there is nothing yet, there is nowhere to copy to
+                memcpy(self.data + self.size, frame, size)
         self.size += size
         self.ends[self.count] = htole32(<uint32_t>min(self.size, <uint64_t>0xffffffffu))
         self.count += 1

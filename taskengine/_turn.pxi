@@ -47,7 +47,7 @@ cdef int get_section(_Reader src, Section* section) except -1:
     section.body = take(src, section.body_size)
     if section.format != COLUMNS:
         check_ends(section.ends, section.count, section.base, section.body_size)
-    elif not are_codes(section.ends, section.base) or (
+    elif section.base == 0 or not are_codes(section.ends, section.base) or (
         section.body_size != 8 * <uint64_t>section.base * section.count
     ):
         return malformed(f"{section.body_size} bytes are no {section.base} columns of {section.count} numbers")

@@ -266,6 +266,11 @@ class Broker:
             self._learn(package.kind, tasks, elapsed_ns)
         return whole
 
+    def held(self, name: str) -> int:
+        """How many batches a worker has; 0 for one that has not joined."""
+        worker = self._workers.get(name)
+        return len(worker.batches) if worker else 0
+
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
         """A worker has run its oldest batch and cannot answer: answer that with `error`. Raises ProtocolError."""
         worker = self._workers.get(name)

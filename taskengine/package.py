@@ -5,17 +5,18 @@ A subclass for each wire says how its frames look; the broker knows only this fi
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
-from taskengine.errors import TaskEngineError
-from taskengine.wire import NO_DEADLINE, Format
+from taskengine.errors import ProtocolError, TaskEngineError
+from taskengine.wire import MAX_RUNS, NO_DEADLINE, Format
 
 DEFAULT_LANE = ""
 _first = attrgetter("first")
@@ -40,6 +41,17 @@ class Run(NamedTuple):
     def start(self, number: int) -> int:
         """The position at which chunk `number`, from 0, of the run begins."""
         return self.first + self.cut.start(number)
+
+
+def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Neighbouring (lane, number of tasks) made one where the lane is the same. Raises ProtocolError for too many."""
+    lanes = [
+        (lane, sum(tasks for _, tasks in group))
+        for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_RUNS + 1)
+    ]
+    if len(lanes) > MAX_RUNS:
+        raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_RUNS} times")
+    return lanes
 
 
 Message = Sequence[bytes | list[bytes]]

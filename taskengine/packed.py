@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 
 import msgspec
 
 from taskengine import _fastpath
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
 from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
-from taskengine.package import DEFAULT_LANE, Message, Package, TaskKind
+from taskengine.package import DEFAULT_LANE, Message, Package, TaskKind, lanes_of
 from taskengine.topics import lane_of as topic_lane
 from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, NO_DEADLINE, Format
 
@@ -132,7 +131,7 @@ def _read_tasks(
         return package
     known = len(lanes)
     runs = ((lanes[i] if i < known else "", stop - first) for first, stop, i in _fastpath.task_names(index, body))
-    package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in groupby(runs, lambda run: run[0])]
+    package.lanes = lanes_of(runs)
     return package
 
 
@@ -145,11 +144,9 @@ def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[byte
     if len(frames) != 2:
         raise ProtocolError(f"a data request has 2 frames, head and body, not {len(frames)}")
     body = frames[1]
-    values = _fastpath.unpack(body, 1, lambda _: None)[0]
-    if not (isinstance(values, list) and values and isinstance(values[0], str)):
-        raise ProtocolError("the body of a data request is an array that begins with a topic")
-    if len(values) != (2 if request.kind == Kind.PUBLISH else 1):
+    topic, values = _fastpath.read_topic(body)
+    if values != (2 if request.kind == Kind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
     package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body)
-    package.lanes = [(topic_lane(values[0], data_workers), 1)]
+    package.lanes = [(topic_lane(topic, data_workers), 1)]
     return package

@@ -122,15 +122,16 @@ class Publisher:
     def _answer(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
     ) -> tuple[bytes, int]:
-        topic, *value = _fastpath.unpack(body, 1, bytes)[0]
+        topic = "?"
         try:
+            topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
                 return _fastpath.encode(self._board.latest(topic)), 0
             self._publish(topic, value[0])
             return _fastpath.encode(None), 0
         except TaskEngineError as error:
             return error_entry(error), 1
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except Exception as error:  # a value may have any make, and its text too: numpy even raises SystemError
             return error_entry(as_failure(topic, error)), 1
 
 

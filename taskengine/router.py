@@ -144,6 +144,8 @@ class Router:
                 error = TaskFailed("the results of the tasks that ran together do not fit into one message")
                 self._deliver(self._broker.give_up(name, error))
                 return
+            if not self._broker.held(name):
+                raise ProtocolError("it answers what nobody asked")
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
                 self._note_answers(name, answers)

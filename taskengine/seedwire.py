@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,10 +11,10 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.package import DEFAULT_LANE, Message, Package, decode_head
+from taskengine.package import DEFAULT_LANE, Message, Package, decode_head, lanes_of
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import MAX_BODY, MAX_HEAD, SEED_VERSION, Format
+from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
 
 T = TypeVar("T")
 TASKS_TYPE = "REQ"
@@ -62,6 +60,7 @@ class _EchoMeta(msgspec.Struct):
 
     pack: msgspec.Raw = msgspec.Raw(b"0")
     serial: msgspec.Raw = msgspec.Raw(b'""')
+    id: msgspec.Raw = msgspec.Raw(b'""')
 
 
 class SeedData(msgspec.Struct):
@@ -97,7 +96,11 @@ class SeedPackage(Package):
     format = Format.SEED
 
     def __init__(self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes) -> None:
-        self.pack = _read(_decode_echo, frame, "META frame").pack
+        echo = _read(_decode_echo, frame, "META frame")
+        for name, raw in (("pack", echo.pack), ("serial", echo.serial), ("id", echo.id)):
+            if len(raw) > MAX_ID:
+                raise ProtocolError(f"META frame: {name} has at most {MAX_ID} bytes, not {len(raw)}")
+        self.pack = echo.pack
         serial = meta.serial if meta.serial not in (None, "") else uuid.uuid4().hex
         super().__init__(route, str(serial), bytes(self.pack), (), index, body)
         self.meta = meta
@@ -141,6 +144,8 @@ class SeedDataRequest(SeedPackage):
         super().__init__(route, frame, meta, index, body)
         if self.count != 1:
             raise ProtocolError(f"a data request has 2 frames, META and DATA, not {1 + self.count}")
+        if len(body) > MAX_SEED_DATA:
+            raise ProtocolError(f"DATA frame: a data request has at most {MAX_SEED_DATA} bytes, not {len(body)}")
         data = _read(_decode_data, body, "DATA frame").data
         topic = data.get("topic")
         if not isinstance(topic, str):
@@ -191,8 +196,7 @@ def read_package(
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
     runs = _fastpath.frame_names(index, body, _name_in)
     package.kind = tuple(sorted({name for _, _, name in runs if name in lane_of}))
-    lanes = groupby(((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs), key=itemgetter(0))
-    package.lanes = [(name, sum(tasks for _, tasks in group)) for name, group in lanes]
+    package.lanes = lanes_of((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs)
     return package
 
 
@@ -211,7 +215,10 @@ def malformed(frame: bytes, error: TaskEngineError) -> Message:
 
 
 def _is_scalar(raw: msgspec.Raw) -> bool:
-    return bytes(raw)[:1] in [bytes([start]) for start in b'"-0123456789']
+    try:
+        return len(raw) <= MAX_ID and isinstance(msgspec.json.decode(raw), (str, int, float))
+    except (msgspec.MsgspecError, ValueError):
+        return False
 
 
 def _refusal(serial: Any, pack: Any, error: TaskEngineError) -> bytes:

@@ -67,10 +67,16 @@ MAX_DEPTH: Final = 64
 """How deep lists and maps may nest in one value."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
+MAX_RUNS: Final = 2**16
+"""The most often that the tasks of a package may change from lane to lane."""
 MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
 MAX_HEAD: Final = 2**16
 """The most bytes in the first frame of a message: it goes with every slice of its package."""
+MAX_ID: Final = 1024
+"""The most bytes in what a META frame repeats: its serial, its pack, an id."""
+MAX_SEED_DATA: Final = 2**20
+"""The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
 NO_NAME: Final = 2**32 - 1

@@ -25,6 +25,12 @@ def deadline(seconds: float) -> float:
     return seconds * FACTOR
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
     """Poll until `done()`; a deadline that passes is a failed test."""
     end = time.monotonic() + deadline(seconds)

@@ -253,6 +253,19 @@ def _spans(ends: Sequence[int], base: int) -> Iterator[tuple[int, int]]:
         start = end - base
 
 
+def read_topic(body: bytes) -> tuple[str, int]:
+    """As `_fastpath.read_topic`."""
+    if end_of(body, 0) != len(body):
+        raise ProtocolError("bytes are left over")
+    kind, size, at = header(body, 0)
+    if kind != "array" or not size:
+        raise ProtocolError("no array")
+    topic = decode(body[at : end_of(body, at)])
+    if not isinstance(topic, str):
+        raise ProtocolError("no topic")
+    return topic, size
+
+
 def pack_batch(slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
     parts = [wire.BATCH.pack(len(sections), slice_ns)]

@@ -62,12 +62,20 @@ def test_wire_0_2_heads(head: bytes, frames: list[bytes]) -> None:
 @given(
     names=st.lists(st.text(max_size=3), max_size=3),
     kind=st.sampled_from([Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST]),
-    frames=FRAMES,
+    frames=FRAMES | st.integers(1, 3).map(lambda n: [*_fastpath.pack_map([range(n)])]),
+    deadline=st.floats(),
 )
-def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes]) -> None:
-    request = Request(kind, 1, "x", names)
+def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes], deadline: float) -> None:
+    request = Request(kind, 1, "x", names, deadline=deadline)
     head = encode_request(request)
-    only_protocol_errors(lambda: packed.read_package((), request, [head, *frames], {"a": "b"}, 1, 0.0))
+
+    def accept() -> None:
+        package = packed.read_package((), request, [head, *frames], {"a": "b"}, 1, 0.0)
+        package.cut(2, {"": 2})
+        for run in package.runs:
+            _fastpath.read_batch(_fastpath.pack_batch(0, [package.section(run, run.first, run.stop)]))
+
+    only_protocol_errors(accept)
 
 
 @given(frames=FRAMES)

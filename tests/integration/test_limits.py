@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
-from taskengine import Client, TaskFailed, UnknownTask, _fastpath
+from taskengine import Client, ProtocolError, TaskFailed, UnknownTask, _fastpath
 from taskengine.messages import Kind, Request, encode_request
-from taskengine.wire import MAGIC
-from tests.engine import Engine, deadline
-from tests.integration.seedclient import SeedClient
+from taskengine.package import lanes_of
+from taskengine.wire import ARRAY_EXT, MAGIC
+from tests.engine import Engine, deadline, resident
+from tests.integration.seedclient import SeedClient, meta
+
+MIB = 2**20
 
 
 def ask(engine: Engine, *frames: bytes) -> list[bytes]:
@@ -59,3 +64,59 @@ def test_what_cannot_be_answered_is_told(tmp_path: Path) -> None:
         errors = client.options(errors="return").map("task_big", range(30_000))
         assert {type(error) for error in errors} == {TaskFailed}
         assert engine.pids("task") == before
+
+
+def encoded_request(kind: Kind) -> bytes:
+    return encode_request(Request(kind, 1, "x"))
+
+
+def test_a_value_is_not_decoded_by_the_router(engine: Engine, client: Client) -> None:
+    """A MiB of empty maps is 72 MiB once decoded, and maps whose keys collide take for ever."""
+    before = resident(engine.pids("router")[0])
+    value = b"\x92\xa1t\xdd" + (4 * MIB).to_bytes(4) + b"\x80" * (4 * MIB)
+    assert ask(engine, encoded_request(Kind.PUBLISH), value)
+    assert resident(engine.pids("router")[0]) - before < 64 * MIB
+
+
+def test_what_a_meta_frame_repeats_is_short(engine: Engine) -> None:
+    reply = ask(engine, b'{"pack":"%b"}' % (b"p" * 2000), *[b'{"task":"task_count","args":[1,2]}'] * 3000)
+    assert b"pack has at most 1024 bytes" in b"".join(reply)
+
+
+@pytest.mark.parametrize("raw", [b'"\xff"', b"1e400", b'["a"]'])
+def test_a_refusal_is_json_whatever_it_repeats(engine: Engine, raw: bytes) -> None:
+    (reply,) = ask(engine, b'{"serial":%b,"pack":%b,"length":"x"}' % (raw, raw))
+    assert "error" in json.loads(reply)
+
+
+def test_a_data_request_of_wire_0_1_has_a_limit(engine: Engine) -> None:
+    with SeedClient(engine.address) as seed:
+        (reply,) = seed.ask(meta(type="PUB"), b'{"data":{"topic":"t","value":"%b"}}' % (b"x" * 2**20))
+    assert "at most 1048576 bytes" in reply["error"]
+
+
+def test_a_value_without_text_kills_no_data_worker(engine: Engine, client: Client) -> None:
+    """Numpy raises SystemError for a code point that there is not."""
+    before = engine.pids("data")
+    array = b"\x03<U1\x01" + (1).to_bytes(8, "little") + b"\xff\xff\xff\x7f"
+    value = msgspec.msgpack.encode(["t", msgspec.msgpack.Ext(ARRAY_EXT, array)])
+    ask(engine, encoded_request(Kind.PUBLISH), value)
+    client.publish("t", 1)
+    assert engine.pids("data") == before
+
+
+def test_a_stranger_s_answer_is_not_read(engine: Engine, client: Client) -> None:
+    before = resident(engine.pids("router")[0])
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 1000
+        dealer.connect(f"tcp://127.0.0.1:{engine.settings['router_backend']}")
+        dealer.send((MIB).to_bytes(4, "little") + (b"\xff" * 28 + bytes(4)) * MIB)
+    for _ in range(20):
+        assert client.call("task_count", 2, 3) == 2.5
+    assert resident(engine.pids("router")[0]) - before < 128 * MIB
+
+
+def test_tasks_change_lanes_only_so_often() -> None:
+    assert lanes_of((str(n // 2 % 2), 1) for n in range(8)) == [("0", 2), ("1", 2)] * 2
+    with pytest.raises(ProtocolError, match="at most 65536 times"):
+        lanes_of((str(n % 2), 1) for n in range(2**16 + 1))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from taskengine import Client, Overloaded
 from taskengine.messages import decode_reply
 from taskengine.session import Options, Session
 from taskengine.wire import UNREAD_BYTES
-from tests.engine import Engine, deadline, wait_until
+from tests.engine import Engine, deadline, resident, wait_until
 
 MIB = 2**20
 
@@ -40,12 +38,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 def request(session: Session, name: str, *args: Any) -> list[bytes]:
     return session.package([(name, args, {})], [Future()], Options(), each=True).frames
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process has."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_no_reply_of_twenty_thousand_is_dropped_at_a_high_water_mark(engine: Engine, dealer: zmq.Socket[bytes]) -> None:

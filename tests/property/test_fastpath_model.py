@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskengine import _fastpath, wire
@@ -181,6 +181,15 @@ def test_a_map(columns: list[Sequence[Any]], as_iterators: bool) -> None:
 @given(any_bytes, st.integers(-1, 8) | st.sampled_from([2**31, 2**63, 2**64 - 1]))
 def test_any_reply(body: bytes, count: int) -> None:
     same("unpack", body, count, lambda data: ("error", data))
+
+
+@given(
+    any_bytes
+    | st.lists(messages() | st.just(b"\xa1t"), max_size=3).map(lambda each: bytes([0x90 | len(each)]) + b"".join(each))
+)
+@example(b"\x92\xa1t\x81\xa1a\x91\x01")
+def test_any_data_request(body: bytes) -> None:
+    same("read_topic", body)
 
 
 @given(st.lists(messages(), max_size=5))
