@@ -350,6 +350,15 @@ def keys_revoke(name: str, keys: Path | None) -> None:
         _ring(keys).revoke(name)
 
 
+@keys.command("forget")
+@click.argument("address")
+@_keys
+def keys_forget(address: str, keys: Path | None) -> None:
+    """Have no key for the engine at ADDRESS any more: a client then talks to it unencrypted."""
+    with _errors():
+        _ring(keys).forget(address)
+
+
 @keys.command("show")
 @_keys
 def keys_show(keys: Path | None) -> None:

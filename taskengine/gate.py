@@ -7,6 +7,8 @@ the engine's own processes, by a key that lives as long as the engine and is in 
 from __future__ import annotations
 
 import hmac
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,11 @@ def introduce(socket: zmq.Socket[Any], membership: Membership | None) -> None:
 
 
 class Gate(Authenticator):
-    """Answers libzmq's questions who is let in; `handle` one when `port` is ready."""
+    """Answers libzmq's questions who is let in; `handle` one when `port` is ready. `say` prints a line."""
 
-    def __init__(self, context: zmq.Context[Any], security: Security) -> None:
+    def __init__(self, context: zmq.Context[Any], security: Security, say: Callable[[str], None]) -> None:
         super().__init__(context)
+        self._say = say
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
         self._names: dict[str, str] = {}
@@ -93,8 +96,10 @@ class Gate(Authenticator):
         stamp = self._ring.stamp()
         if stamp == self._stamp:
             return False
+        self._names, left_out = self._ring.admitted()
+        for error in left_out:
+            self._say(f"[GATE-{os.getpid()}] Left out: {error}")
         self._stamp = stamp
-        self._names = self._ring.allowed()
         return True
 
     def lets_in(self, domain: str, public: str) -> bool:

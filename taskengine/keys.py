@@ -27,7 +27,7 @@ from taskengine.errors import KeysError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-_ADDRESS = re.compile(r"tcp://([^/]+):(\d+)")
+_ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _LINE = "taskengine-pair:"
 
 
@@ -80,7 +80,11 @@ class KeyRing:
         """The engine's own pair."""
         path = self.folder / "engine.json"
         if not path.exists():
-            _write(path, new_pair(), replace=False)
+            try:
+                _write(path, new_pair(), replace=False)
+            except KeysError:
+                if not path.exists():  # where it is there now, another start was faster
+                    raise
         return _read(path, Pair)
 
     def allow(self, name: str, public: str) -> None:
@@ -101,8 +105,22 @@ class KeyRing:
 
     def allowed(self) -> dict[str, str]:
         """The names of the clients that are let in, by their public keys."""
-        files = sorted((self.folder / "clients").glob("*.json"))
-        return {known.public: known.name for known in (_read(path, Known) for path in files)}
+        allowed, left_out = self.admitted()
+        if left_out:
+            raise left_out[0]
+        return allowed
+
+    def admitted(self) -> tuple[dict[str, str], list[KeysError]]:
+        """As `allowed`, with an error for each file that is left out because it cannot be used."""
+        allowed, left_out = {}, []
+        for path in sorted((self.folder / "clients").glob("*.json")):
+            try:
+                known = _read(path, Known)
+                allowed[known.public] = known.name
+            except KeysError as error:
+                if path.exists():  # else it was revoked this moment
+                    left_out.append(error)
+        return allowed, left_out
 
     def stamp(self) -> int:
         """A number that changes when the allow-list does."""
@@ -112,6 +130,7 @@ class KeyRing:
 
     def pair(self, name: str, address: str) -> str:
         """Make a client's key, let it in, and give the one line that `accept` takes on the client's machine."""
+        self._engine(address)
         own = new_pair()
         self.allow(name, own.public)
         data = msgspec.json.encode(Membership(address, self.engine().public, name, own))
@@ -147,6 +166,13 @@ class KeyRing:
         """All engines that this folder knows."""
         return [_read(path, Membership) for path in sorted((self.folder / "engines").glob("*.json"))]
 
+    def forget(self, address: str) -> None:
+        """Have no key for an engine any more."""
+        try:
+            self._engine(address).unlink()
+        except FileNotFoundError:
+            raise KeysError(f"there is no key for {address}; `taskengine keys list` shows them") from None
+
     def _client(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise KeysError(f"a client's name is up to 64 letters, digits, dots, dashes and underscores, not {name!r}")
@@ -154,7 +180,7 @@ class KeyRing:
 
     def _engine(self, address: str) -> Path:
         found = _ADDRESS.fullmatch(address)
-        if not found:
+        if not found or not 0 < int(found[2]) < 2**16:
             raise KeysError(f"an engine's address is tcp://HOST:PORT, not {address!r}")
         host = "127.0.0.1" if found[1] == "localhost" else found[1]
         return self.folder / "engines" / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}_{found[2]}.json"
@@ -183,9 +209,11 @@ def _read(path: Path, kind: type[T]) -> T:
             found = os.fstat(file.fileno())
             if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.getuid(), 0):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
-            return msgspec.json.decode(file.read(), type=kind)
+            data = file.read()
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
+    try:
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError) as error:
         raise KeysError(f"{path}: no key file: {error}") from None
 

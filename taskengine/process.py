@@ -39,6 +39,8 @@ class Child:
         self._args = args
         self._enable_stdout = enable_stdout
         self._tail = b""
+        self.silent: set[int] = set()
+        """Of the descriptors `control` and `log` those whose other end is closed."""
 
     def start(self, siblings: Iterable[Child]) -> None:
         """Fork. The process closes what it inherits of its `siblings`, so that they see the supervisor's end."""
@@ -52,6 +54,8 @@ class Child:
         entry = (self.role, inherited, self._target, (*self._args, theirs), their_log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
+        # not its sentinel, a pipe that whatever a task forks holds open
+        self.pidfd = os.pidfd_open(self.pid)
         self.started = time.monotonic()
         theirs.close()
         os.close(their_log)
@@ -75,6 +79,7 @@ class Child:
                 return
             report, text = msgspec.msgpack.decode(self.control.recv_bytes())
         except (EOFError, OSError):
+            self.silent.add(self.control.fileno())
             return
         self.online = report == "online"
         self.failure = text if report == "failed" else self.failure
@@ -85,12 +90,15 @@ class Child:
             data = os.read(self.log, _PIPE_BYTES)
         except BlockingIOError:
             return b""
+        if not data:
+            self.silent.add(self.log)
         lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
         return lines + newline
 
     def close(self) -> None:
         """Reap the ended process and close its pipes."""
         self.process.join()
+        os.close(self.pidfd)
         self.control.close()
         os.close(self.log)
 

@@ -46,7 +46,7 @@ class Publisher:
         self._due = list(_owned(registry, number, settings.data_workers))
         self._context = zmq.Context()
         security = backplane.security
-        self._gate = Gate(self._context, security) if security else None
+        self._gate = Gate(self._context, security, journal.say) if security else None
         self._outlet: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
         self._outlet.xpub_verbose = 1
         self._outlet.linger = 0

@@ -60,7 +60,7 @@ class Router:
         self._journal = journal
         self._context = zmq.Context()
         self._backplane = backplane
-        self._gate = Gate(self._context, backplane.security) if backplane.security else None
+        self._gate = Gate(self._context, backplane.security, journal.say) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES)
         self._outlet = Outlet(self._frontend)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ALL_INTERFACES = {"127.0.0.1": "0.0.0.0", "localhost": "0.0.0.0", "[::1]": "[::]"}
 FRONTEND, BACKEND = "frontend", "backend"
 """The sockets in the folder."""
+ATTEMPTS = 3
 LONGEST_PATH = 107
 """What fits into the address of a Unix socket, in bytes (sockaddr_un, without the closing zero)."""
 
@@ -59,12 +61,23 @@ class RunDir:
     """The folder of the engine at `host` and `port`, gone when it is closed; none where it cannot be made."""
 
     def __init__(self, host: str, port: int) -> None:
-        _sweep()
         self._lock: int | None = None
         self._folder = _folder(f"[{host}]" if ":" in host else host, port)
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(mode=0o700)
-            self._lock = _lock(self._folder)
+        # what a task forks would hold the lock when the engine is gone
+        os.register_at_fork(after_in_child=self._let_go)
+        for _ in range(ATTEMPTS):  # another engine's sweep may take a folder that is not locked yet
+            _sweep()
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(mode=0o700)
+                self._lock = _lock(self._folder)
+            if self._lock is not None and self._folder.is_dir():
+                return
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def address(self, name: str) -> str | None:
         """The address of the socket `name`; None where there can be none."""
@@ -77,8 +90,7 @@ class RunDir:
         """Remove the folder. May be called twice."""
         if self._lock is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = None
+            self._let_go()
 
 
 def nearest(address: str) -> str:
@@ -88,17 +100,22 @@ def nearest(address: str) -> str:
         for host in (found[1], ALL_INTERFACES[found[1]]):
             folder = _folder(host, found[2])
             path = folder / FRONTEND
-            if _is_ours(folder) and path.is_socket() and not _is_left(folder):
+            if _is_ours(folder) and _is_listening(path):
                 return f"ipc://{path}"
     return address
 
 
-def _is_left(folder: Path) -> bool:
-    """No engine lives that has the folder."""
-    fd = _lock(folder)
-    if fd is not None:
-        os.close(fd)
-    return fd is not None
+def _is_listening(path: Path) -> bool:
+    """Somebody serves the socket: its connections are taken, or wait to be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _sweep() -> None:

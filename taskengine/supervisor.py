@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import secrets
@@ -113,9 +114,9 @@ class Supervisor:
         child = self._roles[role]()
         child.start(self._children.values())
         self._children[role] = child
-        self._selector.register(child.log, selectors.EVENT_READ, lambda: self._terminal.add(child.read_lines()))
-        self._selector.register(child.control.fileno(), selectors.EVENT_READ, child.hear)
-        self._selector.register(child.process.sentinel, selectors.EVENT_READ, lambda: self._ended(child))
+        self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
+        self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
         self._terminal.say(f"Starting process [{child.pid}]: {role}")
 
     def _await_online(self, roles: list[str]) -> None:
@@ -128,6 +129,19 @@ class Supervisor:
         for role in roles:
             if not (self._signals or online(role)):
                 self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
+
+    def _read(self, child: Child) -> None:
+        self._terminal.add(child.read_lines())
+        self._unwatch(child)
+
+    def _hear(self, child: Child) -> None:
+        child.hear()
+        self._unwatch(child)
+
+    def _unwatch(self, child: Child) -> None:
+        """A task may close what its process has open, and the process live on."""
+        for fd in child.silent & self._selector.get_map().keys():
+            self._selector.unregister(fd)
 
     def _ended(self, child: Child) -> None:
         """A process is dead: free what it had, and start it again unless we are stopping."""
@@ -159,8 +173,8 @@ class Supervisor:
         self._due = dict.fromkeys(self._roles, due)
 
     def _forget(self, child: Child) -> None:
-        for source in (child.log, child.control.fileno(), child.process.sentinel):
-            self._selector.unregister(source)
+        for fd in {child.log, child.control.fileno(), child.pidfd} & self._selector.get_map().keys():
+            self._selector.unregister(fd)
         child.close()
         del self._children[child.role]
 
@@ -230,7 +244,11 @@ def _check_ports(settings: Settings) -> None:
             try:
                 probe.bind((settings.host, port))
                 probe.listen(1)
+            except socket.gaierror as error:
+                raise StartError(f"HOST {settings.host!r} is no address of this machine: {error.strerror}") from None
             except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise StartError(f"HOST {settings.host!r} is no address of this machine") from None
                 taken.append(f"{settings.host}:{port} ({os.strerror(error.errno or 0)})")
     if taken:
         raise StartError(

@@ -13,7 +13,7 @@ from taskengine import Client, NotAllowed
 from taskengine.gate import present
 from taskengine.keys import KeyRing, Membership, new_pair
 from taskengine.messages import Kind, Request, encode_request
-from tests.engine import Engine, deadline
+from tests.engine import Engine, deadline, wait_until
 
 KEYS = ["no key", "unknown key", "revoked key", "allowed key"]
 SOCKETS = ["frontend", "backend", "data port"]
@@ -87,6 +87,21 @@ def test_the_clients_verbs_with_a_key(guarded: Guarded) -> None:
         assert client.latest("x") == 1
         with client.subscribe("x") as feed:
             assert feed.get(deadline(20)).value == 1
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_a_file_that_is_no_good_costs_nobody_else_the_door(guarded: Guarded, text: str | None) -> None:
+    routers = guarded.engine.pids("router")
+    bad = guarded.ring.folder / "clients" / "bad.json"
+    bad.write_text("{}" if text is None else text)
+    bad.chmod(0o644 if text is None else 0o600)
+    try:
+        assert knock(guarded.engine, "frontend", guarded.memberships["allowed key"], 20)
+        assert not knock(guarded.engine, "frontend", guarded.memberships["unknown key"], 0.3)
+        wait_until(lambda: "Left out: " in guarded.engine.output(), 20, "the line that tells of it")
+        assert guarded.engine.pids("router") == routers
+    finally:
+        bad.unlink()
 
 
 def test_who_is_not_let_in_is_told_at_once(guarded: Guarded, tmp_path: Path) -> None:

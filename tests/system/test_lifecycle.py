@@ -128,6 +128,30 @@ def test_a_task_that_ends_its_process_is_answered(tmp_path: Path) -> None:
         assert client.call("task_count", 2, 3) == 2.5
 
 
+def test_a_worker_is_replaced_although_what_its_task_forked_lives_on(tmp_path: Path) -> None:
+    """The child has all that the worker had open; one that closes all that is no death."""
+    (tmp_path / "forks.py").write_text(
+        "import os, time\n\n"
+        "def task_fork():\n    pid = os.fork()\n    if not pid:\n        time.sleep(60)\n        os._exit(0)\n"
+        "    return pid\n\n"
+        "def task_close():\n    os.closerange(3, 9999)\n    time.sleep(60)\n"
+    )
+    modules = f"{tmp_path / 'forks.py'},taskengine.tasks"
+    with Engine(tasks=modules) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        forked = client.call("task_fork")
+        victims = engine.pids("task")
+        closing = client.submit("task_close")
+        wait_until(client.progress, 20, "the task that closes everything")
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        try:
+            assert isinstance(closing.exception(deadline(20)), WorkerLost)
+            wait_until(lambda: len(set(engine.pids("task")) - set(victims)) == 2, 20, "replacements")
+            assert client.call("task_count", 2, 3) == 2.5
+        finally:
+            os.kill(forked, signal.SIGKILL)
+
+
 def test_a_killed_data_worker_is_replaced() -> None:
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
         victim = engine.pids("data")[0]

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from taskengine import keys
 from taskengine.errors import KeysError
-from taskengine.keys import KeyRing, default_folder, find_membership, fingerprint, new_pair
+from taskengine.keys import KeyRing, Pair, default_folder, find_membership, fingerprint, new_pair
 
 ADDRESS = "tcp://robot.local:9000"
 
@@ -103,10 +104,47 @@ def test_a_line_with_a_key_that_is_none(robot: KeyRing, laptop: KeyRing) -> None
         laptop.accept("taskengine-pair:" + base64.urlsafe_b64encode(msgspec.json.encode(data)).decode())
 
 
-def test_an_address_that_is_none(robot: KeyRing, laptop: KeyRing) -> None:
-    line = robot.pair("laptop", "robot")
+@pytest.mark.parametrize("address", ["robot", "tcp://robot", "tcp://robot:0", "tcp://robot:65536", "tcp://a/b:1"])
+def test_an_address_that_is_none(robot: KeyRing, address: str) -> None:
     with pytest.raises(KeysError, match="tcp://HOST:PORT"):
-        laptop.accept(line)
+        robot.pair("laptop", address)
+    assert robot.allowed() == {}
+
+
+def test_a_client_whose_file_is_no_good_is_left_out_alone(robot: KeyRing) -> None:
+    for name in ("one", "two", "three", "four"):
+        robot.pair(name, ADDRESS)
+    clients = robot.folder / "clients"
+    (clients / "two.json").chmod(0o644)
+    (clients / "three.json").write_text("{")
+    (clients / "four.json").unlink()
+    (clients / "five.json").symlink_to(clients / "nowhere.json")
+    names, left_out = robot.admitted()
+    assert list(names.values()) == ["one"]
+    assert [str(error).count("chmod 600") for error in left_out] == [0, 1]
+    with pytest.raises(KeysError, match=r"three\.json"):
+        robot.allowed()
+
+
+def test_a_key_may_be_forgotten(robot: KeyRing, laptop: KeyRing) -> None:
+    laptop.accept(robot.pair("laptop", ADDRESS))
+    laptop.forget(ADDRESS)
+    assert laptop.membership(ADDRESS) is None
+    with pytest.raises(KeysError, match="there is no key"):
+        laptop.forget(ADDRESS)
+
+
+def test_of_two_first_starts_at_once_both_have_one_key(robot: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = KeyRing(robot.folder)
+    made: list[Pair] = []
+
+    def later() -> Pair:
+        monkeypatch.undo()
+        made.append(other.engine())
+        return new_pair()
+
+    monkeypatch.setattr(keys, "new_pair", later)
+    assert [robot.engine()] == made
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"public": 1}'])

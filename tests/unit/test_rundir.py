@@ -25,6 +25,7 @@ def listen(rundir: RunDir) -> socket.socket:
     assert path is not None
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path.removeprefix("ipc://"))
+    listener.listen(1)
     return listener
 
 
@@ -89,6 +90,30 @@ def test_what_a_killed_engine_left_is_not_used_and_swept(base: Path) -> None:
     assert other.exists()
     rundir.close()
     os.close(lock)
+
+
+def test_what_a_task_forked_does_not_keep_the_folder(base: Path) -> None:
+    read, write = os.pipe()
+    supervisor = os.fork()
+    if not supervisor:
+        RunDir("127.0.0.1", 9000)
+        if not os.fork():
+            os.close(write)  # lives on until the test ends
+            os.read(read, 1)
+        os._exit(0)
+    os.waitpid(supervisor, 0)
+    rundir = RunDir("127.0.0.1", 9000)
+    assert rundir.address(BACKEND) is not None
+    rundir.close()
+    os.close(write)
+    os.close(read)
+
+
+def test_a_full_backlog_is_a_living_engine(base: Path) -> None:
+    rundir = RunDir("127.0.0.1", 9000)
+    with listen(rundir):
+        assert {nearest(ADDRESS) for _ in range(9)} == {rundir.address(FRONTEND)}
+    rundir.close()
 
 
 def test_where_there_can_be_no_socket_there_is_none(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
