@@ -6,6 +6,7 @@ fixed: every task takes what it takes on the Pi, so that the router makes the ba
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from bench.budget import PACKAGE
 from bench.span import RESULT
 from bench.system import ARGUMENTS, CHUNK, TASK, WORKERS
 from taskengine import gate
+from taskengine._fastpath import Slate
 from taskengine._socket import Debt, Port
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
@@ -28,8 +30,8 @@ from taskengine.registry import Registry
 from taskengine.router import Router
 from taskengine.session import Options, Parcel, Session, settle
 from taskengine.settings import Settings
-from taskengine.wire import BATCH, COUNT, ENTRY
-from taskengine.worker import HELLO, Turn
+from taskengine.wire import BATCH, COUNT, ENTRY, SLATE_BYTES
+from taskengine.worker import Turn
 
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
@@ -68,8 +70,8 @@ def check(made: Trip, recorded: Trip) -> None:
 
 def unhurried(batch: bytes) -> bytes:
     """The batch without its limit of time, so that a worker that is being counted hands nothing back."""
-    sections, _ = BATCH.unpack_from(batch)
-    return BATCH.pack(sections, 0) + batch[BATCH.size :]
+    _, sections, _ = BATCH.unpack_from(batch)
+    return BATCH.pack(1, sections, 0) + batch[BATCH.size :]
 
 
 def in_pi_time(answer: bytes) -> bytes:
@@ -105,10 +107,12 @@ class SteppedRouter(Router):
     def __init__(self, tasks: list[TaskInfo]) -> None:
         self._replies, self._batches = Sent(), Sent()
         self._supervisor, control = Pipe()
-        backplane = Backplane(address="nowhere", token=b"", security=None)
+        slates = [Slate(mmap.mmap(-1, SLATE_BYTES)) for _ in range(WORKERS)]
+        backplane = Backplane(address="nowhere", token=b"", security=None, slates=slates)
         super().__init__(SETTINGS, [], [], backplane, tasks, control, Journal(2, enabled=False))
         for number in range(WORKERS):
-            self._from_worker([b"TASK-%d" % number, HELLO, DEFAULT_LANE.encode(), backplane.token])
+            name = f"TASK-{number}"
+            self._from_worker([name.encode(), *backplane.hello(name, DEFAULT_LANE, number)])
 
     def _bind(self, domain: str, addresses: list[str], high_water_mark: int) -> Port:
         # a Port is final, and the router only sends by it
@@ -154,7 +158,7 @@ class Roles:
         self._session = Session(NAME, "nowhere")
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry)
+        self._turn = Turn(registry, Slate(mmap.mmap(-1, SLATE_BYTES)))
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

@@ -13,7 +13,7 @@ else; what a callback or an iterator raises passes through. The functions may be
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.exc cimport PyErr_Clear
@@ -29,6 +29,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+import mmap
 from bisect import bisect_right
 
 import msgspec
@@ -79,6 +80,9 @@ cdef int ERROR_EXT = wire.ERROR_EXT
 cdef size_t MAX_TASKS = wire.MAX_TASKS
 cdef size_t MAX_BODY = wire.MAX_BODY
 cdef size_t MAX_MESSAGE = wire.MAX_MESSAGE
+cdef size_t SLATE_HEAD = wire.SLATE_HEAD
+cdef size_t SLATE_BYTES = wire.SLATE_BYTES
+cdef int MADV_REMOVE = mmap.MADV_REMOVE
 cdef int64_t NO_NAME = wire.NO_NAME
 cdef int ARRAY_EXT = wire.ARRAY_EXT
 cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
@@ -86,7 +90,8 @@ cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
-    BATCH_SIZE = 12
+    BATCH_SIZE = 20
+    COUNT_SIZE = 4
     SECTION_SIZE = 54
     ENTRY_SIZE = 32
     PACKED = 0
@@ -97,8 +102,8 @@ cdef enum:
     ERRORS = 1
     NONE = 2
 
-if (wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, *sorted(wire.Format)) != (
-    BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
+if (wire.COUNT.size, wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, *sorted(wire.Format)) != (
+    COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
 ):
     raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
 
@@ -254,14 +259,15 @@ def read_topic(body):
     return topic, n
 
 
-def pack_batch(slice_ns, sections):
-    """A batch from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop, lead, larger,
-    size), index and body those of the whole package.
+def pack_batch(number, slice_ns, sections):
+    """A batch of that number from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop,
+    lead, larger, size), index and body those of the whole package.
 
     Raises ProtocolError for a slice that the package does not have.
     """
     cdef _Out out = _Out(0xffffffffu)
-    cdef u8* at = put_u32(out, out.data, len(sections))
+    cdef u8* at = put_u64(out, out.data, number)
+    at = put_u32(out, at, <uint32_t>len(sections))
     at = put_u64(out, at, slice_ns)
     for section in sections:
         at = put_section(out, at, section)
@@ -315,11 +321,16 @@ cdef u8* put_section(_Out out, u8* at, tuple section) except NULL:
 def read_answer(answer):
     """The entries of a worker's answer: (job, first, stop, failed tasks, elapsed ns, body). Raises ProtocolError."""
     cdef _Reader src = _Reader(answer)
+    return read_entries(src, get_u32(take(src, COUNT_SIZE)))
+
+
+cdef list read_entries(_Reader src, uint32_t count):
+    """So many entries, and nothing behind them."""
     cdef const u8* at
     cdef uint32_t size
     cdef uint64_t first
     cdef list entries = []
-    for _ in range(get_u32(take(src, 4))):
+    for _ in range(count):
         at = take(src, ENTRY_SIZE)
         first = get_u32(at + 8)
         size = get_u32(at + 28)
@@ -396,5 +407,6 @@ cdef class Assembly:
         return b"".join(self.bodies())
 
 
+include "_slate.pxi"
 include "_turn.pxi"
 include "_seed.pxi"

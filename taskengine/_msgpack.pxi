@@ -24,11 +24,12 @@ cdef int[32] WIDTHS = [
 
 @cython.final
 cdef class _Out:
-    """A growing buffer of at most `limit` bytes."""
+    """A growing buffer of at most `limit` bytes, or one that is lent."""
 
     cdef u8* data
     cdef u8* end
     cdef size_t limit
+    cdef bint is_lent
 
     def __cinit__(self, size_t limit):
         self.data = <u8*>malloc(FIRST_ROOM)
@@ -38,7 +39,16 @@ cdef class _Out:
         self.limit = limit
 
     def __dealloc__(self):
+        if not self.is_lent:
+            free(self.data)
+
+    cdef int lend(self, u8* data, size_t size) noexcept:
+        """Write there instead, and no more than so many bytes."""
         free(self.data)
+        self.data = data
+        self.end = data + size
+        self.limit = size
+        self.is_lent = True
 
     cdef bytes taken(self, u8* at):
         return some(self.data, at - self.data)

@@ -170,6 +170,7 @@ cdef class _Frames:
     cdef _Turn turn
     cdef bytes pack  # of the package at hand
     cdef object function  # of the last name, which lies in the batch
+    cdef uint64_t limit  # its timeout in ns, 0 for none
     cdef const u8* name
     cdef Py_ssize_t name_size
 
@@ -178,26 +179,41 @@ cdef class _Frames:
         self.turn = turn
 
     cdef size_t run(self, const Section* section, uint32_t k, uint32_t stop) except? 0:
-        """Run the tasks from `k` to `stop` of a slice and write their DATA frame; how many failed."""
+        """Run the tasks from `k` to `stop` of a slice, unless recalled, and write their DATA frame; how many failed."""
         cdef _Turn turn = self.turn
         cdef _Out out = turn.out
         cdef const u8* at = section.body
         cdef const u8* end
         cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
-        cdef size_t failures = 0, mark
+        cdef size_t failures = 0, mark, size_at, size_room
+        cdef uint32_t begin = k
         if k:
             at += get_u32(section.ends + 4 * (k - 1)) - section.base
         turn.at = put_raw(out, turn.at, b'{"size":', 8)
+        size_at = turn.at - out.data
         turn.at = write_digits(reserve(out, turn.at, NUMBER_ROOM), stop - k, 1)
+        size_room = turn.at - out.data - size_at
         turn.at = put_raw(out, turn.at, b',"data":[', 9)
-        while k < stop:
+        turn.begin_results()
+        while k < stop and not turn.is_recalled():
             end = section.body + (get_u32(section.ends + 4 * k) - section.base)
             mark = turn.at - out.data
-            failures += self.run_frame(at, end, room)
+            turn.pane.started = section.first + k + 1
+            if self.run_frame(at, end, room):
+                failures += 1
+                turn.pane.failed += 1
+            turn.pane.until = 0
             room -= turn.at - out.data - mark
-            turn.at = put_byte(out, turn.at, c",")
             at = end
             k += 1
+            turn.note(<uint64_t>section.first + k)
+            turn.at = put_byte(out, turn.at, c",")
+        turn.ran = k
+        if k < stop:
+            if k == begin:
+                return failures
+            memset(out.data + size_at, c" ", size_room)
+            write_digits(out.data + size_at, k - begin, 1)
         turn.at = put_raw(out, turn.at - 1, b'],"pack":', 9)
         turn.at = put_raw(out, turn.at, PyBytes_AS_STRING(self.pack), PyBytes_GET_SIZE(self.pack))
         turn.at = put_byte(out, turn.at, c"}")
@@ -215,6 +231,8 @@ cdef class _Frames:
         ):
             return self.put_told(self.python.run(some(at, end - at), room))
         result = error = None
+        if self.limit:
+            turn.pane.until = now_ns() + self.limit
         try:
             # called here, not in a function of its own: see run_tasks
             result = PyObject_Vectorcall(
@@ -242,7 +260,9 @@ cdef class _Frames:
     cdef bint find(self, const Frame* frame) except -1:
         """Whether there is such a task; its function is then `function`."""
         if self.name is NULL or self.name_size != frame.name_size or memcmp(self.name, frame.name, self.name_size):
-            self.function = self.python.find(get_text(<const char*>frame.name, frame.name_size))
+            name = get_text(<const char*>frame.name, frame.name_size)
+            self.function = self.python.find(name)
+            self.limit = self.python.limit(name)
             self.name = frame.name
             self.name_size = frame.name_size
         return self.function is not None

@@ -68,7 +68,7 @@ def read_batch(batch):
     cdef Section section
     cdef uint32_t number, left, size
     cdef list sections = [], parts
-    for _ in range(get_u32(take(src, BATCH_SIZE))):
+    for _ in range(get_u32(take(src, BATCH_SIZE) + 8)):
         get_section(src, &section)
         parts = []
         number = 0
@@ -86,7 +86,7 @@ def read_batch(batch):
 cdef int check_batch(_Reader src) except -1:
     """That the bytes are a batch."""
     cdef Section section
-    for _ in range(get_u32(take(src, BATCH_SIZE))):
+    for _ in range(get_u32(take(src, BATCH_SIZE) + 8)):
         get_section(src, &section)
     return finish(src)
 
@@ -97,6 +97,11 @@ cdef class _Turn:
 
     cdef object failed
     cdef object foreign
+    cdef SlateHead* slate  # the shared one, or `own`
+    cdef SlateHead own
+    cdef Pane* pane
+    cdef uint64_t number
+    cdef list limits  # in ns, by name index; None where no task of the section has one
     cdef _Out out
     cdef u8* at
     cdef PyObject** args  # the first place stays free, which spares callees a copy
@@ -107,13 +112,40 @@ cdef class _Turn:
     cdef bint has_keywords
     cdef int64_t i
     cdef uint32_t entries
+    cdef uint32_t ran  # tasks of the section at hand that have run
 
-    def __cinit__(self, failed, foreign):
+    def __cinit__(self, failed, foreign, uint64_t number, Slate slate):
         self.failed = failed
         self.foreign = foreign
         self.out = _Out(MAX_MESSAGE)
+        self.number = number
+        self.slate = &self.own if slate is None else slate.head
+        self.pane = &self.own.panes[0] if slate is None else slate.begin(number, self.out)
         self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
+
+    cdef inline bint is_recalled(self) noexcept:
+        return self.slate.recall > self.number
+
+    cdef inline int note(self, uint64_t position) noexcept:
+        """The tasks before this position are done, and their results end here."""
+        self.pane.done = position << 32 | <uint64_t>(self.at - self.out.data)
+
+    cdef int open(self, const Section* section, uint64_t position) except -1:
+        """Begin an entry, of tasks from this position on."""
+        self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        self.pane.job = section.job
+        self.pane.first = <uint32_t>position
+        self.pane.started = <uint32_t>position
+        self.pane.failed = 0
+        self.begin_results()
+        self.pane.open = 1
+        return 0
+
+    cdef int begin_results(self) noexcept:
+        """The results of the entry begin here."""
+        self.pane.body = <uint32_t>(self.at - self.out.data)
+        self.note(self.pane.first)
 
     def __dealloc__(self):
         self.release()
@@ -236,7 +268,10 @@ cdef class _Turn:
     cdef size_t run_tasks(
         self, _Reader src, const Section* section, uint32_t k, uint32_t stop, bytes head, list functions
     ) except? 0:
-        """Run the tasks from `k` to `stop` of a slice of wire 0.2 and write their results; how many failed."""
+        """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled, and write their results.
+
+        How many failed; `ran` is behind the last that ran.
+        """
         cdef _Out out = self.out
         cdef u8* at
         cdef size_t failures = 0, mark
@@ -249,6 +284,9 @@ cdef class _Turn:
             mark = self.at - out.data
             try:
                 while k < stop:
+                    if self.is_recalled():
+                        stop = k
+                        break
                     if not columns:
                         src.at = task
                         task = src.end = section.body + (get_u32(section.ends + 4 * k) - section.base)
@@ -258,6 +296,9 @@ cdef class _Turn:
                     function = self.get_row(section, k, functions) if columns else self.get_call(src, functions)
                     if function is None:
                         break
+                    self.pane.started = section.first + k + 1
+                    if self.limits is not None:
+                        self.start_clock()
                     # called here, not in a function of its own: a traceback with this frame alone tells
                     # arguments that did not fit from a task that raised
                     result = PyObject_Vectorcall(
@@ -267,6 +308,7 @@ cdef class _Turn:
                         <PyObject*>self.keywords if self.has_keywords else NULL,
                     )
                     self.release()
+                    self.pane.until = 0
                     has_result = True
                     if section.reply == ALL:
                         at = put_wide(out, self.at, result) if columns else put_value(out, self.at, result, 0)
@@ -277,19 +319,31 @@ cdef class _Turn:
                     result = None
                     has_result = False
                     k += 1
+                    self.note(<uint64_t>section.first + k)
             except BaseException as raised:
                 error = raised
                 if has_result and isinstance(raised, BadArguments):
                     error = TaskFailed(f"the result cannot be sent: {raised}", type="BadArguments")
                 has_result = False
                 self.release()
+                self.pane.until = 0
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark
             if k == stop:
+                self.ran = k
                 return failures
             self.fail(head, <uint64_t>section.first + k, section.reply, error)
             failures += 1
             k += 1
+            self.pane.failed += 1
+            self.note(<uint64_t>section.first + k)
+
+    cdef int start_clock(self) except -1:
+        """The timeout of the task at hand, if it has one, begins."""
+        cdef uint64_t limit = self.limits[self.i]
+        if limit:
+            self.pane.until = now_ns() + limit
+        return 0
 
     cdef int fail(self, bytes head, uint64_t position, int reply, object error) except -1:
         """Write the entry of a task that raised `error`, or whose name is unknown."""
@@ -309,7 +363,7 @@ cdef class _Turn:
     cdef size_t run_foreign(
         self, const Section* section, uint32_t k, uint32_t stop, bytes head
     ) except? 0:
-        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed."""
+        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed, `ran` as above."""
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
@@ -317,8 +371,12 @@ cdef class _Turn:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
         tasks = some(section.body + start, get_u32(section.ends + 4 * (stop - 1)) - section.base - start)
+        self.pane.started = section.first + stop
         body, failures = self.foreign(section.format, head, <uint64_t>section.first + k, ends, tasks, max(room, 0))
         self.at = put_raw(self.out, self.at, PyBytes_AS_STRING(body), len(body))
+        self.pane.failed += failures
+        self.ran = stop
+        self.note(<uint64_t>section.first + stop)
         return failures
 
     cdef uint32_t run_section(
@@ -326,16 +384,16 @@ cdef class _Turn:
     ) except? 0:
         """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
 
-        Ends behind the chunk at which the time `until` has come; 0 for never.
+        Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
         """
-        cdef _Out out = self.out
         cdef uint32_t first = 0, k = 0, stop, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
-        while k < section.count:
+        cdef bint ends = False
+        while k < section.count and not ends:
             if k == first:
-                self.at = reserve(out, self.at, ENTRY_SIZE) + ENTRY_SIZE
-                body = self.at - out.data
+                self.open(section, <uint64_t>section.first + k)
+                body = self.at - self.out.data
             stop = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
@@ -343,14 +401,17 @@ cdef class _Turn:
                 failures += frames.run(section, k, stop)
             else:
                 failures += self.run_foreign(section, k, stop, head)
-            k = stop
+            k = self.ran
             number += 1
             now = now_ns()
-            if section.format == SEED or section.format == DATA or k == section.count or (until and now >= until):
-                self.put_entry(section, first, k, failures, now - begun, body)
+            ends = k < stop or (until and now >= until)
+            if section.format == SEED or section.format == DATA or k == section.count or ends:
+                if k > first:
+                    self.put_entry(section, first, k, failures, now - begun, body)
+                else:
+                    self.at = self.out.data + body - ENTRY_SIZE
+                self.pane.open = 0
                 first, failures, begun = k, 0, now
-                if until and now >= until:
-                    break
         return k
 
     cdef int put_entry(
@@ -365,6 +426,8 @@ cdef class _Turn:
         at = put_u64(self.out, at, elapsed)
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
+        self.slate.finished += 1
+        self.pane.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
         return 0
 
 
@@ -374,7 +437,7 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
-def run_batch(batch, resolve, failed, foreign, frames=None):
+def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, limits=None):
     """Run a batch and give the answer to it.
 
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
@@ -389,7 +452,10 @@ def run_batch(batch, resolve, failed, foreign, frames=None):
     frames.pack(head) gives the package's pack, JSON, and frames.find(name) a task's function, or None.
     frames.run(frame, room) runs a task, and frames.tell(label, result, room) tells what one gave that was run: both
     give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
-    frames.fail(label, name, exception) gives the entry of a task that raised.
+    frames.fail(label, name, exception) gives the entry of a task that raised; frames.limit(name) a task's timeout in
+    ns, 0 for none.
+    slate, where it is given, holds the account of the batch, and the answer while it is made.
+    limits(head) gives the timeout of each name in ns, 0 for none, or None where no name has one.
 
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
@@ -397,21 +463,26 @@ def run_batch(batch, resolve, failed, foreign, frames=None):
     # a copy of what a task could change under our feet
     cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
     cdef _Reader task = _Reader(b"")
-    cdef _Turn turn = _Turn(failed, foreign)
-    cdef _Frames seed = None if frames is None else _Frames(frames, turn)
+    cdef _Turn turn
+    cdef _Frames seed = None
     cdef Section section
     cdef uint64_t until
     cdef const u8* at = src.at
     cdef list functions
     check_batch(src)
     src.at = at
-    until = get_u64(take(src, BATCH_SIZE) + 4)
+    turn = _Turn(failed, foreign, get_u64(take(src, BATCH_SIZE)), slate)
+    if frames is not None:
+        seed = _Frames(frames, turn)
+    until = get_u64(at + 12)
     if until:
         until += now_ns()
-    for _ in range(get_u32(at)):
+    for _ in range(get_u32(at + 8)):
         get_section(src, &section)
         head = some(section.head, section.head_size)
-        functions = list(resolve(head)) if section.format in (PACKED, COLUMNS) else []
+        is_packed = section.format == PACKED or section.format == COLUMNS
+        functions = list(resolve(head)) if is_packed else []
+        turn.limits = limits(head) if is_packed and limits is not None else None
         if section.format == SEED and seed is not None:
             seed.pack = frames.pack(head)
         if turn.run_section(task, &section, head, functions, seed, until) < section.count:

@@ -3,8 +3,8 @@
 Theory of operation. `accept` cuts a package into runs of chunks and queues them in their lanes. `dispatch` hands out
 slices, neighbouring chunks of a package, each as if its chunks one by one went to the worker with the least work
 before it, and returns one batch for each worker that got any. `finish` takes a worker's answer to its oldest batch,
-which may hand the end of it back; `leave` takes a worker's death. Both return the packages that are whole now, and
-every accepted package is returned exactly once.
+which may hand the end of it back; `leave` takes a worker's death, with the account that it left. Both return the
+packages that are whole now, and every accepted package is returned exactly once.
 
 A batch holds about `BATCH_NS` of work by a moving estimate of a task's cost, and at most `IN_FLIGHT` batches wait at
 a worker; a chunk whose cost is unknown or large travels alone, so that nothing small is stuck behind it.
@@ -12,8 +12,9 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTi
 from taskengine.messages import Priority
 from taskengine.package import Package, Run, Section, TaskKind
 from taskengine.turns import Line, Span, Turns
-from taskengine.wire import BATCH_NS, BATCH_SLICES, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, SLICE_NS
+from taskengine.wire import BATCH_NS, BATCH_SLICES, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, REPEATS, SLICE_NS
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
@@ -48,24 +49,34 @@ class Batch(NamedTuple):
     """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand back what is left, 0 for never."""
 
     worker: str
+    number: int
     slices: list[Slice]
     slice_ns: int
 
 
 Answered = tuple[int, int, int, int, int, bytes]
 """Tasks of a slice that ran, in a worker's answer: job, first, stop, how many failed, elapsed ns, body."""
+Account = tuple[list[Answered], Answered | None, tuple[int, int] | None]
+"""What a dead worker had done of a batch: whole entries, part of one, the job and position of the task that ran."""
+SENSELESS: Account = ([], None, (0, 0))
+"""The account of a worker that wrote over its own: any of the batch's tasks may have run."""
 
 
 class _Worker:
-    __slots__ = ("batches", "lane", "load", "name")
+    __slots__ = ("batches", "first", "is_condemned", "lane", "load", "name")
 
-    def __init__(self, name: str, lane: str) -> None:
+    def __init__(self, name: str, lane: str, first: int) -> None:
         self.name = name
         self.lane = lane
         self.load = 0.0
+        self.is_condemned = False
         self.batches: deque[list[Slice]] = deque()
+        self.first = first
+        """The number of the oldest batch; the others have the next."""
 
     def room(self) -> bool:
+        if self.is_condemned:
+            return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
     def weigh(self) -> None:
@@ -176,10 +187,18 @@ class _Filling:
 
 
 class Broker:
-    """The state of the router. `size` is CHUNKING_SIZE or None; `lanes` the number of workers of each lane."""
+    """The state of the router.
 
-    def __init__(self, size: int | None, lanes: dict[str, int]) -> None:
+    `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the tasks
+    that are, and `epoch` a number below 2**31 that no router before this one had.
+    """
+
+    def __init__(
+        self, size: int | None, lanes: dict[str, int], idempotent: Container[str] = (), epoch: int = 1
+    ) -> None:
         self._size = size
+        self._idempotent = idempotent
+        self._epochs = itertools.count(epoch)
         self._sizes = lanes
         self._lanes = {name: _Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, _Worker] = {}
@@ -216,18 +235,73 @@ class Broker:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
             raise ProtocolError(f"worker {name} has joined already")
-        worker = self._workers[name] = _Worker(name, lane)
+        worker = self._workers[name] = _Worker(name, lane, next(self._epochs) << 32)
         self._lanes[lane].workers.append(worker)
 
-    def leave(self, name: str) -> list[Package]:
-        """A worker is dead: what it held is answered with WorkerLost."""
+    def condemn(self, name: str) -> None:
+        """A worker is to get nothing more: it will be dead soon."""
+        if name in self._workers:
+            self._workers[name].is_condemned = True
+
+    def held(self, name: str) -> range:
+        """The numbers of the batches that a worker holds, the oldest first."""
+        worker = self._workers.get(name)
+        return range(worker.first, worker.first + len(worker.batches)) if worker else range(0)
+
+    def leave(
+        self, name: str, accounts: Sequence[Account | None], error: Callable[[str], TaskEngineError] | None = None
+    ) -> list[Package]:
+        """A worker is dead, with this account of each batch that it held, None where it had not begun it.
+
+        What it had done is kept, what it had not begun goes to another. The task that it ran is answered with
+        `error(its name)`, or, where that is None, with WorkerLost unless it is idempotent and goes to another too.
+        """
         worker = self._workers.pop(name, None)
         if worker is None:
             return []
         self._lanes[worker.lane].workers.remove(worker)
-        error = WorkerLost(f"worker {name} died with this task in its hands", worker=name)
-        held = [(slice.package, slice.first, slice.stop) for batch in worker.batches for slice in batch]
-        return self._fail(held, error)
+        whole: list[Package] = []
+        rest: list[Slice] = []
+        for slices, account in zip(worker.batches, accounts, strict=True):
+            left = slices
+            if account is not None:
+                try:
+                    done, left = self._salvaged(name, slices, account)
+                except ProtocolError:
+                    account, done, left = SENSELESS, [], slices
+                if account is SENSELESS:
+                    held = [(slice.package, slice.first, slice.stop) for slice in slices]
+                    whole += self._fail(held, _lost(name))
+                    continue
+                whole += self._keep(name, done, is_timed=False)
+                running = account[2]
+                if left and running == (left[0].package.job, left[0].first):
+                    lost, after = left[0], left[0].first + 1
+                    if error or not self._may_repeat(lost.package, lost.first):
+                        reason = error(lost.package.name_of(lost.first)) if error else _lost(name)
+                        whole += self._fail([(lost.package, lost.first, after)], reason)
+                        left[:1] = [lost._replace(first=after)] if after < lost.stop else []
+            rest += left
+        return whole + self._return(rest)
+
+    def _salvaged(
+        self, name: str, slices: list[Slice], account: Account
+    ) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
+        """As `_matched`, of what a dead worker left."""
+        entries, part, _ = account
+        if part is not None and part[0] in self.packages:
+            job, first, stop, failed, elapsed_ns, body = part
+            body = self.packages[job].mend(stop - first, body)
+            entries = [*entries, (job, first, stop, failed, elapsed_ns, body)]
+        return _matched(name, slices, entries)
+
+    def _may_repeat(self, package: Package, position: int) -> bool:
+        """Whether the task, which was lost while it ran, is to run again; counts that."""
+        attempts = package.attempts.get(position, 0)
+        if attempts >= REPEATS or not (package.idempotent or package.name_of(position) in self._idempotent):
+            return False
+        package.attempts[position] = attempts + 1
+        return True
 
     def dispatch(self) -> list[Batch]:
         """Hand out what there is room for."""
@@ -245,12 +319,13 @@ class Broker:
         done, rest = _matched(name, worker.batches[0], entries)
         worker.batches.popleft()
         worker.weigh()
+        worker.first += 1
+        whole = self._keep(name, done, is_timed=True)
+        return whole + self._return(rest) if rest else whole
+
+    def _keep(self, name: str, done: Iterable[tuple[Slice, Sequence[Answered]]], *, is_timed: bool) -> list[Package]:
+        """Take the results of a worker; where `is_timed` they tell what they cost. The packages that are whole now."""
         whole: list[Package] = []
-        for slice in reversed(rest):
-            if slice.package.is_late:
-                whole += self._fail([(slice.package, slice.first, slice.stop)], _too_late())
-            else:
-                self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
         for slice, pieces in done:
             package = slice.package
             package.worker = name
@@ -261,15 +336,22 @@ class Broker:
                 package.failed += failed
                 if package.assembly.put(first, stop, body):
                     whole.append(self._release(package))
+            if not is_timed:
+                continue
             estimate = slice.cost * tasks / (slice.stop - slice.first)
             self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
             self._learn(package.kind, tasks, elapsed_ns)
         return whole
 
-    def held(self, name: str) -> int:
-        """How many batches a worker has; 0 for one that has not joined."""
-        worker = self._workers.get(name)
-        return len(worker.batches) if worker else 0
+    def _return(self, rest: Sequence[Slice]) -> list[Package]:
+        """What was handed out and did not run waits again, before all else; what is too late never starts."""
+        whole: list[Package] = []
+        for slice in reversed(rest):
+            if slice.package.is_late:
+                whole += self._fail([(slice.package, slice.first, slice.stop)], _too_late())
+            else:
+                self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
+        return whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
         """A worker has run its oldest batch and cannot answer: answer that with `error`. Raises ProtocolError."""
@@ -277,6 +359,7 @@ class Broker:
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
         held = [(slice.package, slice.first, slice.stop) for slice in worker.batches.popleft()]
+        worker.first += 1
         worker.weigh()
         return self._fail(held, error)
 
@@ -334,9 +417,11 @@ class Broker:
                 given = filling.give_many(span, chunks, cost)
             lane.charge(span.package, given * cost)
             span = lane.next()
+        batches = []
         for worker, slices in filling.slices.items():
+            batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
             worker.batches.append(slices)
-        return [Batch(worker.name, slices, lane.slice_ns) for worker, slices in filling.slices.items()]
+        return batches
 
     def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
@@ -378,6 +463,10 @@ class Broker:
         return package
 
 
+def _lost(worker: str) -> WorkerLost:
+    return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
+
+
 def _too_late() -> TaskTimeout:
     return TaskTimeout("the deadline passed before the task could start", seconds=None)
 
@@ -403,6 +492,6 @@ def _matched(
             done.append((slice, entries[begin:place]))
         if at < slice.stop:
             rest.append(slice._replace(first=at))
-    if place < len(entries) or not done:
+    if place < len(entries):
         raise ProtocolError(f"worker {name} answered other tasks than it was given")
     return done, rest

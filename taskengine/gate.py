@@ -16,10 +16,13 @@ import msgspec
 import zmq
 from zmq.auth import Authenticator
 
+from taskengine._fastpath import Slate
 from taskengine._socket import Port
+from taskengine.errors import ProtocolError
 from taskengine.keys import KeyRing, Membership, Pair, new_pair
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
+HELLO = b"HELLO"
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -47,20 +50,38 @@ class Security(msgspec.Struct, frozen=True):
         present(socket, self.engine.public, self.inner)
 
 
+class Hello(msgspec.Struct, array_like=True, frozen=True):
+    """Who a worker is, which lane it serves, and which place it has."""
+
+    name: str
+    lane: str
+    place: int
+
+
 class Backplane(msgspec.Struct, frozen=True):
     """How the processes of an engine find and know each other.
 
     Workers meet the router at `address` and tell it the `token`, which is new with each engine and in no file; with
-    `security` the sockets are encrypted.
+    `security` the sockets are encrypted. Each has a place, and there its slate.
     """
 
     address: str
     token: bytes
     security: Security | None
+    slates: list[Slate] = []
 
-    def is_ours(self, token: bytes) -> bool:
-        """It was told the token."""
-        return hmac.compare_digest(token, self.token)
+    def hello(self, name: str, lane: str, place: int) -> list[bytes]:
+        """What a worker says first."""
+        return [HELLO, self.token, msgspec.msgpack.encode(Hello(name, lane, place))]
+
+    def read_hello(self, token: bytes, hello: bytes) -> Hello:
+        """What a worker said, behind HELLO. Raises ProtocolError where a stranger did."""
+        if not hmac.compare_digest(token, self.token):
+            raise ProtocolError("a stranger says that it is a worker")
+        try:
+            return msgspec.msgpack.decode(hello, type=Hello)
+        except msgspec.MsgspecError as error:
+            raise ProtocolError(f"a hello that is none: {error}") from None
 
 
 def present(socket: zmq.Socket[Any], engine: str, own: Pair) -> None:

@@ -102,6 +102,10 @@ class Package:
         self.job = 0
         self.worker = ""
         self.failed = 0
+        self.idempotent = False
+        """Its client says that each task may run twice."""
+        self.attempts: dict[int, int] = {}
+        """How often a task was lost with its worker and given to another, by position."""
         self.is_late = False
         """Its deadline has passed: what has not started never will."""
         self.parts = 0
@@ -159,6 +163,14 @@ class Package:
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         """What workers would have sent, had the tasks from `first` to `stop` all ended in `error`."""
+        raise NotImplementedError
+
+    def mend(self, tasks: int, body: bytes) -> bytes:
+        """The body that answers so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
+        return body
+
+    def name_of(self, position: int) -> str:
+        """The name of the task at a position, "" where it has none."""
         raise NotImplementedError
 
     def answer(self) -> Message:

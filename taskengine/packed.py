@@ -41,6 +41,7 @@ class PackedPackage(Package):
         self.request = request
         self.reply_mode = request.reply
         self.priority = request.priority
+        self.idempotent = request.idempotent
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         entry = error_entry(error)
@@ -50,6 +51,18 @@ class PackedPackage(Package):
             yield first, stop, b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
         else:
             yield first, stop, b""
+
+    def name_of(self, position: int) -> str:
+        names = self.request.names
+        return next(
+            (
+                names[i]
+                for first, stop, i in _fastpath.task_names(self.index, self.body)
+                if first <= position < stop
+                if i < len(names)
+            ),
+            "",
+        )
 
     def answer(self) -> Message:
         head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, failed=self.failed))
@@ -74,6 +87,9 @@ class PackedPackage(Package):
 class _DataRequest(PackedPackage):
     format = Format.DATA
 
+    def name_of(self, position: int) -> str:
+        return ""
+
 
 class _Columns(PackedPackage):
     """Calls of one task, the arguments of which are columns of numbers."""
@@ -85,6 +101,9 @@ class _Columns(PackedPackage):
         self.body = body
         self.count = _fastpath.check_columns(index, len(body))
         self.assembly = _fastpath.Assembly(self.count)
+
+    def name_of(self, position: int) -> str:
+        return self.request.names[0]
 
 
 def read_package(

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from taskengine._fastpath import Slate
 from taskengine.journal import Journal
 
 _PR_SET_PDEATHSIG = 1
@@ -28,10 +29,20 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Child:
-    """One process in the role `role`, which runs `target(*args, control, journal)`."""
+    """One process in the role `role`, which runs `target(*args, control, journal)`; a worker has its slate."""
 
-    def __init__(self, role: str, target: Callable[..., None], args: tuple[Any, ...], *, enable_stdout: bool) -> None:
+    def __init__(
+        self,
+        role: str,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        *,
+        enable_stdout: bool,
+        slate: Slate | None = None,
+    ) -> None:
         self.role = role
+        self._slate = slate
+        self._finished = slate.finished if slate else 0
         self.online = False
         self.failure = ""
         self.started = 0.0
@@ -65,6 +76,11 @@ class Child:
         """The process id."""
         return self.process.pid or 0
 
+    @property
+    def was_useful(self) -> bool:
+        """It has answered something."""
+        return self._slate is not None and self._slate.finished > self._finished
+
     def order(self, order: str, argument: Any = None) -> None:
         """Tell the process something; a process that is gone is not told."""
         try:
@@ -72,17 +88,18 @@ class Child:
         except OSError:
             self.failure = self.failure or "it is gone"
 
-    def hear(self) -> None:
-        """Take what the process reports, if anything: that it is online, or why it failed."""
+    def hear(self) -> tuple[str, str]:
+        """Take what the process reports, if anything: that it is online, why it failed, or what else it wants."""
         try:
             if not self.control.poll():
-                return
+                return "", ""
             report, text = msgspec.msgpack.decode(self.control.recv_bytes())
         except (EOFError, OSError):
             self.silent.add(self.control.fileno())
-            return
-        self.online = report == "online"
+            return "", ""
+        self.online = self.online or report == "online"
         self.failure = text if report == "failed" else self.failure
+        return report, text
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""

@@ -22,7 +22,7 @@ from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
 from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
-from taskengine.worker import HELLO, as_failure
+from taskengine.worker import as_failure
 
 SUBSCRIBED = b"\x01"
 CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
@@ -33,12 +33,13 @@ class Publisher:
     """Data worker `number`, from 0: an XPUB for subscribers, a DEALER to the backend, a pipe to the supervisor."""
 
     def __init__(
-        self, settings: Settings, backplane: Backplane, number: int, control: Connection, journal: Journal
+        self, settings: Settings, backplane: Backplane, place: int, number: int, control: Connection, journal: Journal
     ) -> None:
-        self._name = f"DATA-{os.getpid()}"
+        name = f"DATA-{os.getpid()}"
+        self._slate = backplane.slates[place]
         self._control = control
         self._journal = journal
-        self._board = Board(self._name)
+        self._board = Board(name)
         self._failing: set[str] = set()
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
@@ -56,12 +57,11 @@ class Publisher:
             security.serve(self._outlet, gate.DATA)
         self._outlet.bind(self.address)
         self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._backend.identity = self._name.encode()
         self._backend.linger = 1000
         if security:
             security.join(self._backend)
         self._backend.connect(backplane.address)
-        self._backend.send_multipart([HELLO, data_lane(number).encode(), backplane.token])
+        self._backend.send_multipart(backplane.hello(name, data_lane(number), place))
 
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
@@ -88,7 +88,7 @@ class Publisher:
     def _serve_batch(self, backend: Port) -> None:
         message = backend.receive()
         if message is not None:
-            backend.send([_fastpath.run_batch(message[0], _no_tasks, _no_entry, self._answer)])
+            backend.send([_fastpath.run_batch(message[0], _no_tasks, _no_entry, self._answer, None, self._slate)])
 
     def _wait_ms(self) -> int:
         if not self._due:
@@ -150,10 +150,12 @@ def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -
     return error_entry(TaskEngineError("a data worker runs no tasks"))
 
 
-def run(settings: Settings, backplane: Backplane, number: int, control: Connection, journal: Journal) -> None:
+def run(
+    settings: Settings, backplane: Backplane, place: int, number: int, control: Connection, journal: Journal
+) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
     try:
-        publisher = Publisher(settings, backplane, number, control, journal)
+        publisher = Publisher(settings, backplane, place, number, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"data worker {number} cannot publish: {error}")))
         return

@@ -15,8 +15,9 @@ import zmq
 from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
 from taskengine.broker import Answered, Broker
-from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed
-from taskengine.gate import Backplane, Gate
+from taskengine.crew import Crew
+from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
+from taskengine.gate import HELLO, Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.memory import give_back_memory
 from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
@@ -24,10 +25,9 @@ from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
-from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
+from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, SLATE_KEPT, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
 
 M = TypeVar("M")
-HELLO = b"HELLO"
 LINGER_MS = 1000
 CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
@@ -55,7 +55,13 @@ class Router:
         self._settings = settings
         self._tasks = tasks
         self._lane_of = {task.name: task.lane for task in tasks}
-        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes)
+        idempotent = {task.name for task in tasks if task.idempotent}
+        self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
+        # milliseconds since the machine's start: no router before this one had them
+        epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
+        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, idempotent, epoch)
+        self._crew = Crew(backplane.slates)
+        self._overdue: set[str] = set()
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -103,6 +109,7 @@ class Router:
                 for request in _received(partial(self._frontend.receive_request, MAGIC)):
                     self._from_client(*request)
             self._deliver(self._broker.expire(time.monotonic()))
+            self._stop_the_overdue()
             self._dispatch()
         self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
         self._journal.flush()
@@ -114,7 +121,8 @@ class Router:
 
     def _wait_ms(self) -> int:
         """For ever, unless something is to happen by itself."""
-        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping else -1
+        limited = self._timeouts and not self._broker.idle()
+        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping or limited else -1
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
@@ -125,34 +133,79 @@ class Router:
         except EOFError:
             order, argument = "stop", 0.0
         if order == "lost":
-            self._deliver(self._broker.leave(argument))
+            self._bury(argument)
         elif order == "stop":
             self._broker.stopping = True
             self._stop_at = time.monotonic() + argument
 
     def _from_worker(self, frames: list[bytes]) -> None:
-        name = frames[0].decode(errors="replace")
+        name = self._crew.name_of(frames[0])
         try:
             if len(frames) == 4 and frames[1] == HELLO:
-                if not self._backplane.is_ours(frames[3]):
-                    raise ProtocolError("a stranger says that it is a worker")
-                self._broker.join(name, frames[2].decode(errors="replace"))
+                self._enlist(frames[0], frames[2], frames[3])
                 return
+            if name is None:
+                raise ProtocolError("it has not said who it is, or is dead")
             if len(frames) != 2:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
             if frames[1] == NO_ANSWER:
                 error = TaskFailed("the results of the tasks that ran together do not fit into one message")
                 self._deliver(self._broker.give_up(name, error))
                 return
-            if not self._broker.held(name):
+            held = self._broker.held(name)
+            if not held:
                 raise ProtocolError("it answers what nobody asked")
+            if len(frames[1]) > SLATE_KEPT:
+                self._crew.release(name, held[0])
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
                 self._note_answers(name, answers)
             self._deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name}: {malformed}")
-            self._deliver(self._broker.leave(name))
+            self._journal.say(
+                f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
+            )
+            if name is not None:
+                self._expel(name)
+
+    def _enlist(self, identity: bytes, token: bytes, said: bytes) -> None:
+        """A worker says hello. Raises ProtocolError."""
+        hello = self._backplane.read_hello(token, said)
+        # its predecessor's end was told before it was started
+        while not self._crew.is_free(hello.place) and self._control.poll():
+            self._obey()
+        self._broker.join(hello.name, hello.lane)
+        self._crew.enlist(hello.name, identity, hello.place)
+
+    def _expel(self, name: str) -> None:
+        """Have a worker killed; once it is dead, what it held is seen to."""
+        self._broker.condemn(name)
+        self._control.send_bytes(msgspec.msgpack.encode(("kill", name)))
+
+    def _bury(self, name: str) -> None:
+        """A worker is dead: answer, keep or give to others what it held."""
+        member = self._crew.dismiss(name)
+        error = self._timed_out if name in self._overdue else None
+        self._overdue.discard(name)
+        if member is not None:
+            accounts = [member.account(number) for number in self._broker.held(name)]
+            self._deliver(self._broker.leave(name, accounts, error))
+
+    def _timed_out(self, task: str) -> TaskTimeout:
+        seconds = self._timeouts.get(task)
+        limit = f" of {seconds:g} s" if seconds else ""
+        return TaskTimeout(
+            f"{task} took longer than its timeout{limit}, and was ended with its worker", seconds=seconds
+        )
+
+    def _stop_the_overdue(self) -> None:
+        """Have workers killed whose task takes longer than it may."""
+        if not self._timeouts or self._broker.idle():
+            return
+        for name in self._crew.overdue(time.monotonic_ns()):
+            if name not in self._overdue:
+                self._overdue.add(name)
+                self._expel(name)
 
     def _from_client(self, frames: list[bytes], index: bytes, body: bytes) -> None:
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
@@ -220,12 +273,12 @@ class Router:
         return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
     def _dispatch(self) -> None:
-        for worker, slices, slice_ns in self._broker.dispatch():
-            message = _fastpath.pack_batch(slice_ns, [slice.section() for slice in slices])
+        for worker, number, slices, slice_ns in self._broker.dispatch():
+            message = _fastpath.pack_batch(number, slice_ns, [slice.section() for slice in slices])
             try:
-                self._backend.send([worker.encode(), message])
+                self._backend.send([self._crew.identity_of(worker), message])
             except zmq.ZMQError:  # its connection is gone before its process
-                self._deliver(self._broker.leave(worker))
+                self._expel(worker)
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:

@@ -112,6 +112,13 @@ class SeedPackage(Package):
             tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(start, end)]
             yield start, end, data_frame([_error_text(task.label(), error) for task in tasks], self.pack)
 
+    def mend(self, tasks: int, body: bytes) -> bytes:
+        return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
+
+    def name_of(self, position: int) -> str:
+        start, end = [0, *memoryview(self.index).cast("I")][position : position + 2]
+        return _decode_echo_task(self.body[start:end]).task
+
     def answer(self) -> Message:
         return self._answer([body for _, _, body in self.assembly.pieces()])
 
@@ -158,6 +165,12 @@ class SeedDataRequest(SeedPackage):
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         yield first, stop, error_entry(error)
+
+    def mend(self, tasks: int, body: bytes) -> bytes:
+        return body
+
+    def name_of(self, position: int) -> str:
+        return ""
 
     def answer(self) -> Message:
         failures: list[str] = []
@@ -247,17 +260,22 @@ def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
 class Frames:
     """How a worker runs TASK frames, as far as compiled code asks for it; see `_fastpath.run_batch`.
 
-    `find` gives the function of a task's name; `failure` what is told of an exception that came out of the task, or of
-    the name where there is no function.
+    `find` gives the function of a task's name, `limit` its timeout in ns, 0 for none; `failure` what is told of an
+    exception that came out of the task, or of the name where there is no function; `begin` is told a task's timeout
+    when it starts.
     """
 
     def __init__(
         self,
         find: Callable[[str], Callable[..., Any] | None],
         failure: Callable[[str, BaseException | None], TaskEngineError],
+        limit: Callable[[str], int] = lambda name: 0,
+        begin: Callable[[int], None] | None = None,
     ) -> None:
         self.find = find
+        self.limit = limit
         self._failure = failure
+        self._begin = begin
 
     def pack(self, head: bytes) -> bytes:
         """The package's pack as it came."""
@@ -270,6 +288,8 @@ class Frames:
         function = self.find(task.task)
         if function is None:
             return self.fail(task.label(), task.task, None), True
+        if self._begin:
+            self._begin(self.limit(task.task))
         try:
             result = function(*task.args, **task.kwargs)
         except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import mmap
 import os
 import secrets
 import selectors
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from taskengine import publisher, router, worker
+from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, load_catalogue
 from taskengine.errors import TaskEngineError
@@ -24,6 +26,7 @@ from taskengine.process import Child
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal
+from taskengine.wire import SLATE_BYTES
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -87,20 +90,25 @@ class Supervisor:
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
         security = Security.of(settings.keys_folder) if settings.is_curved else None
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
+        slates: list[Slate] = []
+        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, slates)
         self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
-                self._roles[role] = partial(self._child, role, worker.run, settings, backplane, lane)
+                slates.append(_new_slate())
+                inputs = settings, backplane, len(slates) - 1, lane
+                self._roles[role] = partial(self._child, role, worker.run, *inputs, slate=slates[-1])
         for number in range(settings.data_workers):
             role = f"data worker {number + 1}"
-            self._roles[role] = partial(self._child, role, publisher.run, settings, backplane, number)
+            slates.append(_new_slate())
+            source = settings, backplane, len(slates) - 1, number
+            self._roles[role] = partial(self._child, role, publisher.run, *source, slate=slates[-1])
 
-    def _child(self, role: str, target: Callable[..., None], *args: object) -> Child:
-        return Child(role, target, args, enable_stdout=self._settings.enable_stdout)
+    def _child(self, role: str, target: Callable[..., None], *args: object, slate: Slate | None = None) -> Child:
+        return Child(role, target, args, enable_stdout=self._settings.enable_stdout, slate=slate)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -135,8 +143,12 @@ class Supervisor:
         self._unwatch(child)
 
     def _hear(self, child: Child) -> None:
-        child.hear()
+        report, text = child.hear()
         self._unwatch(child)
+        if report == "kill":
+            for other in self._children.values():
+                if _name(other) == text:
+                    other.process.kill()
 
     def _unwatch(self, child: Child) -> None:
         """A task may close what its process has open, and the process live on."""
@@ -146,12 +158,11 @@ class Supervisor:
     def _ended(self, child: Child) -> None:
         """A process is dead: free what it had, and start it again unless we are stopping."""
         self._terminal.add(child.read_lines())
-        child.hear()
+        self._hear(child)
         self._failure = self._failure or child.failure
         self._forget(child)
         if child.role != ROUTER and ROUTER in self._children:
-            kind = "DATA" if child.role.startswith("data") else "TASK"
-            self._children[ROUTER].order("lost", f"{kind}-{child.pid}")
+            self._children[ROUTER].order("lost", _name(child))
         if self._signals:
             # the seed's spelling: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
@@ -160,7 +171,9 @@ class Supervisor:
         how = child.failure or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
         self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
-        self._due[child.role] = time.monotonic() + backoff.next(time.monotonic() - child.started)
+        now = time.monotonic()
+        wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
+        self._due[child.role] = now + wait
         if child.role == ROUTER:
             self._restart_family()
 
@@ -230,6 +243,16 @@ class Supervisor:
 
     def _note_signal(self, number: int, frame: object) -> None:
         self._signals += 1
+
+
+def _name(child: Child) -> str:
+    """What a worker calls itself at the router."""
+    return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
+
+
+def _new_slate() -> Slate:
+    """A slate in memory that this process, the router and the worker of a role share."""
+    return Slate(mmap.mmap(-1, SLATE_BYTES))
 
 
 def _check_ports(settings: Settings) -> None:

@@ -10,7 +10,7 @@ A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to i
 
 Router and workers exchange single frames, a batch of slices and the answer to it:
 
-    batch   = BATCH(sections, slice ns), section*
+    batch   = BATCH(number, sections, slice ns), section*
     section = SECTION(job, deadline ns, part, first, count, lead, larger, size, base, body, head, format, reply),
               head, slice of the INDEX, slice of the BODY that starts at base;
               of columns, base is their number, INDEX is whole, and the slices of the columns lie end to end
@@ -21,6 +21,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 `part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
+The worker keeps its account of the batch under the batch's number in its slate, which `_slate.pxi` lays out.
 
 All integers are little-endian, nothing is padded.
 """
@@ -59,7 +60,7 @@ class Format(IntEnum):
 COUNT: Final = Struct("<I")
 NO_ANSWER: Final = COUNT.pack(2**32 - 1)
 """The answer to a batch that ran and whose results do not fit into one message."""
-BATCH: Final = Struct("<IQ")
+BATCH: Final = Struct("<QIQ")
 SECTION: Final = Struct("<QQIIIIIIIIIBB")
 ENTRY: Final = Struct("<QIIIQI")
 
@@ -79,6 +80,12 @@ MAX_SEED_DATA: Final = 2**20
 """The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
+SLATE_HEAD: Final = 4096
+"""Bytes of a slate before its panes; they are in whole pages of any size that Linux has on a Pi."""
+SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
+"""A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
+SLATE_KEPT: Final = 2**20
+"""The largest answer whose memory a slate keeps for the next."""
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 
@@ -95,6 +102,8 @@ SLICE_NS: Final = 2 * BATCH_NS
 """How long a worker stays at a batch before it hands the rest back: estimates are wrong now and then."""
 IN_FLIGHT: Final = 2
 """Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
+REPEATS: Final = 2
+"""How often an idempotent task whose worker was lost is given to another."""
 COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024

@@ -13,6 +13,7 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, seedwire
+from taskengine._fastpath import Slate
 from taskengine._socket import Port, Waiter
 from taskengine.errors import (
     BadArguments,
@@ -31,21 +32,26 @@ from taskengine.registry import Registry
 from taskengine.settings import Settings
 from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
 
-HELLO = b"HELLO"
 BATCH = 2
 """That a batch is there, by its place among the sources of the waiter."""
 
 
 class Turn:
-    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats."""
+    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    def __init__(self, registry: Registry) -> None:
+    `slate` is where it keeps its account.
+    """
+
+    def __init__(self, registry: Registry, slate: Slate | None = None) -> None:
         self._registry = registry
-        self._frames = seedwire.Frames(self._find, self._failure)
+        self._slate = slate
+        self._limited = any(task.timeout for task in registry.tasks.values())
+        self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None)
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
-        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames)
+        limits = self._limits if self._limited else None
+        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         return [self._find(name) for name in _names(head)]
@@ -58,6 +64,15 @@ class Turn:
     def _find(self, name: str) -> Callable[..., Any] | None:
         task = self._registry.tasks.get(name)
         return None if task is None else task.function
+
+    def _limits(self, head: bytes) -> list[int] | None:
+        limits = [self._limit(name) for name in _names(head)]
+        return limits if any(limits) else None
+
+    def _limit(self, name: str) -> int:
+        """A task's timeout in ns, 0 for none."""
+        task = self._registry.tasks.get(name)
+        return int(task.timeout * 1e9) if task and task.timeout else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error)
@@ -96,25 +111,23 @@ class Worker:
     """The process around the turn: a DEALER to the backend, a pipe to the supervisor."""
 
     def __init__(
-        self, settings: Settings, backplane: Backplane, lane: str, control: Connection, journal: Journal
+        self, settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal
     ) -> None:
-        self._name = f"TASK-{os.getpid()}"
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        self._turn = Turn(registry)
+        self._turn = Turn(registry, backplane.slates[place])
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._socket.identity = self._name.encode()
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = 1000
         if backplane.security:
             backplane.security.join(self._socket)
         self._socket.connect(backplane.address)
-        self._socket.send_multipart([HELLO, lane.encode(), backplane.token])
+        self._socket.send_multipart(backplane.hello(f"TASK-{os.getpid()}", lane, place))
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
@@ -162,8 +175,8 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
             ran[job] -= tasks
 
 
-def run(settings: Settings, backplane: Backplane, lane: str, control: Connection, journal: Journal) -> None:
+def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
-    worker = Worker(settings, backplane, lane, control, journal)
+    worker = Worker(settings, backplane, place, lane, control, journal)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

@@ -58,7 +58,7 @@ def section_of(
 def batch_of(tasks: list[bytes], size: int | None = None, slice_ns: int = 0, **how: Any) -> bytes:
     """A batch of one package, in chunks of `size`."""
     sizes = (min(size, len(tasks)), 0, size) if size else None
-    return _fastpath.pack_batch(slice_ns, [section_of(join_frames(tasks), sizes=sizes, **how)])
+    return _fastpath.pack_batch(1, slice_ns, [section_of(join_frames(tasks), sizes=sizes, **how)])
 
 
 def no_foreign(*_: object) -> tuple[bytes, int]:

@@ -266,9 +266,9 @@ def read_topic(body: bytes) -> tuple[str, int]:
     return topic, size
 
 
-def pack_batch(slice_ns: int, sections: Sequence[Section]) -> bytes:
+def pack_batch(number: int, slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
-    parts = [wire.BATCH.pack(len(sections), slice_ns)]
+    parts = [wire.BATCH.pack(number, len(sections), slice_ns)]
     for job, format, reply, deadline, head, index, body, part, first, stop, *sizes in sections:
         columns = len(index) if format == wire.Format.COLUMNS else 0
         ends = [end for (end,) in struct.iter_unpack("<I", index)] if not columns else []
@@ -337,7 +337,7 @@ def _chunks(count: int, lead: int, larger: int, size: int) -> list[int]:
 def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     frame = _Frame(batch)
     sections = []
-    count, slice_ns = frame.unpack(wire.BATCH)
+    _, count, slice_ns = frame.unpack(wire.BATCH)
     for _ in range(count):
         job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(wire.SECTION)
         if format > max(wire.Format) or reply > max(ReplyMode):

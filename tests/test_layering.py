@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("messages", "datatypes", "arrays"),
     ("_fastpath",),
     ("chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"),
-    ("registry", "settings", "journal", "queue"),
+    ("registry", "settings", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory"),
     ("keys", "gate", "outlet"),
     ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
@@ -27,7 +27,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-PURE = {"arrays", "chunking", "package", "turns", "packed", "broker", "topics", "session", "seedwire", "backoff"}
+PURE = {
+    "arrays",
+    "chunking",
+    "package",
+    "turns",
+    "packed",
+    "broker",
+    "topics",
+    "session",
+    "seedwire",
+    "backoff",
+    "crew",
+}
 SHELLS = {
     "_socket",
     "keys",

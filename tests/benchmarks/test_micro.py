@@ -33,7 +33,7 @@ PACKAGES = {tasks: _fastpath.pack_map([[2] * tasks, [3] * tasks]) for tasks in (
 def packed(tasks: int) -> bytes:
     """A batch of so many calls of task_count, in chunks of CHUNK."""
     sizes = SIZES if tasks > 1 else None
-    return _fastpath.pack_batch(SLICE_NS, [section_of(PACKAGES[tasks], sizes=sizes, head=encode_head("1", NAMES))])
+    return _fastpath.pack_batch(1, SLICE_NS, [section_of(PACKAGES[tasks], sizes=sizes, head=encode_head("1", NAMES))])
 
 
 def frames(tasks: int) -> tuple[bytes, bytes]:
@@ -89,7 +89,7 @@ def test_run_task_frames(benchmark: BenchmarkFixture) -> None:
     head = encode_head("1", b"1.5")
     section = section_of(frames(TASKS), sizes=SIZES, format=Format.SEED, head=head)
     turn = Turn(Registry.load(["taskengine.tasks"]))
-    answer = benchmark(turn.run, _fastpath.pack_batch(0, [section]))
+    answer = benchmark(turn.run, _fastpath.pack_batch(1, 0, [section]))
     assert sum(entry[5].count(b': 2.5"') for entry in _fastpath.read_answer(answer)) == TASKS
 
 

@@ -336,8 +336,8 @@ def batches(draw: st.DrawFn) -> bytes:
         )
         sections.append(section)
     limit = draw(no_limit)
-    assert same("pack_batch", limit, sections)[0] == "gave"
-    return model.pack_batch(limit, sections)
+    assert same("pack_batch", 1, limit, sections)[0] == "gave"
+    return model.pack_batch(1, limit, sections)
 
 
 @settings(max_examples=300)
@@ -360,7 +360,7 @@ def test_any_batch(batch: bytes) -> None:
 def test_any_slices(slices: list[tuple[int, int]], package: tuple[bytes, bytes]) -> None:
     index, body = package
     whole = index[: len(index) // 4 * 4], body
-    same("pack_batch", 0, [section_of(whole, *each, sizes=(1, 0, 1)) for each in slices])
+    same("pack_batch", 1, 0, [section_of(whole, *each, sizes=(1, 0, 1)) for each in slices])
 
 
 entries = st.tuples(

@@ -211,7 +211,7 @@ def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> 
     """What was kept, the DATA frame and how many failed, compiled."""
     KEPT.clear()
     section = section_of(join_frames(frames), format=wire.Format.SEED, head=msgspec.msgpack.encode(("serial", pack)))
-    batch = _fastpath.pack_batch(0, [section])
+    batch = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, Frames(find, failure))
     ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)
     return list(KEPT), body, failed

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskengine.broker import Answered, Batch, Broker, Slice
-from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError, TaskFailed
+from taskengine.broker import SENSELESS, Account, Answered, Batch, Broker, Slice
+from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
 from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, NO_DEADLINE
@@ -16,6 +16,11 @@ HEAVY_NS = 100 * BATCH_NS
 
 class Plain(Package):
     """A package whose results are bytes that name the tasks."""
+
+    name = "plain"
+
+    def name_of(self, position: int) -> str:
+        return self.name
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         name = type(error).__name__.encode()
@@ -240,16 +245,110 @@ def test_urgent_goes_before_everything_queued() -> None:
     assert made.dispatch()[0].slices[0].package is urgent
 
 
-def test_what_a_dead_worker_held_is_answered_and_the_rest_runs() -> None:
+def ended(*results: str) -> bytes:
+    return b"".join(
+        b"<%d%b>" % (position, f" {kind}".encode() if kind else b"") for position, kind in enumerate(results)
+    )
+
+
+def test_what_a_dead_worker_had_done_is_kept_and_what_it_had_not_begun_runs_elsewhere() -> None:
     made = broker()
     first = package(40)
     made.accept(first)
     dead, alive = made.dispatch()
-    assert made.leave(dead.worker) == []
+    (slice,) = dead.slices
+    done = answer(slice, slice.first, slice.first + 4)
+    assert made.leave(dead.worker, [([], done, (first.job, slice.first + 4))]) == []
     made.finish(alive.worker, answers(alive))
     assert run_all(made) == [first]
-    assert first.assembly.join().count(b"WorkerLost") == tasks_of(dead)
-    assert made.leave(dead.worker) == []
+    kinds = ["WorkerLost" if position == slice.first + 4 else "" for position in range(40)]
+    assert first.assembly.join() == ended(*kinds)
+    assert first.failed == 1
+    assert made.leave(dead.worker, []) == []
+
+
+def test_a_batch_that_was_not_begun_runs_elsewhere_in_its_place() -> None:
+    made = broker(workers=1)
+    run_all(made)
+    first = package(20)
+    made.accept(first)
+    (batch,) = made.dispatch()
+    assert list(made.held(batch.worker)) == [batch.number]
+    assert made.leave(batch.worker, [None]) == []
+    made.join("w9", "")
+    assert run_all(made) == [first]
+    assert first.assembly.join() == ended(*[""] * 20)
+
+
+@pytest.mark.parametrize("marked", ["package", "task"])
+def test_an_idempotent_task_is_given_to_two_others_at_most(marked: str) -> None:
+    made = Broker(10, {"": 1}, {"again"} if marked == "task" else ())
+    first = package(3)
+    first.idempotent = marked == "package"
+    first.name = "again"
+    made.accept(first)
+    for life in range(3):
+        assert not first.assembly.held
+        made.join(f"w{life}", "")
+        (batch,) = made.dispatch()
+        assert (batch.slices[0].first, batch.slices[0].stop) == (0, 3)
+        assert made.leave(f"w{life}", [([], None, (first.job, 0))]) == []
+    made.join("w3", "")
+    assert run_all(made) == [first]
+    assert first.assembly.join() == ended("WorkerLost", "", "")
+
+
+def test_a_task_that_ran_out_of_time_is_not_repeated() -> None:
+    made = Broker(10, {"": 1}, {"again"})
+    first = package(2)
+    first.name = "again"
+    made.accept(first)
+    made.join("w", "")
+    made.dispatch()
+    seen: list[str] = []
+
+    def too_long(name: str) -> TaskEngineError:
+        seen.append(name)
+        return TaskTimeout("too long")
+
+    made.leave("w", [([], None, (first.job, 0))], too_long)
+    made.join("x", "")
+    assert run_all(made) == [first]
+    assert first.assembly.join() == ended("TaskTimeout", "")
+    assert seen == ["again"]
+
+
+@pytest.mark.parametrize("account", [SENSELESS, ([(99, 0, 1, 0, 0, b"")], None, None)])
+def test_whose_account_has_no_sense_may_have_run_anything(account: Account) -> None:
+    made = broker(workers=1)
+    first = package(10)
+    made.accept(first)
+    (batch,) = made.dispatch()
+    assert made.leave(batch.worker, [account]) == [first]
+    assert first.assembly.join() == ended(*["WorkerLost"] * 10)
+
+
+def test_who_is_condemned_gets_nothing_more() -> None:
+    made = broker(workers=2)
+    made.condemn("w0")
+    made.condemn("nobody")
+    made.accept(package(40))
+    assert {batch.worker for batch in made.dispatch()} == {"w1"}
+
+
+def test_batches_are_numbered_one_by_one_and_no_worker_has_another_s_numbers() -> None:
+    made = Broker(10, {"": 2}, epoch=7)
+    made.join("a", "")
+    made.join("b", "")
+    for _ in range(4):
+        made.accept(package(40))
+    numbers: dict[str, list[int]] = {"a": [], "b": []}
+    while batches := made.dispatch():
+        for batch in batches:
+            numbers[batch.worker].append(batch.number)
+            made.finish(batch.worker, answers(batch))
+    for worker, epoch in (("a", 7), ("b", 8)):
+        assert numbers[worker] == [(epoch << 32) + n for n in range(len(numbers[worker]))]
 
 
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
@@ -261,7 +360,6 @@ def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     slice = batch.slices[0]
     whole, job = (slice.first, slice.stop), slice.package.job
     wrong: list[list[tuple[int, int, int]]] = [
-        [],
         [(job + 1, *whole)],
         [(job, 1, 3)],
         [(job, 0, 0)],

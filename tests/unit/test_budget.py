@@ -231,9 +231,9 @@ def test_a_router_that_does_not_answer_is_found() -> None:
 def test_what_a_clock_decides_is_fixed() -> None:
     with Roles() as roles:
         trip = roles.record()
-    hurried = BATCH.pack(1, 2_000_000) + trip.batches[0][1][BATCH.size :]
+    hurried = BATCH.pack(5, 1, 2_000_000) + trip.batches[0][1][BATCH.size :]
     assert unhurried(hurried) == trip.batches[0][1]
-    assert BATCH.unpack_from(unhurried(hurried)) == (1, 0)
+    assert BATCH.unpack_from(unhurried(hurried)) == (1, 1, 0)
     (entry,) = _fastpath.read_answer(in_pi_time(trip.answers[0]))
     assert entry[4] == 1500 * (entry[2] - entry[1])
 

@@ -294,19 +294,19 @@ def test_an_index_that_does_not_fit(index: str) -> None:
 def test_slices_that_a_package_does_not_have(first: int, stop: int, index: str) -> None:
     ends = b"".join(end.to_bytes(4, "little") for end in bytes.fromhex(index))
     with pytest.raises(ProtocolError):
-        _fastpath.pack_batch(0, [section_of((ends, b"abc"), first, stop, sizes=(1, 0, 1))])
+        _fastpath.pack_batch(1, 0, [section_of((ends, b"abc"), first, stop, sizes=(1, 0, 1))])
 
 
 @pytest.mark.parametrize("sizes", [(0, 0, 1), (4, 0, 1), (1, 1, 0), (2, 0, 0)])
 def test_chunks_that_a_slice_cannot_have(sizes: tuple[int, int, int]) -> None:
-    batch = _fastpath.pack_batch(0, [section_of(join_frames([b"x"] * 3), sizes=sizes)])
+    batch = _fastpath.pack_batch(1, 0, [section_of(join_frames([b"x"] * 3), sizes=sizes)])
     with pytest.raises(ProtocolError, match="a slice of 3 tasks that begins with"):
         _fastpath.read_batch(batch)
 
 
 def test_the_chunks_of_a_slice() -> None:
     package = join_frames([b"x"] * 12)
-    batch = _fastpath.pack_batch(0, [section_of(package, 1, 12, sizes=(1, 2, 3), head=b"head", job=9)])
+    batch = _fastpath.pack_batch(1, 0, [section_of(package, 1, 12, sizes=(1, 2, 3), head=b"head", job=9)])
     assert _fastpath.read_batch(batch) == [(9, 0, b"head", [(1, 1), (2, 4), (3, 4), (4, 2)])]
 
 

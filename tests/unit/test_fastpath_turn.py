@@ -147,7 +147,7 @@ def test_foreign_chunks() -> None:
         seen.append(args)
         return b"answer", 2
 
-    answer = _fastpath.run_batch(_fastpath.pack_batch(0, [section]), lambda head: [], Failures(), foreign)
+    answer = _fastpath.run_batch(_fastpath.pack_batch(1, 0, [section]), lambda head: [], Failures(), foreign)
     assert [args[:5] for args in seen] == [(1, b"head", 1, [5], b"three"), (1, b"head", 2, [4, 9], b"fiveseven")]
     assert wire.MAX_BODY > seen[0][5] > seen[1][5] > wire.MAX_BODY - 200
     assert [entry[:4] + entry[5:] for entry in _fastpath.read_answer(answer)] == [
@@ -169,14 +169,14 @@ def test_a_worker_that_has_been_at_a_batch_too_long_hands_the_rest_back() -> Non
     ran: list[int] = []
     package = join_frames([task(0, k) for k in range(10)])
     sections = [section_of(package, 0, 4, sizes=(1, 0, 2)), section_of(package, 4, 10, job=2)]
-    batch = _fastpath.pack_batch(1, sections)
+    batch = _fastpath.pack_batch(1, 1, sections)
     answer = _fastpath.run_batch(batch, lambda head: [ran.append], Failures(), no_foreign)
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 1)]
     assert ran == [0]
-    with_time = _fastpath.pack_batch(10**18, sections)
+    with_time = _fastpath.pack_batch(1, 10**18, sections)
     answer = _fastpath.run_batch(with_time, lambda head: [ran.append], Failures(), no_foreign)
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 4), (2, 4, 10)]
-    foreign = _fastpath.pack_batch(1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=wire.Format.SEED)])
+    foreign = _fastpath.pack_batch(1, 1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=wire.Format.SEED)])
     answer = _fastpath.run_batch(foreign, lambda head: [], Failures(), lambda *_: (b"", 0))
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 2)]
 

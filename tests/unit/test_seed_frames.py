@@ -140,7 +140,7 @@ def run(frames: list[bytes], python: Frames, size: int = 50, pack: bytes = b"1.5
         format=wire.Format.SEED,
         head=msgspec.msgpack.encode(("serial", pack)),
     )
-    batch = _fastpath.pack_batch(0, [section])
+    batch = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python)
     return [(body, failed) for _, _, _, failed, _, body in _fastpath.read_answer(answer)]
 

@@ -10,8 +10,8 @@ from taskengine.settings import Settings
 
 
 def test_layouts_have_no_padding() -> None:
-    assert [layout.size for layout in (wire.COUNT, wire.BATCH, wire.SECTION, wire.ENTRY)] == [4, 12, 54, 32]
-    assert wire.BATCH.pack(1, 2).hex(" ") == "01 00 00 00 02 00 00 00 00 00 00 00"
+    assert [layout.size for layout in (wire.COUNT, wire.BATCH, wire.SECTION, wire.ENTRY)] == [4, 20, 54, 32]
+    assert wire.BATCH.pack(1, 2, 3).hex(" ", 4) == "01000000 00000000 02000000 03000000 00000000"
     assert wire.ENTRY.pack(1, 2, 3, 4, 5, 6)[:20] == wire.ENTRY.pack(1, 2, 3, 4, 9, 9)[:20]
 
 
@@ -58,9 +58,9 @@ def test_golden_package() -> None:
 def test_golden_batch_and_answer() -> None:
     package = _fastpath.pack_map([[1, 2, 3]])
     section = (7, wire.Format.PACKED, ReplyMode.ALL, 0, b"head", *package, 2, 1, 3, 1, 0, 1)
-    batch = _fastpath.pack_batch(5, [section])
+    batch = _fastpath.pack_batch(1, 5, [section])
     parts = [
-        "01000000 0500000000000000",
+        "0100000000000000 01000000 0500000000000000",
         "0700000000000000 0000000000000000",
         "02000000 01000000 02000000 01000000 00000000 01000000 04000000 08000000 04000000 00 00",
         b"head".hex(),
@@ -69,7 +69,7 @@ def test_golden_batch_and_answer() -> None:
     ]
     assert batch == bytes.fromhex(" ".join(parts))
 
-    unhurried = _fastpath.pack_batch(0, [section])
+    unhurried = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(unhurried, lambda head: [lambda a: a * 2], lambda *_: b"", lambda *_: (b"", 0))
     assert answer[:24] == bytes.fromhex("01000000 0700000000000000 01000000 02000000 00000000")
     assert answer[32:] == bytes.fromhex("02000000 04 06")
