@@ -134,14 +134,15 @@ def test_a_worker_is_replaced_although_what_its_task_forked_lives_on(tmp_path: P
         "import os, time\n\n"
         "def task_fork():\n    pid = os.fork()\n    if not pid:\n        time.sleep(60)\n        os._exit(0)\n"
         "    return pid\n\n"
-        "def task_close():\n    os.closerange(3, 9999)\n    time.sleep(60)\n"
+        "def task_close(sign):\n    os.closerange(3, 9999)\n    os.mkdir(sign)\n    time.sleep(60)\n"
     )
     modules = f"{tmp_path / 'forks.py'},taskengine.tasks"
     with Engine(tasks=modules) as engine, Client(engine.address, timeout=deadline(20)) as client:
         forked = client.call("task_fork")
         victims = engine.pids("task")
-        closing = client.submit("task_close")
-        wait_until(client.progress, 20, "the task that closes everything")
+        sign = tmp_path / "closed"
+        closing = client.submit("task_close", str(sign))
+        wait_until(sign.exists, 20, "the task that closes everything")
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
         try:
