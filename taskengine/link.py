@@ -47,6 +47,7 @@ class Link:
         self._idle = threading.Condition(self._lock)
         self._outbox: deque[Parcel | Calls] = deque()  # from all threads, for the one that leads
         self._parcels: deque[Parcel] = deque()  # of the one that leads, in the order in which they are sent
+        self._inbox: deque[list[bytes]] = deque()  # likewise, in the order in which they came
         self._leader = NOBODY
         self._closing = False
         self._giving_up = False
@@ -87,7 +88,7 @@ class Link:
         """Send what is queued soon."""
         with self._lock:
             self._check_open()
-            self._outbox.extend(self._queue.take())
+            self._queue.move(self._outbox)
             self._call_leader()
 
     def exchange(self, parcel: Parcel, future: Future[Any], timeout: float | None) -> Any:
@@ -97,7 +98,7 @@ class Link:
         """
         with self._lock:
             self._check_open(parcel)
-            self._outbox.extend(self._queue.take())
+            self._queue.move(self._outbox)
             self._outbox.append(parcel)
             leader, me = self._leader, threading.get_ident()
             if leader == NOBODY:
@@ -135,10 +136,11 @@ class Link:
                     self._wake()
                     self._idle.wait_for(lambda: self._leader == NOBODY)
                 self._giving_up, self._leader = False, me
-            self._outbox.extend(self._queue.take())
+            self._queue.move(self._outbox)
         self._lead(lambda: not (self._outbox or self._session.pending), end)
         self._closed = True
-        settle(self._session.close())
+        self._session.give_up(Cancelled("the client was closed before the reply came"))
+        self._settle()
         self._connection.close()
         self._context.term()
         os.close(self._wakeup)
@@ -171,9 +173,9 @@ class Link:
                 self._call_leader()
 
     def _busy(self) -> bool:
-        return (
-            bool(self._outbox or self._parcels or self._session.pending) or self._queue.due(time.monotonic()) < math.inf
-        )
+        session = self._session
+        owed = self._outbox or self._parcels or self._inbox or session.pending or session.outcomes
+        return bool(owed) or self._queue.due(time.monotonic()) < math.inf
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""
@@ -192,6 +194,8 @@ class Link:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
             self._lost_at = -math.inf
+        if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
+            self._digest()
         while not self._closed:
             now = time.monotonic()
             due = self._turn(now)
@@ -212,19 +216,22 @@ class Link:
             self._lost_at = time.monotonic()
         if self._connection.refused:
             self._connection.refused = False
-            settle(self._session.refuse())
+            self._session.refuse()
+            self._settle()
 
     def _turn(self, now: float) -> float:
         """Do what is due, and say in how many seconds something will be."""
         if self._queue.due(now) <= 0:
             with self._lock:
-                self._outbox.extend(self._queue.take())
+                self._queue.move(self._outbox)
         self._send(now)
         if self._session.due(now) <= 0:
-            settle(self._session.expire(now, connected=self._connection.connected))
+            self._session.expire(now, connected=self._connection.connected)
         lost = self._lost_at + LAST_REPLIES_S - now
         if lost <= 0:
             self._reconnect()
+        if self._session.outcomes:
+            self._settle()
         return min(self._queue.due(now), self._session.due(now), max(lost, 0.0))
 
     def _reconnect(self) -> None:
@@ -233,30 +240,65 @@ class Link:
             unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
         self._connection.close(0)
         self._connect()
-        settle(self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent]))
+        self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
 
     def _send(self, now: float) -> None:
         """Send what is in the outbox, as long as there is a connection to take it."""
+        # a signal's handler runs behind a call: what is taken with `del` is where it goes before one can
         while self._outbox:
-            item = self._outbox.popleft()
+            item = self._outbox[0]
             if isinstance(item, Parcel):
+                del self._outbox[0]
                 self._parcels.append(item)
                 continue
-            for parcel in item.pack(self._session):
+            parcels = item.pack(self._session)
+            for parcel in parcels:
                 self._session.watch(parcel.serial, now)
-                self._parcels.append(parcel)
+            del self._outbox[0]
+            self._parcels.extend(parcels)
         if not self._connection.connected:
             return
         while self._parcels:
-            parcel = self._parcels.popleft()
+            parcel = self._parcels[0]
+            del self._parcels[0]
             if parcel.serial in self._session.pending:
                 self._connection.port.send(parcel.frames)
 
     def _receive(self) -> None:
-        while not self._closed:
-            frames = self._connection.port.receive()
-            if frames is None:
-                return
+        # in one call, so that no signal's handler comes between a reply and the inbox
+        self._inbox.extend(iter(self._connection.port.receive, None))
+        self._digest()
+
+    def _digest(self) -> None:
+        """Take what has come, whoever received it, and resolve the futures."""
+        while self._inbox:
+            frames = self._inbox[0]
             # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
             with contextlib.suppress(ProtocolError):
-                settle(self._session.receive(frames))
+                self._session.receive(frames)
+            if self._inbox and self._inbox[0] is frames:
+                del self._inbox[0]
+            self._settle()
+        if self._session.outcomes:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Resolve all futures whose outcome is known, whatever their callbacks raise."""
+        interrupt: BaseException | None = None
+        while self._session.outcomes:
+            try:
+                settle(self._session.outcomes)
+            except BaseException as error:
+                if threading.current_thread() is not threading.main_thread():
+                    _report(error)
+                elif interrupt is None:
+                    interrupt = error
+        if interrupt is not None:  # it may be a signal's, which is for the main thread
+            raise interrupt
+
+
+def _report(error: BaseException) -> None:
+    """Print what nobody can catch, as Python does where it ends a thread."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )
