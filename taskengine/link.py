@@ -32,8 +32,10 @@ from taskengine.session import Call, Options, Parcel, Session, settle
 LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
+RETRY_S = 0.2
+"""How long until a connection that could not be made is tried again, such as for want of file descriptors."""
 NOBODY = 0  # no thread has this identity
-REPLY, NEWS, WAKEUP = 1, 2, 4
+WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -59,15 +61,15 @@ class Link:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._connect()
-        except BadArguments:
+        except (BadArguments, zmq.ZMQError):
             os.close(self._wakeup)
             self._context.term()
             raise
 
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address, self._membership)
-        self._lost_at = math.inf
-        self._waiter = Waiter(self._connection.port, Port(self._connection.monitor), self._wakeup)
+        self._waiter = Waiter(self._wakeup, self._connection.port, Port(self._connection.monitor))
+        self._reconnect_at = math.inf
 
     def post(self, parcel: Parcel) -> None:
         """Send soon, from whichever thread leads; it expires by itself."""
@@ -193,7 +195,7 @@ class Link:
     def _lead(self, done: Callable[[], bool], end: float) -> None:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
-            self._lost_at = -math.inf
+            self._reconnect_at = -math.inf
         if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
             self._digest()
         while not self._closed:
@@ -213,7 +215,7 @@ class Link:
 
     def _take_news(self) -> None:
         if self._connection.lost():
-            self._lost_at = time.monotonic()
+            self._reconnect_at = time.monotonic() + LAST_REPLIES_S
         if self._connection.refused:
             self._connection.refused = False
             self._session.refuse()
@@ -227,20 +229,23 @@ class Link:
         self._send(now)
         if self._session.due(now) <= 0:
             self._session.expire(now, connected=self._connection.connected)
-        lost = self._lost_at + LAST_REPLIES_S - now
-        if lost <= 0:
-            self._reconnect()
+        if self._reconnect_at <= now:
+            self._reconnect(now)
         if self._session.outcomes:
             self._settle()
-        return min(self._queue.due(now), self._session.due(now), max(lost, 0.0))
+        return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, now: float) -> None:
         """The connection is gone, and with it what was sent over it; not what still waits for a connection."""
         with self._lock:
             unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
         self._connection.close(0)
-        self._connect()
         self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
+        try:
+            self._connect()
+        except (BadArguments, OSError, zmq.ZMQError):
+            self._waiter = Waiter(self._wakeup)
+            self._reconnect_at = now + RETRY_S
 
     def _send(self, now: float) -> None:
         """Send what is in the outbox, as long as there is a connection to take it."""
