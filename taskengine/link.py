@@ -24,7 +24,7 @@ import zmq
 
 from taskengine._socket import Port, Waiter
 from taskengine.connection import Connection
-from taskengine.errors import BadArguments, Cancelled, ProtocolError
+from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
 from taskengine.keys import Membership
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, settle
@@ -34,6 +34,8 @@ LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
 RETRY_S = 0.2
 """How long until a connection that could not be made is tried again, such as for want of file descriptors."""
+GIVE_UP_S = 1.0
+"""How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -51,6 +53,7 @@ class Link:
         self._parcels: deque[Parcel] = deque()  # of the one that leads, in the order in which they are sent
         self._inbox: deque[list[bytes]] = deque()  # likewise, in the order in which they came
         self._leader = NOBODY
+        self._depth = 0  # how often the one that leads does, a callback in a call of its own
         self._closing = False
         self._giving_up = False
         self._closed = False
@@ -98,29 +101,18 @@ class Link:
 
         Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
         """
-        with self._lock:
-            self._check_open(parcel)
-            self._queue.move(self._outbox)
-            self._outbox.append(parcel)
-            leader, me = self._leader, threading.get_ident()
-            if leader == NOBODY:
-                self._leader = me
-            elif leader != me:
-                self._wake()
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        if leader == me:  # called by the callback of a future that this thread has just resolved
-            self._lead(future.done, end)
-        elif leader == NOBODY:
-            try:
-                self._lead(future.done, end)
-            finally:
-                self._resign()
-        with contextlib.suppress(TimeoutError):
-            future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
-        if future.done() or timeout is None:
-            return future.result()
-        self._session.forget(parcel.serial)
-        raise self._session.no_reply(timeout, connected=self._connection.connected)
+        try:
+            end = math.inf if timeout is None else time.monotonic() + timeout
+            self._take_part(parcel, future.done, end)
+            if not future.done():
+                with contextlib.suppress(TimeoutError):
+                    future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+            if future.done() or timeout is None:
+                return future.result()
+            raise self._session.no_reply(timeout, connected=self._connection.connected)
+        except BaseException:
+            self._session.forget(parcel.serial)
+            raise
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
@@ -129,23 +121,96 @@ class Link:
             if self._closing:
                 return
             self._closing = True
-            me = threading.get_ident()
-            if self._leader != me:  # else called by a callback of this thread, which goes on leading
-                self._wake()
-                self._idle.notify_all()
-                if not self._idle.wait_for(lambda: self._leader == NOBODY, timeout):
-                    self._giving_up = True
+        try:
+            if self._take_over(timeout):
+                self._lead(lambda: not (self._outbox or self._session.pending), end)
+        finally:
+            self._end()
+
+    def _take_part(self, parcel: Parcel, done: Callable[[], bool], end: float) -> None:
+        """Send, and lead if nobody does, or if this is a callback of the thread that does."""
+        leading, me = False, threading.get_ident()
+        try:
+            with self._lock:
+                self._check_open()
+                self._queue.move(self._outbox)
+                self._outbox.append(parcel)
+                if self._leader == NOBODY or (self._leader == me and not self._depth):
+                    leading, self._leader = True, me
+                elif self._leader != me:
                     self._wake()
-                    self._idle.wait_for(lambda: self._leader == NOBODY)
-                self._giving_up, self._leader = False, me
+            if self._leader == me:
+                self._lead(done, end)
+        finally:
+            if leading:
+                self._leader = NOBODY  # before any call, for behind one a signal's handler may raise
+                try:
+                    self._hand_over()
+                except BaseException:
+                    self._hand_over()
+                    raise
+
+    def _take_over(self, timeout: float) -> bool:
+        """Lead from now on, once the one that does has gone; whether it has."""
+        me = threading.get_ident()
+        with self._lock:
+            if self._leader == me and self._depth:  # called by a callback of this thread
+                self._queue.move(self._outbox)
+                return True
+            self._wake()
+            self._idle.notify_all()
+            if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), timeout):
+                self._giving_up = True
+                self._wake()
+                if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), GIVE_UP_S):
+                    return False
+            self._giving_up, self._leader = False, me
             self._queue.move(self._outbox)
-        self._lead(lambda: not (self._outbox or self._session.pending), end)
-        self._closed = True
-        self._session.give_up(Cancelled("the client was closed before the reply came"))
+            return True
+
+    def _end(self) -> None:
+        """Resolve what is left, and close the socket, unless another thread still has it, which then does."""
+        me = threading.get_ident()
+        with self._lock:
+            self._wake()
+            if self._leader == NOBODY:
+                self._leader = me
+            self._closed = True
+        try:
+            self._abandon(Cancelled("the client was closed before the reply came"))
+        finally:
+            if self._leader == me:
+                self._release()
+
+    def _release(self) -> None:
+        wakeup, self._wakeup = self._wakeup, -1
+        if wakeup >= 0:  # not yet
+            self._connection.close()
+            self._context.term()
+            os.close(wakeup)
+
+    def _abandon(self, error: TaskEngineError) -> None:
+        """Nothing that is queued or pending will be answered."""
+        with self._lock:
+            self._queue.move(self._outbox)
+            unsent = list(self._outbox)
+            if self._leader == threading.get_ident():
+                self._outbox.clear()
+                self._parcels.clear()
+                self._inbox.clear()
+        for calls in unsent:
+            if isinstance(calls, Calls):
+                self._session.outcomes.extend([(future, error) for _, future in calls.entries])
+        self._session.give_up(error)
         self._settle()
-        self._connection.close()
-        self._context.term()
-        os.close(self._wakeup)
+
+    def _fail(self, error: BaseException) -> None:
+        """An error that nobody has thought of: better for all who wait than a wait without end."""
+        _report(error)
+        failure = TaskEngineError(f"the client's connection failed: {error!r}")
+        failure.__cause__ = error
+        self._reconnect_at = -math.inf
+        self._abandon(failure)
 
     def _check_open(self, parcel: Parcel | None = None) -> None:
         if self._closing:
@@ -157,7 +222,7 @@ class Link:
         if self._leader != NOBODY:
             self._wake()
             return
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="taskengine-link", daemon=True)
             self._thread.start()
         self._idle.notify_all()
@@ -166,13 +231,15 @@ class Link:
         if not self._closed:
             os.eventfd_write(self._wakeup, 1)
 
-    def _resign(self) -> None:
+    def _hand_over(self) -> None:
+        """Nobody leads any more: see to it that somebody does where something is owed."""
         with self._lock:
-            self._leader = NOBODY
             if self._closing:
                 self._idle.notify_all()
-            elif self._busy():
+            elif self._leader == NOBODY and self._busy():
                 self._call_leader()
+        if self._closed and self._leader == NOBODY:
+            self._release()
 
     def _busy(self) -> bool:
         session = self._session
@@ -190,28 +257,37 @@ class Link:
             try:
                 self._lead(lambda: self._closing or not self._busy(), math.inf)
             finally:
-                self._resign()
+                self._leader = NOBODY
+                self._hand_over()
 
     def _lead(self, done: Callable[[], bool], end: float) -> None:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
-        if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
-            self._reconnect_at = -math.inf
-        if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
-            self._digest()
-        while not self._closed:
-            now = time.monotonic()
-            due = self._turn(now)
-            if self._closed or done() or self._giving_up or now >= end:
-                return
-            ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
-            if ready & WAKEUP:
-                os.eventfd_read(self._wakeup)
-            if ready & REPLY:
-                self._receive()
-                if done() and not self._outbox:
+        self._depth += 1
+        try:
+            if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
+                self._reconnect_at = -math.inf
+            if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
+                self._digest()
+            while not self._closed:
+                now = time.monotonic()
+                due = self._turn(now)
+                if self._closed or done() or self._giving_up or now >= end:
                     return
-            if ready & NEWS and not self._closed:
-                self._take_news()
+                ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
+                if ready & WAKEUP:
+                    os.eventfd_read(self._wakeup)
+                if ready & REPLY:
+                    self._receive()
+                    if done() and not self._outbox:
+                        return
+                if ready & NEWS and not self._closed:
+                    self._take_news()
+        except BaseException as error:
+            if threading.current_thread() is threading.main_thread():  # it may be a signal's
+                raise
+            self._fail(error)
+        finally:
+            self._depth -= 1
 
     def _take_news(self) -> None:
         if self._connection.lost():
@@ -223,14 +299,14 @@ class Link:
 
     def _turn(self, now: float) -> float:
         """Do what is due, and say in how many seconds something will be."""
+        if self._reconnect_at <= now:
+            self._reconnect(now)
         if self._queue.due(now) <= 0:
             with self._lock:
                 self._queue.move(self._outbox)
         self._send(now)
         if self._session.due(now) <= 0:
             self._session.expire(now, connected=self._connection.connected)
-        if self._reconnect_at <= now:
-            self._reconnect(now)
         if self._session.outcomes:
             self._settle()
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
