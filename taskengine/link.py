@@ -15,6 +15,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -57,6 +58,7 @@ class Link:
         self._closing = False
         self._giving_up = False
         self._closed = False
+        self._refusal = "the client is closed"
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
@@ -68,6 +70,7 @@ class Link:
             os.close(self._wakeup)
             self._context.term()
             raise
+        _links.add(self)
 
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address, self._membership)
@@ -189,6 +192,15 @@ class Link:
             self._context.term()
             os.close(wakeup)
 
+    def _disown(self) -> None:
+        """In a forked child: the socket is the parent's, and the lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._leader, self._wakeup = NOBODY, -1
+        if not self._closing:
+            self._refusal = "the client was made before the process was forked: make one in the child"
+        self._closing = self._closed = True
+
     def _abandon(self, error: TaskEngineError) -> None:
         """Nothing that is queued or pending will be answered."""
         with self._lock:
@@ -216,7 +228,7 @@ class Link:
         if self._closing:
             if parcel is not None:
                 self._session.forget(parcel.serial)
-            raise Cancelled("the client is closed")
+            raise Cancelled(self._refusal)
 
     def _call_leader(self) -> None:
         if self._leader != NOBODY:
@@ -383,3 +395,12 @@ def _report(error: BaseException) -> None:
     threading.excepthook(
         threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
     )
+
+
+def _disown_all() -> None:
+    for link in _links:
+        link._disown()
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_disown_all)

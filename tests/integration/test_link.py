@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -16,7 +19,7 @@ from typing import Any
 import pytest
 import zmq
 
-from taskengine import Cancelled, Client, EngineUnreachable, TaskEngineError, link
+from taskengine import Cancelled, Client, EngineUnreachable, TaskEngineError, aio, link
 from taskengine.connection import Connection
 from tests.engine import Engine, deadline, free_ports, wait_until
 
@@ -204,3 +207,61 @@ def test_closing_that_is_interrupted_closes(engine: Engine) -> None:
         client.close()
     assert isinstance(waiting.exception(0), Cancelled)
     assert client._link._wakeup < 0
+
+
+def in_a_fork(play: Callable[[], str]) -> str:
+    """What `play` gives in a forked child."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what is tested
+        pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(int(deadline(20)))
+            os.write(writing, play().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as said:
+        text = said.read()
+    os.waitpid(pid, 0)
+    return text
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_client_does_not_survive_a_fork_and_says_so(client: Client, held: bool) -> None:
+    waiting = client.submit("task_sleep", 0.2)
+    asynchronous = aio.Client(client.address, timeout=deadline(20))
+
+    async def play_along() -> None:
+        async with asynchronous:
+            await asynchronous.call("task_count", 2, 3)
+
+    def refused(verb: Callable[[], object]) -> bool:
+        try:
+            verb()
+        except Cancelled as error:
+            return "forked" in str(error)
+        return False
+
+    def play() -> str:
+        verbs: list[Callable[[], object]] = [
+            lambda: client.call("task_count", 2, 3),
+            lambda: client.submit("task_count", 2, 3),
+            lambda: client.send("task_count", 2, 3),
+            client.flush,
+            client.info,
+            lambda: asyncio.run(play_along()),
+        ]
+        told = [refused(verb) for verb in verbs]
+        client.close()
+        client.close()
+        with Client(client.address, timeout=deadline(20)) as own:
+            return f"{told} {own.call('task_count', 2, 3)}"
+
+    with client._link._lock if held else contextlib.nullcontext():  # as another thread may, just then
+        said = in_a_fork(play)
+    assert said == f"{[True] * 6} 2.5"
+    assert client.call("task_count", 2, 3) == 2.5
+    assert waiting.result(deadline(20)) == 0.2
+    asyncio.run(asynchronous.close())
