@@ -7,6 +7,8 @@ came with the last bytes.)
 
 from __future__ import annotations
 
+import contextlib
+
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -33,22 +35,26 @@ class Connection:
     ) -> None:
         self.connected = False
         self.refused = False
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        self.socket.sndhwm = 0
-        self.socket.rcvhwm = 0
-        self.socket.linger = LINGER_MS
-        self.socket.ipv6 = "[" in address
-        introduce(self.socket, membership)
-        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED
-        )
-        self._news = Waiter(Port(self.monitor))
-        try:
-            self.socket.connect(nearest(address))
-        except zmq.ZMQError as error:
-            self.close()
-            raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})") from None
-        self.port = Port(self.socket)
+        with contextlib.ExitStack() as undo:
+            self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+            undo.callback(self.socket.close, 0)
+            self.socket.sndhwm = 0
+            self.socket.rcvhwm = 0
+            self.socket.linger = LINGER_MS
+            self.socket.ipv6 = "[" in address
+            introduce(self.socket, membership)
+            self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED
+            )
+            undo.callback(self.monitor.close)
+            self._news = Waiter(Port(self.monitor))
+            try:
+                self.socket.connect(nearest(address))
+            except zmq.ZMQError as error:
+                text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
+                raise BadArguments(text) from None
+            self.port = Port(self.socket)
+            undo.pop_all()
 
     def lost(self) -> bool:
         """Take the news, and say whether the connection has ended."""
@@ -64,7 +70,10 @@ class Connection:
         return lost
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
-        """Close, after at most `linger_ms` ms for what is still to be sent."""
-        self.socket.disable_monitor()
-        self.monitor.close()
-        self.socket.close(linger_ms)
+        """Close, after at most `linger_ms` ms for what is still to be sent. May be called twice; no news come then."""
+        self.connected = False
+        self._news = Waiter()
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            self.monitor.close()
+            self.socket.close(linger_ms)

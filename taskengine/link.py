@@ -15,6 +15,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ import zmq
 
 from taskengine._socket import Port, Waiter
 from taskengine.connection import Connection
-from taskengine.errors import BadArguments, Cancelled, ProtocolError
+from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
 from taskengine.keys import Membership
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, settle
@@ -32,8 +33,12 @@ from taskengine.session import Call, Options, Parcel, Session, settle
 LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
+RETRY_S = 0.2
+"""How long until a connection that could not be made is tried again, such as for want of file descriptors."""
+GIVE_UP_S = 1.0
+"""How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
 NOBODY = 0  # no thread has this identity
-REPLY, NEWS, WAKEUP = 1, 2, 4
+WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -47,10 +52,13 @@ class Link:
         self._idle = threading.Condition(self._lock)
         self._outbox: deque[Parcel | Calls] = deque()  # from all threads, for the one that leads
         self._parcels: deque[Parcel] = deque()  # of the one that leads, in the order in which they are sent
+        self._inbox: deque[list[bytes]] = deque()  # likewise, in the order in which they came
         self._leader = NOBODY
+        self._depth = 0  # how often the one that leads does, a callback in a call of its own
         self._closing = False
         self._giving_up = False
         self._closed = False
+        self._refusal = "the client is closed"
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
@@ -58,15 +66,16 @@ class Link:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._connect()
-        except BadArguments:
+        except (BadArguments, zmq.ZMQError):
             os.close(self._wakeup)
             self._context.term()
             raise
+        _links.add(self)
 
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address, self._membership)
-        self._lost_at = math.inf
-        self._waiter = Waiter(self._connection.port, Port(self._connection.monitor), self._wakeup)
+        self._waiter = Waiter(self._wakeup, self._connection.port, Port(self._connection.monitor))
+        self._reconnect_at = math.inf
 
     def post(self, parcel: Parcel) -> None:
         """Send soon, from whichever thread leads; it expires by itself."""
@@ -87,7 +96,7 @@ class Link:
         """Send what is queued soon."""
         with self._lock:
             self._check_open()
-            self._outbox.extend(self._queue.take())
+            self._queue.move(self._outbox)
             self._call_leader()
 
     def exchange(self, parcel: Parcel, future: Future[Any], timeout: float | None) -> Any:
@@ -95,29 +104,18 @@ class Link:
 
         Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
         """
-        with self._lock:
-            self._check_open(parcel)
-            self._outbox.extend(self._queue.take())
-            self._outbox.append(parcel)
-            leader, me = self._leader, threading.get_ident()
-            if leader == NOBODY:
-                self._leader = me
-            elif leader != me:
-                self._wake()
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        if leader == me:  # called by the callback of a future that this thread has just resolved
-            self._lead(future.done, end)
-        elif leader == NOBODY:
-            try:
-                self._lead(future.done, end)
-            finally:
-                self._resign()
-        with contextlib.suppress(TimeoutError):
-            future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
-        if future.done() or timeout is None:
-            return future.result()
-        self._session.forget(parcel.serial)
-        raise self._session.no_reply(timeout, connected=self._connection.connected)
+        try:
+            end = math.inf if timeout is None else time.monotonic() + timeout
+            self._take_part(parcel, future.done, end)
+            if not future.done():
+                with contextlib.suppress(TimeoutError):
+                    future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+            if future.done() or timeout is None:
+                return future.result()
+            raise self._session.no_reply(timeout, connected=self._connection.connected)
+        except BaseException:
+            self._session.forget(parcel.serial)
+            raise
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
@@ -126,34 +124,117 @@ class Link:
             if self._closing:
                 return
             self._closing = True
-            me = threading.get_ident()
-            if self._leader != me:  # else called by a callback of this thread, which goes on leading
-                self._wake()
-                self._idle.notify_all()
-                if not self._idle.wait_for(lambda: self._leader == NOBODY, timeout):
-                    self._giving_up = True
+        try:
+            if self._take_over(timeout):
+                self._lead(lambda: not (self._outbox or self._session.pending), end)
+        finally:
+            self._end()
+
+    def _take_part(self, parcel: Parcel, done: Callable[[], bool], end: float) -> None:
+        """Send, and lead if nobody does, or if this is a callback of the thread that does."""
+        leading, me = False, threading.get_ident()
+        try:
+            with self._lock:
+                self._check_open()
+                self._queue.move(self._outbox)
+                self._outbox.append(parcel)
+                if self._leader == NOBODY or (self._leader == me and not self._depth):
+                    leading, self._leader = True, me
+                elif self._leader != me:
                     self._wake()
-                    self._idle.wait_for(lambda: self._leader == NOBODY)
-                self._giving_up, self._leader = False, me
-            self._outbox.extend(self._queue.take())
-        self._lead(lambda: not (self._outbox or self._session.pending), end)
-        self._closed = True
-        settle(self._session.close())
-        self._connection.close()
-        self._context.term()
-        os.close(self._wakeup)
+            if self._leader == me:
+                self._lead(done, end)
+        finally:
+            if leading:
+                self._leader = NOBODY  # before any call, for behind one a signal's handler may raise
+                try:
+                    self._hand_over()
+                except BaseException:
+                    self._hand_over()
+                    raise
+
+    def _take_over(self, timeout: float) -> bool:
+        """Lead from now on, once the one that does has gone; whether it has."""
+        me = threading.get_ident()
+        with self._lock:
+            if self._leader == me and self._depth:  # called by a callback of this thread
+                self._queue.move(self._outbox)
+                return True
+            self._wake()
+            self._idle.notify_all()
+            if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), timeout):
+                self._giving_up = True
+                self._wake()
+                if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), GIVE_UP_S):
+                    return False
+            self._giving_up, self._leader = False, me
+            self._queue.move(self._outbox)
+            return True
+
+    def _end(self) -> None:
+        """Resolve what is left, and close the socket, unless another thread still has it, which then does."""
+        me = threading.get_ident()
+        with self._lock:
+            self._wake()
+            if self._leader == NOBODY:
+                self._leader = me
+            self._closed = True
+        try:
+            self._abandon(Cancelled("the client was closed before the reply came"))
+        finally:
+            if self._leader == me:
+                self._release()
+
+    def _release(self) -> None:
+        wakeup, self._wakeup = self._wakeup, -1
+        if wakeup >= 0:  # not yet
+            self._connection.close()
+            self._context.term()
+            os.close(wakeup)
+
+    def _disown(self) -> None:
+        """In a forked child: the socket is the parent's, and the lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._leader, self._wakeup = NOBODY, -1
+        if not self._closing:
+            self._refusal = "the client was made before the process was forked: make one in the child"
+        self._closing = self._closed = True
+
+    def _abandon(self, error: TaskEngineError) -> None:
+        """Nothing that is queued or pending will be answered."""
+        with self._lock:
+            self._queue.move(self._outbox)
+            unsent = list(self._outbox)
+            if self._leader == threading.get_ident():
+                self._outbox.clear()
+                self._parcels.clear()
+                self._inbox.clear()
+        for calls in unsent:
+            if isinstance(calls, Calls):
+                self._session.outcomes.extend([(future, error) for _, future in calls.entries])
+        self._session.give_up(error)
+        self._settle()
+
+    def _fail(self, error: BaseException) -> None:
+        """An error that nobody has thought of: better for all who wait than a wait without end."""
+        _report(error)
+        failure = TaskEngineError(f"the client's connection failed: {error!r}")
+        failure.__cause__ = error
+        self._reconnect_at = -math.inf
+        self._abandon(failure)
 
     def _check_open(self, parcel: Parcel | None = None) -> None:
         if self._closing:
             if parcel is not None:
                 self._session.forget(parcel.serial)
-            raise Cancelled("the client is closed")
+            raise Cancelled(self._refusal)
 
     def _call_leader(self) -> None:
         if self._leader != NOBODY:
             self._wake()
             return
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="taskengine-link", daemon=True)
             self._thread.start()
         self._idle.notify_all()
@@ -162,18 +243,20 @@ class Link:
         if not self._closed:
             os.eventfd_write(self._wakeup, 1)
 
-    def _resign(self) -> None:
+    def _hand_over(self) -> None:
+        """Nobody leads any more: see to it that somebody does where something is owed."""
         with self._lock:
-            self._leader = NOBODY
             if self._closing:
                 self._idle.notify_all()
-            elif self._busy():
+            elif self._leader == NOBODY and self._busy():
                 self._call_leader()
+        if self._closed and self._leader == NOBODY:
+            self._release()
 
     def _busy(self) -> bool:
-        return (
-            bool(self._outbox or self._parcels or self._session.pending) or self._queue.due(time.monotonic()) < math.inf
-        )
+        session = self._session
+        owed = self._outbox or self._parcels or self._inbox or session.pending or session.outcomes
+        return bool(owed) or self._queue.due(time.monotonic()) < math.inf
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""
@@ -186,77 +269,138 @@ class Link:
             try:
                 self._lead(lambda: self._closing or not self._busy(), math.inf)
             finally:
-                self._resign()
+                self._leader = NOBODY
+                self._hand_over()
 
     def _lead(self, done: Callable[[], bool], end: float) -> None:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
-        if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
-            self._lost_at = -math.inf
-        while not self._closed:
-            now = time.monotonic()
-            due = self._turn(now)
-            if self._closed or done() or self._giving_up or now >= end:
-                return
-            ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
-            if ready & WAKEUP:
-                os.eventfd_read(self._wakeup)
-            if ready & REPLY:
-                self._receive()
-                if done() and not self._outbox:
+        self._depth += 1
+        try:
+            if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
+                self._reconnect_at = -math.inf
+            if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
+                self._digest()
+            while not self._closed:
+                now = time.monotonic()
+                due = self._turn(now)
+                if self._closed or done() or self._giving_up or now >= end:
                     return
-            if ready & NEWS and not self._closed:
-                self._take_news()
+                ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
+                if ready & WAKEUP:
+                    os.eventfd_read(self._wakeup)
+                if ready & REPLY:
+                    self._receive()
+                    if done() and not self._outbox:
+                        return
+                if ready & NEWS and not self._closed:
+                    self._take_news()
+        except BaseException as error:
+            if threading.current_thread() is threading.main_thread():  # it may be a signal's
+                raise
+            self._fail(error)
+        finally:
+            self._depth -= 1
 
     def _take_news(self) -> None:
         if self._connection.lost():
-            self._lost_at = time.monotonic()
+            self._reconnect_at = time.monotonic() + LAST_REPLIES_S
         if self._connection.refused:
             self._connection.refused = False
-            settle(self._session.refuse())
+            self._session.refuse()
+            self._settle()
 
     def _turn(self, now: float) -> float:
         """Do what is due, and say in how many seconds something will be."""
+        if self._reconnect_at <= now:
+            self._reconnect(now)
         if self._queue.due(now) <= 0:
             with self._lock:
-                self._outbox.extend(self._queue.take())
+                self._queue.move(self._outbox)
         self._send(now)
         if self._session.due(now) <= 0:
-            settle(self._session.expire(now, connected=self._connection.connected))
-        lost = self._lost_at + LAST_REPLIES_S - now
-        if lost <= 0:
-            self._reconnect()
-        return min(self._queue.due(now), self._session.due(now), max(lost, 0.0))
+            self._session.expire(now, connected=self._connection.connected)
+        if self._session.outcomes:
+            self._settle()
+        return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, now: float) -> None:
         """The connection is gone, and with it what was sent over it; not what still waits for a connection."""
         with self._lock:
             unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
         self._connection.close(0)
-        self._connect()
-        settle(self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent]))
+        self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
+        try:
+            self._connect()
+        except (BadArguments, OSError, zmq.ZMQError):
+            self._waiter = Waiter(self._wakeup)
+            self._reconnect_at = now + RETRY_S
 
     def _send(self, now: float) -> None:
         """Send what is in the outbox, as long as there is a connection to take it."""
+        # a signal's handler runs behind a call: what is taken with `del` is where it goes before one can
         while self._outbox:
-            item = self._outbox.popleft()
+            item = self._outbox[0]
             if isinstance(item, Parcel):
+                del self._outbox[0]
                 self._parcels.append(item)
                 continue
-            for parcel in item.pack(self._session):
+            parcels = item.pack(self._session)
+            for parcel in parcels:
                 self._session.watch(parcel.serial, now)
-                self._parcels.append(parcel)
+            del self._outbox[0]
+            self._parcels.extend(parcels)
         if not self._connection.connected:
             return
         while self._parcels:
-            parcel = self._parcels.popleft()
+            parcel = self._parcels[0]
+            del self._parcels[0]
             if parcel.serial in self._session.pending:
                 self._connection.port.send(parcel.frames)
 
     def _receive(self) -> None:
-        while not self._closed:
-            frames = self._connection.port.receive()
-            if frames is None:
-                return
+        # in one call, so that no signal's handler comes between a reply and the inbox
+        self._inbox.extend(iter(self._connection.port.receive, None))
+        self._digest()
+
+    def _digest(self) -> None:
+        """Take what has come, whoever received it, and resolve the futures."""
+        while self._inbox:
+            frames = self._inbox[0]
             # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
             with contextlib.suppress(ProtocolError):
-                settle(self._session.receive(frames))
+                self._session.receive(frames)
+            if self._inbox and self._inbox[0] is frames:
+                del self._inbox[0]
+            self._settle()
+        if self._session.outcomes:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Resolve all futures whose outcome is known, whatever their callbacks raise."""
+        interrupt: BaseException | None = None
+        while self._session.outcomes:
+            try:
+                settle(self._session.outcomes)
+            except BaseException as error:
+                if threading.current_thread() is not threading.main_thread():
+                    _report(error)
+                elif interrupt is None:
+                    interrupt = error
+        if interrupt is not None:  # it may be a signal's, which is for the main thread
+            raise interrupt
+
+
+def _report(error: BaseException) -> None:
+    """Print what nobody can catch, as Python does where it ends a thread."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )
+
+
+def _disown_all() -> None:
+    for link in _links:
+        link._disown()
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_disown_all)

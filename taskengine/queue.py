@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,7 +25,7 @@ class Calls:
 
         Calls whose future was cancelled are left out.
         """
-        wanted = [entry for entry in self.entries if entry[1].set_running_or_notify_cancel()]
+        wanted = [entry for entry in self.entries if _wanted(entry[1])]
         return self._pack(session, wanted) if wanted else []
 
     def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[Parcel]:
@@ -33,9 +34,17 @@ class Calls:
             return [session.package(calls, futures, self.options, each=True)]
         except TaskEngineError as error:
             if len(entries) == 1:
-                futures[0].set_exception(error)
+                session.outcomes.append((futures[0], error))
                 return []
             return [parcel for entry in entries for parcel in self._pack(session, [entry])]
+
+
+def _wanted(future: Future[Any]) -> bool:
+    """Whether a call is to be sent; from then on its future cannot be cancelled. May be asked again."""
+    try:
+        return future.set_running_or_notify_cancel()
+    except RuntimeError:  # not the first time, or whoever has the future has resolved it
+        return future.running()
 
 
 class Queue:
@@ -70,8 +79,8 @@ class Queue:
             return 0.0
         return max(0.0, self._due - now)
 
-    def take(self) -> list[Calls]:
-        """What is queued; the queue is empty then."""
+    def move(self, outbox: deque[Any]) -> None:
+        """Put what is queued into the outbox; the queue is empty then."""
         queued, self._queued = self._queued, []
+        outbox.extend(queued)  # right behind the line above: a signal's handler runs after a call, thus not between
         self._count, self._due = 0, math.inf
-        return queued

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,6 @@ import msgspec
 from taskengine import _fastpath, arrays
 from taskengine.errors import (
     BadArguments,
-    Cancelled,
     EngineUnreachable,
     NotAllowed,
     ProtocolError,
@@ -81,15 +81,20 @@ class Pending(NamedTuple):
 class Session:
     """Numbers the requests of client `name` to the engine at `address` and knows which are pending.
 
-    Requests may be made, and forgotten, by any thread; all else is for the one that has the socket.
+    Requests may be made, watched and forgotten by any thread; all else is for the one that has the socket. What it
+    decides is put into `outcomes` before it is pending no more: one that an exception stops between the two, such as
+    that of a signal's handler, loses nothing when it is asked again.
     """
 
     def __init__(self, name: str, address: str) -> None:
         self._name = name
         self._address = address
         self._serials = itertools.count(1)
+        self._watched: deque[tuple[float, int]] = deque()  # from all threads, for the heap
         self._expiries: list[tuple[float, int]] = []
         self.pending: dict[int, Pending] = {}
+        self.outcomes: deque[Outcome] = deque()
+        """What is to be settled."""
 
     def package(self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool) -> Parcel:
         """A package of calls. Raises BadArguments for what cannot be sent."""
@@ -117,23 +122,25 @@ class Session:
         """Have a request expire when its timeout, from `now` on, is over."""
         pending = self.pending.get(serial)
         if pending is not None and pending.timeout is not None:
-            heapq.heappush(self._expiries, (now + pending.timeout, serial))
+            self._watched.append((now + pending.timeout, serial))
 
     def due(self, now: float) -> float:
         """In how many seconds the next request may expire; inf where none is watched."""
+        while self._watched:
+            heapq.heappush(self._expiries, self._watched[0])
+            del self._watched[0]
         while self._expiries and self._expiries[0][1] not in self.pending:
             heapq.heappop(self._expiries)
         return max(0.0, self._expiries[0][0] - now) if self._expiries else math.inf
 
-    def expire(self, now: float, *, connected: bool) -> list[Outcome]:
+    def expire(self, now: float, *, connected: bool) -> deque[Outcome]:
         """Give up the watched requests whose timeout is over."""
-        outcomes: list[Outcome] = []
-        while self._expiries and self._expiries[0][0] <= now:
-            pending = self.pending.pop(heapq.heappop(self._expiries)[1], None)
+        while self.due(now) <= 0:
+            serial = self._expiries[0][1]
+            pending = self.pending.get(serial)
             if pending is not None and pending.timeout is not None:
-                error = self.no_reply(pending.timeout, connected=connected)
-                outcomes += [(future, error) for future in pending.futures]
-        return outcomes
+                self._fail([serial], self.no_reply(pending.timeout, connected=connected))
+        return self.outcomes
 
     def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
         """What it means that nothing came in so many seconds."""
@@ -141,55 +148,47 @@ class Session:
             return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
         return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
 
-    def lose(self, serials: Iterable[int]) -> list[Outcome]:
+    def lose(self, serials: Iterable[int]) -> deque[Outcome]:
         """The connection over which these requests were sent is gone."""
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
         return self._fail(serials, EngineUnreachable(text, address=self._address))
 
-    def refuse(self) -> list[Outcome]:
+    def refuse(self) -> deque[Outcome]:
         """The engine does not let us in."""
         text = (
             f"the engine at {self._address} does not let this client in: it wants a key that it knows "
             "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here)"
         )
-        return self._fail(list(self.pending), NotAllowed(text))
+        return self.give_up(NotAllowed(text))
 
-    def close(self) -> list[Outcome]:
-        """Give up everything that is pending."""
-        return self._fail(list(self.pending), Cancelled("the client was closed before the reply came"))
+    def give_up(self, error: TaskEngineError) -> deque[Outcome]:
+        """Nothing that is pending will be answered."""
+        return self._fail(list(self.pending), error)
 
-    def receive(self, frames: Sequence[bytes]) -> list[Outcome]:
-        """The futures that a reply resolves, each with its result or its exception.
+    def receive(self, frames: Sequence[bytes]) -> deque[Outcome]:
+        """Decide what a reply does: each future gets its result or its exception.
 
         Raises ProtocolError for bytes that are no reply; a reply to nothing that is pending resolves nothing.
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
         reply = decode_reply(frames[0])
-        pending = self.pending.pop(reply.serial, None)
-        if pending is None:
-            return []
-        try:
-            results = _results(reply, frames[1] if len(frames) > 1 else b"", array=pending.array)
-            if pending.each and len(results) != len(pending.futures):
-                raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
-        except TaskEngineError as error:
-            return [(future, error) for future in pending.futures]
-        if pending.each:
-            return list(zip(pending.futures, results, strict=True))
-        if pending.raises and reply.failed:
-            # where no reply was wanted there is no error to be found
-            first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
-            return [(pending.futures[0], first)]
-        return [(pending.futures[0], results)]
+        pending = self.pending.get(reply.serial)
+        if pending is not None:
+            self.outcomes.extend(_outcomes(reply, frames[1] if len(frames) > 1 else b"", pending))
+            self.pending.pop(reply.serial, None)
+        return self.outcomes
 
     def forget(self, serial: int) -> None:
         """Nobody waits for the reply any more."""
         self.pending.pop(serial, None)
 
-    def _fail(self, serials: Iterable[int], error: TaskEngineError) -> list[Outcome]:
-        gone = [self.pending.pop(serial, None) for serial in serials]
-        return [(future, error) for pending in gone if pending for future in pending.futures]
+    def _fail(self, serials: Iterable[int], error: TaskEngineError) -> deque[Outcome]:
+        gone = {serial: pending for serial in serials if (pending := self.pending.get(serial)) is not None}
+        self.outcomes.extend([(future, error) for pending in gone.values() for future in pending.futures])
+        for serial in gone:
+            self.pending.pop(serial, None)
+        return self.outcomes
 
     def _parcel(self, kind: Kind, pending: Pending, options: Options, names: Iterable[str], *frames: bytes) -> Parcel:
         serial = next(self._serials)
@@ -209,15 +208,42 @@ class Session:
         return parcel
 
 
-def settle(outcomes: Iterable[Outcome]) -> None:
-    """Resolve futures; one that was cancelled, or gave up waiting, is passed over."""
-    for future, value in outcomes:
-        if future.done():
-            continue
-        if isinstance(value, TaskEngineError):
-            future.set_exception(value)
-        else:
-            future.set_result(value)
+def settle(outcomes: deque[Outcome]) -> None:
+    """Resolve futures, first come, first served; one that was cancelled, or gave up waiting, is passed over.
+
+    Where it raises, because a callback raised what is no Exception, the rest stays in `outcomes`.
+    """
+    while outcomes:
+        outcome = outcomes[0]
+        future, value = outcome
+        try:
+            if isinstance(value, TaskEngineError):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+        except InvalidStateError:
+            # or whoever resolved it was stopped before it had woken those who wait
+            with future._condition:
+                future._condition.notify_all()
+        # a callback may have come here itself
+        if outcomes and outcomes[0] is outcome:
+            del outcomes[0]
+
+
+def _outcomes(reply: Reply, body: bytes, pending: Pending) -> Iterable[Outcome]:
+    try:
+        results = _results(reply, body, array=pending.array)
+        if pending.each and len(results) != len(pending.futures):
+            raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
+    except TaskEngineError as error:
+        return [(future, error) for future in pending.futures]
+    if pending.each:
+        return zip(pending.futures, results, strict=True)
+    if pending.raises and reply.failed:
+        # where no reply was wanted there is no error to be found
+        first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
+        return [(pending.futures[0], first)]
+    return [(pending.futures[0], results)]
 
 
 def _results(reply: Reply, body: bytes, *, array: bool) -> Any:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
 from taskengine.errors import BadArguments
 from taskengine.messages import Info, decode_request
-from taskengine.queue import Queue
-from taskengine.session import Call, Options, Session
+from taskengine.queue import Calls, Queue
+from taskengine.session import Call, Options, Session, settle
 
 CALL: Call = ("task_count", (2, 3), {})
 INFO = Info(2, 0.03, 3, 2, [], 1)
@@ -22,7 +23,15 @@ def queue() -> Queue:
 def packed(made: Queue) -> list[list[bytes]]:
     """The frames of the packages of what is queued."""
     session = Session("ARM", "tcp://127.0.0.1:9000")
-    return [parcel.frames for calls in made.take() for parcel in calls.pack(session)]
+    frames = [parcel.frames for calls in taken(made) for parcel in calls.pack(session)]
+    settle(session.outcomes)
+    return frames
+
+
+def taken(made: Queue) -> deque[Calls]:
+    outbox: deque[Calls] = deque()
+    made.move(outbox)
+    return outbox
 
 
 def test_it_is_due_a_response_time_after_the_first_call() -> None:
@@ -48,7 +57,7 @@ def test_what_is_taken_is_one_package_for_neighbours_that_are_sent_alike() -> No
     packages = packed(made)
     assert [len(index) // 4 for _, index, _ in packages] == [2, 1, 1]
     assert [decode_request(head).reply for head, _, _ in packages] == [0, 2, 0]
-    assert (made.take(), made.due(10.0)) == ([], math.inf)
+    assert (list(taken(made)), made.due(10.0)) == ([], math.inf)
 
 
 def test_a_call_that_cannot_be_sent_fails_alone() -> None:
@@ -68,3 +77,20 @@ def test_a_cancelled_call_is_not_sent() -> None:
     ((_, index, _),) = packed(made)
     assert len(index) == 4
     assert futures[1].running()
+
+
+def test_a_call_whose_future_was_resolved_by_others_is_not_sent() -> None:
+    made, futures = queue(), [Future[Any](), Future[Any]()]
+    for future in futures:
+        made.add(CALL, future, Options(), now=10.0)
+    futures[0].set_result("by hand")
+    ((_, index, _),) = packed(made)
+    assert len(index) == 4
+
+
+def test_one_that_was_interrupted_may_pack_again() -> None:
+    made, future = queue(), Future[Any]()
+    made.add(CALL, future, Options(), now=10.0)
+    (calls,) = taken(made)
+    session = Session("ARM", "tcp://127.0.0.1:9000")
+    assert [len(calls.pack(session)), len(calls.pack(session))] == [1, 1]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,7 +24,7 @@ from taskengine.errors import (
 )
 from taskengine.messages import Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
 from taskengine.packed import error_entry
-from taskengine.session import Options, Session, settle
+from taskengine.session import Options, Outcome, Pending, Session, settle
 
 ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
@@ -111,23 +115,111 @@ def test_a_reply_that_does_not_fit_is_an_error_for_those_who_wait(reply: Reply, 
 
 def test_a_reply_to_nothing_resolves_nothing() -> None:
     session, futures = submitted(1)
-    assert session.receive([encode_reply(Reply(99, 1)), b"\x01"]) == []
+    assert not session.receive([encode_reply(Reply(99, 1)), b"\x01"])
     assert not futures[0].done()
 
 
 def test_what_gave_up_waiting_is_passed_over() -> None:
     session, futures = submitted(1)
     session.forget(1)
-    assert session.receive([encode_reply(Reply(1, 1)), b"\x01"]) == []
+    assert not session.receive([encode_reply(Reply(1, 1)), b"\x01"])
     session, futures = submitted(1)
     futures[0].cancel()
     settle(session.receive([encode_reply(Reply(1, 1)), b"\x01"]))
     assert futures[0].cancelled()
 
 
+def test_what_is_cancelled_just_before_it_is_resolved_is_passed_over() -> None:
+    class Racing(Future[Any]):
+        def done(self) -> bool:
+            return False  # as it was a moment ago
+
+    futures = [Racing(), Future[Any]()]
+    futures[0].cancel()
+    settle(deque((future, 1) for future in futures))
+    assert futures[0].cancelled()
+    assert futures[1].result(0) == 1
+
+
+def test_a_callback_that_raises_more_than_an_exception_costs_nobody_an_outcome() -> None:
+    futures = [Future[Any]() for _ in range(3)]
+    futures[1].add_done_callback(lambda _: sys.exit(1))
+    outcomes = deque((future, 1) for future in futures)
+    with pytest.raises(SystemExit):
+        settle(outcomes)
+    settle(outcomes)
+    assert [future.result(0) for future in futures] == [1, 1, 1]
+
+
+def test_who_waits_is_woken_although_the_one_that_resolves_is_stopped_before_it_does() -> None:
+    future = Future[Any]()
+    outcomes = deque([(future, 1)])
+    future._condition.notify_all = Mock(side_effect=[KeyboardInterrupt, None])  # type: ignore[method-assign]  # fails once
+    with pytest.raises(KeyboardInterrupt):
+        settle(outcomes)
+    settle(outcomes)
+    assert future._condition.notify_all.call_count == 2
+    assert not outcomes
+
+
+def test_a_callback_may_settle_the_others() -> None:
+    futures = [Future[Any]() for _ in range(3)]
+    outcomes = deque((future, 1) for future in futures)
+    futures[0].add_done_callback(lambda _: settle(outcomes))
+    settle(outcomes)
+    assert [future.result(0) for future in futures] == [1, 1, 1]
+
+
+class Interrupted(dict[int, Pending]):
+    """What is pending, for one that is interrupted when it takes something out for the first time."""
+
+    whole = False
+
+    def pop(self, *args: Any) -> Any:
+        if not self.whole:
+            self.whole = True
+            raise KeyboardInterrupt
+        return super().pop(*args)
+
+
+def test_one_that_is_interrupted_loses_nothing() -> None:
+    decisions: list[Callable[[Session], deque[Outcome]]] = [
+        lambda session: session.receive([encode_reply(Reply(1, 2)), b"\x01\x01"]),
+        lambda session: session.lose([1]),
+        lambda session: session.expire(100.0, connected=True),
+    ]
+    for decide in decisions:
+        session, futures = submitted(2)
+        session.watch(1, 10.0)
+        session.pending = Interrupted(session.pending)
+        with pytest.raises(KeyboardInterrupt):
+            decide(session)
+        settle(decide(session))
+        assert [future.done() for future in futures] == [True, True]
+        assert (session.pending, session.due(10.0)) == ({}, math.inf)
+
+
+def test_what_another_thread_watches_meanwhile_still_expires() -> None:
+    class Shared(dict[int, Pending]):
+        def __contains__(self, serial: object) -> bool:
+            if serial == 1 and not watched:
+                watched.append(2)
+                session.watch(2, 5.0)
+            return super().__contains__(serial)
+
+    watched: list[int] = []
+    session, _ = submitted(1, timeout=3.0)
+    session.watch(1, 10.0)
+    session.forget(1)
+    session.package([("task_count", (2, 3), {})], [Future()], Options(timeout=3.0), each=True)
+    session.pending = Shared(session.pending)
+    session.due(5.0)
+    assert session.due(5.0) == 3.0
+
+
 def test_closing_gives_up_what_is_pending() -> None:
     session, futures = submitted(2)
-    settle(session.close())
+    settle(session.give_up(Cancelled()))
     assert [type(future.exception(0)) for future in futures] == [Cancelled, Cancelled]
     assert session.pending == {}
 
@@ -138,7 +230,7 @@ def test_what_is_watched_expires(connected: bool, expected: type[TaskEngineError
     assert session.due(10.0) == math.inf
     session.watch(1, 10.0)
     assert session.due(11.0) == 2.0
-    assert session.expire(12.9, connected=connected) == []
+    assert not session.expire(12.9, connected=connected)
     settle(session.expire(13.0, connected=connected))
     assert [type(future.exception(0)) for future in futures] == [expected, expected]
     assert session.pending == {}
@@ -153,7 +245,7 @@ def test_what_was_answered_or_has_no_timeout_does_not_expire() -> None:
     session.watch(1, 10.0)
     settle(session.receive([encode_reply(Reply(1, 1)), b"\x01"]))
     assert session.due(10.0) == math.inf
-    assert session.expire(99.0, connected=True) == []
+    assert not session.expire(99.0, connected=True)
     assert futures[0].result(0) == 1
 
 
