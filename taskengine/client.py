@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from taskengine.errors import BadArguments
 from taskengine.keys import find_membership
 from taskengine.link import Link
 from taskengine.messages import Info, Kind, TaskInfo
@@ -34,6 +35,8 @@ class Caller:
         timeout: float | None = 60.0,
         keys: str | os.PathLike[str] | None = None,
     ) -> None:
+        if not (isinstance(address, str) and isinstance(name, str)):
+            raise BadArguments(f"an address is text, tcp://HOST:PORT, and a name text, not {address!r} and {name!r}")
         self.address = address
         self._membership = find_membership(address, None if keys is None else Path(keys))
         self._options = Options(timeout=timeout)

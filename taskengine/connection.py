@@ -8,6 +8,7 @@ came with the last bytes.)
 from __future__ import annotations
 
 import contextlib
+import re
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -49,8 +50,11 @@ class Connection:
             undo.callback(self.monitor.close)
             self._news = Waiter(Port(self.monitor))
             try:
+                port = re.fullmatch(r"tcp://.*:(\d+)", address)
+                if port and not 0 < int(port[1]) < 2**16:
+                    raise ValueError("no such port")
                 self.socket.connect(nearest(address))
-            except zmq.ZMQError as error:
+            except (zmq.ZMQError, ValueError) as error:
                 text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
                 raise BadArguments(text) from None
             self.port = Port(self.socket)

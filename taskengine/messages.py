@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from taskengine.errors import ProtocolError
 from taskengine.wire import MAGIC, MAX_HEAD
+
+NO_SERIAL: Final = 0
+"""The serial of a refusal of a request whose own cannot be read; no request has it."""
 
 
 class Kind(IntEnum):

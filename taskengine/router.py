@@ -20,7 +20,7 @@ from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFa
 from taskengine.gate import HELLO, Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.memory import give_back_memory
-from taskengine.messages import Info, Kind, Request, TaskInfo, decode_request
+from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.settings import Settings
@@ -216,7 +216,7 @@ class Router:
         try:
             request = decode_request(frames[0])
         except ProtocolError as error:
-            self._outlet.send(route, packed.refusal(0, error))
+            self._outlet.send(route, packed.refusal(NO_SERIAL, error))
             return
         try:
             self._accept_packed(route, request, frames)

@@ -22,7 +22,8 @@ from taskengine.errors import (
     TaskTimeout,
     from_wire,
 )
-from taskengine.messages import Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
+from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
+from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
@@ -51,8 +52,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             if value not in known:
                 raise BadArguments(f"{name} is one of {', '.join(known)}, not {value!r}", name=name)
         for name, seconds in (("timeout", self.timeout), ("deadline", self.deadline)):
-            if seconds is not None and not seconds > 0:
+            is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+            if seconds is not None and not (is_number and seconds > 0):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
+        if not isinstance(self.idempotent, bool):
+            raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
 
 
 class Parcel(NamedTuple):
@@ -157,7 +161,8 @@ class Session:
         """The engine does not let us in."""
         text = (
             f"the engine at {self._address} does not let this client in: it wants a key that it knows "
-            "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here)"
+            "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here), or it is not encrypted "
+            f"and this client has a key for it (`taskengine keys forget {self._address}` here)"
         )
         return self.give_up(NotAllowed(text))
 
@@ -173,6 +178,9 @@ class Session:
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
         reply = decode_reply(frames[0])
+        if reply.serial == NO_SERIAL and reply.error is not None:
+            # the engine could not read which request it refuses
+            return self.give_up(from_wire(*reply.error))
         pending = self.pending.get(reply.serial)
         if pending is not None:
             self.outcomes.extend(_outcomes(reply, frames[1] if len(frames) > 1 else b"", pending))
@@ -192,6 +200,7 @@ class Session:
 
     def _parcel(self, kind: Kind, pending: Pending, options: Options, names: Iterable[str], *frames: bytes) -> Parcel:
         serial = next(self._serials)
+        deadline = options.deadline or 0.0
         request = Request(
             kind,
             serial,
@@ -199,11 +208,17 @@ class Session:
             list(names),
             ReplyMode[options.reply.upper()],
             Priority[options.priority.upper()],
-            options.deadline or 0.0,
+            0.0 if deadline > LONGEST_DEADLINE_S else deadline,
             options.idempotent,
             pending.array,
         )
-        parcel = Parcel(serial, [encode_request(request), *frames])
+        try:
+            head = encode_request(request)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise BadArguments(f"a name that cannot be sent: {error}") from None
+        if len(head) > MAX_HEAD:
+            raise BadArguments(f"the names in a package take {len(head)} bytes, and at most {MAX_HEAD} can be sent")
+        parcel = Parcel(serial, [head, *frames])
         self.pending[serial] = pending
         return parcel
 

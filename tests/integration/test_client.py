@@ -208,8 +208,10 @@ def test_no_engine_is_said_so() -> None:
     assert issubclass(EngineUnreachable, ConnectionError)
 
 
-@pytest.mark.parametrize("address", ["foo", "tcp://", "tcp://127.0.0.1", "", "ftp://127.0.0.1:1"])
-def test_what_is_no_address_is_said_so(address: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["foo", "tcp://", "tcp://127.0.0.1", "", "ftp://127.0.0.1:1", "tcp://127.0.0.1:99999", 3]
+)
+def test_what_is_no_address_is_said_so(address: Any) -> None:
     with pytest.raises(BadArguments, match="tcp://HOST:PORT"):
         Client(address)
 

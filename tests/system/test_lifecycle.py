@@ -337,9 +337,15 @@ def test_what_a_task_starts_hears_signals(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_while_draining_is_answered(tmp_path: Path) -> None:
-    with Engine(drain_time=deadline(20)) as engine, Client(engine.address, timeout=deadline(20)) as client:
-        future = client.submit("task_sleep", 60)
-        wait_until(client.progress, 20, "the package")
+    module = tmp_path / "stays.py"
+    module.write_text("import os, time\n\ndef task_stay(sign):\n    os.mkdir(sign)\n    time.sleep(60)\n")
+    sign = tmp_path / "sign"
+    with (
+        Engine(tasks=module, drain_time=deadline(20)) as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+    ):
+        future = client.submit("task_stay", str(sign))
+        wait_until(sign.exists, 20, "the task")
         engine.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "Closing application" in engine.output(), 20, "the drain")
         for pid in engine.pids("task"):

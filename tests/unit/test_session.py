@@ -22,9 +22,9 @@ from taskengine.errors import (
     TaskTimeout,
     to_wire,
 )
-from taskengine.messages import Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
+from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
 from taskengine.packed import error_entry
-from taskengine.session import Options, Outcome, Pending, Session, settle
+from taskengine.session import Call, Options, Outcome, Pending, Session, settle
 
 ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
@@ -267,15 +267,43 @@ def test_an_error_entry_that_is_none_fails_alone() -> None:
     assert (futures[0].result(0), futures[2].result(0)) == (1, 2)
 
 
-def test_what_cannot_be_sent_leaves_nothing_pending() -> None:
+@pytest.mark.parametrize("call", [("x", (object(),), {}), ("\ud800", (), {}), ("x" * 70_000, (), {})])
+def test_what_cannot_be_sent_leaves_nothing_pending(call: Call) -> None:
     session = Session("ARM", ADDRESS)
     with pytest.raises(BadArguments):
-        session.package([("x", (object(),), {})], [Future()], Options(), each=True)
+        session.package([call], [Future()], Options(), each=True)
+    with pytest.raises(BadArguments):
+        session.mapped(call[0], [[object()]], Future(), Options())
+    with pytest.raises(BadArguments):
+        Session("\ud800", ADDRESS).package([("x", (), {})], [Future()], Options(), each=True)
     assert session.pending == {}
 
 
+def test_a_refusal_of_what_the_engine_cannot_read_ends_all_that_waits() -> None:
+    session, futures = submitted(2)
+    refusal = Reply(NO_SERIAL, 0, error=to_wire(ProtocolError("a head that is none")))
+    settle(session.receive([encode_reply(refusal)]))
+    assert [type(future.exception(0)) for future in futures] == [ProtocolError] * 2
+
+
+def test_a_deadline_in_the_next_century_is_none() -> None:
+    parcel = Session("ARM", ADDRESS).package([("x", (), {})], [Future()], Options(deadline=1e12), each=True)
+    assert decode_request(parcel.frames[0]).deadline == 0.0
+
+
 @pytest.mark.parametrize(
-    "options", [{"priority": "soon"}, {"reply": "some"}, {"errors": "hide"}, {"timeout": 0}, {"deadline": -1.0}]
+    "options",
+    [
+        {"priority": "soon"},
+        {"reply": "some"},
+        {"errors": "hide"},
+        {"timeout": 0},
+        {"deadline": -1.0},
+        {"timeout": "1"},
+        {"deadline": True},
+        {"deadline": float("nan")},
+        {"idempotent": 1},
+    ],
 )
 def test_wrong_options_name_what_is_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(BadArguments, match=next(iter(options))):
