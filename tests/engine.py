@@ -89,8 +89,8 @@ class Engine:
     """An engine with the settings given (as flags, `tasks="a,b"`), on free ports unless they are given too."""
 
     def __init__(self, *, cwd: Path | None = None, **settings: Any) -> None:
-        workers = int(settings.get("task_workers", 2)) + int(settings.get("data_workers", 1))
-        first = free_ports(2 + workers)
+        self._workers = {role: int(settings.get(f"{role}_workers", n)) for role, n in (("task", 2), ("data", 1))}
+        first = free_ports(2 + sum(self._workers.values()))
         settings = {
             "router_frontend": first,
             "router_backend": first + 1,
@@ -117,6 +117,7 @@ class Engine:
         try:
             with Client(self.address, timeout=0.2) as client:
                 wait_until(lambda: self.process.poll() is not None or _answers(client), 20.0, "the engine's start")
+            wait_until(lambda: self.process.poll() is not None or self._is_whole(), 20.0, "the workers' start")
             assert self.process.poll() is None, "the engine ended"
         except AssertionError as error:
             self.process.kill()
@@ -124,6 +125,10 @@ class Engine:
             text = self.output()
             self._folder.cleanup()
             raise AssertionError(f"{error}; it printed:\n{text}") from error
+
+    def _is_whole(self) -> bool:
+        """The router answers before the last worker is started."""
+        return all(len(self.pids(role)) >= count for role, count in self._workers.items())
 
     def output(self) -> str:
         """What it has printed so far."""
