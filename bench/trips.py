@@ -6,7 +6,6 @@ fixed: every task takes what it takes on the Pi, so that the router makes the ba
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -20,17 +19,17 @@ from bench.budget import PACKAGE
 from bench.span import RESULT
 from bench.system import ARGUMENTS, CHUNK, TASK, WORKERS
 from taskengine import gate
-from taskengine._fastpath import Slate
 from taskengine._socket import Debt, Port
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
+from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE, Message
 from taskengine.registry import Registry
 from taskengine.router import Router
 from taskengine.session import Options, Parcel, Session, settle
 from taskengine.settings import Settings
-from taskengine.wire import BATCH, COUNT, ENTRY, SLATE_BYTES
+from taskengine.wire import BATCH, COUNT, ENTRY
 from taskengine.worker import Turn
 
 NAME = "BUDGET"
@@ -107,7 +106,7 @@ class SteppedRouter(Router):
     def __init__(self, tasks: list[TaskInfo]) -> None:
         self._replies, self._batches = Sent(), Sent()
         self._supervisor, control = Pipe()
-        slates = [Slate(mmap.mmap(-1, SLATE_BYTES)) for _ in range(WORKERS)]
+        slates = [new_slate() for _ in range(WORKERS)]
         backplane = Backplane(address="nowhere", token=b"", security=None, slates=slates)
         super().__init__(SETTINGS, [], [], backplane, tasks, control, Journal(2, enabled=False))
         for number in range(WORKERS):
@@ -158,7 +157,7 @@ class Roles:
         self._session = Session(NAME, "nowhere")
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, Slate(mmap.mmap(-1, SLATE_BYTES)))
+        self._turn = Turn(registry, new_slate())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

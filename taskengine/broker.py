@@ -40,6 +40,10 @@ class Slice(NamedTuple):
     stop: int
     cost: float
 
+    def tasks(self) -> tuple[Package, int, int]:
+        """The package, and which of its tasks: the first, and behind the last."""
+        return self.package, self.first, self.stop
+
     def section(self) -> Section:
         """As it goes into a batch."""
         return self.package.section(self.run, self.first, self.stop)
@@ -78,6 +82,13 @@ class _Worker:
         if self.is_condemned:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
+
+    def end_oldest(self) -> list[Slice]:
+        """The slices of the oldest batch, which it has no more."""
+        slices = self.batches.popleft()
+        self.first += 1
+        self.weigh()
+        return slices
 
     def weigh(self) -> None:
         self.load = sum(slice.cost for batch in self.batches for slice in batch)
@@ -270,8 +281,7 @@ class Broker:
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
-                    held = [(slice.package, slice.first, slice.stop) for slice in slices]
-                    whole += self._fail(held, _lost(name))
+                    whole += self._fail([slice.tasks() for slice in slices], _lost(name))
                     continue
                 whole += self._keep(name, done, is_timed=False)
                 running = account[2]
@@ -317,9 +327,7 @@ class Broker:
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
         done, rest = _matched(name, worker.batches[0], entries)
-        worker.batches.popleft()
-        worker.weigh()
-        worker.first += 1
+        worker.end_oldest()
         whole = self._keep(name, done, is_timed=True)
         return whole + self._return(rest) if rest else whole
 
@@ -348,7 +356,7 @@ class Broker:
         whole: list[Package] = []
         for slice in reversed(rest):
             if slice.package.is_late:
-                whole += self._fail([(slice.package, slice.first, slice.stop)], _too_late())
+                whole += self._fail([slice.tasks()], _too_late())
             else:
                 self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
         return whole
@@ -358,10 +366,7 @@ class Broker:
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
-        held = [(slice.package, slice.first, slice.stop) for slice in worker.batches.popleft()]
-        worker.first += 1
-        worker.weigh()
-        return self._fail(held, error)
+        return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""

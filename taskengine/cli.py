@@ -94,15 +94,18 @@ def _load(config: Path | None, flags: dict[str, object]) -> Settings:
     return load(config, os.environ, flags)
 
 
-_FOLDER = click.Path(path_type=Path)
-_keys = click.option("--keys", type=_FOLDER, help="The folder of the keys [default: the setting KEYS, or yours].")
+def _keys_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--keys", type=click.Path(path_type=Path), help=f"The folder of the keys [default: {default}].")
+
+
+_keys = _keys_option("the setting KEYS, or yours")
 
 
 def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that talks to an engine."""
     text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
     option = click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text)
-    return option(click.option("--keys", type=_FOLDER, help="The folder of the keys [default: yours].")(function))
+    return option(_keys_option("yours")(function))
 
 
 @contextlib.contextmanager

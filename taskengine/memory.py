@@ -1,9 +1,13 @@
-"""Memory that a large package took goes back to the system with the package."""
+"""Memory of the system's own: what a large package took goes back with it, and a slate is shared by processes."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
+
+from taskengine._fastpath import Slate
+from taskengine.wire import SLATE_BYTES
 
 _M_MMAP_THRESHOLD = -3
 LARGE = 2**20
@@ -17,3 +21,8 @@ def give_back_memory() -> None:
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
+
+
+def new_slate() -> Slate:
+    """A slate in memory that this process shares with those that it forks."""
+    return Slate(mmap.mmap(-1, SLATE_BYTES))

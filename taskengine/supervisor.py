@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import mmap
 import os
 import secrets
 import selectors
@@ -20,13 +19,13 @@ from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, load_catalogue
 from taskengine.errors import TaskEngineError
 from taskengine.gate import Backplane, Security
+from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE
 from taskengine.process import Child
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal
-from taskengine.wire import SLATE_BYTES
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -90,22 +89,22 @@ class Supervisor:
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
         security = Security.of(settings.keys_folder) if settings.is_curved else None
-        slates: list[Slate] = []
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, slates)
+        backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
         self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane, tasks)
         lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
         lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
         for lane, workers in lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
-                slates.append(_new_slate())
-                inputs = settings, backplane, len(slates) - 1, lane
-                self._roles[role] = partial(self._child, role, worker.run, *inputs, slate=slates[-1])
+                self._plan_worker(role, worker.run, backplane, lane)
         for number in range(settings.data_workers):
-            role = f"data worker {number + 1}"
-            slates.append(_new_slate())
-            source = settings, backplane, len(slates) - 1, number
-            self._roles[role] = partial(self._child, role, publisher.run, *source, slate=slates[-1])
+            self._plan_worker(f"data worker {number + 1}", publisher.run, backplane, number)
+
+    def _plan_worker(self, role: str, target: Callable[..., None], backplane: Backplane, what: str | int) -> None:
+        """Give a worker, of the lane or the number `what`, a place and its slate."""
+        place, slate = len(backplane.slates), new_slate()
+        backplane.slates.append(slate)
+        self._roles[role] = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, slate: Slate | None = None) -> Child:
         return Child(role, target, args, enable_stdout=self._settings.enable_stdout, slate=slate)
@@ -248,11 +247,6 @@ class Supervisor:
 def _name(child: Child) -> str:
     """What a worker calls itself at the router."""
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
-
-
-def _new_slate() -> Slate:
-    """A slate in memory that this process, the router and the worker of a role share."""
-    return Slate(mmap.mmap(-1, SLATE_BYTES))
 
 
 def _check_ports(settings: Settings) -> None:
