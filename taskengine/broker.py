@@ -13,188 +13,19 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
-from operator import attrgetter
-from typing import NamedTuple
 
-from taskengine.chunking import spread
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
+from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority
-from taskengine.package import Package, Run, Section, TaskKind
-from taskengine.turns import Line, Span, Turns
-from taskengine.wire import BATCH_NS, BATCH_SLICES, COSTS_KEPT, IN_FLIGHT, NO_DEADLINE, REPEATS, SLICE_NS
+from taskengine.package import Package, TaskKind
+from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
+from taskengine.turns import Span
+from taskengine.wire import BATCH_NS, COSTS_KEPT, NO_DEADLINE, REPEATS
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
-_load = attrgetter("load")
-
-
-class Slice(NamedTuple):
-    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns."""
-
-    package: Package
-    run: Run
-    first: int
-    stop: int
-    cost: float
-
-    def tasks(self) -> tuple[Package, int, int]:
-        """The package, and which of its tasks: the first, and behind the last."""
-        return self.package, self.first, self.stop
-
-    def section(self) -> Section:
-        """As it goes into a batch."""
-        return self.package.section(self.run, self.first, self.stop)
-
-
-class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand back what is left, 0 for never."""
-
-    worker: str
-    number: int
-    slices: list[Slice]
-    slice_ns: int
-
-
-Answered = tuple[int, int, int, int, int, bytes]
-"""Tasks of a slice that ran, in a worker's answer: job, first, stop, how many failed, elapsed ns, body."""
-Account = tuple[list[Answered], Answered | None, tuple[int, int] | None]
-"""What a dead worker had done of a batch: whole entries, part of one, the job and position of the task that ran."""
-SENSELESS: Account = ([], None, (0, 0))
-"""The account of a worker that wrote over its own: any of the batch's tasks may have run."""
-
-
-class _Worker:
-    __slots__ = ("batches", "first", "is_condemned", "lane", "load", "name")
-
-    def __init__(self, name: str, lane: str, first: int) -> None:
-        self.name = name
-        self.lane = lane
-        self.load = 0.0
-        self.is_condemned = False
-        self.batches: deque[list[Slice]] = deque()
-        self.first = first
-        """The number of the oldest batch; the others have the next."""
-
-    def room(self) -> bool:
-        if self.is_condemned:
-            return False
-        return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
-
-    def end_oldest(self) -> list[Slice]:
-        """The slices of the oldest batch, which it has no more."""
-        slices = self.batches.popleft()
-        self.first += 1
-        self.weigh()
-        return slices
-
-    def weigh(self) -> None:
-        self.load = sum(slice.cost for batch in self.batches for slice in batch)
-
-
-class _Lane:
-    """A lane of `size` workers. What waits alone needs no turn; others wait in `lines`, the most urgent first."""
-
-    def __init__(self, size: int) -> None:
-        self.workers: list[_Worker] = []
-        self.slice_ns = SLICE_NS if size > 1 else 0
-        self.lines: list[Line | Turns]
-        self._line_of: dict[int, Line | Turns]
-        if size > 1:
-            self.lines = [Turns() for _ in Priority]
-            self._line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
-        else:  # in the order of reception, but for what is urgent
-            urgent, other = Line(), Line()
-            self.lines = [urgent, other]
-            self._line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
-        self._alone: Span | None = None
-
-    def add(self, span: Span) -> None:
-        """Behind what waits."""
-        if self._alone is None and self.next() is None:
-            self._alone = span
-        else:
-            self.settle()
-            self._line(span).add(span)
-
-    def back(self, span: Span) -> None:
-        """What was handed out and came back goes first."""
-        self.settle()
-        self._line(span).back(span)
-
-    def next(self) -> Span | None:
-        """What is to be handed out next; it has tasks left."""
-        if self._alone is not None:
-            if self._alone.first < self._alone.stop:
-                return self._alone
-            self._alone = None
-        for line in self.lines:
-            if line.waiting:
-                span = line.first()
-                if span is not None:
-                    return span
-        return None
-
-    def crowded(self, span: Span) -> bool:
-        """Somebody waits for a turn beside the owner of the span."""
-        return span is not self._alone and self._line(span).crowded()
-
-    def charge(self, package: Package, cost: float) -> None:
-        """The package was served so many ns of work."""
-        self._line_of[package.priority].charge(package, cost)
-
-    def settle(self) -> None:
-        """What waits alone takes its place in line, since somebody comes."""
-        span, self._alone = self._alone, None
-        if span is not None and span.first < span.stop:
-            self._line(span).add(span)
-
-    def _line(self, span: Span) -> Line | Turns:
-        return self._line_of[span.package.priority]
-
-
-class _Filling:
-    """The batches of one dispatch of a lane, as they fill; `free` are the workers that take more."""
-
-    def __init__(self, workers: list[_Worker]) -> None:
-        self.free = workers
-        self.slices: dict[_Worker, list[Slice]] = {}
-        self._fresh = dict.fromkeys(workers, 0.0)
-
-    def give(self, worker: _Worker, span: Span, chunks: int, cost: float) -> None:
-        """Take so many chunks of `cost` ns each from the span."""
-        end, total = span.end(chunks), chunks * cost
-        slices = self.slices.setdefault(worker, [])
-        slices.append(Slice(span.package, span.run, span.first, end, total))
-        span.first = end
-        worker.load += total
-        self._fresh[worker] += total
-        if self._fresh[worker] >= BATCH_NS or len(slices) >= BATCH_SLICES:
-            self.free.remove(worker)
-
-    def give_one(self, span: Span, cost: float) -> int:
-        """Give one heavy chunk to the least loaded, unless something is in its batch that would wait; how many."""
-        worker = min(self.free, key=_load)
-        if worker in self.slices:
-            self.free.remove(worker)
-            return 0
-        self.give(worker, span, 1, cost)
-        return 1
-
-    def give_many(self, span: Span, chunks: int, cost: float) -> int:
-        """Spread so many light chunks over the workers; how many there was room for."""
-        if chunks == 1:
-            self.give(min(self.free, key=_load), span, 1, cost)
-            return 1
-        workers = sorted(self.free, key=_load)
-        rooms = [BATCH_NS - self._fresh[worker] for worker in workers]
-        counts = spread(chunks, cost, [worker.load for worker in workers], rooms)
-        for worker, count in zip(workers, counts, strict=True):
-            if count:
-                self.give(worker, span, count, cost)
-        return sum(counts)
 
 
 class Broker:
@@ -211,11 +42,12 @@ class Broker:
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
         self._sizes = lanes
-        self._lanes = {name: _Lane(workers) for name, workers in lanes.items()}
-        self._workers: dict[str, _Worker] = {}
+        self._lanes = {name: Lane(workers) for name, workers in lanes.items()}
+        self._workers: dict[str, Worker] = {}
         self._costs: dict[TaskKind, float] = {}
         self._jobs = 0
         self._deadlines = 0
+        self._urgent = 0
         self.packages: dict[int, Package] = {}
         self.stopping = False
 
@@ -236,6 +68,7 @@ class Broker:
         package.job = self._jobs
         self.packages[package.job] = package
         self._deadlines += package.deadline != NO_DEADLINE
+        self._urgent += package.priority == Priority.URGENT
         for run in package.runs:
             self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
         return False
@@ -246,7 +79,7 @@ class Broker:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
             raise ProtocolError(f"worker {name} has joined already")
-        worker = self._workers[name] = _Worker(name, lane, next(self._epochs) << 32)
+        worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32)
         self._lanes[lane].workers.append(worker)
 
     def condemn(self, name: str) -> None:
@@ -277,7 +110,7 @@ class Broker:
             left = slices
             if account is not None:
                 try:
-                    done, left = self._salvaged(name, slices, account)
+                    done, left = salvaged(self.packages, name, slices, account)
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
@@ -293,17 +126,6 @@ class Broker:
                         left[:1] = [lost._replace(first=after)] if after < lost.stop else []
             rest += left
         return whole + self._return(rest)
-
-    def _salvaged(
-        self, name: str, slices: list[Slice], account: Account
-    ) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
-        """As `_matched`, of what a dead worker left."""
-        entries, part, _ = account
-        if part is not None and part[0] in self.packages:
-            job, first, stop, failed, elapsed_ns, body = part
-            body = self.packages[job].mend(stop - first, body)
-            entries = [*entries, (job, first, stop, failed, elapsed_ns, body)]
-        return _matched(name, slices, entries)
 
     def _may_repeat(self, package: Package, position: int) -> bool:
         """Whether the task, which was lost while it ran, is to run again; counts that."""
@@ -321,12 +143,26 @@ class Broker:
                 batches += filled
         return batches
 
+    def recalls(self) -> list[tuple[str, int]]:
+        """Workers that are to hand back all that they have, since what is urgent waits: with their last batch's number.
+
+        They end the task that they run. What is urgent itself is left to them.
+        """
+        if not self._urgent:
+            return []
+        recalls = []
+        for lane in self._lanes.values():
+            span = lane.next()
+            if span is not None and span.package.priority == Priority.URGENT:
+                recalls += [(worker.name, worker.recall()) for worker in lane.workers if worker.has_patient_work()]
+        return recalls
+
     def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that was not asked for."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
-        done, rest = _matched(name, worker.batches[0], entries)
+        done, rest = matched(name, worker.batches[0], entries)
         worker.end_oldest()
         whole = self._keep(name, done, is_timed=True)
         return whole + self._return(rest) if rest else whole
@@ -404,13 +240,13 @@ class Broker:
         """Nothing is in flight."""
         return not self.packages
 
-    def _fill(self, lane: _Lane) -> list[Batch]:
+    def _fill(self, lane: Lane) -> list[Batch]:
         """At most one batch for each worker of the lane that has room."""
         span = lane.next()
         free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
             return []
-        filling = _Filling(free)
+        filling = Filling(free)
         while span and filling.free:
             cost = self._cost(span)
             if cost >= BATCH_NS:
@@ -465,6 +301,7 @@ class Broker:
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
         self._deadlines -= package.deadline != NO_DEADLINE
+        self._urgent -= package.priority == Priority.URGENT
         return package
 
 
@@ -474,29 +311,3 @@ def _lost(worker: str) -> WorkerLost:
 
 def _too_late() -> TaskTimeout:
     return TaskTimeout("the deadline passed before the task could start", seconds=None)
-
-
-def _matched(
-    name: str, slices: list[Slice], entries: Sequence[Answered]
-) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
-    """The entries of an answer that belong to each slice, and what was handed back.
-
-    Raises ProtocolError unless the entries are the beginning of the slices, in order.
-    """
-    done: list[tuple[Slice, Sequence[Answered]]] = []
-    rest: list[Slice] = []
-    place = 0
-    for slice in slices:
-        begin, at, job = place, slice.first, slice.package.job
-        while place < len(entries) and not rest and at < slice.stop:
-            answered, first, stop, *_ = entries[place]
-            if answered != job or first != at or not at < stop <= slice.stop:
-                break
-            at, place = stop, place + 1
-        if place > begin:
-            done.append((slice, entries[begin:place]))
-        if at < slice.stop:
-            rest.append(slice._replace(first=at))
-    if place < len(entries):
-        raise ProtocolError(f"worker {name} answered other tasks than it was given")
-    return done, rest

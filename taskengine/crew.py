@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from taskengine._fastpath import Slate
-from taskengine.broker import SENSELESS, Account
 from taskengine.errors import ProtocolError
+from taskengine.salvage import SENSELESS, Account
 
 
 class Member(NamedTuple):
@@ -56,6 +56,10 @@ class Crew:
     def identity_of(self, name: str) -> bytes:
         """The way to a worker."""
         return self._members[name].identity
+
+    def recall(self, name: str, number: int) -> None:
+        """Have a worker hand back its batches up to this number, after the task that it runs."""
+        self._members[name].slate.recall(number)
 
     def release(self, name: str, number: int) -> None:
         """A worker's large answer has arrived: its slate need not keep it."""

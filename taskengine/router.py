@@ -14,7 +14,7 @@ import zmq
 
 from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
-from taskengine.broker import Answered, Broker
+from taskengine.broker import Broker
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
 from taskengine.gate import HELLO, Backplane, Gate
@@ -23,6 +23,7 @@ from taskengine.memory import give_back_memory
 from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
+from taskengine.salvage import Answered
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
 from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, SLATE_KEPT, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
@@ -279,6 +280,8 @@ class Router:
                 self._backend.send([self._crew.identity_of(worker), message])
             except zmq.ZMQError:  # its connection is gone before its process
                 self._expel(worker)
+        for worker, number in self._broker.recalls():
+            self._crew.recall(worker, number)
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -10,7 +11,7 @@ import pytest
 
 from taskengine import Client, TaskEngineError, TaskTimeout, WorkerLost
 from taskengine.session import Call
-from tests.engine import Engine, deadline
+from tests.engine import Engine, deadline, wait_until
 from tests.integration.seedclient import SeedClient
 
 pytestmark = pytest.mark.system
@@ -117,3 +118,27 @@ def test_a_task_within_its_timeout_is_left_alone(poisoned: Engine) -> None:
         # longer than a timeout in all, but no task is
         assert client.map("task_sleep", [0.05] * 30) == [0.05] * 30
     assert poisoned.pids("task") == before
+
+
+def test_what_is_urgent_does_not_wait_for_the_chunk_at_hand(tmp_path: Path) -> None:
+    module = tmp_path / "arm.py"
+    module.write_text(
+        "import time\nfrom taskengine import task\n\nseen = []\n\n"
+        "@task(lane='arm')\ndef move(n):\n    seen.append(n)\n    time.sleep(0.02)\n    return n\n\n"
+        "@task(lane='arm')\ndef stop():\n    seen.append('stop')\n    return list(seen)\n"
+    )
+    tasks = 200
+    with (
+        Engine(tasks=module, chunking_size=tasks) as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        urgent = client.options(priority="urgent")
+        moves = pool.submit(client.map, "move", range(tasks))
+        wait_until(lambda: len(urgent.call("stop")) > 1, 20, "the first move")
+        *before, _ = urgent.call("stop")
+        moved = [n for n in before if n != "stop"]
+        assert moved == list(range(len(moved)))
+        assert len(moved) < tasks
+        assert moves.result() == list(range(tasks))
+        assert [n for n in urgent.call("stop") if n != "stop"] == list(range(tasks)), "each ran once, in order"

@@ -236,6 +236,45 @@ def test_tasks_of_a_lane_never_run_elsewhere() -> None:
     assert mixed.assembly.join() == b"".join(b"<%d>" % position for position in range(30))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_urgent_has_batches_handed_back(workers: int) -> None:
+    made = broker(workers=workers)
+    slow = package(400)
+    made.accept(slow)
+    held = {batch.worker: batch for batch in made.dispatch()}
+    assert made.recalls() == []
+    urgent = package(1)
+    urgent.priority = Priority.URGENT
+    made.accept(urgent)
+    second = made.dispatch()
+    assert second == []
+    recalls = made.recalls()
+    assert sorted(recalls) == sorted((worker, batch.number) for worker, batch in held.items())
+    assert made.recalls() == []
+    first = held["w0"].slices[0]
+    assert made.finish("w0", [answer(first, first.first, first.first + 3)]) == []
+    for name in held.keys() - {"w0"}:
+        assert made.finish(name, []) == []
+    batch = made.dispatch()[0]
+    assert batch.slices[0].package is urgent
+    assert made.finish(batch.worker, [answer(batch.slices[0], 0, 1)]) == [urgent]
+    for name in held:
+        for _ in made.held(name):
+            assert made.finish(name, []) == []
+    assert run_all(made) == [slow]
+    assert slow.assembly.join() == ended(*[""] * 400)
+
+
+def test_what_is_urgent_recalls_nothing_urgent() -> None:
+    made = broker(workers=1)
+    for _ in range(2):
+        urgent = package(1)
+        urgent.priority = Priority.URGENT
+        made.accept(urgent)
+        made.dispatch()
+    assert made.recalls() == []
+
+
 def test_urgent_goes_before_everything_queued() -> None:
     made = broker(size=1, workers=1)
     slow, urgent = package(5), package(1)

@@ -4,9 +4,9 @@ import pytest
 
 from taskengine import wire
 from taskengine._fastpath import Slate
-from taskengine.broker import SENSELESS
 from taskengine.crew import Crew
 from taskengine.errors import ProtocolError
+from taskengine.salvage import SENSELESS
 
 
 @pytest.fixture
