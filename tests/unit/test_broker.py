@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskengine.broker import SENSELESS, Account, Answered, Batch, Broker, Slice
+from taskengine.broker import Broker
 from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
+from taskengine.lane import Batch, Slice
 from taskengine.messages import Priority
 from taskengine.package import Package
+from taskengine.salvage import SENSELESS, Account, Answered
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, NO_DEADLINE
 
 CHEAP_NS = 100
