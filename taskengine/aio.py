@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,8 +13,8 @@ import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
-from taskengine.messages import Info, Kind, TaskInfo
-from taskengine.session import Call
+from taskengine.messages import NO_SERIAL, Info, Kind, TaskInfo
+from taskengine.session import Call, TaskFuture
 from taskengine.subscription import Feed, Sample, reachable
 
 
@@ -41,9 +40,16 @@ class Client(Caller):
 
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
-        future: Future[Any] = Future()
+        future = TaskFuture(self._request_cancel)
         self._enqueue((task, args, kwargs), future, self._options)
         return asyncio.wrap_future(future)
+
+    async def cancel(self) -> None:
+        """Have nothing begin that this client has sent and that has not; a future, or who awaits, is cancelled itself.
+
+        What has not begun then ends in `Cancelled`.
+        """
+        await self._wait(self._cancel(NO_SERIAL, None))
 
     async def tasks(self) -> list[TaskInfo]:
         """The tasks that the engine knows: names, signatures, docs, lanes."""

@@ -13,31 +13,43 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
-from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskTimeout, WorkerLost
+from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority
 from taskengine.package import Package, TaskKind
+from taskengine.quota import NO_LIMITS, Limits, Quota
 from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.turns import Span
-from taskengine.wire import BATCH_NS, COSTS_KEPT, NO_DEADLINE, REPEATS
+from taskengine.wire import BATCH_NS, COSTS_KEPT, LATEST_RETRY_S, NO_DEADLINE, REPEATS, SOONEST_RETRY_S
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
 
 
+CancelOrder = tuple[bytes, str | None, Sequence[int] | None]
+"""The client, the serial of its package, None for all of them, and the positions of the tasks, None for all."""
+
+
 class Broker:
     """The state of the router.
 
     `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the tasks
-    that are, and `epoch` a number below 2**31 that no router before this one had.
+    that are, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in flight.
     """
 
     def __init__(
-        self, size: int | None, lanes: dict[str, int], idempotent: Container[str] = (), epoch: int = 1
+        self,
+        size: int | None,
+        lanes: dict[str, int],
+        idempotent: Container[str] = (),
+        epoch: int = 1,
+        limits: Limits = NO_LIMITS,
     ) -> None:
+        self._quota = Quota(limits)
+        self._mean_ns = 0.0
         self._size = size
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
@@ -49,24 +61,28 @@ class Broker:
         self._deadlines = 0
         self._urgent = 0
         self.packages: dict[int, Package] = {}
+        self._serials: dict[tuple[bytes, str], Package] = {}
+        self._recalled: set[Worker] = set()
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
         """Own the package from here on; True where it is whole already, having no tasks.
 
-        Raises Overloaded when the engine is stopping, or a lane of the package has no workers configured.
+        Raises Overloaded when the engine is stopping, a lane of the package has no workers configured, or too much is
+        in flight.
         """
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
         for lane, _ in package.lanes:
             if lane not in self._lanes:
                 raise Overloaded(f"no worker serves lane {lane!r}", retry_after=None)
-        package.cut(self._size, self._sizes)
-        if not package.parts:
+        if not package.count:
             return True
+        self._quota.take(package.client, package.count, package.size, self._backlog_s())
+        package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
-        self.packages[package.job] = package
+        self.packages[package.job] = self._serials[package.client, package.serial] = package
         self._deadlines += package.deadline != NO_DEADLINE
         self._urgent += package.priority == Priority.URGENT
         for run in package.runs:
@@ -103,6 +119,7 @@ class Broker:
         worker = self._workers.pop(name, None)
         if worker is None:
             return []
+        self._recalled.discard(worker)
         self._lanes[worker.lane].workers.remove(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
@@ -144,14 +161,12 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """Workers that are to hand back all that they have, since what is urgent waits: with their last batch's number.
-
-        They end the task that they run. What is urgent itself is left to them.
+        """Workers that are to hand back all that they have once the task that runs has ended, with their last batch's
+        number: what is urgent waits, and is not what they have, or something that they have is not wanted any more.
         """
-        if not self._urgent:
-            return []
-        recalls = []
-        for lane in self._lanes.values():
+        recalls = [(worker.name, worker.recall()) for worker in self._recalled]
+        self._recalled.clear()
+        for lane in self._lanes.values() if self._urgent else ():
             span = lane.next()
             if span is not None and span.package.priority == Priority.URGENT:
                 recalls += [(worker.name, worker.recall()) for worker in lane.workers if worker.has_patient_work()]
@@ -177,6 +192,9 @@ class Broker:
             for _, first, stop, failed, took_ns, body in pieces:
                 tasks += stop - first
                 elapsed_ns += took_ns
+                if not self._quota.holds(len(body)):
+                    whole += self._fail([(package, first, stop)], _no_room())
+                    continue
                 package.failed += failed
                 if package.assembly.put(first, stop, body):
                     whole.append(self._release(package))
@@ -188,13 +206,15 @@ class Broker:
         return whole
 
     def _return(self, rest: Sequence[Slice]) -> list[Package]:
-        """What was handed out and did not run waits again, before all else; what is too late never starts."""
+        """What was handed out and did not run waits again, before all else; what is not to start is answered."""
         whole: list[Package] = []
         for slice in reversed(rest):
-            if slice.package.is_late:
-                whole += self._fail([slice.tasks()], _too_late())
-            else:
-                self._lanes[slice.run.lane].back(Span(slice.package, slice.run, slice.first, slice.stop))
+            package, lane = slice.package, self._lanes[slice.run.lane]
+            for first, stop, reason in reversed([*package.verdicts(slice.first, slice.stop)]):
+                if reason is not None:
+                    whole += self._fail([(package, first, stop)], reason)
+                else:
+                    lane.back(Span(package, slice.run, first, stop))
         return whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
@@ -208,21 +228,35 @@ class Broker:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         if not self._deadlines:
             return []
-        late = {package for package in self.packages.values() if package.deadline <= now and not package.is_late}
-        if not late:
-            return []
+        late = {package for package in self.packages.values() if package.deadline <= now and package.reason is None}
         for package in late:
-            package.is_late = True
-        for lane in self._lanes.values():
-            lane.settle()
-        waited = [
-            (span.package, span.first, span.stop)
-            for lane in self._lanes.values()
-            for line in lane.lines
-            for span in line.drop(late)
-            if span.first < span.stop
-        ]
-        return self._fail(waited, _too_late())
+            package.reason = _too_late()
+        return self._revoke(late)
+
+    def cancel(self, orders: Iterable[CancelOrder]) -> list[Package]:
+        """Answer with Cancelled what has not begun of clients' packages; workers hand theirs back (`recalls`)."""
+        unwanted = set()
+        for client, serial, positions in orders:
+            if serial is None:
+                packages = [package for package in self.packages.values() if package.client == client]
+            else:
+                packages = [*filter(None, [self._serials.get((client, serial))])]
+            for package in packages:
+                if package.reason is None:
+                    unwanted.add(package)
+                    package.cancel(positions)
+        for worker in self._workers.values() if unwanted else ():
+            if any(_is_touched(slice, unwanted) for batch in worker.batches for slice in batch):
+                self._recalled.add(worker)
+        return self._revoke(unwanted)
+
+    def _revoke(self, packages: Collection[Package]) -> list[Package]:
+        """Answer what waits of these packages and is not to start."""
+        whole: list[Package] = []
+        for lane in dict.fromkeys(lane for package in packages for lane, _ in package.lanes):
+            for package, first, stop, reason in self._lanes[lane].revoke(packages):
+                whole += self._fail([(package, first, stop)], reason)
+        return whole
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
         """Answer everything that is in flight with `error`; the broker is of no use afterwards."""
@@ -271,6 +305,7 @@ class Broker:
 
     def _learn(self, kind: TaskKind, tasks: int, elapsed_ns: int) -> None:
         cost = max(elapsed_ns, 1) / tasks
+        self._mean_ns += _COST_WEIGHT * (cost - self._mean_ns)
         known = self._costs.get(kind)
         if known is None and len(self._costs) >= COSTS_KEPT:
             self._costs.pop(next(iter(self._costs)))
@@ -294,19 +329,40 @@ class Broker:
         for package, start, end in tasks:
             package.failed += end - start
             for first, stop, body in package.pieces_of(error, start, end):
+                self._quota.hold(len(body))
                 if package.assembly.put(first, stop, body):
                     whole.append(self._release(package))
         return whole
 
+    def _backlog_s(self) -> float:
+        """How long what is in flight will take, in s, about."""
+        workers = max(1, len(self._workers))
+        return min(max(self._quota.tasks * self._mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
+
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
+        if self._serials.get((package.client, package.serial)) is package:
+            del self._serials[package.client, package.serial]
+        self._quota.give_back(package.client, package.count, package.size, package.assembly.held)
         self._deadlines -= package.deadline != NO_DEADLINE
         self._urgent -= package.priority == Priority.URGENT
         return package
 
 
+def _is_touched(slice: Slice, packages: Collection[Package]) -> bool:
+    """Something in the slice is not to start."""
+    package = slice.package
+    return package in packages and any(why is not None for *_, why in package.verdicts(slice.first, slice.stop))
+
+
 def _lost(worker: str) -> WorkerLost:
     return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
+
+
+def _no_room() -> TaskFailed:
+    return TaskFailed(
+        "the task has run, and the engine has no room for its result among others that wait (QUEUE_BYTES)"
+    )
 
 
 def _too_late() -> TaskTimeout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,12 @@ from typing import Any, Self
 
 import msgspec
 
-from taskengine.errors import BadArguments
+from taskengine.errors import BadArguments, Cancelled
 from taskengine.keys import find_membership
 from taskengine.link import Link
-from taskengine.messages import Info, Kind, TaskInfo
+from taskengine.messages import NO_SERIAL, Info, Kind, TaskInfo
 from taskengine.queue import Queue
-from taskengine.session import Call, Options, Parcel, Session
+from taskengine.session import Call, Options, Parcel, Session, TaskFuture
 from taskengine.subscription import Subscription, reachable
 from taskengine.wire import DEFAULT_ADDRESS
 
@@ -52,23 +53,39 @@ class Caller:
 
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
         """Queue a call whose result nobody wants; the engine discards it."""
-        self._enqueue((task, args, kwargs), Future(), msgspec.structs.replace(self._options, reply="none"))
+        self._enqueue(
+            (task, args, kwargs), TaskFuture(self._request_cancel), msgspec.structs.replace(self._options, reply="none")
+        )
 
     def flush(self) -> None:
         """Send what is queued now."""
         self._link.flush()
 
     def _call(self, call: Call) -> Posted:
-        future: Future[Any] = Future()
+        future = self._sent_future()
         return self._session.package([call], [future], self._options, each=True), future
 
     def _map(self, task: str, iterables: tuple[Iterable[Any], ...]) -> Posted:
-        future: Future[Any] = Future()
+        future = self._sent_future()
         return self._session.mapped(task, iterables, future, self._options), future
 
     def _run(self, calls: Iterable[Call]) -> Posted:
-        future: Future[Any] = Future()
+        future = self._sent_future()
         return self._session.package(calls, [future], self._options, each=False), future
+
+    def _sent_future(self) -> TaskFuture:
+        """A future of what is sent at once: from the start only the engine can cancel it."""
+        future = TaskFuture(self._request_cancel)
+        future.set_running_or_notify_cancel()
+        return future
+
+    def _request_cancel(self, future: TaskFuture) -> None:
+        """Ask the engine; a client that is closed has cancelled everything."""
+        with contextlib.suppress(Cancelled):
+            self._link.post(self._cancel(future.serial, future.position)[0])
+
+    def _cancel(self, serial: int, position: int | None) -> Posted:
+        return self._ask(Kind.CANCEL, [serial, None if position is None else [position]])
 
     def _ask(self, kind: Kind, value: Sequence[Any] | None = None) -> Posted:
         future: Future[Any] = Future()
@@ -119,9 +136,19 @@ class Client(Caller):
 
         The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over.
         """
-        future: Future[Any] = Future()
+        future = TaskFuture(self._request_cancel)
         self._enqueue((task, args, kwargs), future, self._options)
         return future
+
+    def cancel(self, future: Future[Any] | None = None) -> None:
+        """Have the task of a submitted future not begin, if it has not; with None, all that this client has sent.
+
+        The future ends in `Cancelled`, or, where that was too late, in the result; `future.cancel()` does the same.
+        """
+        if future is not None:
+            future.cancel()
+        else:
+            self._wait(self._cancel(NO_SERIAL, None))
 
     def tasks(self) -> list[TaskInfo]:
         """The tasks that the engine knows: names, signatures, docs, lanes."""

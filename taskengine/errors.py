@@ -99,14 +99,17 @@ class WorkerLost(TaskEngineError):
 
 
 class Overloaded(TaskEngineError):
-    """The engine took nothing of the package; come back in `retry_after` seconds."""
+    """The engine took nothing of the package; come back in `retry_after` seconds, or, where that is None, not at all.
+
+    Where too much is in flight, `in_flight` is how much of it is this client's, and `limit` how much it may have now.
+    """
 
     code = 6
-    field_names = ("retry_after",)
+    field_names = ("retry_after", "in_flight", "limit")
 
 
 class Cancelled(TaskEngineError):
-    """Nobody waits for the task any more: its client was closed before the reply came."""
+    """Nobody waits for the task any more: it was cancelled before it began, or its client closed before the reply."""
 
     code = 7
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Collection
 from operator import attrgetter
 from typing import NamedTuple
 
 from taskengine.chunking import spread
 from taskengine.messages import Priority
 from taskengine.package import Package, Run, Section
-from taskengine.turns import Line, Span, Turns
+from taskengine.turns import Line, Revoked, Span, Turns
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, SLICE_NS
 
 _load = attrgetter("load")
@@ -138,6 +139,11 @@ class Lane:
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
         self._line_of[package.priority].charge(package, cost)
+
+    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
+        """Take out what waits of these packages and is not to start."""
+        self.settle()
+        return [revoked for line in self.lines for revoked in line.revoke(packages)]
 
     def settle(self) -> None:
         """What waits alone takes its place in line, since somebody comes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
@@ -23,6 +24,7 @@ class Kind(IntEnum):
     PUBLISH = 4
     LATEST = 5
     PROGRESS = 6
+    CANCEL = 7
 
 
 class ReplyMode(IntEnum):
@@ -89,10 +91,18 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     module: str
 
 
-M = TypeVar("M", Request, Reply)
+class Cancel(msgspec.Struct, array_like=True, frozen=True):
+    """Which package of the client is not wanted any more, 0 for all, and which of its tasks, None for all."""
+
+    serial: int = NO_SERIAL
+    positions: list[int] | None = None
+
+
+M = TypeVar("M", Request, Reply, Cancel)
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
+_cancel = msgspec.msgpack.Decoder(Cancel)
 
 
 def encode_request(request: Request) -> bytes:
@@ -117,10 +127,21 @@ def decode_reply(frame: bytes) -> Reply:
     return _decode(_reply, frame)
 
 
+def decode_cancel(frames: Sequence[bytes]) -> Cancel:
+    """Read a CANCEL message. Raises ProtocolError."""
+    if len(frames) != 2 or len(frames[1]) > MAX_HEAD:
+        raise ProtocolError(f"CANCEL has 2 frames, of at most {MAX_HEAD} bytes")
+    return _convert(_cancel, frames[1])
+
+
 def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:
     if not frame.startswith(MAGIC):
         raise ProtocolError(f"a head begins with the bytes {MAGIC.hex(' ')}")
+    return _convert(decoder, memoryview(frame)[len(MAGIC) :])
+
+
+def _convert(decoder: msgspec.msgpack.Decoder[M], data: bytes | memoryview) -> M:
     try:
-        return decoder.decode(memoryview(frame)[len(MAGIC) :])
+        return decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"head: {error}") from None

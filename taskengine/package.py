@@ -6,7 +6,7 @@ A subclass for each wire says how its frames look; the broker knows only this fi
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import msgspec
 
 from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
-from taskengine.errors import ProtocolError, TaskEngineError
+from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.wire import MAX_RUNS, NO_DEADLINE, Format
 
 DEFAULT_LANE = ""
@@ -52,6 +52,11 @@ def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     if len(lanes) > MAX_RUNS:
         raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_RUNS} times")
     return lanes
+
+
+def _cancelled() -> Cancelled:
+    """What becomes of a task that its client does not want any more, and that had not begun."""
+    return Cancelled("the task was cancelled before it began")
 
 
 Message = Sequence[bytes | list[bytes]]
@@ -106,8 +111,11 @@ class Package:
         """Its client says that each task may run twice."""
         self.attempts: dict[int, int] = {}
         """How often a task was lost with its worker and given to another, by position."""
-        self.is_late = False
-        """Its deadline has passed: what has not started never will."""
+        self.reason: TaskEngineError | None = None
+        """Why what has not started never will."""
+        self.unwanted: list[int] = []
+        """Positions of tasks that its client has cancelled, in order."""
+        self.size = len(self.head) + len(index) + len(body)
         self.parts = 0
         """Chunks in the package, once it is cut."""
         self.parts_told = 0
@@ -149,6 +157,25 @@ class Package:
             end = min(run.start(number + 1), stop)
             yield run.part + number, first, end
             first = end
+
+    def cancel(self, positions: Iterable[int] | None) -> None:
+        """Have these tasks, or, with None, all, not start if they have not."""
+        if positions is None:
+            self.reason = _cancelled()
+        else:
+            self.unwanted = sorted({*self.unwanted, *(i for i in positions if 0 <= i < self.count)})
+
+    def verdicts(self, first: int, stop: int) -> Iterator[tuple[int, int, TaskEngineError | None]]:
+        """The tasks from `first` to `stop` in runs (first, stop, why they are not to start, None where they are)."""
+        if self.reason is None:
+            for place in range(bisect_left(self.unwanted, first), bisect_left(self.unwanted, stop)):
+                position = self.unwanted[place]
+                if first < position:
+                    yield first, position, None
+                yield position, position + 1, _cancelled()
+                first = position + 1
+        if first < stop:
+            yield first, stop, self.reason
 
     def section(self, run: Run, first: int, stop: int) -> Section:
         """The slice of the run from `first` to `stop`."""

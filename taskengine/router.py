@@ -14,15 +14,16 @@ import zmq
 
 from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
-from taskengine.broker import Broker
+from taskengine.broker import Broker, CancelOrder
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
 from taskengine.gate import HELLO, Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.memory import give_back_memory
-from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_request
+from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_cancel, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
+from taskengine.quota import Limits
 from taskengine.salvage import Answered
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
@@ -60,7 +61,9 @@ class Router:
         self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
         # milliseconds since the machine's start: no router before this one had them
         epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
-        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, idempotent, epoch)
+        limits = Limits(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes)
+        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, idempotent, epoch, limits)
+        self._cancels: list[CancelOrder] = []
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
         self._control = control
@@ -109,6 +112,7 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(partial(self._frontend.receive_request, MAGIC)):
                     self._from_client(*request)
+            self._cancel()
             self._deliver(self._broker.expire(time.monotonic()))
             self._stop_the_overdue()
             self._dispatch()
@@ -247,8 +251,19 @@ class Router:
             self._outlet.send(route, packed.value_reply(request.serial, self._tasks))
         elif request.kind == Kind.PROGRESS:
             self._outlet.send(route, packed.value_reply(request.serial, self._progress(route)))
+        elif request.kind == Kind.CANCEL:
+            wanted = decode_cancel(frames)
+            serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
+            self._cancels.append((route[0], serial, wanted.positions))
+            self._outlet.send(route, packed.value_reply(request.serial, None))
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
+
+    def _cancel(self) -> None:
+        """Cancel what clients have asked for in this turn, at once: each time costs a look at all that waits."""
+        if self._cancels:
+            orders, self._cancels = self._cancels, []
+            self._deliver(self._broker.cancel(orders))
 
     def _accept(self, package: Package) -> None:
         if self._broker.accept(package):

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
@@ -57,6 +57,28 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
         if not isinstance(self.idempotent, bool):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
+
+
+class TaskFuture(Future[Any]):
+    """What a call will give; `ask` asks the engine to cancel it."""
+
+    def __init__(self, ask: Callable[[TaskFuture], None]) -> None:
+        super().__init__()
+        self._ask = ask
+        self.serial = NO_SERIAL
+        """Its package's, once it is sent."""
+        self.position: int | None = None
+        """Its task's in the package, None where it waits for all of them."""
+
+    def cancel(self) -> bool:
+        """Cancel. True where it was not sent yet; otherwise the engine is asked, and it ends in `Cancelled` as far as
+        nothing has begun, and in what it would have been where that was too late.
+        """
+        if super().cancel():
+            return True
+        if not self.done() and self.serial != NO_SERIAL:
+            self._ask(self)
+        return False
 
 
 class Parcel(NamedTuple):
@@ -219,6 +241,9 @@ class Session:
         if len(head) > MAX_HEAD:
             raise BadArguments(f"the names in a package take {len(head)} bytes, and at most {MAX_HEAD} can be sent")
         parcel = Parcel(serial, [head, *frames])
+        for position, future in enumerate(pending.futures):
+            if isinstance(future, TaskFuture):
+                future.serial, future.position = serial, position if pending.each else None
         self.pending[serial] = pending
         return parcel
 

@@ -109,6 +109,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "seconds, 0 to 3600"},
         ),
     ] = 5.0
+    queue_tasks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**53,
+            description="The most tasks in flight, of all clients; more is refused with Overloaded.",
+            extra={"type": "a whole number from 1"},
+        ),
+    ] = 2**22
+    queue_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**20,
+            le=2**53,
+            description="The most bytes in flight, with the results that wait, of all clients.",
+            extra={"type": "a whole number from 2^20"},
+        ),
+    ] = 2**28
+    client_tasks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**53,
+            description="The most tasks in flight of one client.",
+            extra={"type": "a whole number from 1"},
+        ),
+    ] = 2**21
+    client_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**16,
+            le=2**53,
+            description="The most bytes in flight of one client.",
+            extra={"type": "a whole number from 2^16"},
+        ),
+    ] = 2**27
     curve: Annotated[
         Literal["auto", "on", "off"],
         Meta(

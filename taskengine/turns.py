@@ -12,8 +12,9 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterable
 
+from taskengine.errors import TaskEngineError
 from taskengine.package import Package, Run
 
 
@@ -35,6 +36,27 @@ class Span:
     def end(self, chunks: int) -> int:
         """Where the next so many chunks end."""
         return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
+
+
+Revoked = tuple[Package, int, int, TaskEngineError]
+"""Tasks that are not to start: their package, the first, behind the last, and why."""
+
+
+def _sifted(spans: Iterable[Span], packages: Container[Package]) -> tuple[deque[Span], list[Revoked]]:
+    """The spans, in order, without what is not to start of these packages; and that."""
+    kept: deque[Span] = deque()
+    gone: list[Revoked] = []
+    for span in spans:
+        package = span.package
+        if package not in packages:
+            kept.append(span)
+            continue
+        for first, stop, reason in package.verdicts(span.first, span.stop):
+            if reason is None:
+                kept.append(Span(package, span.run, first, stop))
+            else:
+                gone.append((package, first, stop, reason))
+    return kept, gone
 
 
 class Line:
@@ -64,10 +86,9 @@ class Line:
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
 
-    def drop(self, packages: Container[Package]) -> list[Span]:
-        """Take out what waits of these packages."""
-        gone = [span for span in self.waiting if span.package in packages]
-        self.waiting = deque(span for span in self.waiting if span.package not in packages)
+    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
+        """Take out what waits of these packages and is not to start."""
+        self.waiting, gone = _sifted(self.waiting, packages)
         return gone
 
 
@@ -127,14 +148,17 @@ class Turns:
         if account is not None:
             account.spent += cost * self._packages[package.client]
 
-    def drop(self, packages: Container[Package]) -> list[Span]:
-        """Take out what waits of these packages."""
-        gone = [account for account in self._accounts.values() if account.package in packages]
-        for account in gone:
-            self._close(account)
-        self.waiting = [entry for entry in self.waiting if entry[2].package not in packages]
+    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
+        """Take out what waits of these packages and is not to start."""
+        gone: list[Revoked] = []
+        for account in [self._accounts[package] for package in packages if package in self._accounts]:
+            account.spans, revoked = _sifted(account.spans, [account.package])
+            gone += revoked
+            if not account.spans:
+                self._close(account)
+        self.waiting = [entry for entry in self.waiting if entry[2].spans]
         heapq.heapify(self.waiting)
-        return [span for account in gone for span in account.spans]
+        return gone
 
     def _account(self, package: Package) -> _Account:
         account = self._accounts.get(package)

@@ -104,6 +104,12 @@ IN_FLIGHT: Final = 2
 """Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
 REPEATS: Final = 2
 """How often an idempotent task whose worker was lost is given to another."""
+PACKAGE_BYTES: Final = 4096
+"""What a package in flight takes beside its bytes, about."""
+SOONEST_RETRY_S: Final = 0.01
+"""How soon a client that was refused is told to come back at the soonest,"""
+LATEST_RETRY_S: Final = 10.0
+"""and at the latest."""
 COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024

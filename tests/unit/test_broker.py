@@ -9,6 +9,7 @@ from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineEr
 from taskengine.lane import Batch, Slice
 from taskengine.messages import Priority
 from taskengine.package import Package
+from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account, Answered
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, NO_DEADLINE
 
@@ -498,3 +499,106 @@ def test_a_lane_without_workers_is_refused_and_a_stranger_may_not_join() -> None
         made.join("x", "legs")
     with pytest.raises(ProtocolError, match="joined already"):
         made.join("w0", "")
+
+
+def test_what_is_cancelled_and_waits_never_starts() -> None:
+    made = broker(size=1, workers=1)
+    running, unwanted = package(1), package(5)
+    unwanted.serial = "other"
+    made.accept(running)
+    (batch,) = made.dispatch()
+    made.accept(unwanted)
+    assert made.cancel([(b"stranger", "other", None), (b"client", "unknown", None)]) == []
+    assert made.cancel([(b"client", "other", None)]) == [unwanted]
+    assert unwanted.assembly.join() == ended(*["Cancelled"] * 5)
+    assert made.recalls() == []
+    assert made.finish(batch.worker, answers(batch)) == [running]
+    assert made.dispatch() == []
+    assert made.idle()
+
+
+def test_single_tasks_are_cancelled_and_the_rest_runs() -> None:
+    made = broker(workers=1)
+    slow, mixed = package(1), package(30)
+    mixed.serial = "mixed"
+    made.accept(slow)
+    (batch,) = made.dispatch()
+    made.accept(mixed)
+    assert made.cancel([(b"client", "mixed", [29, 0, 7, 7, 31, -4])]) == []
+    assert made.finish(batch.worker, answers(batch)) == [slow]
+    assert run_all(made) == [mixed]
+    kinds = ["Cancelled" if position in (0, 7, 29) else "" for position in range(30)]
+    assert mixed.assembly.join() == ended(*kinds)
+    assert made.idle()
+
+
+def test_what_a_worker_has_and_has_not_begun_is_recalled_and_cancelled() -> None:
+    made = broker(size=100, workers=1)
+    unwanted, other = package(100), package(10, client=b"other")
+    made.accept(unwanted)
+    (batch,) = made.dispatch()
+    made.accept(other)
+    assert made.cancel([(b"client", "serial", [1, 50, 51])]) == []
+    assert made.recalls() == [(batch.worker, batch.number)]
+    assert made.recalls() == []
+    # 0 to 10 had run when the worker looked up
+    assert made.finish(batch.worker, [answer(batch.slices[0], 0, 10)]) == []
+    whole = run_all(made)
+    assert set(whole) == {unwanted, other}
+    kinds = ["Cancelled" if position in (50, 51) else "" for position in range(100)]
+    assert unwanted.assembly.join() == ended(*kinds)
+
+
+def test_a_client_cancels_all_that_it_has_in_flight() -> None:
+    made = broker(size=1, workers=1)
+    mine, others = [package(3), package(4)], package(2, client=b"other")
+    mine[1].serial = "second"
+    for each in (*mine, others):
+        made.accept(each)
+    (batch,) = made.dispatch()
+    assert made.cancel([(b"client", None, None)]) == [mine[1]]
+    assert made.recalls() == [(batch.worker, batch.number)]
+    assert set(run_all(made)) | set(made.finish(batch.worker, answers(batch))) >= {mine[0]}
+    assert run_all(made) == [others]
+    assert mine[0].assembly.join() == ended("", "Cancelled", "Cancelled")
+
+
+def test_what_was_cancelled_is_not_run_again_when_its_worker_dies() -> None:
+    made = broker(size=100, workers=1)
+    unwanted = package(10)
+    unwanted.idempotent = True
+    made.accept(unwanted)
+    (batch,) = made.dispatch()
+    made.cancel([(b"client", "serial", None)])
+    done = [answer(batch.slices[0], 0, 4)]
+    assert made.leave(batch.worker, [(done, None, (unwanted.job, 4))]) == [unwanted]
+    assert unwanted.assembly.join() == ended(*[""] * 4, *["Cancelled"] * 6)
+
+
+def test_too_much_in_flight_is_refused_until_something_has_ended() -> None:
+    made = Broker(10, {"": 1}, limits=Limits(10, 2**30, 20, 2**30))
+    made.join("w0", "")
+    first = package(10)
+    made.accept(first)
+    with pytest.raises(Overloaded) as caught:
+        made.accept(package(1))
+    assert caught.value.retry_after > 0
+    made.accept(package(5, client=b"other"))
+    assert first in run_all(made)
+    made.accept(package(10))
+    assert len(run_all(made)) == 1
+
+
+def test_results_that_nobody_has_room_for_become_errors() -> None:
+    made = Broker(10, {"": 1}, limits=Limits(100, 2**30, 100, 2**20))
+    made.join("w0", "")
+    greedy = package(2)
+    made.accept(greedy)
+    (batch,) = made.dispatch()
+    job = greedy.job
+    huge = [(job, 0, 1, 0, 1, bytes(2**19)), (job, 1, 2, 0, 1, bytes(2**20))]
+    assert made.finish(batch.worker, huge) == [greedy]
+    assert greedy.assembly.join() == bytes(2**19) + b"<1 TaskFailed>"
+    assert greedy.failed == 1
+    made.accept(package(2))
+    assert len(run_all(made)) == 1

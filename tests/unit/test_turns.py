@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from taskengine.chunking import Cut
+from taskengine.errors import Cancelled, TaskTimeout
 from taskengine.package import Package, Run
 from taskengine.turns import Line, Span, Turns
 
@@ -119,15 +120,38 @@ def test_the_spans_of_a_package_wait_in_its_place_in_order() -> None:
 
 
 @pytest.mark.parametrize("kind", [Line, Turns])
-def test_what_is_dropped_is_gone(kind: type[Line] | type[Turns]) -> None:
+def test_what_is_revoked_is_gone(kind: type[Line] | type[Turns]) -> None:
     line = kind()
     one, other = span(1), span(2)
     for each in (one, other):
         line.add(each)
-    assert line.drop({one.package}) == [one]
+    assert line.revoke([one.package]) == []
+    assert [waiting.package for waiting in spans_of(line)] == [one.package, other.package]
+    one.package.reason = reason = TaskTimeout("late")
+    assert line.revoke([one.package]) == [(one.package, 0, 10, reason)]
     assert spans_of(line) == [other]
-    assert line.drop({span(7, b"stranger").package}) == []
+    assert line.revoke([one.package, span(7, b"stranger").package]) == []
     assert line.first() is other
+
+
+@pytest.mark.parametrize("kind", [Line, Turns])
+def test_tasks_in_the_middle_are_revoked_and_the_others_keep_their_place(kind: type[Line] | type[Turns]) -> None:
+    line = kind()
+    one, other = span(1), span(2)
+    for each in (one, other):
+        line.add(each)
+    one.package.cancel([9, 0, 4, 5, 4, 77, -1])
+    gone = line.revoke([one.package])
+    assert [(package, first, stop) for package, first, stop, _ in gone] == [
+        (one.package, at, at + 1) for at in (0, 4, 5, 9)
+    ]
+    assert all(isinstance(why, Cancelled) for *_, why in gone)
+    kept = [(each.first, each.stop) for each in spans_of(line) if each.package is one.package]
+    assert kept == [(1, 4), (6, 9)]
+    assert line.revoke([one.package]) == []
+    first = line.first()
+    assert first is not None
+    assert (first.package, first.first) == (one.package, 1)
 
 
 def test_the_chunks_of_a_span() -> None:

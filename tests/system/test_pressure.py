@@ -1,0 +1,178 @@
+"""What the engine does when more is asked of it than it can do, and when it is asked no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskengine import Cancelled, Client, Overloaded, aio
+from tests.engine import Engine, deadline, wait_until
+
+pytestmark = pytest.mark.system
+
+GATE = """
+import os, time
+from taskengine import task
+
+@task(lane="arm")
+def hold(path):
+    open(path + ".held", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+@task(lane="arm")
+def note(path, n):
+    with open(path + ".notes", "a") as notes:
+        notes.write(f"{n}\\n")
+    return n
+"""
+
+
+class Held:
+    """A lane whose only worker runs a task until it is let go; what waits behind it notes that it ran."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "gate")
+
+    def close(self, client: Client) -> Future[Any]:
+        held = client.submit("hold", self.path)
+        client.flush()
+        wait_until(lambda: Path(f"{self.path}.held").exists(), 10, "the task that holds the lane")
+        return held
+
+    def open(self) -> None:
+        Path(self.path).touch()
+
+    def notes(self) -> list[int]:
+        notes = Path(f"{self.path}.notes")
+        return [int(line) for line in notes.read_text().split()] if notes.exists() else []
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    return Held(tmp_path)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    module = tmp_path / "gated.py"
+    module.write_text(GATE)
+    with Engine(tasks=f"{module},taskengine.tasks", client_tasks=100) as engine:
+        yield engine
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Client]:
+    with Client(engine.address, timeout=deadline(20)) as client:
+        yield client
+
+
+def test_past_the_limit_a_package_is_refused_whole_and_the_rest_is_untouched(client: Client, held: Held) -> None:
+    holding = held.close(client)
+    queued = [client.submit("note", held.path, n) for n in range(90)]
+    client.flush()
+    wait_until(lambda: sum(count for *_, count in client.progress()) == 91, 10, "what is queued")
+    with pytest.raises(Overloaded, match="91 tasks in flight, and may have 100") as caught:
+        client.map("task_echo", range(10))
+    assert (caught.value.in_flight, caught.value.limit) == (91, 100)
+    assert caught.value.retry_after > 0
+    with pytest.raises(Overloaded, match="CLIENT_TASKS is 100") as caught:
+        client.map("task_echo", range(101))
+    assert caught.value.retry_after is None
+    assert client.map("task_echo", range(9)) == list(range(9))
+    held.open()
+    assert holding.result() is None
+    assert [future.result() for future in queued] == list(range(90))
+    assert client.map("task_echo", range(100)) == list(range(100))
+
+
+def test_a_greedy_client_leaves_room_to_others(tmp_path: Path, held: Held) -> None:
+    module = tmp_path / "gated.py"
+    module.write_text(GATE)
+    with (
+        Engine(tasks=f"{module},taskengine.tasks", queue_tasks=150) as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+        Client(engine.address, name="OTHER", timeout=deadline(20)) as other,
+    ):
+        holding = held.close(client)
+        greedy = [client.submit("note", held.path, n) for n in range(74)]
+        client.flush()
+        wait_until(lambda: sum(count for *_, count in client.progress()) == 75, 10, "what is queued")
+        with pytest.raises(Overloaded, match="QUEUE_TASKS"):
+            client.call("task_echo", 1)
+        assert other.map("task_echo", range(70)) == list(range(70))
+        held.open()
+        assert [future.result() for future in [holding, *greedy]] == [None, *range(74)]
+
+
+def test_futures_are_cancelled_and_their_tasks_never_run(client: Client, held: Held) -> None:
+    holding = held.close(client)
+    futures = [client.submit("note", held.path, n) for n in range(40)]
+    client.flush()
+    wait_until(lambda: all(future.running() for future in futures), 10, "that all are sent")
+    assert [future.cancel() for future in futures[10:30]] == [False] * 20
+    for future in futures[30:]:
+        client.cancel(future)
+    client.info()
+    assert not holding.cancel()
+    held.open()
+    assert holding.result() is None
+    assert [future.result() for future in futures[:10]] == list(range(10))
+    for future in futures[10:]:
+        assert isinstance(future.exception(), Cancelled)
+    assert held.notes() == list(range(10))
+
+
+def test_what_is_still_queued_in_the_client_is_cancelled_for_certain(client: Client, held: Held) -> None:
+    held.close(client)
+    future = client.submit("note", held.path, 1)
+    assert future.cancel()
+    assert future.cancelled()
+    held.open()
+    assert client.call("note", held.path, 2) == 2
+    assert held.notes() == [2]
+
+
+def test_everything_of_a_client_is_cancelled_at_once(engine: Engine, client: Client, held: Held) -> None:
+    holding = held.close(client)
+    futures = [client.submit("note", held.path, n) for n in range(40)]
+    with Client(engine.address, name="OTHER", timeout=deadline(20)) as other:
+        others = other.submit("note", held.path, 77)
+        other.flush()
+        wait_until(lambda: other.progress(), 10, "the other's task")
+        client.flush()
+        wait_until(lambda: all(future.running() for future in futures), 10, "that all are sent")
+        client.cancel()
+        held.open()
+        assert holding.result() is None
+        assert others.result() == 77
+    for future in futures:
+        assert isinstance(future.exception(), Cancelled)
+    assert held.notes() == [77]
+
+
+def test_who_awaits_a_package_and_is_cancelled_cancels_it(engine: Engine, client: Client, held: Held) -> None:
+    holding = held.close(client)
+
+    async def impatient() -> None:
+        async with aio.Client(engine.address, timeout=deadline(20)) as engine_:
+            package = asyncio.create_task(engine_.map("note", [held.path] * 30, range(30)))
+            call = asyncio.create_task(engine_.call("note", held.path, 31))
+            while sum(count for *_, count in await engine_.progress()) < 31:
+                await asyncio.sleep(0.01)
+            for task in (package, call):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            while await engine_.progress():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(impatient(), deadline(20)))
+    held.open()
+    assert holding.result() is None
+    assert held.notes() == []
