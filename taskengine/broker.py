@@ -164,6 +164,8 @@ class Broker:
         """Workers that are to hand back all that they have once the task that runs has ended, with their last batch's
         number: what is urgent waits, and is not what they have, or something that they have is not wanted any more.
         """
+        if not (self._urgent or self._recalled):
+            return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled]
         self._recalled.clear()
         for lane in self._lanes.values() if self._urgent else ():

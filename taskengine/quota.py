@@ -40,6 +40,7 @@ class Quota:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._room = limits.queue_bytes
         self._shares: dict[bytes, _Share] = {}
         self.tasks = 0
         self.bytes = 0
@@ -77,9 +78,10 @@ class Quota:
 
     def holds(self, size: int) -> bool:
         """There is room for so many bytes of results, which count from here on."""
-        if self.bytes + self.results + size > self._limits.queue_bytes:
+        results = self.results + size
+        if self.bytes + results > self._room:
             return False
-        self.results += size
+        self.results = results
         return True
 
 

@@ -112,7 +112,8 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(partial(self._frontend.receive_request, MAGIC)):
                     self._from_client(*request)
-            self._cancel()
+            if self._cancels:
+                self._cancel()
             self._deliver(self._broker.expire(time.monotonic()))
             self._stop_the_overdue()
             self._dispatch()
@@ -261,9 +262,8 @@ class Router:
 
     def _cancel(self) -> None:
         """Cancel what clients have asked for in this turn, at once: each time costs a look at all that waits."""
-        if self._cancels:
-            orders, self._cancels = self._cancels, []
-            self._deliver(self._broker.cancel(orders))
+        orders, self._cancels = self._cancels, []
+        self._deliver(self._broker.cancel(orders))
 
     def _accept(self, package: Package) -> None:
         if self._broker.accept(package):
