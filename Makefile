@@ -8,6 +8,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
+SECONDS := 120
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench tests
 
@@ -31,7 +32,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo bench bench-full bench-peers pi-budget check clean
+.PHONY: help run test demo chaos bench bench-full bench-peers pi-budget check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -44,6 +45,9 @@ test: $(VENV)/.test  ## set up and run every test
 
 demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
 	$(PY) -m bench.demo
+
+chaos: $(VENV)/.test  ## kill, stop, flood and poison an engine for SECONDS, and judge what its clients were told
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
