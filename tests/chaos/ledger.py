@@ -137,9 +137,10 @@ def judge(
         "tasks beside the one that a dead worker ran": _collateral(offer for _, offer in offers.values()),
         "tasks of a lane with one worker out of order": _disordered(runs, offers, in_order),
     }
+    start = min((offer.at for _, offer in offers.values()), default=0.0)
     answers = [(offer, answer) for _, offer in offers.values() for answer in offer.answers]
     return Judgement(
-        broken=[_line(what, which, offers) for what, which in found.items() if which],
+        broken=[_line(what, which, offers, start) for what, which in found.items() if which],
         offered=len(offers),
         results=sum(not answer.error for _, answer in answers),
         errors=dict(Counter(answer.error for _, answer in answers if answer.error).most_common()),
@@ -197,12 +198,12 @@ def _disordered(runs: Sequence[Sequence[str]], offers: Mapping[str, tuple[Book, 
     return found
 
 
-def _line(what: str, which: Sequence[str], offers: Mapping[str, tuple[Book, Offer]]) -> str:
-    shown = [f"{id} ({_told(offers[id][1])})" if id in offers else id for id in which[:SHOWN]]
+def _line(what: str, which: Sequence[str], offers: Mapping[str, tuple[Book, Offer]], start: float) -> str:
+    shown = [f"{id} ({_told(offers[id][1], start)})" if id in offers else id for id in which[:SHOWN]]
     more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
     return f"{len(which)} {what}: {'; '.join(shown)}{more}"
 
 
-def _told(offer: Offer) -> str:
+def _told(offer: Offer, start: float) -> str:
     answers = ", ".join(answer.error or repr(answer.value) for answer in offer.answers) or "no answer"
-    return f"{offer.task} at {offer.at:.2f} s, sent {offer.sends} times: {answers}"
+    return f"{offer.task} at {offer.at - start:.2f} s, sent {offer.sends} times: {answers}"
