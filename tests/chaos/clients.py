@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,20 +11,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import zmq
-
 from taskengine import Client, TaskEngineError, TaskTimeout, aio
 from taskengine.session import Call
 from tests.chaos.ledger import Book
 from tests.engine import deadline
-from tests.integration.seedclient import meta, task
 
 ANSWER_S = deadline(40.0)
 """How long a client waits: a reply that has not come then is lost."""
-SEED_ANSWER_S = deadline(3.0)
 PAUSE_S = 0.002
-_SEED_ENTRY = re.compile(r"job-(.+?): (.*)", re.DOTALL)
-_SEED_LOST = re.compile(r"ERROR: worker (TASK-\d+) died")
 
 
 def note_outcome(book: Book, id: str, outcome: object) -> None:
@@ -78,11 +70,11 @@ class SyncClient:
         name, count = "chaos.again" if again else "chaos.note", self._chance.randrange(1, 300)
         ids = [self.book.offer(time.monotonic(), name, idempotent=again) for _ in range(count)]
         view = client.options(errors="return")
-        _note_all(self.book, ids, _outcome(partial(view.map, name, ids)))
+        note_all(self.book, ids, _outcome(partial(view.map, name, ids)))
 
     def _mix(self, client: Client) -> None:
         ids, calls = make_calls(self.book, self._chance, self._chance.randrange(1, 60))
-        _note_all(self.book, ids, _outcome(partial(client.run, calls)))
+        note_all(self.book, ids, _outcome(partial(client.run, calls)))
 
     def _data(self, client: Client) -> None:
         topic = f"chaos.{self.book.client}"
@@ -110,78 +102,9 @@ class AsyncClient:
                 package_ids, package = make_calls(self.book, self._chance, self._chance.randrange(0, 100))
                 answers = [client.call(name, *args) for name, args, _ in calls]
                 *outcomes, whole = await asyncio.gather(*answers, client.run(package), return_exceptions=True)
-                _note_all(self.book, ids, outcomes)
-                _note_all(self.book, package_ids, whole)
+                note_all(self.book, ids, outcomes)
+                note_all(self.book, package_ids, whole)
                 await asyncio.sleep(PAUSE_S)
-
-
-class SeedClient:
-    """Wire 0.1 with a timeout of its own; what is idempotent it sends again then, once. Sees every reply."""
-
-    def __init__(self, address: str, name: str, seed: int) -> None:
-        self.book = Book(name, loses_with_router=True)
-        self._chance = random.Random(f"{seed} {name}")
-        self._address = address
-        self._open: dict[str, list[str]] = {}
-        self._serial = 0
-
-    def run(self, stop: threading.Event) -> None:
-        """Until it is told to stop; then it waits for late replies."""
-        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-            socket.linger = 0
-            socket.connect(self._address)
-            while not stop.wait(PAUSE_S):
-                count = self._chance.choice((1, 1, 1, self._chance.randrange(1, 80)))
-                _, calls = make_calls(self.book, self._chance, count)
-                if self._ask(socket, calls):
-                    continue
-                again = [call for call in calls if call[0] == "chaos.again"]
-                self._give_up([call for call in calls if call not in again])
-                for _, args, _ in again:
-                    self.book.resend(args[0])
-                if again and not self._ask(socket, again):
-                    self._give_up(again)
-            self._await(socket, lambda: not self._open)
-
-    def _give_up(self, calls: Sequence[Call]) -> None:
-        for _, args, _ in calls:
-            self.book.give_up(args[0], time.monotonic())
-
-    def _ask(self, socket: zmq.Socket[bytes], calls: Sequence[Call]) -> bool:
-        """Send a package; whether its reply came in time."""
-        self._serial += 1
-        serial = f"{self.book.client} {self._serial}"
-        self._open[serial] = [str(args[0]) for _, args, _ in calls]
-        frames = [task(name, *args, pack=args[0]) for name, args, _ in calls]
-        socket.send_multipart([b"", meta(serial=serial), *frames])
-        return self._await(socket, lambda: serial not in self._open)
-
-    def _await(self, socket: zmq.Socket[bytes], done: Callable[[], bool]) -> bool:
-        end = time.monotonic() + SEED_ANSWER_S
-        while not done() and time.monotonic() < end:
-            if socket.poll(100):
-                self._take(*map(json.loads, socket.recv_multipart()[1:]))
-        return done()
-
-    def _take(self, meta: dict[str, Any], *data: dict[str, Any]) -> None:
-        now, serial = time.monotonic(), str(meta["serial"])
-        ids = self._open.pop(serial, None)
-        entries = [str(entry) for frame in data for entry in frame["data"]]
-        if ids is None or (len(ids) != len(entries) and "error" not in meta):
-            self.book.stray(f"{serial} with {len(entries)} entries for {len(ids or ())} tasks")
-            return
-        if "error" in meta:
-            entries = [f"job-{id}: ERROR: {meta['error']}" for id in ids]
-        for id, entry in zip(ids, entries, strict=True):
-            match = _SEED_ENTRY.fullmatch(entry)
-            pack, text = match.groups() if match else ("?", entry)
-            lost = _SEED_LOST.match(text)
-            if pack == id and lost:
-                self.book.fail(id, now, "WorkerLost", lost[1])
-            elif pack == id and text.startswith("ERROR: "):
-                self.book.fail(id, now, "TaskFailed" if text == f"ERROR: ValueError: {id}" else "SeedError")
-            else:
-                self.book.answer(id, now, text if pack == id else f"{pack}: {text}")
 
 
 class Crowd:
@@ -224,7 +147,7 @@ def _outcome(ask: Callable[[], Any]) -> Any:
         return error
 
 
-def _note_all(book: Book, ids: Sequence[str], outcome: Any) -> None:
+def note_all(book: Book, ids: Sequence[str], outcome: Any) -> None:
     """Write down a list of results and errors, or the one error that stands for all."""
     if not isinstance(outcome, list):
         outcome = [outcome] * len(ids)

@@ -94,7 +94,7 @@ class Judgement(msgspec.Struct, kw_only=True):
     errors: dict[str, int]
     late: int
     excused: int
-    """Replies of wire 0.1 that are missing because the router died."""
+    """Replies to bare sockets that are missing because the router died."""
     longest_s: dict[str, float]
     """The longest wait of each client for an answer."""
 

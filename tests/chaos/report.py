@@ -40,8 +40,8 @@ def show(report: Report, console: Console) -> None:
     happened += [
         ["tasks offered", judgement.offered],
         ["results", judgement.results],
-        ["wire 0.1: replies after the client's timeout", judgement.late],
-        ["wire 0.1: replies lost with the router", judgement.excused],
+        ["bare sockets: replies after their timeout", judgement.late],
+        ["bare sockets: replies lost with the router", judgement.excused],
     ]
     recoveries: list[list[Cell]] = [
         [what, len(values), *(1e3 * quantile(values, share) for share in (0.5, 0.99, 1.0))]

@@ -16,7 +16,8 @@ import msgspec
 from rich.console import Console
 
 from tests.chaos import tasks
-from tests.chaos.clients import ANSWER_S, AsyncClient, SeedClient, SyncClient
+from tests.chaos.clients import ANSWER_S, AsyncClient, SyncClient
+from tests.chaos.dealers import PackedClient, SeedClient
 from tests.chaos.deeds import Chaos, counts
 from tests.chaos.ledger import Book, judge
 from tests.chaos.plan import Pace, plan
@@ -87,6 +88,7 @@ def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
                 SyncClient(engine.address, "SYNC-B", seed),
                 AsyncClient(engine.address, "ASYNC", seed),
                 SeedClient(engine.address, "SEED", seed),
+                PackedClient(engine.address, "PACKED", seed),
             ]
         )
         chaos.work_off(plan(seed, seconds, pace), seconds)
