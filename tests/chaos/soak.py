@@ -142,7 +142,7 @@ def show(samples: Samples, steady: Steady, seconds: float, console: Console) -> 
             memory = (before.pss, after.pss, before.rss, after.rss)
             numbers = [f"{before[place]} → {after[place]}" for place in (2, 3, 4)]
             rows.append([process, *(f"{size / 2**20:.2f}" for size in memory), *numbers])
-    heads = ["MiB", "PSS warm", "PSS end", "RSS warm", "RSS end", "descriptors", "threads", "zombies"]
+    heads = ["MiB", "PSS warm", "PSS end", "RSS warm", "RSS end", "open files", "threads", "zombies"]
     rounds = ", ".join(f"{what} {count}" for what, count in sorted(steady.rounds.items()))
     note = f"Warm after {warm_after(seconds):g} s. Rounds: {rounds}."
     table.show(Table(name="", title=f"{seconds:g} s of the same", note=note, heads=heads, rows=rows), console)
