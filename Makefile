@@ -8,6 +8,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
+SECONDS := 120
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench tests
 
@@ -31,7 +32,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo bench bench-full bench-peers pi-budget check clean
+.PHONY: help run test demo chaos soak bench bench-full bench-peers pi-budget check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -44,6 +45,13 @@ test: $(VENV)/.test  ## set up and run every test
 
 demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
 	$(PY) -m bench.demo
+
+chaos: $(VENV)/.test  ## kill, stop, flood and poison an engine for SECONDS (120), and judge what its clients were told
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak: SECONDS := 600
+soak: $(VENV)/.test  ## ask the same of an engine for SECONDS (600), and fail where a process grows
+	$(PY) -m tests.chaos.soak --seconds $(SECONDS)
 
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench

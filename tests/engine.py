@@ -130,9 +130,11 @@ class Engine:
         """The router answers before the last worker is started."""
         return all(len(self.pids(role)) >= count for role, count in self._workers.items())
 
-    def output(self) -> str:
-        """What it has printed so far."""
-        return self._output.read_text(errors="replace")
+    def output(self, start: int = 0) -> str:
+        """What it has printed so far, from a byte on."""
+        with self._output.open("rb") as output:
+            output.seek(start)
+            return output.read().decode(errors="replace")
 
     def pids(self, name: str = "") -> list[int]:
         """Its living processes, of all roles or of those whose name holds `name` (router, task, data)."""

@@ -1,0 +1,86 @@
+"""The tasks that chaos offers: each writes its id into the ledger of its process, and gives it back."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import resource
+import time
+
+from taskengine import task
+
+LEDGER = "CHAOS_LEDGER"
+"""The environment variable that names the folder of the tasks' own ledger."""
+
+
+@functools.cache
+def _ledger(pid: int) -> int:
+    return os.open(os.path.join(os.environ[LEDGER], str(pid)), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _note(id: str) -> str:
+    os.write(_ledger(os.getpid()), f"{id}\n".encode())  # one write: whole, or not there
+    return id
+
+
+@task(name="chaos.note")
+def note(id: str, seconds: float = 0.0) -> str:
+    """Run once, for so long."""
+    _note(id)
+    time.sleep(seconds)
+    return id
+
+
+@task(name="chaos.again", idempotent=True)
+def again(id: str, seconds: float = 0.0) -> str:
+    """Run once, or again where the worker died."""
+    return note(id, seconds)
+
+
+@task(name="chaos.lane", lane="chaos")
+def lane(id: str, seconds: float = 0.0) -> str:
+    """Run in a lane with one worker."""
+    return note(id, seconds)
+
+
+@task(name="chaos.ping")
+def ping(size: int = 0) -> bytes:
+    """So many bytes; writes nothing down."""
+    return bytes(size)
+
+
+@task(name="chaos.exit")
+def exit_at_once(id: str) -> None:
+    """End the process."""
+    _note(id)
+    os._exit(7)
+
+
+@task(name="chaos.exit.again", idempotent=True)
+def exit_again(id: str) -> None:
+    """End every process that runs it."""
+    exit_at_once(id)
+
+
+@task(name="chaos.segfault")
+def segfault(id: str) -> None:
+    """End the process as a broken extension does."""
+    _note(id)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+@task(name="chaos.loop", timeout=0.3)
+def loop(id: str) -> None:
+    """Never end, whatever is raised."""
+    _note(id)
+    while True:
+        pass
+
+
+@task(name="chaos.fail")
+def fail(id: str) -> None:
+    """Raise."""
+    _note(id)
+    raise ValueError(id)
