@@ -81,6 +81,7 @@ cdef size_t MAX_TASKS = wire.MAX_TASKS
 cdef size_t MAX_BODY = wire.MAX_BODY
 cdef size_t MAX_MESSAGE = wire.MAX_MESSAGE
 cdef size_t SLATE_HEAD = wire.SLATE_HEAD
+cdef uint64_t IN_FLIGHT = wire.IN_FLIGHT
 cdef size_t SLATE_BYTES = wire.SLATE_BYTES
 cdef int MADV_REMOVE = mmap.MADV_REMOVE
 cdef int64_t NO_NAME = wire.NO_NAME

@@ -27,6 +27,7 @@ cdef extern from *:
     typedef struct {
         volatile uint64_t recall;  /* batches below this number are to be handed back after the running task */
         volatile uint64_t finished;  /* entries that all workers of this place have completed */
+        volatile uint64_t busy;  /* what a user wrote is running, and no task */
         pane_t panes[2];
     } slate_t;
     """
@@ -45,6 +46,7 @@ cdef extern from *:
     ctypedef struct SlateHead "slate_t":
         uint64_t recall
         uint64_t finished
+        uint64_t busy
         Pane panes[2]
 
 
@@ -93,12 +95,21 @@ cdef class Slate:
 
     @property
     def running(self):
-        """A task is running."""
+        """A task is running, or what else a user wrote."""
         cdef int j
+        if self.head.busy:
+            return True
         for j in range(2):
             if self.head.panes[j].open and self.head.panes[j].started > self.head.panes[j].done >> 32:
                 return True
         return False
+
+    @property
+    def progress(self):
+        """What changes whenever a task begins or ends."""
+        cdef Pane* one = &self.head.panes[0]
+        cdef Pane* two = &self.head.panes[1]
+        return self.head.finished, one.number, one.started, one.done, two.number, two.started, two.done
 
     @property
     def finished(self):
@@ -109,9 +120,19 @@ cdef class Slate:
         """Have batches up to this number handed back after the running task."""
         self.head.recall = number + 1
 
+    def recall_all(self):
+        """Have handed back what the worker has of the router that there is; the next one has higher numbers."""
+        self.head.recall = max(self.head.panes[0].number, self.head.panes[1].number) + IN_FLIGHT + 1
+
+    def busy(self, bint busy):
+        """The worker begins, or ends, what a user wrote and is no task."""
+        self.head.busy = busy
+
     def clear(self):
-        """Forget a predecessor's batches, before the first of a new worker."""
+        """Forget what was, before the first batch of a router's new worker."""
         memset(self.head.panes, 0, sizeof(self.head.panes))
+        self.head.recall = 0
+        self.head.busy = 0
 
     def release(self, uint64_t number):
         """Give back the memory, an mmap, of a large answer that has arrived."""

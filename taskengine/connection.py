@@ -20,6 +20,10 @@ from taskengine.keys import Membership
 from taskengine.rundir import nearest
 
 LINGER_MS = 1000
+KEEPALIVE_S = 1
+"""How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
+KEEPALIVES = 4
+"""and how many times, before the connection counts as lost (tcp(7))."""
 
 
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -42,6 +46,12 @@ class Connection:
             self.socket.sndhwm = 0
             self.socket.rcvhwm = 0
             self.socket.linger = LINGER_MS
+            # an engine's machine that is gone says nothing: its silence ends the connection, whatever is in flight
+            self.socket.tcp_keepalive = 1
+            self.socket.tcp_keepalive_idle = KEEPALIVE_S
+            self.socket.tcp_keepalive_intvl = KEEPALIVE_S
+            self.socket.tcp_keepalive_cnt = KEEPALIVES
+            self.socket.tcp_maxrt = KEEPALIVE_S * (KEEPALIVES + 1) * 1000
             self.socket.ipv6 = "[" in address
             introduce(self.socket, membership)
             self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(

@@ -11,11 +11,12 @@ from taskengine.salvage import SENSELESS, Account
 
 
 class Member(NamedTuple):
-    """A worker: its name, the identity that ZeroMQ gave its connection, which nobody can claim, and its slate."""
+    """A worker: its name, its connection's identity, which ZeroMQ gave and nobody can claim, its slate, its process."""
 
     name: str
     identity: bytes
     slate: Slate
+    pid: int
 
     def account(self, number: int) -> Account | None:
         """What it had done of a batch when it died."""
@@ -32,22 +33,27 @@ class Crew:
         self._slates = slates
         self._members: dict[str, Member] = {}
         self._names: dict[bytes, str] = {}
+        self._progress: dict[str, tuple[int, ...]] = {}
 
-    def enlist(self, name: str, identity: bytes, place: int) -> Member:
+    def enlist(self, name: str, identity: bytes, place: int, pid: int) -> Member:
         """A worker is here. Raises ProtocolError for a place that there is not, or that another has."""
         if not 0 <= place < len(self._slates):
             raise ProtocolError(f"worker {name} says that it has place {place} of {len(self._slates)}")
         if not self.is_free(place):
             raise ProtocolError(f"worker {name} says that it has place {place}, which is taken")
-        member = self._members[name] = Member(name, identity, self._slates[place])
+        member = self._members[name] = Member(name, identity, self._slates[place], pid)
         self._names[identity] = name
         member.slate.clear()
         return member
 
     def is_free(self, place: int) -> bool:
         """Nobody has the place."""
+        return self.name_of_place(place) is None
+
+    def name_of_place(self, place: int) -> str | None:
+        """Who has the place."""
         slates = self._slates[place : place + 1]
-        return not any(member.slate in slates for member in self._members.values())
+        return next((name for name, member in self._members.items() if member.slate in slates), None)
 
     def name_of(self, identity: bytes) -> str | None:
         """Whose the identity is, None where it is a stranger's."""
@@ -70,7 +76,22 @@ class Crew:
         member = self._members.pop(name, None)
         if member is not None:
             del self._names[member.identity]
+            self._progress.pop(name, None)
         return member
+
+    def has_progressed(self, name: str) -> bool:
+        """A worker has begun or ended a task since this was asked last."""
+        before, progress = self._progress.get(name), self._members[name].slate.progress
+        self._progress[name] = progress
+        return before is not None and before != progress
+
+    def is_at_task(self, name: str) -> bool:
+        """A worker is in a task, or in what else a user wrote."""
+        return self._members[name].slate.running
+
+    def pid_of(self, name: str) -> int:
+        """A worker's process."""
+        return self._members[name].pid
 
     def overdue(self, now_ns: int) -> Iterator[str]:
         """Who runs a task whose timeout is over."""

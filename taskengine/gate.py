@@ -23,6 +23,8 @@ from taskengine.keys import KeyRing, Membership, Pair, new_pair
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
+HEARTBEAT = b"HEARTBEAT"
+"""What the router and a worker send when they have nothing else to send."""
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -51,11 +53,12 @@ class Security(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
-    """Who a worker is, which lane it serves, and which place it has."""
+    """Who a worker is, which lane it serves, which place it has, and its process."""
 
     name: str
     lane: str
     place: int
+    pid: int
 
 
 class Backplane(msgspec.Struct, frozen=True):
@@ -72,7 +75,7 @@ class Backplane(msgspec.Struct, frozen=True):
 
     def hello(self, name: str, lane: str, place: int) -> list[bytes]:
         """What a worker says first."""
-        return [HELLO, self.token, msgspec.msgpack.encode(Hello(name, lane, place))]
+        return [HELLO, self.token, msgspec.msgpack.encode(Hello(name, lane, place, os.getpid()))]
 
     def read_hello(self, token: bytes, hello: bytes) -> Hello:
         """What a worker said, behind HELLO. Raises ProtocolError where a stranger did."""

@@ -5,7 +5,7 @@ the futures of all. A thread that waits for a reply leads itself when nobody doe
 switch of threads; a thread of the link's own leads while only futures are waiting.
 
 Nothing is given to ZeroMQ before there is a connection: what nobody waits for any more is never sent, and what was sent
-over a connection that was lost is known to be lost with it.
+over a connection that was lost is known to be lost with it. That is sent again where its tasks may run twice.
 """
 
 from __future__ import annotations
@@ -328,7 +328,8 @@ class Link:
         with self._lock:
             unsent = {parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, Parcel)}
         self._connection.close(0)
-        self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
+        again = self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
+        self._parcels.extendleft(reversed(again))
         try:
             self._connect()
         except (BadArguments, OSError, zmq.ZMQError):

@@ -44,6 +44,7 @@ class Child:
         self._slate = slate
         self._finished = slate.finished if slate else 0
         self.online = False
+        self._has_answered = False
         self.failure = ""
         self.started = 0.0
         self._target = target
@@ -79,7 +80,12 @@ class Child:
     @property
     def was_useful(self) -> bool:
         """It has answered something."""
-        return self._slate is not None and self._slate.finished > self._finished
+        return self._has_answered or (self._slate is not None and self._slate.finished > self._finished)
+
+    def recall(self) -> None:
+        """Have a worker hand back what it has once its task has ended: the router that sent it is gone."""
+        if self._slate is not None:
+            self._slate.recall_all()
 
     def order(self, order: str, argument: Any = None) -> None:
         """Tell the process something; a process that is gone is not told."""
@@ -88,7 +94,7 @@ class Child:
         except OSError:
             self.failure = self.failure or "it is gone"
 
-    def hear(self) -> tuple[str, str]:
+    def hear(self) -> tuple[str, Any]:
         """Take what the process reports, if anything: that it is online, why it failed, or what else it wants."""
         try:
             if not self.control.poll():
@@ -98,6 +104,7 @@ class Child:
             self.silent.add(self.control.fileno())
             return "", ""
         self.online = self.online or report == "online"
+        self._has_answered = self._has_answered or (report == "alive" and text)
         self.failure = text if report == "failed" else self.failure
         return report, text
 

@@ -15,6 +15,7 @@ import zmq
 
 from taskengine import _fastpath, gate
 from taskengine._socket import Port, Waiter
+from taskengine.dealer import Dealer
 from taskengine.errors import TaskEngineError
 from taskengine.gate import Backplane, Gate
 from taskengine.journal import Journal
@@ -22,7 +23,7 @@ from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
 from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
-from taskengine.worker import as_failure
+from taskengine.worker import as_failure, is_over
 
 SUBSCRIBED = b"\x01"
 CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
@@ -30,7 +31,7 @@ CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
 
 
 class Publisher:
-    """Data worker `number`, from 0: an XPUB for subscribers, a DEALER to the backend, a pipe to the supervisor."""
+    """Data worker `number`, from 0: an XPUB for subscribers, a connection to the router, a pipe to the supervisor."""
 
     def __init__(
         self, settings: Settings, backplane: Backplane, place: int, number: int, control: Connection, journal: Journal
@@ -56,44 +57,48 @@ class Publisher:
         if security:
             security.serve(self._outlet, gate.DATA)
         self._outlet.bind(self.address)
-        self._backend: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._backend.linger = 1000
-        if security:
-            security.join(self._backend)
-        self._backend.connect(backplane.address)
-        self._backend.send_multipart(backplane.hello(name, data_lane(number), place))
+        self._dealer = Dealer(self._context, settings, backplane, name, data_lane(number), place)
+        self._port = Port(self._outlet)
 
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
-        backend, outlet = Port(self._backend), Port(self._outlet)
-        waiter = Waiter(self._control.fileno(), outlet, backend, *([self._gate.port] if self._gate else []))
+        waiter = self._waiter()
         while True:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._gate:
                 self._gate.handle()
             if ready & SUBSCRIPTION:
-                self._greet(outlet.receive())
-            if ready & BATCH:
-                self._serve_batch(backend)
+                self._greet(self._port.receive())
             if ready & CONTROL:
-                break
+                if is_over(self._control):
+                    break
+                self._dealer.rejoin()
+                waiter = self._waiter()
+            elif ready & BATCH:
+                self._serve_batch()
+            if self._dealer.beat():
+                waiter = self._waiter()
             self._sample(time.monotonic())
             self._journal.flush()
         self._outlet.close()
-        self._backend.close()
+        self._dealer.close()
         if self._gate:
             self._gate.stop()
         self._context.term()
 
-    def _serve_batch(self, backend: Port) -> None:
-        message = backend.receive()
-        if message is not None:
-            backend.send([_fastpath.run_batch(message[0], _no_tasks, _no_entry, self._answer, None, self._slate)])
+    def _waiter(self) -> Waiter:
+        return Waiter(self._control.fileno(), self._port, self._dealer.port, *([self._gate.port] if self._gate else []))
+
+    def _serve_batch(self) -> None:
+        batch = self._dealer.receive()
+        if batch is not None:
+            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._slate))
 
     def _wait_ms(self) -> int:
-        if not self._due:
-            return -1
-        return max(0, math.ceil((self._due[0][0] - time.monotonic()) * 1000))
+        due = self._dealer.due()
+        if self._due:
+            due = min(due, max(0.0, self._due[0][0] - time.monotonic()))
+        return math.ceil(due * 1000)
 
     def _greet(self, message: list[bytes] | None) -> None:
         if message and message[0][:1] == SUBSCRIBED:
@@ -103,6 +108,7 @@ class Publisher:
     def _sample(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             due, order, source = self._due[0]
+            self._slate.busy(busy=True)
             try:
                 value = source.function()
                 if value is not None:
@@ -112,6 +118,8 @@ class Publisher:
                 if source.topic not in self._failing:
                     self._failing.add(source.topic)
                     self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {error!r}")
+            finally:
+                self._slate.busy(busy=False)
             # a source that is slower than its period skips beats, it does not pile them up
             beats = max(1, math.ceil((time.monotonic() - due) / source.period))
             heapq.heapreplace(self._due, (due + beats * source.period, order, source))

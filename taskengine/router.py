@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import select
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,12 +20,14 @@ from taskengine._socket import Port, Waiter
 from taskengine.broker import Broker, CancelOrder
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
-from taskengine.gate import HELLO, Backplane, Gate
+from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
 from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_cancel, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import DEFAULT_LANE, Package
+from taskengine.procfs import is_stopped
 from taskengine.quota import Limits
 from taskengine.salvage import Answered
 from taskengine.settings import Settings
@@ -66,6 +71,12 @@ class Router:
         self._cancels: list[CancelOrder] = []
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
+        self._interval = settings.heartbeat_interval
+        self._census = Census(self._interval, settings.heartbeat_limit, time.monotonic())
+        self._next_look = 0.0
+        self._has_answered = False
+        self._now = time.monotonic()
+        """When something was received last."""
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -99,6 +110,7 @@ class Router:
         waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *questions)
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
+            self._now = time.monotonic()
             if not ready and self._journal.pending:
                 self._journal.flush()
                 continue
@@ -114,8 +126,11 @@ class Router:
                     self._from_client(*request)
             if self._cancels:
                 self._cancel()
-            self._deliver(self._broker.expire(time.monotonic()))
+            now = time.monotonic()
+            self._deliver(self._broker.expire(now))
             self._stop_the_overdue()
+            if self._next_look <= now:
+                self._look_around(now)
             self._dispatch()
         self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
         self._journal.flush()
@@ -126,9 +141,11 @@ class Router:
         self._context.term()
 
     def _wait_ms(self) -> int:
-        """For ever, unless something is to happen by itself."""
+        """Until something is to happen by itself."""
         limited = self._timeouts and not self._broker.idle()
-        return int(TICK_S * 1000) if self._broker.timed or self._broker.stopping or limited else -1
+        timed = self._broker.timed or self._broker.stopping or limited
+        look = max(0.0, self._next_look - time.monotonic())
+        return math.ceil(1000 * (min(TICK_S, look) if timed else look))
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
@@ -151,7 +168,14 @@ class Router:
                 self._enlist(frames[0], frames[2], frames[3])
                 return
             if name is None:
-                raise ProtocolError("it has not said who it is, or is dead")
+                if frames[1:] != [HEARTBEAT]:
+                    raise ProtocolError("it has not said who it is, or is dead")
+                return
+            self._census.heard(name, self._now)
+            if frames[1] == HEARTBEAT:
+                with contextlib.suppress(zmq.ZMQError):  # it is gone
+                    self._backend.send([frames[0], HEARTBEAT])
+                return
             if len(frames) != 2:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
             if frames[1] == NO_ANSWER:
@@ -177,19 +201,24 @@ class Router:
     def _enlist(self, identity: bytes, token: bytes, said: bytes) -> None:
         """A worker says hello. Raises ProtocolError."""
         hello = self._backplane.read_hello(token, said)
+        if self._crew.name_of_place(hello.place) == hello.name:
+            self._bury(hello.name)  # it has dropped what it held and not begun
         # its predecessor's end was told before it was started
         while not self._crew.is_free(hello.place) and self._control.poll():
             self._obey()
         self._broker.join(hello.name, hello.lane)
-        self._crew.enlist(hello.name, identity, hello.place)
+        self._crew.enlist(hello.name, identity, hello.place, hello.pid)
+        self._census.heard(hello.name, self._now)
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
         self._broker.condemn(name)
+        self._census.leave(name)
         self._control.send_bytes(msgspec.msgpack.encode(("kill", name)))
 
     def _bury(self, name: str) -> None:
         """A worker is dead: answer, keep or give to others what it held."""
+        self._census.leave(name)
         member = self._crew.dismiss(name)
         error = self._timed_out if name in self._overdue else None
         self._overdue.discard(name)
@@ -212,6 +241,24 @@ class Router:
             if name not in self._overdue:
                 self._overdue.add(name)
                 self._expel(name)
+
+    def _look_around(self, now: float) -> None:
+        """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
+        self._next_look = now + self._interval
+        # where it does not read, it is stopped itself, and we go on
+        if select.select([], [self._control], [], 0)[1]:
+            self._control.send_bytes(msgspec.msgpack.encode(("alive", self._has_answered)))
+        for name in self._census.silent(now):
+            if self._crew.has_progressed(name):
+                self._census.heard(name, now)
+                continue
+            at_task = self._crew.is_at_task(name)
+            if at_task and not self._census.is_frozen(name, now, stopped=is_stopped(self._crew.pid_of(name))):
+                continue
+            what = "stopped in a task" if at_task else "silent"
+            limit = self._settings.heartbeat_limit
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
+            self._expel(name)
 
     def _from_client(self, frames: list[bytes], index: bytes, body: bytes) -> None:
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
@@ -300,6 +347,7 @@ class Router:
 
     def _deliver(self, packages: Iterable[Package]) -> None:
         for package in packages:
+            self._has_answered = True
             if self._outlet.is_full(package.client, package.assembly.held):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)

@@ -23,7 +23,7 @@ from taskengine.errors import (
     from_wire,
 )
 from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
-from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD
+from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
@@ -95,6 +95,7 @@ class Pending(NamedTuple):
     """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array where it can be.
+    `frames` are kept of what may be sent again, where its connection is lost, so many `resends` at most.
     """
 
     futures: Sequence[Future[Any]]
@@ -102,6 +103,8 @@ class Pending(NamedTuple):
     raises: bool
     timeout: float | None
     array: bool = False
+    frames: Sequence[bytes] = ()
+    resends: int = REPEATS
 
 
 class Session:
@@ -174,10 +177,19 @@ class Session:
             return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
         return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
 
-    def lose(self, serials: Iterable[int]) -> deque[Outcome]:
-        """The connection over which these requests were sent is gone."""
+    def lose(self, serials: Iterable[int]) -> list[Parcel]:
+        """The connection over which these requests were sent is gone; the parcels that are to be sent again."""
+        again, lost = [], []
+        for serial in serials:
+            pending = self.pending.get(serial)
+            if pending is not None and pending.frames and pending.resends:
+                self.pending[serial] = pending._replace(resends=pending.resends - 1)
+                again.append(Parcel(serial, [*pending.frames]))
+            else:
+                lost.append(serial)
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
-        return self._fail(serials, EngineUnreachable(text, address=self._address))
+        self._fail(lost, EngineUnreachable(text, address=self._address))
+        return again
 
     def refuse(self) -> deque[Outcome]:
         """The engine does not let us in."""
@@ -244,7 +256,7 @@ class Session:
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.serial, future.position = serial, position if pending.each else None
-        self.pending[serial] = pending
+        self.pending[serial] = pending._replace(frames=parcel.frames) if options.idempotent else pending
         return parcel
 
 

@@ -109,6 +109,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "seconds, 0 to 3600"},
         ),
     ] = 5.0
+    heartbeat_interval: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=3600,
+            description="How often the router and a worker show each other that they live.",
+            extra={"type": "seconds, 0.01 to 3600"},
+        ),
+    ] = 0.5
+    heartbeat_limit: Annotated[
+        float,
+        Meta(
+            ge=0.03,
+            le=86400,
+            description="How long a worker may be silent between tasks, or stopped, before it is replaced; "
+            "the router three times as long. At least three intervals.",
+            extra={"type": "seconds, 0.03 to 86400"},
+        ),
+    ] = 3.0
     queue_tasks: Annotated[
         int,
         Meta(
@@ -289,6 +308,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     settings = Settings(**values)
     _check_host(settings, places)
     _check_lanes(settings, places)
+    _check_heartbeats(settings, places)
     _check_ports(settings, places)
     return settings
 
@@ -430,6 +450,16 @@ def _check_lanes(settings: Settings, places: Mapping[str, str]) -> None:
                 f"lanes in {places['lanes']}: names that begin with {DATA_LANES!r} are the data workers' own, "
                 f"expected another than {lane!r}"
             )
+
+
+def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
+    least = 3 * settings.heartbeat_interval
+    if settings.heartbeat_limit < least:
+        name = "heartbeat_limit" if "heartbeat_limit" in places else "heartbeat_interval"
+        raise SettingsError(
+            f"{name} in {places[name]}: expected a heartbeat_limit of at least three heartbeat_intervals, "
+            f"{least:g} s, not {settings.heartbeat_limit:g}"
+        )
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:

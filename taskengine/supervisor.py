@@ -19,6 +19,7 @@ from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, load_catalogue
 from taskengine.errors import TaskEngineError
 from taskengine.gate import Backplane, Security
+from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
 from taskengine.package import DEFAULT_LANE
@@ -30,7 +31,11 @@ from taskengine.terminal import Terminal
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
 LAST_LINES_S = 0.5
+TERMINAL_S = 0.02
+"""How soon a terminal that took no more is tried again."""
 ROUTER = "router"
+ROUTER_PATIENCE = 3
+"""How many times HEARTBEAT_LIMIT the router may be silent."""
 
 
 class StartError(TaskEngineError):
@@ -49,7 +54,12 @@ class Supervisor:
         self._roles: dict[str, Callable[[], Child]] = {}
         self._signals = 0
         self._failure = ""
+        self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
+        self._interval = settings.heartbeat_interval
+        # it has no tasks that may block it, but turns that may be long
+        limit = ROUTER_PATIENCE * settings.heartbeat_limit
+        self._census = Census(self._interval, limit, time.monotonic())
 
     def serve(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
@@ -144,7 +154,9 @@ class Supervisor:
     def _hear(self, child: Child) -> None:
         report, text = child.hear()
         self._unwatch(child)
-        if report == "kill":
+        if report == "alive":
+            self._census.heard(child.role, time.monotonic())
+        elif report == "kill":
             for other in self._children.values():
                 if _name(other) == text:
                     other.process.kill()
@@ -160,6 +172,7 @@ class Supervisor:
         self._hear(child)
         self._failure = self._failure or child.failure
         self._forget(child)
+        self._census.leave(child.role)
         if child.role != ROUTER and ROUTER in self._children:
             self._children[ROUTER].order("lost", _name(child))
         if self._signals:
@@ -174,15 +187,17 @@ class Supervisor:
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
         self._due[child.role] = now + wait
         if child.role == ROUTER:
-            self._restart_family()
+            for worker in self._children.values():
+                worker.recall()
+                worker.order("rejoin")
 
-    def _restart_family(self) -> None:
-        """A new router knows no worker, and a worker knows no new router."""
-        for child in list(self._children.values()):
+    def _end_the_silent(self, now: float) -> None:
+        """Kill a router that has stood still for too long."""
+        for role in self._census.silent(now):
+            child = self._children[role]
+            self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
+            self._census.leave(role)
             child.process.kill()
-            self._forget(child)
-        due = self._due[ROUTER]
-        self._due = dict.fromkeys(self._roles, due)
 
     def _forget(self, child: Child) -> None:
         for fd in {child.log, child.control.fileno(), child.pidfd} & self._selector.get_map().keys():
@@ -199,9 +214,13 @@ class Supervisor:
                 return
             if self._signals:
                 self._due.clear()
+            if self._next_look <= now:
+                self._next_look = now + self._interval
+                self._end_the_silent(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
-            self._watch(min([end, *self._due.values(), now + (0.02 if self._terminal.pending else 3600)]) - now)
+            soon = now + TERMINAL_S if self._terminal.pending else end
+            self._watch(min([end, soon, self._next_look, *self._due.values()]) - now)
 
     def _watch(self, timeout: float) -> None:
         for key, _ in self._selector.select(max(0.0, timeout)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections import Counter
@@ -14,7 +15,8 @@ import zmq
 
 from taskengine import _fastpath, seedwire
 from taskengine._fastpath import Slate
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Waiter
+from taskengine.dealer import Dealer
 from taskengine.errors import (
     BadArguments,
     ProtocolError,
@@ -32,8 +34,8 @@ from taskengine.registry import Registry
 from taskengine.settings import Settings
 from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
 
-BATCH = 2
-"""That a batch is there, by its place among the sources of the waiter."""
+CONTROL, BATCH = 1, 2
+"""What is ready, by its place among the sources of the waiter."""
 
 
 class Turn:
@@ -108,7 +110,7 @@ def as_failure(name: str, error: BaseException) -> TaskEngineError:
 
 
 class Worker:
-    """The process around the turn: a DEALER to the backend, a pipe to the supervisor."""
+    """The process around the turn: a connection to the router, a pipe to the supervisor."""
 
     def __init__(
         self, settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal
@@ -120,46 +122,55 @@ class Worker:
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._socket.sndhwm = 0
-        self._socket.rcvhwm = 0
-        self._socket.linger = 1000
-        if backplane.security:
-            backplane.security.join(self._socket)
-        self._socket.connect(backplane.address)
-        self._socket.send_multipart(backplane.hello(f"TASK-{os.getpid()}", lane, place))
+        self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place)
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop, or is gone."""
-        port = Port(self._socket)
-        waiter = Waiter(self._control.fileno(), port)
+        waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else -1)
-            if not ready:
+            ready = waiter.wait(PAUSE_MS if self._journal.pending else math.ceil(self._dealer.due() * 1000))
+            if not ready and self._journal.pending:
                 self._journal.flush()
+            # before a batch, which may be one of a router that is gone
+            if ready & CONTROL:
+                if is_over(self._control):
+                    break
+                self._dealer.rejoin()
+                waiter = self._waiter()
             elif ready & BATCH:
-                self._run(port)
-            else:
-                break
+                self._run()
+            if self._dealer.beat():
+                waiter = self._waiter()
         self._journal.flush()
-        self._socket.close()
+        self._dealer.close()
         self._context.term()
 
-    def _run(self, port: Port) -> None:
-        message = port.receive()
-        if message is None:
+    def _waiter(self) -> Waiter:
+        return Waiter(self._control.fileno(), self._dealer.port)
+
+    def _run(self) -> None:
+        batch = self._dealer.receive()
+        if batch is None:
             return
-        (batch,) = message
         try:
             answer = self._turn.run(batch)
         except BadArguments:
-            port.send([NO_ANSWER])
+            self._dealer.send(NO_ANSWER)
             return
-        port.send([answer])
+        self._dealer.send(answer)
         if self._journal.enabled:
             self._journal.note(_received_lines, batch, answer)
+
+
+def is_over(control: Connection) -> bool:
+    """What the supervisor says: that it is time to stop, which its end says too, or that there is another router."""
+    try:
+        order, _ = msgspec.msgpack.decode(control.recv_bytes())
+    except (EOFError, OSError):
+        return True
+    return bool(order != "rejoin")
 
 
 def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:

@@ -230,7 +230,7 @@ def test_what_was_given_up_is_never_run(tmp_path: Path) -> None:
 
 def test_what_was_sent_to_a_router_that_dies_is_told() -> None:
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
-        futures = [client.submit("task_sleep", 60) for _ in range(3)]
+        futures = [client.submit("task_sleep", 1) for _ in range(3)]
         wait_until(client.progress, 10, "the package")
         os.kill(engine.pids("router")[0], signal.SIGKILL)
         assert [type(future.exception(deadline(2))) for future in futures] == [EngineUnreachable] * 3

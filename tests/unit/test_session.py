@@ -25,6 +25,7 @@ from taskengine.errors import (
 from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
 from taskengine.packed import error_entry
 from taskengine.session import Call, Options, Outcome, Pending, Session, settle
+from taskengine.wire import REPEATS
 
 ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
@@ -182,10 +183,15 @@ class Interrupted(dict[int, Pending]):
         return super().pop(*args)
 
 
+def lost(session: Session) -> deque[Outcome]:
+    session.lose([1])
+    return session.outcomes
+
+
 def test_one_that_is_interrupted_loses_nothing() -> None:
     decisions: list[Callable[[Session], deque[Outcome]]] = [
         lambda session: session.receive([encode_reply(Reply(1, 2)), b"\x01\x01"]),
-        lambda session: session.lose([1]),
+        lost,
         lambda session: session.expire(100.0, connected=True),
     ]
     for decide in decisions:
@@ -253,10 +259,23 @@ def test_a_lost_connection_fails_what_was_sent_over_it() -> None:
     session, futures = submitted(1)
     other = Future[Any]()
     session.package([("task_count", (2, 3), {})], [other], Options(), each=True)
-    settle(session.lose([1, 99]))
+    assert session.lose([1, 99]) == []
+    settle(session.outcomes)
     assert isinstance(futures[0].exception(0), EngineUnreachable)
     assert not other.done()
     assert list(session.pending) == [2]
+
+
+def test_what_may_run_twice_is_sent_again_but_not_for_ever() -> None:
+    session = Session("C", "tcp://127.0.0.1:9000")
+    future = Future[Any]()
+    parcel = session.package([("task_count", (2, 3), {})], [future], Options(idempotent=True), each=True)
+    for _ in range(REPEATS):
+        assert session.lose([1]) == [parcel]
+        assert not session.outcomes
+    assert session.lose([1]) == []
+    settle(session.outcomes)
+    assert isinstance(future.exception(0), EngineUnreachable)
 
 
 def test_an_error_entry_that_is_none_fails_alone() -> None:

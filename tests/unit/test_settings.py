@@ -55,6 +55,8 @@ def test_defaults_are_the_contract() -> None:
         "ROUTER_BACKEND": "9001",
         "STARTING_PORT": "10000",
         "DRAIN_TIME": "5.0",
+        "HEARTBEAT_INTERVAL": "0.5",
+        "HEARTBEAT_LIMIT": "3.0",
         "QUEUE_TASKS": "4194304",
         "QUEUE_BYTES": "268435456",
         "CLIENT_TASKS": "2097152",
@@ -314,3 +316,11 @@ def test_names_of_the_module_hold() -> None:
 
 def test_the_data_workers_lanes_are_their_own() -> None:
     assert "lanes in flag --lanes: names that begin with 'data:'" in refused(flags={"lanes": "data:0=1"})
+
+
+def test_a_heartbeat_limit_has_three_intervals() -> None:
+    assert load(None, {}, {"heartbeat_interval": 1.0}).heartbeat_limit == 3.0
+    assert "heartbeat_limit in flag --heartbeat-limit" in refused(flags={"heartbeat_limit": 1.0})
+    text = refused(env={"TASKENGINE_HEARTBEAT_INTERVAL": "1.5"})
+    assert "heartbeat_interval in environment variable TASKENGINE_HEARTBEAT_INTERVAL" in text
+    assert "4.5 s, not 3" in text

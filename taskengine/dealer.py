@@ -1,0 +1,86 @@
+"""A worker's connection to the router: says who it is, shows that it lives, and joins again when the router is new."""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+
+from taskengine._socket import Port
+from taskengine.gate import HEARTBEAT, Backplane
+from taskengine.liveness import Pulse
+from taskengine.settings import Settings
+
+LINGER_MS = 1000
+
+
+class Dealer:
+    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane.
+
+    A router that is silent for too long is gone: `beat` joins again, and `port` is another one then.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: Settings,
+        backplane: Backplane,
+        name: str,
+        lane: str,
+        place: int,
+    ) -> None:
+        self._context = context
+        self._times = settings.heartbeat_interval, settings.heartbeat_limit
+        self._backplane = backplane
+        self._hello = backplane.hello(name, lane, place)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.sndhwm = 0
+        self._socket.rcvhwm = 0
+        self._socket.linger = LINGER_MS
+        if self._backplane.security:
+            self._backplane.security.join(self._socket)
+        self._socket.connect(self._backplane.address)
+        self.port = Port(self._socket)
+        self._pulse = Pulse(*self._times, time.monotonic())
+        self.port.send(self._hello)
+
+    def rejoin(self) -> None:
+        """There is another router, and what the last one sent and was not begun is not wanted any more."""
+        self._socket.close(0)
+        self._connect()
+
+    def receive(self) -> bytes | None:
+        """A batch, None where there is none."""
+        message = self.port.receive()
+        if message is None:
+            return None
+        self._pulse.heard(time.monotonic())
+        return None if message == [HEARTBEAT] else message[0]
+
+    def send(self, answer: bytes) -> None:
+        """Answer the batch that was received."""
+        self.port.send([answer])
+        self._pulse.sent(time.monotonic())
+
+    def due(self) -> float:
+        """In how many seconds the next beat is due."""
+        return self._pulse.due(time.monotonic())
+
+    def beat(self) -> bool:
+        """Show that we live, if that is due, and see whether the router does; True where `port` is another one now."""
+        now = time.monotonic()
+        if self._pulse.due(now) > 0:
+            return False
+        if self._pulse.is_silent(now):
+            self.rejoin()
+            return True
+        self.port.send([HEARTBEAT])
+        self._pulse.sent(now)
+        return False
+
+    def close(self) -> None:
+        """Close, after what is still to be sent."""
+        self._socket.close()
