@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_socket", "rundir", "memory"),
     ("keys", "gate", "outlet"),
     ("router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
-    ("process", "catalogue", "terminal", "supervisor"),
+    ("process", "catalogue", "terminal", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
 )
