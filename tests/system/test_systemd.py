@@ -13,6 +13,7 @@ import pytest
 
 from taskengine import Client
 from tests.engine import Engine, deadline, wait_until
+from tests.system.test_cli import run
 
 pytestmark = pytest.mark.system
 
@@ -138,3 +139,8 @@ def test_what_is_stopped_while_it_starts_was_never_ready(tmp_path: Path, manager
         assert engine.stop() == 0
     wait_until(lambda: manager.told("STOPPING=1"), 5, "STOPPING=1")
     assert [message.partition("\n")[0] for message in manager.messages] == ["STOPPING=1"]
+
+
+def test_help_says_where_the_unit_file_lies() -> None:
+    path = run("serve", "--help").stdout.split()[-1]
+    assert "Type=notify\n" in Path(path).read_text()

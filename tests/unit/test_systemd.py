@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import configparser
 import itertools
 import os
 import socket
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from taskengine import systemd
+from taskengine import supervisor, systemd
+from taskengine.catalogue import IMPORT_TIMEOUT_S
+from taskengine.cli import UNIT
+from taskengine.settings import Settings
 from taskengine.systemd import Notifier, Watchdog, watchdog_limit
 from tests.engine import deadline
 
@@ -179,3 +183,13 @@ def fill(manager: socket.socket) -> int:
             except BlockingIOError:
                 return number
     raise AssertionError
+
+
+def test_the_units_limits_leave_the_engine_its_time() -> None:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read_string(UNIT.read_text(encoding="utf-8"))
+    service = parser["Service"]
+    assert (service["Type"], service["KillMode"], service["Restart"]) == ("notify", "mixed", "on-failure")
+    ending = 3 * supervisor.STOP_TIMEOUT_S + supervisor.LAST_LINES_S
+    assert float(service["TimeoutStopSec"]) > Settings().drain_time + ending
+    assert float(service["TimeoutStartSec"]) > IMPORT_TIMEOUT_S + 2 * supervisor.START_TIMEOUT_S
