@@ -25,6 +25,11 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 PROBE_S = 3.0
 SHOW_PROGRESS_AFTER_S = 1.0
+UNIT = Path(__file__).with_name("taskengine.service")
+UNDER_SYSTEMD = f"""\b
+Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
+install it:
+{UNIT}"""
 
 
 class _Command(click.Group):
@@ -134,7 +139,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(epilog=UNDER_SYSTEMD)
 @_settings_flags
 def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""

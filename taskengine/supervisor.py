@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from taskengine import publisher, router, worker
+from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, load_catalogue
@@ -43,11 +43,12 @@ class StartError(TaskEngineError):
 
 
 class Supervisor:
-    """One engine. `terminal` is where its lines go."""
+    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is."""
 
-    def __init__(self, settings: Settings, terminal: Terminal) -> None:
+    def __init__(self, settings: Settings, terminal: Terminal, notifier: systemd.Notifier) -> None:
         self._settings = settings
         self._terminal = terminal
+        self._notifier = notifier
         self._children: dict[str, Child] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
@@ -76,6 +77,9 @@ class Supervisor:
             self._plan(catalogue.tasks, rundir)
             gc.freeze()
             self._start_all()
+            if not self._signals:
+                status = f"Serving {len(catalogue.tasks)} tasks on {settings.frontend}"
+                self._notifier.start(time.monotonic(), systemd.ready(os.getpid(), status))
             self._run_until(lambda: self._signals > 0)
             self._stop()
         finally:
@@ -219,8 +223,9 @@ class Supervisor:
                 self._end_the_silent(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
+            self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
             soon = now + TERMINAL_S if self._terminal.pending else end
-            self._watch(min([end, soon, self._next_look, *self._due.values()]) - now)
+            self._watch(min([end, soon, self._next_look, self._notifier.due, *self._due.values()]) - now)
 
     def _watch(self, timeout: float) -> None:
         for key, _ in self._selector.select(max(0.0, timeout)):
@@ -231,6 +236,7 @@ class Supervisor:
     def _stop(self) -> None:
         self._terminal.say("Closing application and stopping services...")
         asked, drain = self._signals, self._settings.drain_time
+        self._notifier.tell(systemd.stopping(drain + 3 * STOP_TIMEOUT_S + LAST_LINES_S))
         if ROUTER in self._children:
             self._children[ROUTER].order("stop", drain)
         self._run_until(lambda: ROUTER not in self._children or self._signals > asked, drain + STOP_TIMEOUT_S)
@@ -295,4 +301,5 @@ def _check_ports(settings: Settings) -> None:
 
 def serve(settings: Settings) -> int:
     """Serve in the foreground until SIGINT or SIGTERM; the exit code. Raises StartError, TaskModuleError."""
-    return Supervisor(settings, Terminal()).serve()
+    terminal = Terminal()
+    return Supervisor(settings, terminal, systemd.Notifier.take(os.environ, os.getpid(), terminal.say)).serve()

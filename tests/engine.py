@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,12 @@ def _answers(client: Client) -> bool:
 
 
 class Engine:
-    """An engine with the settings given (as flags, `tasks="a,b"`), on free ports unless they are given too."""
+    """An engine with the settings given (as flags, `tasks="a,b"`), on free ports unless they are given too.
 
-    def __init__(self, *, cwd: Path | None = None, **settings: Any) -> None:
+    `env` is added to its environment.
+    """
+
+    def __init__(self, *, cwd: Path | None = None, env: Mapping[str, str] | None = None, **settings: Any) -> None:
         self._workers = {role: int(settings.get(f"{role}_workers", n)) for role, n in (("task", 2), ("data", 1))}
         first = free_ports(2 + sum(self._workers.values()))
         settings = {
@@ -110,6 +113,7 @@ class Engine:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=cwd or self._folder.name,
+                env={**os.environ, **(env or {})},
             )
         self._await_answer()
 

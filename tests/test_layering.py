@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_socket", "rundir", "memory", "procfs"),
     ("keys", "gate", "outlet"),
     ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
-    ("process", "catalogue", "terminal", "supervisor"),
+    ("process", "catalogue", "terminal", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
 )

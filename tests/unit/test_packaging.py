@@ -12,6 +12,8 @@ import pytest
 from setuptools import Distribution
 from setuptools.config.pyprojecttoml import apply_configuration
 
+from taskengine.cli import UNIT
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -35,6 +37,11 @@ def test_types_and_every_module_are_packaged(files: set[str]) -> None:
     for folder, package in PROJECT["tool"]["setuptools"]["package-dir"].items():
         wanted = {f"{folder}/{path.name}" for path in (ROOT / package).glob("*.py")}
         assert wanted <= files
+
+
+def test_the_unit_file_is_packaged(files: set[str]) -> None:
+    assert f"taskengine/{UNIT.name}" in files
+    assert UNIT.is_file()
 
 
 def test_the_fast_path_is_compiled() -> None:
