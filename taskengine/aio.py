@@ -63,6 +63,10 @@ class Client(Caller):
         """Serial, tasks done and tasks in all of each package that this client has in flight."""
         return [(serial, done, count) for serial, done, count in await self._wait(self._ask(Kind.PROGRESS))]
 
+    async def reload(self) -> None:
+        """Have the engine load its task modules anew; see `taskengine.Client.reload`."""
+        await self._wait(self._ask(Kind.RELOAD))
+
     async def publish(self, topic: str, value: Any) -> None:
         """Publish a value on a topic."""
         await self._wait(self._ask(Kind.PUBLISH, [topic, value]))

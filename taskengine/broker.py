@@ -98,6 +98,21 @@ class Broker:
         worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32)
         self._lanes[lane].workers.append(worker)
 
+    def learn(self, idempotent: Container[str]) -> None:
+        """Other tasks are idempotent from here on."""
+        self._idempotent = idempotent
+
+    def retire(self, name: str) -> None:
+        """A worker is to get nothing more, and to hand back what it has and has not begun."""
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.is_condemned = True
+            self._recalled.add(worker)
+
+    def is_free(self, name: str) -> bool:
+        """A worker is here and has nothing to do."""
+        return name in self._workers and not self._workers[name].batches
+
     def condemn(self, name: str) -> None:
         """A worker is to get nothing more: it will be dead soon."""
         if name in self._workers:
@@ -225,6 +240,16 @@ class Broker:
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered what nobody asked")
         return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
+
+    def forsake(self) -> list[Package]:
+        """Refuse what waits in a lane without workers, where none will come any more."""
+        whole: list[Package] = []
+        error = Overloaded("the engine is stopping, and no worker is left for this task", retry_after=None)
+        for lane in self._lanes.values():
+            if not lane.workers:
+                for span in lane.clear():
+                    whole += self._fail([(span.package, span.first, span.stop)], error)
+        return whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""

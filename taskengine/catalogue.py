@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -10,7 +11,7 @@ import msgspec
 
 from taskengine.errors import TaskModuleError
 from taskengine.messages import TaskInfo
-from taskengine.process import ask
+from taskengine.process import Inquiry, ask
 from taskengine.registry import Registry
 
 IMPORT_TIMEOUT_S = 60.0
@@ -30,8 +31,32 @@ def load_catalogue(modules: list[str], stop: socket.socket | None = None) -> Cat
     Raises TaskModuleError where a module ends the process or never returns, InterruptedError where `stop` becomes
     readable meanwhile.
     """
+    return _read(modules, lambda: ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop))
+
+
+class Reading:
+    """The task modules are being loaded aside; `connection` is readable when the `result` is there."""
+
+    def __init__(self, modules: list[str]) -> None:
+        self._modules = modules
+        self._inquiry = Inquiry(partial(_report, modules))
+        self.connection = self._inquiry.connection
+
+    def result(self) -> Catalogue:
+        """What was found. Raises TaskModuleError where a module has ended the process, or does not load."""
+        catalogue = _read(self._modules, self._inquiry.answer)
+        if catalogue.failures:
+            raise TaskModuleError("; ".join(catalogue.failures))
+        return catalogue
+
+    def close(self) -> None:
+        """Wait no longer."""
+        self._inquiry.close()
+
+
+def _read(modules: list[str], answer: Callable[[], bytes]) -> Catalogue:
     try:
-        return msgspec.msgpack.decode(ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop), type=Catalogue)
+        return msgspec.msgpack.decode(answer(), type=Catalogue)
     except (EOFError, TimeoutError) as error:
         reason = str(error) or "the process ended while it loaded them"
         raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None

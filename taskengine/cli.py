@@ -254,6 +254,18 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 
 
 @cli.command()
+@_engine
+def reload(address: str, keys: Path | None) -> None:
+    """Have an engine load its task modules anew, worker by worker; no task is lost. SIGHUP does the same.
+
+    Where a module does not load, the engine goes on with what it had. New lanes and settings take a restart.
+    """
+    with _connected(address, keys, None) as client:
+        client.reload()
+    click.echo("reloaded")
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @_engine
 def tasks(as_json: bool, address: str, keys: Path | None) -> None:

@@ -162,6 +162,13 @@ class Client(Caller):
         """Serial, tasks done and tasks in all of each package that this client has in flight."""
         return [(serial, done, count) for serial, done, count in self._wait(self._ask(Kind.PROGRESS))]
 
+    def reload(self) -> None:
+        """Have the engine load its task modules anew, worker by worker, and wait until it has.
+
+        Raises TaskFailed, type TaskModuleError, where they do not load: it goes on with what it had.
+        """
+        self._wait(self._ask(Kind.RELOAD))
+
     def publish(self, topic: str, value: Any) -> None:
         """Publish a value on a topic."""
         self._wait(self._ask(Kind.PUBLISH, [topic, value]))

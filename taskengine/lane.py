@@ -145,6 +145,11 @@ class Lane:
         self.settle()
         return [revoked for line in self.lines for revoked in line.revoke(packages)]
 
+    def clear(self) -> list[Span]:
+        """Take out all that waits."""
+        self.settle()
+        return [span for line in self.lines for span in line.clear() if span.first < span.stop]
+
     def settle(self) -> None:
         """What waits alone takes its place in line, since somebody comes."""
         span, self._alone = self._alone, None

@@ -25,6 +25,7 @@ class Kind(IntEnum):
     LATEST = 5
     PROGRESS = 6
     CANCEL = 7
+    RELOAD = 9
 
 
 class ReplyMode(IntEnum):

@@ -145,7 +145,7 @@ def _enter(
 def _settle_in(role: str) -> None:
     """Leave signals to the supervisor, and do not outlive it."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # not SIG_IGN, which what a task starts would inherit
         signal.signal(number, lambda *_: None)
     libc = ctypes.CDLL(None)
@@ -161,24 +161,42 @@ def _ask(function: Callable[[Connection], None], answer: Connection) -> None:
     function(answer)
 
 
+class Inquiry:
+    """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then."""
+
+    def __init__(self, function: Callable[[Connection], None]) -> None:
+        self.connection, theirs = _fork.Pipe(duplex=False)
+        self._process = _fork.Process(target=_ask, args=(function, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def answer(self) -> bytes:
+        """The bytes that were sent. Raises EOFError where the process ended without."""
+        try:
+            return self.connection.recv_bytes()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it, answered or not. May be called twice."""
+        self.connection.close()
+        self._process.kill()
+        self._process.join()
+
+
 def ask(function: Callable[[Connection], None], timeout: float, stop: socket.socket | None = None) -> bytes:
     """Run `function(connection)` in a process of its own and give the bytes that it sends, waiting `timeout` s.
 
     Raises EOFError where it ended without sending, TimeoutError where it took too long, InterruptedError where `stop`
     became readable.
     """
-    ours, theirs = _fork.Pipe(duplex=False)
-    process = _fork.Process(target=_ask, args=(function, theirs), daemon=True)
-    process.start()
-    theirs.close()
+    inquiry = Inquiry(function)
     try:
-        ready = wait([ours, *([stop] if stop else [])], timeout)
-        if ours in ready:
-            return ours.recv_bytes()
+        ready = wait([inquiry.connection, *([stop] if stop else [])], timeout)
+        if inquiry.connection in ready:
+            return inquiry.answer()
         if ready:
             raise InterruptedError("told to stop")
         raise TimeoutError(f"no answer in {timeout:g} s")
     finally:
-        ours.close()
-        process.kill()
-        process.join()
+        inquiry.close()

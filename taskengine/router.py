@@ -26,7 +26,7 @@ from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
 from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_cancel, decode_request
 from taskengine.outlet import Outlet
-from taskengine.package import DEFAULT_LANE, Package
+from taskengine.package import Package
 from taskengine.procfs import is_stopped
 from taskengine.quota import Limits
 from taskengine.salvage import Answered
@@ -56,18 +56,17 @@ class Router:
         control: Connection,
         journal: Journal,
     ) -> None:
-        lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
-        lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
+        lanes = settings.lanes_with(task.lane for task in tasks)
         lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
-        self._tasks = tasks
-        self._lane_of = {task.name: task.lane for task in tasks}
-        idempotent = {task.name for task in tasks if task.idempotent}
-        self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
         # milliseconds since the machine's start: no router before this one had them
         epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
         limits = Limits(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes)
-        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, idempotent, epoch, limits)
+        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, (), epoch, limits)
+        self._learn(tasks)
+        self._retiring: set[str] = set()
+        self._reloads_asked: list[tuple[tuple[bytes, ...], int]] = []
+        self._reloads_begun: list[tuple[tuple[bytes, ...], int]] = []
         self._cancels: list[CancelOrder] = []
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
@@ -88,6 +87,13 @@ class Router:
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(gate.BACKEND, backends, 0)
         self._stop_at = float("inf")
+
+    def _learn(self, tasks: list[TaskInfo]) -> None:
+        """These are the tasks from here on."""
+        self._tasks = tasks
+        self._lane_of = {task.name: task.lane for task in tasks}
+        self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
+        self._broker.learn({task.name for task in tasks if task.idempotent})
 
     def _bind(self, domain: str, addresses: list[str], high_water_mark: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
@@ -132,6 +138,8 @@ class Router:
             if self._next_look <= now:
                 self._look_around(now)
             self._dispatch()
+            if self._retiring:
+                self._let_go()
         self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
         self._journal.flush()
         for socket in self._sockets:
@@ -157,9 +165,21 @@ class Router:
             order, argument = "stop", 0.0
         if order == "lost":
             self._bury(argument)
+            if self._broker.stopping:
+                self._deliver(self._broker.forsake())
+        elif order == "retire":
+            self._retiring.add(argument)
+            self._broker.retire(argument)
+        elif order == "tasks":
+            self._learn(msgspec.convert(argument, list[TaskInfo]))
+        elif order == "reloading":
+            self._reloads_begun, self._reloads_asked = self._reloads_asked, []
+        elif order == "reloaded":
+            self._end_reload(argument)
         elif order == "stop":
             self._broker.stopping = True
             self._stop_at = time.monotonic() + argument
+            self._deliver(self._broker.forsake())
 
     def _from_worker(self, frames: list[bytes]) -> None:
         name = self._crew.name_of(frames[0])
@@ -209,12 +229,14 @@ class Router:
         self._broker.join(hello.name, hello.lane)
         self._crew.enlist(hello.name, identity, hello.place, hello.pid)
         self._census.heard(hello.name, self._now)
+        if hello.name in self._retiring:
+            self._broker.retire(hello.name)
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
         self._broker.condemn(name)
         self._census.leave(name)
-        self._control.send_bytes(msgspec.msgpack.encode(("kill", name)))
+        self._tell("kill", name)
 
     def _bury(self, name: str) -> None:
         """A worker is dead: answer, keep or give to others what it held."""
@@ -222,6 +244,7 @@ class Router:
         member = self._crew.dismiss(name)
         error = self._timed_out if name in self._overdue else None
         self._overdue.discard(name)
+        self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.held(name)]
             self._deliver(self._broker.leave(name, accounts, error))
@@ -242,12 +265,28 @@ class Router:
                 self._overdue.add(name)
                 self._expel(name)
 
+    def _let_go(self) -> None:
+        """Tell the supervisor who is to be renewed and has nothing to do any more."""
+        for name in [name for name in self._retiring if self._broker.is_free(name)]:
+            self._retiring.discard(name)
+            self._tell("retired", name)
+
+    def _end_reload(self, problem: str) -> None:
+        """Tell those who asked for it how it went."""
+        for route, serial in self._reloads_begun:
+            error = TaskFailed(problem, type="TaskModuleError")
+            self._outlet.send(route, packed.refusal(serial, error) if problem else packed.value_reply(serial, None))
+        self._reloads_begun = []
+
+    def _tell(self, report: str, argument: str | bool = "") -> None:
+        self._control.send_bytes(msgspec.msgpack.encode((report, argument)))
+
     def _look_around(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
-            self._control.send_bytes(msgspec.msgpack.encode(("alive", self._has_answered)))
+            self._tell("alive", self._has_answered)
         for name in self._census.silent(now):
             if self._crew.has_progressed(name):
                 self._census.heard(name, now)
@@ -304,6 +343,9 @@ class Router:
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
             self._cancels.append((route[0], serial, wanted.positions))
             self._outlet.send(route, packed.value_reply(request.serial, None))
+        elif request.kind == Kind.RELOAD:
+            self._reloads_asked.append((route, request.serial))
+            self._tell("reload")
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
 

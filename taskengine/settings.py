@@ -11,7 +11,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -197,6 +197,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def backend(self) -> str:
         """The address task workers talk to."""
         return self._address(self.router_backend)
+
+    def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
+        """How many task workers each lane has, the default one "", with those that tasks name."""
+        known = {"": self.task_workers, **self.lanes}
+        return known | {lane: 1 for lane in lanes if lane not in known}
 
     def data_ports(self) -> list[int]:
         """The port of each data worker."""

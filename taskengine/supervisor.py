@@ -16,14 +16,14 @@ from functools import partial
 from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
-from taskengine.catalogue import Catalogue, load_catalogue
-from taskengine.errors import TaskEngineError
+from taskengine.catalogue import IMPORT_TIMEOUT_S, Catalogue, Reading, load_catalogue
+from taskengine.errors import TaskEngineError, TaskModuleError
 from taskengine.gate import Backplane, Security
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
-from taskengine.package import DEFAULT_LANE
 from taskengine.process import Child
+from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal
@@ -55,6 +55,13 @@ class Supervisor:
         self._roles: dict[str, Callable[[], Child]] = {}
         self._signals = 0
         self._failure = ""
+        self._lanes: dict[str, int] = {}
+        self._ttys = [fd for fd in range(3) if os.isatty(fd)]
+        self._reloads = 0
+        self._reading: Reading | None = None
+        self._reading_end = 0.0
+        self._rollout: Rollout | None = None
+        self._retiring: set[str] = set()
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._interval = settings.heartbeat_interval
@@ -67,9 +74,14 @@ class Supervisor:
         settings = self._settings
         _check_ports(settings)
         stop = self._listen_to_signals()
-        try:
-            catalogue = load_catalogue(settings.tasks, stop)
-        except InterruptedError:
+        catalogue = None
+        while catalogue is None and not self._signals:
+            try:
+                catalogue = load_catalogue(settings.tasks, stop)
+            except InterruptedError:  # or by a reload, which is what comes next
+                stop.recv(64)
+                self._reloads = 0
+        if catalogue is None:
             return 0
         self._announce(catalogue)
         rundir = RunDir(settings.host, settings.router_frontend)
@@ -78,14 +90,16 @@ class Supervisor:
             gc.freeze()
             self._start_all()
             if not self._signals:
-                status = f"Serving {len(catalogue.tasks)} tasks on {settings.frontend}"
-                self._notifier.start(time.monotonic(), systemd.ready(os.getpid(), status))
+                self._notifier.start(time.monotonic(), self._ready())
             self._run_until(lambda: self._signals > 0)
             self._stop()
         finally:
             self._end_all()
             rundir.close()
         return 0
+
+    def _ready(self) -> str:
+        return systemd.ready(os.getpid(), f"Serving on {self._settings.frontend}")
 
     def _announce(self, catalogue: Catalogue) -> None:
         say = self._terminal.say
@@ -104,10 +118,10 @@ class Supervisor:
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
         security = Security.of(settings.keys_folder) if settings.is_curved else None
         backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
-        self._roles[ROUTER] = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane, tasks)
-        lanes = {DEFAULT_LANE: settings.task_workers, **settings.lanes}
-        lanes |= {task.lane: 1 for task in tasks if task.lane not in lanes}
-        for lane, workers in lanes.items():
+        self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
+        self._roles[ROUTER] = partial(self._plan_router, tasks)
+        self._lanes = settings.lanes_with(task.lane for task in tasks)
+        for lane, workers in self._lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
                 self._plan_worker(role, worker.run, backplane, lane)
@@ -161,9 +175,27 @@ class Supervisor:
         if report == "alive":
             self._census.heard(child.role, time.monotonic())
         elif report == "kill":
-            for other in self._children.values():
-                if _name(other) == text:
-                    other.process.kill()
+            for other in self._named(text):
+                other.process.kill()
+        elif report == "retired":
+            for other in self._named(text):
+                other.order("stop")
+        elif report == "reload":
+            self._reloads += 1
+        elif report == "online":
+            self._welcome(child)
+
+    def _named(self, name: str) -> list[Child]:
+        """The worker of that name, if it is still here."""
+        return [child for child in self._children.values() if _name(child) == name]
+
+    def _welcome(self, child: Child) -> None:
+        """A process is online."""
+        if self._rollout is not None:
+            self._rollout.renewed(child.role)
+        if child.role == ROUTER:  # it has to be told what the last one was
+            for role in self._retiring & self._children.keys():
+                child.order("retire", _name(self._children[role]))
 
     def _unwatch(self, child: Child) -> None:
         """A task may close what its process has open, and the process live on."""
@@ -177,13 +209,18 @@ class Supervisor:
         self._failure = self._failure or child.failure
         self._forget(child)
         self._census.leave(child.role)
-        if child.role != ROUTER and ROUTER in self._children:
-            self._children[ROUTER].order("lost", _name(child))
+        if child.role != ROUTER:
+            self._tell_router("lost", _name(child))
         if self._signals:
             # the seed's spelling: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
             return
         code = child.process.exitcode or 0
+        if child.role in self._retiring:
+            self._retiring.discard(child.role)
+            self._terminal.say(f"[SUPERVISOR] Renewing process [{child.pid}]: {child.role}")
+            self._due[child.role] = time.monotonic()
+            return
         how = child.failure or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
         self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
@@ -194,6 +231,64 @@ class Supervisor:
             for worker in self._children.values():
                 worker.recall()
                 worker.order("rejoin")
+
+    def _begin_reload(self) -> None:
+        """Load the task modules aside."""
+        self._reloads = 0
+        self._tell_router("reloading")
+        self._notifier.tell(systemd.reloading(time.monotonic()))
+        self._reading = reading = Reading(self._settings.tasks)
+        self._reading_end = time.monotonic() + IMPORT_TIMEOUT_S
+        self._selector.register(reading.connection, selectors.EVENT_READ, self._take_catalogue)
+
+    def _take_catalogue(self) -> None:
+        """They are loaded: have the workers renewed one by one, or go on as before."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        self._selector.unregister(reading.connection)
+        try:
+            if time.monotonic() >= self._reading_end:
+                reading.close()
+                raise TaskModuleError(f"the task modules take longer than {IMPORT_TIMEOUT_S:g} s to load")
+            tasks = reading.result().tasks
+            new = {task.lane for task in tasks} - self._lanes.keys()
+            if new:
+                raise TaskModuleError(f"a new lane, {', '.join(sorted(new))}, takes a restart of the engine")
+        except TaskModuleError as error:
+            self._end_reload(str(error))
+            return
+        self._roles[ROUTER] = partial(self._plan_router, tasks)
+        self._tell_router("tasks", tasks)
+        self._rollout = Rollout([role for role in self._roles if role != ROUTER], self._settings.drain_time)
+
+    def _go_on_reloading(self, now: float) -> None:
+        """Have the next worker renewed, if it is time."""
+        if self._reading is not None and now >= self._reading_end:
+            self._take_catalogue()
+        if self._rollout is None:
+            if self._reloads and self._reading is None:
+                self._begin_reload()
+            return
+        role = self._rollout.next(now)
+        if role is not None:
+            self._retiring.add(role)
+            if role in self._children:
+                self._tell_router("retire", _name(self._children[role]))
+        if self._rollout.is_over():
+            self._rollout = None
+            self._end_reload("")
+
+    def _end_reload(self, problem: str) -> None:
+        """Say how it went, with its `problem`, or "" where it went well."""
+        self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
+        self._notifier.tell(self._ready())
+        self._tell_router("reloaded", problem)
+
+    def _tell_router(self, order: str, argument: object = None) -> None:
+        """Where there is none, the next one is told what it has to know when it is online."""
+        if ROUTER in self._children:
+            self._children[ROUTER].order(order, argument)
 
     def _end_the_silent(self, now: float) -> None:
         """Kill a router that has stood still for too long."""
@@ -221,6 +316,8 @@ class Supervisor:
             if self._next_look <= now:
                 self._next_look = now + self._interval
                 self._end_the_silent(now)
+            if not self._signals:
+                self._go_on_reloading(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
@@ -244,6 +341,8 @@ class Supervisor:
     def _end_all(self) -> None:
         """End what is left, and say so for each; the terminal gets its last lines."""
         self._signals = self._signals or 1
+        if self._reading is not None:
+            self._reading.close()
         for child in self._children.values():
             child.order("stop")
         deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
@@ -261,12 +360,16 @@ class Supervisor:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._wakeup = ours, theirs
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note_signal)
         return ours
 
     def _note_signal(self, number: int, frame: object) -> None:
-        self._signals += 1
+        # a terminal that was hung up says so with SIGHUP too
+        if number == signal.SIGHUP and all(map(os.isatty, self._ttys)):
+            self._reloads += 1
+        else:
+            self._signals += 1
 
 
 def _name(child: Child) -> str:

@@ -91,6 +91,11 @@ class Line:
         self.waiting, gone = _sifted(self.waiting, packages)
         return gone
 
+    def clear(self) -> list[Span]:
+        """Take out all that waits."""
+        spans, self.waiting = list(self.waiting), deque()
+        return spans
+
 
 class _Account:
     """What a package has been served, in ns of work and of its client's other packages', and its spans that wait."""
@@ -159,6 +164,14 @@ class Turns:
         self.waiting = [entry for entry in self.waiting if entry[2].spans]
         heapq.heapify(self.waiting)
         return gone
+
+    def clear(self) -> list[Span]:
+        """Take out all that waits."""
+        spans = [span for account in self._accounts.values() for span in account.spans]
+        self.waiting.clear()
+        self._accounts.clear()
+        self._packages.clear()
+        return spans
 
     def _account(self, package: Package) -> _Account:
         account = self._accounts.get(package)

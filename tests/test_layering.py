@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "seedwire",
         "backoff",
         "liveness",
+        "rollout",
     ),
     ("registry", "settings", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs"),
@@ -56,6 +57,7 @@ PURE = {
     "seedwire",
     "backoff",
     "liveness",
+    "rollout",
     "crew",
 }
 SHELLS = {

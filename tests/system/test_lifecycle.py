@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import zmq
 
 from taskengine import Client, TaskEngineError, WorkerLost
-from tests.engine import Engine, alive, deadline, wait_until
+from tests.engine import Engine, alive, children, deadline, free_ports, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -359,3 +360,25 @@ def test_a_module_that_loads_only_once_is_named_by_the_workers_that_miss_it(tmp_
     module.write_text(f"import os\nos.mkdir({str(tmp_path / 'busy')!r})\n\ndef task_once():\n    pass\n")
     with Engine(tasks=f"{module},taskengine.tasks") as engine:
         wait_until(lambda: engine.output().count("(TASK)] Left out: task module") == 2, 20, "the workers' lines")
+
+
+def test_an_engine_ends_with_the_terminal_that_it_was_started_on() -> None:
+    ours, theirs = pty.openpty()
+    first = free_ports(5)
+    command = [sys.executable, "-m", "taskengine", "serve", "--router-frontend", str(first)]
+    command += ["--router-backend", str(first + 1), "--starting-port", str(first + 2)]
+    take_terminal = "import fcntl, os, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{take_terminal}; os.execv({command[0]!r}, {command!r})"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    with Client(f"tcp://127.0.0.1:{first}", timeout=deadline(20)) as client:
+        assert client.call("task_count", 2, 3) == 2.5
+    pids = children(process.pid)
+    os.close(ours)
+    assert process.wait(deadline(20)) == 0
+    wait_until(lambda: not any(map(alive, pids)), 2.0, "the end of its processes")

@@ -602,3 +602,38 @@ def test_results_that_nobody_has_room_for_become_errors() -> None:
     assert greedy.failed == 1
     made.accept(package(2))
     assert len(run_all(made)) == 1
+
+
+def test_a_retired_worker_hands_back_what_it_has_and_gets_nothing_more() -> None:
+    made = broker(size=100, workers=2)
+    first = package(200)
+    made.accept(first)
+    held = {batch.worker: batch for batch in made.dispatch()}
+    made.retire("w0")
+    made.retire("nobody")
+    assert made.recalls() == [("w0", held["w0"].number)]
+    assert not made.is_free("w0")
+    part = held["w0"].slices[0]
+    assert made.finish("w0", [answer(part, part.first, part.first + 1)]) == []
+    assert made.is_free("w0")
+    assert not made.is_free("nobody")
+    assert made.finish("w1", answers(held["w1"])) == []
+    while batches := made.dispatch():
+        assert {batch.worker for batch in batches} == {"w1"}
+        for batch in batches:
+            made.finish("w1", answers(batch))
+    assert first.assembly.missing == 0
+
+
+def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
+    made = broker(workers=1, arm=2)
+    waiting, running = package(4, lanes=[("arm", 4)]), package(3)
+    for each in (waiting, running):
+        made.accept(each)
+    (batch,) = made.dispatch()
+    made.stopping = True
+    assert made.forsake() == [waiting]
+    assert waiting.assembly.join() == ended(*["Overloaded"] * 4)
+    assert made.leave(batch.worker, [None]) == []
+    assert made.forsake() == [running]
+    assert made.idle()
