@@ -181,7 +181,7 @@ class Broker:
         """
         if not (self._urgent or self._recalled):
             return []
-        recalls = [(worker.name, worker.recall()) for worker in self._recalled]
+        recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
         self._recalled.clear()
         for lane in self._lanes.values() if self._urgent else ():
             span = lane.next()

@@ -241,3 +241,11 @@ def test_what_hardware_may_import() -> None:
         "import gpiozero\nfrom taskengine import task\nfrom .devices import Device\nimport taskengine_hardware.gpio"
     )
     assert door_breaches("servo.py", source, MODULES) == []
+
+
+def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
+    """Everything that waits uses the monotonic clock; what time it is stands only in what a data worker publishes."""
+    wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.p[yx]*")}
+    found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
+    assert found == {("publisher.py", "self._outlet.send_multipart(self._board.publish(topic, value, time.time()))")}

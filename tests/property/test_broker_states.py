@@ -1,0 +1,356 @@
+"""The broker under any interleaving of submits, answers, deaths, deadlines and cancels, against a table of states.
+
+A task is where the table says that it can come from where it was; nothing else may happen to it. What became of it must
+be what happened to it: a result is of one whole run, `Cancelled` and `TaskTimeout` of none, `WorkerLost` of a death.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskengine.broker import Broker
+from taskengine.errors import Overloaded
+from taskengine.lane import Batch, Slice
+from taskengine.messages import Priority
+from taskengine.package import Package
+from taskengine.quota import Limits
+from taskengine.salvage import Account, Answered
+from taskengine.wire import BATCH_NS, NO_DEADLINE, REPEATS
+from tests.packages import Plain, answer, package
+
+LANES = {"": 3, "arm": 1, "io": 2}
+LIMITS = Limits(300, 2**40, 500, 2**40)
+CLIENTS = [b"a", b"b", b"c"]
+
+
+class State(Enum):
+    """Where a task is."""
+
+    WAITS = auto()
+    HELD = auto()
+    RUNS = auto()
+    ANSWERED = auto()
+
+
+class Event(Enum):
+    """What happens to a task."""
+
+    DISPATCH = auto()
+    BEGIN = auto()
+    END = auto()
+    HAND_BACK = auto()
+    DEATH = auto()
+    REPEAT = auto()
+    REVOKE = auto()
+
+
+RULES: dict[tuple[State, Event], State] = {
+    (State.WAITS, Event.DISPATCH): State.HELD,
+    (State.WAITS, Event.REVOKE): State.ANSWERED,
+    (State.HELD, Event.BEGIN): State.RUNS,
+    (State.HELD, Event.HAND_BACK): State.WAITS,
+    (State.RUNS, Event.END): State.ANSWERED,
+    (State.RUNS, Event.DEATH): State.ANSWERED,
+    (State.RUNS, Event.REPEAT): State.WAITS,
+}
+
+
+class Task:
+    """One task: where it is, and what has happened to it."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        self.state = State.WAITS
+        self.events: Counter[Event] = Counter()
+        self.worker = ""
+
+    def step(self, event: Event) -> None:
+        assert (self.state, event) in RULES, f"{event.name} happened to a task that {self.state.name}"
+        self.state = RULES[self.state, event]
+        self.events[event] += 1
+
+
+class Books:
+    """A package, as its client sees it."""
+
+    def __init__(self, made: Plain, serial: str) -> None:
+        self.package = made
+        self.serial = serial
+        self.tasks = [Task(lane) for lane, count in made.lanes for _ in range(count)]
+        self.cancelled: set[int] = set()
+        self.is_unwanted = False
+        self.is_late = False
+        self.is_answered = False
+
+    def is_revoked(self, position: int) -> bool:
+        return self.is_late or self.is_unwanted or position in self.cancelled
+
+    def check_answer(self) -> None:
+        """What became of each task is what happened to it."""
+        entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.assembly.join())
+        assert [int(position) for position, _ in entries] == list(range(len(self.tasks)))
+        assert self.package.failed == sum(1 for _, error in entries if error)
+        for (position, error), task in zip(entries, self.tasks, strict=True):
+            assert task.state is State.ANSWERED, f"task {position.decode()} {task.state.name} and is answered"
+            happened, kind = task.events, error.decode()
+            runs = happened[Event.BEGIN]
+            assert runs <= (1 + REPEATS if self.package.idempotent else 1)
+            if kind == "":
+                assert happened[Event.END] == 1
+            elif kind == "WorkerLost":
+                assert happened[Event.DEATH] == 1
+                assert not self.package.idempotent or runs == 1 + REPEATS
+            else:
+                assert kind in ("Cancelled", "TaskTimeout")
+                assert happened[Event.REVOKE] == 1
+                assert runs == happened[Event.REPEAT], "it had begun"
+                assert self.is_revoked(int(position))
+
+
+class BrokerStates(RuleBasedStateMachine):
+    """The broker, its workers, and books of every task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = Broker(7, LANES, limits=LIMITS)
+        self.books: dict[Package, Books] = {}
+        self.workers: dict[str, list[list[Slice]]] = {}
+        self.lane_of: dict[str, str] = {}
+        self.is_condemned: set[str] = set()
+        self.now = 0.0
+        self.made = 0
+
+    def take(self, whole: Iterable[Package]) -> None:
+        for answered in whole:
+            books = self.books[answered]
+            assert not books.is_answered, "answered twice"
+            books.is_answered = True
+
+    def revoke(self) -> None:
+        """What waits and is not to start has been answered by now."""
+        for books in self.books.values():
+            for position, task in enumerate(books.tasks):
+                if task.state is State.WAITS and books.is_revoked(position):
+                    task.step(Event.REVOKE)
+
+    @rule(
+        runs=st.lists(st.tuples(st.sampled_from(sorted(LANES)), st.integers(1, 40)), max_size=4),
+        client=st.sampled_from(CLIENTS),
+        priority=st.sampled_from(Priority),
+        idempotent=st.booleans(),
+        kind=st.sampled_from(["light", "heavy"]),
+        patience=st.sampled_from([0.5, 3.0, NO_DEADLINE]),
+    )
+    def submit(
+        self,
+        runs: list[tuple[str, int]],
+        client: bytes,
+        priority: Priority,
+        idempotent: bool,
+        kind: str,
+        patience: float,
+    ) -> None:
+        made = package(sum(count for _, count in runs), kind=kind, lanes=runs, client=client)
+        self.made += 1
+        made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
+        made.deadline = self.now + patience
+        mine = sum(len(books.tasks) for books in self.in_flight() if books.package.client == client)
+        everybody = sum(len(books.tasks) for books in self.in_flight())
+        fits = mine + made.count <= min(LIMITS.client_tasks, LIMITS.queue_tasks - everybody)
+        try:
+            is_whole = self.broker.accept(made)
+        except Overloaded:
+            assert not fits
+            return
+        assert fits or not made.count
+        self.books[made] = Books(made, made.serial)
+        assert is_whole == (made.count == 0)
+        if is_whole:
+            self.take([made])
+
+    @precondition(lambda self: len(self.workers) < 8)
+    @rule(lane=st.sampled_from(sorted(LANES)))
+    def join(self, lane: str) -> None:
+        self.made += 1
+        name = f"w{self.made}"
+        self.broker.join(name, lane)
+        self.workers[name], self.lane_of[name] = [], lane
+
+    @rule()
+    def dispatch(self) -> None:
+        for batch in self.broker.dispatch():
+            self.check_batch(batch)
+            self.workers[batch.worker].append(list(batch.slices))
+        for name, last in self.broker.recalls():
+            assert last in self.broker.held(name)
+
+    def check_batch(self, batch: Batch) -> None:
+        assert batch.worker not in self.is_condemned, "work for a worker that is as good as dead"
+        for slice in batch.slices:
+            books = self.books[slice.package]
+            for position in range(slice.first, slice.stop):
+                assert not books.is_revoked(position), "what is not to start was handed out"
+                assert books.tasks[position].lane == self.lane_of[batch.worker]
+                books.tasks[position].step(Event.DISPATCH)
+
+    def run(self, slices: list[Slice], tasks: int, *, dies: bool) -> tuple[list[Answered], tuple[int, int] | None]:
+        """Run so many tasks of a batch, and begin one more where the worker dies of it: (entries, what ran)."""
+        entries = []
+        for slice in slices:
+            stop = min(slice.stop, slice.first + tasks)
+            tasks -= stop - slice.first
+            of_book = self.books[slice.package].tasks
+            for position in range(slice.first, stop):
+                of_book[position].step(Event.BEGIN)
+                of_book[position].step(Event.END)
+            if stop > slice.first:
+                cost = 100 if slice.package.kind == ("light",) else BATCH_NS
+                entries.append(answer(slice, slice.first, stop, cost))
+            if stop < slice.stop:
+                if not dies:
+                    return entries, None
+                of_book[stop].step(Event.BEGIN)
+                return entries, (slice.package.job, stop)
+        return entries, None
+
+    def put_back(self, slices: list[Slice], done: int) -> None:
+        """What a batch had beyond `done` tasks and what was begun waits again."""
+        positions = [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
+        for made, position in positions[done:]:
+            task = self.books[made].tasks[position]
+            if task.state is State.HELD:
+                task.step(Event.HAND_BACK)
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
+        slices = self.workers[name].pop(0)
+        total = sum(slice.stop - slice.first for slice in slices)
+        done = data.draw(st.one_of(st.just(total), st.integers(0, total)))
+        entries, _ = self.run(slices, done, dies=False)
+        self.put_back(slices, done)
+        whole = self.broker.finish(name, entries)
+        self.revoke()
+        self.take(whole)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), part=st.booleans(), dies_running=st.booleans())
+    def die(self, data: st.DataObject, part: bool, dies_running: bool) -> None:
+        name = data.draw(st.sampled_from(list(self.workers)))
+        batches = self.workers.pop(name)
+        self.is_condemned.discard(name)
+        accounts: list[Account | None] = []
+        is_over = False
+        for slices in batches:
+            if is_over:
+                accounts.append(None)
+                self.put_back(slices, 0)
+                continue
+            total = sum(slice.stop - slice.first for slice in slices)
+            done = data.draw(st.integers(0, total))
+            is_over = done < total
+            entries, running = self.run(slices, done, dies=dies_running and is_over)
+            self.bury(running)
+            self.put_back(slices, done)
+            last = entries.pop() if part and entries else None
+            accounts.append((entries, last, running))
+        whole = self.broker.leave(name, accounts)
+        self.revoke()
+        self.take(whole)
+
+    def bury(self, running: tuple[int, int] | None) -> None:
+        """The task that ran was lost, or is run again."""
+        if running is None:
+            return
+        job, position = running
+        books = next(books for books in self.in_flight() if books.package.job == job)
+        task = books.tasks[position]
+        again = books.package.idempotent and task.events[Event.REPEAT] < REPEATS
+        task.step(Event.REPEAT if again else Event.DEATH)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), retires=st.booleans())
+    def condemn(self, data: st.DataObject, retires: bool) -> None:
+        name = data.draw(st.sampled_from(list(self.workers)))
+        (self.broker.retire if retires else self.broker.condemn)(name)
+        self.is_condemned.add(name)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
+    def expire(self, seconds: float) -> None:
+        self.now += seconds
+        for books in self.in_flight():
+            books.is_late = books.is_late or books.package.deadline <= self.now
+        whole = self.broker.expire(self.now)
+        self.revoke()
+        self.take(whole)
+
+    @rule(data=st.data(), everything=st.booleans())
+    def cancel(self, data: st.DataObject, everything: bool) -> None:
+        client = data.draw(st.sampled_from(CLIENTS))
+        mine = [books for books in self.in_flight() if books.package.client == client]
+        orders: list[tuple[bytes, str | None, list[int] | None]] = []
+        if everything or not mine:
+            orders.append((client, None, None))
+            for books in mine:
+                books.is_unwanted = True
+        else:
+            books = data.draw(st.sampled_from(mine))
+            positions = data.draw(st.lists(st.integers(-3, len(books.tasks) + 3), max_size=9))
+            orders.append((client, books.serial, positions))
+            books.cancelled |= set(positions)
+        whole = self.broker.cancel(orders)
+        self.revoke()
+        self.take(whole)
+
+    def in_flight(self) -> list[Books]:
+        return [books for books in self.books.values() if not books.is_answered]
+
+    @invariant()
+    def what_is_accepted_is_answered_or_in_flight(self) -> None:
+        flying = self.in_flight()
+        assert set(self.broker.packages.values()) == {books.package for books in flying}
+        assert self.broker.idle() == (not flying)
+        for books in flying:
+            owed = sum(task.state is not State.ANSWERED for task in books.tasks)
+            assert books.package.assembly.missing == owed > 0
+
+    @invariant()
+    def who_is_answered_knows_what_happened(self) -> None:
+        for made, books in list(self.books.items()):
+            if books.is_answered:
+                books.check_answer()
+                del self.books[made]
+
+    def teardown(self) -> None:
+        """Whatever happened before, everything is answered in the end."""
+        for name in list(self.is_condemned):
+            batches = self.workers.pop(name)
+            for slices in batches:
+                self.put_back(slices, 0)
+            whole = self.broker.leave(name, [None for _ in batches])
+            self.revoke()
+            self.take(whole)
+        for lane in LANES:
+            self.join(lane)
+        while self.broker.packages:
+            self.dispatch()
+            busy = [name for name, batches in self.workers.items() if batches]
+            assert busy, "what waits is given to nobody"
+            for name in busy:
+                slices = self.workers[name].pop(0)
+                entries, _ = self.run(slices, 10**9, dies=False)
+                self.take(self.broker.finish(name, entries))
+        self.who_is_answered_knows_what_happened()
+
+
+TestBrokerStates: Any = BrokerStates.TestCase
+TestBrokerStates.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
