@@ -82,10 +82,11 @@ class Router:
         self._backplane = backplane
         self._gate = Gate(self._context, backplane.security, journal.say) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES)
+        # what it does not take of a client waits at the client, not in our memory
+        self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
         self._outlet = Outlet(self._frontend)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
-        self._backend = self._bind(gate.BACKEND, backends, 0)
+        self._backend = self._bind(gate.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -95,11 +96,11 @@ class Router:
         self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
         self._broker.learn({task.name for task in tasks if task.idempotent})
 
-    def _bind(self, domain: str, addresses: list[str], high_water_mark: int) -> Port:
+    def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
         self._sockets.append(socket)
-        socket.sndhwm = high_water_mark
-        socket.rcvhwm = 0
+        socket.sndhwm = unsent
+        socket.rcvhwm = untaken
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
         socket.maxmsgsize = MAX_MESSAGE
