@@ -113,7 +113,7 @@ class SteppedRouter(Router):
             name = f"TASK-{number}"
             self._from_worker([name.encode(), *backplane.hello(name, DEFAULT_LANE, number)])
 
-    def _bind(self, domain: str, addresses: list[str], high_water_mark: int) -> Port:
+    def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         # a Port is final, and the router only sends by it
         return cast(Port, self._replies if domain == gate.FRONTEND else self._batches)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.engine import deadline
 
 ANSWER_S = deadline(40.0)
 """How long a client waits: a reply that has not come then is lost."""
+CANCEL_S = 1.0
 PAUSE_S = 0.002
 
 
@@ -126,6 +128,11 @@ class Crowd:
         expected = "TaskFailed" if kind == "fail" else ""
         id = self.book.offer(time.monotonic(), name, idempotent=kind == "exit.again", expected=expected)
         self._submit(name, id)
+
+    def cancel(self) -> None:
+        """Want nothing any more of what was offered so far."""
+        with suppress(TaskEngineError):
+            self._client.options(timeout=CANCEL_S).cancel()
 
     def close(self) -> None:
         """Wait for what is pending, as long as a client waits."""

@@ -21,6 +21,7 @@ from tests.chaos.watch import Watch
 from tests.engine import Engine, deadline
 
 TICK_S = 0.003
+STILL = "has stood still for too long: router"
 PROBE_S = 0.25
 """How long one question waits by which a new router is found."""
 
@@ -69,6 +70,8 @@ class Chaos:
         while (now := time.monotonic()) < start + seconds:
             for line in lines.read():
                 self.watch.take(line, now)
+                if line.endswith(STILL):
+                    self._note_router(now)
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()
             time.sleep(TICK_S)
@@ -119,22 +122,37 @@ class Chaos:
         return False
 
     def _stop(self, deed: Deed) -> bool:
-        for pid in self._workers()[:1]:
+        return self._freeze(self._workers()[:1], deed.amount)
+
+    def _stop_router(self, deed: Deed) -> bool:
+        return self._freeze(self._engine.pids("router"), deed.amount)
+
+    def _reload(self, deed: Deed) -> None:
+        self._engine.process.send_signal(signal.SIGHUP)
+
+    def _cancel(self, deed: Deed) -> None:
+        self._beside(self.crowd.cancel)
+
+    def _freeze(self, pids: list[int], seconds: float) -> bool:
+        for pid in pids:
             with suppress(ProcessLookupError):
                 handle = os.pidfd_open(pid)
                 signal.pidfd_send_signal(handle, signal.SIGSTOP)
-                self._do_later(deed.amount, partial(_continue, handle))
+                self._do_later(seconds, partial(_continue, handle))
                 return True
         return False
 
     def _kill_router(self, deed: Deed) -> bool:
         for pid in self._engine.pids("router"):
-            now = time.monotonic()
-            self.killed_routers.append(now)
+            self._note_router(time.monotonic())
             os.kill(pid, signal.SIGKILL)
-            self._beside(self._time_router, now)
             return True
         return False
+
+    def _note_router(self, now: float) -> None:
+        """A router is about to die, by us or because it stood still."""
+        self.killed_routers.append(now)
+        self._beside(self._time_router, now)
 
     def _flood(self, deed: Deed) -> None:
         self._beside(self.crowd.flood, int(deed.amount))

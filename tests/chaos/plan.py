@@ -19,10 +19,13 @@ class Deed(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Between which numbers of seconds the next deed of a kind comes; `kill_router` first after half of it."""
+    """Between which numbers of seconds the next deed of a kind comes; those to the router first after half of it."""
 
     kill: tuple[float, float] = (0.2, 2.0)
     stop: tuple[float, float] = (0.5, 3.0)
+    stop_router: tuple[float, float] = (10.0, 20.0)
+    reload: tuple[float, float] = (7.0, 15.0)
+    cancel: tuple[float, float] = (1.0, 4.0)
     kill_router: tuple[float, float] = (8.0, 12.0)
     flood: tuple[float, float] = (5.0, 10.0)
     stall: tuple[float, float] = (4.0, 8.0)
@@ -31,7 +34,8 @@ class Pace(NamedTuple):
 
 
 _AMOUNTS: dict[str, Callable[[random.Random], float]] = {
-    "stop": lambda chance: chance.choice((0.02, 0.2, 1.0, 2.0)) * chance.uniform(0.5, 1.0),
+    "stop": lambda chance: chance.choice((0.02, 0.2, 1.0, 4.0)) * chance.uniform(0.5, 1.0),
+    "stop_router": lambda chance: chance.choice((0.2, 1.0, 6.0)) * chance.uniform(0.5, 1.0),
     "flood": lambda chance: float(chance.randrange(2000, 8000)),
     "stall": lambda chance: chance.uniform(1.0, 4.0),
 }
@@ -44,7 +48,7 @@ def plan(seed: int, seconds: float, pace: Pace | None = None) -> list[Deed]:
     for kind, (least, most) in (pace or Pace())._asdict().items():
         chance = random.Random(f"{seed} {kind}")
         whats = _shuffled(_WHATS.get(kind, ("",)), chance)
-        at = chance.uniform(least, most) / (2 if kind == "kill_router" else 1)
+        at = chance.uniform(least, most) / (2 if kind.endswith("router") else 1)
         while at < seconds:
             deeds.append(Deed(at, kind, _AMOUNTS[kind](chance) if kind in _AMOUNTS else 0.0, next(whats)))
             at += chance.uniform(least, most)

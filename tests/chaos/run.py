@@ -79,6 +79,7 @@ def ledger_folder() -> Iterator[Path]:
 def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
     """Hurt an engine for so many seconds."""
     settings: dict[str, Any] = {"task_workers": TASK_WORKERS, "data_workers": DATA_WORKERS, "enable_stdout": "false"}
+    settings |= {"heartbeat_interval": 0.2, "heartbeat_limit": deadline(1.0)}
     with ledger_folder() as folder, Engine(tasks=tasks.__file__, **settings) as engine:
         wait_until(lambda: counts(engine) == NORMAL, 20.0, "all processes")
         chaos = Chaos(engine, seed, NORMAL)

@@ -46,7 +46,5 @@ class Watch:
     def _end(self, pid: int, cause: str, role: str) -> None:
         kind = role.split()[0]
         self.deaths[f"{kind}: {cause}"] += 1
-        if kind == "router":
-            self._down.clear()  # its workers are started anew with it, and are no replacements
-        elif pid in self._killed:
+        if pid in self._killed:
             self._down.setdefault(role, self._killed[pid])

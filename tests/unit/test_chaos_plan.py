@@ -67,12 +67,12 @@ def test_a_replacement_that_is_killed_too_ends_no_wait() -> None:
     assert watch.recoveries == [3.0]
 
 
-def test_a_worker_that_ended_otherwise_or_with_the_router_is_not_measured() -> None:
+def test_only_a_worker_that_we_killed_is_measured() -> None:
     online = (3.0, "[WORKER-11(TASK)] Listener online")
     started = (2.0, "Starting process [11]: task worker 1")
     assert watched((1.5, ENDED), started, online, killed={}).recoveries == []
     router = (1.6, "[SUPERVISOR] Process [9] ended (SIGKILL): router; starting another")
-    assert watched((1.5, ENDED), router, started, online, killed={10: 1.0}).recoveries == []
+    assert watched((1.5, ENDED), router, started, online, killed={10: 1.0}).recoveries == [2.0]
 
 
 def test_complaints_are_kept() -> None:
