@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from taskengine import Client, TaskEngineError, TaskTimeout, WorkerLost
+from taskengine import Client, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
 from taskengine.session import Call
 from tests.engine import Engine, deadline, wait_until
 from tests.integration.seedclient import SeedClient
@@ -46,6 +46,14 @@ def hang_deaf():
         except BaseException:
             pass
 
+@task(name="huge")
+def huge():
+    return bytes(2**30)
+
+@task(name="exit")
+def exit():
+    os._exit(3)
+
 @task(name="crash")
 def crash():
     import ctypes
@@ -78,7 +86,10 @@ def test_a_lost_task_is_run_again_only_where_it_may_and_not_for_ever(poisoned: E
         assert Path(ledger).read_text() == "x" * 9
 
 
-@pytest.mark.parametrize(("poison", "error"), [("crash", WorkerLost), ("hang.deaf", TaskTimeout)])
+@pytest.mark.parametrize(
+    ("poison", "error"),
+    [("crash", WorkerLost), ("exit", WorkerLost), ("hang.deaf", TaskTimeout), ("huge", TaskFailed)],
+)
 def test_the_neighbours_of_a_poison_task_have_their_results(
     poisoned: Engine, poison: str, error: type[TaskEngineError]
 ) -> None:

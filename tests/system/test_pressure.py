@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskengine import Cancelled, Client, Overloaded, aio
+from taskengine import Cancelled, Client, Overloaded, WorkerLost, aio
 from tests.engine import Engine, deadline, wait_until
 
 pytestmark = pytest.mark.system
@@ -21,7 +23,9 @@ from taskengine import task
 
 @task(lane="arm")
 def hold(path):
-    open(path + ".held", "w").close()
+    with open(path + ".holding", "w") as held:
+        held.write(str(os.getpid()))
+    os.rename(path + ".holding", path + ".held")
     while not os.path.exists(path):
         time.sleep(0.001)
 
@@ -175,4 +179,28 @@ def test_who_awaits_a_package_and_is_cancelled_cancels_it(engine: Engine, client
     asyncio.run(asyncio.wait_for(impatient(), deadline(20)))
     held.open()
     assert holding.result() is None
+    assert held.notes() == []
+
+
+def test_a_stopping_engine_does_not_wait_for_a_lane_without_workers(tmp_path: Path, held: Held) -> None:
+    module = tmp_path / "gated.py"
+    module.write_text(GATE)
+    with (
+        Engine(tasks=f"{module},taskengine.tasks", drain_time=deadline(60)) as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+    ):
+        holding = held.close(client)
+        queued = [client.submit("note", held.path, n) for n in range(5)]
+        client.flush()
+        wait_until(lambda: sum(count for *_, count in client.progress()) == 6, 10, "what is queued")
+        engine.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Closing application" in engine.output(), 10, "the stop")
+        with pytest.raises(Overloaded, match="stopping"):
+            client.call("task_echo", 1)
+        os.kill(int(Path(f"{held.path}.held").read_text()), signal.SIGKILL)
+        assert isinstance(holding.exception(), WorkerLost)
+        for future in queued:
+            with pytest.raises(Overloaded, match="stopping"):
+                future.result()
+        assert engine.process.wait(deadline(20)) == 0
     assert held.notes() == []
