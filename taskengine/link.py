@@ -28,7 +28,7 @@ from taskengine.connection import Connection
 from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
 from taskengine.keys import Membership
 from taskengine.queue import Calls, Queue
-from taskengine.session import Call, Options, Parcel, Session, settle
+from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
 
 LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
@@ -115,7 +115,18 @@ class Link:
             raise self._session.no_reply(timeout, connected=self._connection.connected)
         except BaseException:
             self._session.forget(parcel.serial)
+            if not future.done() and isinstance(future, TaskFuture):
+                self._retract(parcel.serial)
             raise
+
+    def _retract(self, serial: int) -> None:
+        """Tell the engine, if it is there, that nobody waits for a package any more."""
+        with self._lock:
+            if self._connection.connected and not self._closing:
+                parcel = self._session.retract(serial)
+                self._session.watch(parcel.serial, time.monotonic())
+                self._outbox.append(parcel)
+                self._call_leader()
 
     def close(self, timeout: float) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
@@ -319,6 +330,9 @@ class Link:
         self._send(now)
         if self._session.due(now) <= 0:
             self._session.expire(now, connected=self._connection.connected)
+            given_up, self._session.given_up = self._session.given_up, []
+            for serial in given_up:
+                self._retract(serial)
         if self._session.outcomes:
             self._settle()
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))

@@ -25,6 +25,8 @@ from taskengine.errors import (
 from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
 from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
 
+RETRACT_S = 5.0
+"""How long to wait for the engine's word that it knows what was given up."""
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -124,6 +126,8 @@ class Session:
         self.pending: dict[int, Pending] = {}
         self.outcomes: deque[Outcome] = deque()
         """What is to be settled."""
+        self.given_up: list[int] = []
+        """Packages that have expired, and the engine has not been told."""
 
     def package(self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool) -> Parcel:
         """A package of calls. Raises BadArguments for what cannot be sent."""
@@ -169,7 +173,13 @@ class Session:
             pending = self.pending.get(serial)
             if pending is not None and pending.timeout is not None:
                 self._fail([serial], self.no_reply(pending.timeout, connected=connected))
+                self.given_up += [serial for future in pending.futures[:1] if isinstance(future, TaskFuture)]
         return self.outcomes
+
+    def retract(self, serial: int) -> Parcel:
+        """What tells the engine that nobody waits for a package any more, so that what has not begun does not."""
+        future: Future[Any] = Future()
+        return self.request(Kind.CANCEL, future, Options(timeout=RETRACT_S), [serial, None])
 
     def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
         """What it means that nothing came in so many seconds."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskengine import Cancelled, Client, Overloaded, WorkerLost, aio
+from taskengine import Cancelled, Client, Overloaded, TaskTimeout, WorkerLost, aio
 from tests.engine import Engine, deadline, wait_until
 
 pytestmark = pytest.mark.system
@@ -140,6 +140,23 @@ def test_what_is_still_queued_in_the_client_is_cancelled_for_certain(client: Cli
     held.open()
     assert client.call("note", held.path, 2) == 2
     assert held.notes() == [2]
+
+
+def test_what_its_client_does_not_wait_for_any_more_never_begins(client: Client, held: Held) -> None:
+    holding = held.close(client)
+    impatient = client.options(timeout=0.2)
+    future = impatient.submit("note", held.path, 1)
+    assert isinstance(future.exception(), TaskTimeout)
+    with pytest.raises(TaskTimeout):
+        impatient.call("note", held.path, 2)
+    with pytest.raises(TaskTimeout):
+        impatient.map("note", [held.path] * 9, range(9))
+    last = client.submit("note", held.path, 3)
+    client.flush()
+    wait_until(lambda: sum(count for *_, count in client.progress()) == 2, 10, "that the rest is gone")
+    held.open()
+    assert (holding.result(), last.result()) == (None, 3)
+    assert held.notes() == [3]
 
 
 def test_everything_of_a_client_is_cancelled_at_once(engine: Engine, client: Client, held: Held) -> None:
