@@ -145,6 +145,7 @@ class SteppedRouter(Router):
         self._supervisor.close()
 
     def _end_turn(self) -> None:
+        self._broker.counters.tick(time.monotonic_ns())
         self._deliver(self._broker.expire(time.monotonic()))
         self._dispatch()
 

@@ -52,6 +52,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
+        self._restarts: dict[str, int] = {}
         self._roles: dict[str, Callable[[], Child]] = {}
         self._signals = 0
         self._failure = ""
@@ -194,6 +195,7 @@ class Supervisor:
         if self._rollout is not None:
             self._rollout.renewed(child.role)
         if child.role == ROUTER:  # it has to be told what the last one was
+            child.order("restarts", self._restarts)
             for role in self._retiring & self._children.keys():
                 child.order("retire", _name(self._children[role]))
 
@@ -227,6 +229,9 @@ class Supervisor:
         now = time.monotonic()
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
         self._due[child.role] = now + wait
+        kind = child.role.partition(" ")[0]
+        self._restarts[kind] = self._restarts.get(kind, 0) + 1
+        self._tell_router("restarts", self._restarts)
         if child.role == ROUTER:
             for worker in self._children.values():
                 worker.recall()
