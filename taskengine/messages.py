@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from taskengine.errors import ProtocolError
-from taskengine.wire import MAGIC, MAX_HEAD
+from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD
 
 NO_SERIAL: Final = 0
 """The serial of a refusal of a request whose own cannot be read; no request has it."""
@@ -112,6 +114,12 @@ class Latency(msgspec.Struct, array_like=True, frozen=True):
 
     tasks: list[int]
     seconds: float
+
+    def below(self) -> Iterator[tuple[float, int]]:
+        """Each bucket's bound in s, infinite for the last, and how many tasks took less."""
+        numbers = itertools.chain(self.tasks, itertools.repeat(0))
+        bounds = [2 ** (LATENCY_SHIFT + bucket) / 1e9 for bucket in range(LATENCY_BUCKETS - 1)]
+        return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
 
 
 class Stats(msgspec.Struct, array_like=True, frozen=True):

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_socket", "rundir", "memory", "procfs"),
     ("keys", "gate", "outlet"),
     ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
-    ("process", "catalogue", "terminal", "systemd", "supervisor"),
+    ("process", "catalogue", "terminal", "top", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
 )

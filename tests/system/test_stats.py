@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import zmq
@@ -68,3 +71,29 @@ def test_what_is_refused_is_counted() -> None:
             client.map("task_count", range(11), range(11))
         stats: Stats = client.stats()
         assert (stats.refused, stats.accepted, stats.in_flight) == (11, 0, 0)
+
+
+def test_top_shows_it_to_people_and_to_scripts() -> None:
+    with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        client.map("task_count", range(100), range(100))
+        as_json = top("--once", "--json", "--address", engine.address)
+        told = json.loads(as_json.stdout)
+        assert (as_json.returncode, as_json.stderr) == (0, "")
+        assert (told["accepted"], told["answered"], told["in_flight"]) == (100, 100, 0)
+        assert [lane["name"] for lane in told["lanes"]] == ["", "data:0"]
+        assert 0 < told["total"]["p50"] <= told["total"]["p99"]
+        shown = top("--once", "--address", engine.address)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "100 accepted, 100 answered, 0 in flight" in shown.stdout
+    gone = top("--once", "--json", "--address", engine.address)
+    assert (gone.returncode, gone.stdout) == (1, "")
+
+
+def top(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "taskengine", "top", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=deadline(30),
+        check=False,
+    )
