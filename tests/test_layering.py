@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registry", "settings", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs"),
     ("keys", "gate", "outlet"),
-    ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio"),
+    ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio", "metrics"),
     ("process", "catalogue", "terminal", "top", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
