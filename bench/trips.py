@@ -145,8 +145,9 @@ class SteppedRouter(Router):
         self._supervisor.close()
 
     def _end_turn(self) -> None:
-        self._broker.counters.tick(time.monotonic_ns())
-        self._deliver(self._broker.expire(time.monotonic()))
+        now = time.monotonic()
+        self._broker.counters.tick(int(now * 1e9))
+        self._deliver(self._broker.expire(now))
         self._dispatch()
 
 

@@ -42,7 +42,7 @@ def test_counts_are_scraped_and_a_restarted_router_is_found_again() -> None:
 
 def test_a_router_that_does_not_answer_is_not_up() -> None:
     port = free_ports(1)
-    with Engine(metrics_port=port) as engine:
+    with Engine(metrics_port=port, heartbeat_limit=60) as engine:
         wait_until(lambda: "taskengine_up 1.0" in scrape(port), 20, "the counts")
         (router,) = engine.pids("router")
         os.kill(router, signal.SIGSTOP)
