@@ -26,14 +26,13 @@ ENV_PREFIX = "TASKENGINE_"
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
 TABLES = ("hardware", "policy")
 
-_PORT = "a port, 1 to 65535"
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
-def _port(description: str) -> Meta:
-    return Meta(ge=1, le=65535, description=description, extra={"type": _PORT})
+def _port(description: str, least: int = 1) -> Meta:
+    return Meta(ge=least, le=65535, description=description, extra={"type": f"a port, {least} to 65535"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,13 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         10000
     )
     metrics_port: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=65535,
-            description="Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.",
-            extra={"type": "a port, 0 to 65535"},
-        ),
+        int, _port("Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.", least=0)
     ] = 0
     drain_time: Annotated[
         float,

@@ -271,7 +271,8 @@ class Supervisor:
             return
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._tell_router("tasks", tasks)
-        self._rollout = Rollout([role for role in self._roles if role not in (ROUTER, METRICS)], self._settings.drain_time)
+        workers = [role for role in self._roles if role not in (ROUTER, METRICS)]
+        self._rollout = Rollout(workers, self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
         """Have the next worker renewed, if it is time."""

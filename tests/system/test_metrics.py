@@ -33,8 +33,11 @@ def test_counts_are_scraped_and_a_restarted_router_is_found_again() -> None:
         client.map("task_count", range(100), range(100))
         wait_until(lambda: "taskengine_tasks_accepted_total 100.0" in scrape(port), 20, "the counts")
         assert {"taskengine_up 1.0", 'taskengine_lane_workers{lane=""} 2.0'} <= set(scrape(port))
+        served_by = engine.pids("metrics")
+        client.reload()
         os.kill(engine.pids("router")[0], signal.SIGKILL)
         wait_until(lambda: 'taskengine_restarts_total{role="router"} 1.0' in scrape(port), 20, "the new router")
+        assert engine.pids("metrics") == served_by
         os.kill(engine.pids("metrics")[0], signal.SIGKILL)
         wait_until(lambda: 'taskengine_restarts_total{role="metrics"} 1.0' in scrape(port), 20, "its own restart")
     assert scrape(port) == []
