@@ -146,7 +146,7 @@ class SteppedRouter(Router):
 
     def _end_turn(self) -> None:
         now = time.monotonic()
-        self._broker.counters.tick(int(now * 1e9))
+        self._broker.counters.tick(now)
         self._deliver(self._broker.expire(now))
         self._dispatch()
 

@@ -43,9 +43,9 @@ cdef class Tally:
     cdef readonly Py_ssize_t failed
     """Tasks that workers have answered with errors."""
 
-    def tick(self, uint64_t now_ns):
-        """A turn of the router begins; `now_ns` is monotonic."""
-        self._now = now_ns
+    def tick(self, double now):
+        """A turn of the router begins; `now` in s, monotonic."""
+        self._now = <uint64_t>(now * 1e9 + 0.5)
 
     def accept(self, package):
         """A package is in flight from here on."""

@@ -118,7 +118,7 @@ class Router:
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
-            self._broker.counters.tick(int(self._now * 1e9))
+            self._broker.counters.tick(self._now)
             if not ready and self._journal.pending:
                 self._journal.flush()
                 continue

@@ -21,15 +21,15 @@ FIRST_NS = 2**LATENCY_SHIFT
         (2 * FIRST_NS, 2),
         (2 ** (LATENCY_SHIFT + LATENCY_BUCKETS - 2) - 1, LATENCY_BUCKETS - 2),
         (2 ** (LATENCY_SHIFT + LATENCY_BUCKETS - 2), LATENCY_BUCKETS - 1),
-        (2**64 - 1, LATENCY_BUCKETS - 1),
+        (2**60, LATENCY_BUCKETS - 1),
     ],
 )
 def test_a_latency_is_counted_in_the_bucket_below_whose_bound_it_is(ns: int, bucket: int) -> None:
     made, waits = Tally(), package(3)
     made.accept(waits)
-    made.tick(ns)
+    made.tick(ns / 1e9)
     made.release(waits)
-    assert made.stages() == (([], 0), ([], 0), ([0] * bucket + [3], 3 * ns / 1e9))
+    assert made.stages() == (([], 0), ([], 0), ([0] * bucket + [3], pytest.approx(3 * ns / 1e9)))
 
 
 def test_a_package_on_its_way() -> None:
@@ -38,14 +38,14 @@ def test_a_package_on_its_way() -> None:
     for each in (first, second):
         made.accept(each)
     assert made.stats({}).lanes == [LaneStats("", 1, 1, 0, 30, 0)]
-    made.counters.tick(5 * FIRST_NS)
+    made.counters.tick(5 * FIRST_NS / 1e9)
     (batch,) = made.dispatch()
     stats = made.stats({"task": 2})
     assert stats.lanes == [LaneStats("", 1, 1, 1, 20, 10)]
     assert (stats.accepted, stats.answered, stats.in_flight, stats.packages) == (30, 0, 30, 2)
     assert stats.bytes_in_flight == first.size + second.size + 2 * PACKAGE_BYTES
     assert stats.restarts == {"task": 2}
-    made.counters.tick(9 * FIRST_NS)
+    made.counters.tick(9 * FIRST_NS / 1e9)
     assert made.finish(batch.worker, answers(batch, 3 * FIRST_NS)) == [first]
     stats = made.stats({})
     assert (stats.accepted, stats.answered, stats.in_flight, stats.packages) == (30, 10, 20, 1)
