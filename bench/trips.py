@@ -145,7 +145,9 @@ class SteppedRouter(Router):
         self._supervisor.close()
 
     def _end_turn(self) -> None:
-        self._deliver(self._broker.expire(time.monotonic()))
+        now = time.monotonic()
+        self._broker.counters.tick(now)
+        self._deliver(self._broker.expire(now))
         self._dispatch()
 
 

@@ -2,8 +2,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeAlias, final, type_check_only
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import disjoint_base
 
 _Entry: TypeAlias = tuple[int, int, int, int, int, bytes]
+
+@type_check_only
+class _Counted(Protocol):
+    accepted_ns: int
+    count: int
+
+_Slice: TypeAlias = tuple[_Counted, object, int, int, float]
 
 @type_check_only
 class _FrameRunner(Protocol):
@@ -62,6 +70,19 @@ class Slate:
     def clear(self) -> None: ...
     def release(self, number: int) -> None: ...
     def read(self, number: int) -> tuple[list[_Entry], _Entry | None, tuple[int, int] | None] | None: ...
+
+@disjoint_base
+class Tally:
+    accepted: int
+    answered: int
+    @property
+    def failed(self) -> int: ...
+    def tick(self, now: float) -> None: ...
+    def accept(self, package: _Counted) -> None: ...
+    def release(self, package: _Counted) -> None: ...
+    def hand_out(self, slices: Sequence[_Slice]) -> int: ...
+    def answer(self, tasks: int, failed: int, took_ns: int) -> None: ...
+    def stages(self) -> tuple[tuple[list[int], float], tuple[list[int], float], tuple[list[int], float]]: ...
 
 @final
 class Assembly:

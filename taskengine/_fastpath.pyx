@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, check_columns, task_names, frame_names, read_topic, pack_batch, read_answer, Assembly |
+| router | check_index, check_columns, task_names, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -411,3 +411,4 @@ cdef class Assembly:
 include "_slate.pxi"
 include "_turn.pxi"
 include "_seed.pxi"
+include "_tally.pxi"

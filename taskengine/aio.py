@@ -13,7 +13,7 @@ import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
-from taskengine.messages import NO_SERIAL, Info, Kind, TaskInfo
+from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.session import Call, TaskFuture
 from taskengine.subscription import Feed, Sample, reachable
 
@@ -58,6 +58,10 @@ class Client(Caller):
     async def info(self) -> Info:
         """The engine's version, settings and data ports."""
         return msgspec.convert(await self._wait(self._ask(Kind.INFO)), Info)
+
+    async def stats(self) -> Stats:
+        """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
+        return msgspec.convert(await self._wait(self._ask(Kind.STATS)), Stats)
 
     async def progress(self) -> list[tuple[str, int, int]]:
         """Serial, tasks done and tasks in all of each package that this client has in flight."""

@@ -13,11 +13,12 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
+from taskengine.counters import Counters
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
-from taskengine.messages import Priority
+from taskengine.messages import Priority, Stats
 from taskengine.package import Package, TaskKind
 from taskengine.quota import NO_LIMITS, Limits, Quota
 from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
@@ -63,6 +64,7 @@ class Broker:
         self.packages: dict[int, Package] = {}
         self._serials: dict[tuple[bytes, str], Package] = {}
         self._recalled: set[Worker] = set()
+        self.counters = Counters()
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
@@ -83,6 +85,7 @@ class Broker:
         self._jobs += 1
         package.job = self._jobs
         self.packages[package.job] = self._serials[package.client, package.serial] = package
+        self.counters.accept(package)
         self._deadlines += package.deadline != NO_DEADLINE
         self._urgent += package.priority == Priority.URGENT
         for run in package.runs:
@@ -165,6 +168,7 @@ class Broker:
         if attempts >= REPEATS or not (package.idempotent or package.name_of(position) in self._idempotent):
             return False
         package.attempts[position] = attempts + 1
+        self.counters.retried += 1
         return True
 
     def dispatch(self) -> list[Batch]:
@@ -213,6 +217,7 @@ class Broker:
                     whole += self._fail([(package, first, stop)], _no_room())
                     continue
                 package.failed += failed
+                self.counters.answer(stop - first, failed, took_ns)
                 if package.assembly.put(first, stop, body):
                     whole.append(self._release(package))
             if not is_timed:
@@ -297,6 +302,11 @@ class Broker:
         """A package in flight has a deadline."""
         return self._deadlines > 0
 
+    def stats(self, restarts: Mapping[str, int]) -> Stats:
+        """What has been counted, and who waits where; `restarts` as the supervisor tells them."""
+        lanes = [lane.stats(name, self._sizes[name]) for name, lane in self._lanes.items()]
+        return self.counters.stats(lanes, len(self.packages), self._quota.bytes + self._quota.results, restarts)
+
     def idle(self) -> bool:
         """Nothing is in flight."""
         return not self.packages
@@ -323,6 +333,7 @@ class Broker:
         for worker, slices in filling.slices.items():
             batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
             worker.batches.append(slices)
+            lane.queued -= self.counters.hand_out(slices)
         return batches
 
     def _cost(self, span: Span) -> float:
@@ -355,6 +366,7 @@ class Broker:
         whole = []
         for package, start, end in tasks:
             package.failed += end - start
+            self.counters.fail(end - start, error)
             for first, stop, body in package.pieces_of(error, start, end):
                 self._quota.hold(len(body))
                 if package.assembly.put(first, stop, body):
@@ -368,6 +380,7 @@ class Broker:
 
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
+        self.counters.release(package)
         if self._serials.get((package.client, package.serial)) is package:
             del self._serials[package.client, package.serial]
         self._quota.give_back(package.client, package.count, package.size, package.assembly.held)

@@ -136,6 +136,7 @@ def cli() -> None:
     taskengine serve --tasks robot.py --chunking-size 50
     taskengine call task_count 2 3
     taskengine subscribe cpu.load
+    taskengine top
     """
 
 
@@ -284,6 +285,24 @@ def tasks(as_json: bool, address: str, keys: Path | None) -> None:
         for task in known:
             table.add_row(f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
         Console().print(table, markup=False)
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Print it once, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of tables.")
+@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two looks.")
+@_engine
+def top(once: bool, as_json: bool, interval: float, address: str, keys: Path | None) -> None:
+    """Show what the engine does: tasks, errors, lanes and latencies, until ctrl-c."""
+    from taskengine.top import Look, looks, plain, show
+
+    with _connected(address, keys, PROBE_S) as client:
+        seen = [Look(0.0, client.stats())] if once else looks(client, interval)
+        if as_json:
+            for look in seen:
+                _print_json(look.stats and plain(look.stats))
+        else:
+            show(seen)
 
 
 @cli.command()

@@ -16,7 +16,7 @@ import msgspec
 from taskengine.errors import BadArguments, Cancelled
 from taskengine.keys import find_membership
 from taskengine.link import Link
-from taskengine.messages import NO_SERIAL, Info, Kind, TaskInfo
+from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.queue import Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture
 from taskengine.subscription import Subscription, reachable
@@ -157,6 +157,10 @@ class Client(Caller):
     def info(self) -> Info:
         """The engine's version, settings and data ports."""
         return msgspec.convert(self._wait(self._ask(Kind.INFO)), Info)
+
+    def stats(self) -> Stats:
+        """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
+        return msgspec.convert(self._wait(self._ask(Kind.STATS)), Stats)
 
     def progress(self) -> list[tuple[str, int, int]]:
         """Serial, tasks done and tasks in all of each package that this client has in flight."""

@@ -1,7 +1,8 @@
 """What protects the engine's sockets: CURVE keys, and who is let in by them. ZAP is pyzmq's, CURVE libzmq's.
 
 A socket has a domain. On the frontend and the data ports the clients of the allow-list are let in, on the backend only
-the engine's own processes, by a key that lives as long as the engine and is in no file.
+the engine's own processes, by a key that lives as long as the engine and is in no file; by another such key its metrics
+process is a client.
 """
 
 from __future__ import annotations
@@ -28,17 +29,21 @@ HEARTBEAT = b"HEARTBEAT"
 
 
 class Security(msgspec.Struct, frozen=True):
-    """The keys of a running engine; its processes inherit them."""
+    """The keys of a running engine; its processes inherit them.
+
+    Those of its processes at the backend, `inner`, and of its own client, `watcher`, are in no file.
+    """
 
     folder: Path
     engine: Pair
     inner: Pair
+    watcher: Pair
 
     @classmethod
     def of(cls, folder: Path | None) -> Security:
-        """The engine's key from the folder, and a new one for its own processes. Raises KeysError."""
+        """The engine's key from the folder, and new ones for its own processes. Raises KeysError."""
         ring = KeyRing(folder)
-        return cls(ring.folder, ring.engine(), new_pair())
+        return cls(ring.folder, ring.engine(), new_pair(), new_pair())
 
     def serve(self, socket: zmq.Socket[Any], domain: str) -> None:
         """Have a socket, before it is bound, let in only whom the gate lets into the domain."""
@@ -108,6 +113,7 @@ class Gate(Authenticator):
         self._say = say
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
+        self._watcher = security.watcher.public
         self._names: dict[str, str] = {}
         self._stamp = -1
         self.start()
@@ -130,6 +136,8 @@ class Gate(Authenticator):
         """Whether the owner of a key is let into the domain."""
         if domain == BACKEND or public == self._inner:
             return domain == BACKEND and public == self._inner
+        if public == self._watcher:
+            return domain == FRONTEND
         self.refresh()
         return public in self._names
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from taskengine.chunking import spread
-from taskengine.messages import Priority
+from taskengine.messages import LaneStats, Priority
 from taskengine.package import Package, Run, Section
 from taskengine.turns import Line, Revoked, Span, Turns
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, SLICE_NS
@@ -94,6 +94,8 @@ class Lane:
 
     def __init__(self, size: int) -> None:
         self.workers: list[Worker] = []
+        self.queued = 0
+        """Tasks that wait."""
         self.slice_ns = SLICE_NS if size > 1 else 0
         self.lines: list[Line | Turns]
         self._line_of: dict[int, Line | Turns]
@@ -108,6 +110,7 @@ class Lane:
 
     def add(self, span: Span) -> None:
         """Behind what waits."""
+        self.queued += span.stop - span.first
         if self._alone is None and self.next() is None:
             self._alone = span
         else:
@@ -116,6 +119,7 @@ class Lane:
 
     def back(self, span: Span) -> None:
         """What was handed out and came back goes first."""
+        self.queued += span.stop - span.first
         self.settle()
         self._line(span).back(span)
 
@@ -143,10 +147,13 @@ class Lane:
     def revoke(self, packages: Collection[Package]) -> list[Revoked]:
         """Take out what waits of these packages and is not to start."""
         self.settle()
-        return [revoked for line in self.lines for revoked in line.revoke(packages)]
+        gone = [revoked for line in self.lines for revoked in line.revoke(packages)]
+        self.queued -= sum(stop - first for _, first, stop, _ in gone)
+        return gone
 
     def clear(self) -> list[Span]:
         """Take out all that waits."""
+        self.queued = 0
         self.settle()
         return [span for line in self.lines for span in line.clear() if span.first < span.stop]
 
@@ -155,6 +162,13 @@ class Lane:
         span, self._alone = self._alone, None
         if span is not None and span.first < span.stop:
             self._line(span).add(span)
+
+    def stats(self, name: str, size: int) -> LaneStats:
+        """What is to be seen of it, whose size is configured to be `size`."""
+        busy = [worker for worker in self.workers if worker.batches]
+        running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
+        online = sum(not worker.is_condemned for worker in self.workers)
+        return LaneStats(name, size, online, len(busy), self.queued, running)
 
     def _line(self, span: Span) -> Line | Turns:
         return self._line_of[span.package.priority]

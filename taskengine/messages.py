@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from taskengine.errors import ProtocolError
-from taskengine.wire import MAGIC, MAX_HEAD
+from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD
 
 NO_SERIAL: Final = 0
 """The serial of a refusal of a request whose own cannot be read; no request has it."""
@@ -25,6 +27,7 @@ class Kind(IntEnum):
     LATEST = 5
     PROGRESS = 6
     CANCEL = 7
+    STATS = 8
     RELOAD = 9
 
 
@@ -90,6 +93,58 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     timeout: float | None
     idempotent: bool
     module: str
+
+
+class LaneStats(msgspec.Struct, array_like=True, frozen=True):
+    """A lane: workers in all, that are there, and that have something to do; tasks that wait, and that workers have."""
+
+    name: str
+    workers: int
+    online: int
+    busy: int
+    queued: int
+    running: int
+
+
+class Latency(msgspec.Struct, array_like=True, frozen=True):
+    """How many tasks took how long: the i-th number, from 0, is of those below 2^(10 + i) ns and not below half of it.
+
+    The 27th is of all that took longer, and those that are empty at the end are left out. `seconds` is the sum of all.
+    """
+
+    tasks: list[int]
+    seconds: float
+
+    def below(self) -> Iterator[tuple[float, int]]:
+        """Each bucket's bound in s, infinite for the last, and how many tasks took less."""
+        numbers = itertools.chain(self.tasks, itertools.repeat(0))
+        bounds = [2 ** (LATENCY_SHIFT + bucket) / 1e9 for bucket in range(LATENCY_BUCKETS - 1)]
+        return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
+
+
+class Stats(msgspec.Struct, array_like=True, frozen=True):
+    """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
+
+    `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
+    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight.
+    The stages: `waiting` from acceptance until a worker was given the task, `running` there, as the mean of its slice,
+    `total` from acceptance until its package was whole.
+    """
+
+    accepted: int
+    answered: int
+    in_flight: int
+    errors: dict[str, int]
+    retried: int
+    refused: int
+    late: int
+    restarts: dict[str, int]
+    packages: int
+    bytes_in_flight: int
+    lanes: list[LaneStats]
+    waiting: Latency
+    running: Latency
+    total: Latency
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):

@@ -105,6 +105,7 @@ class Package:
         self.priority = 1
         self.deadline = NO_DEADLINE
         self.job = 0
+        self.accepted_ns = 0
         self.worker = ""
         self.failed = 0
         self.idempotent = False

@@ -76,6 +76,7 @@ class Router:
         self._has_answered = False
         self._now = time.monotonic()
         """When something was received last."""
+        self._restarts: dict[str, int] = {}
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -118,6 +119,7 @@ class Router:
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
+            self._broker.counters.tick(self._now)
             if not ready and self._journal.pending:
                 self._journal.flush()
                 continue
@@ -181,6 +183,8 @@ class Router:
             self._broker.stopping = True
             self._stop_at = time.monotonic() + argument
             self._deliver(self._broker.forsake())
+        elif order == "restarts":
+            self._restarts = argument
 
     def _from_worker(self, frames: list[bytes]) -> None:
         name = self._crew.name_of(frames[0])
@@ -213,6 +217,7 @@ class Router:
                 self._note_answers(name, answers)
             self._deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
+            self._broker.counters.late += 1
             self._journal.say(
                 f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
             )
@@ -337,6 +342,8 @@ class Router:
             self._outlet.send(route, packed.value_reply(request.serial, self._info()))
         elif request.kind == Kind.TASKS:
             self._outlet.send(route, packed.value_reply(request.serial, self._tasks))
+        elif request.kind == Kind.STATS:
+            self._outlet.send(route, packed.value_reply(request.serial, self._broker.stats(self._restarts)))
         elif request.kind == Kind.PROGRESS:
             self._outlet.send(route, packed.value_reply(request.serial, self._progress(route)))
         elif request.kind == Kind.CANCEL:
@@ -356,7 +363,12 @@ class Router:
         self._deliver(self._broker.cancel(orders))
 
     def _accept(self, package: Package) -> None:
-        if self._broker.accept(package):
+        try:
+            is_whole = self._broker.accept(package)
+        except Overloaded:
+            self._broker.counters.refused += package.count
+            raise
+        if is_whole:
             self._deliver([package])
         elif self._journal.enabled:
             size = self._settings.chunking_size if self._settings.chunking else package.count

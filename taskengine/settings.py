@@ -26,14 +26,13 @@ ENV_PREFIX = "TASKENGINE_"
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
 TABLES = ("hardware", "policy")
 
-_PORT = "a port, 1 to 65535"
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
-def _port(description: str) -> Meta:
-    return Meta(ge=1, le=65535, description=description, extra={"type": _PORT})
+def _port(description: str, least: int = 1) -> Meta:
+    return Meta(ge=least, le=65535, description=description, extra={"type": f"a port, {least} to 65535"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +99,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     starting_port: Annotated[int, _port("Data worker i, from 0, publishes on STARTING_PORT + TASK_WORKERS + i.")] = (
         10000
     )
+    metrics_port: Annotated[
+        int, _port("Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.", least=0)
+    ] = 0
     drain_time: Annotated[
         float,
         Meta(
@@ -475,12 +477,12 @@ def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:
         return f" (from {', '.join(dict.fromkeys(given))})" if given else ""
 
     users = {settings.router_frontend: "router_frontend"}
-    if settings.router_backend in users:
-        where = place("router_frontend", "router_backend")
-        raise SettingsError(
-            f"router_backend: expected another port than router_frontend's, {settings.router_backend}{where}"
-        )
-    users[settings.router_backend] = "router_backend"
+    for name, number in (("router_backend", settings.router_backend), ("metrics_port", settings.metrics_port)):
+        if number in users:
+            where = place(users[number], name)
+            raise SettingsError(f"{name}: expected another port than {users[number]}'s, {number}{where}")
+        if number:
+            users[number] = name
     for worker, port in enumerate(settings.data_ports()):
         if port in users:
             where = place("starting_port", "task_workers", "data_workers", users[port])

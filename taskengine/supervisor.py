@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib.util
 import os
 import secrets
 import selectors
@@ -12,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
@@ -34,6 +36,7 @@ LAST_LINES_S = 0.5
 TERMINAL_S = 0.02
 """How soon a terminal that took no more is tried again."""
 ROUTER = "router"
+METRICS = "metrics"
 ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
 
@@ -52,6 +55,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
+        self._restarts: dict[str, int] = {}
         self._roles: dict[str, Callable[[], Child]] = {}
         self._signals = 0
         self._failure = ""
@@ -73,6 +77,7 @@ class Supervisor:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
         settings = self._settings
         _check_ports(settings)
+        _check_metrics(settings)
         stop = self._listen_to_signals()
         catalogue = None
         while catalogue is None and not self._signals:
@@ -125,6 +130,8 @@ class Supervisor:
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
                 self._plan_worker(role, worker.run, backplane, lane)
+        if settings.metrics_port:
+            self._roles[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
         for number in range(settings.data_workers):
             self._plan_worker(f"data worker {number + 1}", publisher.run, backplane, number)
 
@@ -194,6 +201,7 @@ class Supervisor:
         if self._rollout is not None:
             self._rollout.renewed(child.role)
         if child.role == ROUTER:  # it has to be told what the last one was
+            child.order("restarts", self._restarts)
             for role in self._retiring & self._children.keys():
                 child.order("retire", _name(self._children[role]))
 
@@ -227,6 +235,9 @@ class Supervisor:
         now = time.monotonic()
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
         self._due[child.role] = now + wait
+        kind = child.role.partition(" ")[0]
+        self._restarts[kind] = self._restarts.get(kind, 0) + 1
+        self._tell_router("restarts", self._restarts)
         if child.role == ROUTER:
             for worker in self._children.values():
                 worker.recall()
@@ -260,7 +271,8 @@ class Supervisor:
             return
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._tell_router("tasks", tasks)
-        self._rollout = Rollout([role for role in self._roles if role != ROUTER], self._settings.drain_time)
+        workers = [role for role in self._roles if role not in (ROUTER, METRICS)]
+        self._rollout = Rollout(workers, self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
         """Have the next worker renewed, if it is time."""
@@ -379,7 +391,7 @@ def _name(child: Child) -> str:
 
 def _check_ports(settings: Settings) -> None:
     """Raises StartError where a port is taken, before anything is started."""
-    ports = [settings.router_frontend, settings.router_backend]
+    ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
     ports += [int(address.rpartition(":")[2]) for address in settings.data_addresses()]
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     taken = []
@@ -398,8 +410,21 @@ def _check_ports(settings: Settings) -> None:
     if taken:
         raise StartError(
             f"cannot listen on {', '.join(taken)}; is another engine running? "
-            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND and STARTING_PORT"
+            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND, STARTING_PORT and METRICS_PORT"
         )
+
+
+def _check_metrics(settings: Settings) -> None:
+    """Raises StartError where metrics are wanted and what serves them is not installed."""
+    if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
+        raise StartError("METRICS_PORT needs prometheus-client: pip install 'taskengine[metrics]'")
+
+
+def _serve_metrics(*args: Any) -> None:
+    # imported in its own process alone: it hangs itself into the garbage collector of whoever imports it
+    from taskengine import metrics
+
+    metrics.run(*args)
 
 
 def serve(settings: Settings) -> int:

@@ -130,6 +130,10 @@ TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
 TICK_S: Final = 0.05
 """How often the router looks for passed deadlines, in s."""
+LATENCY_SHIFT: Final = 10
+"""Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
+LATENCY_BUCKETS: Final = 27
+"""of which the last begins at 2^35 ns, 34 s."""
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:9000"
 DEFAULT_RESPONSE_TIME: Final = 0.005

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from taskengine import Client, NotAllowed, TaskEngineError
+from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError
 
 FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1"))
 _PORTS = range(20000, 32000)
@@ -145,12 +145,24 @@ class Engine:
         return [pid for pid, role in children(self.process.pid).items() if name in role]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it with a signal and give the exit code; no process may be left."""
+        """Stop it with a signal and give the exit code; its counts have to agree, and no process may be left."""
+        self.check_counts()
         pids = self.pids()
         self.process.send_signal(number)
         code = self.process.wait(deadline(20.0))
         wait_until(lambda: not any(map(alive, pids)), 2.0, f"the end of {pids}")
         return code
+
+    def check_counts(self) -> None:
+        """Every task that it has accepted is answered or in flight; unless it is dead, or lets nobody in."""
+        if not self.pids("router"):
+            return
+        try:
+            with Client(self.address, timeout=deadline(5.0), keys=self.settings.get("keys")) as client:
+                stats = client.stats()
+        except (EngineUnreachable, KeysError, NotAllowed):
+            return
+        assert stats.accepted == stats.answered + stats.in_flight, stats
 
     def close(self) -> None:
         """Stop it if it still runs, and forget its output."""

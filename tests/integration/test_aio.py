@@ -33,6 +33,8 @@ def test_the_verbs(engine: Engine) -> None:
         assert "task_count" in {task.name for task in await client.tasks()}
         assert (await client.info()).chunking_size == 10
         assert await client.progress() == []
+        stats = await client.stats()
+        assert stats.accepted == stats.answered + stats.in_flight >= 4004
         await client.publish("aio", [1])
         assert await client.latest("aio") == [1]
 

@@ -6,16 +6,44 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy
 
 from taskengine import _fastpath, arrays
 from taskengine.errors import UnknownTask, from_wire
-from taskengine.messages import Kind, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
+from taskengine.messages import (
+    Kind,
+    LaneStats,
+    Latency,
+    Reply,
+    Request,
+    Stats,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
 from taskengine.packed import error_entry, read_package
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 REQUEST = Request(Kind.PACKAGE, 7, "ARM", ["task_count", "steer"])
 UNKNOWN = UnknownTask("no task is named 'steer'", name="steer", nearest=[])
+STATS = Stats(
+    accepted=40,
+    answered=30,
+    in_flight=10,
+    errors={"failed": 1},
+    retried=0,
+    refused=0,
+    late=0,
+    restarts={"task": 1},
+    packages=1,
+    bytes_in_flight=4416,
+    lanes=[LaneStats("", workers=2, online=2, busy=1, queued=0, running=10)],
+    waiting=Latency([40], 0.0),
+    running=Latency([28, 2], 0.015625),
+    total=Latency([], 0.0),
+)
 CALLS: list[Any] = [("task_count", (2, 3), {}), ("steer", (-1,), {"speed": 0.5})]
 
 
@@ -56,6 +84,14 @@ def test_columns() -> None:
 
 
 def test_a_data_request() -> None:
-    head, body = golden()[8:]
+    head, body = golden()[8:10]
     assert encode_request(Request(Kind.LATEST, 8, "ARM")) == head
     assert _fastpath.encode(["cpu.load"]) == body
+
+
+def test_stats() -> None:
+    request, head, body = golden()[10:]
+    assert encode_request(Request(Kind.STATS, 10, "ARM")) == request
+    assert encode_reply(Reply(10, 1)) == head
+    assert _fastpath.encode(STATS) == body
+    assert msgspec.msgpack.decode(body, type=Stats) == STATS

@@ -54,6 +54,7 @@ def test_defaults_are_the_contract() -> None:
         "ROUTER_FRONTEND": "9000",
         "ROUTER_BACKEND": "9001",
         "STARTING_PORT": "10000",
+        "METRICS_PORT": "0",
         "DRAIN_TIME": "5.0",
         "HEARTBEAT_INTERVAL": "0.5",
         "HEARTBEAT_LIMIT": "3.0",
@@ -274,6 +275,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ({"router_backend": 9000}, "router_backend: expected another port than router_frontend's, 9000"),
+        ({"metrics_port": 9001}, "metrics_port: expected another port than router_backend's, 9001"),
+        ({"metrics_port": 10002}, "data worker 0 would publish on 10002, which is metrics_port's"),
         ({"router_frontend": 10002}, "data worker 0 would publish on 10002, which is router_frontend's"),
         ({"starting_port": 8998, "data_workers": 2}, "data worker 0 would publish on 9000, which is router_frontend's"),
         ({"starting_port": 8997, "data_workers": 3}, "data worker 1 would publish on 9000, which is router_frontend's"),
