@@ -60,6 +60,7 @@ class Supervisor:
         self._signals = 0
         self._failure = ""
         self._lanes: dict[str, int] = {}
+        self._served = 0
         self._ttys = [fd for fd in range(3) if os.isatty(fd)]
         self._reloads = 0
         self._reading: Reading | None = None
@@ -104,7 +105,7 @@ class Supervisor:
         return 0
 
     def _ready(self) -> str:
-        return systemd.ready(os.getpid(), f"Serving on {self._settings.frontend}")
+        return systemd.ready(os.getpid(), f"Serving {self._served} tasks on {self._settings.frontend}")
 
     def _announce(self, catalogue: Catalogue) -> None:
         say = self._terminal.say
@@ -125,6 +126,7 @@ class Supervisor:
         backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
         self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
         self._roles[ROUTER] = partial(self._plan_router, tasks)
+        self._served = len(tasks)
         self._lanes = settings.lanes_with(task.lane for task in tasks)
         for lane, workers in self._lanes.items():
             for number in range(1, workers + 1):
@@ -270,6 +272,7 @@ class Supervisor:
             self._end_reload(str(error))
             return
         self._roles[ROUTER] = partial(self._plan_router, tasks)
+        self._served = len(tasks)
         self._tell_router("tasks", tasks)
         workers = [role for role in self._roles if role not in (ROUTER, METRICS)]
         self._rollout = Rollout(workers, self._settings.drain_time)

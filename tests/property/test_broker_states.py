@@ -319,6 +319,8 @@ class BrokerStates(RuleBasedStateMachine):
         flying = self.in_flight()
         assert set(self.broker.packages.values()) == {books.package for books in flying}
         assert self.broker.idle() == (not flying)
+        stats = self.broker.stats({})
+        assert stats.accepted == stats.answered + stats.in_flight
         for books in flying:
             owed = sum(task.state is not State.ANSWERED for task in books.tasks)
             assert books.package.assembly.missing == owed > 0

@@ -12,7 +12,7 @@ from taskengine.errors import Overloaded, TaskFailed
 from taskengine.messages import Priority
 from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account, Answered
-from tests.unit.test_broker import answers, package
+from tests.packages import answers, package
 
 LANES = {"": 3, "arm": 1}
 CHEAP_NS, HEAVY_NS = 100, 10**9
