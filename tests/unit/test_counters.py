@@ -32,7 +32,8 @@ def test_a_latency_is_counted_in_the_bucket_below_whose_bound_it_is(ns: int, buc
     made.release(waits)
     (waiting, _), (running, _), (tasks, seconds) = made.stages()
     assert not [*waiting, *running]
-    assert (tasks, seconds) == ([0] * bucket + [3], pytest.approx(3 * ns / 1e9))
+    assert tasks == [0] * bucket + [3]
+    assert seconds == pytest.approx(3 * ns / 1e9)
 
 
 def test_a_package_on_its_way() -> None:
