@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import zmq
@@ -30,6 +31,7 @@ class Dealer:
         place: int,
     ) -> None:
         self._context = context
+        self.interval_ms = math.ceil(settings.heartbeat_interval * 1000)
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
         self._backplane = backplane
         self._hello = backplane.hello(name, lane, place)
@@ -45,6 +47,7 @@ class Dealer:
         self._socket.connect(self._backplane.address)
         self.port = Port(self._socket)
         self._pulse = Pulse(*self._times, time.monotonic())
+        self._is_busy = False
         self.port.send(self._hello)
 
     def rejoin(self) -> None:
@@ -57,21 +60,29 @@ class Dealer:
         message = self.port.receive()
         if message is None:
             return None
-        self._pulse.heard(time.monotonic())
-        return None if message == [HEARTBEAT] else message[0]
+        if message == [HEARTBEAT]:
+            self._pulse.heard(time.monotonic())
+            return None
+        self._is_busy = True
+        return message[0]
 
     def send(self, answer: bytes) -> None:
         """Answer the batch that was received."""
         self.port.send([answer])
-        self._pulse.sent(time.monotonic())
 
     def due(self) -> float:
         """In how many seconds the next beat is due."""
-        return self._pulse.due(time.monotonic())
+        now = time.monotonic()
+        self._note(now)
+        return self._pulse.due(now)
 
     def beat(self) -> bool:
-        """Show that we live, if that is due, and see whether the router does; True where `port` is another one now."""
+        """Show that we live, if that is due, and see whether the router does; True where `port` is another one now.
+
+        Only who has nothing to do has to: each answer shows it too.
+        """
         now = time.monotonic()
+        self._note(now)
         if self._pulse.due(now) > 0:
             return False
         if self._pulse.is_silent(now):
@@ -80,6 +91,13 @@ class Dealer:
         self.port.send([HEARTBEAT])
         self._pulse.sent(now)
         return False
+
+    def _note(self, now: float) -> None:
+        """Something was received, and answered, since we looked at the clock last; a batch needs no look of its own."""
+        if self._is_busy:
+            self._is_busy = False
+            self._pulse.heard(now)
+            self._pulse.sent(now)
 
     def close(self) -> None:
         """Close, after what is still to be sent."""

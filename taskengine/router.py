@@ -32,7 +32,7 @@ from taskengine.quota import Limits
 from taskengine.salvage import Answered
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
-from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, SLATE_KEPT, TICK_S, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
+from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, SLATE_KEPT, TICK_MS, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
 
 M = TypeVar("M")
 LINGER_MS = 1000
@@ -71,6 +71,7 @@ class Router:
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
         self._interval = settings.heartbeat_interval
+        self._interval_ms = math.ceil(self._interval * 1000)
         self._census = Census(self._interval, settings.heartbeat_limit, time.monotonic())
         self._next_look = 0.0
         self._has_answered = False
@@ -120,9 +121,8 @@ class Router:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.counters.tick(self._now)
-            if not ready and self._journal.pending:
+            if not ready:
                 self._journal.flush()
-                continue
             if ready & CONTROL:
                 self._obey()
             if ready & QUESTION and self._gate:
@@ -135,11 +135,12 @@ class Router:
                     self._from_client(*request)
             if self._cancels:
                 self._cancel()
-            now = time.monotonic()
-            self._deliver(self._broker.expire(now))
-            self._stop_the_overdue()
-            if self._next_look <= now:
-                self._look_around(now)
+            if self._broker.timed:
+                self._deliver(self._broker.expire(self._now))
+            if self._timeouts:
+                self._stop_the_overdue()
+            if self._next_look <= self._now:
+                self._look_around(self._now)
             self._dispatch()
             if self._retiring:
                 self._let_go()
@@ -155,8 +156,7 @@ class Router:
         """Until something is to happen by itself."""
         limited = self._timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited
-        look = max(0.0, self._next_look - time.monotonic())
-        return math.ceil(1000 * (min(TICK_S, look) if timed else look))
+        return min(TICK_MS, self._interval_ms) if timed else self._interval_ms
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)

@@ -128,8 +128,8 @@ TRACEBACK_TOLD: Final = 16384
 """Characters of its traceback."""
 TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
-TICK_S: Final = 0.05
-"""How often the router looks for passed deadlines, in s."""
+TICK_MS: Final = 50
+"""How often the router looks for passed deadlines, in ms."""
 LATENCY_SHIFT: Final = 10
 """Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
 LATENCY_BUCKETS: Final = 27

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import traceback
 from collections import Counter
@@ -130,9 +129,7 @@ class Worker:
         """Work until the supervisor says stop, or is gone."""
         waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else math.ceil(self._dealer.due() * 1000))
-            if not ready and self._journal.pending:
-                self._journal.flush()
+            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
             # before a batch, which may be one of a router that is gone
             if ready & CONTROL:
                 if is_over(self._control):
@@ -141,8 +138,10 @@ class Worker:
                 waiter = self._waiter()
             elif ready & BATCH:
                 self._run()
-            if self._dealer.beat():
-                waiter = self._waiter()
+            else:
+                self._journal.flush()
+                if self._dealer.beat():
+                    waiter = self._waiter()
         self._journal.flush()
         self._dealer.close()
         self._context.term()
