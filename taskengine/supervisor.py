@@ -28,7 +28,7 @@ from taskengine.process import Child
 from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
-from taskengine.terminal import Terminal
+from taskengine.terminal import Terminal, fill_standard_fds
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -432,5 +432,6 @@ def _serve_metrics(*args: Any) -> None:
 
 def serve(settings: Settings) -> int:
     """Serve in the foreground until SIGINT or SIGTERM; the exit code. Raises StartError, TaskModuleError."""
+    fill_standard_fds()
     terminal = Terminal()
     return Supervisor(settings, terminal, systemd.Notifier.take(os.environ, os.getpid(), terminal.say)).serve()

@@ -9,6 +9,18 @@ TEXT_KEPT = 4 << 20
 PIECE = 4096  # what a pipe, a terminal or a socket that polls writable takes without blocking
 
 
+def fill_standard_fds() -> None:
+    """Open the null device in the place of each of stdin, stdout and stderr that is closed.
+
+    Otherwise what is opened next has their number, and gets what is printed.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
 class Terminal:
     """Whole lines to the file descriptor `fd`; those that cannot be written are left out and counted."""
 

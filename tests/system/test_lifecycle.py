@@ -243,6 +243,21 @@ def test_a_full_disk_stops_no_task(tmp_path: Path) -> None:
         assert process.wait(deadline(20)) == 0
 
 
+def test_an_engine_without_any_terminal_serves(tmp_path: Path) -> None:
+    with Engine() as engine:
+        settings = engine.settings
+    flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "taskengine", "serve", *flags]
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=tmp_path)
+    with Client(f"tcp://127.0.0.1:{settings['router_frontend']}", timeout=deadline(20)) as client:
+        for _ in range(3):
+            assert client.map("task_count", range(1000), range(1000)) == list(range(1000))
+        links = [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3)]
+    assert links == [os.devnull] * 3
+    process.terminate()
+    assert process.wait(deadline(20)) == 0
+
+
 def test_a_terminal_that_nobody_reads_stops_no_task(tmp_path: Path) -> None:
     with Engine() as engine:
         settings = engine.settings

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,3 +156,25 @@ def test_what_is_urgent_does_not_wait_for_the_chunk_at_hand(tmp_path: Path) -> N
         assert len(moved) < tasks
         assert moves.result() == list(range(tasks))
         assert [n for n in urgent.call("stop") if n != "stop"] == list(range(tasks)), "each ran once, in order"
+
+
+def test_a_module_that_ends_every_worker_is_slowed_down_and_starves_nobody(tmp_path: Path) -> None:
+    flag, module = tmp_path / "flag", tmp_path / "moody.py"
+    module.write_text(
+        "import os\nfrom taskengine import task\n\n"
+        f"if os.path.exists({str(flag)!r}):\n    os._exit(5)\n\n"
+        "@task(lane='arm')\ndef who():\n    return os.getpid()\n"
+    )
+    with (
+        Engine(tasks=f"{module},taskengine.tasks") as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+    ):
+        flag.touch()
+        os.kill(client.call("who"), signal.SIGKILL)
+        wait_until(lambda: engine.output().count("(exit code 5)") >= 4, 20, "the crash loop")
+        assert client.map("task_count", range(100), range(100)) == list(range(100))
+        count, since = engine.output().count("(exit code 5)"), time.monotonic()
+        wait_until(lambda: time.monotonic() - since >= 1.0, 20, "a second of it")
+        assert engine.output().count("(exit code 5)") - count < 10, "it is not slowed down"
+        flag.unlink()
+        assert client.call("who") > 0
