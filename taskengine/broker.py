@@ -318,7 +318,7 @@ class Broker:
         if not free:
             return []
         filling = Filling(free)
-        while span and filling.free:
+        while span and filling.free and not lane.is_held_up(span):
             cost = self._cost(span)
             if cost >= BATCH_NS:
                 given = filling.give_one(span, cost)

@@ -78,6 +78,10 @@ class Worker:
         self.recalled = self.first + len(self.batches) - 1
         return self.recalled
 
+    def is_handing_back(self) -> bool:
+        """Something that it was asked for is still there."""
+        return bool(self.batches) and self.first <= self.recalled
+
     def has_patient_work(self) -> bool:
         """It has what is not urgent, and has not been asked for it."""
         asked = max(0, self.recalled + 1 - self.first)
@@ -156,6 +160,12 @@ class Lane:
         self.queued = 0
         self.settle()
         return [span for line in self.lines for span in line.clear() if span.first < span.stop]
+
+    def is_held_up(self, span: Span) -> bool:
+        """Something that was received before the span is about to come back, and the order is promised."""
+        if self.slice_ns or span.package.priority == Priority.URGENT:
+            return False
+        return any(worker.is_handing_back() for worker in self.workers)
 
     def settle(self) -> None:
         """What waits alone takes its place in line, since somebody comes."""

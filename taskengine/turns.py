@@ -29,6 +29,10 @@ class Span:
         self.first = first
         self.stop = stop
 
+    def key(self) -> tuple[int, int]:
+        """Its place in the order of reception."""
+        return self.package.job, self.first
+
     def chunks(self) -> int:
         """How many chunks are left."""
         return self.run.number(self.stop - 1) - self.run.number(self.first) + 1
@@ -70,8 +74,11 @@ class Line:
         self.waiting.append(span)
 
     def back(self, span: Span) -> None:
-        """What was handed out and came back goes first."""
-        self.waiting.appendleft(span)
+        """What was handed out and came back goes first, but behind what was received before it."""
+        place = 0
+        while place < len(self.waiting) and self.waiting[place].key() < span.key():
+            place += 1
+        self.waiting.insert(place, span)
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""

@@ -125,6 +125,10 @@ class BrokerStates(RuleBasedStateMachine):
         self.workers: dict[str, list[list[Slice]]] = {}
         self.lane_of: dict[str, str] = {}
         self.is_condemned: set[str] = set()
+        self.recalled: dict[str, int] = {}
+        self.is_handing_back: set[str] = set()
+        self.last_begun = (0, 0)
+        """Of the lane with one worker: job and position of the last task that was not urgent."""
         self.now = 0.0
         self.made = 0
 
@@ -179,6 +183,8 @@ class BrokerStates(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) < 8)
     @rule(lane=st.sampled_from(sorted(LANES)))
     def join(self, lane: str) -> None:
+        if LANES[lane] == 1 and lane in [self.lane_of[name] for name in self.workers]:
+            return
         self.made += 1
         name = f"w{self.made}"
         self.broker.join(name, lane)
@@ -191,6 +197,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.workers[batch.worker].append(list(batch.slices))
         for name, last in self.broker.recalls():
             assert last in self.broker.held(name)
+            self.recalled[name] = last
 
     def check_batch(self, batch: Batch) -> None:
         assert batch.worker not in self.is_condemned, "work for a worker that is as good as dead"
@@ -209,7 +216,7 @@ class BrokerStates(RuleBasedStateMachine):
             tasks -= stop - slice.first
             of_book = self.books[slice.package].tasks
             for position in range(slice.first, stop):
-                of_book[position].step(Event.BEGIN)
+                self.begin(slice, position)
                 of_book[position].step(Event.END)
             if stop > slice.first:
                 cost = 100 if slice.package.kind == ("light",) else BATCH_NS
@@ -217,9 +224,24 @@ class BrokerStates(RuleBasedStateMachine):
             if stop < slice.stop:
                 if not dies:
                     return entries, None
-                of_book[stop].step(Event.BEGIN)
+                self.begin(slice, stop)
                 return entries, (slice.package.job, stop)
         return entries, None
+
+    def begin(self, slice: Slice, position: int) -> None:
+        """In a lane with one worker the order is that of reception, but for what is urgent."""
+        self.books[slice.package].tasks[position].step(Event.BEGIN)
+        if LANES[slice.run.lane] == 1 and slice.package.priority != Priority.URGENT:
+            assert self.last_begun <= (slice.package.job, position), "out of order"
+            self.last_begun = (slice.package.job, position)
+
+    def most(self, name: str, total: int) -> tuple[int, int]:
+        """How many tasks of its oldest batch a worker does at the least, and at the most."""
+        if self.broker.held(name)[0] > self.recalled.get(name, 0):
+            self.is_handing_back.discard(name)
+            # one with others to share with may end its slice, one without does not
+            return (total if LANES[self.lane_of[name]] == 1 else 0), total
+        return 0, 0 if name in self.is_handing_back else total
 
     def put_back(self, slices: list[Slice], done: int) -> None:
         """What a batch had beyond `done` tasks and what was begun waits again."""
@@ -235,7 +257,10 @@ class BrokerStates(RuleBasedStateMachine):
         name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
         slices = self.workers[name].pop(0)
         total = sum(slice.stop - slice.first for slice in slices)
-        done = data.draw(st.one_of(st.just(total), st.integers(0, total)))
+        least, most = self.most(name, total)
+        done = data.draw(st.one_of(st.just(most), st.integers(least, most)))
+        if done < total:
+            self.is_handing_back.add(name)
         entries, _ = self.run(slices, done, dies=False)
         self.put_back(slices, done)
         whole = self.broker.finish(name, entries)
@@ -249,7 +274,7 @@ class BrokerStates(RuleBasedStateMachine):
         batches = self.workers.pop(name)
         self.is_condemned.discard(name)
         accounts: list[Account | None] = []
-        is_over = False
+        is_over = name in self.is_handing_back
         for slices in batches:
             if is_over:
                 accounts.append(None)
@@ -349,8 +374,12 @@ class BrokerStates(RuleBasedStateMachine):
             assert busy, "what waits is given to nobody"
             for name in busy:
                 slices = self.workers[name].pop(0)
-                entries, _ = self.run(slices, 10**9, dies=False)
-                self.take(self.broker.finish(name, entries))
+                _, done = self.most(name, sum(slice.stop - slice.first for slice in slices))
+                entries, _ = self.run(slices, done, dies=False)
+                self.put_back(slices, done)
+                whole = self.broker.finish(name, entries)
+                self.revoke()
+                self.take(whole)
         self.who_is_answered_knows_what_happened()
 
 
