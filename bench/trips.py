@@ -148,6 +148,7 @@ class SteppedRouter(Router):
         now = time.monotonic()
         self._broker.counters.tick(now)
         self._deliver(self._broker.expire(now))
+        self._deliver(self._broker.revoke())
         self._dispatch()
 
 

@@ -381,6 +381,14 @@ cdef class Assembly:
         self.missing -= stop - first
         return self.missing == 0
 
+    def lacks(self, position):
+        """The package has such a task, and its answer is missing."""
+        cdef Py_ssize_t place
+        if not 0 <= position < self._tasks:
+            return False
+        place = bisect_right(self._firsts, position)
+        return not place or <Py_ssize_t>(<tuple>self._pieces[place - 1])[1] <= position
+
     def gaps(self):
         """The tasks that are missing, as runs (first, stop), in order."""
         cdef list runs = []

@@ -13,7 +13,7 @@ import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
-from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
+from taskengine.messages import Info, Kind, Stats, TaskInfo
 from taskengine.session import Call, TaskFuture
 from taskengine.subscription import Feed, Sample, reachable
 
@@ -40,7 +40,7 @@ class Client(Caller):
 
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
-        future = TaskFuture(self._request_cancel)
+        future = TaskFuture(self._link.retract)
         self._enqueue((task, args, kwargs), future, self._options)
         return asyncio.wrap_future(future)
 
@@ -49,7 +49,7 @@ class Client(Caller):
 
         What has not begun then ends in `Cancelled`.
         """
-        await self._wait(self._cancel(NO_SERIAL, None))
+        await self._wait(self._cancel_all())
 
     async def tasks(self) -> list[TaskInfo]:
         """The tasks that the engine knows: names, signatures, docs, lanes."""
@@ -109,5 +109,5 @@ class Client(Caller):
 
     async def _wait(self, posted: Posted) -> Any:
         parcel, future = posted
-        self._link.post(parcel)
+        self._link.post(parcel, flush=True)
         return await asyncio.wrap_future(future)

@@ -12,6 +12,7 @@ a worker; a chunk whose cost is unknown or large travels alone, so that nothing 
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
@@ -19,19 +20,18 @@ from taskengine.counters import Counters
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority, Stats
-from taskengine.package import Package, TaskKind
+from taskengine.package import Package, TaskKind, cancelled
 from taskengine.quota import NO_LIMITS, Limits, Quota
 from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.turns import Span
+from taskengine.unwanted import Unwanted
 from taskengine.wire import BATCH_NS, COSTS_KEPT, LATEST_RETRY_S, NO_DEADLINE, REPEATS, SOONEST_RETRY_S
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
-
-
-CancelOrder = tuple[bytes, str | None, Sequence[int] | None]
-"""The client, the serial of its package, None for all of them, and the positions of the tasks, None for all."""
+_DEADLINES_SPARE = 64
+"""Deadlines that may be kept beside twice as many as packages are in flight."""
 
 
 class Broker:
@@ -59,11 +59,16 @@ class Broker:
         self._workers: dict[str, Worker] = {}
         self._costs: dict[TaskKind, float] = {}
         self._jobs = 0
-        self._deadlines = 0
+        self._deadlines: list[tuple[float, int]] = []
+        """A heap of deadlines and jobs, some of which are over."""
         self._urgent = 0
         self.packages: dict[int, Package] = {}
         self._serials: dict[tuple[bytes, str], Package] = {}
         self._recalled: set[Worker] = set()
+        self._cancelled: dict[bytes, int] = {}
+        """Clients that want nothing more up to a job."""
+        self._touched: set[Package] = set()
+        """Packages with tasks that are not wanted any more, since `revoke` has seen to it."""
         self.counters = Counters()
         self.stopping = False
 
@@ -86,7 +91,8 @@ class Broker:
         package.job = self._jobs
         self.packages[package.job] = self._serials[package.client, package.serial] = package
         self.counters.accept(package)
-        self._deadlines += package.deadline != NO_DEADLINE
+        if package.deadline != NO_DEADLINE:
+            self._note_deadline(package)
         self._urgent += package.priority == Priority.URGENT
         for run in package.runs:
             self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
@@ -218,8 +224,7 @@ class Broker:
                     continue
                 package.failed += failed
                 self.counters.answer(stop - first, failed, took_ns)
-                if package.assembly.put(first, stop, body):
-                    whole.append(self._release(package))
+                whole += self._put(package, first, stop, body)
             if not is_timed:
                 continue
             estimate = slice.cost * tasks / (slice.stop - slice.first)
@@ -228,15 +233,14 @@ class Broker:
         return whole
 
     def _return(self, rest: Sequence[Slice]) -> list[Package]:
-        """What was handed out and did not run waits again, before all else; what is not to start is answered."""
+        """What was handed out and did not run waits again, before all else, or is answered where it is not to start."""
         whole: list[Package] = []
         for slice in reversed(rest):
-            package, lane = slice.package, self._lanes[slice.run.lane]
-            for first, stop, reason in reversed([*package.verdicts(slice.first, slice.stop)]):
-                if reason is not None:
-                    whole += self._fail([(package, first, stop)], reason)
-                else:
-                    lane.back(Span(package, slice.run, first, stop))
+            package = slice.package
+            if package.reason is not None:
+                whole += self._fail([slice.tasks()], package.reason)
+            else:
+                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop))
         return whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
@@ -258,36 +262,54 @@ class Broker:
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
-        if not self._deadlines:
-            return []
-        late = {package for package in self.packages.values() if package.deadline <= now and package.reason is None}
-        for package in late:
-            package.reason = _too_late()
+        late: set[Package] = set()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            package = self.packages.get(heapq.heappop(self._deadlines)[1])
+            if package is not None and package.reason is None:
+                package.reason = _too_late()
+                late.add(package)
         return self._revoke(late)
 
-    def cancel(self, orders: Iterable[CancelOrder]) -> list[Package]:
-        """Answer with Cancelled what has not begun of clients' packages; workers hand theirs back (`recalls`)."""
-        unwanted = set()
-        for client, serial, positions in orders:
-            if serial is None:
-                packages = [package for package in self.packages.values() if package.client == client]
-            else:
-                packages = [*filter(None, [self._serials.get((client, serial))])]
-            for package in packages:
-                if package.reason is None:
-                    unwanted.add(package)
-                    package.cancel(positions)
-        for worker in self._workers.values() if unwanted else ():
-            if any(_is_touched(slice, unwanted) for batch in worker.batches for slice in batch):
+    def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
+        """A client does not want these tasks of a package of its any more, or all of it, or all that is in flight.
+
+        Raises Overloaded where they lie too scattered.
+        """
+        if serial is None:
+            self._cancelled[client] = self._jobs
+            return
+        package = self._serials.get((client, serial))
+        if package is not None and package.cancel(positions):
+            self._touched.add(package)
+
+    def revoke(self) -> list[Package]:
+        """Answer what waits of packages that were cancelled as a whole, and have workers hand back theirs (`recalls`).
+
+        Single tasks are answered when they would be handed out, and when nothing else is left of their package. To be
+        called before `dispatch`.
+        """
+        cancelled, self._cancelled = self._cancelled, {}
+        for package in self.packages.values() if cancelled else ():
+            if package.job <= cancelled.get(package.client, 0) and package.cancel(None):
+                self._touched.add(package)
+        if not self._touched:
+            return []
+        touched, self._touched = self._touched, set()
+        for worker in self._workers.values():
+            slices = (slice for batch in worker.batches for slice in batch if slice.package in touched)
+            if any(slice.package.is_revoked(slice.first, slice.stop) for slice in slices):
                 self._recalled.add(worker)
-        return self._revoke(unwanted)
+        over = {package for package in touched if package.is_over()}
+        for package in over:
+            package.cancel(None)
+        return self._revoke(over)
 
     def _revoke(self, packages: Collection[Package]) -> list[Package]:
-        """Answer what waits of these packages and is not to start."""
+        """Answer what waits of these packages, each with its reason."""
         whole: list[Package] = []
         for lane in dict.fromkeys(lane for package in packages for lane, _ in package.lanes):
-            for package, first, stop, reason in self._lanes[lane].revoke(packages):
-                whole += self._fail([(package, first, stop)], reason)
+            for span in self._lanes[lane].revoke(packages):
+                whole += self._fail([(span.package, span.first, span.stop)], span.package.reason or cancelled())
         return whole
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
@@ -300,7 +322,7 @@ class Broker:
     @property
     def timed(self) -> bool:
         """A package in flight has a deadline."""
-        return self._deadlines > 0
+        return bool(self._deadlines)
 
     def stats(self, restarts: Mapping[str, int]) -> Stats:
         """What has been counted, and who waits where; `restarts` as the supervisor tells them."""
@@ -319,6 +341,9 @@ class Broker:
             return []
         filling = Filling(free)
         while span and filling.free and not lane.is_held_up(span):
+            if span.package.unwanted is not None and not self._sift(lane, span, span.package.unwanted):
+                span = lane.next()
+                continue
             cost = self._cost(span)
             if cost >= BATCH_NS:
                 given = filling.give_one(span, cost)
@@ -335,6 +360,18 @@ class Broker:
             worker.batches.append(slices)
             lane.queued -= self.counters.hand_out(slices)
         return batches
+
+    def _sift(self, lane: Lane, span: Span, unwanted: Unwanted) -> bool:
+        """Answer what is unwanted at the beginning of a span, and end it where more is; whether anything is left."""
+        first, span.first = span.first, unwanted.end(span.first, span.stop)
+        if first < span.first:
+            lane.queued -= span.first - first
+            # never the last of its package: that would have been revoked as a whole
+            self._fail([(span.package, first, span.first)], cancelled())
+        at = unwanted.begin(span.first, span.stop)
+        if span.first < at < span.stop:
+            lane.part(span, at)
+        return span.first < span.stop
 
     def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
@@ -369,9 +406,22 @@ class Broker:
             self.counters.fail(end - start, error)
             for first, stop, body in package.pieces_of(error, start, end):
                 self._quota.hold(len(body))
-                if package.assembly.put(first, stop, body):
-                    whole.append(self._release(package))
+                whole += self._put(package, first, stop, body)
         return whole
+
+    def _put(self, package: Package, first: int, stop: int, body: bytes) -> list[Package]:
+        """Take an answer; the package, where it is whole now."""
+        if package.put(first, stop, body):
+            return [self._release(package)]
+        if package.unwanted is not None and package.is_over():
+            self._touched.add(package)
+        return []
+
+    def _note_deadline(self, package: Package) -> None:
+        heapq.heappush(self._deadlines, (package.deadline, package.job))
+        if len(self._deadlines) > 2 * len(self.packages) + _DEADLINES_SPARE:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self.packages]
+            heapq.heapify(self._deadlines)
 
     def _backlog_s(self) -> float:
         """How long what is in flight will take, in s, about."""
@@ -384,15 +434,10 @@ class Broker:
         if self._serials.get((package.client, package.serial)) is package:
             del self._serials[package.client, package.serial]
         self._quota.give_back(package.client, package.count, package.size, package.assembly.held)
-        self._deadlines -= package.deadline != NO_DEADLINE
         self._urgent -= package.priority == Priority.URGENT
+        if not self.packages:
+            self._deadlines.clear()
         return package
-
-
-def _is_touched(slice: Slice, packages: Collection[Package]) -> bool:
-    """Something in the slice is not to start."""
-    package = slice.package
-    return package in packages and any(why is not None for *_, why in package.verdicts(slice.first, slice.stop))
 
 
 def _lost(worker: str) -> WorkerLost:

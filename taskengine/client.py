@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
-from taskengine.errors import BadArguments, Cancelled
+from taskengine.errors import BadArguments
 from taskengine.keys import find_membership
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
@@ -54,7 +53,7 @@ class Caller:
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
         """Queue a call whose result nobody wants; the engine discards it."""
         self._enqueue(
-            (task, args, kwargs), TaskFuture(self._request_cancel), msgspec.structs.replace(self._options, reply="none")
+            (task, args, kwargs), TaskFuture(self._link.retract), msgspec.structs.replace(self._options, reply="none")
         )
 
     def flush(self) -> None:
@@ -75,17 +74,13 @@ class Caller:
 
     def _sent_future(self) -> TaskFuture:
         """A future of what is sent at once: from the start only the engine can cancel it."""
-        future = TaskFuture(self._request_cancel)
+        future = TaskFuture(self._link.retract)
         future.set_running_or_notify_cancel()
         return future
 
-    def _request_cancel(self, future: TaskFuture) -> None:
-        """Ask the engine; a client that is closed has cancelled everything."""
-        with contextlib.suppress(Cancelled):
-            self._link.post(self._cancel(future.serial, future.position)[0])
-
-    def _cancel(self, serial: int, position: int | None) -> Posted:
-        return self._ask(Kind.CANCEL, [serial, None if position is None else [position]])
+    def _cancel_all(self) -> Posted:
+        self._session.retract_all()
+        return self._ask(Kind.CANCEL, [NO_SERIAL, None])
 
     def _ask(self, kind: Kind, value: Sequence[Any] | None = None) -> Posted:
         future: Future[Any] = Future()
@@ -136,7 +131,7 @@ class Client(Caller):
 
         The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over.
         """
-        future = TaskFuture(self._request_cancel)
+        future = TaskFuture(self._link.retract)
         self._enqueue((task, args, kwargs), future, self._options)
         return future
 
@@ -148,7 +143,7 @@ class Client(Caller):
         if future is not None:
             future.cancel()
         else:
-            self._wait(self._cancel(NO_SERIAL, None))
+            self._wait(self._cancel_all())
 
     def tasks(self) -> list[TaskInfo]:
         """The tasks that the engine knows: names, signatures, docs, lanes."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taskengine.chunking import spread
 from taskengine.messages import LaneStats, Priority
 from taskengine.package import Package, Run, Section
-from taskengine.turns import Line, Revoked, Span, Turns
+from taskengine.turns import Line, Span, Turns
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, SLICE_NS
 
 _load = attrgetter("load")
@@ -148,11 +148,16 @@ class Lane:
         """The package was served so many ns of work."""
         self._line_of[package.priority].charge(package, cost)
 
-    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
-        """Take out what waits of these packages and is not to start."""
+    def part(self, span: Span, at: int) -> None:
+        """What is next ends at position `at`, and another span begins."""
         self.settle()
-        gone = [revoked for line in self.lines for revoked in line.revoke(packages)]
-        self.queued -= sum(stop - first for _, first, stop, _ in gone)
+        self._line(span).part(span, at)
+
+    def revoke(self, packages: Collection[Package]) -> list[Span]:
+        """Take out all that waits of these packages."""
+        self.settle()
+        gone = [span for line in self.lines for span in line.revoke(packages) if span.first < span.stop]
+        self.queued -= sum(span.stop - span.first for span in gone)
         return gone
 
     def clear(self) -> list[Span]:

@@ -77,10 +77,12 @@ class Link:
         self._waiter = Waiter(self._wakeup, self._connection.port, Port(self._connection.monitor))
         self._reconnect_at = math.inf
 
-    def post(self, parcel: Parcel) -> None:
-        """Send soon, from whichever thread leads; it expires by itself."""
+    def post(self, parcel: Parcel, *, flush: bool = False) -> None:
+        """Send soon, behind what is queued with `flush`, from whichever thread leads; it expires by itself."""
         with self._lock:
             self._check_open(parcel)
+            if flush:
+                self._queue.move(self._outbox)
             self._session.watch(parcel.serial, time.monotonic())
             self._outbox.append(parcel)
             self._call_leader()
@@ -115,17 +117,15 @@ class Link:
             raise self._session.no_reply(timeout, connected=self._connection.connected)
         except BaseException:
             self._session.forget(parcel.serial)
-            if not future.done() and isinstance(future, TaskFuture):
-                self._retract(parcel.serial)
+            if not future.done() and isinstance(future, TaskFuture) and self._connection.connected:
+                self.retract(parcel.serial, None)
             raise
 
-    def _retract(self, serial: int) -> None:
-        """Tell the engine, if it is there, that nobody waits for a package any more."""
+    def retract(self, serial: int, position: int | None) -> None:
+        """Tell the engine soon that nobody wants a package any more, or a task of it; what is closed has told."""
         with self._lock:
-            if self._connection.connected and not self._closing:
-                parcel = self._session.retract(serial)
-                self._session.watch(parcel.serial, time.monotonic())
-                self._outbox.append(parcel)
+            if not self._closing:
+                self._session.retract(serial, position)
                 self._call_leader()
 
     def close(self, timeout: float) -> None:
@@ -267,7 +267,8 @@ class Link:
     def _busy(self) -> bool:
         session = self._session
         owed = self._outbox or self._parcels or self._inbox or session.pending or session.outcomes
-        return bool(owed) or self._queue.due(time.monotonic()) < math.inf
+        unsaid = session.retractions and self._connection.connected
+        return bool(owed or unsaid) or self._queue.due(time.monotonic()) < math.inf
 
     def _serve(self) -> None:
         """The link's own thread: leads while nobody else does and something is owed."""
@@ -330,9 +331,7 @@ class Link:
         self._send(now)
         if self._session.due(now) <= 0:
             self._session.expire(now, connected=self._connection.connected)
-            given_up, self._session.given_up = self._session.given_up, []
-            for serial in given_up:
-                self._retract(serial)
+            self._send(now)
         if self._session.outcomes:
             self._settle()
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
@@ -366,6 +365,12 @@ class Link:
             self._parcels.extend(parcels)
         if not self._connection.connected:
             return
+        if self._session.retractions:
+            with self._lock:
+                retracted = list(self._session.retracted())
+            for parcel in retracted:
+                self._session.watch(parcel.serial, now)
+            self._parcels.extend(retracted)
         while self._parcels:
             parcel = self._parcels[0]
             del self._parcels[0]

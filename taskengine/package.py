@@ -6,7 +6,7 @@ A subclass for each wire says how its frames look; the broker knows only this fi
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ import msgspec
 from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
-from taskengine.wire import MAX_RUNS, NO_DEADLINE, Format
+from taskengine.unwanted import Unwanted
+from taskengine.wire import MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
 
 DEFAULT_LANE = ""
 _first = attrgetter("first")
@@ -54,7 +55,7 @@ def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return lanes
 
 
-def _cancelled() -> Cancelled:
+def cancelled() -> Cancelled:
     """What becomes of a task that its client does not want any more, and that had not begun."""
     return Cancelled("the task was cancelled before it began")
 
@@ -114,9 +115,9 @@ class Package:
         """How often a task was lost with its worker and given to another, by position."""
         self.reason: TaskEngineError | None = None
         """Why what has not started never will."""
-        self.unwanted: list[int] = []
-        """Positions of tasks that its client has cancelled, in order."""
-        self.size = len(self.head) + len(index) + len(body)
+        self.unwanted: Unwanted | None = None
+        """Tasks that its client has cancelled one by one."""
+        self.bytes = len(self.head) + len(index) + len(body)
         self.parts = 0
         """Chunks in the package, once it is cut."""
         self.parts_told = 0
@@ -131,6 +132,11 @@ class Package:
         self.body = body
         self.count = len(index) // 4
         self.assembly = Assembly(self.count)
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes, about, beside its results."""
+        return self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes)
 
     def forget_tasks(self) -> None:
         """All have been answered, and need no memory beside their results any more."""
@@ -159,24 +165,32 @@ class Package:
             yield run.part + number, first, end
             first = end
 
-    def cancel(self, positions: Iterable[int] | None) -> None:
-        """Have these tasks, or, with None, all, not start if they have not."""
-        if positions is None:
-            self.reason = _cancelled()
-        else:
-            self.unwanted = sorted({*self.unwanted, *(i for i in positions if 0 <= i < self.count)})
+    def cancel(self, positions: Iterable[int] | None) -> bool:
+        """Have these tasks, or, with None, all, not start if they have not; whether that is news.
 
-    def verdicts(self, first: int, stop: int) -> Iterator[tuple[int, int, TaskEngineError | None]]:
-        """The tasks from `first` to `stop` in runs (first, stop, why they are not to start, None where they are)."""
-        if self.reason is None:
-            for place in range(bisect_left(self.unwanted, first), bisect_left(self.unwanted, stop)):
-                position = self.unwanted[place]
-                if first < position:
-                    yield first, position, None
-                yield position, position + 1, _cancelled()
-                first = position + 1
-        if first < stop:
-            yield first, stop, self.reason
+        Raises Overloaded where they lie too scattered.
+        """
+        if self.reason is not None:
+            return False
+        if positions is None:
+            self.reason = cancelled()
+            return True
+        self.unwanted = self.unwanted or Unwanted(self.count)
+        return self.unwanted.add(filter(self.assembly.lacks, positions))
+
+    def put(self, first: int, stop: int, body: bytes) -> bool:
+        """Take what answers the tasks from `first` to `stop`; whether the package is whole now."""
+        if self.unwanted is not None:
+            self.unwanted.answer(first, stop)
+        return self.assembly.put(first, stop, body)
+
+    def is_over(self) -> bool:
+        """No task that has no answer yet is wanted."""
+        return self.reason is not None or (self.unwanted is not None and self.unwanted.left == self.assembly.missing)
+
+    def is_revoked(self, first: int, stop: int) -> bool:
+        """One of the tasks from `first` to `stop` is not to start."""
+        return self.reason is not None or (self.unwanted is not None and self.unwanted.any(first, stop))
 
     def section(self, run: Run, first: int, stop: int) -> Section:
         """The slice of the run from `first` to `stop`."""

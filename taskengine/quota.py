@@ -6,7 +6,6 @@ import sys
 from typing import NamedTuple
 
 from taskengine.errors import Overloaded
-from taskengine.wire import PACKAGE_BYTES
 
 
 class Limits(NamedTuple):
@@ -49,11 +48,11 @@ class Quota:
 
     def take(self, client: bytes, tasks: int, size: int, retry_after: float) -> None:
         """Let a package in. Raises Overloaded, which says to come back in `retry_after` s."""
-        size += PACKAGE_BYTES
         share = self._shares.get(client) or _Share()
-        limits, free_bytes = self._limits, self._limits.queue_bytes - self.bytes - self.results
-        _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks - self.tasks, retry_after)
-        _check("bytes", size, share.bytes, limits.client_bytes, free_bytes, retry_after)
+        limits = self._limits
+        tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
+        _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
+        _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
         self._shares[client] = share
         share.tasks += tasks
         share.bytes += size
@@ -62,14 +61,13 @@ class Quota:
 
     def give_back(self, client: bytes, tasks: int, size: int, results: int) -> None:
         """A package has left that took so much, and held `results` bytes of results."""
-        size += PACKAGE_BYTES
         share = self._shares[client]
         share.tasks -= tasks
         share.bytes -= size
         self.tasks -= tasks
         self.bytes -= size
         self.results -= results
-        if not share.bytes:
+        if not (share.tasks or share.bytes):
             del self._shares[client]
 
     def hold(self, size: int) -> None:
@@ -85,17 +83,16 @@ class Quota:
         return True
 
 
-def _check(unit: str, wanted: int, has: int, limit: int, free: int, retry_after: float) -> None:
-    """Whether a client that `has` some may have more. Raises Overloaded."""
-    name = f"CLIENT_{unit.upper()}"
-    if wanted > limit:
-        text = f"a package of {wanted} {unit} is more than a client may have in flight ({name} is {limit})"
-        raise Overloaded(text, retry_after=None, in_flight=has, limit=limit)
+def _check(unit: str, wanted: int, has: int, limit: int, whole: int, free: int, retry_after: float) -> None:
+    """Whether a client that `has` some may have more, of `whole` for all clients. Raises Overloaded."""
+    mine, all_ = f"CLIENT_{unit.upper()}", f"QUEUE_{unit.upper()}"
+    name, most = (mine, limit) if limit <= whole else (all_, whole)
+    if wanted > most:
+        text = f"a package of {wanted} {unit} is more than a client may have in flight ({name} is {most})"
+        raise Overloaded(text, retry_after=None, in_flight=has, limit=most)
     if has + wanted > limit:
-        text = f"this client has {has} {unit} in flight, and may have {limit} ({name})"
+        text = f"this client has {has} {unit} in flight, and may have {limit} ({mine})"
         raise Overloaded(text, retry_after=retry_after, in_flight=has, limit=limit)
     if has + wanted > free:
-        text = (
-            f"the engine has room for {max(0, free)} {unit} (QUEUE_{unit.upper()}), and this client has {has} in flight"
-        )
+        text = f"the engine has room for {max(0, free)} {unit} ({all_}), and this client has {has} in flight"
         raise Overloaded(text, retry_after=retry_after, in_flight=has, limit=max(0, free))

@@ -17,7 +17,7 @@ import zmq
 
 from taskengine import _fastpath, gate, packed, seedwire
 from taskengine._socket import Port, Waiter
-from taskengine.broker import Broker, CancelOrder
+from taskengine.broker import Broker
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
@@ -67,7 +67,6 @@ class Router:
         self._retiring: set[str] = set()
         self._reloads_asked: list[tuple[tuple[bytes, ...], int]] = []
         self._reloads_begun: list[tuple[tuple[bytes, ...], int]] = []
-        self._cancels: list[CancelOrder] = []
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
         self._interval = settings.heartbeat_interval
@@ -133,14 +132,13 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(partial(self._frontend.receive_request, MAGIC)):
                     self._from_client(*request)
-            if self._cancels:
-                self._cancel()
             if self._broker.timed:
                 self._deliver(self._broker.expire(self._now))
             if self._timeouts:
                 self._stop_the_overdue()
             if self._next_look <= self._now:
                 self._look_around(self._now)
+            self._deliver(self._broker.revoke())
             self._dispatch()
             if self._retiring:
                 self._let_go()
@@ -339,28 +337,30 @@ class Router:
             now = time.monotonic()
             self._accept(packed.read_package(route, request, frames, self._lane_of, self._settings.data_workers, now))
         elif request.kind == Kind.INFO:
-            self._outlet.send(route, packed.value_reply(request.serial, self._info()))
+            self._reply(route, request, self._info())
         elif request.kind == Kind.TASKS:
-            self._outlet.send(route, packed.value_reply(request.serial, self._tasks))
+            self._reply(route, request, self._tasks)
         elif request.kind == Kind.STATS:
-            self._outlet.send(route, packed.value_reply(request.serial, self._broker.stats(self._restarts)))
+            self._reply(route, request, self._broker.stats(self._restarts))
         elif request.kind == Kind.PROGRESS:
-            self._outlet.send(route, packed.value_reply(request.serial, self._progress(route)))
+            self._reply(route, request, self._progress(route))
         elif request.kind == Kind.CANCEL:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
-            self._cancels.append((route[0], serial, wanted.positions))
-            self._outlet.send(route, packed.value_reply(request.serial, None))
+            self._broker.cancel(route[0], serial, wanted.positions)
+            self._reply(route, request, None)
         elif request.kind == Kind.RELOAD:
             self._reloads_asked.append((route, request.serial))
             self._tell("reload")
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
 
-    def _cancel(self) -> None:
-        """Cancel what clients have asked for in this turn, at once: each time costs a look at all that waits."""
-        orders, self._cancels = self._cancels, []
-        self._deliver(self._broker.cancel(orders))
+    def _reply(self, route: tuple[bytes, ...], request: Request, value: object) -> None:
+        """Answer with a value. Raises Overloaded where the client leaves too much unread."""
+        head, body = packed.value_reply(request.serial, value)
+        if self._outlet.is_full(route[0], len(body)):
+            raise Overloaded("the replies before this one were not read", retry_after=None)
+        self._outlet.send(route, [head, body])
 
     def _accept(self, package: Package) -> None:
         try:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
@@ -26,7 +26,9 @@ from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, Req
 from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
 
 RETRACT_S = 5.0
-"""How long to wait for the engine's word that it knows what was given up."""
+"""How long to wait for the engine's word that it knows what was retracted."""
+POSITIONS_TOLD = 10_000
+"""Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -64,9 +66,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class TaskFuture(Future[Any]):
     """What a call will give; `ask` asks the engine to cancel it."""
 
-    def __init__(self, ask: Callable[[TaskFuture], None]) -> None:
+    def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         super().__init__()
         self._ask = ask
+        self.is_unwanted = False
+        """It was cancelled too late for nobody to notice."""
         self.serial = NO_SERIAL
         """Its package's, once it is sent."""
         self.position: int | None = None
@@ -78,8 +82,9 @@ class TaskFuture(Future[Any]):
         """
         if super().cancel():
             return True
+        self.is_unwanted = True  # before its serial is read: it may just be packed by another thread, which reads this
         if not self.done() and self.serial != NO_SERIAL:
-            self._ask(self)
+            self._ask(self.serial, self.position)
         return False
 
 
@@ -126,8 +131,8 @@ class Session:
         self.pending: dict[int, Pending] = {}
         self.outcomes: deque[Outcome] = deque()
         """What is to be settled."""
-        self.given_up: list[int] = []
-        """Packages that have expired, and the engine has not been told."""
+        self.retractions: dict[int, list[int] | None] = {}
+        """Packages, and which of their tasks, None for all, that the engine is to be told that nobody wants."""
 
     def package(self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool) -> Parcel:
         """A package of calls. Raises BadArguments for what cannot be sent."""
@@ -173,13 +178,33 @@ class Session:
             pending = self.pending.get(serial)
             if pending is not None and pending.timeout is not None:
                 self._fail([serial], self.no_reply(pending.timeout, connected=connected))
-                self.given_up += [serial for future in pending.futures[:1] if isinstance(future, TaskFuture)]
+                if any(isinstance(future, TaskFuture) for future in pending.futures[:1]):
+                    self.retract(serial, None)
         return self.outcomes
 
-    def retract(self, serial: int) -> Parcel:
-        """What tells the engine that nobody waits for a package any more, so that what has not begun does not."""
-        future: Future[Any] = Future()
-        return self.request(Kind.CANCEL, future, Options(timeout=RETRACT_S), [serial, None])
+    def retract(self, serial: int, position: int | None) -> None:
+        """Nobody wants a package of ours any more, or one of its tasks: what has not begun need not."""
+        positions = self.retractions.setdefault(serial, [])
+        if position is None:
+            self.retractions[serial] = None
+        elif positions is not None:
+            positions.append(position)
+
+    def retract_all(self) -> None:
+        """Nobody wants anything that is pending: what is sent again need not be."""
+        for pending in list(self.pending.values()):
+            for future in pending.futures:
+                if isinstance(future, TaskFuture):
+                    future.is_unwanted = True
+
+    def retracted(self) -> Iterator[Parcel]:
+        """What tells the engine of the retractions so far."""
+        retractions, self.retractions = self.retractions, {}
+        for serial, positions in retractions.items():
+            starts = range(0, len(positions), POSITIONS_TOLD) if positions else range(1)
+            for start in starts:
+                part = positions and positions[start : start + POSITIONS_TOLD]
+                yield self.request(Kind.CANCEL, Future(), Options(timeout=RETRACT_S), [serial, part])
 
     def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
         """What it means that nothing came in so many seconds."""
@@ -192,7 +217,7 @@ class Session:
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
-            if pending is not None and pending.frames and pending.resends:
+            if pending is not None and pending.frames and pending.resends and self._is_wanted(serial, pending):
                 self.pending[serial] = pending._replace(resends=pending.resends - 1)
                 again.append(Parcel(serial, [*pending.frames]))
             else:
@@ -200,6 +225,15 @@ class Session:
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
         self._fail(lost, EngineUnreachable(text, address=self._address))
         return again
+
+    def _is_wanted(self, serial: int, pending: Pending) -> bool:
+        """Whether one of the futures is; those that are not are retracted once more."""
+        unwanted = [future for future in pending.futures if isinstance(future, TaskFuture) and future.is_unwanted]
+        if unwanted and len(unwanted) == len(pending.futures):
+            return False
+        for future in unwanted:
+            self.retract(serial, future.position)
+        return True
 
     def refuse(self) -> deque[Outcome]:
         """The engine does not let us in."""
@@ -265,7 +299,10 @@ class Session:
         parcel = Parcel(serial, [head, *frames])
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
-                future.serial, future.position = serial, position if pending.each else None
+                future.position = position if pending.each else None
+                future.serial = serial
+                if future.is_unwanted:
+                    self.retract(serial, future.position)
         self.pending[serial] = pending._replace(frames=parcel.frames) if options.idempotent else pending
         return parcel
 

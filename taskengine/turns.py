@@ -1,20 +1,16 @@
 """Who is next in a lane. Pure.
 
-Where a lane has several workers, turns are fair between clients, and between the packages of a client: the package
-that has been served least is next, and what it is served counts as many times as its client has packages waiting.
-What is served is work, in ns. Whoever comes anew starts where the others are, so that nobody saves up turns (start-time
-fair queuing; Goyal, Vin and Cheng, SIGCOMM 1996). Where a lane has one worker, the order of reception is promised, and
-it is kept.
+Where a lane has several workers, turns are fair between clients, however many packages they have, and between the
+packages of a client. What is served is work, in ns. Where a lane has one worker, the order of reception is promised,
+and it is kept.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import Counter, deque
-from collections.abc import Collection, Container, Iterable
+from collections import deque
+from collections.abc import Collection
 
-from taskengine.errors import TaskEngineError
+from taskengine.fair import Fair
 from taskengine.package import Package, Run
 
 
@@ -41,26 +37,10 @@ class Span:
         """Where the next so many chunks end."""
         return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
 
-
-Revoked = tuple[Package, int, int, TaskEngineError]
-"""Tasks that are not to start: their package, the first, behind the last, and why."""
-
-
-def _sifted(spans: Iterable[Span], packages: Container[Package]) -> tuple[deque[Span], list[Revoked]]:
-    """The spans, in order, without what is not to start of these packages; and that."""
-    kept: deque[Span] = deque()
-    gone: list[Revoked] = []
-    for span in spans:
-        package = span.package
-        if package not in packages:
-            kept.append(span)
-            continue
-        for first, stop, reason in package.verdicts(span.first, span.stop):
-            if reason is None:
-                kept.append(Span(package, span.run, first, stop))
-            else:
-                gone.append((package, first, stop, reason))
-    return kept, gone
+    def part(self, at: int) -> Span:
+        """End at position `at`; the rest."""
+        stop, self.stop = self.stop, at
+        return Span(self.package, self.run, at, stop)
 
 
 class Line:
@@ -80,6 +60,10 @@ class Line:
             place += 1
         self.waiting.insert(place, span)
 
+    def part(self, span: Span, at: int) -> None:
+        """The first span ends at position `at`, and another one begins."""
+        self.waiting.insert(1, span.part(at))
+
     def first(self) -> Span | None:
         """The next span that has tasks left."""
         while self.waiting and self.waiting[0].first == self.waiting[0].stop:
@@ -93,9 +77,10 @@ class Line:
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
 
-    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
-        """Take out what waits of these packages and is not to start."""
-        self.waiting, gone = _sifted(self.waiting, packages)
+    def revoke(self, packages: Collection[Package]) -> list[Span]:
+        """Take out all that waits of these packages."""
+        gone = [span for span in self.waiting if span.package in packages]
+        self.waiting = deque(span for span in self.waiting if span.package not in packages)
         return gone
 
     def clear(self) -> list[Span]:
@@ -104,92 +89,93 @@ class Line:
         return spans
 
 
-class _Account:
-    """What a package has been served, in ns of work and of its client's other packages', and its spans that wait."""
+class _Client:
+    """A client's packages that wait, with their spans."""
 
-    __slots__ = ("package", "spans", "spent")
-
-    def __init__(self, package: Package, spent: float) -> None:
-        self.package = package
-        self.spent = spent
-        self.spans: deque[Span] = deque()
+    def __init__(self) -> None:
+        self.order = Fair[Package]()
+        self.spans: dict[Package, deque[Span]] = {}
 
 
 class Turns:
-    """Spans in fair turns. Their order is put right when it is asked for, so that charging costs nothing."""
+    """Spans in fair turns."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[float, int, _Account]] = []  # a heap
-        self._accounts: dict[Package, _Account] = {}
-        self._packages: Counter[bytes] = Counter()  # that wait, by client
-        self._order = itertools.count()
-        self._now = 0.0
+        self._order = Fair[bytes]()
+        self._clients: dict[bytes, _Client] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Something may wait."""
+        return bool(self._clients)
 
     def add(self, span: Span) -> None:
         """Where its package is, behind its other spans."""
-        self._account(span.package).spans.append(span)
+        self._spans(span.package).append(span)
 
     def back(self, span: Span) -> None:
         """What was handed out and came back goes before the other spans of its package."""
-        self._account(span.package).spans.appendleft(span)
+        self._spans(span.package).appendleft(span)
+
+    def part(self, span: Span, at: int) -> None:
+        """The span, its package's first, ends at position `at`, and another one begins."""
+        self._spans(span.package).insert(1, span.part(at))
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        while self.waiting:
-            spent, _, account = self.waiting[0]
-            spans = account.spans
+        while self._clients:
+            client = self._clients[self._order.next()]
+            package = client.order.next()
+            spans = client.spans[package]
             while spans and spans[0].first == spans[0].stop:
                 spans.popleft()
-            if not spans:
-                heapq.heappop(self.waiting)
-                self._close(account)
-            elif account.spent > spent:
-                heapq.heapreplace(self.waiting, (account.spent, next(self._order), account))
-            else:
-                self._now = spent
+            if spans:
                 return spans[0]
+            self._close(package)
         return None
 
     def crowded(self) -> bool:
         """Somebody else waits for a turn too."""
-        return len(self._accounts) > 1
+        return len(self._clients) > 1 or any(len(client.spans) > 1 for client in self._clients.values())
 
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
-        account = self._accounts.get(package)
-        if account is not None:
-            account.spent += cost * self._packages[package.client]
+        self._order.charge(package.client, cost)
+        client = self._clients.get(package.client)
+        if client is not None:
+            client.order.charge(package, cost)
 
-    def revoke(self, packages: Collection[Package]) -> list[Revoked]:
-        """Take out what waits of these packages and is not to start."""
-        gone: list[Revoked] = []
-        for account in [self._accounts[package] for package in packages if package in self._accounts]:
-            account.spans, revoked = _sifted(account.spans, [account.package])
-            gone += revoked
-            if not account.spans:
-                self._close(account)
-        self.waiting = [entry for entry in self.waiting if entry[2].spans]
-        heapq.heapify(self.waiting)
+    def revoke(self, packages: Collection[Package]) -> list[Span]:
+        """Take out all that waits of these packages."""
+        gone: list[Span] = []
+        for package in packages:
+            client = self._clients.get(package.client)
+            if client is not None and package in client.spans:
+                gone += client.spans[package]
+                self._close(package)
         return gone
 
     def clear(self) -> list[Span]:
         """Take out all that waits."""
-        spans = [span for account in self._accounts.values() for span in account.spans]
-        self.waiting.clear()
-        self._accounts.clear()
-        self._packages.clear()
+        return self.revoke([package for client in self._clients.values() for package in client.spans])
+
+    def _spans(self, package: Package) -> deque[Span]:
+        """Where the spans of a package wait, which has its turns from now on."""
+        client = self._clients.get(package.client)
+        if client is None:
+            client = self._clients[package.client] = _Client()
+            self._order.join(package.client)
+        spans = client.spans.get(package)
+        if spans is None:
+            spans = client.spans[package] = deque()
+            client.order.join(package)
         return spans
 
-    def _account(self, package: Package) -> _Account:
-        account = self._accounts.get(package)
-        if account is None:
-            account = self._accounts[package] = _Account(package, self._now)
-            self._packages[package.client] += 1
-            heapq.heappush(self.waiting, (account.spent, next(self._order), account))
-        return account
-
-    def _close(self, account: _Account) -> None:
-        del self._accounts[account.package]
-        self._packages[account.package.client] -= 1
-        if not self._packages[account.package.client]:
-            del self._packages[account.package.client]
+    def _close(self, package: Package) -> None:
+        """Nothing waits of the package any more."""
+        client = self._clients[package.client]
+        del client.spans[package]
+        client.order.leave(package)
+        if not client.spans:
+            del self._clients[package.client]
+            self._order.leave(package.client)

@@ -105,7 +105,9 @@ IN_FLIGHT: Final = 2
 REPEATS: Final = 2
 """How often an idempotent task whose worker was lost is given to another."""
 PACKAGE_BYTES: Final = 4096
-"""What a package in flight takes beside its bytes, about."""
+"""What a package in flight takes beside its bytes, about,"""
+RUN_BYTES: Final = 512
+"""and each run of neighbouring tasks of a lane."""
 SOONEST_RETRY_S: Final = 0.01
 """How soon a client that was refused is told to come back at the soonest,"""
 LATEST_RETRY_S: Final = 10.0

@@ -489,6 +489,9 @@ class Assembly:
         self._bodies[first, stop] = body
         return not self.missing
 
+    def lacks(self, position: int) -> bool:
+        return 0 <= position < len(self._there) and not self._there[position]
+
     def gaps(self) -> list[tuple[int, int]]:
         runs, at = [], 0
         for there, group in groupby(self._there):

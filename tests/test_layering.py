@@ -21,6 +21,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "chunking",
         "quota",
+        "fair",
+        "unwanted",
         "package",
         "turns",
         "lane",
@@ -48,6 +50,8 @@ PURE = {
     "chunking",
     "package",
     "quota",
+    "fair",
+    "unwanted",
     "turns",
     "lane",
     "salvage",

@@ -133,17 +133,23 @@ class BrokerStates(RuleBasedStateMachine):
         self.made = 0
 
     def take(self, whole: Iterable[Package]) -> None:
-        for answered in whole:
+        """Packages are answered, and so is what is not wanted any more, as at the end of a turn of the router."""
+        for answered in [*whole, *self.broker.revoke()]:
             books = self.books[answered]
             assert not books.is_answered, "answered twice"
             books.is_answered = True
 
     def revoke(self) -> None:
-        """What waits and is not to start has been answered by now."""
+        """What waits and is not to start has been answered, single tasks when it is their turn, or all that is left."""
         for books in self.books.values():
-            for position, task in enumerate(books.tasks):
+            owed = [task for task in enumerate(books.tasks) if task[1].state is not State.ANSWERED]
+            is_over = all(books.is_revoked(position) for position, _ in owed)
+            for position, task in owed:
                 if task.state is State.WAITS and books.is_revoked(position):
-                    task.step(Event.REVOKE)
+                    answered = not books.package.assembly.lacks(position)
+                    assert answered or not is_over
+                    if answered:
+                        task.step(Event.REVOKE)
 
     @rule(
         runs=st.lists(st.tuples(st.sampled_from(sorted(LANES)), st.integers(1, 40)), max_size=4),
@@ -192,7 +198,9 @@ class BrokerStates(RuleBasedStateMachine):
 
     @rule()
     def dispatch(self) -> None:
-        for batch in self.broker.dispatch():
+        batches = self.broker.dispatch()
+        self.revoke()
+        for batch in batches:
             self.check_batch(batch)
             self.workers[batch.worker].append(list(batch.slices))
         for name, last in self.broker.recalls():
@@ -264,8 +272,8 @@ class BrokerStates(RuleBasedStateMachine):
         entries, _ = self.run(slices, done, dies=False)
         self.put_back(slices, done)
         whole = self.broker.finish(name, entries)
-        self.revoke()
         self.take(whole)
+        self.revoke()
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), part=st.booleans(), dies_running=st.booleans())
@@ -289,8 +297,8 @@ class BrokerStates(RuleBasedStateMachine):
             last = entries.pop() if part and entries else None
             accounts.append((entries, last, running))
         whole = self.broker.leave(name, accounts)
-        self.revoke()
         self.take(whole)
+        self.revoke()
 
     def bury(self, running: tuple[int, int] | None) -> None:
         """The task that ran was lost, or is run again."""
@@ -315,26 +323,24 @@ class BrokerStates(RuleBasedStateMachine):
         for books in self.in_flight():
             books.is_late = books.is_late or books.package.deadline <= self.now
         whole = self.broker.expire(self.now)
-        self.revoke()
         self.take(whole)
+        self.revoke()
 
     @rule(data=st.data(), everything=st.booleans())
     def cancel(self, data: st.DataObject, everything: bool) -> None:
         client = data.draw(st.sampled_from(CLIENTS))
         mine = [books for books in self.in_flight() if books.package.client == client]
-        orders: list[tuple[bytes, str | None, list[int] | None]] = []
         if everything or not mine:
-            orders.append((client, None, None))
+            self.broker.cancel(client)
             for books in mine:
                 books.is_unwanted = True
         else:
             books = data.draw(st.sampled_from(mine))
             positions = data.draw(st.lists(st.integers(-3, len(books.tasks) + 3), max_size=9))
-            orders.append((client, books.serial, positions))
+            self.broker.cancel(client, books.serial, positions)
             books.cancelled |= set(positions)
-        whole = self.broker.cancel(orders)
+        self.take([])
         self.revoke()
-        self.take(whole)
 
     def in_flight(self) -> list[Books]:
         return [books for books in self.books.values() if not books.is_answered]
@@ -364,8 +370,8 @@ class BrokerStates(RuleBasedStateMachine):
             for slices in batches:
                 self.put_back(slices, 0)
             whole = self.broker.leave(name, [None for _ in batches])
-            self.revoke()
             self.take(whole)
+            self.revoke()
         for lane in LANES:
             self.join(lane)
         while self.broker.packages:
@@ -378,8 +384,8 @@ class BrokerStates(RuleBasedStateMachine):
                 entries, _ = self.run(slices, done, dies=False)
                 self.put_back(slices, done)
                 whole = self.broker.finish(name, entries)
-                self.revoke()
                 self.take(whole)
+                self.revoke()
         self.who_is_answered_knows_what_happened()
 
 

@@ -49,6 +49,7 @@ class Life:
 
     def dispatch(self) -> None:
         ns = self.draw(st.sampled_from([CHEAP_NS, HEAVY_NS]))
+        self.broker.revoke()
         for batch in self.broker.dispatch():
             self.held[batch.worker].append(answers(batch, ns))
         self.broker.recalls()
@@ -86,7 +87,7 @@ class Life:
         if packages:
             chosen = self.draw(st.sampled_from(packages))
             positions = self.draw(st.none() | st.lists(st.integers(0, chosen.count - 1), max_size=5))
-            self.broker.cancel([(chosen.client, chosen.serial, positions)])
+            self.broker.cancel(chosen.client, chosen.serial, positions)
 
     def retire(self) -> None:
         if self.held:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from taskengine import Cancelled, Client, Overloaded, TaskTimeout, WorkerLost, aio
+from taskengine.messages import Kind, Request, encode_request
+from taskengine.wire import UNREAD_BYTES
 from tests.engine import Engine, deadline, wait_until
 
 pytestmark = pytest.mark.system
@@ -130,6 +133,49 @@ def test_futures_are_cancelled_and_their_tasks_never_run(client: Client, held: H
     for future in futures[10:]:
         assert isinstance(future.exception(), Cancelled)
     assert held.notes() == list(range(10))
+
+
+def test_every_other_of_many_futures_is_cancelled(tmp_path: Path) -> None:
+    held, module = Held(tmp_path), tmp_path / "gate.py"
+    module.write_text(GATE)
+    with (
+        Engine(tasks=f"{module},taskengine.tasks") as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+        Client(engine.address, name="OTHER", timeout=deadline(20)) as other,
+    ):
+        holding = held.close(client)
+        [router] = engine.pids("router")
+        futures = [client.submit("note", held.path, n) for n in range(3000)]
+        client.flush()
+        wait_until(lambda: all(future.running() for future in futures), 10, "that all are sent")
+        assert not any(future.cancel() for future in futures[::2])
+        assert other.map("task_echo", range(10)) == list(range(10))
+        client.info()
+        held.open()
+        assert holding.result() is None
+        assert {type(future.exception()) for future in futures[::2]} == {Cancelled}
+        assert [future.result() for future in futures[1::2]] == [*range(1, 3000, 2)]
+        assert held.notes() == [*range(1, 3000, 2)]
+        assert engine.pids("router") == [router]
+
+
+def test_replies_that_nobody_reads_are_refused_after_a_bound(tmp_path: Path) -> None:
+    module = tmp_path / "told.py"
+    module.write_text(f'from taskengine import task\n\n@task\ndef told():\n    """{"long " * 20_000}"""\n')
+    with (
+        Engine(tasks=str(module)) as engine,
+        Client(engine.address, timeout=deadline(20)) as client,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as lazy,
+    ):
+        lazy.rcvhwm, lazy.linger, lazy.rcvtimeo = 1, 0, int(deadline(20) * 1000)
+        lazy.connect(engine.address)
+        for number in range(1, 1000):
+            lazy.send(encode_request(Request(Kind.TASKS, number, "LAZY")))
+        assert [info.name for info in client.tasks()] == ["told"]
+        replies = [lazy.recv_multipart() for _ in range(1, 1000)]
+    assert b"not read" in replies[-1][0]
+    assert sum(len(frame) for frames in replies for frame in frames) < 4 * UNREAD_BYTES
 
 
 def test_what_is_still_queued_in_the_client_is_cancelled_for_certain(client: Client, held: Held) -> None:

@@ -9,7 +9,7 @@ from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account
-from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, NO_DEADLINE
+from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
 from tests.packages import CHEAP_NS, answer, answers, package
 
 HEAVY_NS = 100 * BATCH_NS
@@ -27,10 +27,11 @@ def broker(size: int | None = 10, workers: int = 2, **lanes: int) -> Broker:
 
 
 def run_all(made: Broker, ns_a_task: int = CHEAP_NS) -> list[Package]:
-    whole: list[Package] = []
+    whole = made.revoke()
     while batches := made.dispatch():
         for batch in batches:
             whole += made.finish(batch.worker, answers(batch, ns_a_task))
+        whole += made.revoke()
     return whole
 
 
@@ -474,8 +475,11 @@ def test_what_is_cancelled_and_waits_never_starts() -> None:
     made.accept(running)
     (batch,) = made.dispatch()
     made.accept(unwanted)
-    assert made.cancel([(b"stranger", "other", None), (b"client", "unknown", None)]) == []
-    assert made.cancel([(b"client", "other", None)]) == [unwanted]
+    made.cancel(b"stranger", "other")
+    made.cancel(b"client", "unknown")
+    assert made.revoke() == []
+    made.cancel(b"client", "other")
+    assert made.revoke() == [unwanted]
     assert unwanted.assembly.join() == ended(*["Cancelled"] * 5)
     assert made.recalls() == []
     assert made.finish(batch.worker, answers(batch)) == [running]
@@ -490,7 +494,8 @@ def test_single_tasks_are_cancelled_and_the_rest_runs() -> None:
     made.accept(slow)
     (batch,) = made.dispatch()
     made.accept(mixed)
-    assert made.cancel([(b"client", "mixed", [29, 0, 7, 7, 31, -4])]) == []
+    made.cancel(b"client", "mixed", [29, 0, 7, 7, 31, -4, 2**70])
+    assert made.revoke() == []
     assert made.finish(batch.worker, answers(batch)) == [slow]
     assert run_all(made) == [mixed]
     kinds = ["Cancelled" if position in (0, 7, 29) else "" for position in range(30)]
@@ -504,7 +509,8 @@ def test_what_a_worker_has_and_has_not_begun_is_recalled_and_cancelled() -> None
     made.accept(unwanted)
     (batch,) = made.dispatch()
     made.accept(other)
-    assert made.cancel([(b"client", "serial", [1, 50, 51])]) == []
+    made.cancel(b"client", "serial", [1, 50, 51])
+    assert made.revoke() == []
     assert made.recalls() == [(batch.worker, batch.number)]
     assert made.recalls() == []
     # 0 to 10 had run when the worker looked up
@@ -522,7 +528,8 @@ def test_a_client_cancels_all_that_it_has_in_flight() -> None:
     for each in (*mine, others):
         made.accept(each)
     (batch,) = made.dispatch()
-    assert made.cancel([(b"client", None, None)]) == [mine[1]]
+    made.cancel(b"client")
+    assert made.revoke() == [mine[1]]
     assert made.recalls() == [(batch.worker, batch.number)]
     assert set(run_all(made)) | set(made.finish(batch.worker, answers(batch))) >= {mine[0]}
     assert run_all(made) == [others]
@@ -535,10 +542,71 @@ def test_what_was_cancelled_is_not_run_again_when_its_worker_dies() -> None:
     unwanted.idempotent = True
     made.accept(unwanted)
     (batch,) = made.dispatch()
-    made.cancel([(b"client", "serial", None)])
+    made.cancel(b"client", "serial")
+    made.revoke()
     done = [answer(batch.slices[0], 0, 4)]
     assert made.leave(batch.worker, [(done, None, (unwanted.job, 4))]) == [unwanted]
     assert unwanted.assembly.join() == ended(*[""] * 4, *["Cancelled"] * 6)
+
+
+def test_what_is_accepted_after_all_was_cancelled_runs() -> None:
+    made = broker(size=1, workers=1)
+    before, after = package(3), package(4)
+    after.serial = "after"
+    made.accept(before)
+    made.cancel(b"client")
+    made.accept(after)
+    assert made.revoke() == [before]
+    assert run_all(made) == [after]
+    assert after.assembly.join() == ended("", "", "", "")
+
+
+def test_a_package_is_answered_when_nothing_but_cancelled_tasks_are_left() -> None:
+    made = broker(size=1, workers=1)
+    mixed, other = package(5), package(1, client=b"other")
+    made.accept(mixed)
+    made.accept(other)
+    (batch,) = made.dispatch()
+    (slice,) = batch.slices
+    made.cancel(b"client", "serial", range(1, 5))
+    assert made.revoke() == []
+    assert made.finish(batch.worker, [answer(slice, slice.first, slice.stop)]) == []
+    assert made.revoke() == [mixed]
+    assert mixed.assembly.join() == ended("", *["Cancelled"] * 4)
+    assert run_all(made) == [other]
+
+
+def test_a_cancel_that_is_no_news_recalls_nobody() -> None:
+    made = broker(size=100, workers=1)
+    made.accept(package(100))
+    (batch,) = made.dispatch()
+    made.cancel(b"client", "serial", [7])
+    made.revoke()
+    assert made.recalls() == [(batch.worker, batch.number)]
+    made.cancel(b"client", "serial", [7])
+    made.cancel(b"client", "serial", [100])
+    assert made.revoke() == []
+    assert made.recalls() == []
+
+
+def test_cancelled_tasks_may_not_be_scattered_without_end() -> None:
+    made = broker(size=100, workers=1)
+    scattered = package(2 * MAX_RUNS + 4)
+    made.accept(scattered)
+    made.cancel(b"client", "serial", range(0, 2 * MAX_RUNS, 2))
+    with pytest.raises(Overloaded, match="as a whole"):
+        made.cancel(b"client", "serial", [2 * MAX_RUNS + 1])
+    made.cancel(b"client", "serial", [1])
+    made.revoke()
+    assert run_all(made) == [scattered]
+    assert scattered.assembly.join().count(b"Cancelled") == MAX_RUNS + 1
+
+
+def test_a_package_of_many_lanes_takes_more_room() -> None:
+    made = Broker(10, {"": 1, "arm": 1}, limits=Limits(10**6, 2**20, 10**6, 2**30))
+    made.accept(package(2000))
+    with pytest.raises(Overloaded, match="CLIENT_BYTES"):
+        made.accept(package(2000, lanes=[("", 1), ("arm", 1)] * 1000))
 
 
 def test_too_much_in_flight_is_refused_until_something_has_ended() -> None:
@@ -603,3 +671,16 @@ def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
     assert made.leave(batch.worker, [None]) == []
     assert made.forsake() == [running]
     assert made.idle()
+
+
+def test_deadlines_that_are_over_are_forgotten() -> None:
+    made = broker()
+    for number in range(1000):
+        late = package(1)
+        late.deadline = 1e6 + number
+        made.accept(late)
+        if number:
+            run_all(made)
+    assert len(made._deadlines) < 200
+    run_all(made)
+    assert not made.timed

@@ -5,7 +5,7 @@ import pytest
 from taskengine._fastpath import Tally
 from taskengine.errors import Overloaded, TaskTimeout
 from taskengine.messages import LaneStats, Latency, Stats
-from taskengine.wire import BATCH_NS, LATENCY_BUCKETS, LATENCY_SHIFT, PACKAGE_BYTES
+from taskengine.wire import BATCH_NS, LATENCY_BUCKETS, LATENCY_SHIFT
 from tests.packages import answer, answers, package
 from tests.unit.test_broker import broker, run_all
 
@@ -47,7 +47,7 @@ def test_a_package_on_its_way() -> None:
     stats = made.stats({"task": 2})
     assert stats.lanes == [LaneStats("", 1, 1, 1, 20, 10)]
     assert (stats.accepted, stats.answered, stats.in_flight, stats.packages) == (30, 0, 30, 2)
-    assert stats.bytes_in_flight == first.size + second.size + 2 * PACKAGE_BYTES
+    assert stats.bytes_in_flight == first.size + second.size
     assert stats.restarts == {"task": 2}
     made.counters.tick(9 * FIRST_NS / 1e9)
     assert made.finish(batch.worker, answers(batch, 3 * FIRST_NS)) == [first]

@@ -33,9 +33,15 @@ def test_a_client_has_at_most_its_limit() -> None:
 def test_what_never_fits_is_told_so() -> None:
     quota = Quota(Limits(100, 8 * PACKAGE_BYTES, 1000, BYTES))
     assert refused(quota, b"a", 101).retry_after is None
-    error = refused(quota, b"a", 1, 8 * PACKAGE_BYTES)
+    error = refused(quota, b"a", 1, 8 * PACKAGE_BYTES + 1)
     assert error.retry_after is None
     assert "CLIENT_BYTES" in str(error)
+
+
+def test_what_is_more_than_all_may_have_is_told_so() -> None:
+    error = refused(Quota(Limits(1000, BYTES, 100, BYTES)), b"a", 101)
+    assert (error.retry_after, error.limit) == (None, 100)
+    assert "QUEUE_TASKS" in str(error)
 
 
 def test_whoever_takes_all_it_can_leaves_half_to_the_next() -> None:
@@ -50,20 +56,27 @@ def test_whoever_takes_all_it_can_leaves_half_to_the_next() -> None:
 
 def test_results_take_room_too() -> None:
     quota = Quota(Limits(1000, BYTES, 1000, 4 * PACKAGE_BYTES))
-    quota.take(b"a", 1, 0, RETRY_S)
+    quota.take(b"a", 1, PACKAGE_BYTES, RETRY_S)
     assert quota.holds(2 * PACKAGE_BYTES)
     assert not quota.holds(PACKAGE_BYTES + 1)
-    refused(quota, b"b", 1, PACKAGE_BYTES)
-    quota.give_back(b"a", 1, 0, 2 * PACKAGE_BYTES)
+    refused(quota, b"b", 1, 2 * PACKAGE_BYTES)
+    quota.give_back(b"a", 1, PACKAGE_BYTES, 2 * PACKAGE_BYTES)
     assert (quota.tasks, quota.bytes, quota.results) == (0, 0, 0)
-    quota.take(b"b", 1, PACKAGE_BYTES, RETRY_S)
+    quota.take(b"b", 1, 2 * PACKAGE_BYTES, RETRY_S)
 
 
 def test_no_limits_are_none() -> None:
     Quota(NO_LIMITS).take(b"a", 2**40, 2**40, RETRY_S)
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 40), st.integers(0, 9000)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 40), st.integers(PACKAGE_BYTES, 3 * PACKAGE_BYTES)
+        ),
+        max_size=60,
+    )
+)
 def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> None:
     limits = Limits(60, 6 * PACKAGE_BYTES, 100, 12 * PACKAGE_BYTES)
     quota = Quota(limits)
@@ -77,7 +90,7 @@ def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> Non
         else:
             taken.append((client, tasks, size))
         assert quota.tasks == sum(tasks for _, tasks, _ in taken) <= limits.queue_tasks
-        assert quota.bytes == sum(size + PACKAGE_BYTES for *_, size in taken) <= limits.queue_bytes
+        assert quota.bytes == sum(size for *_, size in taken) <= limits.queue_bytes
         for name in (b"a", b"b", b"c"):
             assert sum(tasks for client, tasks, _ in taken if client == name) <= limits.client_tasks
     for package in taken:

@@ -22,10 +22,10 @@ from taskengine.errors import (
     TaskTimeout,
     to_wire,
 )
-from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_request, encode_reply
+from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_cancel, decode_request, encode_reply
 from taskengine.packed import error_entry
-from taskengine.session import Call, Options, Outcome, Pending, Session, settle
-from taskengine.wire import REPEATS
+from taskengine.session import Call, Options, Outcome, Pending, Session, TaskFuture, settle
+from taskengine.wire import MAX_HEAD, REPEATS
 
 ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
@@ -276,6 +276,67 @@ def test_what_may_run_twice_is_sent_again_but_not_for_ever() -> None:
     assert session.lose([1]) == []
     settle(session.outcomes)
     assert isinstance(future.exception(0), EngineUnreachable)
+
+
+def cancellable(session: Session, count: int, **options: Any) -> list[TaskFuture]:
+    """A package of so many calls, whose futures the session's retractions learn of."""
+    futures = [TaskFuture(session.retract) for _ in range(count)]
+    for future in futures:
+        future.set_running_or_notify_cancel()
+    session.package([("task_count", (2, 3), {})] * count, futures, Options(**options), each=True)
+    return futures
+
+
+def retracted(session: Session) -> list[tuple[Any, ...]]:
+    return [
+        (cancel.serial, cancel.positions) for cancel in (decode_cancel(each.frames) for each in session.retracted())
+    ]
+
+
+def test_what_is_cancelled_one_by_one_is_told_at_once() -> None:
+    session = Session("C", ADDRESS)
+    first, second = cancellable(session, 4), cancellable(session, 2)
+    for future in (first[3], second[0], first[1]):
+        assert not future.cancel()
+    session.retract(2, None)
+    session.retract(2, 1)
+    assert retracted(session) == [(1, [3, 1]), (2, None)]
+    assert retracted(session) == []
+
+
+def test_many_positions_are_told_in_messages_that_fit() -> None:
+    session = Session("C", ADDRESS)
+    for position in range(100_000, 125_000):
+        session.retract(1, position)
+    told = [*session.retracted()]
+    assert all(len(parcel.frames[1]) < MAX_HEAD for parcel in told)
+    positions = [decode_cancel(parcel.frames).positions or [] for parcel in told]
+    assert [position for part in positions for position in part] == [*range(100_000, 125_000)]
+
+
+def test_what_is_cancelled_while_it_is_packed_is_told_behind_its_package() -> None:
+    session = Session("C", ADDRESS)
+    futures = [TaskFuture(session.retract) for _ in range(3)]
+    for future in futures:
+        future.set_running_or_notify_cancel()
+    futures[1].cancel()
+    assert retracted(session) == []
+    session.package([("task_count", (2, 3), {})] * 3, futures, Options(), each=True)
+    assert retracted(session) == [(1, [1])]
+
+
+def test_what_nobody_wants_is_not_sent_again() -> None:
+    session = Session("C", ADDRESS)
+    gone, part = cancellable(session, 2, idempotent=True), cancellable(session, 3, idempotent=True)
+    for future in (*gone, part[1]):
+        future.cancel()
+    retracted(session)
+    assert [parcel.serial for parcel in session.lose([1, 2])] == [2]
+    assert retracted(session) == [(2, [1])]
+    settle(session.outcomes)
+    assert [type(future.exception(0)) for future in gone] == [EngineUnreachable] * 2
+    session.retract_all()
+    assert session.lose([2]) == []
 
 
 def test_an_error_entry_that_is_none_fails_alone() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from taskengine.chunking import Cut
-from taskengine.errors import Cancelled, TaskTimeout
 from taskengine.package import Package, Run
 from taskengine.turns import Line, Span, Turns
 
@@ -15,9 +16,8 @@ def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
 
 
 def spans_of(line: Line | Turns) -> list[Span]:
-    if isinstance(line, Line):
-        return list(line.waiting)
-    return [one for *_, account in line.waiting for one in account.spans]
+    """What waits, which is taken out."""
+    return line.clear()
 
 
 def served(line: Line | Turns, work: float = 1.0) -> int:
@@ -111,12 +111,8 @@ def test_the_spans_of_a_package_wait_in_its_place_in_order() -> None:
     assert [served(turns) for _ in range(8)] == [1, 2, 1, 2, 1, 2, 1, 2]
     turns.back(Span(whole.package, whole.run, 2, 3))
     turns.add(parts[2])
-    assert len(turns.waiting) == 2
-    assert [one.first for *_, account in turns.waiting for one in account.spans if one.package is whole.package] == [
-        2,
-        4,
-        6,
-    ]
+    assert [one.first for one in spans_of(turns) if one.package is whole.package] == [2, 4, 6]
+    assert turns.first() is None
 
 
 @pytest.mark.parametrize("kind", [Line, Turns])
@@ -125,33 +121,40 @@ def test_what_is_revoked_is_gone(kind: type[Line] | type[Turns]) -> None:
     one, other = span(1), span(2)
     for each in (one, other):
         line.add(each)
-    assert line.revoke([one.package]) == []
-    assert [waiting.package for waiting in spans_of(line)] == [one.package, other.package]
-    one.package.reason = reason = TaskTimeout("late")
-    assert line.revoke([one.package]) == [(one.package, 0, 10, reason)]
-    assert spans_of(line) == [other]
+    assert line.revoke([one.package]) == [one]
     assert line.revoke([one.package, span(7, b"stranger").package]) == []
     assert line.first() is other
+    assert spans_of(line) == [other]
 
 
 @pytest.mark.parametrize("kind", [Line, Turns])
-def test_tasks_in_the_middle_are_revoked_and_the_others_keep_their_place(kind: type[Line] | type[Turns]) -> None:
+def test_the_first_span_is_parted_in_its_place(kind: type[Line] | type[Turns]) -> None:
     line = kind()
     one, other = span(1), span(2)
     for each in (one, other):
         line.add(each)
-    one.package.cancel([9, 0, 4, 5, 4, 77, -1])
-    gone = line.revoke([one.package])
-    assert [(package, first, stop) for package, first, stop, _ in gone] == [
-        (one.package, at, at + 1) for at in (0, 4, 5, 9)
-    ]
-    assert all(isinstance(why, Cancelled) for *_, why in gone)
-    kept = [(each.first, each.stop) for each in spans_of(line) if each.package is one.package]
-    assert kept == [(1, 4), (6, 9)]
-    assert line.revoke([one.package]) == []
-    first = line.first()
-    assert first is not None
-    assert (first.package, first.first) == (one.package, 1)
+    assert line.first() is one
+    line.part(one, 4)
+    one.first = 4
+    rest = line.first()
+    assert rest is not None
+    while rest.package is not one.package:
+        served(line)
+        rest = line.first()
+        assert rest is not None
+    assert (rest.first, rest.stop) == (4, 10)
+
+
+def test_many_small_packages_of_a_client_leave_a_large_one_its_share() -> None:
+    turns, small = Turns(), itertools.count(2)
+    large = span(1, b"modest", tasks=1000)
+    turns.add(large)
+    for _ in range(20):
+        turns.add(span(next(small), b"greedy", tasks=1))
+    for _ in range(400):
+        if served(turns) != 1:
+            turns.add(span(next(small), b"greedy", tasks=1))
+    assert large.first == 200
 
 
 def test_the_chunks_of_a_span() -> None:
