@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from taskengine.configuration import load
 from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError
-from taskengine.settings import Settings, load, rows
+from taskengine.settings import Settings, rows
 from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:

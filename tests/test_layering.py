@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "liveness",
         "rollout",
     ),
-    ("registry", "settings", "journal", "queue", "crew"),
+    ("registry", "settings", "configuration", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs"),
     ("keys", "gate", "outlet"),
     ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio", "metrics"),

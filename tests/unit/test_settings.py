@@ -1,4 +1,4 @@
-"""taskengine/settings.py: four places, one precedence, and errors that name key, place and what was expected."""
+"""The settings: four places, one precedence, and errors that name key, place and what was expected."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from taskengine import settings
+from taskengine import configuration, settings
+from taskengine.configuration import load
 from taskengine.errors import SettingsError
-from taskengine.settings import Settings, load, rows
+from taskengine.settings import Settings, rows
 
 Toml = Callable[[str], Path]
 
@@ -313,7 +314,7 @@ def test_off_loopback_is_served_only_encrypted_and_for_somebody_unless_insecure(
 
 
 def test_names_of_the_module_hold() -> None:
-    assert settings.CONFIG_FILE == "taskengine.toml"
+    assert configuration.CONFIG_FILE == "taskengine.toml"
     assert settings.TABLES == ("hardware", "policy")
 
 

@@ -1,0 +1,223 @@
+"""Where settings come from: `load` fills them from four places.
+
+From lowest to highest precedence: the defaults, a TOML file, environment `TASKENGINE_<NAME>`, command-line flags. Every
+error is a `SettingsError` that names the key, the place and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from taskengine.errors import SettingsError
+from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
+from taskengine.topics import DATA_LANES
+
+CONFIG_FILE = "taskengine.toml"
+ENV_PREFIX = "TASKENGINE_"
+NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
+    """The settings of the four places together.
+
+    Args:
+        config: the TOML file; None reads `taskengine.toml` of the current folder if there is one.
+        environ: the environment; only `TASKENGINE_*` is looked at.
+        flags: from field name to value, as text or typed; None means that the flag was not given.
+
+    Raises:
+        SettingsError: a key is unknown, a value ill-typed or out of range, two ports the same, or the file unreadable.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for name, place, value in (*_from_file(config), *_from_environ(environ), *_from_flags(flags)):
+        values[name] = _convert(name, place, value)
+        places[name] = place
+    settings = Settings(**values)
+    _check_host(settings, places)
+    _check_lanes(settings, places)
+    _check_heartbeats(settings, places)
+    _check_ports(settings, places)
+    return settings
+
+
+def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
+    """The (name, place, value) of each key of the file."""
+    path = Path(CONFIG_FILE) if config is None else config
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if config is None:
+            return
+        raise SettingsError(f"{path}: there is no such file; expected a TOML file of settings") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}, line {line}: not UTF-8; expected a TOML file of settings") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}; expected a readable TOML file of settings") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(_invalid_toml(path, text, str(error))) from error
+    for key, value in document.items():
+        line = _line_of(text, key)
+        place = f"{path}, line {line}" if line else str(path)
+        if key not in Settings.__struct_fields__:
+            raise SettingsError(f"{key} in {place}: no such setting; {_nearest(key, Settings.__struct_fields__)}")
+        yield key, place, value
+
+
+def _invalid_toml(path: Path, text: str, why: str) -> str:
+    found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", why)
+    line = (found and found[1]) or text.count("\n") + 1
+    return f"{path}, line {line}: not TOML: {why[: found.start()] if found else why}"
+
+
+def _line_of(text: str, key: str) -> int:
+    """The line, from 1, that a top-level key or table of the TOML text starts on; 0 if it is written unusually."""
+    name = re.escape(key)
+    pattern = re.compile(rf"""\s*(\[\s*)?["']?{name}["']?\s*(?(1)[\].]|[=.])""")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 0)
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object]]:
+    for key in sorted(environ):
+        if not key.startswith(ENV_PREFIX) or key in NOT_SETTINGS:
+            continue
+        place = f"environment variable {key}"
+        name = key.removeprefix(ENV_PREFIX).lower()
+        if name in TABLES:
+            raise SettingsError(f"{place}: [{name}] is a table; expected it in the configuration file")
+        if name not in NAMES or not key.isupper():
+            known = [ENV_PREFIX + known.upper() for known in NAMES]
+            raise SettingsError(f"{place}: no such setting; {_nearest(key.upper(), known)}")
+        yield name, place, _parse(name, place, environ[key])
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
+    for name, value in flags.items():
+        if value is None:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if name not in NAMES:
+            known = ["--" + known.replace("_", "-") for known in NAMES]
+            raise SettingsError(f"flag {flag}: no such setting; {_nearest(flag, known)}")
+        yield name, f"flag {flag}", _parse(name, f"flag {flag}", value) if isinstance(value, str) else value
+
+
+def _nearest(key: str, known: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"the nearest is {close[0]}" if close else f"expected one of {', '.join(known)}"
+
+
+def _parse(name: str, place: str, text: str) -> object:
+    """The value that text from the environment or a flag stands for; its range is checked by `_convert`.
+
+    Raises:
+        SettingsError: the text is no number, boolean, list or map where the setting is one.
+    """
+    kind = get_args(HINTS[name])[0]
+    text = text.strip()
+    if kind is str or get_origin(kind) is Literal:
+        return text
+    if kind is bool and text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    if kind is int and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        return int(text)
+    if kind is float and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+        return float(text)
+    if name == "tasks":
+        return [entry.strip() for entry in text.split(",")] if text else []
+    if name == "lanes":
+        return _parse_map(name, place, text)
+    expected = "true, false, 1, 0, yes, no, on or off" if kind is bool else meta(name)[0]
+    raise _ill_typed(name, place, expected, text)
+
+
+def _parse_map(name: str, place: str, text: str) -> dict[str, int]:
+    entries: dict[str, int] = {}
+    for entry in text.split(",") if text else ():
+        found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([0-9]{1,9})\s*", entry)
+        if found is None or found[1] in entries:
+            raise _ill_typed(name, place, f"{meta(name)[0]}, such as arm=1,io=2", text)
+        entries[found[1]] = int(found[2])
+    return entries
+
+
+def _convert(name: str, place: str, value: object) -> Any:
+    try:
+        return msgspec.convert(value, HINTS[name])
+    except msgspec.ValidationError as error:
+        raise _ill_typed(name, place, "a table" if name in TABLES else meta(name)[0], value) from error
+
+
+def _ill_typed(name: str, place: str, expected: str, value: object) -> SettingsError:
+    return SettingsError(f"{name} in {place}: expected {expected}, not {value!r}")
+
+
+def _check_host(settings: Settings, places: Mapping[str, str]) -> None:
+    try:
+        ipaddress.ip_address(settings.host)
+    except ValueError as error:
+        # What is all digits and dots was meant as an address; resolvers take some of it for other ones.
+        if not _HOST.fullmatch(settings.host) or re.fullmatch(r"[0-9.]+", settings.host):
+            raise _ill_typed("host", places["host"], meta("host")[0], settings.host) from error
+
+
+def _check_lanes(settings: Settings, places: Mapping[str, str]) -> None:
+    for lane in settings.lanes:
+        if lane.startswith(DATA_LANES):
+            raise SettingsError(
+                f"lanes in {places['lanes']}: names that begin with {DATA_LANES!r} are the data workers' own, "
+                f"expected another than {lane!r}"
+            )
+
+
+def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
+    least = 3 * settings.heartbeat_interval
+    if settings.heartbeat_limit < least:
+        name = "heartbeat_limit" if "heartbeat_limit" in places else "heartbeat_interval"
+        raise SettingsError(
+            f"{name} in {places[name]}: expected a heartbeat_limit of at least three heartbeat_intervals, "
+            f"{least:g} s, not {settings.heartbeat_limit:g}"
+        )
+
+
+def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:
+    """Refuses two sockets on one port, and data workers past the last port."""
+
+    def place(*names: str) -> str:
+        given = [places[name] for name in names if name in places]
+        return f" (from {', '.join(dict.fromkeys(given))})" if given else ""
+
+    users = {settings.router_frontend: "router_frontend"}
+    for name, number in (("router_backend", settings.router_backend), ("metrics_port", settings.metrics_port)):
+        if number in users:
+            where = place(users[number], name)
+            raise SettingsError(f"{name}: expected another port than {users[number]}'s, {number}{where}")
+        if number:
+            users[number] = name
+    for worker, port in enumerate(settings.data_ports()):
+        if port in users:
+            where = place("starting_port", "task_workers", "data_workers", users[port])
+            raise SettingsError(
+                f"starting_port: data worker {worker} would publish on {port}, which is {users[port]}'s{where}; "
+                "expected STARTING_PORT + TASK_WORKERS + i to be free"
+            )
+        if port > 65535:
+            where = place("starting_port", "task_workers", "data_workers")
+            raise SettingsError(
+                f"starting_port: data worker {worker} would publish on {port}{where}; expected at most 65535"
+            )
