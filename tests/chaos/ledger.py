@@ -105,12 +105,13 @@ def judge(
     *,
     router_deaths: Sequence[float] = (),
     notice_s: float = 2.0,
+    frozen_s: float = 0.0,
     hung: Sequence[str] = (),
     in_order: str = "",
 ) -> Judgement:
     """Hold the clients' books against `runs`, the ids that each task process wrote, in its order.
 
-    A client notices a router's death within `notice_s`. Tasks named `in_order` are of a lane with one worker.
+    A client notices a router's death within `notice_s`, and one that stands still is killed within `frozen_s`. Tasks named `in_order` are of a lane with one worker.
     """
     books = list(books)
     offers = {offer.id: (book, offer) for book in books for offer in book.offers.values()}
@@ -118,7 +119,7 @@ def judge(
     excused = {
         id
         for id, (book, offer) in offers.items()
-        if book.loses_with_router and not offer.answers and _died_meanwhile(offer, router_deaths, notice_s)
+        if book.loses_with_router and not offer.answers and _died_meanwhile(offer, router_deaths, notice_s, frozen_s)
     }
     found = {
         "clients that hang": list(hung),
@@ -150,9 +151,12 @@ def judge(
     )
 
 
-def _died_meanwhile(offer: Offer, deaths: Sequence[float], notice_s: float) -> bool:
-    """What is sent before the client has noticed that the router is dead is lost like what was in flight."""
-    end = float("inf") if offer.gave_up is None else offer.gave_up
+def _died_meanwhile(offer: Offer, deaths: Sequence[float], notice_s: float, frozen_s: float) -> bool:
+    """What is sent before the client has noticed that the router is dead is lost like what was in flight.
+
+    A client may give up on a router that stands still before it is killed for that.
+    """
+    end = float("inf") if offer.gave_up is None else offer.gave_up + frozen_s
     return any(offer.at - notice_s <= death <= end for death in deaths)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from rich.console import Console
 
+from taskengine.supervisor import ROUTER_PATIENCE
 from tests.chaos import tasks
 from tests.chaos.clients import ANSWER_S, AsyncClient, SyncClient
 from tests.chaos.dealers import PackedClient, SeedClient
@@ -103,6 +104,7 @@ def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
         runs,
         router_deaths=chaos.killed_routers,
         notice_s=deadline(2.0),
+        frozen_s=ROUTER_PATIENCE * float(settings["heartbeat_limit"]) + 2 * settings["heartbeat_interval"],
         hung=hung,
         in_order="chaos.lane",
     )
