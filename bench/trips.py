@@ -119,7 +119,7 @@ class SteppedRouter(Router):
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
-        self._from_client([NAME.encode(), *frames], b"", b"")
+        self._reception.take([NAME.encode(), *frames], b"", b"", time.monotonic())
         self._end_turn()
 
     def take_answer(self, name: bytes, answer: bytes) -> None:
@@ -147,8 +147,8 @@ class SteppedRouter(Router):
     def _end_turn(self) -> None:
         now = time.monotonic()
         self._broker.counters.tick(now)
-        self._deliver(self._broker.expire(now))
-        self._deliver(self._broker.revoke())
+        self._reception.deliver(self._broker.expire(now))
+        self._reception.deliver(self._broker.revoke())
         self._dispatch()
 
 

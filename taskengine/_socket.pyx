@@ -67,6 +67,7 @@ cdef int (*msg_init_data)(Message*, void*, size_t, void (*)(void*, void*) noexce
 cdef void* (*msg_data)(Message*) noexcept nogil
 cdef size_t (*msg_size)(const Message*) noexcept nogil
 cdef int (*msg_more)(const Message*) noexcept nogil
+cdef const char* (*msg_gets)(const Message*, const char*) noexcept nogil
 cdef int (*msg_close)(Message*) noexcept nogil
 cdef int (*msg_recv)(Message*, void*, int) noexcept nogil
 cdef int (*msg_send)(Message*, void*, int) noexcept nogil
@@ -82,7 +83,7 @@ cdef void* look_up(void* library, const char* name) except NULL:
 
 
 cdef int look_up_all() except -1:
-    global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+    global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_gets, msg_close, msg_recv, msg_send, poll, last_errno
     cdef bytes path
     cdef void* library
     try:
@@ -100,6 +101,7 @@ cdef int look_up_all() except -1:
     ) noexcept nogil>look_up(library, "zmq_msg_init_data")
     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
+    msg_gets = <const char* (*)(const Message*, const char*) noexcept nogil>look_up(library, "zmq_msg_gets")
     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
@@ -155,6 +157,11 @@ cdef int copy(void* data, object frame) except -1:
         memcpy(at, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         at += PyBytes_GET_SIZE(piece)
     return 0
+
+
+cdef str user_of(const Message* message):
+    cdef const char* user = msg_gets(message, b"User-Id")
+    return "" if user is NULL else user.decode("ascii", "replace")
 
 
 @cython.final
@@ -238,13 +245,20 @@ cdef class _Pile:
 
 @cython.final
 cdef class Port:
-    """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
+    """A socket of pyzmq, which it keeps open; for the thread that has the socket.
+
+    `user` is the user id that the gate gave to whoever sent the last message, "" for none.
+    """
 
     cdef object _socket
     cdef void* _handle
+    cdef bint _is_gated
+    cdef readonly str user
 
-    def __init__(self, socket):
+    def __init__(self, socket, *, bint is_gated=False):
         self._socket = socket
+        self._is_gated = is_gated
+        self.user = ""
         self._handle = <void*><uintptr_t>socket.underlying
 
     def receive(self):
@@ -262,6 +276,8 @@ cdef class Port:
                     fail()
                 frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
                 more = msg_more(&message)
+            if self._is_gated:
+                self.user = user_of(&message)
         finally:
             msg_close(&message)
         return frames
@@ -293,6 +309,8 @@ cdef class Port:
                 is_head = len(frames) == 2 and frame or len(frames) == 3 and not frames[1]
                 if is_head and not frame.startswith(unjoined):
                     pile = _Pile()
+            if self._is_gated:
+                self.user = user_of(&message)
         finally:
             msg_close(&message)
         return (frames, *pile.taken()) if pile is not None else (frames, b"", b"")

@@ -18,7 +18,7 @@ import msgspec
 
 from taskengine.errors import SettingsError
 from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
-from taskengine.topics import DATA_LANES
+from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
 ENV_PREFIX = "TASKENGINE_"
@@ -160,6 +160,8 @@ def _convert(name: str, place: str, value: object) -> Any:
     try:
         return msgspec.convert(value, HINTS[name])
     except msgspec.ValidationError as error:
+        if name in TABLES and isinstance(value, dict):
+            raise SettingsError(f"{name} in {place}: {error}") from error
         raise _ill_typed(name, place, "a table" if name in TABLES else meta(name)[0], value) from error
 
 
@@ -178,10 +180,10 @@ def _check_host(settings: Settings, places: Mapping[str, str]) -> None:
 
 def _check_lanes(settings: Settings, places: Mapping[str, str]) -> None:
     for lane in settings.lanes:
-        if lane.startswith(DATA_LANES):
+        if lane.startswith(RESERVED_LANES):
+            own = " or ".join(RESERVED_LANES)
             raise SettingsError(
-                f"lanes in {places['lanes']}: names that begin with {DATA_LANES!r} are the data workers' own, "
-                f"expected another than {lane!r}"
+                f"lanes in {places['lanes']}: names that begin with {own} are the engine's own, not {lane!r}"
             )
 
 

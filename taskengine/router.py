@@ -7,7 +7,7 @@ import math
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -15,24 +15,34 @@ from typing import TypeVar
 import msgspec
 import zmq
 
-from taskengine import _fastpath, gate, packed, seedwire
+from taskengine import _fastpath, gate
 from taskengine._socket import Port, Waiter
+from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
 from taskengine.crew import Crew
-from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
+from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
-from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_cancel, decode_request
-from taskengine.outlet import Outlet
+from taskengine.messages import TaskInfo
 from taskengine.package import Package
 from taskengine.procfs import is_stopped
 from taskengine.quota import Limits
+from taskengine.reception import Reception
 from taskengine.salvage import Answered
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
-from taskengine.wire import MAGIC, MAX_MESSAGE, NO_ANSWER, SLATE_KEPT, TICK_MS, TURN_MESSAGES, UNREAD_MESSAGES, VERSION
+from taskengine.wire import (
+    KEYS_LOOK_MS,
+    MAGIC,
+    MAX_MESSAGE,
+    NO_ANSWER,
+    SLATE_KEPT,
+    TICK_MS,
+    TURN_MESSAGES,
+    UNREAD_MESSAGES,
+)
 
 M = TypeVar("M")
 LINGER_MS = 1000
@@ -63,37 +73,33 @@ class Router:
         epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
         limits = Limits(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes)
         self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, (), epoch, limits)
-        self._learn(tasks)
         self._retiring: set[str] = set()
-        self._reloads_asked: list[tuple[tuple[bytes, ...], int]] = []
-        self._reloads_begun: list[tuple[tuple[bytes, ...], int]] = []
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._census = Census(self._interval, settings.heartbeat_limit, time.monotonic())
         self._next_look = 0.0
-        self._has_answered = False
         self._now = time.monotonic()
         """When something was received last."""
-        self._restarts: dict[str, int] = {}
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
         self._backplane = backplane
-        self._gate = Gate(self._context, backplane.security, journal.say) if backplane.security else None
+        audit = Audit(file_of(settings), journal.say)
+        self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         # what it does not take of a client waits at the client, not in our memory
         self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        self._outlet = Outlet(self._frontend)
+        self._reception = Reception(settings, self._broker, self._frontend, self._gate, audit, journal, self._tell)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(gate.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
+        self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
-        self._tasks = tasks
-        self._lane_of = {task.name: task.lane for task in tasks}
+        self._reception.learn(tasks)
         self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
         self._broker.learn({task.name for task in tasks if task.idempotent})
 
@@ -110,7 +116,7 @@ class Router:
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
-        return Port(socket)
+        return Port(socket, is_gated=domain == gate.FRONTEND and self._gate is not None)
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
@@ -131,18 +137,20 @@ class Router:
                     self._from_worker(frames)
             if ready & FRONTEND:
                 for request in _received(partial(self._frontend.receive_request, MAGIC)):
-                    self._from_client(*request)
+                    self._reception.take(*request, self._now)
             if self._broker.timed:
-                self._deliver(self._broker.expire(self._now))
+                self._reception.deliver(self._broker.expire(self._now))
             if self._timeouts:
                 self._stop_the_overdue()
             if self._next_look <= self._now:
                 self._look_around(self._now)
-            self._deliver(self._broker.revoke())
+            self._reception.look_at_keys(self._now)
+            self._reception.deliver(self._broker.revoke())
             self._dispatch()
             if self._retiring:
                 self._let_go()
-        self._deliver(self._broker.abandon(Overloaded("the engine stopped before the task ended", retry_after=None)))
+        stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
+        self._reception.deliver(self._broker.abandon(stopped))
         self._journal.flush()
         for socket in self._sockets:
             socket.close()
@@ -154,7 +162,8 @@ class Router:
         """Until something is to happen by itself."""
         limited = self._timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited
-        return min(TICK_MS, self._interval_ms) if timed else self._interval_ms
+        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        return min(TICK_MS, longest) if timed else longest
 
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
@@ -167,22 +176,22 @@ class Router:
         if order == "lost":
             self._bury(argument)
             if self._broker.stopping:
-                self._deliver(self._broker.forsake())
+                self._reception.deliver(self._broker.forsake())
         elif order == "retire":
             self._retiring.add(argument)
             self._broker.retire(argument)
         elif order == "tasks":
             self._learn(msgspec.convert(argument, list[TaskInfo]))
         elif order == "reloading":
-            self._reloads_begun, self._reloads_asked = self._reloads_asked, []
+            self._reception.begin_reload()
         elif order == "reloaded":
-            self._end_reload(argument)
+            self._reception.end_reload(argument)
         elif order == "stop":
             self._broker.stopping = True
             self._stop_at = time.monotonic() + argument
-            self._deliver(self._broker.forsake())
+            self._reception.deliver(self._broker.forsake())
         elif order == "restarts":
-            self._restarts = argument
+            self._reception.restarts = argument
 
     def _from_worker(self, frames: list[bytes]) -> None:
         name = self._crew.name_of(frames[0])
@@ -203,7 +212,7 @@ class Router:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
             if frames[1] == NO_ANSWER:
                 error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-                self._deliver(self._broker.give_up(name, error))
+                self._reception.deliver(self._broker.give_up(name, error))
                 return
             held = self._broker.held(name)
             if not held:
@@ -213,7 +222,7 @@ class Router:
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
                 self._note_answers(name, answers)
-            self._deliver(self._broker.finish(name, answers))
+            self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
             self._journal.say(
@@ -251,7 +260,7 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.held(name)]
-            self._deliver(self._broker.leave(name, accounts, error))
+            self._reception.deliver(self._broker.leave(name, accounts, error))
 
     def _timed_out(self, task: str) -> TaskTimeout:
         seconds = self._timeouts.get(task)
@@ -275,13 +284,6 @@ class Router:
             self._retiring.discard(name)
             self._tell("retired", name)
 
-    def _end_reload(self, problem: str) -> None:
-        """Tell those who asked for it how it went."""
-        for route, serial in self._reloads_begun:
-            error = TaskFailed(problem, type="TaskModuleError")
-            self._outlet.send(route, packed.refusal(serial, error) if problem else packed.value_reply(serial, None))
-        self._reloads_begun = []
-
     def _tell(self, report: str, argument: str | bool = "") -> None:
         self._control.send_bytes(msgspec.msgpack.encode((report, argument)))
 
@@ -290,7 +292,7 @@ class Router:
         self._next_look = now + self._interval
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
-            self._tell("alive", self._has_answered)
+            self._tell("alive", self._reception.has_answered)
         for name in self._census.silent(now):
             if self._crew.has_progressed(name):
                 self._census.heard(name, now)
@@ -303,93 +305,6 @@ class Router:
             self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
             self._expel(name)
 
-    def _from_client(self, frames: list[bytes], index: bytes, body: bytes) -> None:
-        envelope = 2 if len(frames) > 1 and not frames[1] else 1
-        route, frames = tuple(frames[:envelope]), frames[envelope:]
-        if not frames or not frames[0].startswith(MAGIC):
-            self._accept_seed(route, frames[0] if frames else b"", index, body)
-            return
-        try:
-            request = decode_request(frames[0])
-        except ProtocolError as error:
-            self._outlet.send(route, packed.refusal(NO_SERIAL, error))
-            return
-        try:
-            self._accept_packed(route, request, frames)
-        except TaskEngineError as error:
-            self._outlet.send(route, packed.refusal(request.serial, error))
-
-    def _accept_seed(self, route: tuple[bytes, ...], meta: bytes, index: bytes, body: bytes) -> None:
-        try:
-            if not meta:
-                raise ProtocolError("a message begins with a META frame")
-            package = seedwire.read_package(route, meta, index, body, self._lane_of, self._settings.data_workers)
-        except TaskEngineError as error:
-            self._outlet.send(route, seedwire.malformed(meta, error))
-            return
-        try:
-            self._accept(package)
-        except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error))
-
-    def _accept_packed(self, route: tuple[bytes, ...], request: Request, frames: list[bytes]) -> None:
-        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            now = time.monotonic()
-            self._accept(packed.read_package(route, request, frames, self._lane_of, self._settings.data_workers, now))
-        elif request.kind == Kind.INFO:
-            self._reply(route, request, self._info())
-        elif request.kind == Kind.TASKS:
-            self._reply(route, request, self._tasks)
-        elif request.kind == Kind.STATS:
-            self._reply(route, request, self._broker.stats(self._restarts))
-        elif request.kind == Kind.PROGRESS:
-            self._reply(route, request, self._progress(route))
-        elif request.kind == Kind.CANCEL:
-            wanted = decode_cancel(frames)
-            serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
-            self._broker.cancel(route[0], serial, wanted.positions)
-            self._reply(route, request, None)
-        elif request.kind == Kind.RELOAD:
-            self._reloads_asked.append((route, request.serial))
-            self._tell("reload")
-        else:
-            raise ProtocolError(f"kind {request.kind} is unknown")
-
-    def _reply(self, route: tuple[bytes, ...], request: Request, value: object) -> None:
-        """Answer with a value. Raises Overloaded where the client leaves too much unread."""
-        head, body = packed.value_reply(request.serial, value)
-        if self._outlet.is_full(route[0], len(body)):
-            raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body])
-
-    def _accept(self, package: Package) -> None:
-        try:
-            is_whole = self._broker.accept(package)
-        except Overloaded:
-            self._broker.counters.refused += package.count
-            raise
-        if is_whole:
-            self._deliver([package])
-        elif self._journal.enabled:
-            size = self._settings.chunking_size if self._settings.chunking else package.count
-            self._journal.note(_chunking_lines, package, size)
-
-    def _info(self) -> Info:
-        settings = self._settings
-        return Info(
-            version=VERSION,
-            response_time=settings.response_time,
-            chunking_size=settings.chunking_size,
-            task_workers=settings.task_workers,
-            data_addresses=settings.data_addresses(),
-            pid=os.getpid(),
-        )
-
-    def _progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package that the client has in flight."""
-        mine = (package for package in self._broker.packages.values() if package.route == route)
-        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
-
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():
             message = _fastpath.pack_batch(number, slice_ns, [slice.section() for slice in slices])
@@ -399,20 +314,6 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._crew.recall(worker, number)
-
-    def _deliver(self, packages: Iterable[Package]) -> None:
-        for package in packages:
-            self._has_answered = True
-            if self._outlet.is_full(package.client, package.assembly.held):
-                # the package is answered all the same, in a few bytes
-                error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error))
-            else:
-                package.forget_tasks()
-                self._outlet.send(package.route, package.answer())
-            package.forget()
-            if self._journal.enabled:
-                self._journal.note(_shipped_lines, package.serial)
 
     def _note_answers(self, worker: str, entries: list[Answered]) -> None:
         for job, first, stop, *_ in entries:
@@ -432,18 +333,10 @@ def _received(receive: Callable[[], M | None]) -> Iterator[M]:
         yield message
 
 
-def _chunking_lines(package: Package, size: int) -> Iterator[str]:
-    yield f"[ROUTER-{os.getpid()}(FRONTEND)] Chunking: {package.count}/{size}: {package.describe()}"
-
-
 def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
     for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
         yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
         yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"
-
-
-def _shipped_lines(serial: str) -> Iterator[str]:
-    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Shipped: {serial}"
 
 
 def run(

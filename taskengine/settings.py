@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from taskengine.errors import SettingsError
+from taskengine.policy import Entry
 
 TABLES = ("hardware", "policy")
 """What only the file has."""
@@ -158,7 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     curve: Annotated[
         Literal["auto", "on", "off"],
         Meta(
-            description="Encrypt, and let in only clients with an allowed key. auto: off on loopback, on elsewhere.",
+            description="Encrypt, and let in only clients with an allowed key. "
+            "auto: on off loopback, and where there is a policy.",
             extra={"type": '"auto", "on" or "off"'},
         ),
     ] = "auto"
@@ -166,6 +168,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             description="The folder of the keys; empty for the platform's own.",
+            extra={"type": "a path"},
+        ),
+    ] = ""
+    audit: Annotated[
+        str,
+        Meta(
+            description="The file of the audit log; empty for audit.jsonl beside the keys, where CURVE is on.",
             extra={"type": "a path"},
         ),
     ] = ""
@@ -177,7 +186,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = False
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
-    policy: dict[str, Any] = msgspec.field(default_factory=dict)
+    policy: dict[str, Entry] | None = None
 
     @property
     def frontend(self) -> str:
@@ -211,7 +220,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def is_curved(self) -> bool:
         """The sockets are encrypted."""
-        return self.curve == "on" or (self.curve == "auto" and not self.on_loopback)
+        return self.curve == "on" or (self.curve == "auto" and not (self.on_loopback and self.policy is None))
 
     @property
     def keys_folder(self) -> Path | None:

@@ -140,8 +140,8 @@ class Turns:
 
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
-        self._order.charge(package.client, cost)
-        client = self._clients.get(package.client)
+        self._order.charge(package.owner, cost)
+        client = self._clients.get(package.owner)
         if client is not None:
             client.order.charge(package, cost)
 
@@ -149,7 +149,7 @@ class Turns:
         """Take out all that waits of these packages."""
         gone: list[Span] = []
         for package in packages:
-            client = self._clients.get(package.client)
+            client = self._clients.get(package.owner)
             if client is not None and package in client.spans:
                 gone += client.spans[package]
                 self._close(package)
@@ -161,10 +161,10 @@ class Turns:
 
     def _spans(self, package: Package) -> deque[Span]:
         """Where the spans of a package wait, which has its turns from now on."""
-        client = self._clients.get(package.client)
+        client = self._clients.get(package.owner)
         if client is None:
-            client = self._clients[package.client] = _Client()
-            self._order.join(package.client)
+            client = self._clients[package.owner] = _Client()
+            self._order.join(package.owner)
         spans = client.spans.get(package)
         if spans is None:
             spans = client.spans[package] = deque()
@@ -173,9 +173,9 @@ class Turns:
 
     def _close(self, package: Package) -> None:
         """Nothing waits of the package any more."""
-        client = self._clients[package.client]
+        client = self._clients[package.owner]
         del client.spans[package]
         client.order.leave(package)
         if not client.spans:
-            del self._clients[package.client]
-            self._order.leave(package.client)
+            del self._clients[package.owner]
+            self._order.leave(package.owner)

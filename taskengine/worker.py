@@ -15,6 +15,7 @@ import zmq
 from taskengine import _fastpath, seedwire
 from taskengine._fastpath import Slate
 from taskengine._socket import Waiter
+from taskengine.caller import begin, obey
 from taskengine.dealer import Dealer
 from taskengine.errors import (
     BadArguments,
@@ -29,6 +30,7 @@ from taskengine.gate import Backplane
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
+from taskengine.policy import Policy
 from taskengine.registry import Registry
 from taskengine.settings import Settings
 from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
@@ -47,7 +49,7 @@ class Turn:
         self._registry = registry
         self._slate = slate
         self._limited = any(task.timeout for task in registry.tasks.values())
-        self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None)
+        self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None, begin)
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
@@ -55,7 +57,9 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        return [self._find(name) for name in _names(head)]
+        found = decode_head(head)
+        begin(found.caller)
+        return [self._find(name) for name in found.shared]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)
@@ -90,7 +94,7 @@ def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes,
 
 
 def _names(head: bytes) -> list[str]:
-    names: list[str] = decode_head(head)[1]
+    names: list[str] = decode_head(head).shared
     return names
 
 
@@ -118,6 +122,7 @@ class Worker:
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         self._turn = Turn(registry, backplane.slates[place])
+        obey(None if settings.policy is None else Policy(settings.policy))
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -178,7 +183,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
     for job, _, head, parts in _fastpath.read_batch(batch):
-        serial, _ = decode_head(head)
+        serial = decode_head(head).serial
         for part, tasks in parts:
             if ran[job] > 0:
                 yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"

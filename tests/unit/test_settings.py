@@ -11,6 +11,7 @@ import pytest
 from taskengine import configuration, settings
 from taskengine.configuration import load
 from taskengine.errors import SettingsError
+from taskengine.policy import Entry
 from taskengine.settings import Settings, rows
 
 Toml = Callable[[str], Path]
@@ -65,6 +66,7 @@ def test_defaults_are_the_contract() -> None:
         "CLIENT_BYTES": "134217728",
         "CURVE": '"auto"',
         "KEYS": '""',
+        "AUDIT": '""',
         "INSECURE": "false",
     }
 
@@ -110,8 +112,8 @@ def test_everything_from_toml(toml: Toml) -> None:
         arm = 1
         [hardware]
         servo = {pin = 17}
-        [policy]
-        anything = ["a"]
+        [policy.laptop]
+        tasks = ["servo.*"]
     """
     assert load(toml(text), {}, {}) == Settings(
         host="localhost",
@@ -120,7 +122,7 @@ def test_everything_from_toml(toml: Toml) -> None:
         tasks=["robot.tasks", "./more"],
         lanes={"arm": 1},
         hardware={"servo": {"pin": 17}},
-        policy={"anything": ["a"]},
+        policy={"laptop": Entry(tasks=("servo.*",))},
     )
 
 
@@ -319,7 +321,7 @@ def test_names_of_the_module_hold() -> None:
 
 
 def test_the_data_workers_lanes_are_their_own() -> None:
-    assert "lanes in flag --lanes: names that begin with 'data:'" in refused(flags={"lanes": "data:0=1"})
+    assert "lanes in flag --lanes: names that begin with data: or denied:" in refused(flags={"lanes": "data:0=1"})
 
 
 def test_a_heartbeat_limit_has_three_intervals() -> None:
