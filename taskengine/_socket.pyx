@@ -59,6 +59,7 @@ cdef enum:
     POLLIN = 1
     COUNTED = 1024  # frames below are too many to be too large: the high-water mark bounds them
     FIRST_PLACES = 64
+    UNJOINED = 16  # frames of a message that has 5 at most, with its route
 
 cdef uint64_t MAX_MESSAGE = wire.MAX_MESSAGE
 cdef int (*msg_init)(Message*) noexcept nogil
@@ -282,17 +283,19 @@ cdef class Port:
             msg_close(&message)
         return frames
 
-    def receive_request(self, bytes unjoined not None):
+    def receive_request(self, bytes unjoined not None, size_t most):
         """The next message of a client at a ROUTER as (frames, index, body), or None where none is there.
 
         `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. Where that
         begins with `unjoined`, the others follow; else they lie end to end in `body`, and `index` has a u32 for each:
-        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. Raises ZMQError.
+        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. What comes behind `most`
+        frames is left out, and behind the first few where they are not joined. Raises ZMQError.
         """
         cdef Message message
         cdef list frames = []
         cdef _Pile pile = None
         cdef bint more = True
+        cdef size_t count = 0
         msg_init(&message)
         try:
             while more:
@@ -301,6 +304,9 @@ cdef class Port:
                         return None
                     fail()
                 more = msg_more(&message)
+                count += 1
+                if count > most or (pile is None and count > UNJOINED):
+                    continue
                 if pile is not None:
                     pile.add(msg_data(&message), msg_size(&message))
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 
@@ -41,6 +42,7 @@ class Broadcast:
         self._policy = None if settings.policy is None else Policy(settings.policy)
         self.gate = Gate(context, security, journal.say, self._audit.note) if security else None
         self._address = address
+        self._handshake_ms = math.ceil(settings.handshake_time * 1000)
         self._board = board
         self._next_look = 0.0
         self._is_again = False
@@ -52,6 +54,7 @@ class Broadcast:
         if self._policy is not None:  # nobody is subscribed before we say so
             self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
         self._socket.maxmsgsize = MAX_TOPIC + 1
+        self._socket.handshake_ivl = self._handshake_ms
         self._socket.linger = 0
         self._socket.ipv6 = "[" in self._address
         if self._security:

@@ -21,6 +21,7 @@ from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
 from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
+LEAST_ROUTER_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
 
@@ -49,6 +50,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     _check_host(settings, places)
     _check_lanes(settings, places)
     _check_heartbeats(settings, places)
+    _check_memory(settings, places)
     _check_ports(settings, places)
     return settings
 
@@ -195,6 +197,12 @@ def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
             f"{name} in {places[name]}: expected a heartbeat_limit of at least three heartbeat_intervals, "
             f"{least:g} s, not {settings.heartbeat_limit:g}"
         )
+
+
+def _check_memory(settings: Settings, places: Mapping[str, str]) -> None:
+    if 0 < settings.router_memory < LEAST_ROUTER_MEMORY:
+        place = places["router_memory"]
+        raise SettingsError(f"router_memory in {place}: expected 0 or from 2^28 bytes, not {settings.router_memory}")
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Waiter
 from taskengine.broadcast import Broadcast
+from taskengine.confinement import limit_files
 from taskengine.dealer import Dealer
 from taskengine.errors import TaskEngineError
 from taskengine.gate import Backplane
@@ -148,6 +149,8 @@ def run(
     settings: Settings, backplane: Backplane, place: int, number: int, control: Connection, journal: Journal
 ) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
+    limit_files(settings)
+    _fastpath.limit_depth(settings.value_depth)
     try:
         publisher = Publisher(settings, backplane, place, number, control, journal)
     except zmq.ZMQError as error:

@@ -185,6 +185,9 @@ class Reception:
         self._outlet.send(route, [head, body])
 
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
+        most = self._settings.package_tasks
+        if package.count > most:
+            raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
             visitor.admit(package, now)
             if self._gate is not None:

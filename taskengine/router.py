@@ -19,6 +19,7 @@ from taskengine import _fastpath, gate
 from taskengine._socket import Port, Waiter
 from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
+from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
@@ -46,6 +47,8 @@ from taskengine.wire import (
 
 M = TypeVar("M")
 LINGER_MS = 1000
+ENVELOPE_FRAMES = 3
+"""Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
 
@@ -69,9 +72,13 @@ class Router:
         lanes = settings.lanes_with(task.lane for task in tasks)
         lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
+        self._handshake_ms = math.ceil(settings.handshake_time * 1000)
         # milliseconds since the machine's start: no router before this one had them
         epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
-        limits = Limits(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes)
+        limits = Limits(
+            *(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes),
+            *(settings.client_packages, settings.queue_packages),
+        )
         self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, (), epoch, limits)
         self._retiring: set[str] = set()
         self._crew = Crew(backplane.slates)
@@ -110,7 +117,8 @@ class Router:
         socket.rcvhwm = untaken
         socket.router_mandatory = 1
         socket.linger = LINGER_MS
-        socket.maxmsgsize = MAX_MESSAGE
+        socket.maxmsgsize = self._settings.message_bytes if domain == gate.FRONTEND else MAX_MESSAGE
+        socket.handshake_ivl = self._handshake_ms
         if self._backplane.security:
             self._backplane.security.serve(socket, domain)
         for address in addresses:
@@ -121,6 +129,8 @@ class Router:
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
         questions = [self._gate.port] if self._gate else []
+        most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
+        requests = partial(self._frontend.receive_request, MAGIC, most)
         waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *questions)
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
@@ -136,7 +146,7 @@ class Router:
                 for frames in _received(self._backend.receive):
                     self._from_worker(frames)
             if ready & FRONTEND:
-                for request in _received(partial(self._frontend.receive_request, MAGIC)):
+                for request in _received(requests):
                     self._reception.take(*request, self._now)
             if self._broker.timed:
                 self._reception.deliver(self._broker.expire(self._now))
@@ -350,6 +360,8 @@ def run(
 ) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
     give_back_memory()
+    limit_files(settings)
+    limit_memory(router_memory(settings))
     try:
         router = Router(settings, frontends, backends, backplane, tasks, control, journal)
     except zmq.ZMQError as error:

@@ -192,6 +192,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 
 def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
+    _fastpath.limit_depth(settings.value_depth)
     worker = Worker(settings, backplane, place, lane, control, journal)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

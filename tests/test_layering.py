@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "liveness",
         "rollout",
     ),
-    ("registry", "settings", "configuration", "journal", "queue", "crew"),
+    ("registry", "settings", "configuration", "confinement", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs"),
     ("keys", "audit", "gate", "outlet"),
     (

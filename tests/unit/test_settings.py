@@ -64,6 +64,14 @@ def test_defaults_are_the_contract() -> None:
         "QUEUE_BYTES": "268435456",
         "CLIENT_TASKS": "2097152",
         "CLIENT_BYTES": "134217728",
+        "QUEUE_PACKAGES": "65536",
+        "CLIENT_PACKAGES": "32768",
+        "PACKAGE_TASKS": "2097152",
+        "MESSAGE_BYTES": "68157440",
+        "VALUE_DEPTH": "64",
+        "CONNECTIONS": "4096",
+        "HANDSHAKE_TIME": "5.0",
+        "ROUTER_MEMORY": "0",
         "CURVE": '"auto"',
         "KEYS": '""',
         "AUDIT": '""',
@@ -318,6 +326,11 @@ def test_off_loopback_is_served_only_encrypted_and_for_somebody_unless_insecure(
 def test_names_of_the_module_hold() -> None:
     assert configuration.CONFIG_FILE == "taskengine.toml"
     assert settings.TABLES == ("hardware", "policy")
+
+
+def test_a_router_with_hardly_any_memory_is_none() -> None:
+    assert load(None, {}, {"router_memory": 2**28}).router_memory == 2**28
+    assert "router_memory in flag --router-memory: expected 0 or from 2^28" in refused(flags={"router_memory": 2**27})
 
 
 def test_the_data_workers_lanes_are_their_own() -> None:
