@@ -17,7 +17,7 @@ from bench import table
 from bench.processes import resident
 from bench.table import Cell, Table
 from taskengine import Client
-from taskengine.session import Options, Session
+from taskengine.session import Call, Options, Session
 from tests.chaos.hostile import calls, p99
 from tests.engine import Engine, deadline
 
@@ -75,7 +75,7 @@ def run_million(tasks: int, size: int, seconds: float) -> Report:
         stalled.sndhwm, stalled.rcvhwm, stalled.linger = 0, 1, 0
         stalled.connect(engine.address)
         futures: list[Future[Any]] = [Future() for _ in range(size)]
-        package = [("task_count", (2, 3), {})] * size
+        package: list[Call] = [("task_count", (2, 3), {})] * size
         frames = Session("STALLED", engine.address).package(package, futures, Options(), each=True).frames
         peak = Peak(router)
         for _ in range(tasks // size):
