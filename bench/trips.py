@@ -147,8 +147,9 @@ class SteppedRouter(Router):
     def _end_turn(self) -> None:
         now = time.monotonic()
         self._broker.counters.tick(now)
-        self._reception.deliver(self._broker.expire(now))
-        self._reception.deliver(self._broker.revoke())
+        settled = self._broker.settle(now)
+        if settled:
+            self._reception.deliver(settled)
         self._dispatch()
 
 

@@ -282,6 +282,11 @@ class Broker:
                     whole += self._fail([(span.package, span.first, span.stop)], error)
         return whole
 
+    def settle(self, now: float) -> list[Package]:
+        """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
+        whole = self.expire(now) if self._deadlines else []
+        return whole + self.revoke() if self._touched or self._cancelled else whole
+
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         late: set[Package] = set()
@@ -329,6 +334,8 @@ class Broker:
     def _revoke(self, packages: Collection[Package]) -> list[Package]:
         """Answer what waits of these packages, each with its reason."""
         whole: list[Package] = []
+        if not packages:
+            return whole
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():

@@ -68,26 +68,15 @@ TaskKind = tuple[str, ...]
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Head(NamedTuple):
-    """What every slice of a package shares.
-
-    `shared` are its task names (wire 0.2) or its pack as it came (0.1), `caller` is the name of its client, "" where
-    that is not known.
-    """
-
-    serial: str
-    shared: Any
-    caller: str
-
-
 def encode_head(serial: str, shared: list[str] | bytes, caller: str = "") -> bytes:
-    """The head as it goes with each slice."""
+    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its caller."""
     return _encode((serial, shared, caller))
 
 
-def decode_head(head: bytes) -> Head:
-    """What `encode_head` was given."""
-    return Head(*msgspec.msgpack.decode(head))
+def decode_head(head: bytes) -> tuple[str, Any, str]:
+    """The serial, what the slices share, and the name of the client, "" where that is not known."""
+    serial, shared, caller = msgspec.msgpack.decode(head)
+    return serial, shared, caller
 
 
 class Package:

@@ -55,10 +55,16 @@ class Quota:
         share = self._shares.get(client) or _Share()
         limits = self._limits
         tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
-        _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
-        _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
         packages_left = limits.queue_packages - self.packages
-        _check("packages", 1, share.packages, limits.client_packages, limits.queue_packages, packages_left, retry_after)
+        if (
+            share.tasks + tasks > min(limits.client_tasks, tasks_left)
+            or share.bytes + size > min(limits.client_bytes, bytes_left)
+            or share.packages >= min(limits.client_packages, packages_left)
+        ):
+            _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
+            _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
+            most = limits.queue_packages
+            _check("packages", 1, share.packages, limits.client_packages, most, packages_left, retry_after)
         self._shares[client] = share
         share.packages += 1
         self.packages += 1

@@ -148,14 +148,14 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(requests):
                     self._reception.take(*request, self._now)
-            if self._broker.timed:
-                self._reception.deliver(self._broker.expire(self._now))
             if self._timeouts:
                 self._stop_the_overdue()
             if self._next_look <= self._now:
                 self._look_around(self._now)
             self._reception.look_at_keys(self._now)
-            self._reception.deliver(self._broker.revoke())
+            settled = self._broker.settle(self._now)
+            if settled:
+                self._reception.deliver(settled)
             self._dispatch()
             if self._retiring:
                 self._let_go()

@@ -282,10 +282,10 @@ class Frames:
 
     def pack(self, head: bytes) -> bytes:
         """The package's pack as it came, whose tasks are next."""
-        found = decode_head(head)
+        pack: bytes
+        _, pack, name = decode_head(head)
         if self._admit:
-            self._admit(found.caller)
-        pack: bytes = found.shared
+            self._admit(name)
         return pack
 
     def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:

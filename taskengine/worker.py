@@ -57,9 +57,9 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        found = decode_head(head)
-        begin(found.caller)
-        return [self._find(name) for name in found.shared]
+        _, names, name = decode_head(head)
+        begin(name)
+        return [self._find(name) for name in names]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)
@@ -94,7 +94,7 @@ def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes,
 
 
 def _names(head: bytes) -> list[str]:
-    names: list[str] = decode_head(head).shared
+    names: list[str] = decode_head(head)[1]
     return names
 
 
@@ -183,7 +183,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
     for job, _, head, parts in _fastpath.read_batch(batch):
-        serial = decode_head(head).serial
+        serial, _, _ = decode_head(head)
         for part, tasks in parts:
             if ran[job] > 0:
                 yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
