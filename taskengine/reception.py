@@ -22,6 +22,8 @@ from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import KEYS_LOOK_MS, MAGIC, VERSION
 
+OWN_IDS = b"\0"
+"""How routing ids begin that the ROUTER itself has given to its peers."""
 TASKS_TOLD = 16
 """Names of refused tasks in one line of the audit log."""
 Route = tuple[bytes, ...]
@@ -120,10 +122,13 @@ class Reception:
             self._outlet.send(route, packed.refusal(serial, error) if problem else packed.value_reply(serial, None))
         self._reloads_begun = []
 
-    def _visitor(self) -> Visitor:
-        """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
+    def _visitor(self, route: Route) -> Visitor:
+        """Whoever sent what was received last, by this route. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
+        # whoever takes a name of its own choice may take another's, once that has left, and get its replies
+        if not route[0].startswith(OWN_IDS):
+            raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         if self._gate.is_watcher(self._port.user):
             return self._visitors.own
         name = self._gate.name_of(self._port.user)
@@ -135,7 +140,7 @@ class Reception:
         try:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
-            visitor = self._visitor()
+            visitor = self._visitor(route)
             package = seedwire.read_package(route, meta, index, body, visitor.lanes, self._settings.data_workers)
         except TaskEngineError as error:
             self._outlet.send(route, seedwire.malformed(meta, error))
@@ -146,7 +151,7 @@ class Reception:
             self._outlet.send(route, package.refusal(error))
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
-        visitor = self._visitor()
+        visitor = self._visitor(route)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
             began = time.monotonic()  # the turn may be long, and the deadline begins here
             package = packed.read_package(route, request, frames, visitor.lanes, self._settings.data_workers, began)
