@@ -6,6 +6,7 @@ fixed: every task takes what it takes on the Pi, so that the router makes the ba
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -108,9 +109,12 @@ class SteppedRouter(Router):
         self._supervisor, control = Pipe()
         slates = [new_slate() for _ in range(WORKERS)]
         backplane = Backplane(address="nowhere", token=b"", security=None, slates=slates)
-        super().__init__(SETTINGS, [], [], backplane, tasks, control, Journal(2, enabled=False))
+        super().__init__(
+            SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, Journal(2, enabled=False)
+        )
         for number in range(WORKERS):
             name = f"TASK-{number}"
+            self._expect(name, number, os.getpid(), is_online=True)
             self._from_worker([name.encode(), *backplane.hello(name, DEFAULT_LANE, number)])
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:

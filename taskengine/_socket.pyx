@@ -272,6 +272,8 @@ cdef class Port:
             while more:
                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if last_errno() == EINTR:
+                        continue
                     if not frames and last_errno() == EAGAIN:
                         return None
                     fail()
@@ -300,6 +302,8 @@ cdef class Port:
         try:
             while more:
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if last_errno() == EINTR:
+                        continue
                     if not frames and last_errno() == EAGAIN:
                         return None
                     fail()
@@ -339,9 +343,10 @@ cdef class Port:
                 raise MemoryError
             else:
                 copy(msg_data(&message), frame)
-            if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
-                msg_close(&message)
-                fail()
+            while msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
+                if last_errno() != EINTR:
+                    msg_close(&message)
+                    fail()
 
 
 @cython.final

@@ -18,7 +18,7 @@ from taskengine._socket import Waiter
 from taskengine.broadcast import Broadcast
 from taskengine.confinement import limit_files
 from taskengine.dealer import Dealer
-from taskengine.errors import TaskEngineError
+from taskengine.errors import TaskEngineError, text_of
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.packed import error_entry
@@ -39,6 +39,7 @@ class Publisher:
     ) -> None:
         name = f"DATA-{os.getpid()}"
         self._slate = backplane.slates[place]
+        self._slate.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
         self._board = Board(name)
@@ -101,10 +102,11 @@ class Publisher:
                 if value is not None:
                     self._publish(source.topic, value)
                 self._failing.discard(source.topic)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if source.topic not in self._failing:
                     self._failing.add(source.topic)
-                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {error!r}")
+                    what = f"{type(error).__name__}: {text_of(error)}"
+                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {what}")
             finally:
                 self._slate.busy(busy=False)
             # a source that is slower than its period skips beats, it does not pile them up

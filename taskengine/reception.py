@@ -178,7 +178,8 @@ class Reception:
         elif request.kind == Kind.RELOAD:
             self._audit.note("called", client=visitor.name, call="RELOAD")
             self._reloads_asked.append((route, request.serial))
-            self._tell("reload")
+            if len(self._reloads_asked) == 1:
+                self._tell("reload")
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
 

@@ -35,6 +35,7 @@ from taskengine.salvage import Answered
 from taskengine.settings import Settings
 from taskengine.topics import data_lane
 from taskengine.wire import (
+    IMPORT_TIMEOUT_S,
     KEYS_LOOK_MS,
     MAGIC,
     MAX_MESSAGE,
@@ -54,7 +55,7 @@ CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
 
 
 class Router:
-    """Frontend and backend at these addresses, and the broker between them.
+    """Frontend and backend at these addresses, and the broker between them; `lanes` have so many task workers.
 
     `control` leads to the supervisor: it says who died and when to stop.
     """
@@ -65,12 +66,12 @@ class Router:
         frontends: list[str],
         backends: list[str],
         backplane: Backplane,
+        lanes: dict[str, int],
         tasks: list[TaskInfo],
         control: Connection,
         journal: Journal,
     ) -> None:
-        lanes = settings.lanes_with(task.lane for task in tasks)
-        lanes |= {data_lane(number): 1 for number in range(settings.data_workers)}
+        lanes = lanes | {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
         self._handshake_ms = math.ceil(settings.handshake_time * 1000)
         # milliseconds since the machine's start: no router before this one had them
@@ -83,9 +84,13 @@ class Router:
         self._retiring: set[str] = set()
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
+        self._timeouts: dict[str, float] = {}
+        """In s, also of tasks that a reload has left out: a worker may still run them."""
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._census = Census(self._interval, settings.heartbeat_limit, time.monotonic())
+        self._newcomers = Census(self._interval, IMPORT_TIMEOUT_S, time.monotonic())
+        """Workers that have not said hello, for the first time."""
         self._next_look = 0.0
         self._now = time.monotonic()
         """When something was received last."""
@@ -107,7 +112,7 @@ class Router:
     def _learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
         self._reception.learn(tasks)
-        self._timeouts = {task.name: task.timeout for task in tasks if task.timeout}
+        self._timeouts |= {task.name: task.timeout for task in tasks if task.timeout}
         self._broker.learn({task.name for task in tasks if task.idempotent})
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
@@ -148,7 +153,7 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(requests):
                     self._reception.take(*request, self._now)
-            if self._timeouts:
+            if self._timeouts and not self._broker.idle():
                 self._stop_the_overdue()
             if self._next_look <= self._now:
                 self._look_around(self._now)
@@ -187,6 +192,9 @@ class Router:
             self._bury(argument)
             if self._broker.stopping:
                 self._reception.deliver(self._broker.forsake())
+        elif order == "workers":
+            for worker in argument:
+                self._expect(*worker)
         elif order == "retire":
             self._retiring.add(argument)
             self._broker.retire(argument)
@@ -244,16 +252,28 @@ class Router:
     def _enlist(self, identity: bytes, token: bytes, said: bytes) -> None:
         """A worker says hello. Raises ProtocolError."""
         hello = self._backplane.read_hello(token, said)
-        if self._crew.name_of_place(hello.place) == hello.name:
+        if self._crew.is_here(hello.name):
             self._bury(hello.name)  # it has dropped what it held and not begun
-        # its predecessor's end was told before it was started
-        while not self._crew.is_free(hello.place) and self._control.poll():
+            self._expect(hello.name, hello.place, hello.pid, is_online=True)
+        # that it was started, or has died since, may just be told
+        while not self._crew.expects(hello.name, hello.place) and self._control.poll():
             self._obey()
+        if not self._crew.expects(hello.name, hello.place):
+            raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
         self._broker.join(hello.name, hello.lane)
-        self._crew.enlist(hello.name, identity, hello.place, hello.pid)
+        self._crew.enlist(hello.name, identity, hello.place)
+        self._newcomers.leave(hello.name)
         self._census.heard(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.retire(hello.name)
+
+    def _expect(self, name: str, place: int, pid: int, is_online: bool) -> None:
+        """A worker lives: it may hang before it says hello, or still in what another router gave it."""
+        if not self._crew.is_here(name):
+            self._crew.expect(name, place, pid, is_fresh=not is_online)
+            self._census.heard(name, time.monotonic())
+            if not is_online:
+                self._newcomers.heard(name, time.monotonic())
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
@@ -264,8 +284,11 @@ class Router:
     def _bury(self, name: str) -> None:
         """A worker is dead: answer, keep or give to others what it held."""
         self._census.leave(name)
+        self._newcomers.leave(name)
         member = self._crew.dismiss(name)
-        error = self._timed_out if name in self._overdue else None
+        # it may have ended in time after all, and another task have begun
+        is_overdue = name in self._overdue and member is not None and member.is_overdue(time.monotonic_ns())
+        error = self._timed_out if is_overdue else None
         self._overdue.discard(name)
         self._retiring.discard(name)
         if member is not None:
@@ -281,8 +304,6 @@ class Router:
 
     def _stop_the_overdue(self) -> None:
         """Have workers killed whose task takes longer than it may."""
-        if not self._timeouts or self._broker.idle():
-            return
         for name in self._crew.overdue(time.monotonic_ns()):
             if name not in self._overdue:
                 self._overdue.add(name)
@@ -303,6 +324,7 @@ class Router:
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
             self._tell("alive", self._reception.has_answered)
+        self._stop_the_overdue()
         for name in self._census.silent(now):
             if self._crew.has_progressed(name):
                 self._census.heard(name, now)
@@ -313,6 +335,10 @@ class Router:
             what = "stopped in a task" if at_task else "silent"
             limit = self._settings.heartbeat_limit
             self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
+            self._expel(name)
+        for name in self._newcomers.silent(now):
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has not joined in {IMPORT_TIMEOUT_S:g} s")
+            self._newcomers.leave(name)
             self._expel(name)
 
     def _dispatch(self) -> None:
@@ -354,6 +380,7 @@ def run(
     frontends: list[str],
     backends: list[str],
     backplane: Backplane,
+    lanes: dict[str, int],
     tasks: list[TaskInfo],
     control: Connection,
     journal: Journal,
@@ -363,7 +390,7 @@ def run(
     limit_files(settings)
     limit_memory(router_memory(settings))
     try:
-        router = Router(settings, frontends, backends, backplane, tasks, control, journal)
+        router = Router(settings, frontends, backends, backplane, lanes, tasks, control, journal)
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return

@@ -82,8 +82,8 @@ MAX_SEED_DATA: Final = 2**20
 """The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
-SLATE_HEAD: Final = 4096
-"""Bytes of a slate before its panes; they are in whole pages of any size that Linux has on a Pi."""
+SLATE_HEAD: Final = 2**16
+"""Bytes of a slate before its panes, which are in whole pages of 4, 16 and 64 KiB."""
 SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
 """A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
 SLATE_KEPT: Final = 2**20
@@ -145,6 +145,8 @@ LATENCY_SHIFT: Final = 10
 LATENCY_BUCKETS: Final = 27
 """of which the last begins at 2^35 ns, 34 s."""
 
+IMPORT_TIMEOUT_S: Final = 60.0
+"""How long task modules may take to load."""
 KEYS_LOOK_MS: Final = 250
 """How often the engine looks whom it lets in, in ms."""
 
