@@ -176,6 +176,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "true or false"},
         ),
     ] = False
+    tracebacks: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="Send tracebacks and whole paths with the errors of tasks. "
+            "auto: on where nothing is encrypted and HOST is loopback.",
+            extra={"type": '"auto", "on" or "off"'},
+        ),
+    ] = "auto"
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -212,6 +220,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_curved(self) -> bool:
         """The sockets are encrypted."""
         return self.curve == "on" or (self.curve == "auto" and not self.on_loopback)
+
+    @property
+    def has_tracebacks(self) -> bool:
+        """Clients are sent tracebacks and whole paths."""
+        return self.tracebacks == "on" or (self.tracebacks == "auto" and self.on_loopback and not self.is_curved)
 
     @property
     def keys_folder(self) -> Path | None:

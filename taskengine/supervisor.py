@@ -19,6 +19,7 @@ from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
 from taskengine.catalogue import IMPORT_TIMEOUT_S, Catalogue, Reading, load_catalogue
+from taskengine.disclosure import without_folders
 from taskengine.errors import TaskEngineError, TaskModuleError
 from taskengine.gate import Backplane, Security
 from taskengine.liveness import Census
@@ -298,7 +299,7 @@ class Supervisor:
         """Say how it went, with its `problem`, or "" where it went well."""
         self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
-        self._tell_router("reloaded", problem)
+        self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
 
     def _tell_router(self, order: str, argument: object = None) -> None:
         """Where there is none, the next one is told what it has to know when it is online."""

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backoff",
         "liveness",
         "rollout",
+        "disclosure",
     ),
     ("registry", "settings", "configuration", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs"),
@@ -65,6 +66,7 @@ PURE = {
     "liveness",
     "rollout",
     "crew",
+    "disclosure",
 }
 SHELLS = {
     "_socket",

@@ -66,6 +66,7 @@ def test_defaults_are_the_contract() -> None:
         "CURVE": '"auto"',
         "KEYS": '""',
         "INSECURE": "false",
+        "TRACEBACKS": '"auto"',
     }
 
 
