@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -201,7 +202,7 @@ def _place(entry: Task | Source) -> str:
 def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
     """The modules that one entry of TASKS stands for: each with its name, and how it is loaded."""
     path = Path(entry)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, where the current folder may not be entered too
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
             yield entry, partial(_missing, f"the folder {entry} holds no .py file")

@@ -176,6 +176,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "true or false"},
         ),
     ] = False
+    user: Annotated[
+        str,
+        Meta(
+            description="Whom root has the engine's processes become; empty for nobody else.",
+            extra={"type": "a user's name"},
+        ),
+    ] = ""
+    group: Annotated[
+        str,
+        Meta(
+            description="The group that they have then, beside the user's others; empty for the user's own.",
+            extra={"type": "a group's name"},
+        ),
+    ] = ""
     tracebacks: Annotated[
         Literal["auto", "on", "off"],
         Meta(

@@ -22,6 +22,7 @@ from taskengine.catalogue import IMPORT_TIMEOUT_S, Catalogue, Reading, load_cata
 from taskengine.disclosure import without_folders
 from taskengine.errors import TaskEngineError, TaskModuleError
 from taskengine.gate import Backplane, Security
+from taskengine.identity import Identity, borrowed
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
@@ -47,10 +48,16 @@ class StartError(TaskEngineError):
 
 
 class Supervisor:
-    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is."""
+    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    def __init__(self, settings: Settings, terminal: Terminal, notifier: systemd.Notifier) -> None:
+    Its processes become `identity`, or stay who we are.
+    """
+
+    def __init__(
+        self, settings: Settings, identity: Identity | None, terminal: Terminal, notifier: systemd.Notifier
+    ) -> None:
         self._settings = settings
+        self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
         self._children: dict[str, Child] = {}
@@ -84,14 +91,15 @@ class Supervisor:
         catalogue = None
         while catalogue is None and not self._signals:
             try:
-                catalogue = load_catalogue(settings.tasks, stop)
+                catalogue = load_catalogue(settings.tasks, stop, self._identity)
             except InterruptedError:  # or by a reload, which is what comes next
                 stop.recv(64)
                 self._reloads = 0
         if catalogue is None:
             return 0
         self._announce(catalogue)
-        rundir = RunDir(settings.host, settings.router_frontend)
+        with borrowed(self._identity):
+            rundir = RunDir(settings.host, settings.router_frontend)
         try:
             self._plan(catalogue.tasks, rundir)
             gc.freeze()
@@ -123,7 +131,8 @@ class Supervisor:
         settings = self._settings
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
-        security = Security.of(settings.keys_folder) if settings.is_curved else None
+        with borrowed(self._identity):
+            security = Security.of(settings.keys_folder) if settings.is_curved else None
         backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
         self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
         self._roles[ROUTER] = partial(self._plan_router, tasks)
@@ -145,7 +154,8 @@ class Supervisor:
         self._roles[role] = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, slate: Slate | None = None) -> Child:
-        return Child(role, target, args, enable_stdout=self._settings.enable_stdout, slate=slate)
+        stdout = self._settings.enable_stdout
+        return Child(role, target, args, enable_stdout=stdout, slate=slate, identity=self._identity)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -251,7 +261,7 @@ class Supervisor:
         self._reloads = 0
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
-        self._reading = reading = Reading(self._settings.tasks)
+        self._reading = reading = Reading(self._settings.tasks, self._identity)
         self._reading_end = time.monotonic() + IMPORT_TIMEOUT_S
         self._selector.register(reading.connection, selectors.EVENT_READ, self._take_catalogue)
 
@@ -431,8 +441,12 @@ def _serve_metrics(*args: Any) -> None:
     metrics.run(*args)
 
 
-def serve(settings: Settings) -> int:
-    """Serve in the foreground until SIGINT or SIGTERM; the exit code. Raises StartError, TaskModuleError."""
+def serve(settings: Settings, identity: Identity | None) -> int:
+    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
+
+    Raises StartError, TaskModuleError.
+    """
     fill_standard_fds()
     terminal = Terminal()
-    return Supervisor(settings, terminal, systemd.Notifier.take(os.environ, os.getpid(), terminal.say)).serve()
+    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
+    return Supervisor(settings, identity, terminal, notifier).serve()

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "disclosure",
     ),
     ("registry", "settings", "configuration", "journal", "queue", "crew"),
-    ("_socket", "rundir", "memory", "procfs"),
+    ("_socket", "rundir", "memory", "procfs", "identity"),
     ("keys", "gate", "outlet"),
     ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio", "metrics"),
     ("process", "catalogue", "terminal", "top", "systemd", "supervisor"),

@@ -66,6 +66,8 @@ def test_defaults_are_the_contract() -> None:
         "CURVE": '"auto"',
         "KEYS": '""',
         "INSECURE": "false",
+        "USER": '""',
+        "GROUP": '""',
         "TRACEBACKS": '"auto"',
     }
 
