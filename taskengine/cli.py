@@ -88,8 +88,11 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
 
 
-def _admit(settings: Settings) -> Identity | None:
-    """Whom the engine's processes become. Raises SettingsError, KeysError where it may not be started so."""
+def _admit(settings: Settings) -> tuple[Identity | None, int]:
+    """Whom the engine's processes become, and how many keys are let in.
+
+    Raises SettingsError, KeysError where it may not be started so.
+    """
     from taskengine.identity import borrowed, check_keys, find_identity
     from taskengine.keys import KeyRing
 
@@ -102,7 +105,7 @@ def _admit(settings: Settings) -> Identity | None:
         with borrowed(identity):
             clients = len(ring.allowed())
     settings.check_exposure(clients)
-    return identity
+    return identity, clients
 
 
 def _load(config: Path | None, flags: dict[str, object]) -> Settings:
@@ -159,7 +162,7 @@ def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""
     with _errors():
         settings = _load(config, flags)
-        identity = _admit(settings)
+        identity, _ = _admit(settings)
         from taskengine import supervisor
 
         sys.exit(supervisor.serve(settings, identity))
@@ -168,11 +171,13 @@ def serve(config: Path | None, **flags: object) -> None:
 @cli.command()
 @_settings_flags
 def check(config: Path | None, **flags: object) -> None:
-    """Check the settings and the task modules; start nothing."""
+    """Check the settings and the task modules, and warn of what weakens them; start nothing."""
     with _errors():
         settings = _load(config, flags)
-        identity = _admit(settings)
+        identity, clients = _admit(settings)
         from taskengine.catalogue import load_catalogue
+        from taskengine.inspection import inspect
+        from taskengine.weaknesses import weaknesses
 
         catalogue = load_catalogue(settings.tasks, identity=identity)
         for failure in catalogue.failures:
@@ -181,6 +186,8 @@ def check(config: Path | None, **flags: object) -> None:
             click.echo(f"task {task.name}{task.signature}{f' in lane {task.lane}' if task.lane else ''}")
         for topic in catalogue.topics:
             click.echo(f"source {topic}")
+        for weakness in weaknesses(inspect(settings, config, identity, clients)):
+            click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
 
 

@@ -214,6 +214,21 @@ def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
         yield entry, partial(importlib.import_module, entry)
 
 
+def places(entry: str) -> list[Path]:
+    """The files, and the folder, that one entry of TASKS is loaded from, found without loading any."""
+    path = Path(entry)
+    if os.path.isdir(path):
+        return [path, *sorted(path.glob("*.py"))]
+    if entry.endswith(".py"):
+        return [path]
+    top, _, rest = entry.partition(".")
+    spec = importlib.util.find_spec(top)  # not of a module in a package, which would load the package
+    if spec is None or not (spec.origin and spec.has_location):
+        return []
+    inner = [Path(folder, *rest.split(".")) for folder in spec.submodule_search_locations or () if rest]
+    return [Path(spec.origin), *(path.with_suffix(".py") if not path.is_dir() else path for path in inner)]
+
+
 def _missing(reason: str) -> ModuleType:
     raise TaskModuleError(reason)
 

@@ -23,6 +23,7 @@ from taskengine.disclosure import without_folders
 from taskengine.errors import TaskEngineError, TaskModuleError
 from taskengine.gate import Backplane, Security
 from taskengine.identity import Identity, borrowed
+from taskengine.inspection import libzmq_version
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
@@ -31,6 +32,7 @@ from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal, fill_standard_fds
+from taskengine.weaknesses import Reminder, insecure, old_libzmq
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -81,6 +83,8 @@ class Supervisor:
         # it has no tasks that may block it, but turns that may be long
         limit = ROUTER_PATIENCE * settings.heartbeat_limit
         self._census = Census(self._interval, limit, time.monotonic())
+        self._insecure = insecure(settings)
+        self._reminder = Reminder(wanted=bool(self._insecure))
 
     def serve(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
@@ -118,6 +122,10 @@ class Supervisor:
 
     def _announce(self, catalogue: Catalogue) -> None:
         say = self._terminal.say
+        old = old_libzmq(libzmq_version())
+        if old:
+            say(f"[SUPERVISOR] Warning: {old}")
+        self._remind(time.monotonic())
         for failure in catalogue.failures:
             say(f"[SUPERVISOR] Left out: {failure}")
         say("[REGISTERED-TASKS]:")
@@ -125,6 +133,10 @@ class Supervisor:
             say(f"[-] {task.name}")
         say("------------------")
         say("### Type [ctrl-c] to exit and shutdown workers ###")
+
+    def _remind(self, now: float) -> None:
+        if self._reminder.is_due(now):
+            self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
 
     def _plan(self, tasks: list[TaskInfo], rundir: RunDir) -> None:
         """Say what each role's process is; the router is first, since the others need it."""
@@ -344,11 +356,13 @@ class Supervisor:
                 self._end_the_silent(now)
             if not self._signals:
                 self._go_on_reloading(now)
+                self._remind(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
             soon = now + TERMINAL_S if self._terminal.pending else end
-            self._watch(min([end, soon, self._next_look, self._notifier.due, *self._due.values()]) - now)
+            due = [self._next_look, self._notifier.due, self._reminder.due, *self._due.values()]
+            self._watch(min([end, soon, *due]) - now)
 
     def _watch(self, timeout: float) -> None:
         for key, _ in self._selector.select(max(0.0, timeout)):
