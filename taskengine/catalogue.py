@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from taskengine.errors import TaskModuleError
+from taskengine.identity import Identity
 from taskengine.messages import TaskInfo
 from taskengine.process import Inquiry, ask
 from taskengine.registry import Registry
@@ -24,21 +25,23 @@ class Catalogue(msgspec.Struct, frozen=True):
     failures: list[str]
 
 
-def load_catalogue(modules: list[str], stop: socket.socket | None = None) -> Catalogue:
-    """Load the task modules aside.
+def load_catalogue(
+    modules: list[str], stop: socket.socket | None = None, identity: Identity | None = None
+) -> Catalogue:
+    """Load the task modules aside, as `identity`, or as who we are.
 
     Raises TaskModuleError where a module ends the process or never returns, InterruptedError where `stop` becomes
     readable meanwhile.
     """
-    return _read(modules, lambda: ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop))
+    return _read(modules, lambda: ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop, identity))
 
 
 class Reading:
     """The task modules are being loaded aside; `connection` is readable when the `result` is there."""
 
-    def __init__(self, modules: list[str]) -> None:
+    def __init__(self, modules: list[str], identity: Identity | None = None) -> None:
         self._modules = modules
-        self._inquiry = Inquiry(partial(_report, modules))
+        self._inquiry = Inquiry(partial(_report, modules), identity)
         self.connection = self._inquiry.connection
 
     def result(self) -> Catalogue:

@@ -19,6 +19,7 @@ from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from taskengine.client import Client
+    from taskengine.identity import Identity
     from taskengine.keys import KeyRing
 
 SAID_NO = 1
@@ -87,10 +88,24 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
 
 
-def _check_exposure(settings: Settings) -> None:
+def _admit(settings: Settings) -> tuple[Identity | None, int]:
+    """Whom the engine's processes become, and how many keys are let in.
+
+    Raises SettingsError, KeysError where it may not be started so.
+    """
+    from taskengine.identity import borrowed, check_keys, find_identity
     from taskengine.keys import KeyRing
 
-    settings.check_exposure(len(KeyRing(settings.keys_folder).allowed()) if settings.is_curved else 0)
+    identity = find_identity(settings.user, settings.group)
+    clients = 0
+    if settings.is_curved:
+        ring = KeyRing(settings.keys_folder)
+        if identity is not None:
+            check_keys(ring.folder.absolute(), identity)
+        with borrowed(identity):
+            clients = len(ring.allowed())
+    settings.check_exposure(clients)
+    return identity, clients
 
 
 def _load(config: Path | None, flags: dict[str, object]) -> Settings:
@@ -147,28 +162,32 @@ def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""
     with _errors():
         settings = _load(config, flags)
-        _check_exposure(settings)
+        identity, _ = _admit(settings)
         from taskengine import supervisor
 
-        sys.exit(supervisor.serve(settings))
+        sys.exit(supervisor.serve(settings, identity))
 
 
 @cli.command()
 @_settings_flags
 def check(config: Path | None, **flags: object) -> None:
-    """Check the settings and the task modules; start nothing."""
+    """Check the settings and the task modules, and warn of what weakens them; start nothing."""
     with _errors():
         settings = _load(config, flags)
-        _check_exposure(settings)
+        identity, clients = _admit(settings)
         from taskengine.catalogue import load_catalogue
+        from taskengine.inspection import inspect
+        from taskengine.weaknesses import weaknesses
 
-        catalogue = load_catalogue(settings.tasks)
+        catalogue = load_catalogue(settings.tasks, identity=identity)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
             click.echo(f"task {task.name}{task.signature}{f' in lane {task.lane}' if task.lane else ''}")
         for topic in catalogue.topics:
             click.echo(f"source {topic}")
+        for weakness in weaknesses(inspect(settings, config, identity, clients)):
+            click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
 
 
@@ -340,10 +359,13 @@ def keys() -> None:
 
 
 def _ring(folder: Path | None) -> KeyRing:
-    """The keys in a folder, or in that of the settings."""
+    """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
+    from taskengine.identity import become_owner
     from taskengine.keys import KeyRing
 
-    return KeyRing(folder or _load(None, {}).keys_folder)
+    ring = KeyRing(folder or _load(None, {}).keys_folder)
+    become_owner(ring.folder)
+    return ring
 
 
 def _note(ring: KeyRing, command: str, name: str) -> None:

@@ -209,7 +209,7 @@ def _read(path: Path, kind: type[T]) -> T:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
-            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.getuid(), 0):
+            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
             data = file.read()
     except OSError as error:

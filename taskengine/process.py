@@ -19,10 +19,12 @@ from typing import Any
 import msgspec
 
 from taskengine._fastpath import Slate
+from taskengine.identity import Identity
 from taskengine.journal import Journal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
 _PIPE_BYTES = 1 << 20
 # children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
 # one thread and no ZeroMQ context, without which forking would not be safe
@@ -30,7 +32,10 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Child:
-    """One process in the role `role`, which runs `target(*args, control, journal)`; a worker has a slate at a place."""
+    """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
+
+    A worker has a slate at a place.
+    """
 
     def __init__(
         self,
@@ -41,9 +46,11 @@ class Child:
         enable_stdout: bool,
         slate: Slate | None = None,
         place: int | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.role = role
         self.place = place
+        self._identity = identity
         self._slate = slate
         self._finished = slate.finished if slate else 0
         self.online = False
@@ -86,7 +93,8 @@ class Child:
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         inherited = [fd for sibling in siblings for fd in sibling.ends()]
         inherited += self.ends()
-        entry = (self.role, inherited, self._target, (*self._args, control), log, self._enable_stdout)
+        how = self.role, self._identity, inherited
+        entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
         undo.callback(self.process.kill)
@@ -163,10 +171,16 @@ class Child:
 
 
 def _enter(
-    role: str, inherited: list[int], target: Callable[..., None], args: tuple[Any, ...], log: int, enable_stdout: bool
+    role: str,
+    identity: Identity | None,
+    inherited: list[int],
+    target: Callable[..., None],
+    args: tuple[Any, ...],
+    log: int,
+    enable_stdout: bool,
 ) -> None:
     """The first code of a child process."""
-    _settle_in(role)
+    _settle_in(role, identity)
     for fd in inherited:
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
@@ -177,31 +191,39 @@ def _enter(
     journal.flush()
 
 
-def _settle_in(role: str) -> None:
-    """Leave signals to the supervisor, and do not outlive it."""
+def _settle_in(role: str, identity: Identity | None) -> None:
+    """Leave signals to the supervisor, do not outlive it, and have no more rights than we are to have."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # not SIG_IGN, which what a task starts would inherit
         signal.signal(number, lambda *_: None)
-    libc = ctypes.CDLL(None)
+    if identity is not None:
+        identity.assume()
+    libc = ctypes.CDLL(None, use_errno=True)
+    # after the change of user, which clears what the kernel is to do when the parent dies
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():
         os._exit(1)
 
 
-def _ask(function: Callable[[Connection], None], answer: Connection) -> None:
-    _settle_in("ask")
+def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
+    _settle_in("ask", identity)
     function(answer)
 
 
 class Inquiry:
-    """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then."""
+    """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then.
 
-    def __init__(self, function: Callable[[Connection], None]) -> None:
+    It runs as `identity`, or as who we are.
+    """
+
+    def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
         self.connection, theirs = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_ask, args=(function, theirs), daemon=True)
+        self._process = _fork.Process(target=_ask, args=(function, identity, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -219,13 +241,18 @@ class Inquiry:
         self._process.join()
 
 
-def ask(function: Callable[[Connection], None], timeout: float, stop: socket.socket | None = None) -> bytes:
-    """Run `function(connection)` in a process of its own and give the bytes that it sends, waiting `timeout` s.
+def ask(
+    function: Callable[[Connection], None],
+    timeout: float,
+    stop: socket.socket | None = None,
+    identity: Identity | None = None,
+) -> bytes:
+    """Have an `Inquiry` made and give the bytes that it sends, waiting `timeout` s.
 
     Raises EOFError where it ended without sending, TimeoutError where it took too long, InterruptedError where `stop`
     became readable.
     """
-    inquiry = Inquiry(function)
+    inquiry = Inquiry(function, identity)
     try:
         ready = wait([inquiry.connection, *([stop] if stop else [])], timeout)
         if inquiry.connection in ready:

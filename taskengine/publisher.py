@@ -43,6 +43,7 @@ class Publisher:
         self._control = control
         self._journal = journal
         self._board = Board(name)
+        self._tells_all = settings.has_tracebacks
         self._failing: set[str] = set()
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
@@ -129,7 +130,7 @@ class Publisher:
         except TaskEngineError as error:
             return error_entry(error), 1
         except Exception as error:  # a value may have any make, and its text too: numpy even raises SystemError
-            return error_entry(as_failure(topic, error)), 1
+            return error_entry(as_failure(topic, error, tells_all=self._tells_all)), 1
 
 
 def _owned(registry: Registry, number: int, data_workers: int) -> Iterator[tuple[float, int, Source]]:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -202,7 +203,7 @@ def _place(entry: Task | Source) -> str:
 def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
     """The modules that one entry of TASKS stands for: each with its name, and how it is loaded."""
     path = Path(entry)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, where the current folder may not be entered too
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
             yield entry, partial(_missing, f"the folder {entry} holds no .py file")
@@ -212,6 +213,21 @@ def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
         yield entry, partial(_load_file, path)
     else:
         yield entry, partial(importlib.import_module, entry)
+
+
+def places(entry: str) -> list[Path]:
+    """The files, and the folder, that one entry of TASKS is loaded from, found without loading any."""
+    path = Path(entry)
+    if os.path.isdir(path):
+        return [path, *sorted(path.glob("*.py"))]
+    if entry.endswith(".py"):
+        return [path]
+    top, _, rest = entry.partition(".")
+    spec = importlib.util.find_spec(top)  # not of a module in a package, which would load the package
+    if spec is None or not (spec.origin and spec.has_location):
+        return []
+    inner = [Path(folder, *rest.split(".")) for folder in spec.submodule_search_locations or () if rest]
+    return [Path(spec.origin), *(path.with_suffix(".py") if not path.is_dir() else path for path in inner)]
 
 
 def _missing(reason: str) -> ModuleType:

@@ -31,7 +31,7 @@ def _base() -> Path:
 
 
 def _folder(host: str, port: int | str) -> Path:
-    return _base() / f"taskengine-{os.getuid()}-{'127.0.0.1' if host == 'localhost' else host}-{port}"
+    return _base() / f"taskengine-{os.geteuid()}-{'127.0.0.1' if host == 'localhost' else host}-{port}"
 
 
 def _is_ours(folder: Path) -> bool:
@@ -40,7 +40,7 @@ def _is_ours(folder: Path) -> bool:
         found = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700
 
 
 def _lock(folder: Path) -> int | None:
@@ -120,7 +120,7 @@ def _is_listening(path: Path) -> bool:
 
 def _sweep() -> None:
     """Remove the folders that killed engines of this user have left."""
-    for folder in _base().glob(f"taskengine-{os.getuid()}-*"):
+    for folder in _base().glob(f"taskengine-{os.geteuid()}-*"):
         fd = _lock(folder) if _is_ours(folder) else None
         if fd is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -309,7 +309,7 @@ class Frames:
             if len(entry) > room:
                 raise BadArguments(f"the results of this answer take more than {MAX_BODY} bytes")
         except BadArguments as error:
-            return _encode(_error_text(label, error)), True
+            return _encode(_error_text(label, self._failure("", BadArguments(error.message)))), True
         return entry, False
 
     def fail(self, label: str, name: str, error: BaseException | None) -> bytes:

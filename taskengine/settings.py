@@ -259,6 +259,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "true or false"},
         ),
     ] = False
+    user: Annotated[
+        str,
+        Meta(
+            description="Whom root has the engine's processes become; empty for nobody else.",
+            extra={"type": "a user's name"},
+        ),
+    ] = ""
+    group: Annotated[
+        str,
+        Meta(
+            description="The group that they have then, beside the user's others; empty for the user's own.",
+            extra={"type": "a group's name"},
+        ),
+    ] = ""
+    tracebacks: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="Send tracebacks and whole paths with the errors of tasks. "
+            "auto: on where nothing is encrypted and HOST is loopback.",
+            extra={"type": '"auto", "on" or "off"'},
+        ),
+    ] = "auto"
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Entry] | None = None
 
@@ -295,6 +317,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_curved(self) -> bool:
         """The sockets are encrypted."""
         return self.curve == "on" or (self.curve == "auto" and not (self.on_loopback and self.policy is None))
+
+    @property
+    def has_tracebacks(self) -> bool:
+        """Clients are sent tracebacks and whole paths."""
+        return self.tracebacks == "on" or (self.tracebacks == "auto" and self.on_loopback and not self.is_curved)
 
     @property
     def keys_folder(self) -> Path | None:

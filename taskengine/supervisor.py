@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import gc
-import importlib.util
 import os
 import secrets
 import selectors
@@ -19,16 +17,21 @@ from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
-from taskengine.errors import TaskEngineError, TaskModuleError
+from taskengine.disclosure import without_folders
+from taskengine.errors import TaskModuleError
 from taskengine.gate import Backplane, Security
+from taskengine.identity import Identity, borrowed
+from taskengine.inspection import libzmq_version
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
+from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
 from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal, fill_standard_fds
+from taskengine.weaknesses import Reminder, insecure, old_libzmq
 from taskengine.wire import IMPORT_TIMEOUT_S
 
 START_TIMEOUT_S = 15.0
@@ -42,15 +45,17 @@ ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
 
 
-class StartError(TaskEngineError):
-    """The engine cannot start; nothing of it is left running."""
-
-
 class Supervisor:
-    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is."""
+    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    def __init__(self, settings: Settings, terminal: Terminal, notifier: systemd.Notifier) -> None:
+    Its processes become `identity`, or stay who we are.
+    """
+
+    def __init__(
+        self, settings: Settings, identity: Identity | None, terminal: Terminal, notifier: systemd.Notifier
+    ) -> None:
         self._settings = settings
+        self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
         self._children: dict[str, Child] = {}
@@ -75,24 +80,27 @@ class Supervisor:
         # it has no tasks that may block it, but turns that may be long
         limit = ROUTER_PATIENCE * settings.heartbeat_limit
         self._census = Census(self._interval, limit, time.monotonic())
+        self._insecure = insecure(settings)
+        self._reminder = Reminder(wanted=bool(self._insecure))
 
     def serve(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
         settings = self._settings
-        _check_ports(settings)
-        _check_metrics(settings)
+        check_ports(settings)
+        check_metrics(settings)
         stop = self._listen_to_signals()
         catalogue = None
         while catalogue is None and not self._signals:
             try:
-                catalogue = load_catalogue(settings.tasks, stop)
+                catalogue = load_catalogue(settings.tasks, stop, self._identity)
             except InterruptedError:  # or by a reload, which is what comes next
                 stop.recv(64)
                 self._reloads = 0
         if catalogue is None:
             return 0
         self._announce(catalogue)
-        rundir = RunDir(settings.host, settings.router_frontend)
+        with borrowed(self._identity):
+            rundir = RunDir(settings.host, settings.router_frontend)
         try:
             self._plan(catalogue.tasks, rundir)
             gc.freeze()
@@ -112,6 +120,10 @@ class Supervisor:
 
     def _announce(self, catalogue: Catalogue) -> None:
         say = self._terminal.say
+        old = old_libzmq(libzmq_version())
+        if old:
+            say(f"[SUPERVISOR] Warning: {old}")
+        self._remind(time.monotonic())
         for failure in catalogue.failures:
             say(f"[SUPERVISOR] Left out: {failure}")
         say("[REGISTERED-TASKS]:")
@@ -120,12 +132,17 @@ class Supervisor:
         say("------------------")
         say("### Type [ctrl-c] to exit and shutdown workers ###")
 
+    def _remind(self, now: float) -> None:
+        if self._reminder.is_due(now):
+            self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
+
     def _plan(self, tasks: list[TaskInfo], rundir: RunDir) -> None:
         """Say what each role's process is; the router is first, since the others need it."""
         settings = self._settings
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
-        security = Security.of(settings.keys_folder) if settings.is_curved else None
+        with borrowed(self._identity):
+            security = Security.of(settings.keys_folder) if settings.is_curved else None
         backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
         self._lanes = settings.lanes_with(task.lane for task in tasks)
         self._plan_router = partial(
@@ -157,7 +174,8 @@ class Supervisor:
         slate: Slate | None = None,
         place: int | None = None,
     ) -> Child:
-        return Child(role, target, args, enable_stdout=self._settings.enable_stdout, slate=slate, place=place)
+        stdout = self._settings.enable_stdout
+        return Child(role, target, args, enable_stdout=stdout, slate=slate, place=place, identity=self._identity)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -277,7 +295,7 @@ class Supervisor:
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
         try:
-            self._reading = reading = Reading(self._settings.tasks)
+            self._reading = reading = Reading(self._settings.tasks, self._identity)
         except OSError as error:
             self._end_reload(f"the modules cannot be loaded: {error.strerror}")
             return
@@ -328,7 +346,7 @@ class Supervisor:
         """Say how it went, with its `problem`, or "" where it went well."""
         self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
-        self._tell_router("reloaded", problem)
+        self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
 
     def _tell_router(self, order: str, argument: object = None) -> None:
         """Where there is none, the next one is told what it has to know when it is online."""
@@ -363,12 +381,14 @@ class Supervisor:
                 self._end_the_silent(now)
             if not self._signals:
                 self._go_on_reloading(now)
+                self._remind(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
             unsaid = [child for child in self._children.values() if child.speak()]
             soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
-            self._watch(min([end, soon, self._next_look, self._notifier.due, *self._due.values()]) - now)
+            due = [self._next_look, self._notifier.due, self._reminder.due, *self._due.values()]
+            self._watch(min([end, soon, *due]) - now)
 
     def _watch(self, timeout: float) -> None:
         for key, _ in self._selector.select(max(0.0, timeout)):
@@ -428,37 +448,6 @@ def _name(child: Child) -> str:
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
 
 
-def _check_ports(settings: Settings) -> None:
-    """Raises StartError where a port is taken, before anything is started."""
-    ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
-    ports += [int(address.rpartition(":")[2]) for address in settings.data_addresses()]
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    taken = []
-    for port in ports:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-                probe.listen(1)
-            except socket.gaierror as error:
-                raise StartError(f"HOST {settings.host!r} is no address of this machine: {error.strerror}") from None
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    raise StartError(f"HOST {settings.host!r} is no address of this machine") from None
-                taken.append(f"{settings.host}:{port} ({os.strerror(error.errno or 0)})")
-    if taken:
-        raise StartError(
-            f"cannot listen on {', '.join(taken)}; is another engine running? "
-            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND, STARTING_PORT and METRICS_PORT"
-        )
-
-
-def _check_metrics(settings: Settings) -> None:
-    """Raises StartError where metrics are wanted and what serves them is not installed."""
-    if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
-        raise StartError("METRICS_PORT needs prometheus-client: pip install 'taskengine[metrics]'")
-
-
 def _serve_metrics(*args: Any) -> None:
     # imported in its own process alone: it hangs itself into the garbage collector of whoever imports it
     from taskengine import metrics
@@ -466,8 +455,12 @@ def _serve_metrics(*args: Any) -> None:
     metrics.run(*args)
 
 
-def serve(settings: Settings) -> int:
-    """Serve in the foreground until SIGINT or SIGTERM; the exit code. Raises StartError, TaskModuleError."""
+def serve(settings: Settings, identity: Identity | None) -> int:
+    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
+
+    Raises StartError, TaskModuleError.
+    """
     fill_standard_fds()
     terminal = Terminal()
-    return Supervisor(settings, terminal, systemd.Notifier.take(os.environ, os.getpid(), terminal.say)).serve()
+    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
+    return Supervisor(settings, identity, terminal, notifier).serve()

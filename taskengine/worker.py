@@ -17,6 +17,7 @@ from taskengine._fastpath import Slate
 from taskengine._socket import Waiter
 from taskengine.caller import begin, obey
 from taskengine.dealer import Dealer
+from taskengine.disclosure import discreet, without_folders
 from taskengine.errors import (
     BadArguments,
     ProtocolError,
@@ -42,11 +43,12 @@ CONTROL, BATCH = 1, 2
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `slate` is where it keeps its account.
+    `slate` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, slate: Slate | None = None) -> None:
+    def __init__(self, registry: Registry, slate: Slate | None = None, *, tells_all: bool = True) -> None:
         self._registry = registry
+        self._tells_all = tells_all
         self._slate = slate
         self._limited = any(task.timeout for task in registry.tasks.values())
         self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None, begin)
@@ -80,7 +82,7 @@ class Turn:
         return int(task.timeout * 1e9) if task and task.timeout else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
-        return self._unknown(name) if error is None else as_failure(name, error)
+        return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
 
     def _unknown(self, name: str) -> UnknownTask:
         name = shortened(name, NAME_TOLD)
@@ -98,18 +100,20 @@ def _names(head: bytes) -> list[str]:
     return names
 
 
-def as_failure(name: str, error: BaseException) -> TaskEngineError:
-    """What the client is told of an exception that came out of task `name`."""
+def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
+    """What the client is told of an exception that came out of task `name`; see `Turn` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
-        return error
+        return error if tells_all else discreet(error)
+    said = text_of(error)
+    said = shortened(said if tells_all else without_folders(said), TEXT_TOLD)
     where = error.__traceback__
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
-        return BadArguments(f"{name}: {shortened(text_of(error), TEXT_TOLD)}", name=name)
-    kind, said = type(error).__name__, shortened(text_of(error), TEXT_TOLD)
-    text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
-    text = shortened(text, TRACEBACK_TOLD)
-    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=text)
+        return BadArguments(f"{name}: {said}", name=name)
+    kind, text = type(error).__name__, ""
+    if tells_all:
+        text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, TRACEBACK_TOLD))
 
 
 class Worker:
@@ -121,7 +125,7 @@ class Worker:
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        self._turn = Turn(registry, backplane.slates[place])
+        self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy))
         self._control = control
         self._journal = journal

@@ -38,10 +38,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "backoff",
         "liveness",
         "rollout",
+        "disclosure",
     ),
-    ("registry", "settings", "configuration", "confinement", "journal", "queue", "crew"),
-    ("_socket", "rundir", "memory", "procfs"),
-    ("keys", "audit", "gate", "outlet"),
+    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew"),
+    ("_socket", "rundir", "memory", "procfs", "identity"),
+    ("keys", "audit", "gate", "outlet", "inspection"),
     (
         "caller",
         "broadcast",
@@ -57,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "aio",
         "metrics",
     ),
-    ("process", "catalogue", "terminal", "top", "systemd", "supervisor"),
+    ("preflight", "process", "catalogue", "terminal", "top", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
 )
@@ -83,6 +84,8 @@ PURE = {
     "liveness",
     "rollout",
     "crew",
+    "disclosure",
+    "weaknesses",
 }
 SHELLS = {
     "_socket",
@@ -90,6 +93,7 @@ SHELLS = {
     "gate",
     "broadcast",
     "outlet",
+    "inspection",
     "dealer",
     "procfs",
     "router",

@@ -105,9 +105,26 @@ def test_publish_and_subscribe(at: list[str]) -> None:
 
 def test_check_says_what_would_be_served(tmp_path: Path) -> None:
     fine = run("check", cwd=tmp_path)
-    assert (fine.returncode, fine.stderr) == (0, "")
+    assert fine.returncode == 0
+    assert all(line.startswith("taskengine: warning: ") for line in fine.stderr.splitlines())
     assert "task task_count(a: float, b: float) -> float\n" in fine.stdout
     assert "source cpu.load\n" in fine.stdout
+
+
+def test_check_warns_of_what_weakens_the_engine(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "robot.py").write_text("def task_x(): pass\n")
+    (tmp_path / "taskengine.toml").write_text('tasks = ["robot.py"]\n')
+    before = run("check", cwd=tmp_path).stderr
+    for name in ("robot.py", "taskengine.toml"):
+        (tmp_path / name).chmod(0o666)
+    weak = run("check", "--host", "0.0.0.0", "--curve", "off", "--insecure", "--tracebacks", "on", cwd=tmp_path)
+    assert weak.returncode == 0, "a warning is no error"
+    for text in ("INSECURE: whoever", "CURVE is off", "change the settings", "what tasks do", "TRACEBACKS"):
+        assert text in weak.stderr
+        assert text not in before
+    assert str(tmp_path / "robot.py") in weak.stderr
+    assert ("tasks run as root" in before) == (os.geteuid() == 0)
 
 
 def test_check_names_a_module_that_does_not_load(tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ def test_defaults_are_the_contract() -> None:
         "KEYS": '""',
         "AUDIT": '""',
         "INSECURE": "false",
+        "USER": '""',
+        "GROUP": '""',
+        "TRACEBACKS": '"auto"',
     }
 
 
