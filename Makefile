@@ -32,7 +32,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million bench bench-full bench-peers pi-budget check clean
+.PHONY: help run test demo chaos soak hostile million bench bench-full bench-peers pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -81,6 +81,9 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
+audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks the network
+	$(VENV)/bin/pip-audit --local --skip-editable
+
 clean:  ## remove what make made
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -116,3 +119,7 @@ $(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench
+
+$(VENV)/.audit: $(SOURCES) | $(PY)
+	$(INSTALL) ".[audit]"
+	@touch $@ $(VENV)/.run

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.span import Block
 
@@ -42,6 +42,7 @@ class Remote:
                 # its children are in the group too, so that none is left where it dies
                 start_new_session=True,
             )
+        self._to, self._from = _opened(self._process.stdin), _opened(self._process.stdout)
         try:
             self.version: str = self._heard()["version"]
         except BaseException:
@@ -57,18 +58,16 @@ class Remote:
         return self._told("call", *block)
 
     def _told(self, *what: object) -> list[float]:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(what) + "\n")
-            self._process.stdin.flush()
+            self._to.write(json.dumps(what) + "\n")
+            self._to.flush()
         except OSError as error:
             raise PeerFailed(f"{self.name} is gone ({error}); see {self._log}") from None
         spans: list[float] = self._heard()["spans"]
         return spans
 
     def _heard(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         if not line:
             raise PeerFailed(f"{self.name} ended with {self._process.wait()}; see {self._log}")
         answer: dict[str, Any] = json.loads(line)
@@ -78,12 +77,16 @@ class Remote:
 
     def close(self) -> None:
         """End it, and whatever it has left."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+        self._to.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._process.stdout.close()
+        self._from.close()
+
+
+def _opened(pipe: IO[str] | None) -> IO[str]:
+    if pipe is None:
+        raise PeerFailed("it was started without a pipe")
+    return pipe

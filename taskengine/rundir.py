@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import re
 import shutil
@@ -17,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-ALL_INTERFACES = {"127.0.0.1": "0.0.0.0", "localhost": "0.0.0.0", "[::1]": "[::]"}
+_ANY = str(ipaddress.IPv4Address(0))
+ALL_INTERFACES = {"127.0.0.1": _ANY, "localhost": _ANY, "[::1]": f"[{ipaddress.IPv6Address(0)}]"}
 FRONTEND, BACKEND = "frontend", "backend"
 """The sockets in the folder."""
 ATTEMPTS = 3

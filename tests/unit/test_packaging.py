@@ -58,3 +58,11 @@ def test_the_command_exists() -> None:
 def test_the_core_needs_neither_a_test_nor_a_plotting_library() -> None:
     names = {requirement.split(">=")[0] for requirement in PROJECT["project"]["dependencies"]}
     assert names == {"pyzmq", "msgspec", "click", "rich"}
+
+
+def test_the_rules_for_security_are_on_and_the_package_ignores_none() -> None:
+    lint = PROJECT["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert lint["ignore"] == []
+    assert lint["per-file-ignores"].keys() == {"bench/**", "tests/**"}
+    assert all(rule.startswith("S") for rules in lint["per-file-ignores"].values() for rule in rules)

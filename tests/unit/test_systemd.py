@@ -3,7 +3,11 @@ from __future__ import annotations
 import configparser
 import itertools
 import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +197,61 @@ def test_the_units_limits_leave_the_engine_its_time() -> None:
     ending = 3 * supervisor.STOP_TIMEOUT_S + supervisor.LAST_LINES_S
     assert float(service["TimeoutStopSec"]) > Settings().drain_time + ending
     assert float(service["TimeoutStartSec"]) > IMPORT_TIMEOUT_S + 2 * supervisor.START_TIMEOUT_S
+
+
+def directives() -> list[tuple[str, str]]:
+    """Every line of the unit, as a key and a value."""
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    pairs = [line.partition("=") for line in lines if line and line[0] not in "#["]
+    return [(key, value) for key, _, value in pairs]
+
+
+SANDBOX = {
+    "User": "taskengine",
+    "NoNewPrivileges": "yes",
+    "CapabilityBoundingSet": "",
+    "AmbientCapabilities": "",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "StateDirectory": "taskengine",
+    "StateDirectoryMode": "0700",
+    "UMask": "0077",
+    "DevicePolicy": "closed",
+    "MemoryDenyWriteExecute": "yes",
+    "RestrictNamespaces": "yes",
+    "SystemCallErrorNumber": "EPERM",
+}
+DEVICES = {"gpiochip", "/dev/gpiomem", "pwm", "i2c", "spi", "ttyAMA", "ttyS", "ttyUSB", "ttyACM"}
+
+
+def test_the_units_sandbox_is_shut_but_for_what_a_robot_needs() -> None:
+    assert SANDBOX.items() <= dict(directives()).items()
+    devices = [value for key, value in directives() if key == "DeviceAllow"]
+    assert {device.removeprefix("char-") for device in devices} == {f"{name} rw" for name in DEVICES}
+    families = dict(directives())["RestrictAddressFamilies"].split()
+    assert families == ["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]
+    assert [value for key, value in directives() if key == "SystemCallFilter"] == ["@system-service", "~@privileged"]
+    # what would take the pins, the PWM below /sys, or what gpiozero reads of /proc
+    assert {"PrivateDevices", "ProtectKernelTunables", "ProcSubset"}.isdisjoint(dict(directives()))
+
+
+def test_systemd_itself_understands_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        assert all(re.fullmatch("[A-Z][A-Za-z0-9]+", key) for key, _ in directives())
+        return
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/taskengine/bin/taskengine", "/bin/true"))
+    verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    complaints = [line for line in verified.stderr.splitlines() if str(unit) in line or UNIT.name in line]
+    assert (verified.returncode, complaints) == (0, [])
+
+
+def test_nothing_of_ours_makes_code_at_run_time() -> None:
+    """As MemoryDenyWriteExecute= refuses it; the kernel's own refusal is asked for, where it has one (Linux 6.3)."""
+    refuse = "import ctypes; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); import sys; from taskengine.cli import main; "
+    command = [sys.executable, "-c", f"{refuse} sys.argv[1:] = ['check']; main()"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=deadline(30), check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "task task_count" in checked.stdout
