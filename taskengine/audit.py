@@ -6,6 +6,7 @@ begins. A flood costs lines, which are counted, and not the disk.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from taskengine.settings import Settings
 
 LARGEST = 16 * 2**20
 LINES_A_SECOND = 50
+LONGEST_LINE = 8192
+REFUSALS = frozenset({"refused", "not let in"})
 AUDIT_FILE = "audit.jsonl"
 _encode = msgspec.json.Encoder().encode
 
@@ -61,18 +64,22 @@ class Audit:
     def __init__(self, path: Path | None, say: Callable[[str], object]) -> None:
         self._path = path
         self._say = say
-        self._throttle = Throttle(LINES_A_SECOND)
+        self._throttles = {True: Throttle(LINES_A_SECOND), False: Throttle(LINES_A_SECOND)}
         self._is_failing = False
 
     def note(self, event: str, **fields: Any) -> None:
         """Write one line."""
-        if self._path is None or not self._throttle.lets_through(time.monotonic()):
+        # a flood of refusals hides no change of a key
+        throttle = self._throttles[event in REFUSALS]
+        if self._path is None or not throttle.lets_through(time.monotonic()):
             return
-        left_out = self._throttle.left_out()
+        left_out = throttle.left_out()
         if left_out:
             fields["left_out_before"] = left_out
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = _encode({"time": when, "pid": os.getpid(), "event": event, **fields}) + b"\n"
+        if len(line) > LONGEST_LINE:
+            line = _encode({"time": when, "pid": os.getpid(), "event": event, "left_out_bytes": len(line)}) + b"\n"
         try:
             _append(self._path, line)
             self._is_failing = False
@@ -83,13 +90,15 @@ class Audit:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """In one write, so that lines of several processes stay whole."""
+    """In one write, so that lines of several processes stay whole, of which one makes room where that is due."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, flags, 0o600)
     try:
         os.write(fd, line)
-        is_full = os.fstat(fd).st_size >= LARGEST
+        if os.fstat(fd).st_size >= LARGEST:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if path.stat().st_ino == os.fstat(fd).st_ino:  # nobody else has done so
+                os.replace(path, path.with_name(f"{path.name}.1"))
     finally:
         os.close(fd)
-    if is_full:
-        os.replace(path, path.with_name(f"{path.name}.1"))

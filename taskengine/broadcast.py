@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import zmq
@@ -11,14 +12,19 @@ import zmq
 from taskengine import gate
 from taskengine._socket import Port
 from taskengine.audit import Audit, file_of
+from taskengine.errors import shortened
 from taskengine.gate import Gate, Security
 from taskengine.journal import Journal
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
 from taskengine.topics import Board
-from taskengine.wire import KEYS_LOOK_MS, MAX_TOPIC
+from taskengine.wire import KEYS_LOOK_MS, MAX_TOPIC, NAME_TOLD
 
-SUBSCRIBED = 1
+SUBSCRIBES, UNSUBSCRIBES = b"\x01", b"\0"
+SUBSCRIPTIONS_KEPT = 16384
+"""Subscriptions of all clients, refused or not, since ZeroMQ keeps them all."""
+CURVE_OVERHEAD = 64
+"""Bytes by which an encrypted frame may be longer."""
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
 REBIND_S = 2.0
 REBIND_PAUSE_S = 0.002
@@ -53,7 +59,9 @@ class Broadcast:
         self._socket.xpub_verbose = 1
         if self._policy is not None:  # nobody is subscribed before we say so
             self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
-        self._socket.maxmsgsize = MAX_TOPIC + 1
+        self._socket.maxmsgsize = 1 + MAX_TOPIC + CURVE_OVERHEAD
+        self._subscriptions = 0
+        self._subscribed: Counter[str] = Counter()
         self._socket.handshake_ivl = self._handshake_ms
         self._socket.linger = 0
         self._socket.ipv6 = "[" in self._address
@@ -78,40 +86,62 @@ class Broadcast:
         """To all who have subscribed."""
         self._socket.send_multipart([*frames])
 
-    def greet(self) -> None:
-        """Take what a subscriber says: give it the last values, or refuse it."""
+    def greet(self) -> bool:
+        """Take what a subscriber says: give it the last values, or refuse it; whether `port` is another one now.
+
+        ZeroMQ applies what we decide to the connection that it believes to have spoken. A message that is no
+        subscription has it believe the wrong one from then on, so whoever sends one is cut off with all the others.
+        """
         message = self.port.receive()
-        if not message or not message[0]:
-            return
-        prefix, is_new = message[0][1:], message[0][0] == SUBSCRIBED
+        if message is None:
+            return False
+        if len(message) != 1 or message[0][:1] not in (SUBSCRIBES, UNSUBSCRIBES) or len(message[0]) > 1 + MAX_TOPIC:
+            return self._ban(self.port.user, "it sends what is no subscription")
+        prefix, is_new = message[0][1:], message[0][:1] == SUBSCRIBES
         if self._policy is not None:
+            self._subscriptions += 1 if is_new else -1
+            self._subscribed[self.port.user] += is_new
+            if self._subscriptions > SUBSCRIPTIONS_KEPT:
+                [(most, _)] = self._subscribed.most_common(1)
+                return self._ban(most, f"there are more than {SUBSCRIPTIONS_KEPT} subscriptions, most of them its")
             if is_new and not self._may_subscribe(self._policy, prefix):
-                return
+                return False
             self._socket.setsockopt(zmq.SUBSCRIBE if is_new else zmq.UNSUBSCRIBE, prefix)
         for frames in self._board.replay(prefix) if is_new else ():
             self.publish(frames)
+        return False
+
+    def _ban(self, user: str, why: str) -> bool:
+        """Let a key in no more until the allow-list changes; without keys nobody can be told from others."""
+        if self.gate is None:
+            return False
+        self._audit.note("cut off", client=self.gate.name_of(user), reason=why)
+        self.gate.ban(user)
+        self._open_again()
+        return True
+
+    def _open_again(self) -> None:
+        """A connection of one peer cannot be cut: the socket is bound anew, and all but those not let in come back."""
+        self._socket.close()
+        self._is_again = True
+        self._open()
 
     def _may_subscribe(self, policy: Policy, prefix: bytes) -> bool:
         name = self.gate.name_of(self.port.user) if self.gate else ANONYMOUS
         topic = prefix.decode(errors="replace")
         if name is not None and policy.rights(name).may_subscribe(topic):
             return True
-        self._audit.note("refused", client=name, subscribe=topic)
+        self._audit.note("refused", client=name, subscribe=shortened(topic, NAME_TOLD))
         return False
 
     def look_at_keys(self, now: float) -> bool:
-        """Cut off whoever is not let in any more; whether `port` is another one now.
-
-        A connection of one peer cannot be cut: the socket is bound anew, and all but the revoked come back.
-        """
+        """Cut off whoever is not let in any more; whether `port` is another one now."""
         if self.gate is None or now < self._next_look:
             return False
         self._next_look = now + KEYS_LOOK_S
         if not self.gate.refresh().gone:
             return False
-        self._socket.close()
-        self._is_again = True
-        self._open()
+        self._open_again()
         return True
 
     def due(self, now: float) -> float:

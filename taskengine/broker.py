@@ -38,6 +38,8 @@ from taskengine.wire import (
     BATCH_NS,
     COSTS_KEPT,
     DENIED_LANES,
+    DENIED_RUNS,
+    DENIED_TASKS,
     LATEST_RETRY_S,
     NAME_TOLD,
     NO_DEADLINE,
@@ -101,13 +103,14 @@ class Broker:
         for lane, _ in package.lanes:
             if lane not in self._lanes and not lane.startswith(DENIED_LANES):
                 raise Overloaded(f"no worker serves lane {lane!r}", retry_after=None)
+        self._check_denied(package)
         if not package.count:
             return True
         self._quota.take(package.owner, package.count, package.size, self._backlog_s())
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
-        self.packages[package.job] = self._serials[package.client, package.serial] = package
+        self._note_serial(package)
         self.counters.accept(package)
         if package.deadline != NO_DEADLINE:
             self._note_deadline(package)
@@ -119,6 +122,12 @@ class Broker:
             else:
                 self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
         return bool(whole)
+
+    def _check_denied(self, package: Package) -> None:
+        """Each task that is denied is answered with its error: what would be too much is refused whole, with that."""
+        denied = [tasks for lane, tasks in package.lanes if lane.startswith(DENIED_LANES)]
+        if sum(denied) > DENIED_TASKS or len(denied) > DENIED_RUNS:
+            raise NotAllowed(f"the engine's policy does not let this client call {sum(denied)} tasks of this package")
 
     def join(self, name: str, lane: str) -> None:
         """A worker is ready. Raises ProtocolError for a lane that is not configured or a name in use."""
@@ -306,8 +315,16 @@ class Broker:
             self._cancelled[client] = self._jobs
             return
         package = self._serials.get((client, serial))
-        if package is not None and package.cancel(positions):
-            self._touched.add(package)
+        while package is not None:
+            if package.cancel(positions):
+                self._touched.add(package)
+            package = package.namesake
+
+    def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
+        """As `cancel`, of all packages of which that is true."""
+        for package in self.packages.values():
+            if is_unwanted(package) and package.cancel(None):
+                self._touched.add(package)
 
     def revoke(self) -> list[Package]:
         """Answer what waits of packages that were cancelled as a whole, and have workers hand back theirs (`recalls`).
@@ -447,6 +464,22 @@ class Broker:
             self._touched.add(package)
         return []
 
+    def _note_serial(self, package: Package) -> None:
+        """A client may use a serial again while it is in flight, as those of wire 0.1 do."""
+        key = package.client, package.serial
+        package.namesake = self._serials.get(key)
+        self.packages[package.job] = self._serials[key] = package
+
+    def _forget_serial(self, package: Package) -> None:
+        """The newest package with its serial is gone."""
+        older = package.namesake
+        while older is not None and older.job not in self.packages:
+            older = older.namesake
+        if older is None:
+            del self._serials[package.client, package.serial]
+        else:
+            self._serials[package.client, package.serial] = older
+
     def _note_deadline(self, package: Package) -> None:
         heapq.heappush(self._deadlines, (package.deadline, package.job))
         if len(self._deadlines) > 2 * len(self.packages) + _DEADLINES_SPARE:
@@ -462,7 +495,7 @@ class Broker:
         del self.packages[package.job]
         self.counters.release(package)
         if self._serials.get((package.client, package.serial)) is package:
-            del self._serials[package.client, package.serial]
+            self._forget_serial(package)
         self._quota.give_back(package.owner, package.count, package.size, package.assembly.held)
         self._urgent -= package.priority == Priority.URGENT
         if not self.packages:

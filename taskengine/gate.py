@@ -131,6 +131,8 @@ class Gate(Authenticator):
         self._knocks_from = ""
         self._added: dict[str, str] = {}
         self._gone: dict[str, str] = {}
+        self._banned: set[str] = set()
+        self._is_blind = False
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
         self._watcher = security.watcher.public
@@ -165,18 +167,30 @@ class Gate(Authenticator):
             is_let_in = domain == FRONTEND
         else:
             self._read()
-            is_let_in = public in self._names
+            is_let_in = public in self._names and public not in self._banned
         if not is_let_in:
             self._note("not let in", domain=domain, fingerprint=fingerprint(public), address=self._knocks_from)
         return is_let_in
 
+    def ban(self, public: str) -> None:
+        """Let a key in no more, here, until the allow-list changes."""
+        self._banned.add(public)
+
     def _read(self) -> None:
-        stamp = self._ring.stamp()
-        if stamp == self._stamp:
+        try:
+            stamp = self._ring.stamp()
+            if stamp == self._stamp:
+                return
+            names, left_out = self._ring.admitted()
+        except OSError as error:  # for want of descriptors, which says nothing about keys
+            if not self._is_blind:
+                self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
+            self._is_blind = True
             return
-        names, left_out = self._ring.admitted()
-        for error in left_out:
-            self._say(f"[GATE-{os.getpid()}] Left out: {error}")
+        self._is_blind = False
+        self._banned.clear()
+        for problem in left_out:
+            self._say(f"[GATE-{os.getpid()}] Left out: {problem}")
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -29,6 +30,8 @@ from taskengine.errors import KeysError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
+_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""Errors that tell of the system, and not of a file."""
 _LINE = "taskengine-pair:"
 
 
@@ -112,9 +115,12 @@ class KeyRing:
         return allowed
 
     def admitted(self) -> tuple[dict[str, str], list[KeysError]]:
-        """As `allowed`, with an error for each file that is left out because it cannot be used."""
+        """As `allowed`, with an error for each file that is left out because it cannot be used.
+
+        Raises OSError where the system lets nobody read anything, such as for want of descriptors.
+        """
         allowed, left_out = {}, []
-        for path in sorted((self.folder / "clients").glob("*.json")):
+        for path in sorted(self.folder / "clients" / name for name in self._files()):
             try:
                 known = _read(path, Known)
                 allowed[known.public] = known.name
@@ -125,10 +131,19 @@ class KeyRing:
 
     def stamp(self) -> Hashable:
         """What changes when the allow-list does, or whether one of its files can be used."""
-        with contextlib.suppress(OSError), os.scandir(self.folder / "clients") as entries:
-            found = [(entry.name, entry.stat()) for entry in entries]
-            return tuple((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size) for name, status in found)
-        return ()
+        found = []
+        for name in self._files():
+            with contextlib.suppress(FileNotFoundError):  # it was revoked this moment
+                status = os.stat(self.folder / "clients" / name)
+                found.append((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
+    def _files(self) -> list[str]:
+        """The names of the files of clients."""
+        try:
+            return sorted(name for name in os.listdir(self.folder / "clients") if name.endswith(".json"))
+        except FileNotFoundError:
+            return []
 
     def pair(self, name: str, address: str) -> str:
         """Make a client's key, let it in, and give the one line that `accept` takes on the client's machine."""
@@ -213,6 +228,8 @@ def _read(path: Path, kind: type[T]) -> T:
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
             data = file.read()
     except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise
         raise KeysError(f"{path}: {error.strerror}") from None
     try:
         return msgspec.json.decode(data, type=kind)

@@ -145,11 +145,13 @@ def _read_tasks(
     package = PackedPackage(route, request, index, body)
     package.kind = _known(request.names, lane_of)
     lanes = [lane_of.get(name, DEFAULT_LANE) for name in request.names]
-    if lanes.count(lanes[0] if lanes else "") == len(lanes):
-        package.lanes = [(lanes[0] if lanes else "", count)] if count else []
+    nameless = lane_of.get("", DEFAULT_LANE)
+    first = lanes[0] if lanes else nameless
+    if lanes.count(first) == len(lanes):
+        package.lanes = [(first, count)] if count else []
         return package
     known = len(lanes)
-    runs = ((lanes[i] if i < known else "", stop - first) for first, stop, i in _fastpath.task_names(index, body))
+    runs = ((lanes[i] if i < known else nameless, stop - first) for first, stop, i in _fastpath.task_names(index, body))
     package.lanes = lanes_of(runs)
     return package
 

@@ -34,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     a topic all that begin so, a pattern of `subscribe` ends in its only `*`. `rate` is in tasks a second.
     """
 
-    members: tuple[str, ...] = ()
+    members: tuple[str, ...] | None = None
     tasks: tuple[str, ...] = ()
     lanes: tuple[str, ...] = ("*",)
     devices: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def applies_to(self, key: str, name: str) -> bool:
         """The entry, which is called `key`, is of the client `name`."""
-        return matches(name, self.members) if self.members else key == name
+        return key == name if self.members is None else matches(name, self.members)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -16,7 +16,7 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Waiter
 from taskengine.broadcast import Broadcast
-from taskengine.confinement import limit_files
+from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.dealer import Dealer
 from taskengine.errors import TaskEngineError, text_of
 from taskengine.gate import Backplane
@@ -62,8 +62,7 @@ class Publisher:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._broadcast.gate:
                 self._broadcast.gate.handle()
-            if ready & SUBSCRIPTION:
-                self._broadcast.greet()
+            is_other = bool(ready & SUBSCRIPTION) and self._broadcast.greet()
             if ready & CONTROL:
                 if is_over(self._control):
                     break
@@ -71,7 +70,7 @@ class Publisher:
                 waiter = self._waiter()
             elif ready & BATCH:
                 self._serve_batch()
-            if self._dealer.beat() or self._broadcast.look_at_keys(time.monotonic()):
+            if self._dealer.beat() or self._broadcast.look_at_keys(time.monotonic()) or is_other:
                 waiter = self._waiter()
             self._sample(time.monotonic())
             self._journal.flush()
@@ -153,6 +152,7 @@ def run(
 ) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
     limit_files(settings)
+    limit_memory(router_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
         publisher = Publisher(settings, backplane, place, number, control, journal)

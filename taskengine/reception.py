@@ -10,7 +10,7 @@ from taskengine import packed, seedwire
 from taskengine._socket import Port
 from taskengine.audit import Audit
 from taskengine.broker import Broker
-from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed
+from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
 from taskengine.gate import Gate
 from taskengine.journal import Journal
 from taskengine.keys import fingerprint
@@ -20,10 +20,13 @@ from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
-from taskengine.wire import KEYS_LOOK_MS, MAGIC, VERSION
+from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
 
 OWN_IDS = b"\0"
 """How routing ids begin that the ROUTER itself has given to its peers."""
+NO_MEMORY = "the engine has no memory for this (ROUTER_MEMORY)"
+RELOADS_ASKED = 256
+"""Requests for a reload that wait for the next one."""
 TASKS_TOLD = 16
 """Names of refused tasks in one line of the audit log."""
 Route = tuple[bytes, ...]
@@ -79,6 +82,8 @@ class Reception:
             self._take_packed(route, request, frames, now)
         except TaskEngineError as error:
             self._outlet.send(route, packed.refusal(serial, error))
+        except MemoryError:
+            self._outlet.send(route, packed.refusal(serial, Overloaded(NO_MEMORY, retry_after=None)))
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
@@ -107,9 +112,8 @@ class Reception:
         for event, keys in (("key allowed", change.added), ("key revoked", change.gone)):
             for key, name in keys.items():
                 self._audit.note(event, client=name, fingerprint=fingerprint(key))
-        for package in self._broker.packages.values() if change.gone else ():
-            if package.key in change.gone:
-                self._broker.cancel(package.client, package.serial)
+        if change.gone:
+            self._broker.cancel_all(lambda package: package.key in change.gone)
 
     def begin_reload(self) -> None:
         """Who has asked for it so far is told how this one goes."""
@@ -133,6 +137,7 @@ class Reception:
             return self._visitors.own
         name = self._gate.name_of(self._port.user)
         if name is None:
+            self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
         return self._visitors.of(name)
 
@@ -142,8 +147,9 @@ class Reception:
                 raise ProtocolError("a message begins with a META frame")
             visitor = self._visitor(route)
             package = seedwire.read_package(route, meta, index, body, visitor.lanes, self._settings.data_workers)
-        except TaskEngineError as error:
-            self._outlet.send(route, seedwire.malformed(meta, error))
+        except (TaskEngineError, MemoryError) as error:
+            told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
+            self._outlet.send(route, seedwire.malformed(meta, told))
             return
         try:
             self._accept(package, visitor, now)
@@ -176,6 +182,8 @@ class Reception:
             self._broker.cancel(route[0], serial, wanted.positions)
             self._reply(route, request, None)
         elif request.kind == Kind.RELOAD:
+            if len(self._reloads_asked) >= RELOADS_ASKED:
+                raise Overloaded("too many have asked for a reload that has not begun", retry_after=None)
             self._audit.note("called", client=visitor.name, call="RELOAD")
             self._reloads_asked.append((route, request.serial))
             if len(self._reloads_asked) == 1:
@@ -196,10 +204,11 @@ class Reception:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
             visitor.admit(package, now)
-            if self._gate is not None:
+            if self._gate is not None or self._settings.policy is not None:
                 package.stamp(visitor.name, self._port.user)
             denied = package.denied()
             is_whole = self._broker.accept(package)
+            visitor.charge(package)
         except Overloaded:
             self._broker.counters.refused += package.count
             raise
@@ -207,7 +216,8 @@ class Reception:
             self._audit.note("refused", client=visitor.name, reason=str(error))
             raise
         if denied:
-            self._audit.note("refused", client=visitor.name, tasks=denied[:TASKS_TOLD])
+            told = [shortened(name, NAME_TOLD) for name in denied[:TASKS_TOLD]]
+            self._audit.note("refused", client=visitor.name, tasks=told)
         if is_whole:
             self.deliver([package])
         elif self._journal.enabled:

@@ -107,17 +107,20 @@ class SeedPackage(Package):
         self.echo_serial = serial
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
-        ends = [0, *memoryview(self.index).cast("I")]
         for _, start, end in self.chunks(first, stop):
-            tasks = [_decode_echo_task(self.body[ends[i] : ends[i + 1]]) for i in range(start, end)]
+            tasks = [_decode_echo_task(self._frame(position)) for position in range(start, end)]
             yield start, end, data_frame([_error_text(task.label(), error) for task in tasks], self.pack)
 
     def mend(self, tasks: int, body: bytes) -> bytes:
         return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
 
     def name_of(self, position: int) -> str:
-        start, end = [0, *memoryview(self.index).cast("I")][position : position + 2]
-        return _decode_echo_task(self.body[start:end]).task
+        return _decode_echo_task(self._frame(position)).task
+
+    def _frame(self, position: int) -> bytes:
+        """The TASK frame at a position."""
+        ends = memoryview(self.index).cast("I")
+        return self.body[ends[position - 1] if position else 0 : ends[position]]
 
     def answer(self) -> Message:
         return self._answer([body for _, _, body in self.assembly.pieces()])

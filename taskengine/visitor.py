@@ -27,13 +27,16 @@ class Allowance:
         self._left = rate
         self._since = 0.0
 
-    def take(self, tasks: int, now: float) -> None:
-        """So many are sent; `now` is monotonic, in s. Raises Overloaded, which says when to come back."""
+    def check(self, now: float) -> None:
+        """Tasks may be sent at `now`, monotonic s. Raises Overloaded, which says when to come back."""
         self._left = min(self._rate, self._left + (now - self._since) * self._rate)
         self._since = now
         if self._left <= 0:
             wait = -self._left / self._rate + 1 / self._rate
             raise Overloaded(f"this client may send {self._rate:g} tasks a second", retry_after=wait)
+
+    def charge(self, tasks: int) -> None:
+        """So many were sent."""
         self._left -= tasks
 
 
@@ -56,12 +59,13 @@ def _lane(rights: Rights, name: str, lane: str) -> str:
 class Visitor:
     """The client `name`, with these `rights`, or, with None, all; `lanes` are those of the tasks."""
 
-    def __init__(self, name: str, rights: Rights | None, lanes: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, rights: Rights | None, lanes: Mapping[str, str], allowance: Allowance | None = None
+    ) -> None:
         self.name = name
         self.lanes = lanes if rights is None else _Lanes(lanes, rights)
         self._rights = rights
-        rate = float("inf") if rights is None else rights.rate
-        self._allowance = None if rate == float("inf") else Allowance(rate)
+        self._allowance = allowance
 
     def admit(self, package: Package, now: float) -> None:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
@@ -75,7 +79,12 @@ class Visitor:
                 verb = "publish on" if package.publishes else "read"
                 raise self._denied(f"{verb} topic {shortened(package.topic, NAME_TOLD)!r}")
         if self._allowance is not None:
-            self._allowance.take(package.count, now)
+            self._allowance.check(now)
+
+    def charge(self, package: Package) -> None:
+        """A package of its was accepted."""
+        if self._allowance is not None:
+            self._allowance.charge(package.count)
 
     def check_call(self, kind: Kind) -> None:
         """Let a request in that concerns the engine itself. Raises NotAllowed."""
@@ -100,6 +109,8 @@ class Visitors:
         self._policy = policy
         self._lanes: Mapping[str, str] = {}
         self._known: dict[str, Visitor] = {}
+        self._allowances: dict[str, Allowance] = {}
+        """As many as there are keys, at most."""
         self.own = Visitor("", None, {})
         """The engine's own client, which may do everything."""
 
@@ -116,5 +127,11 @@ class Visitors:
             if len(self._known) >= VISITORS_KEPT:
                 self._known.pop(next(iter(self._known)))
             rights = None if self._policy is None else self._policy.rights(name)
-            visitor = self._known[name] = Visitor(name, rights, self._lanes)
+            visitor = self._known[name] = Visitor(name, rights, self._lanes, self._allowance(name, rights))
         return visitor
+
+    def _allowance(self, name: str, rights: Rights | None) -> Allowance | None:
+        """What the client may send, which outlives what is known of tasks."""
+        if rights is None or rights.rate == float("inf"):
+            return None
+        return self._allowances.setdefault(name, Allowance(rights.rate))

@@ -74,7 +74,7 @@ MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
 MAX_HEAD: Final = 2**16
 """The most bytes in the first frame of a message: it goes with every slice of its package."""
-MAX_TOPIC: Final = 1024
+MAX_TOPIC: Final = 255
 """The most bytes in what a subscriber subscribes to."""
 MAX_ID: Final = 1024
 """The most bytes in what a META frame repeats: its serial, its pack, an id."""
@@ -95,6 +95,10 @@ DATA_LANES: Final = "data:"
 """How the names of the data workers' own lanes begin,"""
 DENIED_LANES: Final = "denied:"
 """and of those that stand for none, where the client may not call the task whose name follows."""
+DENIED_TASKS: Final = 4096
+"""Tasks of a package that may be denied, each with an error of its own,"""
+DENIED_RUNS: Final = 512
+"""in so many runs."""
 RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
 
 NO_DEADLINE: Final = float("inf")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -23,6 +24,34 @@ def test_a_line_is_json_that_only_its_owner_reads(tmp_path: Path) -> None:
     assert second["event"] == "key revoked"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert said == []
+
+
+def test_a_flood_of_refusals_hides_no_change_of_a_key_and_no_line_is_long(tmp_path: Path) -> None:
+    log = Audit(tmp_path / "audit.jsonl", print)
+    for _ in range(100):
+        log.note("refused", tasks=["x" * 10_000])
+    log.note("key revoked", client="tablet")
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert msgspec.json.decode(lines[-1])["event"] == "key revoked"
+    assert max(map(len, lines)) < 8192
+    assert len(lines) < 100
+
+
+def test_only_who_has_the_full_file_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes may find it full at once."""
+    monkeypatch.setattr(audit, "LARGEST", 300)
+    path = tmp_path / "audit.jsonl"
+    replace = os.replace
+
+    def slow(old: Path, new: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        replace(old, new)
+        Audit(path, print).note("refused", number=1)
+
+    monkeypatch.setattr(os, "replace", slow)
+    for number in range(5):
+        Audit(path, print).note("refused", number=number, text="x" * 100)
+    assert path.with_name("audit.jsonl.1").stat().st_size >= 300
 
 
 def test_a_flood_is_counted() -> None:

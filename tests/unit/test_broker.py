@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from taskengine.broker import Broker
-from taskengine.errors import Cancelled, Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
+from taskengine.errors import Cancelled, NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
 from taskengine.lane import Batch
 from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account
-from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
+from taskengine.wire import BATCH_NS, BATCH_SLICES, DENIED_RUNS, DENIED_TASKS, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
 from tests.packages import CHEAP_NS, answer, answers, package
 
 HEAVY_NS = 100 * BATCH_NS
@@ -684,3 +684,51 @@ def test_deadlines_that_are_over_are_forgotten() -> None:
     assert len(made._deadlines) < 200
     run_all(made)
     assert not made.timed
+
+
+def test_what_is_denied_is_answered_alone_and_at_once() -> None:
+    made = broker(size=10)
+    mixed = package(30, lanes=[("", 10), ("denied:gpio.write", 10), ("", 10)])
+    assert made.accept(mixed) is False
+    assert run_all(made) == [mixed]
+    assert mixed.assembly.join() == ended(*[""] * 10, *["NotAllowed"] * 10, *[""] * 10)
+    nothing = package(5, lanes=[("denied:gpio.write", 5)])
+    assert made.accept(nothing) is True
+    assert nothing.assembly.join() == ended(*["NotAllowed"] * 5)
+    assert made.idle()
+    stats = made.stats({})
+    assert stats.accepted == stats.answered == 35
+
+
+@pytest.mark.parametrize("lanes", [[("denied:x", DENIED_TASKS + 1)], [("", 1), ("denied:x", 1)] * (DENIED_RUNS + 1)])
+def test_what_is_denied_in_plenty_is_refused_whole(lanes: list[tuple[str, int]]) -> None:
+    made = broker()
+    with pytest.raises(NotAllowed, match="of this package"):
+        made.accept(package(sum(tasks for _, tasks in lanes), lanes=lanes))
+    assert made.idle()
+    assert made.stats({}).accepted == 0
+
+
+def test_packages_with_one_serial_are_all_cancelled() -> None:
+    made = broker(size=1, workers=1)
+    packages = [package(3) for _ in range(5)]
+    for each in packages:
+        made.accept(each)
+    (batch,) = made.dispatch()
+    assert made.finish(batch.worker, answers(batch)) == []
+    made.cancel(b"client", "serial")
+    assert set(made.revoke()) == set(packages)
+    assert made.idle()
+    assert made._serials == {}
+
+
+def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None:
+    made = broker(size=1, workers=1)
+    older, middle, newer = package(1), package(1), package(1)
+    for each in (older, middle, newer):
+        made.accept(each)
+    made.cancel_all(lambda each: each in (middle, newer))
+    assert set(made.revoke()) == {middle, newer}
+    made.cancel(b"client", "serial")
+    assert made.revoke() == [older]
+    assert made._serials == {}

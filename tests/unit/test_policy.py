@@ -104,3 +104,7 @@ def test_a_subscription_is_a_prefix(pattern: str) -> None:
 def test_wrong_entries_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, Entry)
+
+
+def test_a_group_that_is_empty_is_nobodys() -> None:
+    assert not Policy({"everyone": Entry(members=(), tasks=("*",))}).rights("everyone").may_call("x", "")

@@ -71,15 +71,29 @@ def test_priorities_topics_and_calls() -> None:
 
 def test_an_allowance_is_a_second_of_tasks_and_may_be_overdrawn() -> None:
     allowance = Allowance(10.0)
-    allowance.take(4, 100.0)
-    allowance.take(26, 100.0)
+    for tasks in (4, 26):
+        allowance.check(100.0)
+        allowance.charge(tasks)
     with pytest.raises(Overloaded) as caught:
-        allowance.take(1, 100.0)
+        allowance.check(100.0)
     assert caught.value.retry_after == pytest.approx(2.1)
-    allowance.take(3, 102.2)
+    allowance.check(102.2)
+    allowance.charge(3)
     with pytest.raises(Overloaded):
-        allowance.take(1, 102.2)
-    allowance.take(10, 200.0)
+        allowance.check(102.2)
+    allowance.check(200.0)
+
+
+def test_what_the_broker_refuses_costs_no_allowance_and_a_reload_gives_none() -> None:
+    visitors = Visitors(Policy({"laptop": Entry(tasks=("*",), rate=10.0)}))
+    visitors.learn(LANES)
+    large = package(100)
+    visitors.of("laptop").admit(large, 100.0)
+    visitors.of("laptop").admit(large, 100.0)
+    visitors.of("laptop").charge(large)
+    visitors.learn(LANES)
+    with pytest.raises(Overloaded):
+        visitors.of("laptop").admit(package(1), 100.0)
 
 
 def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bounds() -> None:

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from taskengine import NotAllowed, caller, check_device
+from taskengine.caller import begin, obey
+from taskengine.policy import Entry, Policy
+
+
+@pytest.fixture(autouse=True)
+def policy() -> Iterator[None]:
+    """A policy, and nobody's task."""
+    obey(Policy({"laptop": Entry(devices=("pan",)), "tablet": Entry(devices=("lamp",))}))
+    yield
+    obey(None)
+    begin("")
+
+
+def may_use(device: str) -> bool:
+    try:
+        check_device(device)
+    except NotAllowed:
+        return False
+    return True
+
+
+def test_each_task_has_its_callers_rights() -> None:
+    assert not may_use("pan")
+    for name, device, other in (("laptop", "pan", "lamp"), ("tablet", "lamp", "pan"), ("laptop", "pan", "lamp")):
+        begin(name)
+        assert caller() == name
+        assert may_use(device)
+        assert not may_use(other)
+
+
+def test_a_thread_of_a_task_has_no_rights_but_in_its_context() -> None:
+    begin("laptop")
+    context, found = contextvars.copy_context(), []
+
+    def ask() -> None:
+        found.append((caller(), may_use("pan")))
+
+    threads = [threading.Thread(target=ask), threading.Thread(target=context.run, args=[ask])]
+    for thread in threads:
+        thread.start()
+        begin("tablet")
+        thread.join()
+    assert found == [("", False), ("laptop", True)]
+
+
+def test_without_a_policy_everything_may_be_used() -> None:
+    obey(None)
+    begin("")
+    assert may_use("pan")
