@@ -15,18 +15,21 @@ from taskengine.audit import Audit, file_of
 from taskengine.errors import shortened
 from taskengine.gate import Gate, Security
 from taskengine.journal import Journal
+from taskengine.memory import trim_memory
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
 from taskengine.topics import Board
 from taskengine.wire import KEYS_LOOK_MS, MAX_TOPIC, NAME_TOLD
 
 SUBSCRIBES, UNSUBSCRIBES = b"\x01", b"\0"
-SUBSCRIPTIONS_KEPT = 16384
+SUBSCRIPTIONS_KEPT = 2048
 """Subscriptions of all clients, refused or not, since ZeroMQ keeps them all."""
 CURVE_OVERHEAD = 64
 """Bytes by which an encrypted frame may be longer."""
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
 REBIND_S = 2.0
+TRIM_S = 1.0
+"""How long after a socket was closed ZeroMQ's own thread has freed what it held."""
 REBIND_PAUSE_S = 0.002
 
 
@@ -52,6 +55,7 @@ class Broadcast:
         self._board = board
         self._next_look = 0.0
         self._is_again = False
+        self._trim_at = math.inf
         self._open()
 
     def _open(self) -> None:
@@ -124,6 +128,7 @@ class Broadcast:
         """A connection of one peer cannot be cut: the socket is bound anew, and all but those not let in come back."""
         self._socket.close()
         self._is_again = True
+        self._trim_at = time.monotonic() + TRIM_S
         self._open()
 
     def _may_subscribe(self, policy: Policy, prefix: bytes) -> bool:
@@ -139,6 +144,9 @@ class Broadcast:
         if self.gate is None or now < self._next_look:
             return False
         self._next_look = now + KEYS_LOOK_S
+        if self._trim_at <= now:
+            self._trim_at = math.inf
+            trim_memory()
         if not self.gate.refresh().gone:
             return False
         self._open_again()

@@ -23,6 +23,12 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
+def trim_memory() -> None:
+    """Give back what was freed in small blocks (glibc's malloc_trim(3))."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def new_slate() -> Slate:
     """A slate in memory that this process shares with those that it forks."""
     return Slate(mmap.mmap(-1, SLATE_BYTES))
