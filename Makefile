@@ -32,7 +32,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak bench bench-full bench-peers pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million bench bench-full bench-peers pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -52,6 +52,13 @@ chaos: $(VENV)/.test  ## kill, stop, flood and poison an engine for SECONDS (120
 soak: SECONDS := 600
 soak: $(VENV)/.test  ## ask the same of an engine for SECONDS (600), and fail where a process grows
 	$(PY) -m tests.chaos.soak --seconds $(SECONDS)
+
+hostile: SECONDS := 30
+hostile: $(VENV)/.test  ## have 1000 TCP peers attack an engine for SECONDS (30), beside an honest client
+	$(PY) -m tests.chaos.hostile --seconds $(SECONDS)
+
+million: $(VENV)/.test  ## offer a million tasks at once and read no reply, beside another client
+	$(PY) -m tests.chaos.million
 
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench

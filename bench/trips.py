@@ -6,6 +6,7 @@ fixed: every task takes what it takes on the Pi, so that the router makes the ba
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -108,9 +109,12 @@ class SteppedRouter(Router):
         self._supervisor, control = Pipe()
         slates = [new_slate() for _ in range(WORKERS)]
         backplane = Backplane(address="nowhere", token=b"", security=None, slates=slates)
-        super().__init__(SETTINGS, [], [], backplane, tasks, control, Journal(2, enabled=False))
+        super().__init__(
+            SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, Journal(2, enabled=False)
+        )
         for number in range(WORKERS):
             name = f"TASK-{number}"
+            self._expect(name, number, os.getpid(), is_online=True)
             self._from_worker([name.encode(), *backplane.hello(name, DEFAULT_LANE, number)])
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
@@ -119,7 +123,7 @@ class SteppedRouter(Router):
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
-        self._from_client([NAME.encode(), *frames], b"", b"")
+        self._reception.take([NAME.encode(), *frames], b"", b"", time.monotonic())
         self._end_turn()
 
     def take_answer(self, name: bytes, answer: bytes) -> None:
@@ -147,8 +151,9 @@ class SteppedRouter(Router):
     def _end_turn(self) -> None:
         now = time.monotonic()
         self._broker.counters.tick(now)
-        self._deliver(self._broker.expire(now))
-        self._deliver(self._broker.revoke())
+        settled = self._broker.settle(now)
+        if settled:
+            self._reception.deliver(settled)
         self._dispatch()
 
 

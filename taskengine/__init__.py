@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskengine.caller import caller, check_device
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -42,6 +43,8 @@ __all__ = [
     "TaskTimeout",
     "UnknownTask",
     "WorkerLost",
+    "caller",
+    "check_device",
     "source",
     "task",
 ]

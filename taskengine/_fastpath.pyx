@@ -76,6 +76,15 @@ cdef extern from "Python.h":
 ctypedef unsigned char u8
 
 cdef int MAX_DEPTH = wire.MAX_DEPTH
+
+
+def limit_depth(int most):
+    """Let lists and maps nest at most so deep from here on, in this process. Raises ValueError beyond wire.MAX_DEPTH."""
+    global MAX_DEPTH
+    if not 1 <= most <= wire.MAX_DEPTH:
+        raise ValueError(f"values nest 1 to {wire.MAX_DEPTH} deep, not {most}")
+    MAX_DEPTH = most
+
 cdef int ERROR_EXT = wire.ERROR_EXT
 cdef size_t MAX_TASKS = wire.MAX_TASKS
 cdef size_t MAX_BODY = wire.MAX_BODY

@@ -132,11 +132,14 @@ cdef class Slate:
         """Forget what was, before the first batch of a router's new worker."""
         memset(self.head.panes, 0, sizeof(self.head.panes))
         self.head.recall = 0
-        self.head.busy = 0
 
     def release(self, uint64_t number):
-        """Give back the memory, an mmap, of a large answer that has arrived."""
-        self.memory.madvise(MADV_REMOVE, SLATE_HEAD + (number & 1) * MAX_MESSAGE, MAX_MESSAGE)
+        """Give back the memory, an mmap, of a large answer that has arrived; whether the system takes it."""
+        try:
+            self.memory.madvise(MADV_REMOVE, SLATE_HEAD + (number & 1) * MAX_MESSAGE, MAX_MESSAGE)
+        except OSError:
+            return False
+        return True
 
     def read(self, uint64_t number):
         """What a dead worker had done of a batch: (entries, part, running), or None where it had not begun it.

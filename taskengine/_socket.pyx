@@ -59,6 +59,7 @@ cdef enum:
     POLLIN = 1
     COUNTED = 1024  # frames below are too many to be too large: the high-water mark bounds them
     FIRST_PLACES = 64
+    UNJOINED = 16  # frames of a message that has 5 at most, with its route
 
 cdef uint64_t MAX_MESSAGE = wire.MAX_MESSAGE
 cdef int (*msg_init)(Message*) noexcept nogil
@@ -67,6 +68,7 @@ cdef int (*msg_init_data)(Message*, void*, size_t, void (*)(void*, void*) noexce
 cdef void* (*msg_data)(Message*) noexcept nogil
 cdef size_t (*msg_size)(const Message*) noexcept nogil
 cdef int (*msg_more)(const Message*) noexcept nogil
+cdef const char* (*msg_gets)(const Message*, const char*) noexcept nogil
 cdef int (*msg_close)(Message*) noexcept nogil
 cdef int (*msg_recv)(Message*, void*, int) noexcept nogil
 cdef int (*msg_send)(Message*, void*, int) noexcept nogil
@@ -82,7 +84,7 @@ cdef void* look_up(void* library, const char* name) except NULL:
 
 
 cdef int look_up_all() except -1:
-    global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_close, msg_recv, msg_send, poll, last_errno
+    global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_gets, msg_close, msg_recv, msg_send, poll, last_errno
     cdef bytes path
     cdef void* library
     try:
@@ -100,6 +102,7 @@ cdef int look_up_all() except -1:
     ) noexcept nogil>look_up(library, "zmq_msg_init_data")
     msg_data = <void* (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_data")
     msg_size = <size_t (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_size")
+    msg_gets = <const char* (*)(const Message*, const char*) noexcept nogil>look_up(library, "zmq_msg_gets")
     msg_more = <int (*)(const Message*) noexcept nogil>look_up(library, "zmq_msg_more")
     msg_close = <int (*)(Message*) noexcept nogil>look_up(library, "zmq_msg_close")
     msg_recv = <int (*)(Message*, void*, int) noexcept nogil>look_up(library, "zmq_msg_recv")
@@ -155,6 +158,11 @@ cdef int copy(void* data, object frame) except -1:
         memcpy(at, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         at += PyBytes_GET_SIZE(piece)
     return 0
+
+
+cdef str user_of(const Message* message):
+    cdef const char* user = msg_gets(message, b"User-Id")
+    return "" if user is NULL else user.decode("ascii", "replace")
 
 
 @cython.final
@@ -238,13 +246,20 @@ cdef class _Pile:
 
 @cython.final
 cdef class Port:
-    """A socket of pyzmq, which it keeps open; for the thread that has the socket."""
+    """A socket of pyzmq, which it keeps open; for the thread that has the socket.
+
+    `user` is the user id that the gate gave to whoever sent the last message, "" for none.
+    """
 
     cdef object _socket
     cdef void* _handle
+    cdef bint _is_gated
+    cdef readonly str user
 
-    def __init__(self, socket):
+    def __init__(self, socket, *, bint is_gated=False):
         self._socket = socket
+        self._is_gated = is_gated
+        self.user = ""
         self._handle = <void*><uintptr_t>socket.underlying
 
     def receive(self):
@@ -257,34 +272,45 @@ cdef class Port:
             while more:
                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if last_errno() == EINTR:
+                        continue
                     if not frames and last_errno() == EAGAIN:
                         return None
                     fail()
                 frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
                 more = msg_more(&message)
+            if self._is_gated:
+                self.user = user_of(&message)
         finally:
             msg_close(&message)
         return frames
 
-    def receive_request(self, bytes unjoined not None):
+    def receive_request(self, bytes unjoined not None, size_t most):
         """The next message of a client at a ROUTER as (frames, index, body), or None where none is there.
 
         `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. Where that
         begins with `unjoined`, the others follow; else they lie end to end in `body`, and `index` has a u32 for each:
-        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. Raises ZMQError.
+        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. What comes behind `most`
+        frames is left out, and behind the first few where they are not joined. Raises ZMQError.
         """
         cdef Message message
         cdef list frames = []
         cdef _Pile pile = None
         cdef bint more = True
+        cdef size_t count = 0
         msg_init(&message)
         try:
             while more:
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                    if last_errno() == EINTR:
+                        continue
                     if not frames and last_errno() == EAGAIN:
                         return None
                     fail()
                 more = msg_more(&message)
+                count += 1
+                if count > most or (pile is None and count > UNJOINED):
+                    continue
                 if pile is not None:
                     pile.add(msg_data(&message), msg_size(&message))
                     continue
@@ -293,6 +319,8 @@ cdef class Port:
                 is_head = len(frames) == 2 and frame or len(frames) == 3 and not frames[1]
                 if is_head and not frame.startswith(unjoined):
                     pile = _Pile()
+            if self._is_gated:
+                self.user = user_of(&message)
         finally:
             msg_close(&message)
         return (frames, *pile.taken()) if pile is not None else (frames, b"", b"")
@@ -315,9 +343,10 @@ cdef class Port:
                 raise MemoryError
             else:
                 copy(msg_data(&message), frame)
-            if msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
-                msg_close(&message)
-                fail()
+            while msg_send(&message, self._handle, DONTWAIT | (SNDMORE if left else 0)) < 0:
+                if last_errno() != EINTR:
+                    msg_close(&message)
+                    fail()
 
 
 @cython.final

@@ -17,7 +17,16 @@ import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
 from taskengine.counters import Counters
-from taskengine.errors import Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
+from taskengine.errors import (
+    NotAllowed,
+    Overloaded,
+    ProtocolError,
+    TaskEngineError,
+    TaskFailed,
+    TaskTimeout,
+    WorkerLost,
+    shortened,
+)
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority, Stats
 from taskengine.package import Package, TaskKind, cancelled
@@ -25,7 +34,16 @@ from taskengine.quota import NO_LIMITS, Limits, Quota
 from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.turns import Span
 from taskengine.unwanted import Unwanted
-from taskengine.wire import BATCH_NS, COSTS_KEPT, LATEST_RETRY_S, NO_DEADLINE, REPEATS, SOONEST_RETRY_S
+from taskengine.wire import (
+    BATCH_NS,
+    COSTS_KEPT,
+    DENIED_LANES,
+    LATEST_RETRY_S,
+    NAME_TOLD,
+    NO_DEADLINE,
+    REPEATS,
+    SOONEST_RETRY_S,
+)
 
 _COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
@@ -73,7 +91,7 @@ class Broker:
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
-        """Own the package from here on; True where it is whole already, having no tasks.
+        """Own the package from here on; True where it is whole already, having no tasks that its client may call.
 
         Raises Overloaded when the engine is stopping, a lane of the package has no workers configured, or too much is
         in flight.
@@ -81,11 +99,11 @@ class Broker:
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
         for lane, _ in package.lanes:
-            if lane not in self._lanes:
+            if lane not in self._lanes and not lane.startswith(DENIED_LANES):
                 raise Overloaded(f"no worker serves lane {lane!r}", retry_after=None)
         if not package.count:
             return True
-        self._quota.take(package.client, package.count, package.size, self._backlog_s())
+        self._quota.take(package.owner, package.count, package.size, self._backlog_s())
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
@@ -94,9 +112,13 @@ class Broker:
         if package.deadline != NO_DEADLINE:
             self._note_deadline(package)
         self._urgent += package.priority == Priority.URGENT
+        whole: list[Package] = []
         for run in package.runs:
-            self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
-        return False
+            if run.lane.startswith(DENIED_LANES):
+                whole += self._fail([(package, run.first, run.stop)], _denied(run.lane.removeprefix(DENIED_LANES)))
+            else:
+                self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
+        return bool(whole)
 
     def join(self, name: str, lane: str) -> None:
         """A worker is ready. Raises ProtocolError for a lane that is not configured or a name in use."""
@@ -260,6 +282,11 @@ class Broker:
                     whole += self._fail([(span.package, span.first, span.stop)], error)
         return whole
 
+    def settle(self, now: float) -> list[Package]:
+        """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
+        whole = self.expire(now) if self._deadlines else []
+        return whole + self.revoke() if self._touched or self._cancelled else whole
+
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
         late: set[Package] = set()
@@ -307,8 +334,11 @@ class Broker:
     def _revoke(self, packages: Collection[Package]) -> list[Package]:
         """Answer what waits of these packages, each with its reason."""
         whole: list[Package] = []
-        for lane in dict.fromkeys(lane for package in packages for lane, _ in package.lanes):
-            for span in self._lanes[lane].revoke(packages):
+        if not packages:
+            return whole
+        touched = {lane for package in packages for lane, _ in package.lanes}
+        for name, lane in self._lanes.items():
+            for span in lane.revoke(packages) if name in touched else ():
                 whole += self._fail([(span.package, span.first, span.stop)], span.package.reason or cancelled())
         return whole
 
@@ -433,7 +463,7 @@ class Broker:
         self.counters.release(package)
         if self._serials.get((package.client, package.serial)) is package:
             del self._serials[package.client, package.serial]
-        self._quota.give_back(package.client, package.count, package.size, package.assembly.held)
+        self._quota.give_back(package.owner, package.count, package.size, package.assembly.held)
         self._urgent -= package.priority == Priority.URGENT
         if not self.packages:
             self._deadlines.clear()
@@ -442,6 +472,10 @@ class Broker:
 
 def _lost(worker: str) -> WorkerLost:
     return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
+
+
+def _denied(task: str) -> NotAllowed:
+    return NotAllowed(f"the engine's policy does not let this client call {shortened(task, NAME_TOLD)}")
 
 
 def _no_room() -> TaskFailed:

@@ -14,8 +14,7 @@ from taskengine.identity import Identity
 from taskengine.messages import TaskInfo
 from taskengine.process import Inquiry, ask
 from taskengine.registry import Registry
-
-IMPORT_TIMEOUT_S = 60.0
+from taskengine.wire import IMPORT_TIMEOUT_S
 
 
 class Catalogue(msgspec.Struct, frozen=True):

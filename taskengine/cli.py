@@ -368,12 +368,21 @@ def _ring(folder: Path | None) -> KeyRing:
     return ring
 
 
+def _note(ring: KeyRing, command: str, name: str) -> None:
+    """Tell the audit log of a change of the allow-list, and which user made it."""
+    from taskengine.audit import AUDIT_FILE, Audit
+
+    chosen = _load(None, {}).audit
+    path = Path(chosen).expanduser() if chosen else ring.folder / AUDIT_FILE
+    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=os.getuid())
+
+
 @keys.command("new")
-@click.argument("address")
 @click.argument("name")
+@click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help="The engine's frontend.")
 @_keys
-def keys_new(address: str, name: str, keys: Path | None) -> None:
-    """Make a key for this machine, NAME to the engine at ADDRESS, whose public key is asked for; prints ours."""
+def keys_new(name: str, address: str, keys: Path | None) -> None:
+    """Make a key for this machine, NAME to an engine, whose public key is asked for; prints ours."""
     with _errors():
         engine = click.prompt("The engine's public key (`taskengine keys show` there)", err=True)
         click.echo(_ring(keys).join(address, engine, name).own.public)
@@ -386,7 +395,9 @@ def keys_new(address: str, name: str, keys: Path | None) -> None:
 def keys_allow(name: str, public: str, keys: Path | None) -> None:
     """Let the client NAME in, by its PUBLIC key."""
     with _errors():
-        _ring(keys).allow(name, public)
+        ring = _ring(keys)
+        ring.allow(name, public)
+        _note(ring, "allow", name)
 
 
 @keys.command("list")
@@ -409,7 +420,9 @@ def keys_list(keys: Path | None) -> None:
 def keys_revoke(name: str, keys: Path | None) -> None:
     """Let the client NAME in no more."""
     with _errors():
-        _ring(keys).revoke(name)
+        ring = _ring(keys)
+        ring.revoke(name)
+        _note(ring, "revoke", name)
 
 
 @keys.command("forget")
@@ -442,7 +455,9 @@ def keys_pair(name: str, address: str | None, keys: Path | None) -> None:
 
     with _errors():
         address = address or f"tcp://{socket.gethostname()}:{_load(None, {}).router_frontend}"
-        click.echo(_ring(keys).pair(name, address))
+        ring = _ring(keys)
+        click.echo(ring.pair(name, address))
+        _note(ring, "pair", name)
         click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
 
 

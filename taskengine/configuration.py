@@ -18,9 +18,10 @@ import msgspec
 
 from taskengine.errors import SettingsError
 from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
-from taskengine.topics import DATA_LANES
+from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
+LEAST_ROUTER_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
 
@@ -49,6 +50,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     _check_host(settings, places)
     _check_lanes(settings, places)
     _check_heartbeats(settings, places)
+    _check_memory(settings, places)
     _check_ports(settings, places)
     return settings
 
@@ -160,6 +162,8 @@ def _convert(name: str, place: str, value: object) -> Any:
     try:
         return msgspec.convert(value, HINTS[name])
     except msgspec.ValidationError as error:
+        if name in TABLES and isinstance(value, dict):
+            raise SettingsError(f"{name} in {place}: {error}") from error
         raise _ill_typed(name, place, "a table" if name in TABLES else meta(name)[0], value) from error
 
 
@@ -178,10 +182,10 @@ def _check_host(settings: Settings, places: Mapping[str, str]) -> None:
 
 def _check_lanes(settings: Settings, places: Mapping[str, str]) -> None:
     for lane in settings.lanes:
-        if lane.startswith(DATA_LANES):
+        if lane.startswith(RESERVED_LANES):
+            own = " or ".join(RESERVED_LANES)
             raise SettingsError(
-                f"lanes in {places['lanes']}: names that begin with {DATA_LANES!r} are the data workers' own, "
-                f"expected another than {lane!r}"
+                f"lanes in {places['lanes']}: names that begin with {own} are the engine's own, not {lane!r}"
             )
 
 
@@ -193,6 +197,12 @@ def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
             f"{name} in {places[name]}: expected a heartbeat_limit of at least three heartbeat_intervals, "
             f"{least:g} s, not {settings.heartbeat_limit:g}"
         )
+
+
+def _check_memory(settings: Settings, places: Mapping[str, str]) -> None:
+    if 0 < settings.router_memory < LEAST_ROUTER_MEMORY:
+        place = places["router_memory"]
+        raise SettingsError(f"router_memory in {place}: expected 0 or from 2^28 bytes, not {settings.router_memory}")
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:

@@ -11,12 +11,20 @@ from taskengine.salvage import SENSELESS, Account
 
 
 class Member(NamedTuple):
-    """A worker: its name, its connection's identity, which ZeroMQ gave and nobody can claim, its slate, its process."""
+    """A worker: its name, its slate and its process, and whether it is so fresh that its slate tells of another.
+
+    Its connection's identity, which ZeroMQ gave and nobody can claim, is b"" until it has said hello.
+    """
 
     name: str
-    identity: bytes
     slate: Slate
     pid: int
+    is_fresh: bool = False
+    identity: bytes = b""
+
+    def is_overdue(self, now_ns: int) -> bool:
+        """It runs a task whose timeout is over, or died in one."""
+        return not self.is_fresh and 0 < self.slate.until_ns <= now_ns
 
     def account(self, number: int) -> Account | None:
         """What it had done of a batch when it died."""
@@ -27,7 +35,7 @@ class Member(NamedTuple):
 
 
 class Crew:
-    """Who has said hello, at these `slates`, one for each place."""
+    """The living workers, at these `slates`, one for each place: those that are expected, and those that are here."""
 
     def __init__(self, slates: Sequence[Slate]) -> None:
         self._slates = slates
@@ -35,25 +43,28 @@ class Crew:
         self._names: dict[bytes, str] = {}
         self._progress: dict[str, tuple[int, ...]] = {}
 
-    def enlist(self, name: str, identity: bytes, place: int, pid: int) -> Member:
-        """A worker is here. Raises ProtocolError for a place that there is not, or that another has."""
-        if not 0 <= place < len(self._slates):
-            raise ProtocolError(f"worker {name} says that it has place {place} of {len(self._slates)}")
-        if not self.is_free(place):
-            raise ProtocolError(f"worker {name} says that it has place {place}, which is taken")
-        member = self._members[name] = Member(name, identity, self._slates[place], pid)
+    def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
+        """A worker lives, and will say hello; one that is not fresh may still be in what another router gave it."""
+        if name not in self._members:
+            self._members[name] = Member(name, self._slates[place], pid, is_fresh)
+
+    def expects(self, name: str, place: int) -> bool:
+        """A worker lives at the place and has not said hello."""
+        member = self._members.get(name)
+        return member is not None and not member.identity and member.slate in self._slates[place : place + 1]
+
+    def enlist(self, name: str, identity: bytes, place: int) -> Member:
+        """A worker is here. Raises ProtocolError for one that is not expected at its place."""
+        if not self.expects(name, place):
+            raise ProtocolError(f"worker {name} says that it has place {place}, and is dead or not at it")
+        member = self._members[name] = self._members[name]._replace(identity=identity, is_fresh=False)
         self._names[identity] = name
         member.slate.clear()
         return member
 
-    def is_free(self, place: int) -> bool:
-        """Nobody has the place."""
-        return self.name_of_place(place) is None
-
-    def name_of_place(self, place: int) -> str | None:
-        """Who has the place."""
-        slates = self._slates[place : place + 1]
-        return next((name for name, member in self._members.items() if member.slate in slates), None)
+    def is_here(self, name: str) -> bool:
+        """A worker has said hello."""
+        return name in self._members and self._members[name].identity != b""
 
     def name_of(self, identity: bytes) -> str | None:
         """Whose the identity is, None where it is a stranger's."""
@@ -74,9 +85,10 @@ class Crew:
     def dismiss(self, name: str) -> Member | None:
         """A worker is dead; None where it was not here."""
         member = self._members.pop(name, None)
-        if member is not None:
-            del self._names[member.identity]
-            self._progress.pop(name, None)
+        self._progress.pop(name, None)
+        if member is None or not member.identity:
+            return None
+        del self._names[member.identity]
         return member
 
     def has_progressed(self, name: str) -> bool:
@@ -86,8 +98,9 @@ class Crew:
         return before is not None and before != progress
 
     def is_at_task(self, name: str) -> bool:
-        """A worker is in a task, or in what else a user wrote."""
-        return self._members[name].slate.running
+        """A worker is in a task, or in what else a user wrote: a fresh one loads modules."""
+        member = self._members[name]
+        return member.is_fresh or member.slate.running
 
     def pid_of(self, name: str) -> int:
         """A worker's process."""
@@ -95,6 +108,4 @@ class Crew:
 
     def overdue(self, now_ns: int) -> Iterator[str]:
         """Who runs a task whose timeout is over."""
-        for name, member in self._members.items():
-            if 0 < member.slate.until_ns <= now_ns:
-                yield name
+        return (name for name, member in self._members.items() if member.is_overdue(now_ns))

@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -20,7 +20,7 @@ from zmq.auth import Authenticator
 from taskengine._fastpath import Slate
 from taskengine._socket import Port
 from taskengine.errors import ProtocolError
-from taskengine.keys import KeyRing, Membership, Pair, new_pair
+from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
@@ -105,50 +105,91 @@ def introduce(socket: zmq.Socket[Any], membership: Membership | None) -> None:
         present(socket, membership.engine, membership.own)
 
 
-class Gate(Authenticator):
-    """Answers libzmq's questions who is let in; `handle` one when `port` is ready. `say` prints a line."""
+class Change(NamedTuple):
+    """Of the allow-list: names by public keys."""
 
-    def __init__(self, context: zmq.Context[Any], security: Security, say: Callable[[str], None]) -> None:
+    added: dict[str, str]
+    gone: dict[str, str]
+
+
+class Gate(Authenticator):
+    """Answers libzmq's questions who is let in; `handle` one when `port` is ready.
+
+    `say` prints a line, `note` writes one into the audit log: an event and its fields.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        security: Security,
+        say: Callable[[str], None],
+        note: Callable[..., None],
+    ) -> None:
         super().__init__(context)
         self._say = say
+        self._note = note
+        self._knocks_from = ""
+        self._added: dict[str, str] = {}
+        self._gone: dict[str, str] = {}
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
         self._watcher = security.watcher.public
         self._names: dict[str, str] = {}
-        self._stamp = -1
+        self._stamp: object = None
         self.start()
         self.port = Port(self.zap_socket)
         for domain in (FRONTEND, BACKEND, DATA):
             self.configure_curve_callback(domain, _Provider(self))
+        self._read()
+        self._added.clear()
 
-    def refresh(self) -> bool:
-        """Read the allow-list where it has changed; whether it has."""
-        stamp = self._ring.stamp()
-        if stamp == self._stamp:
-            return False
-        self._names, left_out = self._ring.admitted()
-        for error in left_out:
-            self._say(f"[GATE-{os.getpid()}] Left out: {error}")
-        self._stamp = stamp
-        return True
+    def refresh(self) -> Change:
+        """Read the allow-list where it has changed; what has, since this was asked last."""
+        self._read()
+        added, self._added, gone, self._gone = self._added, {}, self._gone, {}
+        return Change(added, gone)
+
+    def name_of(self, public: str) -> str | None:
+        """The client that has a key, None where it is on the allow-list no more."""
+        return self._names.get(public)
+
+    def is_watcher(self, public: str) -> bool:
+        """The key is that of the engine's own client."""
+        return public == self._watcher
 
     def lets_in(self, domain: str, public: str) -> bool:
         """Whether the owner of a key is let into the domain."""
         if domain == BACKEND or public == self._inner:
-            return domain == BACKEND and public == self._inner
-        if public == self._watcher:
-            return domain == FRONTEND
-        self.refresh()
-        return public in self._names
+            is_let_in = domain == BACKEND and public == self._inner
+        elif public == self._watcher:
+            is_let_in = domain == FRONTEND
+        else:
+            self._read()
+            is_let_in = public in self._names
+        if not is_let_in:
+            self._note("not let in", domain=domain, fingerprint=fingerprint(public), address=self._knocks_from)
+        return is_let_in
+
+    def _read(self) -> None:
+        stamp = self._ring.stamp()
+        if stamp == self._stamp:
+            return
+        names, left_out = self._ring.admitted()
+        for error in left_out:
+            self._say(f"[GATE-{os.getpid()}] Left out: {error}")
+        self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
+        self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
+        self._names, self._stamp = names, stamp
 
     def curve_user_id(self, client_public_key: bytes) -> str:
-        """What libzmq stamps on the messages of a connection: the client's name."""
-        return self._names.get(zmq.utils.z85.encode(client_public_key).decode(), "")
+        """What libzmq stamps on the messages of a connection: the key itself, since names can be given to others."""
+        return zmq.utils.z85.encode(client_public_key).decode()
 
     def handle(self) -> None:
         """Answer one question."""
         frames = self.port.receive()
         if frames is not None:
+            self._knocks_from = frames[3].decode(errors="replace") if len(frames) > 3 else ""
             answer = self.handle_zap_message(frames)
             try:
                 answer.send(None)  # nothing in it waits

@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,11 +123,12 @@ class KeyRing:
                     left_out.append(error)
         return allowed, left_out
 
-    def stamp(self) -> int:
-        """A number that changes when the allow-list does."""
-        with contextlib.suppress(OSError):
-            return (self.folder / "clients").stat().st_mtime_ns
-        return 0
+    def stamp(self) -> Hashable:
+        """What changes when the allow-list does, or whether one of its files can be used."""
+        with contextlib.suppress(OSError), os.scandir(self.folder / "clients") as entries:
+            found = [(entry.name, entry.stat()) for entry in entries]
+            return tuple((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size) for name, status in found)
+        return ()
 
     def pair(self, name: str, address: str) -> str:
         """Make a client's key, let it in, and give the one line that `accept` takes on the client's machine."""

@@ -17,7 +17,7 @@ from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.unwanted import Unwanted
-from taskengine.wire import MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
+from taskengine.wire import DENIED_LANES, MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
 
 DEFAULT_LANE = ""
 _first = attrgetter("first")
@@ -68,15 +68,15 @@ TaskKind = tuple[str, ...]
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode_head(serial: str, shared: list[str] | bytes) -> bytes:
-    """What every slice of a package shares: its serial, and its task names (0.2) or its pack as it came (0.1)."""
-    return _encode((serial, shared))
+def encode_head(serial: str, shared: list[str] | bytes, caller: str = "") -> bytes:
+    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its caller."""
+    return _encode((serial, shared, caller))
 
 
-def decode_head(head: bytes) -> tuple[str, Any]:
-    """The serial and what the slices share."""
-    serial, shared = msgspec.msgpack.decode(head)
-    return serial, shared
+def decode_head(head: bytes) -> tuple[str, Any, str]:
+    """The serial, what the slices share, and the name of the client, "" where that is not known."""
+    serial, shared, caller = msgspec.msgpack.decode(head)
+    return serial, shared, caller
 
 
 class Package:
@@ -99,6 +99,14 @@ class Package:
     ) -> None:
         self.route = route
         self.client = route[0] if route else b""
+        self.owner = self.client
+        """Whose turns and limits it counts against."""
+        self.key = ""
+        """Its client's public key, where it has shown one."""
+        self.topic: str | None = None
+        """What a data request is about,"""
+        self.publishes = False
+        """and whether it publishes there or asks for the last value."""
         self.serial = serial
         self.head = encode_head(serial, shared)
         self.kind = kind
@@ -132,6 +140,19 @@ class Package:
         self.body = body
         self.count = len(index) // 4
         self.assembly = Assembly(self.count)
+
+    def stamp(self, caller: str, key: str = "") -> None:
+        """It is the client's of this name, by whatever connection it came, and with this public key."""
+        serial, shared, _ = decode_head(self.head)
+        self.head = encode_head(serial, shared, caller)
+        self.key = key
+        if key:
+            self.owner = caller.encode()
+
+    def denied(self) -> list[str]:
+        """The names of the tasks that its client may not call."""
+        names = (lane.removeprefix(DENIED_LANES) for lane, _ in self.lanes if lane.startswith(DENIED_LANES))
+        return list(dict.fromkeys(names))
 
     @property
     def size(self) -> int:

@@ -167,5 +167,6 @@ def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[byte
     if values != (2 if request.kind == Kind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
     package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body)
+    package.topic, package.publishes = topic, request.kind == Kind.PUBLISH
     package.lanes = [(topic_lane(topic, data_workers), 1)]
     return package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import io
@@ -33,7 +34,7 @@ _fork = multiprocessing.get_context("fork")
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has its slate.
+    A worker has a slate at a place.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Child:
         *,
         enable_stdout: bool,
         slate: Slate | None = None,
+        place: int | None = None,
         identity: Identity | None = None,
     ) -> None:
         self.role = role
+        self.place = place
         self._identity = identity
         self._slate = slate
         self._finished = slate.finished if slate else 0
@@ -58,34 +61,47 @@ class Child:
         self._args = args
         self._enable_stdout = enable_stdout
         self._tail = b""
+        self._unsaid = bytearray()
         self.silent: set[int] = set()
         """Of the descriptors `control` and `log` those whose other end is closed."""
 
     def start(self, siblings: Iterable[Child]) -> None:
-        """Fork. The process closes what it inherits of its `siblings`, so that they see the supervisor's end."""
-        self.control, theirs = _fork.Pipe()
-        self.log, their_log = os.pipe()
-        for fd in (self.log, their_log):
+        """Fork. The process closes what it inherits of its `siblings`, so that they see the supervisor's end.
+
+        Raises OSError where the system gives no descriptors, process or memory.
+        """
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            self._fork(siblings, undo, theirs)
+            # not its sentinel, a pipe that whatever a task forks holds open
+            self.pidfd = os.pidfd_open(self.pid)
+            undo.pop_all()
+        self.started = time.monotonic()
+
+    def _fork(self, siblings: Iterable[Child], undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
+        """As `start`; `undo` ends what was begun, `theirs` closes what is the process's."""
+        self.control, control = _fork.Pipe()
+        undo.callback(self.control.close)
+        theirs.callback(control.close)
+        self._mouth = socket.socket(fileno=os.dup(self.control.fileno()))
+        undo.callback(self._mouth.close)
+        self.log, log = os.pipe()
+        undo.callback(os.close, self.log)
+        theirs.callback(os.close, log)
+        for fd in (self.log, log):
             os.set_blocking(fd, False)
-        fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        inherited = [fd for sibling in siblings for fd in (sibling.control.fileno(), sibling.log)]
-        inherited += [self.control.fileno(), self.log]
-        entry = (
-            self.role,
-            self._identity,
-            inherited,
-            self._target,
-            (*self._args, theirs),
-            their_log,
-            self._enable_stdout,
-        )
+        with contextlib.suppress(OSError):  # a user may have only so much of it
+            fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        inherited = [fd for sibling in siblings for fd in sibling.ends()]
+        inherited += self.ends()
+        how = self.role, self._identity, inherited
+        entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
-        # not its sentinel, a pipe that whatever a task forks holds open
-        self.pidfd = os.pidfd_open(self.pid)
-        self.started = time.monotonic()
-        theirs.close()
-        os.close(their_log)
+        undo.callback(self.process.kill)
+
+    def ends(self) -> tuple[int, ...]:
+        """The descriptors of our ends of what leads to it."""
+        return self.control.fileno(), self._mouth.fileno(), self.log
 
     @property
     def pid(self) -> int:
@@ -103,11 +119,22 @@ class Child:
             self._slate.recall_all()
 
     def order(self, order: str, argument: Any = None) -> None:
-        """Tell the process something; a process that is gone is not told."""
+        """Tell the process something, as soon as it listens; a process that is gone is not told."""
+        message = msgspec.msgpack.encode((order, argument))
+        self._unsaid += len(message).to_bytes(4) + message  # as a Connection has it
+        self.speak()
+
+    def speak(self) -> bool:
+        """Say what was left unsaid, as far as the process takes it; whether something is left."""
         try:
-            self.control.send_bytes(msgspec.msgpack.encode((order, argument)))
+            while self._unsaid:
+                del self._unsaid[: self._mouth.send(self._unsaid, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return True
         except OSError:
             self.failure = self.failure or "it is gone"
+            self._unsaid.clear()
+        return False
 
     def hear(self) -> tuple[str, Any]:
         """Take what the process reports, if anything: that it is online, why it failed, or what else it wants."""
@@ -138,6 +165,7 @@ class Child:
         """Reap the ended process and close its pipes."""
         self.process.join()
         os.close(self.pidfd)
+        self._mouth.close()
         self.control.close()
         os.close(self.log)
 

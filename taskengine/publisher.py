@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 import zmq
 
-from taskengine import _fastpath, gate
-from taskengine._socket import Port, Waiter
+from taskengine import _fastpath
+from taskengine._socket import Waiter
+from taskengine.broadcast import Broadcast
+from taskengine.confinement import limit_files
 from taskengine.dealer import Dealer
-from taskengine.errors import TaskEngineError
-from taskengine.gate import Backplane, Gate
+from taskengine.errors import TaskEngineError, text_of
+from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
@@ -25,7 +27,6 @@ from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
 from taskengine.worker import as_failure, is_over
 
-SUBSCRIBED = b"\x01"
 CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
 
@@ -38,6 +39,7 @@ class Publisher:
     ) -> None:
         name = f"DATA-{os.getpid()}"
         self._slate = backplane.slates[place]
+        self._slate.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
         self._board = Board(name)
@@ -49,27 +51,19 @@ class Publisher:
         self._due = list(_owned(registry, number, settings.data_workers))
         self._context = zmq.Context()
         security = backplane.security
-        self._gate = Gate(self._context, security, journal.say) if security else None
-        self._outlet: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
-        self._outlet.xpub_verbose = 1
-        self._outlet.linger = 0
         self.address = settings.data_addresses()[number]
-        self._outlet.ipv6 = "[" in self.address
-        if security:
-            security.serve(self._outlet, gate.DATA)
-        self._outlet.bind(self.address)
+        self._broadcast = Broadcast(self._context, settings, security, self.address, self._board, journal)
         self._dealer = Dealer(self._context, settings, backplane, name, data_lane(number), place)
-        self._port = Port(self._outlet)
 
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
         waiter = self._waiter()
         while True:
             ready = waiter.wait(self._wait_ms())
-            if ready & QUESTION and self._gate:
-                self._gate.handle()
+            if ready & QUESTION and self._broadcast.gate:
+                self._broadcast.gate.handle()
             if ready & SUBSCRIPTION:
-                self._greet(self._port.receive())
+                self._broadcast.greet()
             if ready & CONTROL:
                 if is_over(self._control):
                     break
@@ -77,18 +71,17 @@ class Publisher:
                 waiter = self._waiter()
             elif ready & BATCH:
                 self._serve_batch()
-            if self._dealer.beat():
+            if self._dealer.beat() or self._broadcast.look_at_keys(time.monotonic()):
                 waiter = self._waiter()
             self._sample(time.monotonic())
             self._journal.flush()
-        self._outlet.close()
+        self._broadcast.close()
         self._dealer.close()
-        if self._gate:
-            self._gate.stop()
         self._context.term()
 
     def _waiter(self) -> Waiter:
-        return Waiter(self._control.fileno(), self._port, self._dealer.port, *([self._gate.port] if self._gate else []))
+        questions = [self._broadcast.gate.port] if self._broadcast.gate else []
+        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, *questions)
 
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()
@@ -96,15 +89,10 @@ class Publisher:
             self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._slate))
 
     def _wait_ms(self) -> int:
-        due = self._dealer.due()
+        due = min(self._dealer.due(), self._broadcast.due(time.monotonic()))
         if self._due:
             due = min(due, max(0.0, self._due[0][0] - time.monotonic()))
         return math.ceil(due * 1000)
-
-    def _greet(self, message: list[bytes] | None) -> None:
-        if message and message[0][:1] == SUBSCRIBED:
-            for frames in self._board.replay(message[0][1:]):
-                self._outlet.send_multipart(frames)
 
     def _sample(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
@@ -115,10 +103,11 @@ class Publisher:
                 if value is not None:
                     self._publish(source.topic, value)
                 self._failing.discard(source.topic)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if source.topic not in self._failing:
                     self._failing.add(source.topic)
-                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {error!r}")
+                    what = f"{type(error).__name__}: {text_of(error)}"
+                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {what}")
             finally:
                 self._slate.busy(busy=False)
             # a source that is slower than its period skips beats, it does not pile them up
@@ -126,7 +115,7 @@ class Publisher:
             heapq.heapreplace(self._due, (due + beats * source.period, order, source))
 
     def _publish(self, topic: str, value: Any) -> None:
-        self._outlet.send_multipart(self._board.publish(topic, value, time.time()))
+        self._broadcast.publish(self._board.publish(topic, value, time.time()))
 
     def _answer(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
@@ -163,6 +152,8 @@ def run(
     settings: Settings, backplane: Backplane, place: int, number: int, control: Connection, journal: Journal
 ) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
+    limit_files(settings)
+    _fastpath.limit_depth(settings.value_depth)
     try:
         publisher = Publisher(settings, backplane, place, number, control, journal)
     except zmq.ZMQError as error:

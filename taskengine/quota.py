@@ -9,12 +9,14 @@ from taskengine.errors import Overloaded
 
 
 class Limits(NamedTuple):
-    """The most tasks and bytes in flight, of one client and of all."""
+    """The most tasks, bytes and packages in flight, of one client and of all."""
 
     client_tasks: int
     client_bytes: int
     queue_tasks: int
     queue_bytes: int
+    client_packages: int = sys.maxsize
+    queue_packages: int = sys.maxsize
 
 
 NO_LIMITS = Limits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
@@ -23,9 +25,10 @@ NO_LIMITS = Limits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
 class _Share:
     """What is in flight of one client."""
 
-    __slots__ = ("bytes", "tasks")
+    __slots__ = ("bytes", "packages", "tasks")
 
     def __init__(self) -> None:
+        self.packages = 0
         self.tasks = 0
         self.bytes = 0
 
@@ -41,6 +44,7 @@ class Quota:
         self._limits = limits
         self._room = limits.queue_bytes
         self._shares: dict[bytes, _Share] = {}
+        self.packages = 0
         self.tasks = 0
         self.bytes = 0
         self.results = 0
@@ -51,9 +55,19 @@ class Quota:
         share = self._shares.get(client) or _Share()
         limits = self._limits
         tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
-        _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
-        _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
+        packages_left = limits.queue_packages - self.packages
+        if (
+            share.tasks + tasks > min(limits.client_tasks, tasks_left)
+            or share.bytes + size > min(limits.client_bytes, bytes_left)
+            or share.packages >= min(limits.client_packages, packages_left)
+        ):
+            _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
+            _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
+            most = limits.queue_packages
+            _check("packages", 1, share.packages, limits.client_packages, most, packages_left, retry_after)
         self._shares[client] = share
+        share.packages += 1
+        self.packages += 1
         share.tasks += tasks
         share.bytes += size
         self.tasks += tasks
@@ -62,12 +76,14 @@ class Quota:
     def give_back(self, client: bytes, tasks: int, size: int, results: int) -> None:
         """A package has left that took so much, and held `results` bytes of results."""
         share = self._shares[client]
+        share.packages -= 1
+        self.packages -= 1
         share.tasks -= tasks
         share.bytes -= size
         self.tasks -= tasks
         self.bytes -= size
         self.results -= results
-        if not (share.tasks or share.bytes):
+        if not share.packages:
             del self._shares[client]
 
     def hold(self, size: int) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from taskengine.errors import TaskModuleError
 from taskengine.messages import TaskInfo
-from taskengine.topics import DATA_LANES
+from taskengine.wire import RESERVED_LANES
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"
@@ -107,8 +107,9 @@ def task(
         raise TaskModuleError(f"lane is text, not {lane!r}")
     if not (timeout is None or (isinstance(timeout, (int, float)) and timeout > 0)):
         raise TaskModuleError(f"timeout is a positive number of seconds, not {timeout!r}")
-    if lane.startswith(DATA_LANES):
-        raise TaskModuleError(f"lane {lane!r}: names that begin with {DATA_LANES!r} are the data workers' own")
+    if lane.startswith(RESERVED_LANES):
+        own = " or ".join(RESERVED_LANES)
+        raise TaskModuleError(f"lane {lane!r}: names that begin with {own} are the engine's own")
     mark = TaskMark(name, lane, timeout, idempotent)
 
     def register(function: F) -> F:

@@ -159,6 +159,7 @@ class SeedDataRequest(SeedPackage):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
         if self.meta.type == "PUB" and "value" not in data:
             raise ProtocolError("DATA frame: PUB needs a value")
+        self.topic, self.publishes = topic, self.meta.type == "PUB"
         request = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
         self.hold(len(request).to_bytes(4, "little"), request)
         self.lanes = [(topic_lane(topic, data_workers), 1)]
@@ -262,7 +263,7 @@ class Frames:
 
     `find` gives the function of a task's name, `limit` its timeout in ns, 0 for none; `failure` what is told of an
     exception that came out of the task, or of the name where there is no function; `begin` is told a task's timeout
-    when it starts.
+    when it starts, `admit` the caller of the tasks that are next.
     """
 
     def __init__(
@@ -271,15 +272,20 @@ class Frames:
         failure: Callable[[str, BaseException | None], TaskEngineError],
         limit: Callable[[str], int] = lambda name: 0,
         begin: Callable[[int], None] | None = None,
+        admit: Callable[[str], None] | None = None,
     ) -> None:
         self.find = find
         self.limit = limit
         self._failure = failure
         self._begin = begin
+        self._admit = admit
 
     def pack(self, head: bytes) -> bytes:
-        """The package's pack as it came."""
-        pack: bytes = decode_head(head)[1]
+        """The package's pack as it came, whose tasks are next."""
+        pack: bytes
+        _, pack, name = decode_head(head)
+        if self._admit:
+            self._admit(name)
         return pack
 
     def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:

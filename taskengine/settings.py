@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from taskengine.errors import SettingsError
+from taskengine.policy import Entry
+from taskengine.wire import MAX_DEPTH, MAX_MESSAGE, MAX_TASKS
 
 TABLES = ("hardware", "policy")
 """What only the file has."""
@@ -155,10 +157,84 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "a whole number from 2^16"},
         ),
     ] = 2**27
+    queue_packages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31,
+            description="The most packages in flight, of all clients.",
+            extra={"type": "a whole number from 1"},
+        ),
+    ] = 2**16
+    client_packages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31,
+            description="The most packages in flight of one client.",
+            extra={"type": "a whole number from 1"},
+        ),
+    ] = 2**15
+    package_tasks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_TASKS,
+            description="The most tasks in a package, and, but for two, frames in a message.",
+            extra={"type": "a whole number, 1 to 2^21"},
+        ),
+    ] = MAX_TASKS
+    message_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**16,
+            le=MAX_MESSAGE,
+            description="The most bytes in a frame that a client sends, thus in a value; who sends more is cut off.",
+            extra={"type": "a whole number, 2^16 to 65 * 2^20"},
+        ),
+    ] = MAX_MESSAGE
+    value_depth: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_DEPTH,
+            description="How deep lists and maps may nest in what a task is given and gives back.",
+            extra={"type": "a whole number, 1 to 64"},
+        ),
+    ] = MAX_DEPTH
+    connections: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=2**20,
+            description="The most connections to the router, and to each data worker.",
+            extra={"type": "a whole number from 16"},
+        ),
+    ] = 4096
+    handshake_time: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="How long who connects may take to say who it is.",
+            extra={"type": "seconds, 0.1 to 3600"},
+        ),
+    ] = 5.0
+    router_memory: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**53,
+            description="The most bytes of memory that the router may take, which is ended where it takes more; "
+            "0 for half of the machine's.",
+            extra={"type": "a whole number, 0 or from 2^28"},
+        ),
+    ] = 0
     curve: Annotated[
         Literal["auto", "on", "off"],
         Meta(
-            description="Encrypt, and let in only clients with an allowed key. auto: off on loopback, on elsewhere.",
+            description="Encrypt, and let in only clients with an allowed key. "
+            "auto: on off loopback, and where there is a policy.",
             extra={"type": '"auto", "on" or "off"'},
         ),
     ] = "auto"
@@ -166,6 +242,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             description="The folder of the keys; empty for the platform's own.",
+            extra={"type": "a path"},
+        ),
+    ] = ""
+    audit: Annotated[
+        str,
+        Meta(
+            description="The file of the audit log; empty for audit.jsonl beside the keys, where CURVE is on.",
             extra={"type": "a path"},
         ),
     ] = ""
@@ -199,7 +282,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "auto"
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
-    policy: dict[str, Any] = msgspec.field(default_factory=dict)
+    policy: dict[str, Entry] | None = None
 
     @property
     def frontend(self) -> str:
@@ -233,7 +316,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def is_curved(self) -> bool:
         """The sockets are encrypted."""
-        return self.curve == "on" or (self.curve == "auto" and not self.on_loopback)
+        return self.curve == "on" or (self.curve == "auto" and not (self.on_loopback and self.policy is None))
 
     @property
     def has_tracebacks(self) -> bool:

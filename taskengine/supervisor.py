@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import gc
-import importlib.util
 import os
 import secrets
 import selectors
@@ -18,21 +16,23 @@ from typing import Any
 from taskengine import publisher, router, systemd, worker
 from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
-from taskengine.catalogue import IMPORT_TIMEOUT_S, Catalogue, Reading, load_catalogue
+from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
-from taskengine.errors import TaskEngineError, TaskModuleError
+from taskengine.errors import TaskModuleError
 from taskengine.gate import Backplane, Security
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
+from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
 from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal, fill_standard_fds
 from taskengine.weaknesses import Reminder, insecure, old_libzmq
+from taskengine.wire import IMPORT_TIMEOUT_S
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -43,10 +43,6 @@ ROUTER = "router"
 METRICS = "metrics"
 ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
-
-
-class StartError(TaskEngineError):
-    """The engine cannot start; nothing of it is left running."""
 
 
 class Supervisor:
@@ -77,6 +73,7 @@ class Supervisor:
         self._reading_end = 0.0
         self._rollout: Rollout | None = None
         self._retiring: set[str] = set()
+        self._is_serving = False
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._interval = settings.heartbeat_interval
@@ -89,8 +86,8 @@ class Supervisor:
     def serve(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
         settings = self._settings
-        _check_ports(settings)
-        _check_metrics(settings)
+        check_ports(settings)
+        check_metrics(settings)
         stop = self._listen_to_signals()
         catalogue = None
         while catalogue is None and not self._signals:
@@ -108,6 +105,7 @@ class Supervisor:
             self._plan(catalogue.tasks, rundir)
             gc.freeze()
             self._start_all()
+            self._is_serving = True
             if not self._signals:
                 self._notifier.start(time.monotonic(), self._ready())
             self._run_until(lambda: self._signals > 0)
@@ -146,10 +144,12 @@ class Supervisor:
         with borrowed(self._identity):
             security = Security.of(settings.keys_folder) if settings.is_curved else None
         backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
-        self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
+        self._lanes = settings.lanes_with(task.lane for task in tasks)
+        self._plan_router = partial(
+            self._child, ROUTER, router.run, settings, frontends, backends, backplane, self._lanes
+        )
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._served = len(tasks)
-        self._lanes = settings.lanes_with(task.lane for task in tasks)
         for lane, workers in self._lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
@@ -163,11 +163,19 @@ class Supervisor:
         """Give a worker, of the lane or the number `what`, a place and its slate."""
         place, slate = len(backplane.slates), new_slate()
         backplane.slates.append(slate)
-        self._roles[role] = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate)
+        plan = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate, place=place)
+        self._roles[role] = plan
 
-    def _child(self, role: str, target: Callable[..., None], *args: object, slate: Slate | None = None) -> Child:
+    def _child(
+        self,
+        role: str,
+        target: Callable[..., None],
+        *args: object,
+        slate: Slate | None = None,
+        place: int | None = None,
+    ) -> Child:
         stdout = self._settings.enable_stdout
-        return Child(role, target, args, enable_stdout=stdout, slate=slate, identity=self._identity)
+        return Child(role, target, args, enable_stdout=stdout, slate=slate, place=place, identity=self._identity)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -179,8 +187,21 @@ class Supervisor:
     def _start(self, role: str) -> None:
         self._due.pop(role, None)
         child = self._roles[role]()
-        child.start(self._children.values())
+        try:
+            child.start(self._children.values())
+        except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
+            if not self._is_serving:
+                raise StartError(f"{role} cannot be started: {error.strerror}") from None
+            wait = self._backoffs.setdefault(role, Backoff()).next(0.0, online=False, useful=False)
+            self._due[role] = time.monotonic() + wait
+            self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
+            return
         self._children[role] = child
+        if role == ROUTER:  # from here on it is to show that it lives, and it has to start
+            self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
+            child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
+        elif child.place is not None:
+            self._tell_router("workers", [_told(child)])
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
@@ -273,7 +294,11 @@ class Supervisor:
         self._reloads = 0
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
-        self._reading = reading = Reading(self._settings.tasks, self._identity)
+        try:
+            self._reading = reading = Reading(self._settings.tasks, self._identity)
+        except OSError as error:
+            self._end_reload(f"the modules cannot be loaded: {error.strerror}")
+            return
         self._reading_end = time.monotonic() + IMPORT_TIMEOUT_S
         self._selector.register(reading.connection, selectors.EVENT_READ, self._take_catalogue)
 
@@ -360,7 +385,8 @@ class Supervisor:
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
-            soon = now + TERMINAL_S if self._terminal.pending else end
+            unsaid = [child for child in self._children.values() if child.speak()]
+            soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
             due = [self._next_look, self._notifier.due, self._reminder.due, *self._due.values()]
             self._watch(min([end, soon, *due]) - now)
 
@@ -412,40 +438,14 @@ class Supervisor:
             self._signals += 1
 
 
+def _told(child: Child) -> tuple[str, int | None, int, bool]:
+    """What a router is told of a worker: its name, place and process, and whether it has loaded its modules."""
+    return _name(child), child.place, child.pid, child.online
+
+
 def _name(child: Child) -> str:
     """What a worker calls itself at the router."""
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
-
-
-def _check_ports(settings: Settings) -> None:
-    """Raises StartError where a port is taken, before anything is started."""
-    ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
-    ports += [int(address.rpartition(":")[2]) for address in settings.data_addresses()]
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    taken = []
-    for port in ports:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, port))
-                probe.listen(1)
-            except socket.gaierror as error:
-                raise StartError(f"HOST {settings.host!r} is no address of this machine: {error.strerror}") from None
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    raise StartError(f"HOST {settings.host!r} is no address of this machine") from None
-                taken.append(f"{settings.host}:{port} ({os.strerror(error.errno or 0)})")
-    if taken:
-        raise StartError(
-            f"cannot listen on {', '.join(taken)}; is another engine running? "
-            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND, STARTING_PORT and METRICS_PORT"
-        )
-
-
-def _check_metrics(settings: Settings) -> None:
-    """Raises StartError where metrics are wanted and what serves them is not installed."""
-    if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
-        raise StartError("METRICS_PORT needs prometheus-client: pip install 'taskengine[metrics]'")
 
 
 def _serve_metrics(*args: Any) -> None:

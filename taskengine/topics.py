@@ -10,11 +10,9 @@ import msgspec
 
 from taskengine.arrays import listed
 from taskengine.errors import Overloaded, TaskFailed
-from taskengine.wire import SEED_VERSION, TOPICS_KEPT
+from taskengine.wire import DATA_LANES, SEED_VERSION, TOPICS_KEPT
 
 _encode = msgspec.json.Encoder(enc_hook=listed).encode
-DATA_LANES = "data:"
-"""How the names of the data workers' own lanes begin; no other lane's may."""
 
 
 def owner(topic: str, data_workers: int) -> int:

@@ -102,12 +102,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._order = Fair[bytes]()
-        self._clients: dict[bytes, _Client] = {}
-
-    @property
-    def waiting(self) -> bool:
-        """Something may wait."""
-        return bool(self._clients)
+        self.waiting: dict[bytes, _Client] = {}
+        """The clients that have packages which may wait."""
 
     def add(self, span: Span) -> None:
         """Where its package is, behind its other spans."""
@@ -123,8 +119,8 @@ class Turns:
 
     def first(self) -> Span | None:
         """The next span that has tasks left."""
-        while self._clients:
-            client = self._clients[self._order.next()]
+        while self.waiting:
+            client = self.waiting[self._order.next()]
             package = client.order.next()
             spans = client.spans[package]
             while spans and spans[0].first == spans[0].stop:
@@ -136,12 +132,12 @@ class Turns:
 
     def crowded(self) -> bool:
         """Somebody else waits for a turn too."""
-        return len(self._clients) > 1 or any(len(client.spans) > 1 for client in self._clients.values())
+        return len(self.waiting) > 1 or any(len(client.spans) > 1 for client in self.waiting.values())
 
     def charge(self, package: Package, cost: float) -> None:
         """The package was served so many ns of work."""
-        self._order.charge(package.client, cost)
-        client = self._clients.get(package.client)
+        self._order.charge(package.owner, cost)
+        client = self.waiting.get(package.owner)
         if client is not None:
             client.order.charge(package, cost)
 
@@ -149,7 +145,7 @@ class Turns:
         """Take out all that waits of these packages."""
         gone: list[Span] = []
         for package in packages:
-            client = self._clients.get(package.client)
+            client = self.waiting.get(package.owner)
             if client is not None and package in client.spans:
                 gone += client.spans[package]
                 self._close(package)
@@ -157,14 +153,14 @@ class Turns:
 
     def clear(self) -> list[Span]:
         """Take out all that waits."""
-        return self.revoke([package for client in self._clients.values() for package in client.spans])
+        return self.revoke([package for client in self.waiting.values() for package in client.spans])
 
     def _spans(self, package: Package) -> deque[Span]:
         """Where the spans of a package wait, which has its turns from now on."""
-        client = self._clients.get(package.client)
+        client = self.waiting.get(package.owner)
         if client is None:
-            client = self._clients[package.client] = _Client()
-            self._order.join(package.client)
+            client = self.waiting[package.owner] = _Client()
+            self._order.join(package.owner)
         spans = client.spans.get(package)
         if spans is None:
             spans = client.spans[package] = deque()
@@ -173,9 +169,9 @@ class Turns:
 
     def _close(self, package: Package) -> None:
         """Nothing waits of the package any more."""
-        client = self._clients[package.client]
+        client = self.waiting[package.owner]
         del client.spans[package]
         client.order.leave(package)
         if not client.spans:
-            del self._clients[package.client]
-            self._order.leave(package.client)
+            del self.waiting[package.owner]
+            self._order.leave(package.owner)

@@ -74,20 +74,28 @@ MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
 MAX_HEAD: Final = 2**16
 """The most bytes in the first frame of a message: it goes with every slice of its package."""
+MAX_TOPIC: Final = 1024
+"""The most bytes in what a subscriber subscribes to."""
 MAX_ID: Final = 1024
 """The most bytes in what a META frame repeats: its serial, its pack, an id."""
 MAX_SEED_DATA: Final = 2**20
 """The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
-SLATE_HEAD: Final = 4096
-"""Bytes of a slate before its panes; they are in whole pages of any size that Linux has on a Pi."""
+SLATE_HEAD: Final = 2**16
+"""Bytes of a slate before its panes, which are in whole pages of 4, 16 and 64 KiB."""
 SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
 """A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
 SLATE_KEPT: Final = 2**20
 """The largest answer whose memory a slate keeps for the next."""
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
+
+DATA_LANES: Final = "data:"
+"""How the names of the data workers' own lanes begin,"""
+DENIED_LANES: Final = "denied:"
+"""and of those that stand for none, where the client may not call the task whose name follows."""
+RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
 
 NO_DEADLINE: Final = float("inf")
 LONGEST_DEADLINE_S: Final = 1e9
@@ -136,6 +144,11 @@ LATENCY_SHIFT: Final = 10
 """Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
 LATENCY_BUCKETS: Final = 27
 """of which the last begins at 2^35 ns, 34 s."""
+
+IMPORT_TIMEOUT_S: Final = 60.0
+"""How long task modules may take to load."""
+KEYS_LOOK_MS: Final = 250
+"""How often the engine looks whom it lets in, in ms."""
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:9000"
 DEFAULT_RESPONSE_TIME: Final = 0.005

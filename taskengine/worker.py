@@ -15,6 +15,7 @@ import zmq
 from taskengine import _fastpath, seedwire
 from taskengine._fastpath import Slate
 from taskengine._socket import Waiter
+from taskengine.caller import begin, obey
 from taskengine.dealer import Dealer
 from taskengine.disclosure import discreet, without_folders
 from taskengine.errors import (
@@ -30,6 +31,7 @@ from taskengine.gate import Backplane
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
+from taskengine.policy import Policy
 from taskengine.registry import Registry
 from taskengine.settings import Settings
 from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
@@ -49,7 +51,7 @@ class Turn:
         self._tells_all = tells_all
         self._slate = slate
         self._limited = any(task.timeout for task in registry.tasks.values())
-        self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None)
+        self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None, begin)
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
@@ -57,7 +59,9 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        return [self._find(name) for name in _names(head)]
+        _, names, name = decode_head(head)
+        begin(name)
+        return [self._find(name) for name in names]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)
@@ -122,6 +126,7 @@ class Worker:
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
+        obey(None if settings.policy is None else Policy(settings.policy))
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -182,7 +187,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
     for job, _, head, parts in _fastpath.read_batch(batch):
-        serial, _ = decode_head(head)
+        serial, _, _ = decode_head(head)
         for part, tasks in parts:
             if ran[job] > 0:
                 yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
@@ -191,6 +196,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 
 def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
+    _fastpath.limit_depth(settings.value_depth)
     worker = Worker(settings, backplane, place, lane, control, journal)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

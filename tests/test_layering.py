@@ -23,12 +23,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "quota",
         "fair",
         "unwanted",
+        "policy",
         "package",
         "turns",
         "lane",
         "salvage",
         "counters",
         "packed",
+        "visitor",
         "broker",
         "topics",
         "session",
@@ -38,11 +40,25 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rollout",
         "disclosure",
     ),
-    ("registry", "settings", "configuration", "weaknesses", "journal", "queue", "crew"),
+    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew"),
     ("_socket", "rundir", "memory", "procfs", "identity"),
-    ("keys", "gate", "outlet", "inspection"),
-    ("dealer", "router", "worker", "publisher", "connection", "link", "subscription", "client", "aio", "metrics"),
-    ("process", "catalogue", "terminal", "top", "systemd", "supervisor"),
+    ("keys", "audit", "gate", "outlet", "inspection"),
+    (
+        "caller",
+        "broadcast",
+        "dealer",
+        "reception",
+        "router",
+        "worker",
+        "publisher",
+        "connection",
+        "link",
+        "subscription",
+        "client",
+        "aio",
+        "metrics",
+    ),
+    ("preflight", "process", "catalogue", "terminal", "top", "systemd", "supervisor"),
     ("cli",),
     ("__main__",),
 )
@@ -53,6 +69,8 @@ PURE = {
     "quota",
     "fair",
     "unwanted",
+    "policy",
+    "visitor",
     "turns",
     "lane",
     "salvage",
@@ -73,6 +91,7 @@ SHELLS = {
     "_socket",
     "keys",
     "gate",
+    "broadcast",
     "outlet",
     "inspection",
     "dealer",
@@ -254,8 +273,11 @@ def test_what_hardware_may_import() -> None:
 
 
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
-    """Everything that waits uses the monotonic clock; what time it is stands only in what a data worker publishes."""
+    """Everything that waits uses the monotonic clock; what time it is stands only in publications and the audit log."""
     wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.p[yx]*")}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
-    assert found == {("publisher.py", "self._outlet.send_multipart(self._board.publish(topic, value, time.time()))")}
+    assert found == {
+        ("publisher.py", "self._broadcast.publish(self._board.publish(topic, value, time.time()))"),
+        ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
+    }

@@ -111,7 +111,8 @@ def judge(
 ) -> Judgement:
     """Hold the clients' books against `runs`, the ids that each task process wrote, in its order.
 
-    A client notices a router's death within `notice_s`, and one that stands still is killed within `frozen_s`. Tasks named `in_order` are of a lane with one worker.
+    A client notices a router's death within `notice_s`, and one that stands still is killed within `frozen_s`. Tasks
+    named `in_order` are of a lane with one worker.
     """
     books = list(books)
     offers = {offer.id: (book, offer) for book in books for offer in book.offers.values()}

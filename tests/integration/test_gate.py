@@ -12,7 +12,7 @@ import zmq
 from taskengine import Client, NotAllowed
 from taskengine.gate import present
 from taskengine.keys import KeyRing, Membership, new_pair
-from taskengine.messages import Kind, Request, encode_request
+from taskengine.messages import Kind, Request, decode_reply, encode_request
 from tests.engine import Engine, deadline, wait_until
 
 KEYS = ["no key", "unknown key", "revoked key", "allowed key"]
@@ -112,3 +112,18 @@ def test_who_is_not_let_in_is_told_at_once(guarded: Guarded, tmp_path: Path) -> 
         pytest.raises(NotAllowed, match="keys pair"),
     ):
         revoked.call("task_count", 2, 3)
+
+
+def test_nobody_takes_the_name_of_a_connection(guarded: Guarded) -> None:
+    """Who has left may still be owed replies, which whoever takes its routing id would get."""
+    membership = guarded.memberships["allowed key"]
+    assert membership is not None
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger, socket.routing_id = 0, b"someone"
+        present(socket, membership.engine, membership.own)
+        socket.connect(guarded.engine.address)
+        socket.send_multipart([encode_request(Request(Kind.INFO, 1, "someone"))])
+        assert socket.poll(int(deadline(20) * 1000))
+        error = decode_reply(socket.recv_multipart()[0]).error
+    assert error is not None
+    assert "ZMQ_ROUTING_ID" in error[1]

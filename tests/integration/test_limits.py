@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import zmq
 
-from taskengine import Client, ProtocolError, TaskFailed, UnknownTask, _fastpath
+from taskengine import (
+    Client,
+    EngineUnreachable,
+    Overloaded,
+    ProtocolError,
+    TaskEngineError,
+    TaskFailed,
+    UnknownTask,
+    _fastpath,
+)
+from taskengine.confinement import SPARE_FILES
 from taskengine.messages import Kind, Request, encode_request
 from taskengine.package import lanes_of
 from taskengine.wire import ARRAY_EXT, MAGIC
-from tests.engine import Engine, deadline, resident
+from tests.engine import Engine, deadline, resident, wait_until
 from tests.integration.seedclient import SeedClient, meta
+from tests.zmtp import MORE, Peer, frame
 
 MIB = 2**20
 
@@ -120,3 +133,84 @@ def test_tasks_change_lanes_only_so_often() -> None:
     assert lanes_of((str(n // 2 % 2), 1) for n in range(8)) == [("0", 2), ("1", 2)] * 2
     with pytest.raises(ProtocolError, match="at most 65536 times"):
         lanes_of((str(n % 2), 1) for n in range(2**16 + 1))
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Engine]:
+    with Engine(package_tasks=100, message_bytes=2**16, value_depth=5, client_packages=3) as engine:
+        yield engine
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_package_has_a_number_of_tasks_by_settings(narrow: Engine) -> None:
+    with Client(narrow.address, timeout=deadline(20)) as client:
+        assert client.map("task_echo", range(100)) == list(range(100))
+        with pytest.raises(ProtocolError, match=r"at most 100 tasks \(PACKAGE_TASKS\), not 101"):
+            client.map("task_echo", range(101))
+        with pytest.raises(ProtocolError, match="PACKAGE_TASKS"):
+            client.run([("task_echo", (n,), {}) for n in range(150)])
+
+
+@pytest.mark.parametrize(("tasks", "refused"), [(100, False), (101, True), (102, True), (5000, True)])
+def test_frames_that_are_too_many_are_told_and_left_out(narrow: Engine, tasks: int, refused: bool) -> None:
+    with SeedClient(narrow.address) as seed:
+        head, *frames = seed.ask(b"{}", *[b'{"task": "task_count", "args": [2, 3]}'] * tasks)
+    assert ("PACKAGE_TASKS" in str(head.get("error"))) == refused
+    assert sum(frame["size"] for frame in frames) == (0 if refused else 100)
+    assert b"not" in b"".join(ask(narrow, encoded_request(Kind.PACKAGE), *[b"x"] * tasks))
+
+
+def test_a_frame_has_a_size_by_settings(narrow: Engine) -> None:
+    with Client(narrow.address, timeout=deadline(20)) as client:
+        assert len(client.call("task_echo", b"x" * 60_000)) == 60_000
+        with pytest.raises(EngineUnreachable):
+            client.call("task_echo", b"x" * 70_000)
+        assert client.call("task_echo", 1) == 1
+
+
+def test_values_nest_as_deep_as_settings_say(narrow: Engine) -> None:
+    with Client(narrow.address, timeout=deadline(20)) as client:
+        assert client.call("task_echo", nested(3)) == nested(3)
+        with pytest.raises(TaskEngineError, match="5 deep"):
+            client.call("task_echo", nested(6))
+        client.publish("deep", nested(3))
+        with pytest.raises(TaskEngineError, match="5 deep"):
+            client.publish("deep", nested(6))
+
+
+def test_packages_in_flight_are_limited(narrow: Engine) -> None:
+    with Client(narrow.address, timeout=deadline(20)) as client:
+        futures = []
+        for _ in range(3):
+            futures.append(client.submit("task_sleep", 0.3))
+            client.flush()
+            wait_until(futures[-1].running, 20, "that it is sent")
+        with pytest.raises(Overloaded, match="CLIENT_PACKAGES") as caught:
+            client.call("task_echo", 1)
+        assert (caught.value.in_flight, caught.value.limit) == (3, 3)
+        assert [future.result() for future in futures] == [0.3] * 3
+        assert client.call("task_echo", 1) == 1
+
+
+def test_a_message_without_end_is_cut_off_and_costs_others_nothing() -> None:
+    """It is in none of ZeroMQ's limits, only in the system's: where no memory is left, its connection is closed."""
+    with Engine(router_memory=2**28) as engine, Client(engine.address, timeout=deadline(20)) as client:
+        assert client.call("task_echo", 1) == 1
+        [router] = engine.pids("router")
+        limits = Path(f"/proc/{router}/limits").read_text()
+        assert re.search(rf"Max data size +{2**28} ", limits)
+        assert re.search(rf"Max open files +{4096 + SPARE_FILES} ", limits)
+        before = resident(router)
+        with Peer(int(engine.settings["router_frontend"]), deadline(20)) as endless:
+            endless.shake_hands()
+            with pytest.raises(OSError, match=r"reset|Broken pipe"):
+                endless.socket.sendall(frame(bytes(2**20), MORE) * 1000)
+        assert client.call("task_echo", 1) == 1
+        wait_until(lambda: resident(router) - before < 64 * MIB, 20, "its memory back")
+        assert engine.pids("router") == [router]

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskengine import _fastpath, wire
 from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
+from taskengine.package import encode_head
 from taskengine.seedwire import Frames
 from taskengine.worker import as_failure
 from tests import seed_model
@@ -210,7 +210,7 @@ Find = Callable[[str], Callable[..., Any] | None]
 def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
     """What was kept, the DATA frame and how many failed, compiled."""
     KEPT.clear()
-    section = section_of(join_frames(frames), format=wire.Format.SEED, head=msgspec.msgpack.encode(("serial", pack)))
+    section = section_of(join_frames(frames), format=wire.Format.SEED, head=encode_head("serial", pack))
     batch = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, Frames(find, failure))
     ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)

@@ -227,7 +227,7 @@ def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:
         assert "keys pair" in one_line(refused)
     shown = run("keys", "show", *robot).stdout.split()
     made = subprocess.run(
-        [sys.executable, "-m", "taskengine", "keys", "new", engine.address, "desk", *laptop],
+        [sys.executable, "-m", "taskengine", "keys", "new", "desk", "--address", engine.address, *laptop],
         input=f"{shown[0]}\n",
         capture_output=True,
         text=True,
@@ -235,6 +235,9 @@ def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:
     )
     assert run("keys", "allow", "desk", made.stdout.strip(), *robot).returncode == 0
     assert run("keys", "list", *robot).stdout.startswith("client desk ")
+    audit = [json.loads(line) for line in (tmp_path / "robot" / "audit.jsonl").read_text().splitlines()]
+    told = [(line["event"], line["client"]) for line in audit if line["event"].startswith("keys ")]
+    assert told == [("keys pair", "laptop"), ("keys revoke", "laptop"), ("keys allow", "desk")]
 
 
 def test_wrong_keys_are_one_line_and_wrong_usage(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from taskengine import errors, settings
+from taskengine.configuration import load
+from taskengine.policy import Entry, Policy
 from tests.engine import Engine, deadline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +20,7 @@ PAGES = [
     "README.md",
     "docs/tasks.md",
     "docs/clients.md",
+    "docs/policy.md",
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/benchmarks.md",
@@ -70,6 +73,16 @@ def test_every_module_is_in_the_architectures_table() -> None:
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_policys_example_loads(tmp_path: Path) -> None:
+    (example,) = blocks("docs/policy.md", "toml")
+    (tmp_path / "taskengine.toml").write_text(example)
+    policy = load(tmp_path / "taskengine.toml", {}, {}).policy
+    assert policy is not None
+    assert Policy(policy).rights("wall-2").may_subscribe("hardware.pan")
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/policy.md").read_text(), re.MULTILINE)
+    assert tuple(told) == Entry.__struct_fields__
 
 
 def test_the_readmes_example_runs(tmp_path: Path) -> None:

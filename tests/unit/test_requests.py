@@ -25,10 +25,10 @@ def exchange() -> Iterator[Exchange]:
         port = Port(router)
 
         def exchange(*frames: bytes) -> tuple[list[bytes], bytes, bytes]:
-            assert port.receive_request(MAGIC) is None
+            assert port.receive_request(MAGIC, 2**22) is None
             dealer.send_multipart(frames)
             assert router.poll(int(deadline(10.0) * 1000))
-            message = port.receive_request(MAGIC)
+            message = port.receive_request(MAGIC, 2**22)
             assert message is not None
             (_, *shown), index, body = message
             return shown, index, body
@@ -81,4 +81,4 @@ def test_a_closed_socket_is_an_error() -> None:
         port = Port(socket)
         socket.close()
         with pytest.raises(zmq.ZMQError):
-            port.receive_request(MAGIC)
+            port.receive_request(MAGIC, 2**22)

@@ -94,19 +94,22 @@ def test_what_a_killed_engine_left_is_not_used_and_swept(base: Path) -> None:
 
 def test_what_a_task_forked_does_not_keep_the_folder(base: Path) -> None:
     read, write = os.pipe()
+    ready, is_ready = os.pipe()
     supervisor = os.fork()
     if not supervisor:
         RunDir("127.0.0.1", 9000)
         if not os.fork():
+            os.write(is_ready, b".")
             os.close(write)  # lives on until the test ends
             os.read(read, 1)
         os._exit(0)
     os.waitpid(supervisor, 0)
+    assert os.read(ready, 1)
     rundir = RunDir("127.0.0.1", 9000)
     assert rundir.address(BACKEND) is not None
     rundir.close()
-    os.close(write)
-    os.close(read)
+    for fd in (read, write, ready, is_ready):
+        os.close(fd)
 
 
 def test_a_full_backlog_is_a_living_engine(base: Path) -> None:

@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from taskengine import _fastpath, wire
 from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
+from taskengine.package import encode_head
 from taskengine.seedwire import Frames
 from taskengine.worker import as_failure
 from tests.batches import Failures, join_frames, no_foreign, section_of
@@ -138,7 +138,7 @@ def run(frames: list[bytes], python: Frames, size: int = 50, pack: bytes = b"1.5
         join_frames(frames),
         sizes=(min(size, len(frames)), 0, size),
         format=wire.Format.SEED,
-        head=msgspec.msgpack.encode(("serial", pack)),
+        head=encode_head("serial", pack),
     )
     batch = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python)

@@ -11,6 +11,7 @@ import pytest
 from taskengine import configuration, settings
 from taskengine.configuration import load
 from taskengine.errors import SettingsError
+from taskengine.policy import Entry
 from taskengine.settings import Settings, rows
 
 Toml = Callable[[str], Path]
@@ -63,8 +64,17 @@ def test_defaults_are_the_contract() -> None:
         "QUEUE_BYTES": "268435456",
         "CLIENT_TASKS": "2097152",
         "CLIENT_BYTES": "134217728",
+        "QUEUE_PACKAGES": "65536",
+        "CLIENT_PACKAGES": "32768",
+        "PACKAGE_TASKS": "2097152",
+        "MESSAGE_BYTES": "68157440",
+        "VALUE_DEPTH": "64",
+        "CONNECTIONS": "4096",
+        "HANDSHAKE_TIME": "5.0",
+        "ROUTER_MEMORY": "0",
         "CURVE": '"auto"',
         "KEYS": '""',
+        "AUDIT": '""',
         "INSECURE": "false",
         "USER": '""',
         "GROUP": '""',
@@ -113,8 +123,8 @@ def test_everything_from_toml(toml: Toml) -> None:
         arm = 1
         [hardware]
         servo = {pin = 17}
-        [policy]
-        anything = ["a"]
+        [policy.laptop]
+        tasks = ["servo.*"]
     """
     assert load(toml(text), {}, {}) == Settings(
         host="localhost",
@@ -123,7 +133,7 @@ def test_everything_from_toml(toml: Toml) -> None:
         tasks=["robot.tasks", "./more"],
         lanes={"arm": 1},
         hardware={"servo": {"pin": 17}},
-        policy={"anything": ["a"]},
+        policy={"laptop": Entry(tasks=("servo.*",))},
     )
 
 
@@ -321,8 +331,13 @@ def test_names_of_the_module_hold() -> None:
     assert settings.TABLES == ("hardware", "policy")
 
 
+def test_a_router_with_hardly_any_memory_is_none() -> None:
+    assert load(None, {}, {"router_memory": 2**28}).router_memory == 2**28
+    assert "router_memory in flag --router-memory: expected 0 or from 2^28" in refused(flags={"router_memory": 2**27})
+
+
 def test_the_data_workers_lanes_are_their_own() -> None:
-    assert "lanes in flag --lanes: names that begin with 'data:'" in refused(flags={"lanes": "data:0=1"})
+    assert "lanes in flag --lanes: names that begin with data: or denied:" in refused(flags={"lanes": "data:0=1"})
 
 
 def test_a_heartbeat_limit_has_three_intervals() -> None:

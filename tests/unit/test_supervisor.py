@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from taskengine import supervisor
 from taskengine.catalogue import Catalogue
 from taskengine.settings import Settings
-from taskengine.supervisor import StartError, Supervisor, _check_metrics
+from taskengine.supervisor import Supervisor
 from taskengine.systemd import Notifier, Watchdog
 from taskengine.terminal import Terminal
 from taskengine.weaknesses import REMINDER_S
@@ -30,14 +28,6 @@ def start(settings: Settings) -> tuple[Supervisor, Said]:
     made = Supervisor(settings, None, terminal, Notifier("", Watchdog(float("inf")), terminal.say))
     made._announce(Catalogue([], [], []))
     return made, terminal
-
-
-def test_metrics_without_what_serves_them_start_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    _check_metrics(Settings(metrics_port=9100))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    _check_metrics(Settings())
-    with pytest.raises(StartError, match=r"taskengine\[metrics\]"):
-        _check_metrics(Settings(metrics_port=9100))
 
 
 def test_insecure_is_said_first_and_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

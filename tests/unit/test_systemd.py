@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from taskengine import supervisor, systemd
-from taskengine.catalogue import IMPORT_TIMEOUT_S
 from taskengine.cli import UNIT
 from taskengine.settings import Settings
 from taskengine.systemd import Notifier, Watchdog, watchdog_limit
+from taskengine.wire import IMPORT_TIMEOUT_S
 from tests.engine import deadline
 
 NEVER = float("inf")

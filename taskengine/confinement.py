@@ -1,0 +1,34 @@
+"""What the system lets a process of the engine have, whatever others do to it (getrlimit(2))."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from taskengine.settings import Settings
+
+SPARE_FILES = 256
+"""Files beside connections: sockets and pipes of the process's own, and what ZeroMQ needs for them."""
+DEFAULT_SHARE = 2
+"""Without a setting the router may have this part of the machine's memory: one half."""
+
+
+def router_memory(settings: Settings) -> int:
+    """The most bytes that the router's own memory may have."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return settings.router_memory or whole // DEFAULT_SHARE
+
+
+def limit_files(settings: Settings) -> None:
+    """Have this process take no more connections than CONNECTIONS, or than the system lets it."""
+    _limit(resource.RLIMIT_NOFILE, settings.connections + SPARE_FILES)
+
+
+def limit_memory(size: int) -> None:
+    """End this process where it takes more than `size` bytes for itself: better than the whole machine."""
+    _limit(resource.RLIMIT_DATA, size)
+
+
+def _limit(which: int, most: int) -> None:
+    _, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

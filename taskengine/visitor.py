@@ -1,0 +1,120 @@
+"""A client as the router lets it act, by its name and the policy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from taskengine.errors import NotAllowed, Overloaded, shortened
+from taskengine.messages import Kind, Priority, TaskInfo
+from taskengine.package import DEFAULT_LANE, Package
+from taskengine.policy import Policy, Rights
+from taskengine.wire import DENIED_LANES, NAME_TOLD
+
+VISITORS_KEPT = 1024
+"""Clients whose rights are kept at hand."""
+_CALLS: Mapping[Kind, Literal["reload", "stats"]] = {Kind.RELOAD: "reload", Kind.STATS: "stats"}
+
+
+class Allowance:
+    """How many tasks a client may send at this moment: `rate` a second, and after a second of rest as many at once.
+
+    A package may be larger than that; the next then waits for longer (a token bucket that may be overdrawn).
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left = rate
+        self._since = 0.0
+
+    def take(self, tasks: int, now: float) -> None:
+        """So many are sent; `now` is monotonic, in s. Raises Overloaded, which says when to come back."""
+        self._left = min(self._rate, self._left + (now - self._since) * self._rate)
+        self._since = now
+        if self._left <= 0:
+            wait = -self._left / self._rate + 1 / self._rate
+            raise Overloaded(f"this client may send {self._rate:g} tasks a second", retry_after=wait)
+        self._left -= tasks
+
+
+class _Lanes(dict[str, str]):
+    """The lanes of tasks, where those that are not allowed have none."""
+
+    def __init__(self, lanes: Mapping[str, str], rights: Rights) -> None:
+        super().__init__({name: _lane(rights, name, lane) for name, lane in lanes.items()})
+        self._rights = rights
+
+    def get(self, name: str, default: str = DEFAULT_LANE) -> str:  # type: ignore[override]  # the default is a lane
+        """A lane; who is not allowed to call a name does not learn whether it is a task's."""
+        return self[name] if name in self else _lane(self._rights, name, default)
+
+
+def _lane(rights: Rights, name: str, lane: str) -> str:
+    return lane if rights.may_call(name, lane) else DENIED_LANES + name
+
+
+class Visitor:
+    """The client `name`, with these `rights`, or, with None, all; `lanes` are those of the tasks."""
+
+    def __init__(self, name: str, rights: Rights | None, lanes: Mapping[str, str]) -> None:
+        self.name = name
+        self.lanes = lanes if rights is None else _Lanes(lanes, rights)
+        self._rights = rights
+        rate = float("inf") if rights is None else rights.rate
+        self._allowance = None if rate == float("inf") else Allowance(rate)
+
+    def admit(self, package: Package, now: float) -> None:
+        """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
+        if self._rights is None:
+            return
+        if not self._rights.may_prioritise(Priority(package.priority)):
+            raise self._denied(f"send with priority {Priority(package.priority).name.lower()}")
+        if package.topic is not None:
+            may = self._rights.may_publish if package.publishes else self._rights.may_subscribe
+            if not may(package.topic):
+                verb = "publish on" if package.publishes else "read"
+                raise self._denied(f"{verb} topic {shortened(package.topic, NAME_TOLD)!r}")
+        if self._allowance is not None:
+            self._allowance.take(package.count, now)
+
+    def check_call(self, kind: Kind) -> None:
+        """Let a request in that concerns the engine itself. Raises NotAllowed."""
+        call = _CALLS.get(kind)
+        if self._rights is not None and call is not None and not self._rights.may_ask(call):
+            raise self._denied(f"ask for {call}")
+
+    def tasks(self, tasks: Sequence[TaskInfo]) -> Sequence[TaskInfo]:
+        """Those of the tasks that it may call."""
+        if self._rights is None:
+            return tasks
+        return [task for task in tasks if self._rights.may_call(task.name, task.lane)]
+
+    def _denied(self, what: str) -> NotAllowed:
+        return NotAllowed(f"the engine's policy does not let client {self.name!r} {what}")
+
+
+class Visitors:
+    """All of them, by their names; without a `policy` each may do everything."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._policy = policy
+        self._lanes: Mapping[str, str] = {}
+        self._known: dict[str, Visitor] = {}
+        self.own = Visitor("", None, {})
+        """The engine's own client, which may do everything."""
+
+    def learn(self, lanes: Mapping[str, str]) -> None:
+        """These are the tasks' lanes from here on."""
+        self._lanes = lanes
+        self._known.clear()
+        self.own = Visitor("", None, lanes)
+
+    def of(self, name: str) -> Visitor:
+        """The client of that name."""
+        visitor = self._known.get(name)
+        if visitor is None:
+            if len(self._known) >= VISITORS_KEPT:
+                self._known.pop(next(iter(self._known)))
+            rights = None if self._policy is None else self._policy.rights(name)
+            visitor = self._known[name] = Visitor(name, rights, self._lanes)
+        return visitor

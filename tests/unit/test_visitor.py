@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from taskengine.errors import NotAllowed, Overloaded
+from taskengine.messages import Kind, Priority, TaskInfo
+from taskengine.policy import Entry, Policy
+from taskengine.visitor import VISITORS_KEPT, Allowance, Visitor, Visitors
+from taskengine.wire import DENIED_LANES
+from tests.packages import Plain, package
+
+LANES = {"servo.set": "arm", "task_count": "", "gpio.write": "io"}
+TASKS = [TaskInfo(name, lane, "()", "", None, False, "m") for name, lane in LANES.items()]
+
+
+def visitor(**entry: object) -> Visitor:
+    visitors = Visitors(Policy({"laptop": Entry(**entry)}))  # type: ignore[arg-type]  # of many types
+    visitors.learn(LANES)
+    return visitors.of("laptop")
+
+
+def data_request(topic: str, *, publishes: bool) -> Plain:
+    made = package(1)
+    made.topic, made.publishes = topic, publishes
+    return made
+
+
+def test_without_a_policy_everybody_may_everything() -> None:
+    visitors = Visitors(None)
+    visitors.learn(LANES)
+    anybody = visitors.of("anybody")
+    assert anybody.lanes is LANES
+    assert anybody.tasks(TASKS) == TASKS
+    for kind in Kind:
+        anybody.check_call(kind)
+    anybody.admit(package(10**6), 0.0)
+    anybody.admit(data_request("x", publishes=True), 0.0)
+
+
+def test_what_is_not_allowed_has_no_lane() -> None:
+    mine = visitor(tasks=("servo.*", "new*"), lanes=("arm", ""))
+    assert mine.lanes.get("servo.set", "") == "arm"
+    assert mine.lanes.get("task_count", "") == f"{DENIED_LANES}task_count"
+    assert mine.lanes.get("unknown", "") == f"{DENIED_LANES}unknown"
+    assert mine.lanes.get("new", "") == ""
+    assert [task.name for task in mine.tasks(TASKS)] == ["servo.set"]
+
+
+def test_a_lane_that_is_not_allowed_denies_its_tasks() -> None:
+    assert visitor(tasks=("*",), lanes=("io",)).lanes.get("servo.set", "") == f"{DENIED_LANES}servo.set"
+
+
+def test_priorities_topics_and_calls() -> None:
+    mine = visitor(publish=("drive.*",), subscribe=("cpu.*",), calls=("stats",))
+    urgent = package(1)
+    urgent.priority = Priority.URGENT
+    with pytest.raises(NotAllowed, match="priority urgent"):
+        mine.admit(urgent, 0.0)
+    mine.admit(data_request("drive.left", publishes=True), 0.0)
+    mine.admit(data_request("cpu.load", publishes=False), 0.0)
+    for topic, publishes in (("cpu.load", True), ("drive.left", False)):
+        with pytest.raises(NotAllowed, match=topic):
+            mine.admit(data_request(topic, publishes=publishes), 0.0)
+    for kind in Kind:
+        if kind == Kind.RELOAD:
+            with pytest.raises(NotAllowed, match="'laptop' ask for reload"):
+                mine.check_call(kind)
+        else:
+            mine.check_call(kind)
+
+
+def test_an_allowance_is_a_second_of_tasks_and_may_be_overdrawn() -> None:
+    allowance = Allowance(10.0)
+    allowance.take(4, 100.0)
+    allowance.take(26, 100.0)
+    with pytest.raises(Overloaded) as caught:
+        allowance.take(1, 100.0)
+    assert caught.value.retry_after == pytest.approx(2.1)
+    allowance.take(3, 102.2)
+    with pytest.raises(Overloaded):
+        allowance.take(1, 102.2)
+    allowance.take(10, 200.0)
+
+
+def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bounds() -> None:
+    visitors = Visitors(Policy({}))
+    visitors.learn(LANES)
+    visitors.own.check_call(Kind.STATS)
+    assert visitors.own.lanes is LANES
+    for number in range(2 * VISITORS_KEPT):
+        visitors.of(str(number))
+    assert len(visitors._known) == VISITORS_KEPT
+    assert visitors.of("x") is visitors.of("x")
+    first = visitors.of("x")
+    visitors.learn({})
+    assert visitors.of("x") is not first
