@@ -106,9 +106,15 @@ def check_keys(folder: Path, identity: Identity) -> None:
                 f"{folder}: user {name} may not enter {outer}. Give it a folder of its own, "
                 f"`install -d -o {name} -m 700 /var/lib/taskengine/keys`, and name it with --keys to `serve` and `keys`"
             )
-        kept = [folder, folder / "clients", folder / "engine.json", *sorted((folder / "clients").glob("*.json"))]
+        kept = [
+            folder,
+            folder / "clients",
+            *sorted(folder.glob("*.json*")),
+            *sorted((folder / "clients").glob("*.json")),
+        ]
         for path in kept:
-            if path.exists() and not _may(path, os.R_OK | (os.W_OK | os.X_OK if path.is_dir() else 0)):
+            # what it reads and adds to, as the audit log
+            if path.exists() and not _may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
                 raise KeysError(f"{path}: user {name} cannot use it: run `chown -R {name} {folder}`")
 
 

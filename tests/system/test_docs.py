@@ -24,6 +24,7 @@ PAGES = [
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/benchmarks.md",
+    "SECURITY.md",
 ]
 ADDRESS = "tcp://127.0.0.1:9000"
 
@@ -51,6 +52,15 @@ def test_the_readmes_settings_are_the_codes() -> None:
 
 def test_the_protocols_errors_are_the_codes() -> None:
     assert errors_table() in (ROOT / "docs/protocol.md").read_text()
+
+
+def test_the_page_on_security_names_every_setting_that_protects() -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    rows = re.search(r"## The settings that protect\n(.*?)\n\n", page, re.DOTALL)
+    assert rows is not None
+    named = set(re.findall(r"[A-Z_]{4,}", "".join(line.split("|")[1] for line in rows[1].splitlines()[2:])))
+    assert {"HOST", "CURVE", "KEYS", "INSECURE", "USER", "GROUP", "TRACEBACKS", "METRICS_PORT", "AUDIT"} <= named
+    assert named <= {row.name for row in settings.rows()}
 
 
 def test_every_module_is_in_the_architectures_table() -> None:

@@ -97,6 +97,9 @@ def test_every_process_but_the_supervisor_gives_root_up(folder: Path) -> None:
         for pid in engine.pids():
             assert (status(pid, "Uid"), status(pid, "Gid")) == own
             assert int(status(pid, "CapEff")[0], 16) == 0
+            look = ["/bin/cat", f"/proc/{pid}/environ"]
+            looked = subprocess.run(look, user="nobody", group="daemon", capture_output=True, check=False)
+            assert looked.returncode != 0, "what holds keys is shut to other processes of its user"
         with Client(engine.address, timeout=deadline(20)) as client:
             nobody, groups = [NOBODY.pw_uid] * 3, sorted({1, *os.getgrouplist("nobody", 1)})
             assert client.call("who") == [nobody, nobody, [1] * 3, groups, "1", "0" * 16]

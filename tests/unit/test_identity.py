@@ -112,8 +112,13 @@ def test_keys_that_the_user_cannot_use_are_refused_with_what_to_run(
     folder = tmp_path / "keys"
     check_keys(folder, PI)
     (folder / "clients").mkdir(parents=True)
-    (folder / "clients" / "laptop.json").touch()
+    for name in ("clients/laptop.json", "engine.json", "audit.jsonl"):
+        (folder / name).touch()
     check_keys(folder, PI)
+    for file in ("audit.jsonl", "engine.json"):
+        monkeypatch.setattr(identity, "_may", lambda path, mode, file=file: path != folder / file)
+        with pytest.raises(KeysError, match=f"{file}: user pi cannot use it"):
+            check_keys(folder, PI)
     hidden = {folder / "clients" / "laptop.json"}
     monkeypatch.setattr(identity, "_may", lambda path, mode: path not in hidden)
     with pytest.raises(KeysError, match=f"laptop.json: user pi cannot use it: run `chown -R pi {folder}`"):
