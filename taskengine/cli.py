@@ -27,6 +27,8 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 PROBE_S = 3.0
 SHOW_PROGRESS_AFTER_S = 1.0
+UID = os.getuid()
+"""Who called us, before we become another."""
 UNIT = Path(__file__).with_name("taskengine.service")
 UNDER_SYSTEMD = f"""\b
 Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
@@ -360,6 +362,8 @@ def keys() -> None:
 
 def _ring(folder: Path | None) -> KeyRing:
     """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
+    # whoever becomes another user may not read modules any more
+    from taskengine.audit import Audit  # noqa: F401
     from taskengine.identity import become_owner
     from taskengine.keys import KeyRing
 
@@ -374,7 +378,7 @@ def _note(ring: KeyRing, command: str, name: str) -> None:
 
     chosen = _load(None, {}).audit
     path = Path(chosen).expanduser() if chosen else ring.folder / AUDIT_FILE
-    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=os.getuid())
+    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID)
 
 
 @keys.command("new")

@@ -69,6 +69,7 @@ def stopped_and_replaced(engine: Engine, role: str) -> int:
 
 @pytest.mark.parametrize("role", ["task", "data"])
 def test_a_worker_that_is_stopped_between_tasks_is_replaced(engine: Engine, client: Client, role: str) -> None:
+    wait_until(lambda: all(lane.online == lane.workers for lane in client.stats().lanes), 20, "all workers")
     victim = stopped_and_replaced(engine, role)
     assert f"{'DATA' if role == 'data' else 'TASK'}-{victim} has been silent" in engine.output()
     assert client.map("nap", [0.0] * 100)
