@@ -16,16 +16,12 @@ import heapq
 import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
+from taskengine import causes
 from taskengine.counters import Counters
 from taskengine.errors import (
-    NotAllowed,
     Overloaded,
     ProtocolError,
     TaskEngineError,
-    TaskFailed,
-    TaskTimeout,
-    WorkerLost,
-    shortened,
 )
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority, Stats
@@ -38,10 +34,7 @@ from taskengine.wire import (
     BATCH_NS,
     COSTS_KEPT,
     DENIED_LANES,
-    DENIED_RUNS,
-    DENIED_TASKS,
     LATEST_RETRY_S,
-    NAME_TOLD,
     NO_DEADLINE,
     REPEATS,
     SOONEST_RETRY_S,
@@ -100,13 +93,18 @@ class Broker:
         """
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
-        for lane, _ in package.lanes:
-            if lane not in self._lanes and not lane.startswith(DENIED_LANES):
+        denied = []
+        for lane, tasks in package.lanes:
+            if lane in self._lanes:
+                continue
+            if not lane.startswith(DENIED_LANES):
                 raise Overloaded(f"no worker serves lane {lane!r}", retry_after=None)
-        self._check_denied(package)
+            denied.append(tasks)
+        if denied:
+            causes.check_denied(denied)
         if not package.count:
             return True
-        self._quota.take(package.owner, package.count, package.size, self._backlog_s())
+        self._quota.take(package.owner, package.count, package.measure(), self._backlog_s())
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
@@ -117,17 +115,13 @@ class Broker:
         self._urgent += package.priority == Priority.URGENT
         whole: list[Package] = []
         for run in package.runs:
-            if run.lane.startswith(DENIED_LANES):
-                whole += self._fail([(package, run.first, run.stop)], _denied(run.lane.removeprefix(DENIED_LANES)))
+            line = self._lanes.get(run.lane)
+            if line is None:
+                reason = causes.denied(run.lane.removeprefix(DENIED_LANES))
+                whole += self._fail([(package, run.first, run.stop)], reason)
             else:
-                self._lanes[run.lane].add(Span(package, run, run.first, run.stop))
+                line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
-
-    def _check_denied(self, package: Package) -> None:
-        """Each task that is denied is answered with its error: what would be too much is refused whole, with that."""
-        denied = [tasks for lane, tasks in package.lanes if lane.startswith(DENIED_LANES)]
-        if sum(denied) > DENIED_TASKS or len(denied) > DENIED_RUNS:
-            raise NotAllowed(f"the engine's policy does not let this client call {sum(denied)} tasks of this package")
 
     def join(self, name: str, lane: str) -> None:
         """A worker is ready. Raises ProtocolError for a lane that is not configured or a name in use."""
@@ -186,14 +180,14 @@ class Broker:
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
-                    whole += self._fail([slice.tasks() for slice in slices], _lost(name))
+                    whole += self._fail([slice.tasks() for slice in slices], causes.lost(name))
                     continue
                 whole += self._keep(name, done, is_timed=False)
                 running = account[2]
                 if left and running == (left[0].package.job, left[0].first):
                     lost, after = left[0], left[0].first + 1
                     if error or not self._may_repeat(lost.package, lost.first):
-                        reason = error(lost.package.name_of(lost.first)) if error else _lost(name)
+                        reason = error(lost.package.name_of(lost.first)) if error else causes.lost(name)
                         whole += self._fail([(lost.package, lost.first, after)], reason)
                         left[:1] = [lost._replace(first=after)] if after < lost.stop else []
             rest += left
@@ -251,7 +245,7 @@ class Broker:
                 tasks += stop - first
                 elapsed_ns += took_ns
                 if not self._quota.holds(len(body)):
-                    whole += self._fail([(package, first, stop)], _no_room())
+                    whole += self._fail([(package, first, stop)], causes.no_room())
                     continue
                 package.failed += failed
                 self.counters.answer(stop - first, failed, took_ns)
@@ -302,7 +296,7 @@ class Broker:
         while self._deadlines and self._deadlines[0][0] <= now:
             package = self.packages.get(heapq.heappop(self._deadlines)[1])
             if package is not None and package.reason is None:
-                package.reason = _too_late()
+                package.reason = causes.too_late()
                 late.add(package)
         return self._revoke(late)
 
@@ -501,21 +495,3 @@ class Broker:
         if not self.packages:
             self._deadlines.clear()
         return package
-
-
-def _lost(worker: str) -> WorkerLost:
-    return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
-
-
-def _denied(task: str) -> NotAllowed:
-    return NotAllowed(f"the engine's policy does not let this client call {shortened(task, NAME_TOLD)}")
-
-
-def _no_room() -> TaskFailed:
-    return TaskFailed(
-        "the task has run, and the engine has no room for its result among others that wait (QUEUE_BYTES)"
-    )
-
-
-def _too_late() -> TaskTimeout:
-    return TaskTimeout("the deadline passed before the task could start", seconds=None)

@@ -128,6 +128,8 @@ class Package:
         self.unwanted: Unwanted | None = None
         """Tasks that its client has cancelled one by one."""
         self.bytes = len(self.head) + len(index) + len(body)
+        self.size = 0
+        """The bytes that it takes, about, beside its results."""
         self.parts = 0
         """Chunks in the package, once it is cut."""
         self.parts_told = 0
@@ -143,6 +145,11 @@ class Package:
         self.count = len(index) // 4
         self.assembly = Assembly(self.count)
 
+    def measure(self) -> int:
+        """Its `size`, once its lanes are known."""
+        self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes)
+        return self.size
+
     def stamp(self, caller: str, key: str = "") -> None:
         """It is the client's of this name, by whatever connection it came, and with this public key."""
         serial, shared, _ = decode_head(self.head)
@@ -155,11 +162,6 @@ class Package:
         """The names of the tasks that its client may not call."""
         names = (lane.removeprefix(DENIED_LANES) for lane, _ in self.lanes if lane.startswith(DENIED_LANES))
         return list(dict.fromkeys(names))
-
-    @property
-    def size(self) -> int:
-        """The bytes that it takes, about, beside its results."""
-        return self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes)
 
     def forget_tasks(self) -> None:
         """All have been answered, and need no memory beside their results any more."""

@@ -206,7 +206,7 @@ class Reception:
             visitor.admit(package, now)
             if self._gate is not None or self._settings.policy is not None:
                 package.stamp(visitor.name, self._port.user)
-            denied = package.denied()
+            denied = package.denied() if visitor.is_limited else []
             is_whole = self._broker.accept(package)
             visitor.charge(package)
         except Overloaded:

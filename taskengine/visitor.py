@@ -66,6 +66,8 @@ class Visitor:
         self.lanes = lanes if rights is None else _Lanes(lanes, rights)
         self._rights = rights
         self._allowance = allowance
+        self.is_limited = rights is not None
+        """There is a policy."""
 
     def admit(self, package: Package, now: float) -> None:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
