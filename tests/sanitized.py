@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "sanitized"
 GUIDE = ROOT / "tests" / "fuzz" / "guide.c"
+LIBRARY = FOLDER / "guide.so"
 SANITIZE = "-fsanitize=address,undefined"
 COMPILE = (
     f"-O1 -g1 -fno-omit-frame-pointer {SANITIZE} -fsanitize=float-cast-overflow -fno-sanitize-recover=all "
@@ -25,7 +25,8 @@ COMPILE = (
 )
 OPTIONS = {
     # CPython keeps memory until it exits
-    "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=0:allocator_may_return_null=1:exitcode=86",
+    "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=0:allocator_may_return_null=1:exitcode=86"
+    ":verify_asan_link_order=0:malloc_context_size=2:quarantine_size_mb=32",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=86",
     # so that an object has its own redzones
     "PYTHONMALLOC": "malloc",
@@ -78,6 +79,7 @@ def build() -> Path:
     FOLDER.mkdir(parents=True)
     guide = FOLDER / "guide.o"
     _run([*compiler(), "-O2", "-fPIC", "-fvisibility=hidden", "-c", str(GUIDE), "-o", str(guide)])
+    _run([*compiler(), "-O2", "-fPIC", "-shared", str(GUIDE), "-o", str(LIBRARY)])
     flags = {"CFLAGS": COMPILE, "LDFLAGS": f"{SANITIZE} {guide}"}
     _run([sys.executable, "setup.py", "-q", "build", "--build-base", str(FOLDER), "--build-lib", str(lib)], **flags)
     stamp.write_text(_stamp())
@@ -90,11 +92,12 @@ def _run(command: list[str], **extra: str) -> None:
         raise CannotBuild(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
-def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment in which Python runs on the build."""
+    lib = build()
     # libstdc++ beside the sanitizer: otherwise it does not find the exceptions of libzmq, which is loaded later
-    preload = f"{_runtime('libasan.so')}:{_runtime('libstdc++.so.6', 'libstdc++.so')}"
-    return {**base, **OPTIONS, "LD_PRELOAD": preload, "PYTHONPATH": f"{build()}:{ROOT}"}
+    libraries = [str(LIBRARY), _runtime("libasan.so"), _runtime("libstdc++.so.6", "libstdc++.so")]
+    return {**os.environ, **OPTIONS, "LD_PRELOAD": ":".join(libraries), "PYTHONPATH": f"{lib}:{ROOT}"}
 
 
 def main() -> None:

@@ -16,10 +16,16 @@ Outcome = tuple[str, object]
 
 def shown(value: object) -> str:
     """The value as text that tells its types, and nan from nothing else."""
+    text = repr(value)
+    return _shown_slowly(value) if " at 0x" in text else text
+
+
+def _shown_slowly(value: object) -> str:
+    """The same of what holds a value whose repr is its address."""
     if type(value) is dict:
-        return f"{{{', '.join(f'{shown(key)}: {shown(entry)}' for key, entry in value.items())}}}"
+        return f"{{{', '.join(f'{_shown_slowly(key)}: {_shown_slowly(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(map(shown, value))})"
+        return f"{type(value).__name__}({', '.join(map(_shown_slowly, value))})"
     return f"Ext({value.code}, {value.data!r})" if isinstance(value, msgspec.msgpack.Ext) else repr(value)
 
 

@@ -1,7 +1,8 @@
-/* What code compiled with -fsanitize-coverage=trace-pc,trace-cmp calls, handed on to libFuzzer where it is attached.
+/* What code compiled with -fsanitize-coverage=trace-pc,trace-cmp calls, handed on to libFuzzer once it is attached.
 
-   libFuzzer knows clang's counters only; these are gcc's as well. All but `attach_libfuzzer` is hidden, because the
-   runtime of AddressSanitizer has functions of the same names that do nothing. */
+   libFuzzer has no counters for trace-pc, which is what gcc knows. In a compiled module all but EXPORTED is hidden, and
+   the counters are its own. As a library that is loaded before all others it serves atheris, which would find the
+   functions of these names in the runtime of AddressSanitizer, where they do nothing. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -35,11 +36,27 @@ static fuzzer_t fuzzer;
 
 EXPORTED void attach_libfuzzer(const fuzzer_t *given)
 {
+    fuzzer = *given;
+}
+
+EXPORTED void count_for_libfuzzer(void)
+{
     for (size_t i = 0; i < PLACES; i++)
         places[i].pc = (uintptr_t)&counters[i];
-    fuzzer = *given;
     fuzzer.counters_init(counters, counters + PLACES);
     fuzzer.pcs_init((const uintptr_t *)places, (const uintptr_t *)(places + PLACES));
+}
+
+void __sanitizer_cov_8bit_counters_init(uint8_t *start, uint8_t *stop)
+{
+    if (fuzzer.counters_init)
+        fuzzer.counters_init(start, stop);
+}
+
+void __sanitizer_cov_pcs_init(const uintptr_t *start, const uintptr_t *stop)
+{
+    if (fuzzer.pcs_init)
+        fuzzer.pcs_init(start, stop);
 }
 
 void __sanitizer_cov_trace_pc(void)

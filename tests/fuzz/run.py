@@ -1,0 +1,95 @@
+"""Runs targets, each in a process of its own, and says what came of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.sanitized import CannotBuild, environment
+
+FOLDER = Path(__file__).parent
+CORPUS = FOLDER / "corpus"
+TARGETS = tuple(sorted(path.stem for path in (FOLDER / "targets").glob("[a-z]*.py")))
+ATHERIS, RANDOM = "atheris", "random"
+_LINES_TOLD = 60
+
+
+class Result(NamedTuple):
+    """What came of a target: inputs, seconds, features that the inputs reached (-1 unknown), and what went wrong."""
+
+    target: str
+    inputs: int
+    seconds: float
+    features: int
+    problem: str
+
+
+def engine() -> str:
+    """What runs the targets here: atheris, or, where it is not installed, inputs drawn at random."""
+    return ATHERIS if importlib.util.find_spec("atheris") else RANDOM
+
+
+@contextmanager
+def _grown(keep: Path | None, target: str) -> Iterator[Path]:
+    """The folder to which inputs that reach something new are added."""
+    if keep is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    folder_kept = keep / target
+    folder_kept.mkdir(parents=True, exist_ok=True)
+    yield folder_kept
+
+
+def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None, env: dict[str, str]) -> Result:
+    """Run one; the input of a failure is written to `found`, what reaches something new to a folder in `keep`."""
+    used = engine()
+    found.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with _grown(keep, target) as grown:
+        command = [sys.executable, "-m", "tests.fuzz.child", used, target, str(runs), str(seed), str(found)]
+        done = subprocess.run(
+            [*command, str(grown), str(CORPUS / target)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    output = done.stdout.decode(errors="replace")
+    seconds = time.monotonic() - start
+    # libFuzzer counts calls; a target that counts otherwise says so
+    counted = re.findall(r"^(?:stat::number_of_executed_units:|inputs:) *(\d+)", output, re.MULTILINE)
+    features = re.findall(r"\bft: (\d+)", output)
+    inputs = int(counted[-1]) if counted else 0
+    problem = ""
+    if done.returncode or inputs < runs:
+        problem = f"exit code {done.returncode} after {inputs} inputs\n{_end(output)}"
+    return Result(target, inputs, seconds, int(features[-1]) if features else -1, problem)
+
+
+def _end(output: str) -> str:
+    """What it printed last, without libFuzzer's account of its progress."""
+    lines = [line for line in output.splitlines() if not re.match(r'#\d+\t|INFO: |"\\|stat::', line)]
+    return "\n".join(lines[-_LINES_TOLD:])
+
+
+def run(
+    targets: Sequence[str], runs: int, seed: int, found: Path, keep: Path | None = None, jobs: int | None = None
+) -> list[Result]:
+    """Run so many inputs through each target, `jobs` targets at a time. Raises CannotBuild."""
+    env = environment()
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        return list(pool.map(lambda target: run_target(target, runs, seed, found, keep, env), targets))
+
+
+__all__ = ["ATHERIS", "CORPUS", "RANDOM", "TARGETS", "CannotBuild", "Result", "engine", "run", "run_target"]
