@@ -101,12 +101,12 @@ def environment() -> dict[str, str]:
 
 
 def main() -> None:
-    """Become the command."""
+    """Run the command."""
     try:
         env = environment()
     except CannotBuild as error:
         sys.exit(f"tests.sanitized: {error}")
-    os.execve(sys.executable, [sys.executable, "-m", *sys.argv[1:]], env)
+    sys.exit(subprocess.run([sys.executable, "-m", *sys.argv[1:]], env=env).returncode)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [TARGET…]`: run inputs through the decoders, the chunker, the assembler, the settings, the router."""
+"""`python -m tests.fuzz [TARGET…]`: run inputs through decoders, chunker, assembler, settings file and router."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -47,7 +48,8 @@ def guided(name: str, runs: int, seed: int, found: Path, corpora: list[str]) -> 
 
     with atheris.instrument_imports(include=["taskengine"]):
         target = load(name)
-        attach()
+        if str(LIBRARY) in os.environ.get("LD_PRELOAD", ""):
+            attach()
     tokens = tempfile.NamedTemporaryFile("w", suffix=".dict")  # noqa: SIM115  # libFuzzer never returns to close it
     for token in target.TOKENS:
         tokens.write('"{}"\n'.format("".join(f"\\x{byte:02x}" for byte in token)))

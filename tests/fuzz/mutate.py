@@ -46,5 +46,5 @@ def run(
         try:
             fuzz(data)
         except BaseException:
-            (found / f"crash-{hashlib.sha1(data).hexdigest()}").write_bytes(data)
+            (found / f"crash-{hashlib.sha256(data).hexdigest()}").write_bytes(data)
             raise

@@ -51,7 +51,7 @@ def _wave(*args: Any, **kwargs: Any) -> int:
     return len(args) + len(kwargs)
 
 
-FUNCTIONS = {"task_count": _count, "arm.wave": _wave, "io.read": dict}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"task_count": _count, "arm.wave": _wave, "io.read": dict}
 
 
 def _failure(name: str, error: BaseException | None) -> TaskEngineError:
@@ -81,6 +81,8 @@ class Worker:
         self._slate = backplane.slates[place]
         self._batches: deque[bytes] = deque()
         self._held = 0
+        self.has_lied = False
+        """What it has said may yet be taken for the answer to what it is given next."""
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.connect(backplane.address)
@@ -110,9 +112,11 @@ class Worker:
         """Answer the oldest batch with this; without one it is more than was asked for."""
         if self._batches:
             self._batches.popleft()
-        self.socket.send(said or NO_ANSWER)
+        self.say([said or NO_ANSWER])
 
     def say(self, frames: list[bytes]) -> None:
+        """Say this, whatever is asked."""
+        self.has_lied = True
         self.socket.send_multipart(frames)
 
 
@@ -133,12 +137,13 @@ class Stage:
             heartbeat_interval=NEVER_S,
             heartbeat_limit=3 * NEVER_S,
         )
-        lanes = [*settings.lanes_with(LANES.values()), data_lane(0)]
-        self._backplane.slates.extend(new_slate() for _ in lanes)
+        lanes = settings.lanes_with(LANES.values())
+        places = [*lanes, data_lane(0)]
+        self._backplane.slates.extend(new_slate() for _ in places)
         tasks = [TaskInfo(name, lane, "()", "", None, name == "io.read", "x") for name, lane in LANES.items()]
         self._control, theirs = multiprocessing.Pipe()
         journal = Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
-        self._router = Router(settings, [front], [back], self._backplane, tasks, theirs, journal)
+        self._router = Router(settings, [front], [back], self._backplane, lanes, tasks, theirs, journal)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -147,7 +152,7 @@ class Stage:
         self._stranger = self._connect(back)
         self._session = Session("honest", front)
         self._names = itertools.count()
-        self.workers = [self._hire(lane, place) for place, lane in enumerate(lanes)]
+        self.workers = [self._hire(lane, place) for place, lane in enumerate(places)]
         self._owed = 0
         self.check()
 
@@ -165,7 +170,9 @@ class Stage:
         return socket
 
     def _hire(self, lane: str, place: int) -> Worker:
-        return Worker(self._context, self._backplane, f"W{next(self._names)}", lane, place)
+        name = f"W{next(self._names)}"
+        self._tell("workers", [(name, place, os.getpid(), False)])
+        return Worker(self._context, self._backplane, name, lane, place)
 
     def ask(self, frames: list[bytes]) -> None:
         """Send as a client."""
@@ -217,7 +224,12 @@ class Stage:
             settle(self._session.receive(self._honest.recv_multipart()))
 
     def check(self) -> None:
-        """An honest package is answered, then everything else is, and the router's counts agree."""
+        """An honest package is answered, then everything else is, and the router's counts agree.
+
+        Workers that lied are replaced before: who is given an answer cannot know that it is another's.
+        """
+        for worker in [worker for worker in self.workers if worker.has_lied]:
+            self.kill(worker.name)
         results: Future[Any] = Future()
         self._honest.send_multipart(self._session.mapped("task_count", _COLUMNS, results, _OPTIONS).frames)
         self._play(results.done, "an honest package")

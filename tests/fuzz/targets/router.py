@@ -1,8 +1,8 @@
 """The router behind real sockets: whatever clients, strangers and workers send, it answers every message of a client
 once, and an honest request with the truth.
 
-The router runs in a thread of this process, so that where it has been guides; this module plays its clients, its workers
-and its supervisor.
+The router runs in a thread of this process, so that where it has been guides. What plays its clients, its workers and
+its supervisor is tests.fuzz.stage.
 """
 
 from __future__ import annotations
