@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="what they are")
     parser.add_argument("--jobs", type=int, help="how many targets at a time; one for each core where it is not given")
     parser.add_argument("--grown", type=Path, help="begin with, and add to, inputs of earlier runs in this folder")
-    parser.add_argument("--found", type=Path, default=ROOT / "build" / "fuzz", help="where failing inputs are written")
+    parser.add_argument(
+        "--found", type=Path, default=ROOT / "build" / "fuzz" / "found", help="where failing inputs are written"
+    )
     options = parser.parse_args()
     unknown = set(options.targets) - set(TARGETS)
     if unknown:

@@ -1,4 +1,4 @@
-"""One target in one process: `python -m tests.fuzz.child TARGET RUNS SEED FOUND [CORPUS…]`.
+"""One target in one process: `python -m tests.fuzz.child ENGINE MODULE RUNS SEED FOUND [CORPUS…]`.
 
 With atheris, coverage of Python and of the compiled modules guides it; without, the inputs are drawn at random from the
 corpus.
@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz import mutate
 from tests.sanitized import LIBRARY
@@ -37,17 +36,12 @@ def attach() -> None:
         compiled.count_for_libfuzzer()
 
 
-def load(name: str) -> Any:
-    """The module of a target."""
-    return importlib.import_module(f"tests.fuzz.targets.{name}")
-
-
 def guided(name: str, runs: int, seed: int, found: Path, corpora: list[str]) -> None:
     """Run with atheris, which never returns; it prints its figures itself."""
     import atheris
 
     with atheris.instrument_imports(include=["taskengine"]):
-        target = load(name)
+        target = importlib.import_module(name)
         if str(LIBRARY) in os.environ.get("LD_PRELOAD", ""):
             attach()
     tokens = tempfile.NamedTemporaryFile("w", suffix=".dict")  # noqa: SIM115  # libFuzzer never returns to close it
@@ -68,7 +62,7 @@ def guided(name: str, runs: int, seed: int, found: Path, corpora: list[str]) -> 
 
 def unguided(name: str, runs: int, seed: int, found: Path, corpora: list[str]) -> None:
     """Run with inputs drawn at random."""
-    target = load(name)
+    target = importlib.import_module(name)
     mutate.run(target.fuzz, runs, seed, found, [Path(folder) for folder in corpora], target.TOKENS)
     print(f"inputs: {runs}")
 

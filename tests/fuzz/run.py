@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.sanitized import environment
+from tests.sanitized import REPORTS, environment
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "corpus"
@@ -26,6 +26,8 @@ IN_EACH = {"router": 16}
 PLAIN = {"settings_file"}
 """Targets without compiled code, which need no sanitizers."""
 _LINES_TOLD = 60
+_MARKS = (*REPORTS, "Uncaught Python exception", "ERROR: libFuzzer", "Traceback")
+"""What begins a report."""
 
 
 class Result(NamedTuple):
@@ -41,6 +43,11 @@ class Result(NamedTuple):
 def engine() -> str:
     """What runs the targets here: atheris, or, where it is not installed, inputs drawn at random."""
     return ATHERIS if importlib.util.find_spec("atheris") else RANDOM
+
+
+def module_of(target: str) -> str:
+    """The module that holds a target."""
+    return f"{__package__}.targets.{target}"
 
 
 @contextmanager
@@ -61,9 +68,19 @@ def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None
     found.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with _grown(keep, target) as grown:
-        command = [sys.executable, "-m", "tests.fuzz.child", used, target, str(-(-runs // each)), str(seed), str(found)]
+        corpora = [str(folder) for folder in (grown, CORPUS / target) if folder.is_dir()]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz.child",
+            used,
+            module_of(target),
+            str(-(-runs // each)),
+            str(seed),
+            str(found),
+        ]
         done = subprocess.run(
-            [*command, str(grown), str(CORPUS / target)],
+            [*command, *corpora],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -81,9 +98,10 @@ def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None
 
 
 def _end(output: str) -> str:
-    """What it printed last, without libFuzzer's account of its progress."""
-    lines = [line for line in output.splitlines() if not re.match(r'#\d+\t|INFO: |"\\|stat::', line)]
-    return "\n".join(lines[-_LINES_TOLD:])
+    """The report on what was found, or, where there is none, what was printed last."""
+    lines = output.splitlines()
+    first = next((place for place, line in enumerate(lines) if any(mark in line for mark in _MARKS)), -_LINES_TOLD)
+    return "\n".join(lines[first:][:_LINES_TOLD])
 
 
 def run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz.child import load
-from tests.fuzz.run import CORPUS, TARGETS
+import importlib
+
+from tests.fuzz.run import CORPUS, TARGETS, module_of
 
 PREFIX = "seed-"
 
@@ -14,7 +15,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{PREFIX}*"):
             old.unlink()
-        for number, data in enumerate(load(name).seeds()):
+        for number, data in enumerate(importlib.import_module(module_of(name)).seeds()):
             (folder / f"{PREFIX}{number:02}").write_bytes(data)
 
 

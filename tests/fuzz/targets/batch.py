@@ -11,7 +11,7 @@ from tests.batches import join_frames, section_of, task
 from tests.fuzz.inputs import number
 from tests.twins import same, turn
 
-MAX_BYTES = 256
+MAX_BYTES = 192
 TOKENS = [
     *(struct.pack("<I", value) for value in (0, 1, 2, 3, 8, 2**31, 2**32 - 1)),
     *(b"\x92\x00\x90", b"\x92\x01\x92\x02\x03", b"\x93\x00\x90\x81\xa1a\x01", b"\x92\xcd\x00\x01", b"fi", bytes(8)),

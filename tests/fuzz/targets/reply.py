@@ -17,7 +17,7 @@ from taskengine.subscription import Feed
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
 
-MAX_BYTES = 300
+MAX_BYTES = 200
 TOKENS = [
     *(wire.MAGIC, SEPARATOR, b"\x95\x01", b"\xc7\x06\x01", b"\xd6\x02", b"\xc0", b"\xcb" + bytes(8)),
     *(b"\xd3" + bytes(8), b"\xd9\x05", b"\xc4\x03", b"\xdc\x00\x02", b"\xde\x00\x01", b"\x03<f8\x01"),
@@ -30,7 +30,7 @@ def _ext(code: int, data: bytes) -> bytes:
 
 def seeds() -> list[bytes]:
     """A reply of each mode, values of each kind, and a publication."""
-    values = [None, True, 2.5, -3, 2**40, "text", b"data", [1, [2]], {"k": {"n": None}}, "x" * 300]
+    values = [None, True, 2.5, -3, 2**40, "text", b"data", [1, [2]], {"k": {"n": None}}, "x" * 40]
     body = b"".join(map(_fastpath.encode, values))
     failed = error_entry(TaskFailed("it failed", type="ValueError", traceback="…"))
     array = _ext(wire.ARRAY_EXT, b"\x03<f8\x01" + (2).to_bytes(8, "little") + bytes(16))
@@ -90,8 +90,7 @@ def fuzz(data: bytes) -> None:
         if future.done():
             error = future.exception()
             assert error is None or isinstance(error, TaskEngineError)
-    for count in {len(session.futures), number(frames[-1])}:
-        same("unpack", frames[-1], count, bytes)
+    same("unpack", frames[-1], len(session.futures), bytes)
 
 
 def _check_publication(frames: list[bytes]) -> None:

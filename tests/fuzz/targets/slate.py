@@ -14,6 +14,8 @@ from tests.fuzz.inputs import number
 MAX_BYTES = 700
 TOKENS = [struct.pack("<Q", value) for value in (0, 1, 4, 2**32, 2**32 + 36, 2**40, 2**63, 2**64 - 1)]
 SHORT = 2**12
+_ELAPSED = 20
+"""Where an entry of an answer says how long it took."""
 HEAD_BYTES, PANE_BYTES = 160, 256
 """So much of an input lies over the head of the slate, and over the beginning of each pane."""
 
@@ -40,6 +42,7 @@ def _places() -> list[tuple[int, int]]:
 def seeds() -> list[bytes]:
     """What is left of a worker that ended its batch, one that never began, and one that died in a task."""
     inputs = [bytes(HEAD_BYTES)]
+    _write(b"")
 
     def die(*args: object) -> None:
         inputs.append(_held())
@@ -53,16 +56,24 @@ def seeds() -> list[bytes]:
 
 
 def _held() -> bytes:
-    return b"".join(_memory()[at : at + size] for at, size in _places())
+    """What lies in the slate, but for how long it took."""
+    held = bytearray().join(_memory()[at : at + size] for at, size in _places())
+    for entry in (HEAD_BYTES + wire.COUNT.size, HEAD_BYTES + PANE_BYTES + wire.COUNT.size):
+        held[entry + _ELAPSED : entry + _ELAPSED + 8] = bytes(8)
+    return bytes(held)
+
+
+def _write(data: bytes) -> None:
+    for at, size in _places():
+        _memory()[at : at + size] = data[:size].ljust(size, b"\0")
+        data = data[size:]
 
 
 def fuzz(data: bytes) -> None:
     """The first byte is the batch that the router asks for, what follows lies in the slate."""
     memory, slate = _memory(), _slate()
-    asked, data = number(data), data[1:]
-    for at, size in _places():
-        memory[at : at + size] = data[:size].ljust(size, b"\0")
-        data = data[size:]
+    asked = number(data)
+    _write(data[1:])
     for at in _ENDS:
         # what is read is copied, and that would take the time: an answer is short here, or longer than can be
         end = int.from_bytes(memory[at : at + 4], "little")
