@@ -11,6 +11,9 @@ PEERS := .venv-peers
 SECONDS := 120
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench tests
+# Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
+ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore-glob="tests/unit/test_bench*" \
+	--ignore=tests/unit/test_budget.py --ignore=tests/property/test_broker_states.py
 
 # What the set-up needs, each with the Debian package that has it.
 define PREFLIGHT
@@ -32,7 +35,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million bench bench-full bench-peers pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-asan bench bench-full bench-peers pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -59,6 +62,13 @@ hostile: $(VENV)/.test  ## have 1000 TCP peers attack an engine for SECONDS (30)
 
 million: $(VENV)/.test  ## offer a million tasks at once and read no reply, beside another client
 	$(PY) -m tests.chaos.million
+
+fuzz: RUNS := 1000000
+fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each decoder and its like, with sanitizers; TARGETS for some of them
+	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
+
+test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
+	$(PY) -m tests.sanitized pytest $(ASAN_TESTS)
 
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from taskengine.errors import ProtocolError
-from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD
+from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD, MAX_TASKS
 
 NO_SERIAL: Final = 0
 """The serial of a refusal of a request whose own cannot be read; no request has it."""
@@ -62,14 +62,17 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     columns: bool = False
 
 
+_Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
+
+
 class Reply(msgspec.Struct, array_like=True, frozen=True):
     """Head of the engine's answer: `count` entries follow, of which `failed` are errors, or `error` refuses all."""
 
     serial: int
-    count: int
+    count: _Tasks
     reply: ReplyMode = ReplyMode.ALL
     error: tuple[int, str, dict[str, Any]] | None = None
-    failed: int = 0
+    failed: _Tasks = 0
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):

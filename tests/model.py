@@ -346,14 +346,14 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
         is_columns = format == wire.Format.COLUMNS
         index = frame.take(base if is_columns else 4 * tasks)
         body = frame.take(size)
-        chunks = _chunks(tasks, *sizes)
         slices: list[Any]
         if is_columns:
-            if set(index) - set(b"fi") or len(body) != 8 * base * tasks:
+            if not index or set(index) - set(b"fi") or len(body) != 8 * base * tasks:
                 raise ProtocolError("no such columns")
-            slices = _rows(index, body) if index else [[]] * tasks
+            slices = _rows(index, body)
         else:
             slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
+        chunks = _chunks(tasks, *sizes)
         sections.append(_Section(job, deadline, format, reply, head, part, first, chunks, slices))
     frame.finish()
     return slice_ns, sections

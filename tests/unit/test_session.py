@@ -25,7 +25,7 @@ from taskengine.errors import (
 from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_cancel, decode_request, encode_reply
 from taskengine.packed import error_entry
 from taskengine.session import Call, Options, Outcome, Pending, Session, TaskFuture, settle
-from taskengine.wire import MAX_HEAD, REPEATS
+from taskengine.wire import MAX_HEAD, MAX_TASKS, REPEATS
 
 ADDRESS = "tcp://127.0.0.1:9000"
 FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
@@ -112,6 +112,15 @@ def test_a_reply_that_does_not_fit_is_an_error_for_those_who_wait(reply: Reply, 
     session, futures = submitted(2)
     settle(session.receive([encode_reply(reply), body]))
     assert [type(future.exception(0)) for future in futures] == [ProtocolError, ProtocolError]
+
+
+@pytest.mark.parametrize("reply", list(ReplyMode))
+@pytest.mark.parametrize(("count", "failed"), [(2**62, 0), (MAX_TASKS + 1, 0), (-1, 0), (2, 2**63), (2, -1)])
+def test_a_reply_of_more_than_a_package_can_have_is_none(reply: ReplyMode, count: int, failed: int) -> None:
+    session, futures = submitted(2)
+    with pytest.raises(ProtocolError):
+        session.receive([encode_reply(Reply(1, count, reply, failed=failed)), b""])
+    assert not any(future.done() for future in futures)
 
 
 def test_a_reply_to_nothing_resolves_nothing() -> None:

@@ -1,0 +1,122 @@
+"""Wire 0.2 at the router: any frames give a package that is cut and answered, or our ProtocolError."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from taskengine import _fastpath, packed, wire
+from taskengine.errors import ProtocolError
+from taskengine.messages import (
+    Cancel,
+    Kind,
+    ReplyMode,
+    Request,
+    decode_cancel,
+    decode_reply,
+    decode_request,
+    encode_request,
+)
+from tests.batches import join_frames, task
+from tests.fuzz.inputs import SEPARATOR, joined, number
+from tests.twins import same
+
+MAX_BYTES = 500
+TOKENS = [
+    *(wire.MAGIC, SEPARATOR, b"\x99\x01", b"\x99\x04", b"\x99\x05", b"\x99\x07", b"\xaatask_count", b"\xc2\xc3"),
+    *(b"\xcb" + bytes(8), b"\x92\x00", b"\x93\x00", b"\xcf" + bytes(8), b"\xdd" + bytes(4), b"\xdf" + bytes(4)),
+    *(b"\xcb\x7f\xf8" + bytes(6), b"\xd3" + b"\xff" * 8, b"\xce\xff\xff\xff\xff", b"fi"),
+]
+LANES = {"task_count": "", "arm.wave": "arm", "io.read": "io"}
+RAW, TASKS, COLUMNS = range(3)
+"""What an input's first byte says of its frames: as they come, tasks that are to be joined, columns to be trimmed."""
+
+
+def seeds() -> list[bytes]:
+    """A message of each kind, and of each way to hold tasks."""
+
+    def head(kind: Kind, names: list[str] | None = None, **how: object) -> bytes:
+        return encode_request(msgspec.structs.replace(Request(kind, 7, "ARM", names or []), **how))
+
+    names = ["task_count", "arm.wave", "none"]
+    tasks = [task(0, 2, 3), task(1, times=2), task(2, [None, {"a": 1.5}]), task(0, -1, 2**40)]
+    cancel = msgspec.msgpack.encode(Cancel(3, [0, 5, 2]))
+    messages = [
+        (RAW, [head(kind) for kind in (Kind.INFO,)]),
+        *((RAW, [head(kind)]) for kind in (Kind.TASKS, Kind.PROGRESS, Kind.STATS, Kind.RELOAD)),
+        (RAW, [head(Kind.CANCEL), cancel]),
+        (RAW, [head(Kind.CANCEL), msgspec.msgpack.encode(Cancel())]),
+        (RAW, [head(Kind.PUBLISH), b"\x92\xa3cpu\xcb\x3f\xf0\0\0\0\0\0\0"]),
+        (RAW, [head(Kind.LATEST), b"\x91\xa3cpu"]),
+        (RAW, [head(Kind.PACKAGE, names), *join_frames(tasks)]),
+        (RAW, [head(Kind.PACKAGE, []), b"", b""]),
+        (TASKS, [head(Kind.PACKAGE, names), *tasks]),
+        (TASKS, [head(Kind.PACKAGE, ["task_count"], idempotent=True, deadline=1.5), *tasks[:1] * 5]),
+        (TASKS, [head(Kind.PACKAGE, names, reply=ReplyMode.ERRORS), *reversed(tasks)]),
+        (TASKS, [head(Kind.PACKAGE, names, reply=ReplyMode.NONE), b"\x92\xcd\x00\x01\x90", b"\x92\xd1\xff\xff\x90"]),
+        (TASKS, [head(Kind.PACKAGE, names), b"\x92\xcf" + bytes([255] * 8), b"\x92\xce\xff\xff\xff\xff", b"\x92"]),
+        (COLUMNS, [head(Kind.PACKAGE, ["task_count"], columns=True), b"if", bytes(range(64))]),
+        (COLUMNS, [head(Kind.PACKAGE, ["arm.wave"], columns=True), b"f", b""]),
+    ]
+    return [bytes([mode]) + joined(frames) for mode, frames in messages]
+
+
+def frames_of(data: bytes) -> list[bytes]:
+    """The frames that an input stands for."""
+    head, *frames = data[1:].split(SEPARATOR)
+    mode = number(data) % 3
+    if mode == TASKS:
+        return [head, *join_frames(frames)]
+    if mode == COLUMNS and len(frames) == 2:
+        row = 8 * max(len(frames[0]), 1)
+        return [head, frames[0], frames[1][: len(frames[1]) // row * row]]
+    return [head, *frames]
+
+
+def fuzz(data: bytes) -> None:
+    """A message, as the router gets it."""
+    frames = frames_of(data)
+    for place, frame in enumerate(frames[1:3], 1):
+        same("read_topic", frame)
+        same("check_columns", frame, len(frames[-1]))
+        same("check_index", frame, len(frames[-1]))
+        if place + 1 < len(frames):
+            same("task_names", frame, frames[place + 1])
+    with contextlib.suppress(ProtocolError):
+        decode_reply(frames[0])
+    try:
+        request = decode_request(frames[0])
+        assert repr(decode_request(encode_request(request))) == repr(request)
+        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
+            _check_package(packed.read_package((), request, frames, LANES, 1, 0.0))
+        elif request.kind == Kind.CANCEL:
+            cancel = decode_cancel(frames)
+            assert decode_cancel([b"", msgspec.msgpack.encode(cancel)]) == cancel
+    except ProtocolError:
+        return
+
+
+def _check_package(package: packed.PackedPackage) -> None:
+    """It is cut into all of its tasks, each slice is what a worker reads, and refusing all of them answers it."""
+    package.cut(2, {"": 2})
+    package.describe()
+    chunks = list(package.chunks(0, package.count))
+    assert [part for part, _, _ in chunks] == list(range(1, package.parts + 1))
+    places = [0, *(stop for _, _, stop in chunks)]
+    assert places[-1] == package.count
+    assert [first for _, first, _ in chunks] == places[:-1]
+    for run in package.runs:
+        sections = [package.section(run, run.first, run.stop)]
+        if same("pack_batch", 1, 0, sections)[0] == "gave":
+            same("read_batch", _fastpath.pack_batch(1, 0, sections))
+    if package.count:
+        package.name_of(package.count - 1)
+    for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
+        package.assembly.put(*piece)
+    assert package.assembly.missing == 0
+    package.failed = package.count
+    head, *body = package.answer()
+    assert isinstance(head, bytes)
+    assert decode_reply(head).count == package.count
+    assert len(body) == (package.reply_mode != ReplyMode.NONE)
