@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from taskengine import Client
+from tests import summary
 from tests.engine import Engine, deadline
 
 # a shared machine may take a second for what takes a millisecond; that is no finding
@@ -44,3 +45,13 @@ def client(engine: Engine) -> Iterator[Client]:
     """A client of `engine`."""
     with Client(engine.address, timeout=deadline(20.0)) as connected:
         yield connected
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show who was let in, and what a policy gave."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    told = list(summary.lines(found for report in reports for found in report.user_properties))
+    if told:
+        terminalreporter.section("who is let in, and may do what")
+        for line in told:
+            terminalreporter.line(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from taskengine.gate import present
 from taskengine.keys import KeyRing, Membership, new_pair
 from taskengine.messages import Kind, Request, decode_reply, encode_request
 from tests.engine import Engine, deadline, wait_until
+from tests.summary import DOOR
 
 KEYS = ["no key", "unknown key", "revoked key", "allowed key"]
 SOCKETS = ["frontend", "backend", "data port"]
@@ -67,17 +68,25 @@ def knock(engine: Engine, where: str, membership: Membership | None, patience: f
 
 @pytest.mark.parametrize("where", SOCKETS)
 @pytest.mark.parametrize("key", KEYS)
-def test_only_who_is_allowed_gets_through_with_curve(guarded: Guarded, where: str, key: str) -> None:
+def test_only_who_is_allowed_gets_through_with_curve(
+    guarded: Guarded, record_property: Callable[[str, object], None], where: str, key: str
+) -> None:
     expected = key == "allowed key" and where != "backend"
-    assert knock(guarded.engine, where, guarded.memberships[key], 20 if expected else 0.3) is expected
+    got_through = knock(guarded.engine, where, guarded.memberships[key], 20 if expected else 0.3)
+    record_property(DOOR, ("CURVE", where, key, got_through))
+    assert got_through is expected
 
 
 @pytest.mark.parametrize("where", SOCKETS)
 @pytest.mark.parametrize("key", KEYS)
-def test_on_a_plain_loopback_nobody_is_a_worker_either(engine: Engine, guarded: Guarded, where: str, key: str) -> None:
+def test_on_a_plain_loopback_nobody_is_a_worker_either(
+    engine: Engine, guarded: Guarded, record_property: Callable[[str, object], None], where: str, key: str
+) -> None:
     # who shows a key expects the other side to have one too, so only those without get through
     expected = key == "no key" and where != "backend"
-    assert knock(engine, where, guarded.memberships[key], 20 if expected else 0.3) is expected
+    got_through = knock(engine, where, guarded.memberships[key], 20 if expected else 0.3)
+    record_property(DOOR, ("plain", where, key, got_through))
+    assert got_through is expected
 
 
 def test_the_clients_verbs_with_a_key(guarded: Guarded) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from taskengine.messages import Priority
 from taskengine.policy import Entry, Policy
+from tests.summary import RIGHTS
 
 TABLE = {
     "laptop": Entry(tasks=("servo.*", "task_count"), devices=("pan", "tilt*"), publish=("drive.*",)),
@@ -44,7 +46,7 @@ PUBLISH_OF = {"laptop": {"drive.left"}}
 SUBSCRIBE_OF = {"tablet": {"hardware.pan", "cpu", "cpu.load", "news.1"}}
 
 
-def test_every_client_task_device_and_topic() -> None:
+def test_every_client_task_device_and_topic(record_property: Callable[[str, object], None]) -> None:
     allowed = false_allows = 0
     for client, task, device, topic in itertools.product(CLIENTS, TASKS, DEVICES, TOPICS):
         rights = Policy(TABLE).rights(client)
@@ -63,7 +65,8 @@ def test_every_client_task_device_and_topic() -> None:
         allowed += sum(expected)
         false_allows += sum(may and not should for may, should in zip(found, expected, strict=True))
         assert found == expected, (client, task, device, topic)
-    print(f"{allowed} of {4 * len(CLIENTS) * len(TASKS) * len(DEVICES) * len(TOPICS)} allowed, {false_allows} falsely")
+    asked = 4 * len(CLIENTS) * len(TASKS) * len(DEVICES) * len(TOPICS)
+    record_property(RIGHTS, f"{allowed} of {asked} rights were given, {false_allows} of them falsely")
     assert allowed
     assert not false_allows
 

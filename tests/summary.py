@@ -1,0 +1,25 @@
+"""What tests have found out about who is let in, and may do what, as tables at the end of pytest's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+DOOR = "door"
+"""The name of a test's property that is (plain or CURVE, socket, key, whether something got through)."""
+RIGHTS = "rights"
+"""That of a sentence about a policy."""
+
+Property = tuple[str, object]
+
+
+def lines(properties: Iterable[Property]) -> Iterator[str]:
+    """The tables, out of the properties of all tests."""
+    found = list(properties)
+    doors = {door[:3]: door[3] for name, door in found if name == DOOR and isinstance(door, tuple)}
+    if doors:
+        sockets = list(dict.fromkeys((mode, socket) for mode, socket, _ in doors))
+        yield f"{'what got through':<18}" + "".join(f"{f'{mode}, {socket}':>18}" for mode, socket in sockets)
+        for key in dict.fromkeys(key for *_, key in doors):
+            cells = (doors.get((mode, socket, key)) for mode, socket in sockets)
+            yield f"{key:<18}" + "".join(f"{'?' if cell is None else 'yes' if cell else '-':>18}" for cell in cells)
+    yield from (str(text) for name, text in found if name == RIGHTS)
