@@ -97,6 +97,13 @@ TABLE = (
         lambda facts: f'CURVE is off and HOST is {facts.settings.host}: nothing is encrypted. Set CURVE to "auto"',
     ),
     Weakness(
+        "policy of nobody",
+        lambda facts: facts.settings.policy is not None and not facts.settings.is_curved,
+        lambda facts: (
+            'with CURVE off the policy tells nobody from anybody: all are anonymous to it. Set CURVE to "auto"'
+        ),
+    ),
+    Weakness(
         "nobody let in",
         lambda facts: facts.settings.is_curved and not facts.clients,
         lambda facts: "no client has a key, so nobody is let in: `taskengine keys pair NAME` makes one",

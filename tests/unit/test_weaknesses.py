@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from taskengine.policy import Entry
 from taskengine.settings import Settings
 from taskengine.weaknesses import REMINDER_S, TABLE, Facts, Reminder, insecure, old_libzmq, weaknesses
 
@@ -20,6 +21,7 @@ def facts(settings: Settings | None = None, **known: object) -> Facts:
 WEAK = {
     "insecure": facts(Settings(insecure=True)),
     "curve off": facts(Settings(host="0.0.0.0", curve="off")),
+    "policy of nobody": facts(Settings(policy={"laptop": Entry()}, curve="off")),
     "nobody let in": facts(OPEN),
     "keys readable": facts(keys=("/keys",)),
     "settings writable": facts(config=("/taskengine.toml",)),
@@ -33,6 +35,7 @@ WEAK = {
 SAID = {
     "insecure": "only off loopback",
     "curve off": "nothing is encrypted",
+    "policy of nobody": "anonymous",
     "nobody let in": "taskengine keys pair NAME",
     "keys readable": "look into /keys:",
     "settings writable": "by /taskengine.toml:",
