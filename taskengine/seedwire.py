@@ -163,7 +163,10 @@ class SeedDataRequest(SeedPackage):
         if self.meta.type == "PUB" and "value" not in data:
             raise ProtocolError("DATA frame: PUB needs a value")
         self.topic, self.publishes = topic, self.meta.type == "PUB"
-        request = _fastpath.encode([topic, data["value"]] if self.meta.type == "PUB" else [topic])
+        try:
+            request = _fastpath.encode([topic, data["value"]] if self.publishes else [topic])
+        except BadArguments as error:  # JSON has numbers that MessagePack has not
+            raise ProtocolError(f"DATA frame: {error}") from None
         self.hold(len(request).to_bytes(4, "little"), request)
         self.lanes = [(topic_lane(topic, data_workers), 1)]
 

@@ -157,6 +157,7 @@ MALFORMED = {
     "two tasks in a frame": [meta(), task("task_count", 2, 3) + b"," + task("task_count", 2, 3)],
     "data without a topic": [meta(type="PUB"), b'{"data": {"value": 1}}'],
     "data without a value": [meta(type="PUB"), b'{"data": {"topic": "x"}}'],
+    "data that MessagePack has not": [meta(type="PUB"), b'{"data": {"topic": "x", "value": 18446744073709551616}}'],
     "data that is no object": [meta(type="GET"), b'{"data": 1}'],
     "a data request without data": [meta(type="GET")],
     "a data request with two": [meta(type="GET"), b'{"data": {"topic": "x"}}', b"{}"],
