@@ -1,10 +1,68 @@
-"""Servo and pin tasks for Task Engine, on gpiozero: put `taskengine_hardware` in TASKS.
+"""Servos, pins and sensors for Task Engine, on gpiozero; the engine loads it where the settings have `[hardware]`.
 
-They run in lane `hardware`, whose one worker owns every pin.
+read       the table, as a `Layout`
+tasks      what the lanes' workers run
+Panel      what the owner of the pins and the guardian share
+own        get the pins, in the lane's worker
+guard      be the guardian
+robot      in a task of your own that runs in a lane with pins: its commands, as methods
 """
 
 from __future__ import annotations
 
-from taskengine_hardware.pins import read_led, set_led, set_servo
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["read_led", "set_led", "set_servo"]
+from taskengine import SettingsError
+from taskengine_hardware.layout import Layout, read
+from taskengine_hardware.panel import Panel
+
+if TYPE_CHECKING:
+    from taskengine_hardware.commands import Commands
+    from taskengine_hardware.owner import Owner
+
+__all__ = ["Layout", "Panel", "guard", "own", "read", "robot", "tasks"]
+
+_commands: dict[str, Commands] = {}
+_owned: list[str] = []
+
+
+def tasks(layout: Layout) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+    """The tasks of all lanes, each with what `taskengine.task` takes beside it."""
+    from taskengine_hardware.commands import Commands, tasks_of
+
+    for lane in layout.lanes:
+        _commands[lane] = Commands(layout, lane)
+        yield from tasks_of(_commands[lane], lane)
+
+
+def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str], None]) -> Owner:
+    """Get the pins of a lane, whose tasks act from here on, in the process of its worker.
+
+    Raises RuntimeError where they cannot be had, SettingsError where this machine has none. Closing the owner brings
+    every output to its safe state.
+    """
+    try:
+        from taskengine_hardware.owner import Owner
+    except ImportError as error:
+        raise SettingsError(f"hardware: {error}: pip install 'taskengine[hardware]'") from None
+    owner = Owner(layout, lane, panel, pins, say)
+    owner.open()
+    _commands[lane].start(owner)
+    _owned.append(lane)
+    return owner
+
+
+def guard(layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]) -> None:
+    """Be the guardian, until the supervisor says stop or is gone."""
+    from taskengine_hardware.guardian import main
+
+    main(layout, panel, pins, control, say)
+
+
+def robot() -> Commands:
+    """The commands of the lane that this process has the pins of. Raises RuntimeError where it has none."""
+    if not _owned:
+        raise RuntimeError("this process has no pins: give the task the lane of the devices, @task(lane='hardware')")
+    return _commands[_owned[-1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskengine.caller import caller, check_device
+from taskengine.caller import caller, caller_id, check_device
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -21,6 +21,7 @@ from taskengine.errors import (
     UnknownTask,
     WorkerLost,
 )
+from taskengine.feed import publish
 from taskengine.registry import source, task
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ __all__ = [
     "UnknownTask",
     "WorkerLost",
     "caller",
+    "caller_id",
     "check_device",
+    "publish",
     "source",
     "task",
 ]

@@ -13,6 +13,7 @@ import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
+from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
 from taskengine.session import Call, TaskFuture
 from taskengine.subscription import Feed, Sample, reachable
@@ -94,6 +95,10 @@ class Client(Caller):
                 sample = feed.take(await socket.recv_multipart())
                 if sample is not None:
                     yield sample
+
+    async def lease(self, *devices: str, exclusive: bool = False, lane: str = "") -> AsyncLease:
+        """Begin the leases of devices; see `taskengine.Client.lease`."""
+        return await AsyncLease(self.call, devices, lane).acquire(exclusive=exclusive)
 
     async def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from taskengine.errors import NotAllowed
 from taskengine.policy import Policy, Rights
@@ -14,8 +15,16 @@ class _Rules:
     policy: Policy | None = None
 
 
-_NOBODY: tuple[str, Rights] = ("", Rights(()))
-_current: ContextVar[tuple[str, Rights]] = ContextVar("caller", default=_NOBODY)
+class _Caller(NamedTuple):
+    """A client: its name, its connection, what it may do."""
+
+    name: str
+    connection: bytes
+    rights: Rights
+
+
+_NOBODY = _Caller("", b"", Rights(()))
+_current: ContextVar[_Caller] = ContextVar("caller", default=_NOBODY)
 
 
 def obey(policy: Policy | None) -> None:
@@ -23,10 +32,11 @@ def obey(policy: Policy | None) -> None:
     _Rules.policy = policy
 
 
-def begin(name: str) -> None:
-    """The tasks that this thread runs from here on are of the client `name`."""
-    if name != _current.get()[0]:
-        _current.set((name, Rights(()) if _Rules.policy is None else _Rules.policy.rights(name)))
+def begin(name: str, connection: bytes) -> None:
+    """The tasks that this thread runs from here on are of the client `name`, and came by this connection."""
+    if (name, connection) != _current.get()[:2]:
+        rights = Rights(()) if _Rules.policy is None else _Rules.policy.rights(name)
+        _current.set(_Caller(name, connection, rights))
 
 
 def caller() -> str:
@@ -34,11 +44,21 @@ def caller() -> str:
 
     A thread that a task starts has none, unless it runs in the task's context (`contextvars.copy_context`).
     """
-    return _current.get()[0]
+    return _current.get().name
+
+
+def caller_id() -> bytes:
+    """The connection by which the call came: two clients never have the same, one that connects anew gets another.
+
+    b"" where no task runs.
+    """
+    return _current.get().connection
 
 
 def check_device(device: str) -> None:
     """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
-    name, rights = _current.get()
-    if _Rules.policy is not None and not rights.may_use(device):
+    if _Rules.policy is None:
+        return
+    name, _, rights = _current.get()
+    if not rights.may_use(device):
         raise NotAllowed(f"the engine's policy does not let client {name!r} use device {device}")

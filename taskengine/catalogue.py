@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from taskengine.errors import TaskModuleError
+from taskengine.hardware import Machine
 from taskengine.identity import Identity
 from taskengine.messages import TaskInfo
 from taskengine.process import Inquiry, ask
@@ -26,22 +27,25 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 def load_catalogue(
-    modules: list[str], stop: socket.socket | None = None, identity: Identity | None = None
+    modules: list[str],
+    stop: socket.socket | None = None,
+    identity: Identity | None = None,
+    machine: Machine | None = None,
 ) -> Catalogue:
-    """Load the task modules aside, as `identity`, or as who we are.
+    """Load the task modules aside, and list the tasks of a machine, as `identity`, or as who we are.
 
     Raises TaskModuleError where a module ends the process or never returns, InterruptedError where `stop` becomes
     readable meanwhile.
     """
-    return _read(modules, lambda: ask(partial(_report, modules), IMPORT_TIMEOUT_S, stop, identity))
+    return _read(modules, lambda: ask(partial(_report, modules, machine), IMPORT_TIMEOUT_S, stop, identity))
 
 
 class Reading:
     """The task modules are being loaded aside; `connection` is readable when the `result` is there."""
 
-    def __init__(self, modules: list[str], identity: Identity | None = None) -> None:
+    def __init__(self, modules: list[str], identity: Identity | None = None, machine: Machine | None = None) -> None:
         self._modules = modules
-        self._inquiry = Inquiry(partial(_report, modules), identity)
+        self._inquiry = Inquiry(partial(_report, modules, machine), identity)
         self.connection = self._inquiry.connection
 
     def result(self) -> Catalogue:
@@ -64,8 +68,8 @@ def _read(modules: list[str], answer: Callable[[], bytes]) -> Catalogue:
         raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None
 
 
-def _report(modules: list[str], answer: Connection) -> None:
-    registry = Registry.load(modules)
+def _report(modules: list[str], machine: Machine | None, answer: Connection) -> None:
+    registry = Registry.load(modules, machine)
     catalogue = Catalogue(
         tasks=[task.info() for task in registry.tasks.values()],
         topics=list(registry.sources),

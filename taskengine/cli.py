@@ -181,7 +181,7 @@ def check(config: Path | None, **flags: object) -> None:
         from taskengine.inspection import inspect
         from taskengine.weaknesses import weaknesses
 
-        catalogue = load_catalogue(settings.tasks, identity=identity)
+        catalogue = load_catalogue(settings.tasks, identity=identity, machine=settings.machine())
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:

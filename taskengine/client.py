@@ -14,6 +14,7 @@ import msgspec
 
 from taskengine.errors import BadArguments
 from taskengine.keys import find_membership
+from taskengine.lease import Lease
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.queue import Queue
@@ -183,6 +184,14 @@ class Client(Caller):
         """
         addresses = reachable(self.info().data_addresses, self.address)
         return Subscription(addresses, topic, self._membership)
+
+    def lease(self, *devices: str, exclusive: bool = False, lane: str = "") -> Lease:
+        """Begin the leases of devices of the table [hardware], in `with`, and `renew` them in the loop that drives.
+
+        With `exclusive` other clients may not command them while it runs. `lane` is the devices' own, if they have one.
+        Raises BadArguments for a device that has no lease, NotAllowed where another client has one for itself.
+        """
+        return Lease(self.call, devices, exclusive=exclusive, lane=lane)
 
     def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -52,6 +52,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     _check_heartbeats(settings, places)
     _check_memory(settings, places)
     _check_ports(settings, places)
+    _check_machine(settings, places)
     return settings
 
 
@@ -197,6 +198,34 @@ def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
             f"{name} in {places[name]}: expected a heartbeat_limit of at least three heartbeat_intervals, "
             f"{least:g} s, not {settings.heartbeat_limit:g}"
         )
+
+
+def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
+    """Refuses devices that cannot be, and names the line."""
+    try:
+        machine = settings.machine()
+    except SettingsError as error:
+        file = Path(places["hardware"].partition(", line ")[0])
+        raise SettingsError(f"{file}{_line_in_table(file, error.path or ())}: {error}", path=error.path) from None
+    for lane in machine.lanes if machine else ():
+        if lane.startswith(RESERVED_LANES) or settings.lanes.get(lane, 1) != 1:
+            raise SettingsError(f"lanes in {places['lanes']}: lane {lane!r} has pins, and thus one worker")
+
+
+def _line_in_table(file: Path, path: Sequence[str]) -> str:
+    """Where the key stands in the file, or else the longest part of the way to it: ", line 7"."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    table: list[str] = []
+    best = 0, 0
+    for number, line in enumerate(lines, 1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        key = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
+        if header:
+            table = [part.strip(" \"'") for part in header[1].split(".")]
+        way = table if header else [*table, *key[1].split(".")] if key else []
+        depth = len(way) if list(path[: len(way)]) == way else 0
+        best = max(best, (depth, -number))
+    return f", line {-best[1]}" if best[0] else ""
 
 
 def _check_memory(settings: Settings, places: Mapping[str, str]) -> None:

@@ -134,7 +134,12 @@ class EngineUnreachable(TaskEngineError, ConnectionError):
 
 
 class SettingsError(TaskEngineError, ValueError):
-    """A setting is unknown, ill-typed or out of range; the text names the key, the place and what was expected."""
+    """A setting is unknown, ill-typed or out of range; the text names the key, the place and what was expected.
+
+    `path` is the way to the key, where it lies in a table of the file.
+    """
+
+    field_names = ("path",)
 
 
 class TaskModuleError(TaskEngineError, ImportError):

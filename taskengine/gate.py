@@ -20,6 +20,8 @@ from zmq.auth import Authenticator
 from taskengine._fastpath import Slate
 from taskengine._socket import Port
 from taskengine.errors import ProtocolError
+from taskengine.feed import Feed
+from taskengine.hardware import Machine
 from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
@@ -70,13 +72,16 @@ class Backplane(msgspec.Struct, frozen=True):
     """How the processes of an engine find and know each other.
 
     Workers meet the router at `address` and tell it the `token`, which is new with each engine and in no file; with
-    `security` the sockets are encrypted. Each has a place, and there its slate.
+    `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
+    workers by the `feeds`, and some lanes have the pins of the `machine`.
     """
 
     address: str
     token: bytes
     security: Security | None
     slates: list[Slate] = []
+    feeds: list[Feed] = []
+    machine: Machine | None = None
 
     def hello(self, name: str, lane: str, place: int) -> list[bytes]:
         """What a worker says first."""

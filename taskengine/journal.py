@@ -8,6 +8,7 @@ fit are left out and counted, so that a terminal that stands still costs lines a
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,7 @@ class Journal:
         self._notes: list[tuple[Callable[..., Iterable[str]], tuple[Any, ...]]] = []
         self._text = bytearray()
         self._left_out = 0
+        self._lock = threading.Lock()
 
     def note(self, lines: Callable[..., Iterable[str]], *args: Any) -> None:
         """Remember to print `lines(*args)`; only called where `enabled`."""
@@ -36,10 +38,11 @@ class Journal:
             self.flush()
 
     def say(self, line: str) -> None:
-        """Print one line soon: start, stop, warnings."""
-        self._make()
-        self._add(line)
-        self._write()
+        """Print one line soon: start, stop, warnings. May be called from any thread."""
+        with self._lock:
+            self._make()
+            self._add(line)
+            self._write()
 
     @property
     def pending(self) -> bool:
@@ -48,8 +51,9 @@ class Journal:
 
     def flush(self) -> None:
         """Make the text of what was noted and write what the pipe takes."""
-        self._make()
-        self._write()
+        with self._lock:
+            self._make()
+            self._write()
 
     def _make(self) -> None:
         notes, self._notes = self._notes, []

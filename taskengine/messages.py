@@ -96,6 +96,7 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     timeout: float | None
     idempotent: bool
     module: str
+    urgent: bool = False
 
 
 class LaneStats(msgspec.Struct, array_like=True, frozen=True):

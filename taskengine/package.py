@@ -68,15 +68,15 @@ TaskKind = tuple[str, ...]
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode_head(serial: str, shared: list[str] | bytes, caller: str = "") -> bytes:
-    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its caller."""
-    return _encode((serial, shared, caller))
+def encode_head(serial: str, shared: list[str] | bytes, connection: bytes = b"", caller: str = "") -> bytes:
+    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its client."""
+    return _encode((serial, shared, connection, caller))
 
 
-def decode_head(head: bytes) -> tuple[str, Any, str]:
-    """The serial, what the slices share, and the name of the client, "" where that is not known."""
-    serial, shared, caller = msgspec.msgpack.decode(head)
-    return serial, shared, caller
+def decode_head(head: bytes) -> tuple[str, Any, bytes, str]:
+    """The serial, what the slices share, the client's connection, and its name, "" where that is not known."""
+    serial, shared, connection, caller = msgspec.msgpack.decode(head)
+    return serial, shared, connection, caller
 
 
 class Package:
@@ -110,7 +110,7 @@ class Package:
         self.publishes = False
         """and whether it publishes there or asks for the last value."""
         self.serial = serial
-        self.head = encode_head(serial, shared)
+        self.head = encode_head(serial, shared, self.client)
         self.kind = kind
         self.reply_mode = 0
         self.priority = 1
@@ -152,8 +152,8 @@ class Package:
 
     def stamp(self, caller: str, key: str = "") -> None:
         """It is the client's of this name, by whatever connection it came, and with this public key."""
-        serial, shared, _ = decode_head(self.head)
-        self.head = encode_head(serial, shared, caller)
+        serial, shared, connection, _ = decode_head(self.head)
+        self.head = encode_head(serial, shared, connection, caller)
         self.key = key
         if key:
             self.owner = caller.encode()

@@ -34,7 +34,7 @@ _fork = multiprocessing.get_context("fork")
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a slate at a place.
+    A worker has a slate at a place. One that `survives` is not ended with the supervisor.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class Child:
         role: str,
         target: Callable[..., None],
         args: tuple[Any, ...],
-        *,
         enable_stdout: bool,
         slate: Slate | None = None,
         place: int | None = None,
         identity: Identity | None = None,
+        survives: bool = False,
     ) -> None:
         self.role = role
+        self.survives = survives
         self.place = place
         self._identity = identity
         self._slate = slate
@@ -93,7 +94,7 @@ class Child:
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         inherited = [fd for sibling in siblings for fd in sibling.ends()]
         inherited += self.ends()
-        how = self.role, self._identity, inherited
+        how = self.role, self._identity, self.survives, inherited
         entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
@@ -173,6 +174,7 @@ class Child:
 def _enter(
     role: str,
     identity: Identity | None,
+    survives: bool,
     inherited: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
@@ -180,7 +182,7 @@ def _enter(
     enable_stdout: bool,
 ) -> None:
     """The first code of a child process."""
-    _settle_in(role, identity)
+    _settle_in(role, identity, survives=survives)
     for fd in inherited:
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
@@ -191,8 +193,8 @@ def _enter(
     journal.flush()
 
 
-def _settle_in(role: str, identity: Identity | None) -> None:
-    """Leave signals to the supervisor, do not outlive it, and have no more rights than we are to have."""
+def _settle_in(role: str, identity: Identity | None, *, survives: bool = False) -> None:
+    """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # not SIG_IGN, which what a task starts would inherit
@@ -201,7 +203,7 @@ def _settle_in(role: str, identity: Identity | None) -> None:
         identity.assume()
     libc = ctypes.CDLL(None, use_errno=True)
     # after the change of user, which clears what the kernel is to do when the parent dies
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_PDEATHSIG, 0 if survives else signal.SIGKILL)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")

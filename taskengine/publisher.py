@@ -19,15 +19,17 @@ from taskengine.broadcast import Broadcast
 from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.dealer import Dealer
 from taskengine.errors import TaskEngineError, text_of
+from taskengine.feed import receive
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
 from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
+from taskengine.wire import TURN_MESSAGES
 from taskengine.worker import as_failure, is_over
 
-CONTROL, SUBSCRIPTION, BATCH, QUESTION = 1, 2, 4, 8
+CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -45,6 +47,7 @@ class Publisher:
         self._board = Board(name)
         self._tells_all = settings.has_tracebacks
         self._failing: set[str] = set()
+        self._ear = backplane.feeds[number].ear
         registry = Registry.load(settings.tasks)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
@@ -70,6 +73,8 @@ class Publisher:
                 waiter = self._waiter()
             elif ready & BATCH:
                 self._serve_batch()
+            if ready & FEED:
+                self._take_fed()
             if self._dealer.beat() or self._broadcast.look_at_keys(time.monotonic()) or is_other:
                 waiter = self._waiter()
             self._sample(time.monotonic())
@@ -80,12 +85,23 @@ class Publisher:
 
     def _waiter(self) -> Waiter:
         questions = [self._broadcast.gate.port] if self._broadcast.gate else []
-        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, *questions)
+        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, self._ear.fileno(), *questions)
 
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()
         if batch is not None:
             self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._slate))
+
+    def _take_fed(self) -> None:
+        """Publish what tasks have, but no more than a turn's worth."""
+        for _ in range(TURN_MESSAGES):
+            try:
+                fed = receive(self._ear)
+                if fed is None:
+                    return
+                self._publish(*fed)
+            except Exception as error:  # a value may have any make, and there may be too many topics
+                self._complain("tasks", error, "A publication of")
 
     def _wait_ms(self) -> int:
         due = min(self._dealer.due(), self._broadcast.due(time.monotonic()))
@@ -103,15 +119,19 @@ class Publisher:
                     self._publish(source.topic, value)
                 self._failing.discard(source.topic)
             except (Exception, SystemExit) as error:
-                if source.topic not in self._failing:
-                    self._failing.add(source.topic)
-                    what = f"{type(error).__name__}: {text_of(error)}"
-                    self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} fails: {what}")
+                self._complain(source.topic, error, "Source")
             finally:
                 self._slate.busy(busy=False)
             # a source that is slower than its period skips beats, it does not pile them up
             beats = max(1, math.ceil((time.monotonic() - due) / source.period))
             heapq.heapreplace(self._due, (due + beats * source.period, order, source))
+
+    def _complain(self, name: str, error: BaseException, what: str) -> None:
+        """Say that something fails, once until it works again."""
+        if name not in self._failing:
+            self._failing.add(name)
+            why = f"{type(error).__name__}: {text_of(error)}"
+            self._journal.say(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
 
     def _publish(self, topic: str, value: Any) -> None:
         self._broadcast.publish(self._board.publish(topic, value, time.time()))

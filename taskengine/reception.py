@@ -14,7 +14,7 @@ from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineE
 from taskengine.gate import Gate
 from taskengine.journal import Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Info, Kind, Request, TaskInfo, decode_cancel, decode_request
+from taskengine.messages import NO_SERIAL, Info, Kind, Priority, Request, TaskInfo, decode_cancel, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Policy
@@ -67,6 +67,7 @@ class Reception:
         """These are the tasks from here on."""
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
+        self._urgent = {task.name for task in tasks if task.urgent}
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
         """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
@@ -204,6 +205,8 @@ class Reception:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
             visitor.admit(package, now)
+            if package.kind and self._urgent.issuperset(package.kind):
+                package.priority = Priority.URGENT
             if self._gate is not None or self._settings.policy is not None:
                 package.stamp(visitor.name, self._port.user)
             denied = package.denied() if visitor.is_limited else []

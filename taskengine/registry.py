@@ -21,6 +21,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from taskengine.errors import TaskModuleError
+from taskengine.hardware import Machine
 from taskengine.messages import TaskInfo
 from taskengine.wire import RESERVED_LANES
 
@@ -37,6 +38,7 @@ class TaskMark(msgspec.Struct, frozen=True):
     lane: str = ""
     timeout: float | None = None
     idempotent: bool = False
+    urgent: bool = False
 
 
 class SourceMark(msgspec.Struct, frozen=True):
@@ -54,14 +56,14 @@ class Task(msgspec.Struct, frozen=True):
     lane: str
     timeout: float | None
     idempotent: bool
+    urgent: bool = False
 
     def info(self) -> TaskInfo:
         """What clients are told."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
-        return TaskInfo(
-            self.name, self.lane, signature, doc, self.timeout, self.idempotent, self.function.__module__ or ""
-        )
+        module = self.function.__module__ or ""
+        return TaskInfo(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent)
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -85,7 +87,12 @@ class Source(msgspec.Struct, frozen=True):
 def task(function: F, /) -> F: ...
 @overload
 def task(
-    *, name: str | None = None, lane: str = "", timeout: float | None = None, idempotent: bool = False
+    *,
+    name: str | None = None,
+    lane: str = "",
+    timeout: float | None = None,
+    idempotent: bool = False,
+    urgent: bool = False,
 ) -> Callable[[F], F]: ...
 def task(
     function: F | None = None,
@@ -95,11 +102,13 @@ def task(
     lane: str = "",
     timeout: float | None = None,
     idempotent: bool = False,
+    urgent: bool = False,
 ) -> F | Callable[[F], F]:
     """Register a function as a task, under its own name or `name`.
 
-    `lane` binds it to a group of workers, `timeout` is the longest it may run, in s, and an `idempotent` task may run
-    twice. The function itself is unchanged. Raises TaskModuleError for what cannot be a task.
+    `lane` binds it to a group of workers, `timeout` is the longest it may run, in s, an `idempotent` task may run
+    twice, and an `urgent` one overtakes all that waits, whatever the priority that it is called with. The function
+    itself is unchanged. Raises TaskModuleError for what cannot be a task.
     """
     if not (name is None or (isinstance(name, str) and name)):
         raise TaskModuleError(f"name is text, not {name!r}")
@@ -110,7 +119,7 @@ def task(
     if lane.startswith(RESERVED_LANES):
         own = " or ".join(RESERVED_LANES)
         raise TaskModuleError(f"lane {lane!r}: names that begin with {own} are the engine's own")
-    mark = TaskMark(name, lane, timeout, idempotent)
+    mark = TaskMark(name, lane, timeout, idempotent, urgent)
 
     def register(function: F) -> F:
         _check(function, "task")
@@ -154,9 +163,12 @@ class Registry:
         self.failures: list[TaskModuleError] = []
 
     @classmethod
-    def load(cls, modules: Iterable[str]) -> Registry:
-        """Load modules, folders and files, and the built-in sources; what fails is left out and named."""
+    def load(cls, modules: Iterable[str], machine: Machine | None = None) -> Registry:
+        """Load modules, folders and files, the built-in sources, and the tasks of a machine; what fails is left out and
+        named."""
         registry = cls()
+        for function, options in machine.tasks() if machine else ():
+            registry._add_task(function, TaskMark(**options))
         for entry in (BUILT_IN, *modules):
             for name, load in _entries(entry):
                 try:
@@ -170,6 +182,9 @@ class Registry:
         """The task names that `name` may have meant, the likeliest first."""
         return difflib.get_close_matches(name, self.tasks, n=3)
 
+    def _add_task(self, function: Callable[..., Any], mark: TaskMark) -> None:
+        _add(self.tasks, _task(function, mark))
+
     def _register(self, module: ModuleType) -> None:
         tasks, sources = dict(self.tasks), dict(self.sources)
         for attribute, function in list(vars(module).items()):
@@ -178,17 +193,22 @@ class Registry:
                 _check(function, "task")
                 mark = TaskMark(name=attribute)
             if isinstance(mark, TaskMark):
-                name = mark.name or function.__name__
-                _add(tasks, name, Task(name, function, mark.lane, mark.timeout, mark.idempotent))
+                _add(tasks, _task(function, mark))
             elif isinstance(mark, SourceMark):
-                _add(sources, mark.topic, Source(mark.topic, function, mark.period))
+                _add(sources, Source(mark.topic, function, mark.period))
         self.tasks, self.sources = tasks, sources
 
 
 R = TypeVar("R", Task, Source)
 
 
-def _add(known: dict[str, R], name: str, entry: R) -> None:
+def _task(function: Callable[..., Any], mark: TaskMark) -> Task:
+    name = mark.name or function.__name__
+    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent)
+
+
+def _add(known: dict[str, R], entry: R) -> None:
+    name = entry.name if isinstance(entry, Task) else entry.topic
     other = known.setdefault(name, entry)
     if other.function is not entry.function:
         raise TaskModuleError(f"{name!r} is registered by {_place(other)} and by {_place(entry)}")

@@ -269,7 +269,7 @@ class Frames:
 
     `find` gives the function of a task's name, `limit` its timeout in ns, 0 for none; `failure` what is told of an
     exception that came out of the task, or of the name where there is no function; `begin` is told a task's timeout
-    when it starts, `admit` the caller of the tasks that are next.
+    when it starts, `admit` the caller of the tasks that are next, and its connection.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class Frames:
         failure: Callable[[str, BaseException | None], TaskEngineError],
         limit: Callable[[str], int] = lambda name: 0,
         begin: Callable[[int], None] | None = None,
-        admit: Callable[[str], None] | None = None,
+        admit: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.find = find
         self.limit = limit
@@ -289,9 +289,9 @@ class Frames:
     def pack(self, head: bytes) -> bytes:
         """The package's pack as it came, whose tasks are next."""
         pack: bytes
-        _, pack, name = decode_head(head)
+        _, pack, connection, name = decode_head(head)
         if self._admit:
-            self._admit(name)
+            self._admit(name, connection)
         return pack
 
     def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:

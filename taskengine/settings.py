@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from taskengine.errors import SettingsError
+from taskengine.hardware import Machine
 from taskengine.policy import Entry
 from taskengine.wire import MAX_DEPTH, MAX_MESSAGE, MAX_TASKS
 
@@ -93,6 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_port: Annotated[
         int, _port("Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.", least=0)
     ] = 0
+    pins: Annotated[
+        Literal["auto", "lgpio", "pigpio", "mock"],
+        Meta(
+            description="What drives the pins of the table [hardware]. auto: lgpio; mock: memory, to learn with.",
+            extra={"type": '"auto", "lgpio", "pigpio" or "mock"'},
+        ),
+    ] = "auto"
     drain_time: Annotated[
         float,
         Meta(
@@ -283,6 +291,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "auto"
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Entry] | None = None
+
+    def machine(self) -> Machine | None:
+        """The devices of the table [hardware], None where there is none. Raises SettingsError."""
+        return Machine(self.hardware, self.pins) if self.hardware else None
 
     @property
     def frontend(self) -> str:

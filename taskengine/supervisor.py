@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 from taskengine import publisher, router, systemd, worker
@@ -19,9 +20,12 @@ from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
 from taskengine.errors import TaskModuleError
+from taskengine.feed import new_feed
 from taskengine.gate import Backplane, Security
+from taskengine.hardware import GUARDIAN, Machine
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
+from taskengine.journal import Journal
 from taskengine.liveness import Census
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
@@ -66,6 +70,9 @@ class Supervisor:
         self._signals = 0
         self._failure = ""
         self._lanes: dict[str, int] = {}
+        self._machine = settings.machine()
+        self._owners: dict[str, str] = {}
+        """The lanes that have pins, by the roles of their workers."""
         self._served = 0
         self._ttys = [fd for fd in range(3) if os.isatty(fd)]
         self._reloads = 0
@@ -92,7 +99,7 @@ class Supervisor:
         catalogue = None
         while catalogue is None and not self._signals:
             try:
-                catalogue = load_catalogue(settings.tasks, stop, self._identity)
+                catalogue = load_catalogue(settings.tasks, stop, self._identity, self._machine)
             except InterruptedError:  # or by a reload, which is what comes next
                 stop.recv(64)
                 self._reloads = 0
@@ -143,17 +150,23 @@ class Supervisor:
         backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
         with borrowed(self._identity):
             security = Security.of(settings.keys_folder) if settings.is_curved else None
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security)
+        feeds = [new_feed() for _ in range(settings.data_workers)]
+        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, feeds=feeds, machine=self._machine)
         self._lanes = settings.lanes_with(task.lane for task in tasks)
         self._plan_router = partial(
             self._child, ROUTER, router.run, settings, frontends, backends, backplane, self._lanes
         )
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._served = len(tasks)
+        if self._machine is not None:
+            self._machine.share()
+            self._roles[GUARDIAN] = partial(self._child, GUARDIAN, _guard, self._machine, survives=True)
         for lane, workers in self._lanes.items():
             for number in range(1, workers + 1):
                 role = f"task worker {lane + ' ' if lane else ''}{number}"
                 self._plan_worker(role, worker.run, backplane, lane)
+                if self._machine is not None and lane in self._machine.lanes:
+                    self._owners[role] = lane
         if settings.metrics_port:
             self._roles[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
         for number in range(settings.data_workers):
@@ -173,9 +186,10 @@ class Supervisor:
         *args: object,
         slate: Slate | None = None,
         place: int | None = None,
+        survives: bool = False,
     ) -> Child:
-        stdout = self._settings.enable_stdout
-        return Child(role, target, args, enable_stdout=stdout, slate=slate, place=place, identity=self._identity)
+        how = (self._settings.enable_stdout, slate, place, self._identity, survives)
+        return Child(role, target, args, *how)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -202,10 +216,18 @@ class Supervisor:
             child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
         elif child.place is not None:
             self._tell_router("workers", [_told(child)])
+        self._introduce(child)
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
         self._terminal.say(f"Starting process [{child.pid}]: {role}")
+
+    def _introduce(self, child: Child) -> None:
+        """The guardian is told whom it watches."""
+        guardian = self._children.get(GUARDIAN)
+        if guardian is not None and (child.role in self._owners or child is guardian):
+            for role in self._owners.keys() & ({child.role} if child is not guardian else self._children.keys()):
+                guardian.order("owner", (self._owners[role], self._children[role].pid))
 
     def _await_online(self, roles: list[str]) -> None:
         def online(role: str) -> bool:
@@ -295,7 +317,7 @@ class Supervisor:
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
         try:
-            self._reading = reading = Reading(self._settings.tasks, self._identity)
+            self._reading = reading = Reading(self._settings.tasks, self._identity, self._machine)
         except OSError as error:
             self._end_reload(f"the modules cannot be loaded: {error.strerror}")
             return
@@ -322,7 +344,7 @@ class Supervisor:
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._served = len(tasks)
         self._tell_router("tasks", tasks)
-        workers = [role for role in self._roles if role not in (ROUTER, METRICS)]
+        workers = [role for role in self._roles if role not in (ROUTER, METRICS, GUARDIAN)]
         self._rollout = Rollout(workers, self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
@@ -413,9 +435,12 @@ class Supervisor:
             child.order("stop")
         deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
         self._run_until(lambda: not self._children, deadline)
-        for child in list(self._children.values()):
-            child.process.kill()
-        self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
+        # the guardian sees to the pins of those that have to be killed
+        for survivors in True, False:
+            for child in list(self._children.values()):
+                if not (child.survives and survivors):
+                    child.process.kill()
+            self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
         self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
 
     def _listen_to_signals(self) -> socket.socket:
@@ -453,6 +478,10 @@ def _serve_metrics(*args: Any) -> None:
     from taskengine import metrics
 
     metrics.run(*args)
+
+
+def _guard(machine: Machine, control: Connection, journal: Journal) -> None:
+    machine.guard(control, journal.say)
 
 
 def serve(settings: Settings, identity: Identity | None) -> int:

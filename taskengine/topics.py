@@ -12,6 +12,7 @@ from taskengine.arrays import listed
 from taskengine.errors import Overloaded, TaskFailed
 from taskengine.wire import DATA_LANES, SEED_VERSION, TOPICS_KEPT
 
+NO_DATA_WORKERS = "this engine runs no data worker (DATA_WORKERS is 0)"
 _encode = msgspec.json.Encoder(enc_hook=listed).encode
 
 
@@ -28,7 +29,7 @@ def data_lane(number: int) -> str:
 def lane_of(topic: str, data_workers: int) -> str:
     """The lane that serves the topic. Raises Overloaded where the engine runs no data worker."""
     if not data_workers:
-        raise Overloaded("this engine runs no data worker (DATA_WORKERS is 0)", retry_after=None)
+        raise Overloaded(NO_DATA_WORKERS, retry_after=None)
     return data_lane(owner(topic, data_workers))
 
 

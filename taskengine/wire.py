@@ -128,6 +128,8 @@ COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024
 """Topics whose last value a data worker keeps."""
+FEED_BYTES: Final = 2**17
+"""The most bytes of a value that a task publishes, about."""
 UNREAD_BYTES: Final = 16 * 2**20
 """Bytes of replies that the router keeps for a client that does not read them; one reply may be larger."""
 UNREAD_MESSAGES: Final = 16384

@@ -21,13 +21,16 @@ from taskengine.disclosure import discreet, without_folders
 from taskengine.errors import (
     BadArguments,
     ProtocolError,
+    SettingsError,
     TaskEngineError,
     TaskFailed,
     UnknownTask,
     shortened,
     text_of,
 )
+from taskengine.feed import attach
 from taskengine.gate import Backplane
+from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
@@ -59,8 +62,8 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        _, names, name = decode_head(head)
-        begin(name)
+        _, names, connection, name = decode_head(head)
+        begin(name, connection)
         return [self._find(name) for name in names]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
@@ -122,20 +125,31 @@ class Worker:
     def __init__(
         self, settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal
     ) -> None:
-        registry = Registry.load(settings.tasks)
+        registry = Registry.load(settings.tasks, backplane.machine)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy))
         self._control = control
         self._journal = journal
+        attach(backplane.feeds)
         self._context = zmq.Context()
         self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place)
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
-        """Work until the supervisor says stop, or is gone."""
+        """Work until the supervisor says stop, or is gone; then let go of the pins."""
+        try:
+            self._work()
+        finally:
+            self._let_go()
+        self._journal.flush()
+        self._dealer.close()
+        self._context.term()
+
+    def _work(self) -> None:
         waiter = self._waiter()
         while True:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
@@ -151,9 +165,6 @@ class Worker:
                 self._journal.flush()
                 if self._dealer.beat():
                     waiter = self._waiter()
-        self._journal.flush()
-        self._dealer.close()
-        self._context.term()
 
     def _waiter(self) -> Waiter:
         return Waiter(self._control.fileno(), self._dealer.port)
@@ -172,6 +183,13 @@ class Worker:
             self._journal.note(_received_lines, batch, answer)
 
 
+def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], None]:
+    """Get the pins of the lane, where it has some; how to let go of them. Raises RuntimeError, SettingsError."""
+    if machine is None or lane not in machine.lanes:
+        return lambda: None
+    return machine.own(lane, journal.say)
+
+
 def is_over(control: Connection) -> bool:
     """What the supervisor says: that it is time to stop, which its end says too, or that there is another router."""
     try:
@@ -187,7 +205,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
     for job, _, head, parts in _fastpath.read_batch(batch):
-        serial, _, _ = decode_head(head)
+        serial = decode_head(head)[0]
         for part, tasks in parts:
             if ran[job] > 0:
                 yield f"[WORKER-{os.getpid()}(TASK)] Received task: Package {serial}, Chunk {part}"
@@ -197,6 +215,10 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
     _fastpath.limit_depth(settings.value_depth)
-    worker = Worker(settings, backplane, place, lane, control, journal)
+    try:
+        worker = Worker(settings, backplane, place, lane, control, journal)
+    except (RuntimeError, SettingsError) as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"lane {lane} cannot have its pins: {error}")))
+        return
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

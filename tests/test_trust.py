@@ -31,7 +31,12 @@ NAMES = {"eval", "exec", "compile", "__import__", "execfile"}
 METHODS = {"recv_pyobj", "send_pyobj", "recv_serialized", "send_serialized", "exec_module", "load_module"}
 IMPORTERS = {"importlib", "runpy", "imp", "pkgutil", "zipimport"}
 LOADERS = {"Registry.load", "Reading", "load_catalogue"}
-MAY_IMPORT = {"registry.py": "what TASKS names", "preflight.py": "find_spec of one name of ours"}
+MAY_IMPORT = {
+    "registry.py": "what TASKS names",
+    "preflight.py": "find_spec of one name of ours",
+    "hardware.py": "one name of ours",
+}
+MAY_LOAD = MAY_IMPORT.keys() - {"preflight.py"}
 
 
 def breaches(name: str, source: str) -> Iterator[str]:
@@ -46,7 +51,7 @@ def breaches(name: str, source: str) -> Iterator[str]:
                 yield from (f"imports {module}" for module in modules & IMPORTERS)
         elif isinstance(node, ast.Name) and node.id in NAMES:
             yield f"names {node.id}"
-        elif isinstance(node, ast.Attribute) and node.attr in METHODS | {"import_module"} and name != "registry.py":
+        elif isinstance(node, ast.Attribute) and node.attr in METHODS | {"import_module"} and name not in MAY_LOAD:
             yield f"names {node.attr}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             called, arguments = node.func.attr, node.args or node.keywords

@@ -1,21 +1,46 @@
-"""Mock pins for every test in this folder."""
+"""A machine on mock pins for every test in this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from gpiozero import Device
-from gpiozero.pins.mock import MockFactory, MockPWMPin
 
-from taskengine_hardware import pins
+import taskengine_hardware
+from taskengine_hardware import Panel
+from taskengine_hardware.commands import Commands
+from taskengine_hardware.layout import LANE
+from taskengine_hardware.owner import Owner
+
+Table = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def factory() -> Iterator[MockFactory]:
-    """A fresh set of mock pins, with PWM."""
-    Device.pin_factory = MockFactory(pin_class=MockPWMPin)
-    yield Device.pin_factory
-    pins.safe_state()
-    Device.pin_factory.reset()
-    Device.pin_factory = None
+class Bench:
+    """A lane's owner and its commands, in this process; `said` is what it has printed."""
+
+    def __init__(self, devices: dict[str, Table], **table: Any) -> None:
+        self.said: list[str] = []
+        self.layout = taskengine_hardware.read({"devices": devices, **table})
+        self.panel = Panel(self.layout)
+        list(taskengine_hardware.tasks(self.layout))
+        self.owner: Owner = taskengine_hardware.own(self.layout, LANE, self.panel, "mock", self.said.append)
+        self.commands: Commands = taskengine_hardware.robot()
+
+    def pin(self, number: int) -> Any:
+        """A mock pin."""
+        return self.owner.rig.factory.pin(number)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """Makes a bench of devices."""
+    made: list[Bench] = []
+
+    def make(devices: dict[str, Table], **table: Any) -> Bench:
+        made.append(Bench(devices, **table))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.owner.close()

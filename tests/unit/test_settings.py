@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_defaults_are_the_contract() -> None:
         "ROUTER_BACKEND": "9001",
         "STARTING_PORT": "10000",
         "METRICS_PORT": "0",
+        "PINS": '"auto"',
         "DRAIN_TIME": "5.0",
         "HEARTBEAT_INTERVAL": "0.5",
         "HEARTBEAT_LIMIT": "3.0",
@@ -121,8 +123,8 @@ def test_everything_from_toml(toml: Toml) -> None:
         tasks = ["robot.tasks", "./more"]
         [lanes]
         arm = 1
-        [hardware]
-        servo = {pin = 17}
+        [hardware.devices]
+        pan = {type = "Servo", pin = 17}
         [policy.laptop]
         tasks = ["servo.*"]
     """
@@ -132,7 +134,7 @@ def test_everything_from_toml(toml: Toml) -> None:
         chunking=False,
         tasks=["robot.tasks", "./more"],
         lanes={"arm": 1},
-        hardware={"servo": {"pin": 17}},
+        hardware={"devices": {"pan": {"type": "Servo", "pin": 17}}},
         policy={"laptop": Entry(tasks=("servo.*",))},
     )
 
@@ -334,6 +336,48 @@ def test_names_of_the_module_hold() -> None:
 def test_a_router_with_hardly_any_memory_is_none() -> None:
     assert load(None, {}, {"router_memory": 2**28}).router_memory == 2**28
     assert "router_memory in flag --router-memory: expected 0 or from 2^28" in refused(flags={"router_memory": 2**27})
+
+
+HARDWARE = """chunking_size = 5
+
+[hardware]
+chip = 0
+
+[hardware.devices.pan]
+type = "Servo"
+pin = 18
+
+[hardware.devices.'lamp']
+type = "LED"
+pin = 17
+
+[lanes]
+io = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "text"),
+    [
+        ("pin = 18", "pin = 28", 8, "hardware.devices.pan.pin: there is no pin 28"),
+        ("pin = 17", "pin = 18", 10, "hardware.devices.lamp: GPIO18 is pan's already"),
+        ('"LED"', '"LDE"', 11, "hardware.devices.lamp.type: 'LDE' is no type of device"),
+        ("chip = 0", "chop = 0", 4, "hardware.chop: no such key"),
+        ("pin = 17", "pin = 17\nlimits = {}", 13, "hardware.devices.lamp.limits: a LED has no limits"),
+        ("pin = 17", 'pin = 17\nlane = "io"', 15, "lanes in .*: lane 'io' has pins, and thus one worker"),
+    ],
+)
+def test_a_device_that_cannot_be_is_named_with_its_line(toml: Toml, old: str, new: str, line: int, text: str) -> None:
+    config = toml(HARDWARE)
+    load(config, {}, {})
+    error = refused(toml(HARDWARE.replace(old, new)))
+    assert re.search(text, error)
+    assert f"robot.toml, line {line}" in error
+
+
+def test_a_pin_backend_is_one_of_few() -> None:
+    assert load(None, {}, {"pins": "mock"}).pins == "mock"
+    assert 'pins in flag --pins: expected "auto", "lgpio", "pigpio" or "mock"' in refused(flags={"pins": "wiringpi"})
 
 
 def test_the_data_workers_lanes_are_their_own() -> None:

@@ -1,0 +1,161 @@
+"""The process that brings a machine to its safe state when the owner of its pins cannot.
+
+It does not die with the supervisor, but ends by itself within a second. It claims a lane's pins only while it holds the
+lane's lock (`panel.py`), thus only once the owner is dead, and gives them back to the next owner.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from taskengine_hardware.backends import BACKENDS
+from taskengine_hardware.control import safe_value
+from taskengine_hardware.layout import Layout
+from taskengine_hardware.panel import NEVER, Panel
+from taskengine_hardware.rig import PinsInUse, Rig
+from taskengine_hardware.ward import BLIND_S, Deed, Ward
+
+LAST_S = 1
+"""How long, in whole seconds, the guardian lives when the supervisor is gone."""
+
+
+class Guardian:
+    """The guardian of all lanes; `control` leads to the supervisor, `say` prints a line."""
+
+    def __init__(
+        self, layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]
+    ) -> None:
+        self._layout = layout
+        self._panel = panel
+        self._pins = pins
+        self._control = control
+        self._say = say
+        self._wards = {lane: Ward([device.place for device in layout.of(lane)]) for lane in layout.lanes}
+        self._rigs: dict[str, Rig] = {}
+        self._owners: dict[int, tuple[str, int]] = {}
+        """The lane and the process of each pidfd."""
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+        self._is_over = False
+
+    def serve(self) -> None:
+        """Watch until the supervisor says stop, or is gone; then see that every lane is safe."""
+        while not self._is_over:
+            now = time.monotonic_ns()
+            self._wait(min(ward.due(self._panel.ends, now) for ward in self._wards.values()))
+            self._act(time.monotonic_ns())
+        while self._owners:
+            self._wait(BLIND_S)
+        for lane, ward in self._wards.items():
+            if ward.is_orphan:
+                self._seize(lane)
+            self._yield(lane)
+
+    def _wait(self, timeout: float) -> None:
+        for fd, _ in self._poll.poll(1000 * timeout):
+            if fd in self._owners:
+                self._bury(fd)
+            else:
+                self._obey()
+
+    def _obey(self) -> None:
+        try:
+            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
+        except (EOFError, OSError):
+            self._poll.unregister(self._control.fileno())
+            self._is_over = True
+            # whatever holds us up, this ends us
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LAST_S)
+            return
+        if order == "owner":
+            self._meet(*argument)
+        elif order == "stop":
+            self._is_over = True
+
+    def _meet(self, lane: str, pid: int) -> None:
+        """An owner was started; it may be dead again."""
+        self._wards[lane].begins(pid)
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._wards[lane].died(pid)
+            return
+        self._owners[fd] = lane, pid
+        self._poll.register(fd, select.POLLIN)
+
+    def _bury(self, fd: int) -> None:
+        lane, pid = self._owners.pop(fd)
+        self._poll.unregister(fd)
+        os.close(fd)
+        self._wards[lane].died(pid)
+
+    def _act(self, now: int) -> None:
+        for lane, ward in self._wards.items():
+            deed = ward.next(self._panel.ends, now, is_wanted=self._panel.is_wanted(lane))
+            # a second look, since a number of 8 bytes may be half written on a machine of 4
+            if deed is Deed.KILL and ward.next(self._panel.ends, now, is_wanted=False) is Deed.KILL:
+                self._kill(lane)
+            if ward.is_orphan:
+                self._seize(lane)
+            elif deed is Deed.YIELD:
+                self._yield(lane)
+
+    def _kill(self, lane: str) -> None:
+        """End an owner that hangs, and wait for its end."""
+        for fd, owner in list(self._owners.items()):
+            if owner == (lane, self._wards[lane].owner):
+                self._say(f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] lets a lease pass: ending it")
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                if select.select([fd], [], [], BLIND_S)[0]:
+                    self._bury(fd)
+
+    def _seize(self, lane: str) -> None:
+        """Claim the pins of a dead owner and make them safe, if nobody has taken them over."""
+        if not self._panel.take(lane):
+            self._wards[lane].failed()
+            return
+        outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
+        try:
+            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
+        except PinsInUse as error:
+            self._panel.give(lane)
+            self._wards[lane].failed()
+            self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
+            return
+        for device in outputs:
+            value = safe_value(device, self._panel.last(device.place, device.kind.role))
+            rig.writers[device.place](value)
+            self._panel.note(device.place, value)
+            self._panel.ends[device.place] = NEVER
+        self._panel.confirm(lane)
+        self._wards[lane].seized()
+        self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
+
+    def _yield(self, lane: str) -> None:
+        """Let the next owner have the pins."""
+        rig = self._rigs.pop(lane, None)
+        if rig is not None:
+            rig.close()
+            self._panel.give(lane)
+        self._wards[lane].yielded()
+
+
+def warm_up(pins: str) -> None:
+    """Import what a claim needs, so that it takes no longer than it has to."""
+    if pins in ("auto", "lgpio"):
+        import taskengine_hardware.fine  # noqa: F401
+
+
+def main(layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]) -> None:
+    """The guardian's process."""
+    warm_up(pins)
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    Guardian(layout, panel, pins, control, say).serve()

@@ -1,0 +1,42 @@
+"""The 40-pin header of a Raspberry Pi (model B+ and later), and what stands on its pins. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+# https://datasheets.raspberrypi.com: physical pins 1 to 40, odd ones left; numbers are GPIOs as the processor counts
+HEADER: tuple[int | str, ...] = (
+    *("3V3", "5V", 2, "5V", 3, "GND", 4, 14, "GND", 15),
+    *(17, 18, 27, "GND", 22, 23, "3V3", 24, 10, "GND"),
+    *(9, 25, 11, 8, "GND", 7, 0, 1, 5, "GND"),
+    *(6, 12, 13, "GND", 19, 16, 26, 20, "GND", 21),
+)
+GPIOS = frozenset(name for name in HEADER if isinstance(name, int))
+
+
+def gpio_of(pin: object) -> int | None:
+    """The GPIO that a pin is called by: 18, "GPIO18", or "BOARD12" for its place on the header; None for no GPIO."""
+    if isinstance(pin, bool):
+        return None
+    if isinstance(pin, int):
+        return pin if pin in GPIOS else None
+    found = re.fullmatch(r"(?:GPIO|BCM)([0-9]{1,2})|(?:BOARD|J8:)([0-9]{1,2})", pin) if isinstance(pin, str) else None
+    if found is None:
+        return None
+    if found[1]:
+        return gpio_of(int(found[1]))
+    place = int(found[2])
+    return gpio_of(HEADER[place - 1]) if 1 <= place <= len(HEADER) else None
+
+
+def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]:
+    """A row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
+
+    def cells(place: int) -> tuple[str, str, str]:
+        name = HEADER[place - 1]
+        if isinstance(name, str):
+            return "", name, str(place)
+        return owners.get(name, ""), f"GPIO{name}", str(place)
+
+    return [(*cells(place), *cells(place + 1)[::-1]) for place in range(1, len(HEADER), 2)]

@@ -1,0 +1,293 @@
+"""The `[hardware]` table of the settings file, read into frozen values; errors name the key. Pure.
+
+[hardware.devices.pan]
+type = "AngularServo"
+pin = 18
+min_angle = -90
+max_angle = 90
+limits = { angle = [-60, 60], speed = 180 }     # degrees, degrees a second
+safe = "detach"                                 # or "hold", or a value
+lease = 0.5                                     # seconds; false for none, "strict" for 0.25
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from taskengine import SettingsError
+from taskengine_hardware.header import gpio_of
+from taskengine_hardware.kinds import KINDS, Kind, Role
+
+LANE = "hardware"
+LEASE_S = 0.5
+STRICT_S = 0.25
+LEASES_S = (0.05, 3600.0)
+RATE_HZ = 10.0
+RATES_HZ = (0.01, 1000.0)
+MOST_DEVICES = 64
+CHANNELS = 3
+"""The most numbers that one output takes."""
+DETACH, HOLD = "detach", "hold"
+
+Value = bool | float | tuple[float, ...] | None
+"""What an output takes, see `Role`."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "batch")
+_TONE_HZ = 440.0
+_UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Between which values an output is kept, and how fast and suddenly it moves, in its unit a second (squared)."""
+
+    least: float
+    most: float
+    speed: float = math.inf
+    acceleration: float = math.inf
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One device: what gpiozero is told, and what we watch over.
+
+    `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz, and an input
+    gathers `batch` samples before it publishes them.
+    """
+
+    name: str
+    type: str
+    lane: str
+    place: int
+    pins: dict[str, Any]
+    options: dict[str, Any]
+    safe: Any
+    lease: float | None
+    limits: Limits | None
+    rate: float
+    batch: int = 1
+
+    @property
+    def kind(self) -> Kind:
+        """Its type."""
+        return KINDS[self.type]
+
+    @property
+    def angles(self) -> tuple[float, float] | None:
+        """Its least and largest angle in degrees, where it has angles."""
+        if self.type != "AngularServo":
+            return None
+        return float(self.options.get("min_angle", -90)), float(self.options.get("max_angle", 90))
+
+    def gpios(self) -> Iterator[int]:
+        """The GPIOs that it takes for itself."""
+        for pin in self.pins.values():
+            for one in pin if isinstance(pin, (list, tuple)) else (pin,):
+                number = gpio_of(one)
+                if number is not None:
+                    yield number
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None for what is found."""
+
+    devices: dict[str, Device]
+    chip: int | None = None
+    board: int | None = None
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins, each with one worker."""
+        return list(dict.fromkeys(device.lane for device in self.devices.values()))
+
+    def of(self, lane: str) -> list[Device]:
+        """The devices of a lane."""
+        return [device for device in self.devices.values() if device.lane == lane]
+
+
+def read(table: Mapping[str, Any]) -> Layout:
+    """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
+    for key in table:
+        if key not in ("devices", "chip", "board", "rate"):
+            raise _wrong([key], f"no such key; expected devices, chip, board or rate, not {key!r}")
+    rate = _number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
+    chip = table.get("chip")
+    if chip is not None and (isinstance(chip, bool) or not isinstance(chip, int) or chip < 0):
+        raise _wrong(["chip"], f"expected the number of a gpiochip, from 0, not {chip!r}")
+    entries = table.get("devices", {})
+    if not (isinstance(entries, Mapping) and entries):
+        raise _wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
+    if len(entries) > MOST_DEVICES:
+        raise _wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
+    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
+    _check_pins(devices.values())
+    return Layout(devices, chip, _board(table.get("board")))
+
+
+def _wrong(path: Iterable[str], text: str) -> SettingsError:
+    path = ["hardware", *path]
+    return SettingsError(f"{'.'.join(path)}: {text}", path=path)
+
+
+def _board(board: object) -> int | None:
+    if board is None:
+        return None
+    if isinstance(board, str) and re.fullmatch(r"[0-9a-f]{4,8}", board):
+        return int(board, 16)
+    raise _wrong(["board"], f'expected a revision code such as "a020d3" (a Pi 3 B+), not {board!r}')
+
+
+def _number(value: object, path: list[str], least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise _wrong(path, f"expected a number from {least:g} to {most:g}, not {value!r}")
+    return float(value)
+
+
+def _device(place: int, name: str, entry: object, rate: float) -> Device:
+    path = ["devices", name]
+    if not _NAME.fullmatch(name):
+        raise _wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
+    if not isinstance(entry, Mapping):
+        raise _wrong(path, f"expected a table, not {entry!r}")
+    kind = _kind(entry, path)
+    parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
+    for key in entry:
+        if key not in _OURS and key not in parameters:
+            near = difflib.get_close_matches(key, (*parameters, *_OURS), n=1, cutoff=0.0)[0]
+            raise _wrong([*path, key], f"a {kind.name} has no such key; the nearest is {near}")
+    for key in (*kind.pins, *kind.groups):
+        if key not in entry:
+            raise _wrong(path, f"a {kind.name} needs {key}")
+    options = {key: _option(entry[key], kind.options[key], [*path, key]) for key in kind.options if key in entry}
+    limits = _limits(entry.get("limits"), kind, options, path)
+    lane = entry.get("lane", LANE)
+    if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
+        raise _wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
+    batch = _number(entry.get("batch", 1), [*path, "batch"], 1, 10000)
+    return Device(
+        name,
+        kind.name,
+        lane,
+        place,
+        {key: _pins(entry[key], kind, key, path) for key in (*kind.pins, *kind.spare, *kind.groups) if key in entry},
+        options,
+        _safe(entry.get("safe", DETACH), kind, limits, path),
+        _lease(entry.get("lease", kind.is_leased), kind, path),
+        limits,
+        _number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
+        int(batch),
+    )
+
+
+def _kind(entry: Mapping[str, Any], path: list[str]) -> Kind:
+    type = entry.get("type")
+    if isinstance(type, str) and type in KINDS:
+        return KINDS[type]
+    if not isinstance(type, str):
+        raise _wrong(path, f"expected a type, one of {', '.join(KINDS)}")
+    near = difflib.get_close_matches(type, KINDS, n=1, cutoff=0.0)[0]
+    raise _wrong([*path, "type"], f"{type!r} is no type of device; the nearest is {near}")
+
+
+def _pins(value: object, kind: Kind, key: str, path: list[str]) -> Any:
+    if key not in kind.groups:
+        return _pin(value, [*path, key])
+    if not isinstance(value, list) or not 2 <= len(value) <= 3:
+        raise _wrong([*path, key], f"expected the pins of a motor, [forward, backward], not {value!r}")
+    return tuple(_pin(pin, [*path, key]) for pin in value)
+
+
+def _pin(value: object, path: list[str]) -> int:
+    number: int | None = gpio_of(value)
+    if number is None:
+        raise _wrong(path, f'there is no pin {value!r}; expected a GPIO, 0 to 27, or a place such as "BOARD12"')
+    return number
+
+
+def _option(value: object, type: type, path: list[str]) -> Any:
+    is_number = type in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    if (is_number and type(value) == value) or (isinstance(value, type) and type not in (int, float)):
+        return type(value)
+    what = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type]
+    raise _wrong(path, f"expected {what}, not {value!r}")
+
+
+def _limits(entry: object, kind: Kind, options: Mapping[str, Any], path: list[str]) -> Limits | None:
+    if kind.role not in _UNITS:
+        if entry is not None:
+            raise _wrong([*path, "limits"], f"a {kind.name} has no limits")
+        # gpiozero's TonalBuzzer plays so many octaves up and down from A4
+        octaves = 2 ** options.get("octaves", 1)
+        return Limits(_TONE_HZ / octaves, _TONE_HZ * octaves) if kind.role is Role.TONE else None
+    has_angles = "min_angle" in kind.options
+    unit = "angle" if has_angles else "value"
+    least, most = _UNITS[kind.role]
+    if has_angles:
+        least, most = sorted((options.get("min_angle", -90.0), options.get("max_angle", 90.0)))
+        if least == most:
+            raise _wrong([*path, "max_angle"], "expected another angle than min_angle")
+    if entry is None:
+        return Limits(least, most)
+    if not isinstance(entry, Mapping) or entry.keys() - {unit, "speed", "acceleration"}:
+        raise _wrong([*path, "limits"], f"expected {{ {unit} = [least, most], speed = …, acceleration = … }}")
+    span = entry.get(unit, [least, most])
+    if not (isinstance(span, list) and len(span) == 2):
+        raise _wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    low, high = (_number(end, [*path, "limits", unit], least, most) for end in span)
+    if low > high:
+        raise _wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    pace = {key: _number(entry[key], [*path, "limits", key], 1e-6, 1e9) for key in entry if key != unit}
+    if "acceleration" in pace and "speed" not in pace:
+        raise _wrong([*path, "limits", "acceleration"], "a limit of the acceleration needs one of the speed")
+    return Limits(low, high, **pace)
+
+
+def _safe(value: object, kind: Kind, limits: Limits | None, path: list[str]) -> Any:
+    path = [*path, "safe"]
+    if not kind.is_output:
+        if value != DETACH:
+            raise _wrong(path, f"a {kind.name} is read, and has no safe state")
+        return DETACH
+    if value in (DETACH, HOLD):
+        return value
+    if kind.role is Role.SWITCH and isinstance(value, bool):
+        return value
+    if kind.role in (Role.COLOUR, Role.DRIVE) and isinstance(value, list) and len(value) == channels(kind.role):
+        least = 0.0 if kind.role is Role.COLOUR else -1.0
+        return tuple(_number(one, path, least, 1.0) for one in value)
+    if limits is not None:
+        return _number(value, path, limits.least, limits.most)
+    raise _wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+
+
+def _lease(value: object, kind: Kind, path: list[str]) -> float | None:
+    path = [*path, "lease"]
+    if value is False:
+        return None
+    if not kind.is_output:
+        raise _wrong(path, f"a {kind.name} is read, and needs no lease")
+    if value is True:
+        return LEASE_S
+    return STRICT_S if value == "strict" else _number(value, path, *LEASES_S)
+
+
+def channels(role: Role) -> int:
+    """How many numbers an output of the role takes."""
+    return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)
+
+
+def _check_pins(devices: Iterable[Device]) -> None:
+    owners: dict[int, tuple[str, str]] = {}
+    for device in devices:
+        bus = device.kind.bus
+        for number in dict.fromkeys(device.gpios() if device.pins or not bus else device.kind.bus_pins):
+            name, other_bus = owners.setdefault(number, (device.name, bus))
+            if name != device.name and not (bus and bus == other_bus):
+                raise _wrong(["devices", device.name], f"GPIO{number} is {name}'s already")
+        if len(set(device.gpios())) < len(list(device.gpios())):
+            raise _wrong(["devices", device.name], "two of its pins are the same")

@@ -1,0 +1,108 @@
+"""What the processes that have to do with a machine share: memory that outlives each of them, and a lock a lane.
+
+The owner of a lane writes when its leases end and what its outputs were told; the guardian reads that once the owner is
+dead or hangs. Whoever holds a lane's lock, and nobody else, has its pins. It is a record lock, which the kernel takes
+back from a process that dies (fcntl(2), F_SETLK), so that it can never be held by nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import mmap
+import os
+
+from taskengine_hardware.kinds import Role
+from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
+
+NEVER = 0
+"""The end of a lease that does not run."""
+
+
+class Panel:
+    """The memory. Numbers of 8 bytes; times in ns, CLOCK_MONOTONIC, which is the same for all processes."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
+        lanes, devices = len(self._lanes), len(layout.devices)
+        words = 1 + 2 * lanes + devices
+        size = 8 * (words + CHANNELS * devices)
+        self._fd = os.memfd_create("taskengine-panel")
+        os.ftruncate(self._fd, size)
+        view = memoryview(mmap.mmap(self._fd, size))
+        numbers = view[: 8 * words].cast("q")
+        self._stops = numbers[:1]
+        self._heard = numbers[1 : 1 + lanes]
+        self._wanted = numbers[1 + lanes : 1 + 2 * lanes]
+        self.ends = numbers[1 + 2 * lanes :]
+        """When the lease of each device ends, by its place; NEVER where it does not run."""
+        self.values = view[8 * words :].cast("d")
+        """What each output was told last, CHANNELS numbers by its place; NaN for nothing, or None."""
+        for place in range(len(self.values)):
+            self.values[place] = math.nan
+
+    @property
+    def stops(self) -> int:
+        """How often the machine was stopped and armed again: an odd number where it is stopped."""
+        return self._stops[0]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Nothing is to move."""
+        return bool(self._stops[0] & 1)
+
+    def stop(self) -> None:
+        """From here on nothing is to move."""
+        self._stops[0] |= 1
+
+    def arm(self) -> None:
+        """From here on things may move."""
+        if self.is_stopped:
+            self._stops[0] += 1
+
+    def confirm(self, lane: str) -> None:
+        """The lane's owner has done what `stops` says."""
+        self._heard[self._lanes[lane]] = self._stops[0]
+
+    def unconfirmed(self) -> list[str]:
+        """The lanes whose owner has not."""
+        return [lane for lane, number in self._lanes.items() if self._heard[number] != self._stops[0]]
+
+    def want(self, lane: str, *, wanted: bool) -> None:
+        """An owner waits for the lane's pins, or does no more."""
+        self._wanted[self._lanes[lane]] = int(wanted)
+
+    def is_wanted(self, lane: str) -> bool:
+        """An owner waits for the lane's pins."""
+        return bool(self._wanted[self._lanes[lane]])
+
+    def take(self, lane: str) -> bool:
+        """Take the lane's lock, if nobody has it."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._lanes[lane])
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def give(self, lane: str) -> None:
+        """Give the lane's lock back."""
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._lanes[lane])
+
+    def note(self, place: int, value: Value) -> None:
+        """An output was told this."""
+        first = CHANNELS * place
+        if isinstance(value, tuple):
+            for channel, number in enumerate(value, first):
+                self.values[channel] = number
+        else:
+            self.values[first] = math.nan if value is None else value
+
+    def last(self, place: int, role: Role) -> Value:
+        """What an output was told last; None for nothing."""
+        first, count = CHANNELS * place, channels(role)
+        told = self.values[first : first + count].tolist()
+        if any(map(math.isnan, told)):
+            return None
+        if count > 1:
+            return tuple(told)
+        return bool(told[0]) if role is Role.SWITCH else float(told[0])

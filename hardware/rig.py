@@ -1,0 +1,120 @@
+"""The devices of a lane as gpiozero has them: opened so that nothing moves, and driven."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import gpiozero
+
+from taskengine_hardware.kinds import Role
+from taskengine_hardware.layout import Device, Value
+
+Writer = Callable[[Value], None]
+
+
+class PinsInUse(RuntimeError):
+    """A pin is another process's."""
+
+
+class Rig:
+    """Devices, by their places in the layout. Opening them moves nothing, and raises PinsInUse where one cannot be had.
+
+    `factory` is gpiozero's, and closed with the rig.
+    """
+
+    def __init__(self, devices: Iterable[Device], factory: Any) -> None:
+        self.factory = gpiozero.Device.pin_factory = factory
+        self.opened: dict[int, Any] = {}
+        self.writers: dict[int, Writer] = {}
+        try:
+            for device in devices:
+                opened = self.opened[device.place] = _open(device, factory)
+                if device.kind.is_output:
+                    self.writers[device.place] = _writer(device, opened)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the pins. May be called twice."""
+        for opened in self.opened.values():
+            # gpiozero's DistanceSensor closes the pins that the thread of its queue still uses
+            queue = getattr(opened, "_queue", None)
+            if queue is not None:
+                queue.stop()
+            opened.close()
+        self.opened.clear()
+        self.factory.close()
+
+
+def _open(device: Device, factory: Any) -> Any:
+    """A device of gpiozero. Raises PinsInUse, ValueError for options that do not fit."""
+    kind = device.kind
+    options = {**device.pins, **device.options, "pin_factory": factory}
+    if "partial" in kind.options:
+        # without, reading waits for the first measurements, for ever where there is no echo
+        options.setdefault("partial", True)
+    for group in kind.groups:
+        options[group] = gpiozero.Motor(*device.pins[group], pin_factory=factory)
+    if kind.role is Role.SERVO:
+        # without, a servo turns to its middle
+        options["initial_angle" if device.angles else "initial_value"] = None
+    try:
+        with warnings.catch_warnings():
+            # advice: without spidev and pigpio it works too, more slowly or less exactly
+            warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
+            warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
+            return getattr(gpiozero, kind.class_name)(**options)
+    except (gpiozero.GPIODeviceError, gpiozero.PinError, OSError) as error:
+        raise PinsInUse(f"{device.name}: {error}") from error
+    except Exception as error:
+        if "busy" not in str(error).lower():
+            raise
+        raise PinsInUse(f"{device.name}: {error}") from error
+
+
+def _writer(device: Device, opened: Any) -> Writer:
+    if device.kind.role is Role.SERVO:
+        return _servo_writer(device, opened)
+    if device.kind.role is Role.TONE:
+        return partial(_sound, opened)
+    return partial(_set, opened)
+
+
+def _set(opened: Any, value: Value) -> None:
+    opened.value = value
+
+
+def _servo_writer(device: Device, opened: Any) -> Writer:
+    """Sends pulses of the width that gpiozero's Servo has for a value, past its layers, which take 3 us of 4."""
+    pin, frame = opened.pwm_device.pin, opened.frame_width
+    least, most = device.angles or (-1.0, 1.0)
+    low, slope = (
+        opened.min_pulse_width / frame,
+        (opened.max_pulse_width - opened.min_pulse_width) / frame / (most - least),
+    )
+    frequency = round(1 / frame)
+    is_silent = True
+
+    def write(position: Any) -> None:
+        nonlocal is_silent
+        if position is None:
+            pin.frequency = None
+            is_silent = True
+            return
+        if is_silent:
+            pin.frequency = frequency
+            is_silent = False
+        pin.state = low + (position - least) * slope
+
+    return write
+
+
+def _sound(opened: Any, frequency: Any) -> None:
+    if frequency is None:
+        opened.stop()
+    else:
+        opened.play(gpiozero.tones.Tone.from_frequency(frequency))

@@ -1,0 +1,75 @@
+"""What tasks publish: a way from each worker to each data worker, past the router.
+
+A feed is a pair of sockets that the supervisor makes before it forks, so that it outlives both ends' processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from taskengine import _fastpath
+from taskengine.errors import BadArguments, Overloaded, ProtocolError
+from taskengine.topics import NO_DATA_WORKERS, owner
+from taskengine.wire import FEED_BYTES, MAX_TOPIC
+
+
+class Feed(NamedTuple):
+    """The two ends."""
+
+    mouth: socket.socket
+    ear: socket.socket
+
+
+class _Feeds:
+    """Of this process: one for each data worker."""
+
+    mouths: Sequence[socket.socket] = ()
+
+
+def new_feed() -> Feed:
+    """A feed, neither of whose ends blocks."""
+    mouth, ear = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (mouth, ear):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FEED_BYTES)
+    return Feed(mouth, ear)
+
+
+def attach(feeds: Sequence[Feed]) -> None:
+    """This process's tasks publish by these."""
+    _Feeds.mouths = [feed.mouth for feed in feeds]
+
+
+def publish(topic: str, value: Any) -> None:
+    """Publish a value on a topic, in a task; clients use `Client.publish`. It does not wait.
+
+    Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
+    be sent.
+    """
+    if not (isinstance(topic, str) and 0 < len(topic.encode()) <= MAX_TOPIC):
+        raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
+    if not _Feeds.mouths:
+        raise Overloaded(NO_DATA_WORKERS, retry_after=None)
+    try:
+        _Feeds.mouths[owner(topic, len(_Feeds.mouths))].send(_fastpath.encode([topic, value]))
+    except BlockingIOError:
+        raise Overloaded("the data worker has not taken what was published before", retry_after=None) from None
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        raise BadArguments(f"a value that a task publishes has at most about {FEED_BYTES} bytes") from None
+
+
+def receive(ear: socket.socket) -> tuple[str, Any] | None:
+    """What a task has published, None where there is nothing more. Raises ProtocolError for what is no value."""
+    try:
+        message = ear.recv(2 * FEED_BYTES)
+    except BlockingIOError:
+        return None
+    parts = _fastpath.unpack(message, 1, bytes)[0]
+    if not (isinstance(parts, list) and len(parts) == 2):
+        raise ProtocolError("a publication is a topic and a value")
+    return parts[0], parts[1]

@@ -1,0 +1,62 @@
+"""Where the engine meets `taskengine_hardware`, loaded by that name where the settings have a `[hardware]` table."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any, Protocol
+
+from taskengine.errors import SettingsError
+
+PACKAGE = "taskengine_hardware"
+GUARDIAN = "guardian"
+"""The role of its process."""
+
+
+class Layout(Protocol):
+    """The devices, as far as the engine is concerned."""
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins."""
+
+
+class Machine:
+    """The devices of a `[hardware]` table, and which setting PINS drives them; raises SettingsError."""
+
+    def __init__(self, table: Mapping[str, Any], pins: str) -> None:
+        self._pins = pins
+        self.layout: Layout = _package().read(table)
+        self._panel: Any = None
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins, each with one worker."""
+        return self.layout.lanes
+
+    def share(self) -> None:
+        """Make what its processes share, before they are forked."""
+        self._panel = _package().Panel(self.layout)
+
+    def tasks(self) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+        """Its tasks, each with what `@task` takes."""
+        yield from _package().tasks(self.layout)
+
+    def own(self, lane: str, say: Callable[[str], None]) -> Callable[[], None]:
+        """Get the pins of a lane; how to let go of them. Raises RuntimeError, SettingsError."""
+        owner = _package().own(self.layout, lane, self._panel, self._pins, say)
+        close: Callable[[], None] = owner.close
+        return close
+
+    def guard(self, control: Connection, say: Callable[[str], None]) -> None:
+        """Be its guardian until the supervisor says stop or is gone."""
+        _package().guard(self.layout, self._panel, self._pins, control, say)
+
+
+def _package() -> ModuleType:
+    try:
+        return importlib.import_module(PACKAGE)
+    except ImportError as error:
+        raise SettingsError(f"hardware: {PACKAGE} cannot be loaded: {error}") from error

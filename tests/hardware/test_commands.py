@@ -1,0 +1,280 @@
+"""The tasks as a worker runs them, on mock pins, in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskengine import BadArguments, NotAllowed, policy
+from taskengine.caller import begin, obey
+from taskengine_hardware.control import Control
+from taskengine_hardware.kinds import KINDS, Role
+from tests.engine import wait_until
+from tests.hardware.conftest import Bench
+
+LONG = {"lease": 60}
+DEVICES: dict[str, Any] = {
+    "pan": {"type": "AngularServo", "pin": 18, **LONG},
+    "tilt": {"type": "Servo", "pin": 19, **LONG},
+    "lamp": {"type": "LED", "pin": 17},
+    "glow": {"type": "PWMLED", "pin": 4},
+    "eye": {"type": "RGBLED", "red": 5, "green": 6, "blue": 7},
+    "fan": {"type": "Motor", "forward": 8, "backward": 9, **LONG},
+    "base": {"type": "Robot", "left": [10, 11], "right": [12, 13], **LONG},
+    "horn": {"type": "TonalBuzzer", "pin": 14},
+    "button": {"type": "Button", "pin": 27, "rate": 1000},
+    "load": {"type": "LoadAverage"},
+}
+
+
+@pytest.fixture
+def machine(bench: Callable[..., Bench]) -> Bench:
+    return bench(DEVICES)
+
+
+def pulse_ms(machine: Bench, number: int) -> float:
+    return float(machine.pin(number).state) * 20
+
+
+def test_a_servo_reaches_its_pulse_width(machine: Bench) -> None:
+    for value, milliseconds in ((-1, 1.0), (0, 1.5), (0.5, 1.75), (1, 2.0)):
+        machine.commands.servo_set("tilt", value)
+        assert pulse_ms(machine, 19) == pytest.approx(milliseconds)
+        machine.commands.servo_set("pan", value)
+        assert pulse_ms(machine, 18) == pytest.approx(milliseconds)
+        machine.commands.servo_set("pan", angle=90 * value)
+        assert pulse_ms(machine, 18) == pytest.approx(milliseconds)
+    machine.commands.servo_detach("tilt")
+    assert machine.pin(19).state == 0
+    assert machine.pin(19).frequency is None
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "pins"),
+    [
+        ("gpio_write", ("lamp", True), {17: 1}),
+        ("pwm_set", ("glow", 0.3), {4: 0.3}),
+        ("colour_set", ("eye", 1, 0.5, 0), {5: 1, 6: 0.5, 7: 0}),
+        ("motor_forward", ("fan",), {8: 1, 9: 0}),
+        ("motor_backward", ("fan", 0.25), {8: 0, 9: 0.25}),
+        ("robot_drive", ("base", 0.5, -1), {10: 0.5, 11: 0, 12: 0, 13: 1}),
+        ("devices_write", ({"lamp": 1, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
+    ],
+)
+def test_a_command_reaches_its_pins(machine: Bench, name: str, args: tuple[Any, ...], pins: dict[int, float]) -> None:
+    assert getattr(machine.commands, name)(*args) is None
+    assert {pin: pytest.approx(float(machine.pin(pin).state)) for pin in pins} == pins
+
+
+def test_toggling_and_stopping(machine: Bench) -> None:
+    assert [machine.commands.gpio_toggle("lamp") for _ in range(3)] == [True, False, True]
+    assert machine.commands.gpio_read("lamp") is True
+    machine.commands.motor_forward("fan")
+    machine.commands.robot_drive("base", 1, 1)
+    machine.commands.motor_stop("fan")
+    machine.commands.motor_stop("base")
+    assert [machine.pin(pin).state for pin in (8, 10, 12)] == [0, 0, 0]
+
+
+def test_a_pulse_ends_by_itself(machine: Bench) -> None:
+    machine.commands.gpio_pulse("lamp", 0.01)
+    machine.commands.tone_play("horn", 440, 0.01)
+    wait_until(lambda: machine.owner.control.find("lamp").value is False, 5, "the end of the pulse")
+    wait_until(lambda: machine.owner.control.find("horn").value is None, 5, "the end of the tone")
+    assert [state.state for state in machine.pin(17).states if state.state] == [1.0]
+
+
+def test_a_move_answers_at_once_and_arrives(machine: Bench) -> None:
+    machine.commands.servo_set("pan", angle=0)
+    assert machine.commands.servo_move("pan", 45, 0.1) == 0.1
+    wait_until(lambda: machine.owner.control.find("pan").value == 45, 5, "the end of the move")
+    machine.commands.servo_set("tilt", 0)
+    assert machine.commands.servo_move("tilt", 1, 0.05, "linear") == 0.05
+    wait_until(lambda: machine.owner.control.find("tilt").value == 1, 5, "the end of the move")
+    steps = [state.state for state in machine.pin(18).states if state.state > 0.074]
+    assert steps == sorted(steps)
+    assert len(steps) >= 3
+
+
+def test_a_sweep_goes_on_until_it_is_halted(machine: Bench) -> None:
+    machine.commands.servo_sweep("pan", -10, 10, 0.05)
+    wait_until(lambda: len(machine.pin(18).states) > 10, 5, "some steps")
+    machine.commands.servo_halt("pan")
+    told = len(machine.pin(18).states)
+    with machine.owner.lock:
+        machine.owner.control.tick(time.monotonic())
+    assert len(machine.pin(18).states) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "text"),
+    [
+        ("servo_set", ("pan",), "needs a value, or an angle"),
+        ("servo_set", ("pan", 2), "from -1 to 1, not 2"),
+        ("servo_set", ("pan", None, 91), "from -90 to 90, not 91"),
+        ("servo_set", ("pan", 0, 0), "either a value or an angle"),
+        ("servo_set", ("tilt", None, 5), "has no angles"),
+        ("servo_set", ("tilt", float("nan")), "from -1 to 1, not nan"),
+        ("servo_set", ("tilt", "0"), "from -1 to 1, not '0'"),
+        ("servo_set", ("lamp", 0), "lamp is a LED, not a servo"),
+        ("servo_set", ("button", 0), "no output is named 'button'; there are pan, tilt"),
+        ("servo_set", (["pan"], 0), "no output is named"),
+        ("gpio_write", ("lamp", 0.5), "true or false, not 0.5"),
+        ("gpio_pulse", ("lamp", 0), "seconds from 0.001"),
+        ("pwm_set", ("glow", 1.1), "a duty cycle from 0 to 1"),
+        ("colour_set", ("eye", 1, 1, 2), "three numbers from 0 to 1"),
+        ("motor_forward", ("fan", -0.5), "a speed from 0 to 1"),
+        ("robot_drive", ("base", 1, None), "two speeds from -1 to 1"),
+        ("tone_play", ("horn", 20), "from 220 to 880"),
+        ("tone_play", ("horn", 440, -1), "seconds from 0.001"),
+        ("servo_move", ("pan",), "needs an angle"),
+        ("servo_sweep", ("pan", 0, 10, 1, 0), "cycles"),
+        ("servo_sweep", ("pan", 0, 100), "from -90 to 90"),
+        ("devices_write", ({},), "a map of devices"),
+        ("devices_write", ({"lamp": True, "pan": 1e9},), "from -90 to 90"),
+        ("lease_acquire", (["lamp"],), "has no lease"),
+        ("lease_renew", ([],), "a list of devices"),
+        ("sensor_read", ("nose",), "no output is named 'nose'"),
+    ],
+)
+def test_bad_input_is_named_and_moves_nothing(machine: Bench, name: str, args: tuple[Any, ...], text: str) -> None:
+    before = {pin: list(machine.pin(pin).states) for pin in range(4, 20)}
+    with pytest.raises(BadArguments, match=text.replace("[", r"\[")):
+        getattr(machine.commands, name)(*args)
+    assert {pin: list(machine.pin(pin).states) for pin in range(4, 20)} == before
+
+
+def test_devices_that_are_written_together_wait_for_nobody_between(machine: Bench) -> None:
+    """Sixteen or so in one task are one frame: all are refused, or all move."""
+    machine.commands.lease_acquire(["tilt"], exclusive=True)
+    begin("", b"another")
+    try:
+        with pytest.raises(NotAllowed, match="another client has tilt"):
+            machine.commands.devices_write({"pan": 10, "tilt": 0.5})
+        assert machine.owner.control.find("pan").value is None
+    finally:
+        begin("", b"")
+    machine.commands.devices_write({"pan": 10, "tilt": 0.5})
+    assert machine.owner.control.find("tilt").value == 0.5
+
+
+def test_stopping(machine: Bench) -> None:
+    machine.commands.servo_set("pan", 0.5)
+    machine.commands.robot_drive("base", 1, 1)
+    machine.commands.system_stop()
+    assert machine.pin(18).frequency is None
+    assert [machine.pin(pin).state for pin in (18, 10, 12)] == [0, 0, 0]
+    with pytest.raises(NotAllowed, match=r"system\.arm"):
+        machine.commands.servo_set("pan", 0)
+    machine.commands.system_stop()
+    machine.commands.system_arm()
+    machine.commands.servo_set("pan", 0)
+
+
+def test_state_and_list(machine: Bench) -> None:
+    machine.commands.servo_set("pan", angle=12)
+    state = machine.commands.devices_state()
+    assert state.keys() == DEVICES.keys()
+    assert state["pan"]["value"] == 12
+    assert 59 < state["pan"]["lease"] <= 60
+    assert state["tilt"] == {"value": None, "lease": None}
+    assert state["lamp"] == {"value": False}
+    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False}}
+    described = {device["name"]: device for device in machine.commands.devices_list()}
+    assert described["pan"] == {
+        **{"name": "pan", "type": "AngularServo", "role": "servo", "pins": {"pin": 18}, "unit": "degrees"},
+        **{"lease": 60.0, "safe": "detach", "limits": {"range": [-90, 90]}},
+    }
+    assert described["button"]["role"] == "input"
+
+
+def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    assert machine.commands.gpio_read("button") == 0
+    machine.pin(27).drive_low()
+    assert machine.commands.gpio_read("button") == 1
+    machine.pin(27).drive_high()
+    values = [value["value"] for topic, value in told if topic == "hardware.button"]
+    assert values[-2:] == [1, 0]
+    times = [value["time"] for topic, value in told]
+    assert all(abs(time.monotonic() - moment) < 60 for moment in times)
+    machine.commands.servo_set("pan", angle=5)
+    wait_until(lambda: ("hardware.pan", 5.0) in [(topic, value["value"]) for topic, value in told], 5, "a publication")
+
+
+def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value))
+    bench({"volts": {"type": "MCP3008", "channel": 0, "rate": 1000, "batch": 50}})
+    wait_until(lambda: len(told) >= 2, 10, "two batches")
+    assert told[0].shape == (50, 2)
+    assert list(told[0][:, 0]) == sorted(told[0][:, 0])
+
+
+def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
+    obey(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
+    try:
+        begin("laptop", b"1")
+        machine.commands.servo_set("pan", 0.5)
+        assert machine.commands.devices_state().keys() == {"pan"}
+        for refused in (
+            lambda: machine.commands.servo_set("tilt", 0),
+            lambda: machine.commands.devices_write({"pan": 0, "lamp": True}),
+            lambda: machine.commands.lease_acquire(["tilt"]),
+            lambda: machine.commands.sensor_read("button"),
+            lambda: machine.commands.servo_halt("tilt"),
+        ):
+            with pytest.raises(NotAllowed, match="policy does not let client 'laptop' use device"):
+                refused()
+        assert machine.owner.control.find("pan").value == 45
+    finally:
+        obey(None)
+        begin("", b"")
+
+
+def test_a_lease_that_ends_is_seen_to_while_a_task_hangs(bench: Callable[..., Bench]) -> None:
+    machine = bench({"pan": {"type": "Servo", "pin": 18, "lease": 0.05}})
+    machine.commands.servo_set("pan", 0)
+    wait_until(lambda: machine.pin(18).frequency is None, 5, "the end of the lease")  # nobody calls anything
+
+
+def test_an_owner_that_cannot_drive_ends_itself(machine: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    def fail(control: Control, now: float) -> None:
+        raise OSError("the pin is gone")
+
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr(Control, "tick", fail)
+    machine.owner._tick()
+    assert ended.is_set()
+    assert codes == [1]
+    assert machine.said == ["[HARDWARE] an output fails: OSError: the pin is gone"]
+
+
+def test_closing_makes_safe_and_may_be_done_twice(machine: Bench) -> None:
+    machine.commands.servo_set("pan", 0.5)
+    machine.commands.gpio_write("lamp", True)
+    pins = [machine.pin(18), machine.pin(17)]
+    machine.owner.close()
+    machine.owner.close()
+    assert [pin.function for pin in pins] == ["input", "input"]
+    assert [pin.state for pin in pins] == [0, 0]
+
+
+def test_every_role_has_a_command_and_every_task_a_text() -> None:
+    from taskengine_hardware.commands import NAMES
+
+    assert len(NAMES) == 26
+    assert all(method.__doc__ for method in NAMES.values())
+    assert {kind.role.value for kind in KINDS.values()} == {role.value for role in Role}

@@ -1,0 +1,324 @@
+"""The state machine of a lane, without pins and without a clock."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskengine import BadArguments, NotAllowed
+from taskengine_hardware import Panel, read
+from taskengine_hardware.control import Control, Output, checked, safe_value
+from taskengine_hardware.layout import LANE, Value
+from taskengine_hardware.motion import FRAME_S
+from taskengine_hardware.panel import NEVER
+
+LAPTOP, TABLET = b"laptop", b"tablet"
+DEVICES: dict[str, Any] = {
+    "pan": {"type": "AngularServo", "pin": 4},
+    "hold": {"type": "Servo", "pin": 5, "safe": "hold", "lease": "strict"},
+    "grip": {"type": "Servo", "pin": 6, "safe": -1.0},
+    "slow": {"type": "AngularServo", "pin": 7, "limits": {"speed": 100.0}},
+    "lamp": {"type": "LED", "pin": 8},
+    "base": {"type": "Robot", "left": [9, 10], "right": [11, 12]},
+}
+SAFE: dict[str, Value] = {
+    **{"pan": None, "hold": None, "grip": -1.0, "slow": None, "lamp": False, "base": (0.0, 0.0)},
+}
+
+
+class Lane:
+    """A control whose pins and publications are lists."""
+
+    def __init__(self, panel: Panel | None = None) -> None:
+        self.layout = read({"devices": DEVICES})
+        self.panel = panel or Panel(self.layout)
+        self.writes: list[tuple[str, Value]] = []
+        self.tells: list[tuple[str, Value, float]] = []
+        self.control = Control(LANE, self.layout.devices.values(), self.panel, self.tell)
+        for output in self.control.outputs.values():
+            output.write = self.writer(output.device.name)
+        self.control.resume()
+
+    def writer(self, name: str) -> Any:
+        return lambda value: self.writes.append((name, value))
+
+    def tell(self, output: Output, now: float) -> None:
+        self.tells.append((output.device.name, output.value, now))
+
+    def set(self, name: str, value: Any, now: float, client: bytes = LAPTOP) -> None:
+        output = self.control.find(name)
+        self.control.command(output, checked(output, value), client, now)
+
+    def run(self, start: float, end: float) -> None:
+        """Call `tick` whenever it is due."""
+        now = max(start, self.control.due)
+        for _ in range(100_000):
+            if now > end:
+                return
+            self.control.tick(now)
+            assert self.control.due > now
+            now = self.control.due
+        raise AssertionError("it never rests")
+
+
+@pytest.fixture
+def lane() -> Lane:
+    made = Lane()
+    made.writes.clear()
+    return made
+
+
+def test_a_command_is_written_at_once(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    lane.set("base", [0.5, -0.5], 10.0)
+    assert lane.writes == [("pan", 30.0), ("base", (0.5, -0.5))]
+
+
+def test_a_lease_that_ends_brings_each_output_to_its_safe_state(lane: Lane) -> None:
+    for name, value in (("pan", 30), ("hold", 0.5), ("grip", 0.25), ("lamp", True), ("base", [1, 1])):
+        lane.set(name, value, 10.0)
+    lane.writes.clear()
+    lane.run(10.0, 10.249)
+    assert lane.writes == []
+    lane.run(10.25, 10.3)
+    assert lane.writes == [("hold", 0.5)]
+    lane.run(10.3, 10.501)
+    assert lane.writes[1:] == [("pan", None), ("grip", -1.0), ("base", (0.0, 0.0))]
+    assert all(end == NEVER for end in lane.panel.ends)
+    lane.run(10.6, 11.0)
+    assert lane.control.due == math.inf  # nothing is left to be done
+
+
+def test_commands_and_renewals_extend_a_lease(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.set("pan", 30, 10.0)
+    lane.run(10.0, 10.4)
+    lane.set("pan", 31, 10.4)
+    lane.run(10.4, 10.8)
+    lane.control.lease([pan], LAPTOP, 10.8, exclusive=False)
+    lane.run(10.8, 11.29)
+    assert ("pan", None) not in lane.writes
+    lane.run(11.3, 11.31)
+    assert lane.writes[-1] == ("pan", None)
+
+
+def test_a_command_that_is_refused_extends_nothing(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    with pytest.raises(BadArguments):
+        lane.set("pan", 91, 10.4)
+    lane.run(10.4, 10.51)
+    assert lane.writes[-1] == ("pan", None)
+
+
+def test_another_is_kept_out_while_a_lease_is_exclusive(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.control.lease([pan], LAPTOP, 10.0, exclusive=True)
+    for refused in (
+        lambda: lane.set("pan", 1, 10.1, TABLET),
+        lambda: lane.control.lease([pan], TABLET, 10.1, exclusive=False),
+        lambda: lane.control.move(pan, 5.0, 1.0, "sine", TABLET, 10.1),
+    ):
+        with pytest.raises(NotAllowed, match="another client has pan"):
+            refused()
+    lane.set("pan", 2, 10.1)
+    lane.set("hold", 0.1, 10.1, TABLET)
+    lane.control.release([pan], TABLET)
+    with pytest.raises(NotAllowed):
+        lane.set("pan", 1, 10.2, TABLET)
+    lane.control.release([pan], LAPTOP)
+    lane.set("pan", 1, 10.2, TABLET)
+
+
+def test_exclusiveness_ends_with_the_lease_even_before_anybody_looked(lane: Lane) -> None:
+    lane.control.lease([lane.control.find("pan")], LAPTOP, 10.0, exclusive=True)
+    lane.set("pan", 1, 10.5, TABLET)
+    with pytest.raises(BadArguments, match="lamp has no lease"):
+        lane.control.lease([lane.control.find("lamp")], LAPTOP, 10.6, exclusive=True)
+
+
+def test_stopping_is_safe_at_once_and_latches(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    lane.control.move(lane.control.find("pan"), 60.0, 5.0, "sine", LAPTOP, 10.0)
+    lane.set("lamp", True, 10.0)
+    lane.control.lease([lane.control.find("grip")], LAPTOP, 10.0, exclusive=True)
+    lane.writes.clear()
+    lane.control.stop(10.1)
+    assert dict(lane.writes) == SAFE
+    assert lane.panel.unconfirmed() == []
+    lane.writes.clear()
+    lane.run(10.1, 12.0)
+    for name, value in (("pan", 1), ("lamp", True), ("base", [1, 1])):
+        with pytest.raises(NotAllowed, match=r"system\.arm"):
+            lane.set(name, value, 12.0)
+    with pytest.raises(NotAllowed, match=r"system\.arm"):
+        lane.control.lease([lane.control.find("pan")], LAPTOP, 12.0, exclusive=False)
+    assert lane.writes == []
+    lane.control.arm()
+    lane.set("grip", 0.5, 12.0, TABLET)
+    assert lane.writes == [("grip", 0.5)]
+
+
+def test_a_stop_in_another_lane_is_heard_at_the_next_tick(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    lane.panel.stop()
+    assert lane.panel.unconfirmed() == [LANE]
+    lane.control.tick(10.01)
+    assert ("pan", None) in lane.writes
+    assert lane.panel.unconfirmed() == []
+    lane.panel.arm()
+    lane.control.tick(10.02)
+    lane.set("pan", 5, 10.03)
+
+
+def test_a_move_runs_at_50_hz_and_ends_at_its_target(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.set("pan", -30, 10.0)
+    assert lane.control.move(pan, 30.0, 0.4, "smooth", LAPTOP, 10.0) == 0.4
+    lane.run(10.0, 10.45)
+    ways = [value for name, value in lane.writes if isinstance(value, float)]
+    assert ways[-1] == 30.0
+    assert ways == sorted(ways)
+    assert 20 <= len(ways) <= 23
+
+
+def test_the_next_command_takes_over_from_a_move(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.set("pan", 0, 10.0)
+    lane.control.move(pan, 80.0, 2.0, "linear", LAPTOP, 10.0)
+    lane.run(10.0, 10.2)
+    lane.set("pan", -5, 10.21)
+    lane.writes.clear()
+    lane.run(10.21, 10.6)
+    assert lane.writes == []
+    assert pan.value == -5
+
+
+def test_a_move_ends_with_its_lease(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.set("pan", 0, 10.0)
+    lane.control.move(pan, 80.0, 2.0, "linear", LAPTOP, 10.0)
+    lane.run(10.0, 11.0)
+    assert lane.writes[-1] == ("pan", None)
+    assert pan.value is None
+
+
+def test_a_halt_leaves_it_where_it_is(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.set("pan", 0, 10.0)
+    lane.control.move(pan, 80.0, 1.0, "linear", LAPTOP, 10.0)
+    lane.run(10.0, 10.1)
+    lane.control.halt(pan)
+    where = pan.value
+    lane.run(10.1, 10.3)
+    assert pan.value == where
+    assert isinstance(where, float)
+    assert 0 < where < 20
+
+
+def test_nobody_knows_where_a_servo_without_pulses_stands(lane: Lane) -> None:
+    assert lane.control.move(lane.control.find("pan"), 80.0, 1.0, "linear", LAPTOP, 10.0) == 0.0
+    assert lane.writes == [("pan", 80.0)]
+
+
+def test_a_limit_of_the_speed_holds_for_commands_too(lane: Lane) -> None:
+    lane.set("slow", 0, 10.0)
+    now = 10.0
+    while now < 10.7:  # a stream of commands at 50 Hz
+        lane.set("slow", 60, now)
+        lane.run(now, now + FRAME_S)
+        now += FRAME_S
+    ways = [value for name, value in lane.writes if name == "slow" and isinstance(value, float)]
+    assert max(after - before for before, after in zip(ways, ways[1:], strict=False)) <= 200 * FRAME_S + 1e-6
+    assert ways[-1] == 60
+    assert lane.control.move(lane.control.find("slow"), 0.0, 0.0, "linear", LAPTOP, now) == pytest.approx(0.6)
+
+
+def test_what_changes_is_told_at_its_rate(lane: Lane) -> None:
+    for number in range(200):
+        now = 10.0 + number * 0.005
+        lane.set("lamp", number % 2 == 0, now)
+        lane.run(now, now + 0.004)
+    assert 9 <= len(lane.tells) <= 11
+    lane.run(11.0, 12.0)
+    assert lane.tells[-1][1] == lane.control.find("lamp").value
+    told = len(lane.tells)
+    lane.set("lamp", lane.control.find("lamp").value, 12.5)
+    lane.run(12.5, 13.0)
+    assert len(lane.tells) == told  # nothing is new
+
+
+@pytest.mark.parametrize(
+    ("name", "period", "cycles", "text"),
+    [("pan", 0.01, None, "from 0.04"), ("slow", 1.0, None, "from 5.65"), ("pan", math.inf, 1, ""), ("pan", -1, 1, "")],
+)
+def test_a_sweep_that_cannot_be(lane: Lane, name: str, period: float, cycles: int | None, text: str) -> None:
+    with pytest.raises(BadArguments, match=f"period.*{text}"):
+        lane.control.sweep(lane.control.find(name), -90, 90, period, cycles, LAPTOP, 10.0)
+
+
+@pytest.mark.parametrize(("duration", "easing", "text"), [(-1.0, "sine", "duration"), (1.0, "bouncy", "linear, sine")])
+def test_a_move_that_cannot_be(lane: Lane, duration: float, easing: str, text: str) -> None:
+    lane.set("pan", 0, 10.0)
+    with pytest.raises(BadArguments, match=text):
+        lane.control.move(lane.control.find("pan"), 1.0, duration, easing, LAPTOP, 10.0)
+
+
+def test_a_new_owner_makes_safe_what_the_last_one_left(lane: Lane) -> None:
+    for name, value in (("pan", 30), ("hold", 0.5), ("grip", 0.25), ("lamp", True)):
+        lane.set(name, value, 10.0)
+    assert dict(Lane(lane.panel).writes) == SAFE | {"hold": 0.5}
+
+
+@pytest.mark.parametrize(("name", "last", "safe"), [("pan", 3.0, None), ("hold", 0.5, 0.5), ("grip", 0.5, -1.0)])
+def test_safe_values(lane: Lane, name: str, last: float, safe: Value) -> None:
+    assert safe_value(lane.layout.devices[name], last) == safe
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), st.sampled_from([*DEVICES]), st.floats(-1, 1)),
+        st.tuples(st.just("move"), st.sampled_from(["pan", "grip", "slow"]), st.floats(-1, 1)),
+        st.tuples(st.just("stop"), st.just(""), st.just(0.0)),
+        st.tuples(st.just("arm"), st.just(""), st.just(0.0)),
+        st.tuples(st.just("wait"), st.just(""), st.floats(0, 0.7)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(EVENTS)
+def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, str, float]]) -> None:
+    lane = Lane()
+    now = 10.0
+    commanded: dict[str, float] = {}
+    for what, name, number in events:
+        before = len(lane.writes)
+        was_stopped = lane.panel.is_stopped
+        if what == "wait":
+            lane.run(now, now + number)
+            now += number
+        elif what == "stop":
+            lane.control.stop(now)
+        elif what == "arm":
+            lane.control.arm()
+        else:
+            try:
+                if what == "move":
+                    lane.control.move(lane.control.find(name), number, 0.3, "sine", LAPTOP, now)
+                else:
+                    lane.set(name, {"lamp": number > 0, "base": [number, -number]}.get(name, number), now)
+                commanded[name] = now
+            except NotAllowed:
+                assert was_stopped
+        if was_stopped and what not in ("stop", "arm"):
+            assert len(lane.writes) == before
+        for output in lane.control.outputs.values():
+            lease, name = output.device.lease, output.device.name
+            if lease and (name not in commanded or commanded[name] + lease < now - 1e-6):
+                assert output.value == safe_value(output.device, output.value)
+                assert output.motion is None

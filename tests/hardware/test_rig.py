@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskengine_hardware import read
+from taskengine_hardware.backends import mock
+from taskengine_hardware.kinds import KINDS, Role
+from taskengine_hardware.rig import Rig
+from tests.hardware.conftest import Bench, Table
+
+
+THERMOMETER = Path(__file__).with_name("thermometer")
+
+
+def entry_of(kind: Any) -> Table:
+    """A device of the kind on pins that nobody has."""
+    entry: Table = {"type": kind.name}
+    free = iter(range(4, 28))
+    for name in kind.pins:
+        entry[name] = next(free)
+    for name in kind.groups:
+        entry[name] = [next(free), next(free)]
+    if "channel" in kind.options and kind.name not in ("MCP3001", "MCP3201", "MCP3301"):
+        entry["channel"] = 0
+    elif kind.name == "CPUTemperature":
+        entry["sensor_file"] = str(THERMOMETER)
+    return entry
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.is_output])
+def test_an_output_is_opened_without_moving_anything(name: str) -> None:
+    layout = read({"devices": {"x": entry_of(KINDS[name])}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    try:
+        driven = [number for number in layout.devices["x"].gpios() if factory.pin(number).state]
+        assert driven == []
+        assert all(not state.state for number in layout.devices["x"].gpios() for state in factory.pin(number).states)
+        assert set(rig.writers) == {0}
+    finally:
+        rig.close()
+        factory.reset()
+    rig.close()
+
+
+def test_an_active_low_output_is_off_from_its_first_moment_on() -> None:
+    """A relay that is on while its pin is low does not click when the engine starts."""
+    layout = read({"devices": {"relay": {"type": "DigitalOutput", "pin": 5, "active_high": False}}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    assert factory.pin(5).state
+    assert not rig.opened[0].value
+    rig.close()
+    factory.reset()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "states"),
+    [
+        ({"type": "Servo", "pin": 10}, -1.0, {10: 0.05}),
+        ({"type": "Servo", "pin": 10}, 0.5, {10: 0.0875}),
+        ({"type": "Servo", "pin": 10}, None, {10: 0.0}),
+        ({"type": "Servo", "pin": 10, "min_pulse_width": 0.0005, "max_pulse_width": 0.0025}, 1.0, {10: 0.125}),
+        ({"type": "Servo", "pin": 10, "frame_width": 0.01}, 0.0, {10: 0.15}),
+        ({"type": "AngularServo", "pin": 10, "min_angle": 0, "max_angle": 180}, 45.0, {10: 0.0625}),
+        ({"type": "AngularServo", "pin": 10, "min_angle": 60, "max_angle": -60}, 60.0, {10: 0.05}),
+        ({"type": "LED", "pin": 10}, True, {10: True}),
+        ({"type": "LED", "pin": 10, "active_high": False}, True, {10: False}),
+        ({"type": "PWMLED", "pin": 10}, 0.25, {10: 0.25}),
+        ({"type": "RGBLED", "red": 10, "green": 11, "blue": 12}, (1.0, 0.5, 0.0), {10: 1.0, 11: 0.5, 12: 0.0}),
+        ({"type": "Motor", "forward": 10, "backward": 11}, 0.75, {10: 0.75, 11: 0.0}),
+        ({"type": "Motor", "forward": 10, "backward": 11}, -0.25, {10: 0.0, 11: 0.25}),
+        ({"type": "PhaseEnableMotor", "phase": 10, "enable": 11}, -0.5, {10: True, 11: 0.5}),
+        ({"type": "Robot", "left": [10, 11], "right": [12, 13]}, (1.0, -0.5), {10: 1.0, 11: 0.0, 12: 0.0, 13: 0.5}),
+        ({"type": "Buzzer", "pin": 10}, True, {10: True}),
+    ],
+)
+def test_a_value_reaches_the_pins(entry: Table, value: Any, states: dict[int, float]) -> None:
+    layout = read({"devices": {"x": entry}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    rig.writers[0](value)
+    assert {number: pytest.approx(float(factory.pin(number).state)) for number in states} == states
+    rig.close()
+    factory.reset()
+
+
+def test_a_servo_is_where_gpiozero_has_it() -> None:
+    layout = read({"devices": {"x": {"type": "AngularServo", "pin": 10, "min_angle": -42, "max_angle": 44}}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    for angle in (-42.0, -10.0, 0.0, 33.3, 44.0):
+        rig.writers[0](angle)
+        assert rig.opened[0].angle == pytest.approx(angle)
+        assert rig.opened[0].pwm_device.pin.frequency == 50
+    rig.writers[0](None)
+    assert rig.opened[0].angle is None
+    rig.close()
+    factory.reset()
+
+
+def test_a_tone_is_played_and_ends() -> None:
+    layout = read({"devices": {"x": {"type": "TonalBuzzer", "pin": 10}}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    rig.writers[0](440.0)
+    assert factory.pin(10).frequency == pytest.approx(440)
+    rig.writers[0](None)
+    assert not factory.pin(10).state
+    rig.close()
+    factory.reset()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.is_output])
+def test_an_input_is_opened_and_read(name: str, bench: Callable[..., Bench]) -> None:
+    one = bench({"x": entry_of(KINDS[name])})
+    value = one.commands.sensor_read("x")
+    assert value is None or isinstance(value, (int, float))
+
+
+def test_mock_pins_remember_only_so_much() -> None:
+    layout = read({"devices": {"x": {"type": "LED", "pin": 10}}})
+    factory = mock(layout)
+    rig = Rig(layout.devices.values(), factory)
+    for number in range(10_000):
+        rig.writers[0](bool(number % 2))
+    assert len(factory.pin(10).states) == 4096
+    rig.close()
+    factory.reset()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from taskengine_hardware.ward import BLIND_S, GRACE_S, HOLD_S, NS, Deed, Ward
+
+S = NS
+
+
+def ward() -> Ward:
+    made = Ward([0, 2])
+    made.begins(100)
+    return made
+
+
+def test_a_lease_that_is_kept_is_nobodys_business() -> None:
+    assert ward().next([5 * S, 0, 0], 4 * S, is_wanted=False) is None
+    assert ward().next([0, 1, 0], 4 * S, is_wanted=False) is None  # of another lane
+
+
+def test_an_owner_that_lets_a_lease_pass_is_ended() -> None:
+    late = 5 * S + int(GRACE_S * S)
+    assert ward().next([0, 0, 5 * S], late, is_wanted=False) is None
+    assert ward().next([0, 0, 5 * S], late + 1, is_wanted=False) is Deed.KILL
+
+
+def test_nobody_is_ended_who_was_not_started_or_is_dead() -> None:
+    assert Ward([0]).next([1], 9 * S, is_wanted=False) is None
+    dead = ward()
+    dead.died(100)
+    assert dead.next([1, 0, 0], 9 * S, is_wanted=False) is Deed.SEIZE
+
+
+def test_the_pins_of_the_dead_are_seized_and_given_to_the_next() -> None:
+    lane = ward()
+    lane.died(100)
+    assert lane.next([0] * 3, S, is_wanted=True) is Deed.SEIZE
+    lane.seized()
+    assert lane.next([0] * 3, S, is_wanted=False) is None
+    lane.begins(101)
+    assert lane.next([0] * 3, S, is_wanted=False) is None
+    assert lane.next([0] * 3, S, is_wanted=True) is Deed.YIELD
+    lane.yielded()
+    assert lane.next([0] * 3, S, is_wanted=False) is None
+    assert lane.owner == 101
+
+
+def test_the_death_of_one_before_leaves_the_next_its_owner() -> None:
+    lane = ward()
+    lane.begins(101)
+    lane.died(100)
+    assert lane.owner == 101
+    lane.failed()
+    assert lane.next([0] * 3, S, is_wanted=False) is None
+
+
+@pytest.mark.parametrize(("end", "seconds"), [(0, BLIND_S), (S, GRACE_S), (S - 1, GRACE_S - 1e-9), (9 * S, BLIND_S)])
+def test_it_looks_again_when_a_lease_may_have_passed(end: int, seconds: float) -> None:
+    assert ward().due([0, 0, end], S) == pytest.approx(seconds)
+
+
+def test_it_looks_often_while_it_has_pins() -> None:
+    lane = ward()
+    lane.seized()
+    assert lane.due([0] * 3, S) == HOLD_S
