@@ -186,8 +186,14 @@ def test_state_and_list(machine: Bench) -> None:
     assert machine.commands.devices_state("lamp") == {"lamp": {"value": False}}
     described = {device["name"]: device for device in machine.commands.devices_list()}
     assert described["pan"] == {
-        **{"name": "pan", "type": "AngularServo", "role": "servo", "pins": {"pin": 18}, "unit": "degrees"},
-        **{"lease": 60.0, "safe": "detach", "limits": {"range": [-90, 90]}},
+        "name": "pan",
+        "type": "AngularServo",
+        "role": "servo",
+        "pins": {"pin": 18},
+        "unit": "degrees",
+        "lease": 60.0,
+        "safe": "detach",
+        "limits": {"range": [-90, 90]},
     }
     assert described["button"]["role"] == "input"
 
@@ -222,13 +228,14 @@ def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
         begin("laptop", b"1")
         machine.commands.servo_set("pan", 0.5)
         assert machine.commands.devices_state().keys() == {"pan"}
-        for refused in (
+        refusals: list[Callable[[], object]] = [
             lambda: machine.commands.servo_set("tilt", 0),
             lambda: machine.commands.devices_write({"pan": 0, "lamp": True}),
             lambda: machine.commands.lease_acquire(["tilt"]),
             lambda: machine.commands.sensor_read("button"),
             lambda: machine.commands.servo_halt("tilt"),
-        ):
+        ]
+        for refused in refusals:
             with pytest.raises(NotAllowed, match="policy does not let client 'laptop' use device"):
                 refused()
         assert machine.owner.control.find("pan").value == 45

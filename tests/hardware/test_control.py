@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -26,7 +27,12 @@ DEVICES: dict[str, Any] = {
     "base": {"type": "Robot", "left": [9, 10], "right": [11, 12]},
 }
 SAFE: dict[str, Value] = {
-    **{"pan": None, "hold": None, "grip": -1.0, "slow": None, "lamp": False, "base": (0.0, 0.0)},
+    "pan": None,
+    "hold": None,
+    "grip": -1.0,
+    "slow": None,
+    "lamp": False,
+    "base": (0.0, 0.0),
 }
 
 
@@ -232,7 +238,7 @@ def test_a_limit_of_the_speed_holds_for_commands_too(lane: Lane) -> None:
         lane.run(now, now + FRAME_S)
         now += FRAME_S
     ways = [value for name, value in lane.writes if name == "slow" and isinstance(value, float)]
-    assert max(after - before for before, after in zip(ways, ways[1:], strict=False)) <= 200 * FRAME_S + 1e-6
+    assert max(after - before for before, after in itertools.pairwise(ways)) <= 200 * FRAME_S + 1e-6
     assert ways[-1] == 60
     assert lane.control.move(lane.control.find("slow"), 0.0, 0.0, "linear", LAPTOP, now) == pytest.approx(0.6)
 

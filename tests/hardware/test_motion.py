@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -19,8 +20,8 @@ def test_an_easing_is_no_faster_than_it_says(name: str) -> None:
     assert (easing.way(0.0), easing.way(1.0)) == (0.0, pytest.approx(1.0))
     steps = 10000
     ways = [easing.way(step / steps) for step in range(steps + 1)]
-    speeds = [(after - before) * steps for before, after in zip(ways, ways[1:], strict=False)]
-    accelerations = [(after - before) * steps for before, after in zip(speeds, speeds[1:], strict=False)]
+    speeds = [(after - before) * steps for before, after in itertools.pairwise(ways)]
+    accelerations = [(after - before) * steps for before, after in itertools.pairwise(speeds)]
     assert min(speeds) > -1e-9
     assert max(speeds) == pytest.approx(easing.speed, rel=1e-3)
     if easing.acceleration < math.inf:
@@ -36,7 +37,7 @@ def test_a_move_keeps_to_its_limits(start: float, target: float, speed: float, p
     steps = 200
     ways = [move.at(5.0 + duration * step / steps)[0] for step in range(steps + 1)]
     if duration > 1e-3:
-        fastest = max(abs(after - before) * steps / duration for before, after in zip(ways, ways[1:], strict=False))
+        fastest = max(abs(after - before) * steps / duration for before, after in itertools.pairwise(ways))
         assert fastest <= speed * 1.01 + 1e-6
 
 

@@ -8,10 +8,9 @@ import pytest
 
 from taskengine_hardware import read
 from taskengine_hardware.backends import mock
-from taskengine_hardware.kinds import KINDS, Role
+from taskengine_hardware.kinds import KINDS
 from taskengine_hardware.rig import Rig
 from tests.hardware.conftest import Bench, Table
-
 
 THERMOMETER = Path(__file__).with_name("thermometer")
 
