@@ -5,6 +5,7 @@ tasks      what the lanes' workers run
 Panel      what the owner of the pins and the guardian share
 own        get the pins, in the lane's worker
 guard      be the guardian
+owners     what has which pin
 robot      in a task of your own that runs in a lane with pins: its commands, as methods
 """
 
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from taskengine import SettingsError
+from taskengine_hardware.header import lines as header_lines
 from taskengine_hardware.layout import Layout, read
 from taskengine_hardware.panel import Panel
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from taskengine_hardware.commands import Commands
     from taskengine_hardware.owner import Owner
 
-__all__ = ["Layout", "Panel", "guard", "own", "read", "robot", "tasks"]
+__all__ = ["Layout", "Panel", "guard", "header_lines", "own", "owners", "read", "robot", "tasks"]
 
 _commands: dict[str, Commands] = {}
 _owned: list[str] = []
@@ -59,6 +61,18 @@ def guard(layout: Layout, panel: Panel, pins: str, control: Connection, say: Cal
     from taskengine_hardware.guardian import main
 
     main(layout, panel, pins, control, say)
+
+
+def owners(layout: Layout, pins: str) -> dict[int, str]:
+    """What has which GPIO: the devices of the layout, and, where the kernel knows it, who uses a line now."""
+    from taskengine_hardware.lines import users
+
+    found: dict[int, str] = {}
+    for device in layout.devices.values():
+        found |= dict.fromkeys(device.gpios(), f"{device.name} ({device.type}, lane {device.lane})")
+    for number, user in users(layout, pins).items():
+        found[number] = f"{found[number]}, in use by {user}" if number in found else f"in use by {user}"
+    return found
 
 
 def robot() -> Commands:

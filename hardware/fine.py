@@ -24,15 +24,21 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
         self._callback = None
         self._edges = lgpio.BOTH_EDGES
         self._is_output = False
+        self._is_claimed = False
+
+    def close(self) -> None:
+        """Be nobody's any more; a line that could not be had stays its owner's."""
+        if self._is_claimed:
+            super().close()
 
     def output_with_state(self, state: bool) -> None:
         """Become an output that is high or low from its first moment on."""
         lgpio.gpio_claim_output(self.factory._handle, self._number, int(state))
-        self._is_output = True
+        self._is_output = self._is_claimed = True
 
     def _set_function(self, value: str) -> None:
         super()._set_function(value)
-        self._is_output = value == "output"
+        self._is_output, self._is_claimed = value == "output", True
 
     def _get_state(self) -> float | bool:
         return self._pwm[1] if self._pwm else super()._get_state()

@@ -15,11 +15,12 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
+from taskengine import SettingsError
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import safe_value
 from taskengine_hardware.layout import Layout
 from taskengine_hardware.panel import NEVER, Panel
-from taskengine_hardware.rig import PinsInUse, Rig
+from taskengine_hardware.rig import Rig
 from taskengine_hardware.ward import BLIND_S, Deed, Ward
 
 LAST_S = 1
@@ -125,7 +126,7 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         try:
             rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
-        except PinsInUse as error:
+        except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._wards[lane].failed()
             self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")

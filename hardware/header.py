@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 # https://datasheets.raspberrypi.com: physical pins 1 to 40, odd ones left; numbers are GPIOs as the processor counts
 HEADER: tuple[int | str, ...] = (
@@ -40,3 +40,13 @@ def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]
         return owners.get(name, ""), f"GPIO{name}", str(place)
 
     return [(*cells(place), *cells(place + 1)[::-1]) for place in range(1, len(HEADER), 2)]
+
+
+def lines(owners: Mapping[int, str]) -> Iterator[str]:
+    """The header as text, as it lies with the corner of the board at the top right."""
+    table = rows(owners)
+    widths = [max(len(row[column]) for row in table) for column in range(6)]
+    for row in table:
+        left = (f"{row[column]:>{widths[column]}}" for column in range(3))
+        right = (f"{row[column]:<{widths[column]}}" for column in range(3, 6))
+        yield f"{'  '.join(left)} | {'  '.join(right)}".rstrip()

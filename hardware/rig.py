@@ -11,6 +11,7 @@ import gpiozero
 
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import Device, Value
+from taskengine_hardware.lines import holders
 
 Writer = Callable[[Value], None]
 
@@ -73,7 +74,9 @@ def _open(device: Device, factory: Any) -> Any:
     except Exception as error:
         if "busy" not in str(error).lower():
             raise
-        raise PinsInUse(f"{device.name}: {error}") from error
+        others = holders()
+        pins = ", ".join(f"GPIO{number}" for number in device.gpios())
+        raise PinsInUse(f"{device.name}: {pins}: {error}{f'; in use by {others}' if others else ''}") from error
 
 
 def _writer(device: Device, opened: Any) -> Writer:

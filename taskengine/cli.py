@@ -1,4 +1,4 @@
-"""The `taskengine` command. Exit codes: 0 done, 1 the task or the engine said no, 2 wrong usage or configuration."""
+"""The `taskengine` command."""
 
 from __future__ import annotations
 
@@ -8,86 +8,36 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskengine.configuration import load
-from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError
-from taskengine.settings import Settings, rows
+from taskengine.cli_keys import keys
+from taskengine.commandline import (
+    SAID_NO,
+    WRONG_USAGE,
+    Command,
+    keys_option,
+    leave,
+    load_settings,
+    plain_errors,
+    settings_flags,
+)
+from taskengine.errors import TaskEngineError
+from taskengine.settings import Settings
 from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from taskengine.client import Client
     from taskengine.identity import Identity
-    from taskengine.keys import KeyRing
 
-SAID_NO = 1
-WRONG_USAGE = 2
-INTERRUPTED = 130
 PROBE_S = 3.0
 SHOW_PROGRESS_AFTER_S = 1.0
-UID = os.getuid()
-"""Who called us, before we become another."""
 UNIT = Path(__file__).with_name("taskengine.service")
 UNDER_SYSTEMD = f"""\b
 Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
 install it:
 {UNIT}"""
-
-
-class _Command(click.Group):
-    """Without a subcommand, or with flags only, `serve` is meant."""
-
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
-            args = ["serve", *args]
-        return super().parse_args(context, args)
-
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run, and leave; wrong usage is one line."""
-        try:
-            code = super().main(*args, **extra | {"standalone_mode": False})
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "taskengine"
-            _leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
-        except click.Abort:
-            code = INTERRUPTED
-        sys.exit(code)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Errors as one line on stderr, and the exit code that goes with them."""
-    try:
-        yield
-    except (KeysError, SettingsError, TaskModuleError) as error:
-        _leave(str(error), WRONG_USAGE)
-    except EngineUnreachable as error:
-        _leave(f"{error}; is one running? `taskengine serve` starts one", SAID_NO)
-    except TaskEngineError as error:
-        _leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SAID_NO)
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    click.echo(f"taskengine: {' '.join(message.splitlines())}", err=True)
-    sys.exit(code)
-
-
-def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every setting, and `--config`."""
-    for row in reversed(rows()):
-        name, flag = row.name.lower(), "--" + row.name.lower().replace("_", "-")
-        text = f"{row.explanation} [{row.type}; default {row.default}]"
-        bare = {"is_flag": False, "flag_value": "true"} if row.default in ("true", "false") else {}
-        function = click.option(flag, name, metavar="VALUE", help=text, **bare)(function)  # type: ignore[arg-type]
-    path = click.Path(path_type=Path)
-    return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
 
 
 def _admit(settings: Settings) -> tuple[Identity | None, int]:
@@ -110,25 +60,11 @@ def _admit(settings: Settings) -> tuple[Identity | None, int]:
     return identity, clients
 
 
-def _load(config: Path | None, flags: dict[str, object]) -> Settings:
-    """The settings; task modules may lie in the current folder, as with `python -m`."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    return load(config, os.environ, flags)
-
-
-def _keys_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--keys", type=click.Path(path_type=Path), help=f"The folder of the keys [default: {default}].")
-
-
-_keys = _keys_option("the setting KEYS, or yours")
-
-
 def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that talks to an engine."""
     text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
     option = click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text)
-    return option(_keys_option("yours")(function))
+    return option(keys_option("yours")(function))
 
 
 @contextlib.contextmanager
@@ -139,13 +75,13 @@ def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterat
     try:
         client = Client(address, name="taskengine", timeout=timeout, keys=keys)
     except TaskEngineError as error:
-        _leave(str(error), WRONG_USAGE)
-    with _errors(), client:
+        leave(str(error), WRONG_USAGE)
+    with plain_errors(), client:
         client.options(timeout=PROBE_S).info()
         yield client
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
+@click.group(cls=Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
 @click.version_option(package_name="taskengine", prog_name="taskengine")
 def cli() -> None:
     """Serve a robot's functions, pins and servos, and call them. Without a command: serve.
@@ -158,12 +94,15 @@ def cli() -> None:
     """
 
 
+cli.add_command(keys)
+
+
 @cli.command(epilog=UNDER_SYSTEMD)
-@_settings_flags
+@settings_flags
 def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""
-    with _errors():
-        settings = _load(config, flags)
+    with plain_errors():
+        settings = load_settings(config, flags)
         identity, _ = _admit(settings)
         from taskengine import supervisor
 
@@ -171,11 +110,11 @@ def serve(config: Path | None, **flags: object) -> None:
 
 
 @cli.command()
-@_settings_flags
+@settings_flags
 def check(config: Path | None, **flags: object) -> None:
     """Check the settings and the task modules, and warn of what weakens them; start nothing."""
-    with _errors():
-        settings = _load(config, flags)
+    with plain_errors():
+        settings = load_settings(config, flags)
         identity, clients = _admit(settings)
         from taskengine.catalogue import load_catalogue
         from taskengine.inspection import inspect
@@ -191,6 +130,25 @@ def check(config: Path | None, **flags: object) -> None:
         for weakness in weaknesses(inspect(settings, config, identity, clients)):
             click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@settings_flags
+def pins(as_json: bool, config: Path | None, **flags: object) -> None:
+    """Show the 40-pin header, and which device of the settings' table [hardware] has which pin."""
+    with plain_errors():
+        machine = load_settings(config, flags).machine()
+        owners = {} if machine is None else machine.owners()
+        if as_json:
+            _print_json(owners)
+            return
+        from taskengine.hardware import header
+
+        for line in header(owners):
+            click.echo(line)
+        if machine is None:
+            click.echo("taskengine: the settings have no table [hardware]", err=True)
 
 
 def _json_or_text(text: str) -> Any:
@@ -350,140 +308,13 @@ def publish(topic: str, value: str, address: str, keys: Path | None) -> None:
         client.publish(topic, _json_or_text(value))
 
 
-@cli.group()
-def keys() -> None:
-    """Make keys for clients, and say whom the engine lets in.
-
-    \b
-    taskengine keys pair laptop              on the robot: prints a line
-    taskengine keys accept taskengine-pair:… on the laptop
-    """
-
-
-def _ring(folder: Path | None) -> KeyRing:
-    """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
-    # whoever becomes another user may not read modules any more
-    from taskengine.audit import Audit  # noqa: F401
-    from taskengine.identity import become_owner
-    from taskengine.keys import KeyRing
-
-    ring = KeyRing(folder or _load(None, {}).keys_folder)
-    become_owner(ring.folder)
-    return ring
-
-
-def _note(ring: KeyRing, command: str, name: str) -> None:
-    """Tell the audit log of a change of the allow-list, and which user made it."""
-    from taskengine.audit import AUDIT_FILE, Audit
-
-    chosen = _load(None, {}).audit
-    path = Path(chosen).expanduser() if chosen else ring.folder / AUDIT_FILE
-    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID)
-
-
-@keys.command("new")
-@click.argument("name")
-@click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help="The engine's frontend.")
-@_keys
-def keys_new(name: str, address: str, keys: Path | None) -> None:
-    """Make a key for this machine, NAME to an engine, whose public key is asked for; prints ours."""
-    with _errors():
-        engine = click.prompt("The engine's public key (`taskengine keys show` there)", err=True)
-        click.echo(_ring(keys).join(address, engine, name).own.public)
-
-
-@keys.command("allow")
-@click.argument("name")
-@click.argument("public")
-@_keys
-def keys_allow(name: str, public: str, keys: Path | None) -> None:
-    """Let the client NAME in, by its PUBLIC key."""
-    with _errors():
-        ring = _ring(keys)
-        ring.allow(name, public)
-        _note(ring, "allow", name)
-
-
-@keys.command("list")
-@_keys
-def keys_list(keys: Path | None) -> None:
-    """List the clients that this engine lets in, and the engines that this machine has keys for."""
-    from taskengine.keys import fingerprint
-
-    with _errors():
-        ring = _ring(keys)
-        for public, name in sorted(ring.allowed().items(), key=lambda item: item[1]):
-            click.echo(f"client {name} {fingerprint(public)}")
-        for membership in ring.memberships():
-            click.echo(f"engine {membership.address} as {membership.name} {fingerprint(membership.own.public)}")
-
-
-@keys.command("revoke")
-@click.argument("name")
-@_keys
-def keys_revoke(name: str, keys: Path | None) -> None:
-    """Let the client NAME in no more."""
-    with _errors():
-        ring = _ring(keys)
-        ring.revoke(name)
-        _note(ring, "revoke", name)
-
-
-@keys.command("forget")
-@click.argument("address")
-@_keys
-def keys_forget(address: str, keys: Path | None) -> None:
-    """Have no key for the engine at ADDRESS any more: a client then talks to it unencrypted."""
-    with _errors():
-        _ring(keys).forget(address)
-
-
-@keys.command("show")
-@_keys
-def keys_show(keys: Path | None) -> None:
-    """Print the engine's public key and its fingerprint."""
-    from taskengine.keys import fingerprint
-
-    with _errors():
-        public = _ring(keys).engine().public
-        click.echo(f"{public}  {fingerprint(public)}")
-
-
-@keys.command("pair")
-@click.argument("name")
-@click.option("--address", metavar="tcp://HOST:PORT", help="Where the client finds the engine [default: this host].")
-@_keys
-def keys_pair(name: str, address: str | None, keys: Path | None) -> None:
-    """Make a key for the client NAME, let it in, and print the line that `keys accept` takes on its machine."""
-    import socket
-
-    with _errors():
-        address = address or f"tcp://{socket.gethostname()}:{_load(None, {}).router_frontend}"
-        ring = _ring(keys)
-        click.echo(ring.pair(name, address))
-        _note(ring, "pair", name)
-        click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
-
-
-@keys.command("accept")
-@click.argument("line")
-@_keys
-def keys_accept(line: str, keys: Path | None) -> None:
-    """Take in the LINE that `keys pair` printed on the engine's machine."""
-    with _errors():
-        membership = _ring(keys).accept(line)
-        click.echo(f"{membership.address} knows this machine as {membership.name}")
-
-
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("args", nargs=-1)
 def bench(args: tuple[str, ...]) -> None:
     """Measure this machine; needs a checkout (see `make bench`)."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder / "bench" / "__main__.py").is_file():
-        _leave(
-            "the benchmark is not installed with the package: run `make bench` in a clone of the repository", SAID_NO
-        )
+        leave("the benchmark is not installed with the package: run `make bench` in a clone of the repository", SAID_NO)
     os.chdir(folder)
     # this interpreter and a module of this checkout; no shell reads the arguments
     os.execv(sys.executable, [sys.executable, "-m", "bench", *args])  # noqa: S606

@@ -50,9 +50,19 @@ class Machine:
         close: Callable[[], None] = owner.close
         return close
 
+    def owners(self) -> dict[int, str]:
+        """What has which GPIO: a device, its type and its lane, and which process of this machine has the line."""
+        owners: dict[int, str] = _package().owners(self.layout, self._pins)
+        return owners
+
     def guard(self, control: Connection, say: Callable[[str], None]) -> None:
         """Be its guardian until the supervisor says stop or is gone."""
         _package().guard(self.layout, self._panel, self._pins, control, say)
+
+
+def header(owners: Mapping[int, str]) -> Iterator[str]:
+    """The lines of the 40-pin header, where these own GPIOs."""
+    yield from _package().header_lines(owners)
 
 
 def _package() -> ModuleType:

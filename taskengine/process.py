@@ -204,7 +204,7 @@ def _settle_in(role: str, identity: Identity | None, *, survives: bool = False) 
     libc = ctypes.CDLL(None, use_errno=True)
     # after the change of user, which clears what the kernel is to do when the parent dies
     libc.prctl(_PR_SET_PDEATHSIG, 0 if survives else signal.SIGKILL)
-    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
+    libc.prctl(_PR_SET_NAME, f"te-{role.replace(' worker', '')}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
     parent = multiprocessing.parent_process()

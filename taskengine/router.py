@@ -206,7 +206,7 @@ class Router:
             self._reception.end_reload(argument)
         elif order == "stop":
             self._broker.stopping = True
-            self._stop_at = time.monotonic() + argument
+            self._stop_at = time.monotonic() + (argument or 0.0)
             self._reception.deliver(self._broker.forsake())
         elif order == "restarts":
             self._reception.restarts = argument

@@ -62,7 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "supervisor"),
-    ("cli",),
+    ("commandline", "cli_keys", "cli"),
     ("__main__",),
 )
 PURE = {

@@ -1,0 +1,53 @@
+"""Who uses the lines of a gpiochip, as far as the kernel tells: the label of a line, and the processes with it open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from taskengine_hardware.header import GPIOS
+from taskengine_hardware.layout import Layout
+
+
+def users(layout: Layout, pins: str) -> dict[int, str]:
+    """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
+    if pins not in ("auto", "lgpio") or not any(Path("/dev").glob("gpiochip*")):
+        return {}
+    from taskengine_hardware.backends import lgpio
+
+    try:
+        factory = lgpio(layout)
+    except (OSError, RuntimeError, ValueError):
+        return {}
+    try:
+        return dict(_used(factory))
+    finally:
+        factory.close()
+
+
+def _used(factory: object) -> Iterator[tuple[int, str]]:
+    import lgpio
+
+    for number in sorted(GPIOS):
+        _, _, flags, _, user = lgpio.gpio_get_line_info(factory._handle, number)  # type: ignore[attr-defined]
+        if flags & 1:
+            yield number, user or "the kernel"
+
+
+def holders() -> str:
+    """Other processes that have a gpiochip's lines, as text: "python [812]"; "" where none is to be seen."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
+            continue
+        try:
+            if any(_is_line(os.readlink(fd)) for fd in (folder / "fd").iterdir()):
+                found.append(f"{(folder / 'comm').read_text().strip()} [{folder.name}]")
+        except OSError:  # it ended, or is another user's
+            continue
+    return ", ".join(found)
+
+
+def _is_line(target: str) -> bool:
+    return target.startswith("/dev/gpiochip") or "gpio-line" in target

@@ -1,0 +1,91 @@
+"""What a remote client asks for is what the chip's lines are at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskengine import Client
+from tests.engine import deadline, wait_until
+from tests.gpio import chip
+from tests.gpio.machine import BUTTON, DEVICES, LAMP, RELAY, SERVO, machine
+
+PULSE_TOLERANCE_S = 0.0002
+
+
+def test_a_remote_client_drives_led_servo_and_button_over_curve(tmp_path: Path) -> None:
+    keys, theirs = tmp_path / "keys", tmp_path / "client"
+    with machine(curve="on", keys=keys) as engine:
+        port = engine.settings["router_frontend"]
+        command = [sys.executable, "-m", "taskengine", "keys"]
+        pair = [*command, "pair", "laptop", "--address", f"tcp://127.0.0.1:{port}", "--keys", str(keys)]
+        line = subprocess.run(pair, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run([*command, "accept", line, "--keys", str(theirs)], check=True, capture_output=True)
+        with Client(engine.address, timeout=deadline(20), keys=theirs) as client:
+            for on in (True, False, True):
+                client.call("gpio.write", "lamp", on)
+                assert chip.level(LAMP) == on
+            with client.lease("pan") as lease:
+                for angle, seconds in ((-90, 0.001), (0, 0.0015), (30, 0.0016667), (90, 0.002)):
+                    client.call("servo.set", "pan", angle=angle)
+                    widths = []
+                    for _ in range(4):
+                        lease.renew()
+                        widths.append(chip.pulse(SERVO, pulses=9))
+                    assert sorted(widths)[2] == pytest.approx(seconds, abs=PULSE_TOLERANCE_S)
+            with client.subscribe("hardware.button") as feed:
+                for up in (False, True):
+                    chip.pull(BUTTON, up=up)
+                    wait_until(lambda up=up: client.call("gpio.read", "button") == int(not up), 5, "the button")
+                    value = next(sample.value["value"] for sample in feed if sample.value["value"] == int(not up))
+                    assert value == int(not up)
+
+
+def test_starting_moves_nothing_and_makes_no_blip() -> None:
+    """A relay that is on while its line is low stays off: its line goes high once, and never low again."""
+    with chip.Meter(RELAY, SERVO, LAMP) as meter, machine():
+        wait_until(lambda: meter.watch(0.02, pause=0.001) or chip.level(RELAY), 20, "the relay's line")
+        meter.watch(0.5, pause=0.001)
+    # the last edge is of the engine's end, when the line is nobody's
+    assert [level for _, level in meter.edges[RELAY]][:2] == [0, 1]
+    assert len(meter.edges[RELAY]) <= 3
+    assert meter.edges[SERVO] == [(0.0, 0)]
+    assert meter.edges[LAMP] == [(0.0, 0)]
+
+
+def test_a_line_has_one_owner_and_the_second_says_who(tmp_path: Path) -> None:
+    with machine() as engine:
+        (tmp_path / "second.toml").write_text(DEVICES)
+        ports = ["--router-frontend", "29000", "--router-backend", "29001", "--starting-port", "29002"]
+        serve = [sys.executable, "-m", "taskengine", "serve", "--config", str(tmp_path / "second.toml"), *ports]
+        second = subprocess.run(serve, capture_output=True, text=True, timeout=deadline(60), cwd=tmp_path, check=False)
+        assert second.returncode == 1
+        (owner,) = engine.pids("hardwar")
+        assert "GPIO18" in second.stderr
+        assert f"[{owner}]" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+        with Client(engine.address, timeout=deadline(10)) as client:
+            client.call("gpio.write", "lamp", True)
+            assert chip.level(LAMP) == 1
+        shown = subprocess.run(
+            [sys.executable, "-m", "taskengine", "pins", "--config", str(tmp_path / "second.toml")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "pan (AngularServo, lane hardware), in use by lg" in shown.stdout
+
+
+def test_a_fault_of_the_pwm_is_seen_by_the_meter() -> None:
+    """The measuring itself: a pulse of 1.5 ms is not taken for one of 1.9."""
+    with machine() as engine, Client(engine.address, timeout=deadline(20)) as client, client.lease("pan") as lease:
+        client.call("servo.set", "pan", angle=72)
+        widths = []
+        for _ in range(3):
+            lease.renew()
+            widths.append(chip.pulse(SERVO, pulses=9))
+        assert sorted(widths)[1] == pytest.approx(0.0019, abs=PULSE_TOLERANCE_S)
+        assert sorted(widths)[1] != pytest.approx(0.0015, abs=PULSE_TOLERANCE_S)

@@ -1,0 +1,301 @@
+"""A real engine with devices on mock pins, and its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import taskengine.aio
+from taskengine import BadArguments, Client, NotAllowed, TaskEngineError, WorkerLost
+from tests.engine import Engine, alive, deadline, wait_until
+from tests.integration.seedclient import SeedClient, meta, task
+
+DEVICES = """
+[hardware.devices.pan]
+type = "AngularServo"
+pin = 18
+
+[hardware.devices.grip]
+type = "Servo"
+pin = 19
+lease = 3600
+safe = "hold"
+
+[hardware.devices.lamp]
+type = "LED"
+pin = 17
+
+[hardware.devices.hip]
+type = "Servo"
+pin = 4
+lane = "legs"
+lease = 3600
+
+[hardware.devices.load]
+type = "LoadAverage"
+rate = 100
+"""
+OWN_TASKS = """
+import time
+from taskengine import publish, task
+from taskengine_hardware import robot
+
+@task(name="arm.nod", lane="hardware")
+def nod(angle):
+    robot().servo_set("pan", angle=angle)
+    return robot().devices_state("pan")["pan"]["value"]
+
+@task(name="arm.sleep", lane="hardware")
+def sleep(seconds):
+    publish("arm.sleeps", seconds)
+    time.sleep(seconds)
+
+@task(name="tell")
+def tell(topic, value):
+    publish(topic, value)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("robot")
+    (made / "taskengine.toml").write_text(DEVICES)
+    (made / "own.py").write_text(OWN_TASKS)
+    return made
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[Engine]:
+    with Engine(cwd=folder, pins="mock", tasks="own.py", enable_stdout="false") as engine:
+        yield engine
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Client]:
+    with Client(engine.address, timeout=deadline(20)) as client:
+        client.call("devices.state")  # the owners are there
+        client.call("legs.devices.state")
+        yield client
+
+
+def value(client: Client, name: str, prefix: str = "") -> object:
+    return client.call(f"{prefix}devices.state", name)[name]["value"]
+
+
+def test_tasks_are_listed_with_their_lanes(client: Client) -> None:
+    tasks = {task.name: task for task in client.tasks()}
+    assert tasks["servo.set"].lane == "hardware"
+    assert tasks["legs.servo.set"].lane == "legs"
+    assert tasks["servo.set"].signature.startswith("(device: str, value: float | None = None, angle:")
+    assert tasks["system.stop"].urgent
+    assert not tasks["servo.set"].idempotent
+    assert tasks["task_servo_set"].doc == tasks["servo.set"].doc
+    assert all(task.doc for task in tasks.values() if task.lane in ("hardware", "legs") and "arm." not in task.name)
+
+
+def test_commands_leases_and_errors(client: Client, engine: Engine) -> None:
+    client.call("servo.set", "pan", angle=30)
+    assert value(client, "pan") == 30
+    wait_until(lambda: value(client, "pan") is None, 5, "the end of the lease")
+    client.call("legs.servo.set", "hip", 0.25)
+    assert value(client, "hip", "legs.") == 0.25
+    with pytest.raises(BadArguments, match="no output is named 'hip'"):
+        client.call("servo.set", "hip", 0)
+    with client.lease("grip", exclusive=True) as lease:
+        assert lease.seconds == 3600
+        client.call("servo.set", "grip", 0.5)
+        with Client(engine.address, timeout=deadline(20)) as other, pytest.raises(NotAllowed, match="another client"):
+            other.call("servo.set", "grip", 0)
+        lease.renew()
+    with Client(engine.address, timeout=deadline(20)) as other:
+        other.call("servo.set", "grip", 0.25)
+    with pytest.raises(BadArguments, match="one device at least"):
+        client.lease()
+    with client.lease("hip", lane="legs") as lease:
+        lease.renew()
+
+
+def test_leases_of_asyncio(engine: Engine, client: Client) -> None:
+    async def drive() -> float:
+        async with (
+            taskengine.aio.Client(engine.address, timeout=deadline(20)) as there,
+            await there.lease("grip", exclusive=True) as lease,
+        ):
+            await lease.renew()
+            with pytest.raises(NotAllowed):
+                client.call("servo.set", "grip", 0)
+            await there.call("servo.set", "grip", -0.5)
+            return lease.seconds
+
+    assert asyncio.run(drive()) == 3600
+    assert value(client, "grip") == -0.5
+
+
+def test_stopping_reaches_every_lane_and_latches(client: Client) -> None:
+    client.call("servo.set", "pan", 0.5)
+    client.call("legs.servo.set", "hip", 0.5)
+    client.call("gpio.write", "lamp", True)
+    client.call("system.stop")
+    assert (value(client, "pan"), value(client, "hip", "legs."), value(client, "lamp")) == (None, None, False)
+    for name in ("servo.set", "legs.servo.set"):
+        with pytest.raises(NotAllowed, match=r"system\.arm"):
+            client.call(name, "hip" if "legs" in name else "pan", 0)
+    client.call("legs.system.arm")
+    client.call("servo.set", "pan", 0)
+    client.call("legs.servo.set", "hip", 0)
+
+
+def test_stopping_overtakes_all_that_waits(client: Client) -> None:
+    for _ in range(200):
+        client.submit("arm.sleep", 0.02)
+    client.flush()
+    wait_until(lambda: any(done for _, done, _ in client.progress()), 10, "the first of them")
+    client.call("system.stop")
+    assert sum(count - done for _, done, count in client.progress()) > 100
+    client.cancel()
+
+
+def test_the_latch_outlives_the_owner(client: Client, engine: Engine) -> None:
+    client.call("system.stop")
+    (owner,) = engine.pids("task hardwar")
+    os.kill(owner, signal.SIGKILL)
+    wait_until(lambda: owner not in engine.pids(), 10, "its end")
+    with pytest.raises(NotAllowed, match=r"system\.arm"):
+        client.call("servo.set", "pan", 0)
+
+
+def test_an_owner_that_dies_is_replaced_and_what_it_held_is_known(client: Client, engine: Engine) -> None:
+    client.call("servo.set", "pan", 0.5)
+    client.call("servo.set", "grip", 0.75)
+    (owner,) = engine.pids("task hardwar")
+    running = client.submit("arm.sleep", 30)
+    wait_until(lambda: _latest(client, "arm.sleeps") == 30, 10, "the task")
+    os.kill(owner, signal.SIGKILL)
+    with pytest.raises(WorkerLost):
+        running.result(deadline(10))
+    assert value(client, "pan") is None
+    assert value(client, "grip") == 0.75
+    assert "[GUARDIAN] Lane hardware is safe, its owner is dead" in engine.output()
+
+
+def test_an_owner_that_hangs_is_ended(client: Client, engine: Engine) -> None:
+    (owner,) = engine.pids("task hardwar")
+    client.call("servo.set", "pan", 0.5)
+    os.kill(owner, signal.SIGSTOP)
+    wait_until(lambda: not alive(owner), 10, "its end")
+    assert value(client, "pan") is None
+    assert "lets a lease pass: ending it" in engine.output()
+
+
+def test_a_guardian_that_dies_is_replaced(client: Client, engine: Engine) -> None:
+    (guardian,) = engine.pids("guardian")
+    os.kill(guardian, signal.SIGKILL)
+    wait_until(lambda: engine.pids("guardian") not in ([], [guardian]), 10, "another guardian")
+    (owner,) = engine.pids("task hardwar")
+    os.kill(owner, signal.SIGKILL)
+    wait_until(lambda: "Lane hardware is safe" in engine.output(), 10, "its work")
+    assert value(client, "pan") is None
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(client: Client, engine: Engine) -> None:
+    client.call("servo.set", "pan", 0.5)
+    pids = engine.pids()
+    assert len(engine.pids("guardian")) == 1
+    os.kill(engine.process.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(alive, pids)), 2, "the end of all processes")
+
+
+def test_a_reload_keeps_the_pins(client: Client) -> None:
+    client.call("servo.set", "grip", 0.5)
+    client.reload()
+    assert value(client, "grip") == 0.5
+    client.call("servo.set", "grip", 0.25)
+
+
+def test_sensors_and_outputs_are_published(client: Client) -> None:
+    with client.subscribe("hardware.*") as feed:
+        client.call("gpio.write", "lamp", True)
+        found = {}
+        for sample in feed:
+            found[sample.topic] = sample.value
+            if found.get("hardware.lamp", {}).get("value") is True and "hardware.load" in found:
+                break
+    assert found["hardware.lamp"].keys() == {"time", "value"}
+    assert client.latest("hardware.lamp")["value"] is True
+
+
+def test_tasks_publish_by_themselves(client: Client) -> None:
+    client.call("tell", "arm.mood", {"glad": 1})
+    wait_until(lambda: _latest(client, "arm.mood") == {"glad": 1}, 5, "the publication")
+    with pytest.raises(BadArguments, match="a topic is text"):
+        client.call("tell", "", 1)
+    with pytest.raises(BadArguments, match="at most about"):
+        client.call("tell", "large", "x" * 2**20)
+
+
+def _latest(client: Client, topic: str) -> object:
+    try:
+        return client.latest(topic)
+    except TaskEngineError:
+        return None
+
+
+def test_own_tasks_use_the_devices_of_their_lane(client: Client) -> None:
+    assert client.call("arm.nod", 12) == 12
+
+
+def test_an_original_client_turns_a_servo(client: Client, engine: Engine) -> None:
+    with SeedClient(engine.address) as seed:
+        _, answer = seed.ask(meta(length=1), task("task_servo_set", "grip", 0.5, pack="p"))
+        assert answer["data"] == ["job-p: None"]
+    assert value(client, "grip") == 0.5
+
+
+def test_a_frame_of_servos_is_not_mixed_with_anothers(client: Client, engine: Engine) -> None:
+    """The tasks of a package run one after the other, whatever another client sends meanwhile."""
+    with Client(engine.address, timeout=deadline(20)) as other:
+        for _ in range(30):
+            mine = client.options(reply="all")
+            pending = [other.submit("servo.set", "grip", -1) for _ in range(20)]
+            other.flush()
+            calls = [("servo.set", ("grip", step / 100), {}) for step in range(15)]
+            states = mine.run([*calls, ("devices.state", ("grip",), {})])
+            assert states[-1]["grip"]["value"] == 0.14
+            for future in pending:
+                future.result(deadline(10))
+
+
+@pytest.mark.parametrize(
+    ("text", "pins", "code", "said"),
+    [
+        (DEVICES, "auto", 1, "no /dev/gpiochip"),
+        (DEVICES.replace("pin = 18", "pin = 40"), "mock", 2, "hardware.devices.pan.pin: there is no pin 40"),
+        (DEVICES.replace("pin = 19", "pin = 18"), "mock", 2, "hardware.devices.grip: GPIO18 is pan's already"),
+        (DEVICES, "pigpio", 1, "no pigpiod answers"),
+    ],
+)
+def test_an_engine_that_cannot_have_its_pins_says_why(
+    tmp_path: Path, text: str, pins: str, code: int, said: str
+) -> None:
+    (tmp_path / "taskengine.toml").write_text(text)
+    ports = ["--router-frontend", "28900", "--router-backend", "28901", "--starting-port", "28902"]
+    command = [sys.executable, "-m", "taskengine", "serve", "--pins", pins, *ports]
+    environ = {**os.environ, "PIGPIO_PORT": "1"}
+    found = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert found.returncode == code
+    assert said in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_the_header_is_shown(folder: Path) -> None:
+    command = [sys.executable, "-m", "taskengine", "pins", "--pins", "mock"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert "GPIO18  pan (AngularServo, lane hardware)" in found.stdout
+    assert len(found.stdout.splitlines()) == 20

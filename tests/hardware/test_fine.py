@@ -1,0 +1,137 @@
+"""What lgpio is told, with a chip that only writes it down."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("LG_WD", tempfile.mkdtemp(prefix="taskengine-lg-"))
+
+import lgpio
+
+from taskengine_hardware import read
+from taskengine_hardware.fine import FineFactory
+from taskengine_hardware.rig import PinsInUse, Rig
+
+FRAME_US = 20_000
+
+
+class Chip:
+    """Stands for the C library: the calls, as (function, line, arguments)."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, tuple[Any, ...]]] = []
+        self.busy: set[int] = set()
+        self.outputs: set[int] = set()
+
+    def called(self, name: str) -> Any:
+        def call(handle: int, line: int, *args: Any) -> int:
+            if line in self.busy:
+                raise lgpio.error("GPIO busy")
+            self.calls.append((name, line, args))
+            if name.startswith("gpio_claim"):
+                (self.outputs.add if name.endswith("output") else self.outputs.discard)(line)
+            return 0
+
+        return call
+
+    def of(self, name: str, line: int) -> list[tuple[Any, ...]]:
+        return [args for function, number, args in self.calls if (function, number) == (name, line)]
+
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chip]:
+    chip = Chip()
+    for name in (
+        "gpio_claim_output",
+        "gpio_claim_input",
+        "gpio_write",
+        "gpio_free",
+        "gpio_set_debounce_micros",
+        "tx_pwm",
+    ):
+        monkeypatch.setattr(lgpio, name, chip.called(name))
+    monkeypatch.setattr(lgpio, "gpiochip_open", lambda number: 0)
+    monkeypatch.setattr(lgpio, "gpiochip_close", lambda handle: 0)
+    monkeypatch.setattr(lgpio, "gpio_get_mode", lambda handle, line: 2 if line in chip.outputs else 0)
+    monkeypatch.setattr(lgpio, "gpio_read", lambda handle, line: 0)
+    yield chip
+    from gpiozero.pins.local import LocalPiFactory
+
+    LocalPiFactory.pins.clear()
+    LocalPiFactory._reservations.clear()
+
+
+def rig(**device: Any) -> Rig:
+    layout = read({"devices": {"x": device}, "board": "a020d3", "chip": 0})
+    return Rig(layout.devices.values(), FineFactory(layout.chip, layout.board))
+
+
+def test_servo_pulses_are_continuous(chip: Chip) -> None:
+    """gpiozero's own pin gives a servo six positions (gpiozero#1209)."""
+    made = rig(type="AngularServo", pin=18, min_angle=-90, max_angle=90)
+    chip.calls.clear()
+    for tenths in range(-900, 901):
+        made.writers[0](tenths / 10)
+    widths = [args[1] / 100 * FRAME_US for args in chip.of("tx_pwm", 18)[1:]]
+    assert {args[0] for args in chip.of("tx_pwm", 18)} == {50}
+    assert len(widths) == 1801
+    assert (widths[0], widths[-1]) == (pytest.approx(1000), pytest.approx(2000))
+    steps = [after - before for before, after in itertools.pairwise(widths)]
+    assert all(0 < step < 10 for step in steps)
+    assert max(steps) == pytest.approx(1000 / 1800)
+
+
+def test_opening_a_servo_sends_no_pulse(chip: Chip) -> None:
+    made = rig(type="Servo", pin=18)
+    assert all(duty == 0 for _, duty, *_ in chip.of("tx_pwm", 18))
+    assert chip.of("gpio_claim_output", 18) == [()]  # low
+    assert chip.of("gpio_claim_input", 18) == []
+    made.close()
+
+
+def test_detaching_ends_the_pulses_and_leaves_the_line_low(chip: Chip) -> None:
+    made = rig(type="Servo", pin=18)
+    made.writers[0](0.5)
+    chip.calls.clear()
+    made.writers[0](None)
+    assert chip.calls == [("tx_pwm", 18, (0, 0)), ("gpio_write", 18, (0,))]
+    made.writers[0](0.0)
+    assert chip.of("tx_pwm", 18)[-1] == (50, pytest.approx(7.5))
+
+
+@pytest.mark.parametrize(("active_high", "level"), [(True, 0), (False, 1)])
+def test_an_output_is_claimed_once_at_the_level_that_is_off(chip: Chip, active_high: bool, level: int) -> None:
+    """gpiozero's own pin is claimed as an input, then as a low output, and then told its level (gpiozero#1177)."""
+    made = rig(type="DigitalOutput", pin=22, active_high=active_high)
+    assert chip.calls == [("gpio_claim_output", 22, (level,))]
+    made.writers[0](True)
+    assert chip.calls[-1] == ("gpio_write", 22, (1 - level,))
+
+
+def test_a_motor_has_its_speed_in_fine_steps(chip: Chip) -> None:
+    made = rig(type="Motor", forward=5, backward=6)
+    chip.calls.clear()
+    for speed in (0.101, 0.105, -0.255):
+        made.writers[0](speed)
+    assert [args[1] for args in chip.of("tx_pwm", 5)][:2] == [pytest.approx(10.1), pytest.approx(10.5)]
+    assert chip.of("tx_pwm", 6)[-1][1] == pytest.approx(25.5)
+
+
+def test_a_line_that_is_anothers_is_named(chip: Chip) -> None:
+    chip.busy.add(18)
+    with pytest.raises(PinsInUse, match="x: GPIO18: 'GPIO busy'"):
+        rig(type="Servo", pin=18)
+
+
+def test_a_button_is_claimed_with_its_pull(chip: Chip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lgpio, "gpio_claim_alert", chip.called("gpio_claim_alert"))
+    monkeypatch.setattr(lgpio, "callback", lambda *args: type("Callback", (), {"cancel": lambda self: None})())
+    made = rig(type="Button", pin=27)
+    assert ("gpio_claim_input", 27, (lgpio.SET_PULL_UP,)) in chip.calls
+    made.close()
