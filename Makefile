@@ -35,7 +35,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-asan bench bench-full bench-peers pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-asan test-gpio bench bench-full bench-peers bench-hardware pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -70,6 +70,9 @@ fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each decoder and its l
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(ASAN_TESTS)
 
+test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
+	$(PY) -m tests.gpio
+
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
 
@@ -80,6 +83,10 @@ bench-peers: $(VENV)/.bench  ## install other systems into .venv-peers, Redis in
 	@test -x $(PEERS)/bin/python || "$(PYTHON)" -m venv $(PEERS)
 	$(PY) -m bench.peers.install $(PEERS)/bin/python
 	$(PY) -m bench --peers $(PEERS)/bin/python
+
+bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on the lines of gpio-sim; PINS=auto for a Pi's own
+	$(PY) -m bench.hardware --pins $(or $(PINS),mock)
+	$(if $(PINS),,$(PY) -m tests.gpio -- $(PY) -m bench.hardware)
 
 pi-budget: $(VENV)/.run  ## count a package's instructions and hold them against a Pi's (valgrind)
 	$(PY) -m bench.pi_budget

@@ -44,12 +44,14 @@ def free_ports(number: int) -> list[int]:
 class Engine:
     """`python -m taskengine serve` with `settings` by field name, two task workers and one data worker.
 
-    The environment's own `TASKENGINE_*` and a `taskengine.toml` in the current folder are kept out.
+    The environment's own `TASKENGINE_*` and a `taskengine.toml` in the current folder are kept out; the
+    setting `config` is the text of one of its own.
 
     Raises EngineFailed.
     """
 
     def __init__(self, **settings: object) -> None:
+        config = str(settings.pop("config", ""))
         frontend, backend, data = free_ports(3)
         self.settings: dict[str, object] = {
             "router_frontend": frontend,
@@ -62,6 +64,7 @@ class Engine:
         self.address = f"tcp://127.0.0.1:{frontend}"
         self._folder = tempfile.TemporaryDirectory()
         self.keys = self._pair() if settings.get("curve") == "on" else None
+        Path(self._folder.name, "taskengine.toml").write_text(config)
         self._output = Path(self._folder.name, "output")
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
