@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -265,7 +266,7 @@ def test_a_frame_of_servos_is_not_mixed_with_anothers(client: Client, engine: En
             mine = client.options(reply="all")
             pending = [other.submit("servo.set", "grip", -1) for _ in range(20)]
             other.flush()
-            calls = [("servo.set", ("grip", step / 100), {}) for step in range(15)]
+            calls: list[Any] = [("servo.set", ("grip", step / 100), {}) for step in range(15)]
             states = mine.run([*calls, ("devices.state", ("grip",), {})])
             assert states[-1]["grip"]["value"] == 0.14
             for future in pending:

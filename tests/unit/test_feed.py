@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy
+import pytest
+
+from taskengine import BadArguments, Overloaded, ProtocolError, feed, publish
+from taskengine.feed import Feed
+from taskengine.topics import owner
+from taskengine.wire import FEED_BYTES, MAX_TOPIC
+
+
+@pytest.fixture
+def feeds() -> Iterator[list[Feed]]:
+    made = [feed.new_feed() for _ in range(2)]
+    feed.attach(made)
+    yield made
+    feed.attach(())
+    for one in made:
+        one.mouth.close()
+        one.ear.close()
+
+
+def test_a_publication_goes_to_the_data_worker_that_owns_the_topic(feeds: list[Feed]) -> None:
+    topics = [f"hardware.{name}" for name in ("pan", "tilt", "lamp", "button", "load", "wheel")]
+    assert {owner(topic, 2) for topic in topics} == {0, 1}
+    for topic in topics:
+        publish(topic, {"time": 1.5, "value": topic})
+    for number, one in enumerate(feeds):
+        for topic in topics:
+            if owner(topic, 2) == number:
+                assert feed.receive(one.ear) == (topic, {"time": 1.5, "value": topic})
+        assert feed.receive(one.ear) is None
+
+
+def test_an_array_arrives_as_one(feeds: list[Feed]) -> None:
+    rows = numpy.arange(100.0).reshape(50, 2)
+    publish("volts", rows)
+    found = feed.receive(feeds[owner("volts", 2)].ear)
+    assert found is not None
+    assert (found[1] == rows).all()
+
+
+def test_who_takes_nothing_is_not_waited_for(feeds: list[Feed]) -> None:
+    def publish_many() -> None:
+        for _ in range(10_000):
+            publish("pan", "x" * 1000)
+
+    with pytest.raises(Overloaded, match="has not taken"):
+        publish_many()
+
+
+@pytest.mark.parametrize("topic", ["", 5, None, "x" * (MAX_TOPIC + 1), "é" * MAX_TOPIC])
+def test_what_is_no_topic(feeds: list[Feed], topic: object) -> None:
+    with pytest.raises(BadArguments, match="a topic is text"):
+        publish(topic, 1)  # type: ignore[arg-type]  # that is the test
+
+
+def test_what_cannot_be_sent(feeds: list[Feed]) -> None:
+    with pytest.raises(BadArguments):
+        publish("pan", object())
+    with pytest.raises(BadArguments, match="at most about"):
+        publish("pan", b"x" * (4 * FEED_BYTES))
+
+
+def test_an_engine_without_data_workers_publishes_nothing() -> None:
+    feed.attach(())
+    with pytest.raises(Overloaded, match="DATA_WORKERS is 0"):
+        publish("pan", 1)
+
+
+@pytest.mark.parametrize("message", [b"\x01", b"\x93\x01\x02\x03", b"\xc1", b"\x92\xa3pan"])
+def test_what_is_no_publication(feeds: list[Feed], message: bytes) -> None:
+    feeds[0].mouth.send(message)
+    with pytest.raises(ProtocolError):
+        feed.receive(feeds[0].ear)
