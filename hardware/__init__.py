@@ -5,6 +5,7 @@ tasks      what the lanes' workers run
 Panel      what the owner of the pins and the guardian share
 own        get the pins, in the lane's worker
 guard      be the guardian
+make_safe  what the guardian does, at once, where nobody has the pins
 owners     what has which pin
 robot      in a task of your own that runs in a lane with pins: its commands, as methods
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from taskengine_hardware.commands import Commands
     from taskengine_hardware.owner import Owner
 
-__all__ = ["Layout", "Panel", "guard", "header_lines", "own", "owners", "read", "robot", "tasks"]
+__all__ = ["Layout", "Panel", "guard", "header_lines", "make_safe", "own", "owners", "read", "robot", "tasks"]
 
 _commands: dict[str, Commands] = {}
 _owned: list[str] = []
@@ -73,6 +74,19 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
     for number, user in users(layout, pins).items():
         found[number] = f"{found[number]}, in use by {user}" if number in found else f"in use by {user}"
     return found
+
+
+def make_safe(layout: Layout, pins: str) -> None:
+    """Claim every output, bring it to its safe state, and let go. Raises RuntimeError, SettingsError, as `own`."""
+    from taskengine_hardware.backends import BACKENDS
+    from taskengine_hardware.control import safe_value
+    from taskengine_hardware.rig import Rig
+
+    outputs = [device for device in layout.devices.values() if device.kind.is_output]
+    rig = Rig(outputs, BACKENDS[pins](layout))
+    for device in outputs:
+        rig.writers[device.place](safe_value(device, None))
+    rig.close()
 
 
 def robot() -> Commands:

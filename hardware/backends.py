@@ -5,6 +5,7 @@ Another backend, such as for a PCA9685 board or the kernel's PWM, is another row
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections import deque
@@ -34,14 +35,31 @@ def mock(layout: Layout) -> Any:
 
 
 def lgpio(layout: Layout) -> Any:
-    """The kernel's gpiochip, by lgpio. Raises SettingsError where there is none."""
-    # it makes a file for notifications where it is imported, thus not in a folder of the user's
-    os.environ.setdefault("LG_WD", tempfile.mkdtemp(prefix="taskengine-lg-"))
+    """The kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
     try:
-        from taskengine_hardware.fine import FineFactory
+        factory = _fine()
     except ImportError as error:
         raise SettingsError(f"pins: lgpio cannot be imported ({error}): pip install 'taskengine[hardware]'") from None
-    return FineFactory(layout.chip, layout.board)
+    try:
+        return factory(layout.chip, layout.board)
+    except Exception as error:  # lgpio's and gpiozero's have no common make
+        raise SettingsError(
+            f"pins: the gpiochip cannot be opened ({error}); is the user in the group gpio? "
+            "On what is no Raspberry Pi, [hardware] names a chip and a board"
+        ) from None
+
+
+def _fine() -> Callable[[int | None, int | None], Any]:
+    """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
+    with tempfile.TemporaryDirectory(prefix="taskengine-lg-") as folder:
+        os.environ.setdefault("LG_WD", folder)
+        try:
+            from taskengine_hardware.fine import FineFactory
+        finally:
+            if os.environ["LG_WD"] == folder:
+                del os.environ["LG_WD"]
+    factory: Callable[[int | None, int | None], Any] = FineFactory
+    return factory
 
 
 def pigpio(layout: Layout) -> Any:
@@ -61,6 +79,13 @@ def auto(layout: Layout) -> Any:
     if not any(Path("/dev").glob("gpiochip*")):
         raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` plays with pins in memory")
     return lgpio(layout)
+
+
+def warm_up(pins: str) -> None:
+    """Import what a backend needs, if it can be had, so that a claim takes no longer than it has to."""
+    if pins in ("auto", "lgpio"):
+        with contextlib.suppress(ImportError):
+            _fine()
 
 
 BACKENDS: Mapping[str, Callable[[Layout], Any]] = {"auto": auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

@@ -176,7 +176,7 @@ class Commands:
         return {name: self._state(owner, name, now_ns) for name in devices or self._usable()}
 
     def devices_write(self, values: dict[str, Any]) -> None:
-        """Have many outputs take values together: all of them are checked before the first one moves."""
+        """Have many outputs take values, an AngularServo an angle, together: all are checked before one moves."""
         if not (isinstance(values, dict) and values):
             raise BadArguments("devices.write takes a map of devices to values")
         for name in values:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from taskengine import SettingsError
-from taskengine_hardware.backends import BACKENDS
+from taskengine_hardware.backends import BACKENDS, warm_up
 from taskengine_hardware.control import safe_value
 from taskengine_hardware.layout import Layout
 from taskengine_hardware.panel import NEVER, Panel
@@ -147,12 +147,6 @@ class Guardian:
             rig.close()
             self._panel.give(lane)
         self._wards[lane].yielded()
-
-
-def warm_up(pins: str) -> None:
-    """Import what a claim needs, so that it takes no longer than it has to."""
-    if pins in ("auto", "lgpio"):
-        import taskengine_hardware.fine  # noqa: F401
 
 
 def main(layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]) -> None:

@@ -16,12 +16,16 @@ from taskengine_hardware.lines import holders
 Writer = Callable[[Value], None]
 
 
-class PinsInUse(RuntimeError):
-    """A pin is another process's."""
+class DeviceFailed(RuntimeError):
+    """A device cannot be opened."""
+
+
+class PinsInUse(DeviceFailed):
+    """A pin is another process's, which may give it back."""
 
 
 class Rig:
-    """Devices, by their places in the layout. Opening them moves nothing, and raises PinsInUse where one cannot be had.
+    """Devices, by their places in the layout. Opening them moves nothing. Raises DeviceFailed, PinsInUse.
 
     `factory` is gpiozero's, and closed with the rig.
     """
@@ -52,7 +56,7 @@ class Rig:
 
 
 def _open(device: Device, factory: Any) -> Any:
-    """A device of gpiozero. Raises PinsInUse, ValueError for options that do not fit."""
+    """A device of gpiozero. Raises DeviceFailed, PinsInUse."""
     kind = device.kind
     options = {**device.pins, **device.options, "pin_factory": factory}
     if "partial" in kind.options:
@@ -69,14 +73,12 @@ def _open(device: Device, factory: Any) -> Any:
             warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
             warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
             return getattr(gpiozero, kind.class_name)(**options)
-    except (gpiozero.GPIODeviceError, gpiozero.PinError, OSError) as error:
-        raise PinsInUse(f"{device.name}: {error}") from error
     except Exception as error:
+        what = f"{device.name}: {', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
         if "busy" not in str(error).lower():
-            raise
+            raise DeviceFailed(what) from error
         others = holders()
-        pins = ", ".join(f"GPIO{number}" for number in device.gpios())
-        raise PinsInUse(f"{device.name}: {pins}: {error}{f'; in use by {others}' if others else ''}") from error
+        raise PinsInUse(f"{what}; in use by {others}" if others else what) from error
 
 
 def _writer(device: Device, opened: Any) -> Writer:

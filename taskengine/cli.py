@@ -134,11 +134,16 @@ def check(config: Path | None, **flags: object) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--safe", is_flag=True, help="Bring every output to its safe state, where no engine runs.")
 @settings_flags
-def pins(as_json: bool, config: Path | None, **flags: object) -> None:
+def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> None:
     """Show the 40-pin header, and which device of the settings' table [hardware] has which pin."""
     with plain_errors():
         machine = load_settings(config, flags).machine()
+        if safe:
+            if machine is not None:
+                machine.make_safe()
+            return
         owners = {} if machine is None else machine.owners()
         if as_json:
             _print_json(owners)

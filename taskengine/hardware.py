@@ -55,6 +55,13 @@ class Machine:
         owners: dict[int, str] = _package().owners(self.layout, self._pins)
         return owners
 
+    def make_safe(self) -> None:
+        """Bring every output to its safe state, where no engine runs. Raises SettingsError where that cannot be."""
+        try:
+            _package().make_safe(self.layout, self._pins)
+        except (RuntimeError, OSError) as error:
+            raise SettingsError(f"hardware: {error}") from None
+
     def guard(self, control: Connection, say: Callable[[str], None]) -> None:
         """Be its guardian until the supervisor says stop or is gone."""
         _package().guard(self.layout, self._panel, self._pins, control, say)

@@ -77,6 +77,11 @@ def test_a_line_has_one_owner_and_the_second_says_who(tmp_path: Path) -> None:
             check=True,
         )
         assert "pan (AngularServo, lane hardware), in use by lg" in shown.stdout
+        safe = [sys.executable, "-m", "taskengine", "pins", "--safe", "--config", str(tmp_path / "second.toml")]
+        refused = subprocess.run(safe, capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert f"[{owner}]" in refused.stderr
+    assert subprocess.run(safe, check=False).returncode == 0
 
 
 def test_a_fault_of_the_pwm_is_seen_by_the_meter() -> None:

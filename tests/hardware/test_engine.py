@@ -295,6 +295,14 @@ def test_an_engine_that_cannot_have_its_pins_says_why(
     assert len(found.stderr.splitlines()) == 1
 
 
+def test_outputs_are_made_safe_where_no_engine_runs(folder: Path) -> None:
+    command = [sys.executable, "-m", "taskengine", "pins", "--safe", "--pins"]
+    assert subprocess.run([*command, "mock"], cwd=folder, check=False).returncode == 0
+    found = subprocess.run([*command, "auto"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "no /dev/gpiochip" in found.stderr
+
+
 def test_the_header_is_shown(folder: Path) -> None:
     command = [sys.executable, "-m", "taskengine", "pins", "--pins", "mock"]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
