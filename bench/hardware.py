@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import time
@@ -32,6 +33,9 @@ ROUNDS = 3 if IS_SIMULATED else 15
 SINGLES = 100 if IS_SIMULATED else 500
 FRAMES = 50 if IS_SIMULATED else 250
 FRAME_S = 0.02
+KILLS = 3 if IS_SIMULATED else 15
+PATIENCE_S = 10
+OWNER = "te-task hard"
 STOPS = 20 if IS_SIMULATED else 100
 LOAD = 4000
 """Tasks a second beside which the machine is stopped."""
@@ -178,6 +182,34 @@ def stops(client: Any, other: Any) -> Iterator[Row]:
     )
 
 
+def takeovers(client: Any, pid: int) -> Iterator[Row]:
+    """The owner of the pins is killed: until commands are run again."""
+    from bench.processes import family
+
+    took = []
+    for _ in range(KILLS):
+        (owner,) = [child for child, name in family(pid).items() if name.startswith(OWNER)]
+        start = time.perf_counter()
+        os.kill(owner, signal.SIGKILL)
+        while not _drives(client):
+            if time.perf_counter() - start > PATIENCE_S:
+                raise SystemExit("bench: no other owner of the pins came")
+        took.append(time.perf_counter() - start)
+    yield Row(
+        "owner killed until another runs commands", f"{statistics.median(took) * 1000:.0f} ms", _p99(took, 1000, "ms")
+    )
+
+
+def _drives(client: Any) -> bool:
+    from taskengine import WorkerLost
+
+    try:
+        client.call("servo.set", "servo0", 0.0)
+    except WorkerLost:
+        return False
+    return True
+
+
 def levels(client: Any) -> Iterator[Row]:
     """From a client's call to the line's level, and how even pulses are, read back from gpio-sim."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -241,6 +273,7 @@ def main() -> int:
     ):
         client.call("devices.state")
         measured = [singles(client), packages(client, options.pins), stream(client), stops(client, other)]
+        measured.append(takeovers(client, engine.pid))
         if IS_SIMULATED:
             measured.append(levels(client))
         for rows in measured:

@@ -58,6 +58,11 @@ def sleep(seconds):
     publish("arm.sleeps", seconds)
     time.sleep(seconds)
 
+@task(name="pins.states", lane="hardware")
+def states(number):
+    from gpiozero import Device
+    return [state.state for state in Device.pin_factory.pin(number).states]
+
 @task(name="tell")
 def tell(topic, value):
     publish(topic, value)
@@ -271,6 +276,20 @@ def test_a_frame_of_servos_is_not_mixed_with_anothers(client: Client, engine: En
             assert states[-1]["grip"]["value"] == 0.14
             for future in pending:
                 future.result(deadline(10))
+
+
+def test_every_value_of_a_package_reaches_its_pin(folder: Path, tmp_path: Path) -> None:
+    servos = {f"s{number}": 4 + number for number in range(16)}
+    entry = '[hardware.devices.{}]\ntype = "Servo"\npin = {}\nlease = 60\n'
+    (tmp_path / "taskengine.toml").write_text("".join(entry.format(*servo) for servo in servos.items()))
+    devices = list(servos) * 250
+    values = [(number % 201 - 100) / 100 for number in range(4000)]
+    settings = {"pins": "mock", "tasks": folder / "own.py", "chunking_size": 50, "enable_stdout": "false"}
+    with Engine(cwd=tmp_path, **settings) as engine, Client(engine.address, timeout=deadline(30)) as client:
+        client.map("servo.set", devices, values)
+        for name, pin in servos.items():
+            duties = [0.075 + 0.025 * value for device, value in zip(devices, values, strict=True) if device == name]
+            assert client.call("pins.states", pin)[1:] == [pytest.approx(duty) for duty in duties]
 
 
 @pytest.mark.parametrize(
