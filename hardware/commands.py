@@ -216,8 +216,7 @@ class Commands:
         """
         owner = self._open()
         with owner.lock:
-            owner.control.stop(time.monotonic())
-            owner.hurry()
+            owner.stop()
         end = time.monotonic() + STOP_S
         while late := owner.panel.unconfirmed():
             if time.monotonic() > end:

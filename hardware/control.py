@@ -222,8 +222,7 @@ class Control:
 
     def rest(self) -> None:
         """Bring every output to where it is safe."""
-        for output in self.outputs.values():
-            self._rest(output)
+        self._rest_all(self.outputs.values(), None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -261,20 +260,29 @@ class Control:
     def _heed_stop(self, now: float) -> None:
         self._stops = self._panel.stops
         if self._panel.is_stopped:
-            for output in self.outputs.values():
-                self._ends[output.place] = NEVER
-                output.holder = None
-                self._rest(output, now)
+            self._rest_all(self.outputs.values(), now)
         self._panel.confirm(self._lane)
 
     def _end_leases(self, now: float) -> None:
         now_ns = int(now * NS)
-        for output in self.outputs.values():
-            if NEVER < self._ends[output.place] <= now_ns:
+        over = [output for output in self.outputs.values() if NEVER < self._ends[output.place] <= now_ns]
+        if over:
+            self._rest_all(over, now)
+
+    def _rest_all(self, outputs: Iterable[Output], now: float | None) -> None:
+        """Bring these outputs to where they are safe, also where one of them fails; raises its error then."""
+        failed: Exception | None = None
+        for output in outputs:
+            try:
                 self._rest(output, now)
-                output.holder = None
-                # only now: whoever watches goes by it
-                self._ends[output.place] = NEVER
+            except Exception as error:
+                failed = failed or error
+                continue
+            output.holder = None
+            # only now: whoever watches goes by it
+            self._ends[output.place] = NEVER
+        if failed is not None:
+            raise failed
 
     def _rest(self, output: Output, now: float | None = None) -> None:
         self.halt(output)

@@ -39,7 +39,7 @@ Value = bool | float | tuple[float, ...] | None
 """What an output takes, see `Role`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "batch")
+_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "batch", "always")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -56,8 +56,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Device(msgspec.Struct, frozen=True):
     """One device: what gpiozero is told, and what we watch over.
 
-    `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz, and an input
-    gathers `batch` samples before it publishes them.
+    `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz. An input is read
+    at that rate, and published where it has changed, or `always`, or in batches of `batch` samples.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Device(msgspec.Struct, frozen=True):
     limits: Limits | None
     rate: float
     batch: int = 1
+    always: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -181,6 +182,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         limits,
         _number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
         int(batch),
+        _always(entry.get("always", False), kind, path),
     )
 
 
@@ -263,6 +265,12 @@ def _safe(value: object, kind: Kind, limits: Limits | None, path: list[str]) -> 
     if limits is not None:
         return _number(value, path, limits.least, limits.most)
     raise _wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+
+
+def _always(value: object, kind: Kind, path: list[str]) -> bool:
+    if kind.is_output and value is not False:
+        raise _wrong([*path, "always"], "outputs are published where they have changed")
+    return bool(_option(value, bool, [*path, "always"]))
 
 
 def _lease(value: object, kind: Kind, path: list[str]) -> float | None:

@@ -119,13 +119,18 @@ class Owner:
                     self._wake.wait(None if due == float("inf") else due - now)
                     self.asleep_until = 0.0
                 if not self._is_over.is_set():
-                    self._tick()
+                    self._surely(self.control.tick)
 
-    def _tick(self) -> None:
+    def stop(self) -> None:
+        """Bring every output of the lane to where it is safe; the lock is held."""
+        self._surely(self.control.stop)
+        self.hurry()
+
+    def _surely(self, deed: Callable[[float], None]) -> None:
+        """Do what makes pins safe, or end: whoever cannot drive its pins must not keep them from the guardian."""
         try:
-            self.control.tick(time.monotonic())
+            deed(time.monotonic())
         except Exception as error:
-            # whoever cannot drive its pins must not keep them: the guardian can
             self._complain("an output", error)
             os._exit(1)
 

@@ -40,7 +40,7 @@ class Sensor:
 
                 rows, self._rows = self._rows, []
                 self._tell(self.device, numpy.array(rows))
-        elif value != self.value:
+        elif value != self.value or self.device.always:
             self.value = value
             self._tell(self.device, sample(value, now))
 

@@ -222,6 +222,14 @@ def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatc
     assert list(told[0][:, 0]) == sorted(told[0][:, 0])
 
 
+def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value["value"]))
+    bench({"still": {"type": "Button", "pin": 27, "rate": 500, "always": True}})
+    wait_until(lambda: len(told) >= 5, 10, "five samples")
+    assert told[:5] == [0] * 5
+
+
 def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
     obey(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
     try:
@@ -263,7 +271,7 @@ def test_an_owner_that_cannot_drive_ends_itself(machine: Bench, monkeypatch: pyt
 
     monkeypatch.setattr("os._exit", leave)
     monkeypatch.setattr(Control, "tick", fail)
-    machine.owner._tick()
+    machine.owner._surely(machine.owner.control.tick)
     assert ended.is_set()
     assert codes == [1]
     assert machine.said == ["[HARDWARE] an output fails: OSError: the pin is gone"]

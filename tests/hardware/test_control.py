@@ -168,6 +168,26 @@ def test_stopping_is_safe_at_once_and_latches(lane: Lane) -> None:
     assert lane.writes == [("grip", 0.5)]
 
 
+def test_an_output_that_fails_keeps_no_other_from_being_safe(lane: Lane) -> None:
+    def fail(value: Value) -> None:
+        raise OSError("the pin is gone")
+
+    lane.set("pan", 30, 10.0)
+    lane.set("base", [1, 1], 10.0)
+    lane.set("grip", 0.5, 10.0)
+    lane.control.find("pan").write = fail
+    lane.writes.clear()
+    with pytest.raises(OSError, match="the pin is gone"):
+        lane.control.tick(10.6)
+    assert lane.writes == [("grip", -1.0), ("base", (0.0, 0.0))]
+    assert [lane.panel.ends[place] != NEVER for place in (0, 2, 5)] == [True, False, False]  # the guardian sees it
+    lane.writes.clear()
+    with pytest.raises(OSError, match="the pin is gone"):
+        lane.control.stop(10.7)
+    assert dict(lane.writes) == {name: value for name, value in SAFE.items() if name != "pan"}
+    assert lane.panel.unconfirmed() == [LANE]
+
+
 def test_a_stop_in_another_lane_is_heard_at_the_next_tick(lane: Lane) -> None:
     lane.set("pan", 30, 10.0)
     lane.panel.stop()

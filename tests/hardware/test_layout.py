@@ -78,6 +78,8 @@ def test_a_tone_has_the_range_of_its_octaves() -> None:
         (PAN | {"min_angle": 90}, "max_angle", "another angle"),
         (PAN | {"lane": "a b"}, "lane", "the name of a lane"),
         (PAN | {"rate": 0}, "rate", "from 0.01"),
+        (PAN | {"always": True}, "always", "outputs are published where they have changed"),
+        ({"type": "Button", "pin": 4, "always": 1}, "always", "true or false"),
         ({"type": "Robot", "left": [1], "right": [2, 3]}, "left", "[forward, backward]"),
         ({"type": "Robot", "left": [1, 1], "right": [2, 3]}, None, "two of its pins are the same"),
         (3, None, "expected a table"),
