@@ -162,6 +162,8 @@ class Commands:
         """What an input says, in its unit; what an output was told last."""
         check_device(device)
         owner = self._open()
+        if device in owner.left_out:
+            raise TaskFailed(f"{device} was left out: {owner.left_out[device]}", type="LookupError")
         sensor = owner.sensors.known.get(device)
         return owner.control.find(device).value if sensor is None else sensor.read()
 

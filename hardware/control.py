@@ -14,7 +14,7 @@ from typing import cast
 from taskengine import BadArguments, NotAllowed
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import DETACH, HOLD, Device, Value, channels
-from taskengine_hardware.motion import EASINGS, FRAME_S, Approach, Motion, Move, Pulse, Sweep, least_duration
+from taskengine_hardware.motion import EASINGS, FRAME_S, Approach, Motion, Move, Pulse, Sweep, Then, least_duration
 from taskengine_hardware.panel import NEVER, Panel
 
 STOPPED = "the machine was stopped; system.arm lets it move again"
@@ -83,11 +83,12 @@ class Control:
         self.due = math.inf
         """When `tick` is to be called at the latest, in s."""
 
-    def resume(self) -> None:
-        """Another owner has died: bring its outputs to where they are safe."""
+    def begin(self, *, is_first: bool) -> None:
+        """The pins are open, and off. Where another owner had them before, bring them to where they are safe."""
         for output in self.outputs.values():
-            output.value = self._panel.last(output.place, output.role)
-            self._rest(output)
+            output.value = _OFF.get(output.role) if is_first else self._panel.last(output.place, output.role)
+        if not is_first:
+            self.rest()
         self._panel.confirm(self._lane)
 
     def find(self, name: str, *roles: Role) -> Output:
@@ -192,7 +193,13 @@ class Control:
                 f"a period is a number of seconds, here from {max(least, 2 * FRAME_S):.3g}, not {period!r}"
             )
         self.admit(output, client, now)
-        self._set_off(output, Sweep(low, high, now, period, cycles), now)
+        if output.value is None:  # nobody knows where it stands
+            self._set_off(output, Sweep(low, high, now, period, cycles), now)
+            return
+        start = _position(output)
+        reach = least_duration(low - start, way, limits) if limits is not None else 0.0
+        move = Move(start, low, now, reach, way)
+        self._set_off(output, Then(move, Sweep(low, high, now + reach, period, cycles)), now)
 
     def pulse(self, output: Output, value: Value, after: Value, duration: float, client: bytes, now: float) -> None:
         """Have an output take a value for so many seconds, and another one then. Raises NotAllowed."""

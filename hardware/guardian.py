@@ -153,4 +153,5 @@ def main(layout: Layout, panel: Panel, pins: str, control: Connection, say: Call
     """The guardian's process."""
     warm_up(pins)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    say(f"[GUARDIAN] Watches lane {', '.join(layout.lanes)}")
     Guardian(layout, panel, pins, control, say).serve()

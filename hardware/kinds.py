@@ -72,15 +72,18 @@ _SMOOTHED = {
     "partial": bool,
 }
 _SPI_PINS = ("clock_pin", "mosi_pin", "miso_pin", "select_pin")
-_CHANNEL = {"channel": int, "differential": bool, "max_voltage": float, "port": int, "device": int}
+_CONVERTER = {"max_voltage": float, "port": int, "device": int}
+_CHANNEL = {"channel": int, "differential": bool, **_CONVERTER}
+_OF_ONE_CHANNEL = (3001, 3201, 3301)
 _EDGES = ("when_activated", "when_deactivated")
 _TURNS = {"bounce_time": float, "max_steps": int, "wrap": bool}
 
 
 def _converter(number: int) -> Kind:
     """An MCP3xxx: its channels share the SPI bus."""
-    spi = {"bus": "spi", "bus_pins": (8, 9, 10, 11)}
-    return Kind(f"MCP{number}", Role.INPUT, (), _SPI_PINS, options=_CHANNEL, unit="of max_voltage", **spi)  # type: ignore[arg-type]
+    options = _CONVERTER if number in _OF_ONE_CHANNEL else _CHANNEL
+    name, unit = f"MCP{number}", "of max_voltage"
+    return Kind(name, Role.INPUT, (), _SPI_PINS, options=options, unit=unit, bus="spi", bus_pins=(8, 9, 10, 11))
 
 
 KINDS: Mapping[str, Kind] = {

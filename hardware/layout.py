@@ -86,7 +86,9 @@ class Device(msgspec.Struct, frozen=True):
         return float(self.options.get("min_angle", -90)), float(self.options.get("max_angle", 90))
 
     def gpios(self) -> Iterator[int]:
-        """The GPIOs that it takes for itself."""
+        """The GPIOs that it takes, some of which others on its bus may have too."""
+        if not self.pins:
+            yield from self.kind.bus_pins
         for pin in self.pins.values():
             for one in pin if isinstance(pin, (list, tuple)) else (pin,):
                 number = gpio_of(one)
@@ -293,7 +295,7 @@ def _check_pins(devices: Iterable[Device]) -> None:
     owners: dict[int, tuple[str, str]] = {}
     for device in devices:
         bus = device.kind.bus
-        for number in dict.fromkeys(device.gpios() if device.pins or not bus else device.kind.bus_pins):
+        for number in dict.fromkeys(device.gpios()):
             name, other_bus = owners.setdefault(number, (device.name, bus))
             if name != device.name and not (bus and bus == other_bus):
                 raise _wrong(["devices", device.name], f"GPIO{number} is {name}'s already")

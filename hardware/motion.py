@@ -95,6 +95,17 @@ class Sweep(NamedTuple):
         return self.low + (self.high - self.low) * (1 - math.cos(2 * math.pi * turns)) / 2, False
 
 
+class Then(NamedTuple):
+    """A move, and a sweep from where it ends."""
+
+    first: Move
+    rest: Sweep
+
+    def at(self, now: float) -> tuple[float, bool]:
+        """See `Motion`."""
+        return self.rest.at(now) if now >= self.rest.began else (self.first.at(now)[0], False)
+
+
 class Pulse(NamedTuple):
     """`value` until `end`, then `after`."""
 

@@ -51,6 +51,8 @@ class Owner:
         """Until when the thread sleeps, if nobody wakes it."""
         self.lock = threading.Lock()
         self._wake = threading.Condition(self.lock)
+        self.left_out: dict[str, str] = {}
+        """Inputs that could not be opened, and why."""
         self.control = Control(lane, self._devices, panel, self._tell)
         self.sensors = Sensors((), self._publish, 0.0)
 
@@ -80,9 +82,13 @@ class Owner:
         with self.lock:
             for output in self.control.outputs.values():
                 output.write = self.rig.writers[output.place]
-            self.control.resume()
-        inputs = [(device, self.rig.opened[device.place]) for device in self._devices if not device.kind.is_output]
+            self.control.begin(is_first=self.panel.count_owner(self._lane) == 1)
+        opened = self.rig.opened
+        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
         self.sensors = Sensors(inputs, self._publish, time.monotonic())
+        self.left_out = self.rig.failed
+        for name, reason in self.left_out.items():
+            self._say(f"[HARDWARE] Left out: {name}: {reason}")
         for name, work in (("outputs", self._run), ("inputs", self._read)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)

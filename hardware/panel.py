@@ -25,7 +25,7 @@ class Panel:
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         lanes, devices = len(self._lanes), len(layout.devices)
-        words = 1 + 2 * lanes + devices
+        words = 1 + 3 * lanes + devices
         size = 8 * (words + CHANNELS * devices)
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
@@ -34,7 +34,8 @@ class Panel:
         self._stops = numbers[:1]
         self._heard = numbers[1 : 1 + lanes]
         self._wanted = numbers[1 + lanes : 1 + 2 * lanes]
-        self.ends = numbers[1 + 2 * lanes :]
+        self._owners = numbers[1 + 2 * lanes : 1 + 3 * lanes]
+        self.ends = numbers[1 + 3 * lanes :]
         """When the lease of each device ends, by its place; NEVER where it does not run."""
         self.values = view[8 * words :].cast("d")
         """What each output was told last, CHANNELS numbers by its place; NaN for nothing, or None."""
@@ -67,6 +68,11 @@ class Panel:
     def unconfirmed(self) -> list[str]:
         """The lanes whose owner has not."""
         return [lane for lane, number in self._lanes.items() if self._heard[number] != self._stops[0]]
+
+    def count_owner(self, lane: str) -> int:
+        """Another owner has the lane's pins: how many there were with it. The lock is held."""
+        self._owners[self._lanes[lane]] += 1
+        return self._owners[self._lanes[lane]]
 
     def want(self, lane: str, *, wanted: bool) -> None:
         """An owner waits for the lane's pins, or does no more."""

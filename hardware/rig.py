@@ -34,14 +34,25 @@ class Rig:
         self.factory = gpiozero.Device.pin_factory = factory
         self.opened: dict[int, Any] = {}
         self.writers: dict[int, Writer] = {}
+        self.failed: dict[str, str] = {}
+        """Why inputs without pins are left out: this board may have no thermometer."""
         try:
             for device in devices:
-                opened = self.opened[device.place] = _open(device, factory)
-                if device.kind.is_output:
-                    self.writers[device.place] = _writer(device, opened)
+                self._add(device)
         except BaseException:
             self.close()
             raise
+
+    def _add(self, device: Device) -> None:
+        try:
+            opened = self.opened[device.place] = _open(device, self.factory)
+        except DeviceFailed as error:
+            if any(device.gpios()) or device.kind.is_output:
+                raise
+            self.failed[device.name] = str(error)
+            return
+        if device.kind.is_output:
+            self.writers[device.place] = _writer(device, opened)
 
     def close(self) -> None:
         """Let go of the pins. May be called twice."""
@@ -59,6 +70,9 @@ def _open(device: Device, factory: Any) -> Any:
     """A device of gpiozero. Raises DeviceFailed, PinsInUse."""
     kind = device.kind
     options = {**device.pins, **device.options, "pin_factory": factory}
+    if "active_state" in options:
+        # gpiozero takes that only where the pull is somebody else's, and TOML has no word for None
+        options.setdefault("pull_up", None)
     if "partial" in kind.options:
         # without, reading waits for the first measurements, for ever where there is no echo
         options.setdefault("partial", True)

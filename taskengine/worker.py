@@ -128,12 +128,12 @@ class Worker:
         registry = Registry.load(settings.tasks, backplane.machine)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        attach(backplane.feeds)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy))
         self._control = control
         self._journal = journal
-        attach(backplane.feeds)
         self._context = zmq.Context()
         self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place)
         journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")

@@ -17,9 +17,9 @@ from tests.engine import Engine, deadline, wait_until
 
 ARM = Path(__file__).resolve().parents[2] / "examples" / "arm"
 POSES = {
-    "arm.pose left": [-60, 30, 60, -1],
-    "arm.pose right": [60, 30, 60, -1],
-    "arm.pose ready": [0, 0, 90, -1],
+    "arm.pose left": [-60, 30, 60, None],
+    "arm.pose right": [60, 30, 60, None],
+    "arm.pose ready": [0, 0, 90, None],
     "arm.wave 2": [0, 0, 90, 0.5],
     "arm.pose rest": [0, -50, 150, 0.5],
 }
@@ -79,7 +79,9 @@ def test_one_round(engine: Engine, client: Client) -> None:
     printed, complaints = driver.communicate(timeout=deadline(60.0))
     assert (driver.returncode, complaints) == (0, "")
     reached = re.findall(r"^(arm\..*): base (.*), shoulder (.*), elbow (.*), gripper (.*)$", printed, re.MULTILINE)
-    assert {move: pytest.approx([float(value) for value in where]) for move, *where in reached} == POSES
+    assert {
+        move: pytest.approx([None if value == "None" else float(value) for value in where]) for move, *where in reached
+    } == POSES
     assert "  hardware.status = True\n" in printed
     await_safety(client)
 

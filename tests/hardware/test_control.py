@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +39,7 @@ SAFE: dict[str, Value] = {
 class Lane:
     """A control whose pins and publications are lists."""
 
-    def __init__(self, panel: Panel | None = None) -> None:
+    def __init__(self, panel: Panel | None = None, *, is_first: bool = True) -> None:
         self.layout = read({"devices": DEVICES})
         self.panel = panel or Panel(self.layout)
         self.writes: list[tuple[str, Value]] = []
@@ -47,7 +47,7 @@ class Lane:
         self.control = Control(LANE, self.layout.devices.values(), self.panel, self.tell)
         for output in self.control.outputs.values():
             output.write = self.writer(output.device.name)
-        self.control.resume()
+        self.control.begin(is_first=is_first)
 
     def writer(self, name: str) -> Any:
         return lambda value: self.writes.append((name, value))
@@ -73,9 +73,7 @@ class Lane:
 
 @pytest.fixture
 def lane() -> Lane:
-    made = Lane()
-    made.writes.clear()
-    return made
+    return Lane()
 
 
 def test_a_command_is_written_at_once(lane: Lane) -> None:
@@ -293,10 +291,28 @@ def test_a_move_that_cannot_be(lane: Lane, duration: float, easing: str, text: s
         lane.control.move(lane.control.find("pan"), 1.0, duration, easing, LAPTOP, 10.0)
 
 
+def test_starting_moves_nothing() -> None:
+    assert Lane().writes == []
+
+
+def test_a_sweep_begins_where_the_output_is(lane: Lane) -> None:
+    lane.set("slow", 80, 10.0)
+    lane.control.sweep(lane.control.find("slow"), -80, -20, 10.0, None, LAPTOP, 10.0)
+    lane.control.lease([lane.control.find("slow")], LAPTOP, 10.0, exclusive=False)
+    ways = [80.0]
+    for frame in range(300):
+        now = 10.0 + frame * FRAME_S
+        lane.control.lease([lane.control.find("slow")], LAPTOP, now, exclusive=False)
+        lane.run(now, now + FRAME_S)
+        ways.append(cast(float, lane.control.find("slow").value))
+    assert max(abs(after - before) for before, after in itertools.pairwise(ways)) <= 2 * 100 * FRAME_S
+    assert min(ways) == pytest.approx(-80, abs=0.01)
+
+
 def test_a_new_owner_makes_safe_what_the_last_one_left(lane: Lane) -> None:
     for name, value in (("pan", 30), ("hold", 0.5), ("grip", 0.25), ("lamp", True)):
         lane.set(name, value, 10.0)
-    assert dict(Lane(lane.panel).writes) == SAFE | {"hold": 0.5}
+    assert dict(Lane(lane.panel, is_first=False).writes) == SAFE | {"hold": 0.5}
 
 
 @pytest.mark.parametrize(("name", "last", "safe"), [("pan", 3.0, None), ("hold", 0.5, 0.5), ("grip", 0.5, -1.0)])
@@ -345,6 +361,6 @@ def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, 
             assert len(lane.writes) == before
         for output in lane.control.outputs.values():
             lease, name = output.device.lease, output.device.name
-            if lease and (name not in commanded or commanded[name] + lease < now - 1e-6):
+            if lease and name in commanded and commanded[name] + lease < now - 1e-6:
                 assert output.value == safe_value(output.device, output.value)
                 assert output.motion is None

@@ -24,6 +24,8 @@ PAGES = [
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/benchmarks.md",
+    "docs/hardware.md",
+    "docs/safety.md",
     "SECURITY.md",
 ]
 ADDRESS = "tcp://127.0.0.1:9000"
