@@ -39,7 +39,7 @@ Value = bool | float | tuple[float, ...] | None
 """What an output takes, see `Role`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "batch", "always")
+_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
