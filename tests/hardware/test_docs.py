@@ -19,7 +19,7 @@ from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 PAGE = "docs/hardware.md"
 SAFETY = "docs/safety.md"
 TEXT = (ROOT / PAGE).read_text()
-OURS = ("type", "lane", "safe", "lease", "limits", "rate", "batch")
+OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
 
 
 def ticked(names: tuple[str, ...]) -> str:
