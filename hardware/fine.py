@@ -6,6 +6,8 @@ input, then as a low output, before it is told its state (gpiozero#1177).
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from typing import Any
 
 import lgpio
@@ -78,6 +80,10 @@ class FineFactory(LGPIOFactory):  # type: ignore[misc]
     def __init__(self, chip: int | None, board: int | None) -> None:
         self._board = board
         super().__init__(chip)
+        # gpiozero's share these, so that closing one closes the pins of all
+        self.pins: dict[Any, Any] = {}
+        self._reservations: dict[Any, list[Any]] = defaultdict(list)
+        self._res_lock = threading.Lock()
         self.pin_class = FinePin
 
     def _get_revision(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ class Chip:
 
 
 @pytest.fixture
-def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chip]:
+def chip(monkeypatch: pytest.MonkeyPatch) -> Chip:
     chip = Chip()
     for name in (
         "gpio_claim_output",
@@ -60,11 +59,7 @@ def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chip]:
     monkeypatch.setattr(lgpio, "gpiochip_close", lambda handle: 0)
     monkeypatch.setattr(lgpio, "gpio_get_mode", lambda handle, line: 2 if line in chip.outputs else 0)
     monkeypatch.setattr(lgpio, "gpio_read", lambda handle, line: 0)
-    yield chip
-    from gpiozero.pins.local import LocalPiFactory
-
-    LocalPiFactory.pins.clear()
-    LocalPiFactory._reservations.clear()
+    return chip
 
 
 def rig(**device: Any) -> Rig:
@@ -121,6 +116,16 @@ def test_a_motor_has_its_speed_in_fine_steps(chip: Chip) -> None:
         made.writers[0](speed)
     assert [args[1] for args in chip.of("tx_pwm", 5)][:2] == [pytest.approx(10.1), pytest.approx(10.5)]
     assert chip.of("tx_pwm", 6)[-1][1] == pytest.approx(25.5)
+
+
+def test_two_rigs_do_not_close_each_others_pins(chip: Chip) -> None:
+    """As the guardian has them, whose lanes' owners have both died."""
+    first, second = rig(type="LED", pin=5), rig(type="LED", pin=6)
+    second.writers[0](True)
+    first.close()
+    assert chip.of("gpio_claim_input", 5) == [(lgpio.SET_PULL_NONE,)]
+    assert chip.of("gpio_claim_input", 6) == []
+    second.close()
 
 
 def test_a_line_that_is_anothers_is_named(chip: Chip) -> None:
