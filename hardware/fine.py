@@ -66,10 +66,15 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
             lgpio.gpio_write(self.factory._handle, self._number, 0)
 
     def _pulse(self) -> None:
-        """Tell lgpio, whose duty cycle is a number of percent; what it sends for ever is replaced after its cycle."""
+        """Tell lgpio, whose duty cycle is a number of percent; what it sends for ever is replaced after its cycle.
+
+        What is to be off, or on, is so at once.
+        """
         frequency, duty = self._pwm or (0.0, 0.0)
         try:
             lgpio.tx_pwm(self.factory._handle, self._number, frequency, 100 * duty)
+            if duty in (0, 1):
+                lgpio.gpio_write(self.factory._handle, self._number, int(duty))
         except lgpio.error as error:
             raise PinInvalidState(f"cannot set pin {self!r} to {duty}: {error}") from None
 

@@ -140,6 +140,15 @@ def test_two_rigs_do_not_close_each_others_pins(chip: Chip, rig: MakeRig) -> Non
     assert chip.of("gpio_claim_input", 6) == []
 
 
+def test_a_motor_that_is_stopped_stands_at_once(chip: Chip, rig: MakeRig) -> None:
+    """lgpio ends the cycle first, which may take 10 ms."""
+    made = rig(type="Motor", forward=5, backward=6)
+    made.writers[0](0.5)
+    chip.calls.clear()
+    made.writers[0](0.0)
+    assert chip.of("gpio_write", 5) == [(0,)]
+
+
 def test_a_line_that_is_anothers_is_named(chip: Chip, rig: MakeRig) -> None:
     chip.busy.add(18)
     with pytest.raises(PinsInUse, match="x: GPIO18: 'GPIO busy'"):
