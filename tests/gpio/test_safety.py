@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,7 +19,6 @@ from tests.gpio.machine import BRAKE, MOTOR, SERVO, drive, driven, machine
 LEASE_S = 0.5
 GRACE_S = 0.05
 OWNER_S = 0.25
-SERVICE_S = 1.0
 EMULATED_S = 0.1
 """What the emulation adds: one processor for all, test included."""
 
@@ -33,6 +32,13 @@ with Client(sys.argv[1], timeout=20) as client:
         print("driven", flush=True)
         time.sleep(0.1)
 """
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """One that goes on, for the tests that end only a part of it."""
+    with machine() as engine:
+        yield engine
 
 
 def safe_after(deed: Callable[[], object]) -> float:
@@ -50,20 +56,19 @@ def kill(pid: int, number: int = signal.SIGKILL) -> Callable[[], None]:
     return lambda: os.kill(pid, number)
 
 
-def test_a_client_that_is_killed() -> None:
-    with machine() as engine:
-        command = [sys.executable, "-c", CLIENT, engine.address]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for _ in range(8):  # longer than a lease
-                assert process.stdout.readline() == "driven\n"
-            seconds = safe_after(process.kill)
+def test_a_client_that_is_killed(engine: Engine) -> None:
+    command = [sys.executable, "-c", CLIENT, engine.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(8):  # longer than a lease
+            assert process.stdout.readline() == "driven\n"
+        seconds = safe_after(process.kill)
     print(f"client killed: safe after {seconds * 1000:.0f} ms")
     assert seconds < LEASE_S + GRACE_S + EMULATED_S
 
 
-def test_a_router_that_is_killed() -> None:
-    with machine() as engine, driven(engine) as client:
+def test_a_router_that_is_killed(engine: Engine) -> None:
+    with driven(engine) as client:
         drive(client)
         (router,) = engine.pids("router")
         seconds = safe_after(kill(router))
@@ -72,8 +77,8 @@ def test_a_router_that_is_killed() -> None:
         wait_until(lambda: _drives(client), 20, "another router")
 
 
-def test_an_owner_that_is_killed() -> None:
-    with machine() as engine, driven(engine) as client:
+def test_an_owner_that_is_killed(engine: Engine) -> None:
+    with driven(engine) as client:
         (owner,) = engine.pids("hardwar")
         seconds = safe_after(kill(owner))
         print(f"owner killed: safe after {seconds * 1000:.0f} ms")
@@ -83,8 +88,8 @@ def test_an_owner_that_is_killed() -> None:
         assert "is safe, its owner is dead" in engine.output()
 
 
-def test_an_owner_that_is_stopped() -> None:
-    with machine() as engine, driven(engine) as client:
+def test_an_owner_that_is_stopped(engine: Engine) -> None:
+    with driven(engine) as client:
         (owner,) = engine.pids("hardwar")
         drive(client)
         seconds = safe_after(kill(owner, signal.SIGSTOP))
@@ -95,31 +100,8 @@ def test_an_owner_that_is_stopped() -> None:
         wait_until(lambda: _drives(client), 20, "another owner")
 
 
-def test_a_supervisor_that_is_killed() -> None:
-    with machine() as engine, driven(engine) as client:
-        drive(client)
-        pids = engine.pids()
-        start = time.monotonic()
-        seconds = safe_when_gone(kill(engine.process.pid))
-        wait_until(lambda: not any(map(alive, pids)), 5, "the end of all processes")
-        gone = time.monotonic() - start
-        print(f"supervisor killed: safe after {seconds * 1000:.0f} ms, gone after {gone * 1000:.0f} ms")
-        assert seconds < SERVICE_S
-        assert gone < SERVICE_S + EMULATED_S
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_service_that_is_ended(number: int) -> None:
-    with machine() as engine, driven(engine) as client:
-        drive(client)
-        seconds = safe_when_gone(kill(engine.process.pid, number))
-        print(f"service ended: safe after {seconds * 1000:.0f} ms")
-        assert seconds < SERVICE_S
-        assert engine.process.wait(deadline(20)) == 0
-
-
-def test_stopping_and_arming() -> None:
-    with machine() as engine, driven(engine) as client:
+def test_stopping_and_arming(engine: Engine) -> None:
+    with driven(engine) as client:
         seconds = safe_after(lambda: client.call("system.stop"))
         print(f"system.stop: safe and answered after {seconds * 1000:.0f} ms")
         with pytest.raises(NotAllowed):
@@ -130,23 +112,9 @@ def test_stopping_and_arming() -> None:
         wait_until(lambda: chip.level(MOTOR), 1, "the wheel")
 
 
-def safe_when_gone(deed: Callable[[], object]) -> float:
-    """How many seconds after the deed the wheel and the servo are still, where nobody is left to hold the brake."""
-    start = time.monotonic()
-    deed()
-    return chip.when_low(MOTOR, SERVO) - start
-
-
 def _drives(client: Client) -> bool:
     try:
         drive(client)
     except TaskEngineError:
         return False
     return True
-
-
-def test_engines_end_as_they_should(capfd: pytest.CaptureFixture[str]) -> None:
-    """The lines are free again after all that."""
-    with machine() as engine:
-        assert isinstance(engine, Engine)
-    assert [chip.level(number) for number in (MOTOR, SERVO, BRAKE)] == [0, 0, 0]
