@@ -35,7 +35,7 @@ FRAMES = 50 if IS_SIMULATED else 250
 FRAME_S = 0.02
 KILLS = 3 if IS_SIMULATED else 15
 PATIENCE_S = 10
-OWNER = "te-task hard"
+OWNER = "te-pin worker"
 STOPS = 20 if IS_SIMULATED else 100
 LOAD = 4000
 """Tasks a second beside which the machine is stopped."""

@@ -18,14 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 from taskengine import SettingsError
 from taskengine_hardware.header import lines as header_lines
-from taskengine_hardware.layout import Layout, read
+from taskengine_hardware.layout import Layout, prefix_of, read
 from taskengine_hardware.panel import Panel
 
 if TYPE_CHECKING:
     from taskengine_hardware.commands import Commands
     from taskengine_hardware.owner import Owner
 
-__all__ = ["Layout", "Panel", "guard", "header_lines", "make_safe", "own", "owners", "read", "robot", "tasks"]
+__all__ = [
+    "Layout",
+    "Panel",
+    "guard",
+    "header_lines",
+    "make_safe",
+    "own",
+    "owners",
+    "read",
+    "robot",
+    "stop_tasks",
+    "tasks",
+]
 
 _commands: dict[str, Commands] = {}
 _owned: list[str] = []
@@ -57,11 +69,18 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
     return owner
 
 
-def guard(layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]) -> None:
-    """Be the guardian, until the supervisor says stop or is gone."""
+def guard(
+    layout: Layout, panel: Panel, pins: str, interval: float, control: Connection, say: Callable[[str], None]
+) -> None:
+    """Be the guardian, until the supervisor says stop or is gone, who is told every `interval` s that we live."""
     from taskengine_hardware.guardian import main
 
-    main(layout, panel, pins, control, say)
+    main(layout, panel, pins, interval, control, say)
+
+
+def stop_tasks(layout: Layout) -> frozenset[str]:
+    """The names of the tasks that stop the machine."""
+    return frozenset(f"{prefix_of(lane)}system.stop" for lane in layout.lanes)
 
 
 def owners(layout: Layout, pins: str) -> dict[int, str]:

@@ -51,11 +51,14 @@ def lgpio(layout: Layout) -> Any:
 
 def _fine() -> Callable[[int | None, int | None], Any]:
     """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
+    here = os.open(".", os.O_RDONLY)
     with tempfile.TemporaryDirectory(prefix="taskengine-lg-") as folder:
         os.environ.setdefault("LG_WD", folder)
         try:
             from taskengine_hardware.fine import FineFactory
         finally:
+            os.fchdir(here)  # it goes to that folder, too
+            os.close(here)
             if os.environ["LG_WD"] == folder:
                 del os.environ["LG_WD"]
     factory: Callable[[int | None, int | None], Any] = FineFactory

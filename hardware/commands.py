@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from taskengine import BadArguments, TaskFailed, caller_id, check_device
-from taskengine_hardware.control import STOPPED, Output, checked
+from taskengine_hardware.control import STOPPED, Output, checked, seconds
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import LANE, Device, Layout, Limits, Value
+from taskengine_hardware.layout import Device, Layout, Limits, Value, prefix_of
 from taskengine_hardware.panel import NEVER
 
 if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to pay
@@ -108,8 +108,7 @@ class Commands:
 
     def gpio_pulse(self, device: str, duration: float) -> None:
         """Switch an output on for `duration` s, from 0.001, to 20 ms; answers at once."""
-        if not (isinstance(duration, (int, float)) and SHORTEST_S <= duration < float("inf")):
-            raise BadArguments(f"a duration is a number of seconds from {SHORTEST_S:g}, not {duration!r}")
+        duration = seconds(duration, SHORTEST_S)
         with _Turn(self._open(), device, Role.SWITCH) as (owner, output, now):
             owner.control.pulse(output, True, False, duration, caller_id(), now)
 
@@ -123,8 +122,8 @@ class Commands:
 
     def tone_play(self, device: str, frequency: float, duration: float | None = None) -> None:
         """Play a tone of so many Hz for `duration` s, or until told else; answers at once."""
-        if not (duration is None or (isinstance(duration, (int, float)) and SHORTEST_S <= duration < float("inf"))):
-            raise BadArguments(f"a duration is a number of seconds from {SHORTEST_S:g}, or null, not {duration!r}")
+        if duration is not None:
+            duration = seconds(duration, SHORTEST_S)
         with _Turn(self._open(), device, Role.TONE) as (owner, output, now):
             tone = _number(checked(output, frequency, "frequency in Hz"))
             if duration is None:
@@ -162,17 +161,16 @@ class Commands:
         """What an input says, in its unit; what an output was told last."""
         check_device(device)
         owner = self._open()
-        if device in owner.left_out:
-            raise TaskFailed(f"{device} was left out: {owner.left_out[device]}", type="LookupError")
-        sensor = owner.sensors.known.get(device)
-        return owner.control.find(device).value if sensor is None else sensor.read()
+        if device in owner.sensors.known or device in owner.left_out:
+            return owner.read(device)
+        return owner.control.find(device).value
 
     def devices_list(self) -> list[dict[str, Any]]:
         """The lane's devices: name, type, what they take or give (role), unit, limits, lease in s, and safe state."""
         return [_described(device) for device in self._devices.values()]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
-        """Of these devices, or all that the caller may use: the value, and how many seconds the lease still runs."""
+        """Of these devices, or all that the caller may use: the last value, and how many seconds a lease still runs."""
         owner = self._open()
         now_ns = time.monotonic_ns()
         return {name: self._state(owner, name, now_ns) for name in devices or self._usable()}
@@ -229,7 +227,7 @@ class Commands:
         """Accept commands again after `system.stop`."""
         owner = self._open()
         with owner.lock:
-            owner.control.arm()
+            owner.control.arm(time.monotonic())
             owner.hurry()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -245,8 +243,9 @@ class Commands:
         with owner.lock:
             control = owner.control
             output = control.find(device, role)
-            control.command(output, read(output, *given), caller_id(), time.monotonic())
-            if control.due < owner.asleep_until:
+            now = time.monotonic()
+            control.command(output, read(output, *given), caller_id(), now)
+            if control.due < owner.asleep_until or control.due <= now:
                 owner.hurry()
 
     def _lease(self, devices: list[str], *, exclusive: bool) -> float:
@@ -271,7 +270,11 @@ class Commands:
             yield name
 
     def _state(self, owner: Owner, name: str, now_ns: int) -> dict[str, Any]:
-        value = self.sensor_read(name)
+        check_device(name)
+        sensor = owner.sensors.known.get(name)
+        if sensor is not None or name in owner.left_out:
+            return {"value": None if sensor is None else sensor.value}
+        value = owner.control.find(name).value
         output = owner.control.outputs.get(name)
         if output is None or not output.lease_ns:
             return {"value": value}
@@ -380,7 +383,7 @@ URGENT = frozenset({"system.stop"})
 def tasks_of(commands: Commands, lane: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
     """The tasks of a lane, each with what `taskengine.task` takes: `servo.set` and so on, and by wire 0.1's habit
     `task_servo_set`; where the lane is not the usual one, with its name before."""
-    prefix = "" if lane == LANE else f"{lane}."
+    prefix = prefix_of(lane)
     for name in NAMES:
         method = getattr(commands, NAMES[name].__name__)
         olds = [f"task_{prefix}{name}".replace(".", "_")] if name.startswith(OLD) else []

@@ -14,11 +14,24 @@ from typing import cast
 from taskengine import BadArguments, NotAllowed
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import DETACH, HOLD, Device, Value, channels
-from taskengine_hardware.motion import EASINGS, FRAME_S, Approach, Motion, Move, Pulse, Sweep, Then, least_duration
+from taskengine_hardware.motion import (
+    EASINGS,
+    FRAME_S,
+    Approach,
+    Motion,
+    Move,
+    Pulse,
+    Sweep,
+    Then,
+    least_duration,
+    speed_of,
+)
 from taskengine_hardware.panel import NEVER, Panel
 
 STOPPED = "the machine was stopped; system.arm lets it move again"
 NS = 1_000_000_000
+LONGEST_S = 86400.0
+"""How long anything that a client asks for may take: a day."""
 _OFF: Mapping[Role, Value] = {
     Role.SWITCH: False,
     Role.LEVEL: 0.0,
@@ -54,10 +67,13 @@ def _nowhere(value: Value) -> None:
 
 
 def safe_value(device: Device, last: Value) -> Value:
-    """What an output is told to be safe, which was told `last` before."""
+    """What an output is told to be safe, which was told `last` before, or None for nothing."""
+    off = _OFF.get(device.kind.role)
     if device.safe == DETACH:
-        return _OFF.get(device.kind.role)
-    return last if device.safe == HOLD else device.safe
+        return off
+    if device.safe == HOLD:
+        return off if last is None else last
+    return cast(Value, device.safe)
 
 
 class Control:
@@ -87,9 +103,11 @@ class Control:
         """The pins are open, and off. Where another owner had them before, bring them to where they are safe."""
         for output in self.outputs.values():
             output.value = _OFF.get(output.role) if is_first else self._panel.last(output.place, output.role)
+            self._panel.note(output.place, output.value)
         if not is_first:
             self.rest()
-        self._panel.confirm(self._lane)
+        self._stops = self._panel.stops
+        self._panel.confirm(self._lane, self._stops)
 
     def find(self, name: str, *roles: Role) -> Output:
         """An output by its name. Raises BadArguments where there is none, or it has none of these roles."""
@@ -116,7 +134,10 @@ class Control:
 
     def check(self, output: Output, client: bytes, now: float) -> None:
         """Whether a client may command an output. Raises NotAllowed."""
-        if self._panel.is_stopped:
+        stops = self._panel.stops
+        if stops != self._stops:
+            self._heed_stop(now)
+        if stops & 1:
             raise NotAllowed(STOPPED)
         if output.holder is not None:
             self._check_holder(output, client, now)
@@ -167,13 +188,13 @@ class Control:
         way = EASINGS.get(easing)
         if way is None:
             raise BadArguments(f"an easing is one of {', '.join(EASINGS)}, not {easing!r}")
-        if not 0 <= duration < math.inf:
-            raise BadArguments(f"a duration is a number of seconds from 0, not {duration!r}")
+        duration = seconds(duration, 0.0)
         limits = output.device.limits
         if limits is not None and limits.acceleration < math.inf and math.isinf(way.acceleration):
             raise BadArguments(f"{easing} has no bounded acceleration, and that of {output.device.name} has a limit")
         self.admit(output, client, now)
         if output.value is None:  # nobody knows where it stands
+            self.halt(output)
             self._drive(output, target, now)
             return 0.0
         start = _position(output)
@@ -188,10 +209,7 @@ class Control:
         """Have an output go to and fro. Raises BadArguments where its limits do not allow that, NotAllowed."""
         way, limits = EASINGS["sine"], output.device.limits
         least = 2 * least_duration(high - low, way, limits) if limits is not None else 0.0
-        if not max(least, 2 * FRAME_S) <= period < math.inf:
-            raise BadArguments(
-                f"a period is a number of seconds, here from {max(least, 2 * FRAME_S):.3g}, not {period!r}"
-            )
+        period = seconds(period, max(least, 2 * FRAME_S), "period")
         self.admit(output, client, now)
         if output.value is None:  # nobody knows where it stands
             self._set_off(output, Sweep(low, high, now, period, cycles), now)
@@ -218,14 +236,18 @@ class Control:
 
     def stop(self, now: float) -> None:
         """Bring every output to where it is safe, and accept nothing until `arm`."""
-        self._panel.stop()
+        self._panel.stop(int(now * NS))
         self._heed_stop(now)
 
-    def arm(self) -> None:
-        """Accept commands again."""
+    def arm(self, now: float) -> None:
+        """Accept commands again. Raises NotAllowed where a lane has not stopped yet."""
+        if self._stops != self._panel.stops:
+            self._heed_stop(now)
+        late = self._panel.unconfirmed()
+        if late:
+            raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
         self._panel.arm()
-        self._stops = self._panel.stops
-        self._panel.confirm(self._lane)
+        self._heed_stop(now)
 
     def rest(self) -> None:
         """Bring every output to where it is safe."""
@@ -265,10 +287,13 @@ class Control:
                     self._drive(output, position, now)
 
     def _heed_stop(self, now: float) -> None:
-        self._stops = self._panel.stops
-        if self._panel.is_stopped:
+        stops = self._panel.stops
+        # it may have been stopped and armed again since we looked
+        is_only_armed = self._stops & 1 and stops == self._stops + 1
+        if not is_only_armed:
             self._rest_all(self.outputs.values(), now)
-        self._panel.confirm(self._lane)
+        self._stops = stops
+        self._panel.confirm(self._lane, stops)
 
     def _end_leases(self, now: float) -> None:
         now_ns = int(now * NS)
@@ -292,8 +317,9 @@ class Control:
             raise failed
 
     def _rest(self, output: Output, now: float | None = None) -> None:
+        last = output.motion.after if isinstance(output.motion, Pulse) else output.value
         self.halt(output)
-        value = safe_value(output.device, output.value)
+        value = safe_value(output.device, last)
         if now is None:
             output.value = value
             output.write(value)
@@ -306,7 +332,8 @@ class Control:
         if isinstance(output.motion, Approach):
             output.motion.target = target
         elif limits is not None:
-            self._set_off(output, Approach(_position(output), target, now, limits), now)
+            speed = 0.0 if output.motion is None else speed_of(output.motion, now)
+            self._set_off(output, Approach(_position(output), target, now, limits, speed), now)
 
     def _set_off(self, output: Output, motion: Motion, now: float) -> None:
         output.motion = motion
@@ -331,6 +358,15 @@ class Control:
 def _position(output: Output) -> float:
     """Where an output stands, which has been told."""
     return cast(float, output.value)
+
+
+def seconds(value: object, least: float, what: str = "duration") -> float:
+    """A time that somebody gave. Raises BadArguments where it is none, or shorter than that, or longer than a day."""
+    if not (isinstance(value, (int, float)) and least <= value <= LONGEST_S):
+        raise BadArguments(
+            f"a {what} is a number of seconds, here from {least:.3g} to {LONGEST_S:g}, not {value!r:.100}"
+        )
+    return float(value)
 
 
 def checked(output: Output, value: object, what: str = "value") -> Value:

@@ -6,6 +6,7 @@ lane's lock (`panel.py`), thus only once the owner is dead, and gives them back 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -18,42 +19,57 @@ import msgspec
 from taskengine import SettingsError
 from taskengine_hardware.backends import BACKENDS, warm_up
 from taskengine_hardware.control import safe_value
-from taskengine_hardware.layout import Layout
-from taskengine_hardware.panel import NEVER, Panel
+from taskengine_hardware.layout import Device, Layout
+from taskengine_hardware.panel import NEVER, NOBODY, Panel
 from taskengine_hardware.rig import Rig
 from taskengine_hardware.ward import BLIND_S, Deed, Ward
 
 LAST_S = 1
 """How long, in whole seconds, the guardian lives when the supervisor is gone."""
+ALIVE = msgspec.msgpack.encode(("alive", ""))
 
 
 class Guardian:
-    """The guardian of all lanes; `control` leads to the supervisor, `say` prints a line."""
+    """The guardian of all lanes; `say` prints a line.
+
+    `control` leads to the supervisor, who is told every `interval` s that we live.
+    """
 
     def __init__(
-        self, layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]
+        self,
+        layout: Layout,
+        panel: Panel,
+        pins: str,
+        interval: float,
+        control: Connection,
+        say: Callable[[str], None],
     ) -> None:
         self._layout = layout
         self._panel = panel
         self._pins = pins
+        self._interval = interval
+        self._next_beat = 0.0
         self._control = control
         self._say = say
-        self._wards = {lane: Ward([device.place for device in layout.of(lane)]) for lane in layout.lanes}
+        shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
+        self._wards = {lane: Ward([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
         self._rigs: dict[str, Rig] = {}
         self._owners: dict[int, tuple[str, int]] = {}
         """The lane and the process of each pidfd."""
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         self._is_over = False
+        for lane, ward in self._wards.items():
+            # another guardian may have died with its pins; where an owner lives, they cannot be had
+            ward.is_orphan = panel.owner(lane) != NOBODY
 
     def serve(self) -> None:
-        """Watch until the supervisor says stop, or is gone; then see that every lane is safe."""
-        while not self._is_over:
+        """Watch until the supervisor says stop, or is gone, and every owner is dead; leave every lane safe."""
+        while self._owners or not self._is_over:
             now = time.monotonic_ns()
             self._wait(min(ward.due(self._panel.ends, now) for ward in self._wards.values()))
             self._act(time.monotonic_ns())
-        while self._owners:
-            self._wait(BLIND_S)
+            self._beat(time.monotonic())
         for lane, ward in self._wards.items():
             if ward.is_orphan:
                 self._seize(lane)
@@ -66,20 +82,28 @@ class Guardian:
             else:
                 self._obey()
 
+    def _beat(self, now: float) -> None:
+        """Show that we live; who does not listen is stopped itself, or gone."""
+        if now >= self._next_beat:
+            self._next_beat = now + self._interval
+            if select.select([], [self._control], [], 0)[1]:
+                with contextlib.suppress(OSError):
+                    self._control.send_bytes(ALIVE)
+
     def _obey(self) -> None:
         try:
             order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
         except (EOFError, OSError):
             self._poll.unregister(self._control.fileno())
-            self._is_over = True
+            order, argument = "stop", None
             # whatever holds us up, this ends us
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LAST_S)
-            return
         if order == "owner":
             self._meet(*argument)
         elif order == "stop":
             self._is_over = True
+            self._panel.stop(time.monotonic_ns())
 
     def _meet(self, lane: str, pid: int) -> None:
         """An owner was started; it may be dead again."""
@@ -87,7 +111,7 @@ class Guardian:
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._wards[lane].died(pid)
+            self._forget(lane, pid)
             return
         self._owners[fd] = lane, pid
         self._poll.register(fd, select.POLLIN)
@@ -96,25 +120,39 @@ class Guardian:
         lane, pid = self._owners.pop(fd)
         self._poll.unregister(fd)
         os.close(fd)
+        self._forget(lane, pid)
+
+    def _forget(self, lane: str, pid: int) -> None:
+        """An owner is dead, and waits for nothing any more."""
+        if self._panel.wanted_by(lane) == pid:
+            self._panel.want(lane, NOBODY)
         self._wards[lane].died(pid)
 
     def _act(self, now: int) -> None:
         for lane, ward in self._wards.items():
-            deed = ward.next(self._panel.ends, now, is_wanted=self._panel.is_wanted(lane))
+            deed = self._deed(lane, ward, now)
             # a second look, since a number of 8 bytes may be half written on a machine of 4
-            if deed is Deed.KILL and ward.next(self._panel.ends, now, is_wanted=False) is Deed.KILL:
+            if deed is Deed.KILL and self._deed(lane, ward, now) is Deed.KILL:
                 self._kill(lane)
             if ward.is_orphan:
                 self._seize(lane)
             elif deed is Deed.YIELD:
                 self._yield(lane)
+            elif ward.is_held:
+                self._panel.confirm(lane, self._panel.stops)
+
+    def _deed(self, lane: str, ward: Ward, now: int) -> Deed | None:
+        is_deaf = self._panel.is_stopped and lane in self._panel.unconfirmed() and self._panel.owner(lane) == ward.owner
+        stopped_at = self._panel.stopped_at if is_deaf else None
+        return ward.next(self._panel.ends, now, wanted_by=self._panel.wanted_by(lane), stopped_at=stopped_at)
 
     def _kill(self, lane: str) -> None:
         """End an owner that hangs, and wait for its end."""
         for fd, owner in list(self._owners.items()):
             if owner == (lane, self._wards[lane].owner):
-                self._say(f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] lets a lease pass: ending it")
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                self._say(f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] lets a lease, or a stop, pass: ending it")
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
                 if select.select([fd], [], [], BLIND_S)[0]:
                     self._bury(fd)
 
@@ -124,6 +162,7 @@ class Guardian:
             self._wards[lane].failed()
             return
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
+        stops = self._panel.stops
         try:
             rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
         except (RuntimeError, OSError, SettingsError) as error:
@@ -132,13 +171,19 @@ class Guardian:
             self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
         for device in outputs:
-            value = safe_value(device, self._panel.last(device.place, device.kind.role))
-            rig.writers[device.place](value)
-            self._panel.note(device.place, value)
-            self._panel.ends[device.place] = NEVER
-        self._panel.confirm(lane)
+            self._make_safe(rig, device)
+        self._panel.confirm(lane, stops)
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
+
+    def _make_safe(self, rig: Rig, device: Device) -> None:
+        value = safe_value(device, self._panel.last(device.place, device.kind.role))
+        try:
+            rig.writers[device.place](value)
+        except Exception as error:  # the others are to be safe too
+            self._say(f"[GUARDIAN] {device.name} cannot be made safe: {type(error).__name__}: {error}")
+        self._panel.note(device.place, value)
+        self._panel.ends[device.place] = NEVER
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""
@@ -149,9 +194,11 @@ class Guardian:
         self._wards[lane].yielded()
 
 
-def main(layout: Layout, panel: Panel, pins: str, control: Connection, say: Callable[[str], None]) -> None:
+def main(
+    layout: Layout, panel: Panel, pins: str, interval: float, control: Connection, say: Callable[[str], None]
+) -> None:
     """The guardian's process."""
     warm_up(pins)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     say(f"[GUARDIAN] Watches lane {', '.join(layout.lanes)}")
-    Guardian(layout, panel, pins, control, say).serve()
+    Guardian(layout, panel, pins, interval, control, say).serve()

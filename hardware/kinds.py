@@ -116,7 +116,11 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind("MotionSensor", Role.INPUT, options=_SMOOTHED, events=_EDGES),
         Kind("LineSensor", Role.INPUT, options=_SMOOTHED, events=_EDGES),
-        Kind("LightSensor", Role.INPUT, options={"queue_len": int, "charge_time_limit": float, "threshold": float}),
+        Kind(
+            "LightSensor",
+            Role.INPUT,
+            options={"queue_len": int, "charge_time_limit": float, "threshold": float, "partial": bool},
+        ),
         Kind(
             "DistanceSensor",
             Role.INPUT,

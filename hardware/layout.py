@@ -286,6 +286,11 @@ def _lease(value: object, kind: Kind, path: list[str]) -> float | None:
     return STRICT_S if value == "strict" else _number(value, path, *LEASES_S)
 
 
+def prefix_of(lane: str) -> str:
+    """What the names of a lane's tasks begin with."""
+    return "" if lane == LANE else f"{lane}."
+
+
 def channels(role: Role) -> int:
     """How many numbers an output of the role takes."""
     return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)

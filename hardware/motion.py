@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from taskengine_hardware.layout import Limits, Value
 
+INSTANT_S = 0.001
 FRAME_S = 0.02
 """How often an output moves: 50 Hz, as often as a servo is told anything."""
 
@@ -121,9 +122,9 @@ class Pulse(NamedTuple):
 class Approach:
     """To `target` as fast as the limits allow, which may be given another one on the way."""
 
-    def __init__(self, start: float, target: float, began: float, limits: Limits) -> None:
+    def __init__(self, start: float, target: float, began: float, limits: Limits, speed: float = 0.0) -> None:
         self._position = start
-        self._speed = 0.0
+        self._speed = speed
         self._then = began
         self._limits = limits
         self.target = target
@@ -141,7 +142,20 @@ class Approach:
         self._speed = min(max(wanted, self._speed - change), self._speed + change)
         self._position += self._speed * step
         left = self.target - self._position
-        if left == 0 or (left > 0) != (way > 0) or abs(left) < 1e-9 * (1 + abs(self.target)):
+        is_there = (left > 0) != (way > 0) or abs(left) < 1e-9 * (1 + abs(self.target))
+        # what comes too fast to stop there goes past it, and comes back
+        if is_there and abs(self._speed) <= max(change, abs(way) / step):
             self._position, self._speed = self.target, 0.0
             return self.target, True
+        if not self._limits.least <= self._position <= self._limits.most:
+            self._position = min(max(self._position, self._limits.least), self._limits.most)
+            self._speed = 0.0
         return self._position, False
+
+
+def speed_of(motion: Motion, now: float) -> float:
+    """How fast an output is on its way, about."""
+    if isinstance(motion, (Approach, Pulse)):
+        return 0.0
+    (before, _), (after, _) = motion.at(now - INSTANT_S), motion.at(now)
+    return (cast(float, after) - cast(float, before)) / INSTANT_S

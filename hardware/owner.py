@@ -1,25 +1,28 @@
 """The process that has a lane's pins: opens them, watches over leases and motions, and lets go of them.
 
 Theory of operation. The lane's only task worker calls the commands, one at a time; a thread of the owner's own ends
-leases, moves what is on its way and tells what has changed, so that this happens also where a task hangs. Both hold
-`lock` while they decide and drive. Where even that stands still, the guardian sees from the panel that a lease has
-ended and nobody has acted on it. Inputs are read by another thread, since a bus may be slow.
+leases, moves what is on its way and tells what has changed, so that this happens also while a task runs, or hangs. Both
+hold `lock` while they decide and drive, and whoever has it does what is due. Where even that stands still, the
+guardian sees from the panel that a lease has ended and nobody has acted on it. Inputs are read by another thread, since
+a bus may be slow.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from taskengine import Overloaded, TaskEngineError, publish
+from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output
 from taskengine_hardware.layout import Device, Layout
-from taskengine_hardware.panel import Panel
+from taskengine_hardware.panel import NOBODY, Panel
 from taskengine_hardware.rig import PinsInUse, Rig
 from taskengine_hardware.sensors import Sensors, sample
 
@@ -28,8 +31,10 @@ OPEN_S = 2.0
 RETRY_S = 0.002
 JOIN_S = 0.5
 """How long closing waits for an input that is being read."""
-OTHERS_S = 0.02
-"""How soon a lane hears that another one was stopped."""
+NAP_S = 60.0
+"""How long the owner's thread sleeps at most."""
+SWITCH_S = 0.0005
+"""How soon a thread gets the interpreter from another one: leases end between two of a thousand commands."""
 TOPIC = "hardware."
 
 
@@ -47,14 +52,14 @@ class Owner:
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
         self._failing: set[str] = set()
+        self._switch_s = sys.getswitchinterval()
+        self.lock = threading.Lock()
         self.asleep_until = 0.0
         """Until when the thread sleeps, if nobody wakes it."""
-        self.lock = threading.Lock()
-        self._wake = threading.Condition(self.lock)
-        self.left_out: dict[str, str] = {}
-        """Inputs that could not be opened, and why."""
         self.control = Control(lane, self._devices, panel, self._tell)
         self.sensors = Sensors((), self._publish, 0.0)
+        self.left_out: dict[str, str] = {}
+        """Inputs that could not be opened, and why."""
 
     def open(self) -> None:
         """Get the pins, moving nothing, or, after another owner, bring them to where they are safe.
@@ -62,7 +67,7 @@ class Owner:
         Raises PinsInUse, SettingsError.
         """
         end = time.monotonic() + OPEN_S
-        self.panel.want(self._lane, wanted=True)
+        self.panel.want(self._lane, os.getpid())
         try:
             while not self.panel.take(self._lane):
                 if time.monotonic() > end:
@@ -70,26 +75,21 @@ class Owner:
                         f"lane {self._lane}: its former owner, or the guardian, does not give its pins back"
                     )
                 time.sleep(RETRY_S)
-            while self.rig is None:
-                try:
-                    self.rig = Rig(self._devices, BACKENDS[self._pins](self._layout))
-                except PinsInUse:
-                    if time.monotonic() > end:
-                        raise
-                    time.sleep(RETRY_S)
+            rig = self.rig = self._open_rig(end)
         finally:
-            self.panel.want(self._lane, wanted=False)
+            self.panel.want(self._lane, NOBODY)
         with self.lock:
             for output in self.control.outputs.values():
-                output.write = self.rig.writers[output.place]
-            self.control.begin(is_first=self.panel.count_owner(self._lane) == 1)
-        opened = self.rig.opened
-        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
-        self.sensors = Sensors(inputs, self._publish, time.monotonic())
-        self.left_out = self.rig.failed
+                output.write = rig.writers[output.place]
+            self.control.begin(is_first=self.panel.begin(self._lane, os.getpid()))
+        self.left_out = rig.failed
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-        for name, work in (("outputs", self._run), ("inputs", self._read)):
+        inputs = [(one, rig.opened[one.place]) for one in self._devices if one.place in rig.opened]
+        inputs = [(one, opened) for one, opened in inputs if not one.kind.is_output]
+        self.sensors = Sensors(inputs, self._publish, time.monotonic())
+        sys.setswitchinterval(SWITCH_S)
+        for name, work in (("outputs", self._watch), ("inputs", self._read)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -101,36 +101,59 @@ class Owner:
                 return
             self._is_over.set()
             self.control.rest()
-            self._wake.notify()
+        self.panel.ring(self._lane)
+        self.sensors.end()
         for thread in self._threads:
             thread.join(JOIN_S)
+        sys.setswitchinterval(self._switch_s)
         self.rig.close()
         self.rig = None
         self.panel.give(self._lane)
 
+    def read(self, name: str) -> Any:
+        """What an input says now. Raises TaskFailed where it does not say so in time, or was left out."""
+        if name in self.left_out:
+            raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="LookupError")
+        return self.sensors.ask(name)
+
     def hurry(self) -> None:
-        """Have the thread look sooner, if something is due before it wakes; the lock is held."""
+        """Do what is due, and have the thread look sooner where something will be before it wakes; the lock is held."""
+        if self.control.due <= time.monotonic():
+            self._surely(self.control.tick)
         if self.control.due < self.asleep_until:
             self.asleep_until = 0.0
-            self._wake.notify()
-
-    def _run(self) -> None:
-        longest = OTHERS_S if len(self._layout.lanes) > 1 else float("inf")
-        while not self._is_over.is_set():
-            with self.lock:
-                now = time.monotonic()
-                due = min(self.control.due, now + longest)
-                if due > now:
-                    self.asleep_until = due
-                    self._wake.wait(None if due == float("inf") else due - now)
-                    self.asleep_until = 0.0
-                if not self._is_over.is_set():
-                    self._surely(self.control.tick)
+            self.panel.ring(self._lane)
 
     def stop(self) -> None:
-        """Bring every output of the lane to where it is safe; the lock is held."""
+        """Bring every output of the lane to where it is safe, and have the others do so; the lock is held."""
         self._surely(self.control.stop)
         self.hurry()
+
+    def _open_rig(self, end: float) -> Rig:
+        while True:
+            try:
+                return Rig(self._devices, BACKENDS[self._pins](self._layout))
+            except PinsInUse:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(RETRY_S)
+
+    def _watch(self) -> None:
+        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
+        bell = self.panel.bell(self._lane)
+        rung = select.poll()
+        rung.register(bell, select.POLLIN)
+        while not self._is_over.is_set():
+            with self.lock:
+                self.asleep_until = min(self.control.due, time.monotonic() + NAP_S)
+                nap = max(0.0, self.asleep_until - time.monotonic())
+            if rung.poll(1000 * nap):
+                with contextlib.suppress(BlockingIOError):  # another of this lane has heard it
+                    os.eventfd_read(bell)
+            with self.lock:
+                self.asleep_until = 0.0
+                if not self._is_over.is_set():
+                    self._surely(self.control.tick)
 
     def _surely(self, deed: Callable[[float], None]) -> None:
         """Do what makes pins safe, or end: whoever cannot drive its pins must not keep them from the guardian."""
@@ -141,7 +164,7 @@ class Owner:
             os._exit(1)
 
     def _read(self) -> None:
-        self.sensors.run(self._is_over, self._complain)
+        self.sensors.run(self._complain)
 
     def _complain(self, name: str, error: Exception) -> None:
         if name not in self._failing:

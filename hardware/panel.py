@@ -17,6 +17,9 @@ from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
 
 NEVER = 0
 """The end of a lease that does not run."""
+NOBODY = 0
+"""The process that there is not."""
+_WORDS, _LANE_WORDS = 2, 4
 
 
 class Panel:
@@ -25,22 +28,22 @@ class Panel:
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         lanes, devices = len(self._lanes), len(layout.devices)
-        words = 1 + 3 * lanes + devices
+        words = _WORDS + _LANE_WORDS * lanes + devices
         size = 8 * (words + CHANNELS * devices)
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
         view = memoryview(mmap.mmap(self._fd, size))
         numbers = view[: 8 * words].cast("q")
-        self._stops = numbers[:1]
-        self._heard = numbers[1 : 1 + lanes]
-        self._wanted = numbers[1 + lanes : 1 + 2 * lanes]
-        self._owners = numbers[1 + 2 * lanes : 1 + 3 * lanes]
-        self.ends = numbers[1 + 3 * lanes :]
+        self._stops, self._stopped_at = numbers[:1], numbers[1:2]
+        columns = [numbers[_WORDS + lanes * column :][:lanes] for column in range(_LANE_WORDS)]
+        self._heard, self._wanted, self._owner, self._owners = columns
+        self.ends = numbers[_WORDS + _LANE_WORDS * lanes :]
         """When the lease of each device ends, by its place; NEVER where it does not run."""
         self.values = view[8 * words :].cast("d")
         """What each output was told last, CHANNELS numbers by its place; NaN for nothing, or None."""
         for place in range(len(self.values)):
             self.values[place] = math.nan
+        self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
 
     @property
     def stops(self) -> int:
@@ -52,35 +55,58 @@ class Panel:
         """Nothing is to move."""
         return bool(self._stops[0] & 1)
 
-    def stop(self) -> None:
-        """From here on nothing is to move."""
-        self._stops[0] |= 1
+    @property
+    def stopped_at(self) -> int:
+        """When it was stopped last."""
+        return self._stopped_at[0]
+
+    def stop(self, now: int) -> None:
+        """From here on nothing is to move; the owners are told."""
+        if not self.is_stopped:
+            self._stopped_at[0] = now
+            self._stops[0] |= 1
+        for lane in self._lanes:
+            self.ring(lane)
 
     def arm(self) -> None:
         """From here on things may move."""
         if self.is_stopped:
             self._stops[0] += 1
 
-    def confirm(self, lane: str) -> None:
-        """The lane's owner has done what `stops` says."""
-        self._heard[self._lanes[lane]] = self._stops[0]
+    def confirm(self, lane: str, stops: int) -> None:
+        """The lane's owner, or the guardian, has done what `stops` said."""
+        self._heard[self._lanes[lane]] = stops
 
     def unconfirmed(self) -> list[str]:
-        """The lanes whose owner has not."""
+        """The lanes where nobody has."""
         return [lane for lane, number in self._lanes.items() if self._heard[number] != self._stops[0]]
 
-    def count_owner(self, lane: str) -> int:
-        """Another owner has the lane's pins: how many there were with it. The lock is held."""
-        self._owners[self._lanes[lane]] += 1
-        return self._owners[self._lanes[lane]]
+    def begin(self, lane: str, owner: int) -> bool:
+        """A process has the lane's pins; whether it is the first one. The lock is held."""
+        number = self._lanes[lane]
+        self._owner[number] = owner
+        self._owners[number] += 1
+        return self._owners[number] == 1
 
-    def want(self, lane: str, *, wanted: bool) -> None:
-        """An owner waits for the lane's pins, or does no more."""
-        self._wanted[self._lanes[lane]] = int(wanted)
+    def owner(self, lane: str) -> int:
+        """The process that had the lane's pins last."""
+        return self._owner[self._lanes[lane]]
 
-    def is_wanted(self, lane: str) -> bool:
-        """An owner waits for the lane's pins."""
-        return bool(self._wanted[self._lanes[lane]])
+    def want(self, lane: str, owner: int) -> None:
+        """A process waits for the lane's pins; NOBODY does."""
+        self._wanted[self._lanes[lane]] = owner
+
+    def wanted_by(self, lane: str) -> int:
+        """The process that waits for the lane's pins, or NOBODY."""
+        return self._wanted[self._lanes[lane]]
+
+    def bell(self, lane: str) -> int:
+        """The descriptor that is readable when the lane's owner is to look (eventfd(2))."""
+        return self._bells[self._lanes[lane]]
+
+    def ring(self, lane: str) -> None:
+        """Have the lane's owner look."""
+        os.eventfd_write(self.bell(lane), 1)
 
     def take(self, lane: str) -> bool:
         """Take the lane's lock, if nobody has it."""

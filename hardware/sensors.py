@@ -1,16 +1,20 @@
-"""What a lane's inputs say: read at a rate, or when they call, and told as samples with their time."""
+"""What a lane's inputs say: read at a rate, when they call or somebody asks, and told as samples with their time."""
 
 from __future__ import annotations
 
 import heapq
-import threading
+import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
+from taskengine import TaskFailed
 from taskengine_hardware.layout import Device
 
 Tell = Callable[[Device, Any], None]
+ASK_S = 0.2
+"""How long who asks waits for an input to be read."""
 
 
 class Sensor:
@@ -20,6 +24,7 @@ class Sensor:
     def __init__(self, device: Device, opened: Any, tell: Tell) -> None:
         self.device = device
         self.value: Any = None
+        """What it said last."""
         self._opened = opened
         self._tell = tell
         self._rows: list[tuple[float, float]] = []
@@ -34,6 +39,7 @@ class Sensor:
         """Read it, and tell what is new, or a batch that is full."""
         value = self.read()
         if self.device.batch > 1:
+            self.value = value
             self._rows.append((now, float("nan") if value is None else float(value)))
             if len(self._rows) >= self.device.batch:
                 import numpy
@@ -45,7 +51,7 @@ class Sensor:
             self._tell(self.device, sample(value, now))
 
     def _hear(self) -> None:
-        """It has changed, as one of gpiozero's threads says; what it said a moment before is told too."""
+        """It has changed, as one of gpiozero's threads says."""
         if self.device.batch == 1:
             self.sample(time.monotonic())
 
@@ -56,33 +62,57 @@ def sample(value: Any, now: float) -> dict[str, Any]:
 
 
 class Sensors:
-    """All inputs of a lane, each read at its rate."""
+    """All inputs of a lane, each read at its rate by whoever calls `run`, which nobody else waits for."""
 
     def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, now: float) -> None:
         self.known = {device.name: Sensor(device, opened, tell) for device, opened in devices}
-        self._queue = [(now, device.place, device.name) for device in (sensor.device for sensor in self.known.values())]
-        heapq.heapify(self._queue)
+        self._turns = [(now, device.place, device.name) for device in (sensor.device for sensor in self.known.values())]
+        self._asked: queue.SimpleQueue[tuple[str, Future[Any]] | None] = queue.SimpleQueue()
+        heapq.heapify(self._turns)
 
-    @property
-    def due(self) -> float:
-        """When the next one is to be read."""
-        return self._queue[0][0] if self._queue else float("inf")
+    def ask(self, name: str) -> Any:
+        """What an input says now. Raises TaskFailed where it does not say so in time."""
+        future: Future[Any] = Future()
+        self._asked.put((name, future))
+        try:
+            return future.result(ASK_S)
+        except TimeoutError:
+            raise TaskFailed(
+                f"{name} was not read within {ASK_S:g} s: an input of its lane hangs", type="TimeoutError"
+            ) from None
 
-    def run(self, is_over: threading.Event, complain: Callable[[str, Exception], None]) -> None:
-        """Read them as they are due, until it is over."""
-        while self._queue and not is_over.wait(max(0.0, self.due - time.monotonic())):
-            for name, error in self.look(time.monotonic()):
-                complain(name, error)
+    def end(self) -> None:
+        """Have `run` return."""
+        self._asked.put(None)
+
+    def run(self, complain: Callable[[str, Exception], None]) -> None:
+        """Read them as they are due, and those that are asked for, until the end."""
+        while True:
+            due = self._turns[0][0] if self._turns else None
+            try:
+                asked = self._asked.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                for name, error in self.look(time.monotonic()):
+                    complain(name, error)
+                continue
+            if asked is None:
+                return
+            self._answer(*asked)
+
+    def _answer(self, name: str, future: Future[Any]) -> None:
+        try:
+            future.set_result(self.known[name].read())
+        except Exception as error:
+            future.set_exception(error)
 
     def look(self, now: float) -> Iterator[tuple[str, Exception]]:
         """Read those that are due; which cannot be read, and why."""
-        while self._queue and self._queue[0][0] <= now:
-            due, place, name = self._queue[0]
+        while self._turns and self._turns[0][0] <= now:
+            due, place, name = self._turns[0]
             sensor = self.known[name]
             try:
                 sensor.sample(now)
             except Exception as error:
                 yield name, error
             # one that is slower than its rate skips beats
-            period = 1 / sensor.device.rate
-            heapq.heapreplace(self._queue, (max(due + period, now), place, name))
+            heapq.heapreplace(self._turns, (max(due + 1 / sensor.device.rate, now), place, name))

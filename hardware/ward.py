@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from taskengine_hardware.panel import NEVER
+from taskengine_hardware.panel import NEVER, NOBODY
 
 NS = 1_000_000_000
 GRACE_S = 0.025
 """How long after a lease has ended its owner may take to act on that."""
+STOP_S = 0.1
+"""How long after the machine was stopped an owner may take to be safe; the other lanes look every 20 ms."""
 HOLD_S = 0.005
 """How soon the next owner gets the pins."""
 BLIND_S = 0.25
@@ -25,16 +27,17 @@ class Deed(enum.Enum):
 
 
 class Ward:
-    """A lane, whose devices have these `places` on the panel."""
+    """A lane, whose devices have these `places` on the panel, and leases that run for `shortest` s at least."""
 
-    def __init__(self, places: Sequence[int]) -> None:
+    def __init__(self, places: Sequence[int], shortest: float = BLIND_S) -> None:
         self._places = places
+        self._blind_s = min(BLIND_S, shortest)
         self.owner: int | None = None
         """The owner's process; None where it is dead, or was not started."""
         self.is_held = False
         """The guardian has the pins."""
         self.is_orphan = False
-        """An owner has died, and nobody has made its pins safe since."""
+        """An owner has died, or may have, and nobody has made its pins safe since."""
 
     def begins(self, pid: int) -> None:
         """An owner was started."""
@@ -42,7 +45,7 @@ class Ward:
 
     def died(self, pid: int) -> None:
         """An owner is dead."""
-        self.is_orphan = True
+        self.is_orphan = not self.is_held
         if pid == self.owner:
             self.owner = None
 
@@ -51,29 +54,34 @@ class Ward:
         self.is_held, self.is_orphan = True, False
 
     def failed(self) -> None:
-        """The pins cannot be had: they are another's, who is to see to them."""
+        """The pins cannot be had: they are another's, who is to see to them, or nobody has had them yet."""
         self.is_orphan = False
 
     def yielded(self) -> None:
         """The guardian has let go of the pins."""
         self.is_held = False
 
-    def next(self, ends: Sequence[int], now: int, *, is_wanted: bool) -> Deed | None:
-        """What is to be done at `now`, in ns, with the `ends` of all leases, while an owner waits or does not."""
+    def next(self, ends: Sequence[int], now: int, *, wanted_by: int, stopped_at: int | None = None) -> Deed | None:
+        """What is to be done at `now`, in ns.
+
+        `ends` are those of all leases, `wanted_by` who waits for the pins, and `stopped_at` is when the machine was
+        stopped, where the owner has not confirmed that.
+        """
         if self.is_held:
-            return Deed.YIELD if is_wanted else None
+            return Deed.YIELD if wanted_by != NOBODY else None
         if self.is_orphan:
             return Deed.SEIZE
-        if self.owner is not None and self._is_overdue(ends, now):
-            return Deed.KILL
-        return None
+        if self.owner is None:
+            return None
+        is_deaf = stopped_at is not None and now - stopped_at > int(STOP_S * NS)
+        return Deed.KILL if is_deaf or self._is_overdue(ends, now) else None
 
     def due(self, ends: Sequence[int], now: int) -> float:
         """In how many seconds to look again at the latest."""
         if self.is_held or self.is_orphan:
             return HOLD_S
         running = [ends[place] for place in self._places if ends[place] != NEVER]
-        return min(BLIND_S, max(0.0, (min(running) - now) / NS + GRACE_S)) if running else BLIND_S
+        return min(self._blind_s, max(0.0, (min(running) - now) / NS + GRACE_S)) if running else self._blind_s
 
     def _is_overdue(self, ends: Sequence[int], now: int) -> bool:
         late = now - int(GRACE_S * NS)

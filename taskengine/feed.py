@@ -58,8 +58,8 @@ def publish(topic: str, value: Any) -> None:
     except BlockingIOError:
         raise Overloaded("the data worker has not taken what was published before", retry_after=None) from None
     except OSError as error:
-        if error.errno != errno.EMSGSIZE:
-            raise
+        if error.errno != errno.EMSGSIZE:  # such as for want of buffers
+            raise Overloaded(f"the system takes no publication: {error.strerror}", retry_after=None) from None
         raise BadArguments(f"a value that a task publishes has at most about {FEED_BYTES} bytes") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ class Machine:
     def __init__(self, table: Mapping[str, Any], pins: str) -> None:
         self._pins = pins
         self.layout: Layout = _package().read(table)
+        self._stop_tasks: frozenset[str] = _package().stop_tasks(self.layout)
         self._panel: Any = None
 
     @property
@@ -62,9 +63,17 @@ class Machine:
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"hardware: {error}") from None
 
-    def guard(self, control: Connection, say: Callable[[str], None]) -> None:
-        """Be its guardian until the supervisor says stop or is gone."""
-        _package().guard(self.layout, self._panel, self._pins, control, say)
+    def heed(self, tasks: Iterable[str], now: int) -> None:
+        """A client has called these tasks, at `now` in ns: where they stop the machine, stop it.
+
+        Whatever runs in its lanes or waits there; the tasks themselves are answered when their turn comes.
+        """
+        if self._panel is not None and not self._stop_tasks.isdisjoint(tasks):
+            self._panel.stop(now)
+
+    def guard(self, interval: float, control: Connection, say: Callable[[str], None]) -> None:
+        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live."""
+        _package().guard(self.layout, self._panel, self._pins, interval, control, say)
 
 
 def header(owners: Mapping[int, str]) -> Iterator[str]:

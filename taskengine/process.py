@@ -196,7 +196,8 @@ def _enter(
 def _settle_in(role: str, identity: Identity | None, *, survives: bool = False) -> None:
     """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         # not SIG_IGN, which what a task starts would inherit
         signal.signal(number, lambda *_: None)
     if identity is not None:
@@ -204,7 +205,7 @@ def _settle_in(role: str, identity: Identity | None, *, survives: bool = False) 
     libc = ctypes.CDLL(None, use_errno=True)
     # after the change of user, which clears what the kernel is to do when the parent dies
     libc.prctl(_PR_SET_PDEATHSIG, 0 if survives else signal.SIGKILL)
-    libc.prctl(_PR_SET_NAME, f"te-{role.replace(' worker', '')}"[:15].encode())
+    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
     parent = multiprocessing.parent_process()

@@ -12,6 +12,7 @@ from taskengine.audit import Audit
 from taskengine.broker import Broker
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
 from taskengine.gate import Gate
+from taskengine.hardware import Machine
 from taskengine.journal import Journal
 from taskengine.keys import fingerprint
 from taskengine.messages import NO_SERIAL, Info, Kind, Priority, Request, TaskInfo, decode_cancel, decode_request
@@ -35,7 +36,8 @@ Route = tuple[bytes, ...]
 class Reception:
     """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
 
-    `tell` tells the supervisor. `restarts` are as it counts them, `has_answered` whether a package has been answered.
+    `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `restarts` are as the supervisor
+    counts them, `has_answered` whether a package has been answered.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class Reception:
         audit: Audit,
         journal: Journal,
         tell: Callable[[str], None],
+        machine: Machine | None = None,
     ) -> None:
+        self._machine = machine
         self._settings = settings
         self._broker = broker
         self._port = port
@@ -207,6 +211,8 @@ class Reception:
             visitor.admit(package, now)
             if package.kind and self._urgent.issuperset(package.kind):
                 package.priority = Priority.URGENT
+                if self._machine is not None and not package.denied():
+                    self._machine.heed(package.kind, time.monotonic_ns())
             if self._gate is not None or self._settings.policy is not None:
                 package.stamp(visitor.name, self._port.user)
             denied = package.denied() if visitor.is_limited else []

@@ -103,7 +103,8 @@ class Router:
         self._sockets: list[zmq.Socket[bytes]] = []
         # what it does not take of a client waits at the client, not in our memory
         self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        self._reception = Reception(settings, self._broker, self._frontend, self._gate, audit, journal, self._tell)
+        reached = (self._frontend, self._gate, audit, journal, self._tell, backplane.machine)
+        self._reception = Reception(settings, self._broker, *reached)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(gate.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")

@@ -160,12 +160,14 @@ class Supervisor:
         self._served = len(tasks)
         if self._machine is not None:
             self._machine.share()
-            self._roles[GUARDIAN] = partial(self._child, GUARDIAN, _guard, self._machine, survives=True)
+            plan = partial(self._child, GUARDIAN, _guard, self._machine, self._interval, survives=True)
+            self._roles[GUARDIAN] = plan
         for lane, workers in self._lanes.items():
             for number in range(1, workers + 1):
-                role = f"task worker {lane + ' ' if lane else ''}{number}"
+                has_pins = self._machine is not None and lane in self._machine.lanes
+                role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
                 self._plan_worker(role, worker.run, backplane, lane)
-                if self._machine is not None and lane in self._machine.lanes:
+                if has_pins:
                     self._owners[role] = lane
         if settings.metrics_port:
             self._roles[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
@@ -211,8 +213,9 @@ class Supervisor:
             self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
             return
         self._children[role] = child
-        if role == ROUTER:  # from here on it is to show that it lives, and it has to start
+        if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
             self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
+        if role == ROUTER:
             child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
         elif child.place is not None:
             self._tell_router("workers", [_told(child)])
@@ -376,7 +379,7 @@ class Supervisor:
             self._children[ROUTER].order(order, argument)
 
     def _end_the_silent(self, now: float) -> None:
-        """Kill a router that has stood still for too long."""
+        """Kill a router, or a guardian, that has stood still for too long."""
         for role in self._census.silent(now):
             child = self._children[role]
             self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
@@ -480,8 +483,8 @@ def _serve_metrics(*args: Any) -> None:
     metrics.run(*args)
 
 
-def _guard(machine: Machine, control: Connection, journal: Journal) -> None:
-    machine.guard(control, journal.say)
+def _guard(machine: Machine, interval: float, control: Connection, journal: Journal) -> None:
+    machine.guard(interval, control, journal.say)
 
 
 def serve(settings: Settings, identity: Identity | None) -> int:

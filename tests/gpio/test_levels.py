@@ -63,7 +63,7 @@ def test_a_line_has_one_owner_and_the_second_says_who(tmp_path: Path) -> None:
         serve = [sys.executable, "-m", "taskengine", "serve", "--config", str(tmp_path / "second.toml"), *ports]
         second = subprocess.run(serve, capture_output=True, text=True, timeout=deadline(60), cwd=tmp_path, check=False)
         assert second.returncode == 1
-        (owner,) = engine.pids("hardwar")
+        (owner,) = engine.pids("pin")
         assert "GPIO18" in second.stderr
         assert f"[{owner}]" in second.stderr
         assert len(second.stderr.splitlines()) == 1

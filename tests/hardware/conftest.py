@@ -9,11 +9,14 @@ import pytest
 
 import taskengine_hardware
 from taskengine_hardware import Panel
+from taskengine_hardware.backends import warm_up
 from taskengine_hardware.commands import Commands
 from taskengine_hardware.layout import LANE
 from taskengine_hardware.owner import Owner
 
 Table = dict[str, Any]
+# lgpio goes to another folder where it is imported, and this brings us back
+warm_up("lgpio")
 
 
 class Bench:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import sys
 
+from taskengine_hardware.panel import NOBODY
 from taskengine_hardware.ward import Deed, Ward
 
 STEPS = 24
@@ -25,7 +26,7 @@ class World:
         self.rng = rng
         self.lock: int | None = None
         self.pins: set[int] = set()
-        self.wanted = False
+        self.wanted = NOBODY
         self.pid = 1
         self.owner: int | None = None
         self.stage = 0
@@ -57,14 +58,14 @@ class World:
             self.owner, self.stage = self.pid, 0
             self.news.append((True, self.pid))
         elif self.stage == 0:
-            self.wanted, self.stage = True, 1
+            self.wanted, self.stage = self.owner, 1
         elif self.stage == 1:
             self.stage = 2 if self.take(self.owner) else 1
         elif self.stage == 2:
             self.pins.add(self.owner)
             self.stage = 3
         elif self.stage == 3:
-            self.wanted, self.stage = False, 4
+            self.wanted, self.stage = NOBODY, 4
         elif self.rng.random() < 0.1:  # a reload: it lets go, pins first
             if self.owner in self.pins:
                 self.pins.discard(self.owner)
@@ -79,10 +80,12 @@ class World:
             return
         if self.news and self.rng.random() < 0.7:
             is_start, pid = self.news.pop(0)
+            if not is_start and self.wanted == pid:
+                self.wanted = NOBODY
             (self.ward.begins if is_start else self.ward.died)(pid)
             return
         is_hanging = self.stage == 4 and self.rng.random() < 0.1
-        deed = self.ward.next(OVERDUE if is_hanging else ENDS, NOW, is_wanted=self.wanted)
+        deed = self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted)
         if deed is Deed.KILL:
             self.kill(self.ward.owner)
         elif deed is Deed.SEIZE:
@@ -142,6 +145,7 @@ class World:
         self.pins.discard(self.guardian)
         self.guardian -= 1
         self.ward = Ward([0])
+        self.ward.is_orphan = True
         self.plan = []
         self.news = [(True, self.owner)] if self.owner is not None else []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskengine import BadArguments, NotAllowed
 from taskengine_hardware import Panel, read
-from taskengine_hardware.control import Control, Output, checked, safe_value
+from taskengine_hardware.control import Control, Output, checked, safe_value, seconds
 from taskengine_hardware.layout import LANE, Value
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.panel import NEVER
@@ -161,7 +161,7 @@ def test_stopping_is_safe_at_once_and_latches(lane: Lane) -> None:
     with pytest.raises(NotAllowed, match=r"system\.arm"):
         lane.control.lease([lane.control.find("pan")], LAPTOP, 12.0, exclusive=False)
     assert lane.writes == []
-    lane.control.arm()
+    lane.control.arm(12.0)
     lane.set("grip", 0.5, 12.0, TABLET)
     assert lane.writes == [("grip", 0.5)]
 
@@ -188,14 +188,75 @@ def test_an_output_that_fails_keeps_no_other_from_being_safe(lane: Lane) -> None
 
 def test_a_stop_in_another_lane_is_heard_at_the_next_tick(lane: Lane) -> None:
     lane.set("pan", 30, 10.0)
-    lane.panel.stop()
+    lane.panel.stop(0)
     assert lane.panel.unconfirmed() == [LANE]
     lane.control.tick(10.01)
     assert ("pan", None) in lane.writes
     assert lane.panel.unconfirmed() == []
     lane.panel.arm()
+    lane.writes.clear()
     lane.control.tick(10.02)
+    assert lane.writes == []
     lane.set("pan", 5, 10.03)
+
+
+def test_a_stop_that_was_armed_before_we_looked_is_heeded(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    lane.panel.stop(0)
+    lane.panel.arm()
+    lane.set("grip", 0.5, 10.01)
+    assert ("pan", None) in lane.writes
+    assert lane.writes[-1] == ("grip", 0.5)
+    assert lane.panel.unconfirmed() == []
+
+
+def test_nobody_arms_what_has_not_stopped() -> None:
+    devices = DEVICES | {"leg": {"type": "Servo", "pin": 13, "lane": "legs"}}
+    panel = Panel(read({"devices": devices}))
+    lane = Lane(panel)
+    lane.control.stop(10.0)
+    with pytest.raises(NotAllowed, match="lane legs has not stopped yet"):
+        lane.control.arm(10.1)
+    panel.confirm("legs", panel.stops)
+    lane.control.arm(10.2)
+    lane.set("pan", 0, 10.3)
+
+
+@pytest.mark.parametrize("type", ["Motor", "PWMLED", "RGBLED", "Robot", "Servo", "LED"])
+def test_what_holds_and_was_told_nothing_is_off(type: str) -> None:
+    pins: dict[str, Any] = {"Motor": {"forward": 4, "backward": 5}, "RGBLED": {"red": 4, "green": 5, "blue": 6}}
+    entry = {"type": type, "safe": "hold", **pins.get(type, {"pin": 4})}
+    if type == "Robot":
+        entry = {"type": type, "safe": "hold", "left": [4, 5], "right": [6, 7]}
+    device = read({"devices": {"x": entry}}).devices["x"]
+    assert safe_value(device, None) == {"RGBLED": (0, 0, 0), "Robot": (0, 0), "Servo": None}.get(type, 0)
+
+
+def test_a_pulse_that_is_cut_short_does_not_stay(lane: Lane) -> None:
+    lamp = read({"devices": {"lamp": {"type": "LED", "pin": 4, "safe": "hold"}}})
+    control = Control(LANE, lamp.devices.values(), Panel(lamp), lane.tell)
+    control.begin(is_first=True)
+    output = control.find("lamp")
+    control.pulse(output, True, False, 5.0, LAPTOP, 10.0)
+    assert output.value is True
+    control.stop(10.1)
+    assert output.value is False
+
+
+def test_a_move_takes_over_from_a_sweep_without_a_position(lane: Lane) -> None:
+    pan = lane.control.find("pan")
+    lane.control.sweep(pan, -10, 10, 1.0, None, LAPTOP, 10.0)
+    lane.control.move(pan, 5.0, 1.0, "sine", LAPTOP, 10.0)
+    assert pan.motion is None
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, math.inf, math.nan, -1, "1", None, True])
+def test_what_is_no_time(lane: Lane, value: Any) -> None:
+    if value is True:
+        assert seconds(value, 0.0) == 1.0
+        return
+    with pytest.raises(BadArguments, match="a number of seconds"):
+        seconds(value, 0.0)
 
 
 def test_a_move_runs_at_50_hz_and_ends_at_its_target(lane: Lane) -> None:
@@ -347,7 +408,7 @@ def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, 
         elif what == "stop":
             lane.control.stop(now)
         elif what == "arm":
-            lane.control.arm()
+            lane.control.arm(now)
         else:
             try:
                 if what == "move":

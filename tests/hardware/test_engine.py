@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,12 @@ def client(engine: Engine) -> Iterator[Client]:
         yield client
 
 
+def owner_of(engine: Engine) -> int:
+    """The owner of lane hardware, which is the first that was started."""
+    first: int = int(re.findall(r"Starting process \[(\d+)\]: pin worker hardware 1", engine.output())[-1])
+    return first
+
+
 def value(client: Client, name: str, prefix: str = "") -> object:
     return client.call(f"{prefix}devices.state", name)[name]["value"]
 
@@ -168,9 +175,49 @@ def test_stopping_overtakes_all_that_waits(client: Client) -> None:
     client.cancel()
 
 
+def test_stopping_reaches_a_lane_whose_task_runs_on(client: Client) -> None:
+    client.call("gpio.write", "lamp", True)
+    sleeping = client.submit("arm.sleep", 3)
+    wait_until(lambda: _latest(client, "arm.sleeps") == 3, 10, "the task")
+    stopping = client.submit("system.stop")
+    wait_until(lambda: client.latest("hardware.lamp")["value"] is False, 2, "the lamp")
+    assert not sleeping.done()
+    sleeping.result(deadline(20))
+    stopping.result(deadline(20))
+
+
+def test_an_owner_that_does_not_heed_a_stop_is_ended(client: Client, engine: Engine) -> None:
+    client.call("legs.servo.set", "hip", 0.5)  # its lease runs for an hour
+    (hung,) = set(engine.pids("pin")) - {owner_of(engine)}
+    os.kill(hung, signal.SIGSTOP)
+    client.options(errors="return").run([("system.stop", (), {})])
+    wait_until(lambda: not alive(hung), 5, "its end")
+    assert value(client, "hip", "legs.") is None
+    client.call("system.arm")
+    client.call("legs.servo.set", "hip", 0)
+
+
+def test_nobody_stays_as_it_is_for_ctrl_z(client: Client, engine: Engine) -> None:
+    client.call("servo.set", "pan", 0.5)
+    for pid in engine.pids():
+        os.kill(pid, signal.SIGTSTP)
+    wait_until(lambda: value(client, "pan") is None, 5, "the end of the lease")
+    client.call("servo.set", "pan", 0.5)
+
+
+def test_a_guardian_that_hangs_is_replaced(folder: Path) -> None:
+    quick = {"heartbeat_interval": 0.05, "heartbeat_limit": 0.2}
+    with Engine(cwd=folder, env=None, pins="mock", tasks="own.py", enable_stdout="false", **quick) as engine:
+        (guardian,) = engine.pids("guardian")
+        os.kill(guardian, signal.SIGSTOP)
+        wait_until(lambda: engine.output().count("[GUARDIAN] Watches") == 2, 30, "another guardian")
+        assert not alive(guardian)
+        assert "has stood still for too long: guardian" in engine.output()
+
+
 def test_the_latch_outlives_the_owner(client: Client, engine: Engine) -> None:
     client.call("system.stop")
-    (owner,) = engine.pids("task hardwar")
+    owner = owner_of(engine)
     os.kill(owner, signal.SIGKILL)
     wait_until(lambda: owner not in engine.pids(), 10, "its end")
     with pytest.raises(NotAllowed, match=r"system\.arm"):
@@ -180,7 +227,7 @@ def test_the_latch_outlives_the_owner(client: Client, engine: Engine) -> None:
 def test_an_owner_that_dies_is_replaced_and_what_it_held_is_known(client: Client, engine: Engine) -> None:
     client.call("servo.set", "pan", 0.5)
     client.call("servo.set", "grip", 0.75)
-    (owner,) = engine.pids("task hardwar")
+    owner = owner_of(engine)
     running = client.submit("arm.sleep", 30)
     wait_until(lambda: _latest(client, "arm.sleeps") == 30, 10, "the task")
     os.kill(owner, signal.SIGKILL)
@@ -192,19 +239,19 @@ def test_an_owner_that_dies_is_replaced_and_what_it_held_is_known(client: Client
 
 
 def test_an_owner_that_hangs_is_ended(client: Client, engine: Engine) -> None:
-    (owner,) = engine.pids("task hardwar")
+    owner = owner_of(engine)
     client.call("servo.set", "pan", 0.5)
     os.kill(owner, signal.SIGSTOP)
     wait_until(lambda: not alive(owner), 10, "its end")
     assert value(client, "pan") is None
-    assert "lets a lease pass: ending it" in engine.output()
+    assert "lets a lease, or a stop, pass: ending it" in engine.output()
 
 
 def test_a_guardian_that_dies_is_replaced(client: Client, engine: Engine) -> None:
     (guardian,) = engine.pids("guardian")
     os.kill(guardian, signal.SIGKILL)
     wait_until(lambda: engine.output().count("[GUARDIAN] Watches lane hardware, legs") == 2, 10, "another guardian")
-    (owner,) = engine.pids("task hardwar")
+    owner = owner_of(engine)
     os.kill(owner, signal.SIGKILL)
     wait_until(lambda: "Lane hardware is safe" in engine.output(), 10, "its work")
     assert value(client, "pan") is None

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
-os.environ.setdefault("LG_WD", tempfile.mkdtemp(prefix="taskengine-lg-"))
-
 import lgpio
+import pytest
 
 from taskengine_hardware import read
 from taskengine_hardware.fine import FineFactory
@@ -77,6 +73,12 @@ def rig(chip: Chip) -> Iterator[Callable[..., Rig]]:
     yield make
     for one in made:
         one.close()
+
+
+def test_importing_lgpio_leaves_us_where_we_are() -> None:
+    assert os.path.exists(os.getcwd())
+    assert "taskengine-lg" not in os.getcwd()
+    assert "LG_WD" not in os.environ
 
 
 def test_servo_pulses_are_continuous(chip: Chip, rig: MakeRig) -> None:

@@ -61,7 +61,7 @@ def is_safe(daemon: Daemon) -> bool:
 
 
 def test_what_the_daemon_would_go_on_driving_is_made_safe(client: Client, engine: Engine, daemon: Daemon) -> None:
-    (owner,) = engine.pids("task hardwar")
+    (owner,) = engine.pids("pin")
     os.kill(owner, signal.SIGKILL)
     wait_until(lambda: is_safe(daemon) and daemon.level(16) == 1, 5, "the guardian")
     wait_until(lambda: _drives(client), 10, "another owner")
@@ -79,7 +79,7 @@ def test_a_service_that_ends_leaves_nothing_driven(
 
 
 def test_an_owner_that_is_stopped_is_ended(engine: Engine, daemon: Daemon, client: Client, tmp_path: Path) -> None:
-    (owner,) = engine.pids("task hardwar")
+    (owner,) = engine.pids("pin")
     os.kill(owner, signal.SIGSTOP)
     # its leases are long: it is the router that ends it, and the guardian that makes its pins safe
     wait_until(lambda: is_safe(daemon), 15, "the end of a worker that stands still")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from taskengine_hardware import Panel, read
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import LANE
+from taskengine_hardware.panel import NOBODY
 
 DEVICES: dict[str, Any] = {
     "pan": {"type": "Servo", "pin": 2},
@@ -44,17 +46,34 @@ def test_what_was_told_is_remembered(panel: Panel, place: int, role: Role, value
 def test_stopping_latches(panel: Panel) -> None:
     assert not panel.is_stopped
     assert panel.unconfirmed() == []
-    panel.stop()
-    panel.stop()
+    panel.stop(5)
+    panel.stop(5)
     assert panel.is_stopped
     assert panel.unconfirmed() == [LANE, "legs"]
-    panel.confirm("legs")
+    panel.confirm("legs", panel.stops)
     assert panel.unconfirmed() == [LANE]
     panel.arm()
     panel.arm()
     assert not panel.is_stopped
-    panel.stop()
+    panel.stop(5)
     assert panel.is_stopped
+
+
+def test_owners_are_counted(panel: Panel) -> None:
+    assert panel.owner(LANE) == NOBODY
+    assert panel.begin(LANE, 17)
+    assert not panel.begin(LANE, 18)
+    assert panel.owner(LANE) == 18
+    assert panel.begin("legs", 19)
+
+
+def test_owners_are_rung_for(panel: Panel) -> None:
+    panel.stop(5)
+    assert panel.stopped_at == 5
+    for lane in (LANE, "legs"):
+        assert os.eventfd_read(panel.bell(lane)) == 1
+    panel.stop(6)
+    assert panel.stopped_at == 5
 
 
 def _ask(work: Callable[[], Any]) -> Any:
@@ -79,15 +98,15 @@ def test_a_lock_is_one_processs_and_goes_with_it(panel: Panel) -> None:
 
 def test_memory_is_shared(panel: Panel) -> None:
     def work() -> bool:
-        panel.want("legs", wanted=True)
+        panel.want("legs", 17)
         panel.ends[1] = 2**62 + 1
         panel.note(0, 0.25)
-        panel.stop()
+        panel.stop(5)
         return True
 
     _ask(work)
-    assert panel.is_wanted("legs")
-    assert not panel.is_wanted(LANE)
+    assert panel.wanted_by("legs") == 17
+    assert panel.wanted_by(LANE) == NOBODY
     assert panel.ends[1] == 2**62 + 1
     assert panel.last(0, Role.SERVO) == 0.25
     assert panel.is_stopped

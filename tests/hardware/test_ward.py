@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine_hardware.ward import BLIND_S, GRACE_S, HOLD_S, NS, Deed, Ward
+from taskengine_hardware.ward import BLIND_S, GRACE_S, HOLD_S, NS, STOP_S, Deed, Ward
 
 S = NS
 
@@ -14,34 +14,34 @@ def ward() -> Ward:
 
 
 def test_a_lease_that_is_kept_is_nobodys_business() -> None:
-    assert ward().next([5 * S, 0, 0], 4 * S, is_wanted=False) is None
-    assert ward().next([0, 1, 0], 4 * S, is_wanted=False) is None  # of another lane
+    assert ward().next([5 * S, 0, 0], 4 * S, wanted_by=0) is None
+    assert ward().next([0, 1, 0], 4 * S, wanted_by=0) is None  # of another lane
 
 
 def test_an_owner_that_lets_a_lease_pass_is_ended() -> None:
     late = 5 * S + int(GRACE_S * S)
-    assert ward().next([0, 0, 5 * S], late, is_wanted=False) is None
-    assert ward().next([0, 0, 5 * S], late + 1, is_wanted=False) is Deed.KILL
+    assert ward().next([0, 0, 5 * S], late, wanted_by=0) is None
+    assert ward().next([0, 0, 5 * S], late + 1, wanted_by=0) is Deed.KILL
 
 
 def test_nobody_is_ended_who_was_not_started_or_is_dead() -> None:
-    assert Ward([0]).next([1], 9 * S, is_wanted=False) is None
+    assert Ward([0]).next([1], 9 * S, wanted_by=0) is None
     dead = ward()
     dead.died(100)
-    assert dead.next([1, 0, 0], 9 * S, is_wanted=False) is Deed.SEIZE
+    assert dead.next([1, 0, 0], 9 * S, wanted_by=0) is Deed.SEIZE
 
 
 def test_the_pins_of_the_dead_are_seized_and_given_to_the_next() -> None:
     lane = ward()
     lane.died(100)
-    assert lane.next([0] * 3, S, is_wanted=True) is Deed.SEIZE
+    assert lane.next([0] * 3, S, wanted_by=101) is Deed.SEIZE
     lane.seized()
-    assert lane.next([0] * 3, S, is_wanted=False) is None
+    assert lane.next([0] * 3, S, wanted_by=0) is None
     lane.begins(101)
-    assert lane.next([0] * 3, S, is_wanted=False) is None
-    assert lane.next([0] * 3, S, is_wanted=True) is Deed.YIELD
+    assert lane.next([0] * 3, S, wanted_by=0) is None
+    assert lane.next([0] * 3, S, wanted_by=101) is Deed.YIELD
     lane.yielded()
-    assert lane.next([0] * 3, S, is_wanted=False) is None
+    assert lane.next([0] * 3, S, wanted_by=0) is None
     assert lane.owner == 101
 
 
@@ -51,7 +51,30 @@ def test_the_death_of_one_before_leaves_the_next_its_owner() -> None:
     lane.died(100)
     assert lane.owner == 101
     lane.failed()
-    assert lane.next([0] * 3, S, is_wanted=False) is None
+    assert lane.next([0] * 3, S, wanted_by=0) is None
+
+
+def test_a_second_death_does_not_have_the_pins_seized_twice() -> None:
+    lane = ward()
+    lane.died(100)
+    lane.seized()
+    lane.begins(101)
+    lane.died(101)
+    assert lane.next([0] * 3, S, wanted_by=0) is None
+    assert lane.is_held
+
+
+def test_an_owner_that_does_not_heed_a_stop_is_ended() -> None:
+    late = 5 * S + int(STOP_S * S)
+    assert ward().next([0] * 3, late, wanted_by=0, stopped_at=5 * S) is None
+    assert ward().next([0] * 3, late + 1, wanted_by=0, stopped_at=5 * S) is Deed.KILL
+    assert ward().next([0] * 3, late + 1, wanted_by=0) is None
+
+
+def test_short_leases_are_looked_after_more_often() -> None:
+    lane = Ward([0], 0.05)
+    lane.begins(100)
+    assert lane.due([0], S) == 0.05
 
 
 @pytest.mark.parametrize(("end", "seconds"), [(0, BLIND_S), (S, GRACE_S), (S - 1, GRACE_S - 1e-9), (9 * S, BLIND_S)])
