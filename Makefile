@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PEERS := .venv-peers
 SECONDS := 120
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
-CODE := taskengine hardware bench tests
+CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore-glob="tests/unit/test_bench*" \
 	--ignore=tests/unit/test_budget.py --ignore=tests/property/test_broker_states.py

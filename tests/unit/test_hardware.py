@@ -1,0 +1,62 @@
+"""Where the engine meets the package that owns pins."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from taskengine import SettingsError
+from taskengine.hardware import Machine
+
+TABLE: dict[str, Any] = {
+    "devices": {"pan": {"type": "Servo", "pin": 18}, "hip": {"type": "Servo", "pin": 4, "lane": "legs"}},
+}
+
+
+def test_its_tasks_are_named_by_their_lanes() -> None:
+    machine = Machine(TABLE, "mock")
+    assert machine.lanes == ["hardware", "legs"]
+    lanes = {options["name"]: options["lane"] for _, options in machine.tasks()}
+    assert lanes["servo.set"] == lanes["task_servo_set"] == "hardware"
+    assert lanes["legs.servo.set"] == lanes["task_legs_servo_set"] == "legs"
+    assert {name for name, lane in lanes.items() if name.startswith("task_")} == {
+        f"task_{prefix}servo_{verb}" for prefix in ("", "legs_") for verb in ("set", "move", "sweep", "halt", "detach")
+    }
+
+
+@pytest.mark.parametrize(
+    ("tasks", "is_stopped"),
+    [
+        (("system.stop",), True),
+        (("legs.system.stop",), True),
+        (("servo.set", "system.stop"), True),
+        (("system.arm",), False),
+        (("arms.system.stop",), False),
+        ((), False),
+    ],
+)
+def test_some_tasks_stop_it_wherever_they_are_called(tasks: tuple[str, ...], is_stopped: bool) -> None:
+    machine = Machine(TABLE, "mock")
+    machine.share()
+    machine.heed(tasks, 5)
+    assert machine._panel.is_stopped is is_stopped
+
+
+def test_who_shares_nothing_stops_nothing() -> None:
+    Machine(TABLE, "mock").heed(("system.stop",), 5)  # as in the process that lists tasks
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> ModuleType:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(SettingsError, match="hardware: taskengine_hardware cannot be loaded"):
+        Machine(TABLE, "mock")
+
+
+def test_what_has_which_pin() -> None:
+    assert Machine(TABLE, "mock").owners() == {18: "pan (Servo, lane hardware)", 4: "hip (Servo, lane legs)"}
