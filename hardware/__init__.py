@@ -103,9 +103,17 @@ def make_safe(layout: Layout, pins: str) -> None:
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
     rig = Rig(outputs, BACKENDS[pins](layout))
-    for device in outputs:
-        rig.writers[device.place](safe_value(device, None))
-    rig.close()
+    failed = []
+    try:
+        for device in outputs:
+            try:
+                rig.writers[device.place](safe_value(device, None))
+            except Exception as error:  # the others are to be safe too
+                failed.append(f"{device.name}: {error}")
+    finally:
+        rig.close()
+    if failed:
+        raise RuntimeError(f"not made safe: {'; '.join(failed)}")
 
 
 def robot() -> Commands:

@@ -38,7 +38,7 @@ def lgpio(layout: Layout) -> Any:
     """The kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
     try:
         factory = _fine()
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise SettingsError(f"pins: lgpio cannot be imported ({error}): pip install 'taskengine[hardware]'") from None
     try:
         return factory(layout.chip, layout.board)
@@ -51,14 +51,16 @@ def lgpio(layout: Layout) -> Any:
 
 def _fine() -> Callable[[int | None, int | None], Any]:
     """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
-    here = os.open(".", os.O_RDONLY)
+    here = os.getcwd()
     with tempfile.TemporaryDirectory(prefix="taskengine-lg-") as folder:
         os.environ.setdefault("LG_WD", folder)
         try:
             from taskengine_hardware.fine import FineFactory
         finally:
-            os.fchdir(here)  # it goes to that folder, too
-            os.close(here)
+            # it goes to that folder, too, and we may be where we may not go
+            with contextlib.suppress(OSError):
+                os.chdir("/")
+                os.chdir(here)
             if os.environ["LG_WD"] == folder:
                 del os.environ["LG_WD"]
     factory: Callable[[int | None, int | None], Any] = FineFactory
@@ -87,7 +89,7 @@ def auto(layout: Layout) -> Any:
 def warm_up(pins: str) -> None:
     """Import what a backend needs, if it can be had, so that a claim takes no longer than it has to."""
     if pins in ("auto", "lgpio"):
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError, OSError):
             _fine()
 
 

@@ -166,8 +166,8 @@ class Commands:
         return owner.control.find(device).value
 
     def devices_list(self) -> list[dict[str, Any]]:
-        """The lane's devices: name, type, what they take or give (role), unit, limits, lease in s, and safe state."""
-        return [_described(device) for device in self._devices.values()]
+        """The lane's devices that the caller may use: name, type, role (what they take), unit, limits, lease."""
+        return [_described(self._devices[name]) for name in self._usable()]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
         """Of these devices, or all that the caller may use: the last value, and how many seconds a lease still runs."""
@@ -188,9 +188,11 @@ class Commands:
             pairs = [(output, checked(output, values[output.device.name])) for output in map(control.find, values)]
             for output, _ in pairs:
                 control.check(output, client, now)
-            for output, value in pairs:
-                control.command(output, value, client, now)
-            owner.hurry()
+            try:
+                for output, value in pairs:
+                    control.command(output, value, client, now)
+            finally:
+                owner.hurry()
 
     # Leases and stopping ---------------------------------------------------------------------------------------------
 
@@ -244,9 +246,11 @@ class Commands:
             control = owner.control
             output = control.find(device, role)
             now = time.monotonic()
-            control.command(output, read(output, *given), caller_id(), now)
-            if control.due < owner.asleep_until or control.due <= now:
-                owner.hurry()
+            try:
+                control.command(output, read(output, *given), caller_id(), now)
+            finally:
+                if control.due < owner.asleep_until or control.due <= now:
+                    owner.hurry()
 
     def _lease(self, devices: list[str], *, exclusive: bool) -> float:
         if not (isinstance(devices, list) and devices):

@@ -2,7 +2,8 @@
 
 Theory of operation. A command is read first, then admitted: the machine must not be stopped, the device not be another
 client's; that extends the device's lease. `tick` is to be called at `due` at the latest: it ends leases, moves what is
-on its way and tells what has changed. An output's `write` is given each value for its pins, `tell` each to publish.
+on its way and tells what has changed. An output's `write` is given each value for its pins, `tell` each to publish,
+which is told again where that gives False.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Control:
         lane: str,
         devices: Iterable[Device],
         panel: Panel,
-        tell: Callable[[Output, float], None],
+        tell: Callable[[Output, float], bool],
     ) -> None:
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
@@ -241,8 +242,9 @@ class Control:
 
     def arm(self, now: float) -> None:
         """Accept commands again. Raises NotAllowed where a lane has not stopped yet."""
-        if self._stops != self._panel.stops:
-            self._heed_stop(now)
+        self._heed_stop(now)
+        if not self._panel.is_stopped:
+            return
         late = self._panel.unconfirmed()
         if late:
             raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
@@ -255,15 +257,16 @@ class Control:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self._stops != self._panel.stops:
-            self._heed_stop(now)
+        self._heed_stop(now)
         self._end_leases(now)
         self._go_on(now)
         for output in [output for output in self._changed if output.next_tell <= now]:
             del self._changed[output]
-            output.told = output.value
             output.next_tell = now + 1 / output.device.rate
-            self._tell(output, now)
+            if self._tell(output, now):
+                output.told = output.value
+            else:  # nobody took it, and it may be the last one
+                self._changed[output] = None
         self.due = self._next(now)
 
     def _next(self, now: float) -> float:
@@ -288,6 +291,8 @@ class Control:
 
     def _heed_stop(self, now: float) -> None:
         stops = self._panel.stops
+        if stops == self._stops:
+            return
         # it may have been stopped and armed again since we looked
         is_only_armed = self._stops & 1 and stops == self._stops + 1
         if not is_only_armed:
@@ -378,7 +383,12 @@ def checked(output: Output, value: object, what: str = "value") -> Value:
     if limits is not None:
         if value is None and role in (Role.SERVO, Role.TONE):
             return None
-        if isinstance(value, (int, float)) and limits.least <= value <= limits.most:
+        if (
+            isinstance(value, (int, float))
+            and value is not True
+            and value is not False
+            and limits.least <= value <= limits.most
+        ):
             return float(value)
         raise BadArguments(f"{name} takes a {what} from {limits.least:g} to {limits.most:g}, not {value!r}")
     least = 0.0 if role is Role.COLOUR else -1.0

@@ -59,21 +59,29 @@ class Guardian:
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         self._is_over = False
+        self._told: dict[str, str] = {}
+        """Why the pins of a lane could not be had."""
         for lane, ward in self._wards.items():
             # another guardian may have died with its pins; where an owner lives, they cannot be had
             ward.is_orphan = panel.owner(lane) != NOBODY
 
     def serve(self) -> None:
         """Watch until the supervisor says stop, or is gone, and every owner is dead; leave every lane safe."""
+        self._beat(time.monotonic())
+        self._say(f"[GUARDIAN] Watches lane {', '.join(self._wards)}")
         while self._owners or not self._is_over:
-            now = time.monotonic_ns()
-            self._wait(min(ward.due(self._panel.ends, now) for ward in self._wards.values()))
-            self._act(time.monotonic_ns())
             self._beat(time.monotonic())
+            self._wait(min(self._due(lane, ward) for lane, ward in self._wards.items()))
+            self._act(time.monotonic_ns())
         for lane, ward in self._wards.items():
             if ward.is_orphan:
                 self._seize(lane)
             self._yield(lane)
+
+    def _due(self, lane: str, ward: Ward) -> float:
+        has_begun = self._panel.owner(lane) == ward.owner
+        due: float = ward.due(self._panel.ends, time.monotonic_ns(), has_begun=has_begun)
+        return due
 
     def _wait(self, timeout: float) -> None:
         for fd, _ in self._poll.poll(1000 * timeout):
@@ -134,7 +142,8 @@ class Guardian:
             # a second look, since a number of 8 bytes may be half written on a machine of 4
             if deed is Deed.KILL and self._deed(lane, ward, now) is Deed.KILL:
                 self._kill(lane)
-            if ward.is_orphan:
+                deed = self._deed(lane, ward, now)
+            if deed is Deed.SEIZE:
                 self._seize(lane)
             elif deed is Deed.YIELD:
                 self._yield(lane)
@@ -142,9 +151,14 @@ class Guardian:
                 self._panel.confirm(lane, self._panel.stops)
 
     def _deed(self, lane: str, ward: Ward, now: int) -> Deed | None:
-        is_deaf = self._panel.is_stopped and lane in self._panel.unconfirmed() and self._panel.owner(lane) == ward.owner
-        stopped_at = self._panel.stopped_at if is_deaf else None
-        return ward.next(self._panel.ends, now, wanted_by=self._panel.wanted_by(lane), stopped_at=stopped_at)
+        panel = self._panel
+        return ward.next(
+            panel.ends,
+            now,
+            wanted_by=panel.wanted_by(lane),
+            has_begun=panel.owner(lane) == ward.owner,
+            stopped_at=panel.stopped_at if panel.is_stopped and lane in panel.unconfirmed() else None,
+        )
 
     def _kill(self, lane: str) -> None:
         """End an owner that hangs, and wait for its end."""
@@ -159,7 +173,7 @@ class Guardian:
     def _seize(self, lane: str) -> None:
         """Claim the pins of a dead owner and make them safe, if nobody has taken them over."""
         if not self._panel.take(lane):
-            self._wards[lane].failed()
+            self._wards[lane].taken_over()
             return
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         stops = self._panel.stops
@@ -167,8 +181,10 @@ class Guardian:
             rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
-            self._wards[lane].failed()
-            self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
+            self._wards[lane].failed(time.monotonic_ns())
+            if str(error) != self._told.get(lane):
+                self._told[lane] = str(error)
+                self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
         for device in outputs:
             self._make_safe(rig, device)
@@ -200,5 +216,4 @@ def main(
     """The guardian's process."""
     warm_up(pins)
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
-    say(f"[GUARDIAN] Watches lane {', '.join(layout.lanes)}")
     Guardian(layout, panel, pins, interval, control, say).serve()

@@ -167,6 +167,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         if key not in entry:
             raise _wrong(path, f"a {kind.name} needs {key}")
     options = {key: _option(entry[key], kind.options[key], [*path, key]) for key in kind.options if key in entry}
+    _check_pulses(kind, options, path)
     limits = _limits(entry.get("limits"), kind, options, path)
     lane = entry.get("lane", LANE)
     if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
@@ -219,6 +220,13 @@ def _option(value: object, type: type, path: list[str]) -> Any:
         return type(value)
     what = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type]
     raise _wrong(path, f"expected {what}, not {value!r}")
+
+
+def _check_pulses(kind: Kind, options: Mapping[str, Any], path: list[str]) -> None:
+    if kind.role is Role.SERVO:
+        least, most = options.get("min_pulse_width", 0.001), options.get("max_pulse_width", 0.002)
+        if not 0 < least < most < options.get("frame_width", 0.02):
+            raise _wrong(path, "expected 0 < min_pulse_width < max_pulse_width < frame_width, in seconds")
 
 
 def _limits(entry: object, kind: Kind, options: Mapping[str, Any], path: list[str]) -> Limits | None:

@@ -81,7 +81,8 @@ class Owner:
         with self.lock:
             for output in self.control.outputs.values():
                 output.write = rig.writers[output.place]
-            self.control.begin(is_first=self.panel.begin(self._lane, os.getpid()))
+            self.control.begin(is_first=self.panel.owner(self._lane) == NOBODY)
+            self.panel.begin(self._lane, os.getpid())
         self.left_out = rig.failed
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
@@ -171,12 +172,15 @@ class Owner:
             self._failing.add(name)
             self._say(f"[HARDWARE] {name} fails: {type(error).__name__}: {error}")
 
-    def _tell(self, output: Output, now: float) -> None:
-        self._publish(output.device, sample(output.value, now))
+    def _tell(self, output: Output, now: float) -> bool:
+        return self._publish(output.device, sample(output.value, now))
 
-    def _publish(self, device: Device, value: Any) -> None:
+    def _publish(self, device: Device, value: Any) -> bool:
+        """Publish; False where it has to be told again later."""
         try:
-            with contextlib.suppress(Overloaded):  # there will be another sample
-                publish(TOPIC + device.name, value)
+            publish(TOPIC + device.name, value)
+        except Overloaded:
+            return False
         except TaskEngineError as error:
             self._complain(device.name, error)
+        return True

@@ -19,7 +19,7 @@ NEVER = 0
 """The end of a lease that does not run."""
 NOBODY = 0
 """The process that there is not."""
-_WORDS, _LANE_WORDS = 2, 4
+_WORDS, _LANE_WORDS = 2, 3
 
 
 class Panel:
@@ -36,7 +36,7 @@ class Panel:
         numbers = view[: 8 * words].cast("q")
         self._stops, self._stopped_at = numbers[:1], numbers[1:2]
         columns = [numbers[_WORDS + lanes * column :][:lanes] for column in range(_LANE_WORDS)]
-        self._heard, self._wanted, self._owner, self._owners = columns
+        self._heard, self._wanted, self._owner = columns
         self.ends = numbers[_WORDS + _LANE_WORDS * lanes :]
         """When the lease of each device ends, by its place; NEVER where it does not run."""
         self.values = view[8 * words :].cast("d")
@@ -69,9 +69,11 @@ class Panel:
             self.ring(lane)
 
     def arm(self) -> None:
-        """From here on things may move."""
+        """From here on things may move; the owners are told."""
         if self.is_stopped:
             self._stops[0] += 1
+        for lane in self._lanes:
+            self.ring(lane)
 
     def confirm(self, lane: str, stops: int) -> None:
         """The lane's owner, or the guardian, has done what `stops` said."""
@@ -81,15 +83,12 @@ class Panel:
         """The lanes where nobody has."""
         return [lane for lane, number in self._lanes.items() if self._heard[number] != self._stops[0]]
 
-    def begin(self, lane: str, owner: int) -> bool:
-        """A process has the lane's pins; whether it is the first one. The lock is held."""
-        number = self._lanes[lane]
-        self._owner[number] = owner
-        self._owners[number] += 1
-        return self._owners[number] == 1
+    def begin(self, lane: str, owner: int) -> None:
+        """A process has the lane's pins, and they are safe. The lock is held."""
+        self._owner[self._lanes[lane]] = owner
 
     def owner(self, lane: str) -> int:
-        """The process that had the lane's pins last."""
+        """The process that had the lane's pins last; NOBODY before the first one."""
         return self._owner[self._lanes[lane]]
 
     def want(self, lane: str, owner: int) -> None:

@@ -12,22 +12,26 @@ from typing import Any
 from taskengine import TaskFailed
 from taskengine_hardware.layout import Device
 
-Tell = Callable[[Device, Any], None]
+Tell = Callable[[Device, Any], bool]
 ASK_S = 0.2
 """How long who asks waits for an input to be read."""
 
 
 class Sensor:
-    """An input that was opened; `tell` is given each sample, `{"time": s, "value": …}`, or a batch of them, n rows of
-    time and value. Times are monotonic."""
+    """An input that was opened. Raises RuntimeError for a batch without numpy.
+
+    `tell` is given each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and says
+    whether that is done. Times are monotonic.
+    """
 
     def __init__(self, device: Device, opened: Any, tell: Tell) -> None:
         self.device = device
         self.value: Any = None
-        """What it said last."""
+        """What it said last, and was told."""
         self._opened = opened
         self._tell = tell
         self._rows: list[tuple[float, float]] = []
+        self._array = _array_maker() if device.batch > 1 else list
         for event in device.kind.events:
             setattr(opened, event, self._hear)
 
@@ -42,18 +46,23 @@ class Sensor:
             self.value = value
             self._rows.append((now, float("nan") if value is None else float(value)))
             if len(self._rows) >= self.device.batch:
-                import numpy
-
                 rows, self._rows = self._rows, []
-                self._tell(self.device, numpy.array(rows))
-        elif value != self.value or self.device.always:
+                self._tell(self.device, self._array(rows))
+        elif (value != self.value or self.device.always) and self._tell(self.device, sample(value, now)):
             self.value = value
-            self._tell(self.device, sample(value, now))
 
     def _hear(self) -> None:
         """It has changed, as one of gpiozero's threads says."""
         if self.device.batch == 1:
             self.sample(time.monotonic())
+
+
+def _array_maker() -> Callable[[list[tuple[float, float]]], Any]:
+    try:
+        import numpy
+    except ImportError:
+        raise RuntimeError("an input with a batch needs numpy: pip install 'taskengine[numpy]'") from None
+    return numpy.array
 
 
 def sample(value: Any, now: float) -> dict[str, Any]:

@@ -11,7 +11,9 @@ NS = 1_000_000_000
 GRACE_S = 0.025
 """How long after a lease has ended its owner may take to act on that."""
 STOP_S = 0.1
-"""How long after the machine was stopped an owner may take to be safe; the other lanes look every 20 ms."""
+"""How long after the machine was stopped an owner may take to be safe."""
+RETRY_S = 0.1
+"""How soon pins that could not be had are tried for again."""
 HOLD_S = 0.005
 """How soon the next owner gets the pins."""
 BLIND_S = 0.25
@@ -38,6 +40,7 @@ class Ward:
         """The guardian has the pins."""
         self.is_orphan = False
         """An owner has died, or may have, and nobody has made its pins safe since."""
+        self._retry_at = 0
 
     def begins(self, pid: int) -> None:
         """An owner was started."""
@@ -53,34 +56,40 @@ class Ward:
         """The guardian has the pins, and they are safe."""
         self.is_held, self.is_orphan = True, False
 
-    def failed(self) -> None:
-        """The pins cannot be had: they are another's, who is to see to them, or nobody has had them yet."""
+    def taken_over(self) -> None:
+        """Another process has the pins, and sees to them."""
         self.is_orphan = False
+
+    def failed(self, now: int) -> None:
+        """The pins cannot be had, although no process of ours has them; they are to be tried for again."""
+        self._retry_at = now + int(RETRY_S * NS)
 
     def yielded(self) -> None:
         """The guardian has let go of the pins."""
         self.is_held = False
 
-    def next(self, ends: Sequence[int], now: int, *, wanted_by: int, stopped_at: int | None = None) -> Deed | None:
+    def next(
+        self, ends: Sequence[int], now: int, *, wanted_by: int, has_begun: bool, stopped_at: int | None = None
+    ) -> Deed | None:
         """What is to be done at `now`, in ns.
 
-        `ends` are those of all leases, `wanted_by` who waits for the pins, and `stopped_at` is when the machine was
-        stopped, where the owner has not confirmed that.
+        `ends` are those of all leases, `wanted_by` who waits for the pins, `has_begun` says that our owner has them,
+        and `stopped_at` is when the machine was stopped, where nobody has confirmed that.
         """
         if self.is_held:
             return Deed.YIELD if wanted_by != NOBODY else None
         if self.is_orphan:
-            return Deed.SEIZE
-        if self.owner is None:
+            return Deed.SEIZE if now >= self._retry_at else None
+        if self.owner is None or not has_begun:
             return None
         is_deaf = stopped_at is not None and now - stopped_at > int(STOP_S * NS)
         return Deed.KILL if is_deaf or self._is_overdue(ends, now) else None
 
-    def due(self, ends: Sequence[int], now: int) -> float:
+    def due(self, ends: Sequence[int], now: int, *, has_begun: bool) -> float:
         """In how many seconds to look again at the latest."""
         if self.is_held or self.is_orphan:
-            return HOLD_S
-        running = [ends[place] for place in self._places if ends[place] != NEVER]
+            return max(HOLD_S, (self._retry_at - now) / NS if self.is_orphan else 0.0)
+        running = [ends[place] for place in self._places if ends[place] != NEVER and has_begun]
         return min(self._blind_s, max(0.0, (min(running) - now) / NS + GRACE_S)) if running else self._blind_s
 
     def _is_overdue(self, ends: Sequence[int], now: int) -> bool:

@@ -21,11 +21,11 @@ from taskengine.errors import (
     UnknownTask,
     WorkerLost,
 )
-from taskengine.feed import publish
 from taskengine.registry import source, task
 
 if TYPE_CHECKING:
     from taskengine.client import Client
+    from taskengine.feed import publish
 
 __version__ = "0.1.0"
 __all__ = [
@@ -59,4 +59,9 @@ def __getattr__(name: str) -> Any:
         from taskengine.client import Client
 
         return Client
+    # and a client none for the way from tasks to data workers
+    if name == "publish":
+        from taskengine.feed import publish
+
+        return publish
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

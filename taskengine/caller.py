@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from taskengine.errors import NotAllowed
 from taskengine.policy import Policy, Rights
@@ -13,6 +13,8 @@ class _Rules:
     """Of this process: the engine's policy."""
 
     policy: Policy | None = None
+    rights: ClassVar[dict[str, Rights]] = {}
+    """What those who have called may do."""
 
 
 class _Caller(NamedTuple):
@@ -30,13 +32,20 @@ _current: ContextVar[_Caller] = ContextVar("caller", default=_NOBODY)
 def obey(policy: Policy | None) -> None:
     """This process runs tasks under the policy."""
     _Rules.policy = policy
+    _Rules.rights.clear()
 
 
 def begin(name: str, connection: bytes) -> None:
     """The tasks that this thread runs from here on are of the client `name`, and came by this connection."""
     if (name, connection) != _current.get()[:2]:
-        rights = Rights(()) if _Rules.policy is None else _Rules.policy.rights(name)
-        _current.set(_Caller(name, connection, rights))
+        _current.set(_Caller(name, connection, _NOBODY.rights if _Rules.policy is None else _rights(name)))
+
+
+def _rights(name: str) -> Rights:
+    """Those of a client, of which there are as many as keys."""
+    if name not in _Rules.rights and _Rules.policy is not None:
+        _Rules.rights[name] = _Rules.policy.rights(name)
+    return _Rules.rights[name]
 
 
 def caller() -> str:

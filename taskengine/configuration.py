@@ -208,7 +208,7 @@ def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
         file = Path(places["hardware"].partition(", line ")[0])
         raise SettingsError(f"{file}{_line_in_table(file, error.path or ())}: {error}", path=error.path) from None
     for lane in machine.lanes if machine else ():
-        if lane.startswith(RESERVED_LANES) or settings.lanes.get(lane, 1) != 1:
+        if settings.lanes.get(lane, 1) != 1:
             raise SettingsError(f"lanes in {places['lanes']}: lane {lane!r} has pins, and thus one worker")
 
 
@@ -218,7 +218,7 @@ def _line_in_table(file: Path, path: Sequence[str]) -> str:
     table: list[str] = []
     best = 0, 0
     for number, line in enumerate(lines, 1):
-        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        header = re.fullmatch(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?", line)
         key = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
         if header:
             table = [part.strip(" \"'") for part in header[1].split(".")]

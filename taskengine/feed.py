@@ -49,7 +49,7 @@ def publish(topic: str, value: Any) -> None:
     Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
     be sent.
     """
-    if not (isinstance(topic, str) and 0 < len(topic.encode()) <= MAX_TOPIC):
+    if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
         raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
     if not _Feeds.mouths:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskengine.errors import SettingsError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
 GUARDIAN = "guardian"
@@ -62,6 +64,10 @@ class Machine:
             _package().make_safe(self.layout, self._pins)
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"hardware: {error}") from None
+
+    def is_concerned(self, tasks: Iterable[str]) -> bool:
+        """One of the tasks stops the machine."""
+        return not self._stop_tasks.isdisjoint(tasks)
 
     def heed(self, tasks: Iterable[str], now: int) -> None:
         """A client has called these tasks, at `now` in ns: where they stop the machine, stop it.

@@ -100,6 +100,7 @@ class Publisher:
                 if fed is None:
                     return
                 self._publish(*fed)
+                self._failing.discard("tasks")
             except Exception as error:  # a value may have any make, and there may be too many topics
                 self._complain("tasks", error, "A publication of")
 

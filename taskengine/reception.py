@@ -21,7 +21,7 @@ from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
-from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
+from taskengine.wire import DENIED_LANES, KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
 
 OWN_IDS = b"\0"
 """How routing ids begin that the ROUTER itself has given to its peers."""
@@ -30,6 +30,8 @@ RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
 TASKS_TOLD = 16
 """Names of refused tasks in one line of the audit log."""
+STOPS_LOOKED_FOR = 256
+"""Tasks of a package among which a stop of the machine is looked for."""
 Route = tuple[bytes, ...]
 
 
@@ -208,11 +210,11 @@ class Reception:
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
+            if self._machine is not None and self._machine.is_concerned(package.kind):
+                self._heed(package, visitor)
             visitor.admit(package, now)
             if package.kind and self._urgent.issuperset(package.kind):
                 package.priority = Priority.URGENT
-                if self._machine is not None and not package.denied():
-                    self._machine.heed(package.kind, time.monotonic_ns())
             if self._gate is not None or self._settings.policy is not None:
                 package.stamp(visitor.name, self._port.user)
             denied = package.denied() if visitor.is_limited else []
@@ -232,6 +234,16 @@ class Reception:
         elif self._journal.enabled:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
+
+    def _heed(self, package: Package, visitor: Visitor) -> None:
+        """Stop the machine where one of the package's first tasks does that, and its client may call it.
+
+        That comes before what else the package is refused for, and before what waits in the lanes.
+        """
+        asked = map(package.name_of, range(min(package.count, STOPS_LOOKED_FOR)))
+        allowed = (name for name in asked if not visitor.lanes.get(name, DENIED_LANES).startswith(DENIED_LANES))
+        if self._machine is not None:
+            self._machine.heed(allowed, time.monotonic_ns())
 
     def _info(self) -> Info:
         settings = self._settings

@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
 from taskengine.errors import TaskModuleError
-from taskengine.hardware import Machine
 from taskengine.messages import TaskInfo
 from taskengine.wire import RESERVED_LANES
+
+if TYPE_CHECKING:
+    from taskengine.hardware import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"

@@ -9,15 +9,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from taskengine.errors import SettingsError
-from taskengine.hardware import Machine
 from taskengine.policy import Entry
 from taskengine.wire import MAX_DEPTH, MAX_MESSAGE, MAX_TASKS
+
+if TYPE_CHECKING:
+    from taskengine.hardware import Machine
 
 TABLES = ("hardware", "policy")
 """What only the file has."""
@@ -294,7 +296,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def machine(self) -> Machine | None:
         """The devices of the table [hardware], None where there is none. Raises SettingsError."""
-        return Machine(self.hardware, self.pins) if self.hardware else None
+        if not self.hardware:
+            return None
+        from taskengine.hardware import Machine  # most have no use for it
+
+        return Machine(self.hardware, self.pins)
 
     @property
     def frontend(self) -> str:

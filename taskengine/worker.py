@@ -43,6 +43,10 @@ CONTROL, BATCH = 1, 2
 """What is ready, by its place among the sources of the waiter."""
 
 
+class NoPins(Exception):
+    """The worker of a lane with pins cannot have them."""
+
+
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
@@ -184,10 +188,13 @@ class Worker:
 
 
 def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], None]:
-    """Get the pins of the lane, where it has some; how to let go of them. Raises RuntimeError, SettingsError."""
+    """Get the pins of the lane, where it has some; how to let go of them. Raises NoPins."""
     if machine is None or lane not in machine.lanes:
         return lambda: None
-    return machine.own(lane, journal.say)
+    try:
+        return machine.own(lane, journal.say)
+    except (RuntimeError, SettingsError) as error:
+        raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
 
 
 def is_over(control: Connection) -> bool:
@@ -217,8 +224,8 @@ def run(settings: Settings, backplane: Backplane, place: int, lane: str, control
     _fastpath.limit_depth(settings.value_depth)
     try:
         worker = Worker(settings, backplane, place, lane, control, journal)
-    except (RuntimeError, SettingsError) as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"lane {lane} cannot have its pins: {error}")))
+    except NoPins as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", str(error))))
         return
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     worker.serve()

@@ -85,7 +85,7 @@ class World:
             (self.ward.begins if is_start else self.ward.died)(pid)
             return
         is_hanging = self.stage == 4 and self.rng.random() < 0.1
-        deed = self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted)
+        deed = self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted, has_begun=self.stage == 4)
         if deed is Deed.KILL:
             self.kill(self.ward.owner)
         elif deed is Deed.SEIZE:
@@ -98,7 +98,7 @@ class World:
         if self.take(self.guardian):
             self.plan = ["claim", "settle"]
         else:
-            self.ward.failed()
+            self.ward.taken_over()
 
     def claim(self) -> None:
         """Claim the pins."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskengine import BadArguments, NotAllowed, policy
+from taskengine import BadArguments, NotAllowed, Overloaded, policy
 from taskengine.caller import begin, obey
 from taskengine_hardware.control import Control
 from taskengine_hardware.kinds import KINDS, Role
@@ -120,6 +121,7 @@ def test_a_sweep_goes_on_until_it_is_halted(machine: Bench) -> None:
         ("servo_set", ("tilt", None, 5), "has no angles"),
         ("servo_set", ("tilt", float("nan")), "from -1 to 1, not nan"),
         ("servo_set", ("tilt", "0"), "from -1 to 1, not '0'"),
+        ("servo_set", ("tilt", True), "from -1 to 1, not True"),
         ("servo_set", ("lamp", 0), "lamp is a LED, not a servo"),
         ("servo_set", ("button", 0), "no output is named 'button'; there are pan, tilt"),
         ("servo_set", (["pan"], 0), "no output is named"),
@@ -250,6 +252,42 @@ def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
     finally:
         obey(None)
         begin("", b"")
+
+
+def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(bench: Callable[..., Bench]) -> None:
+    machine = bench({"pan": {"type": "Servo", "pin": 18, "lease": 0.05}})
+    output = machine.owner.control.find("pan")
+    driven: list[object] = []
+
+    def drive(value: object) -> None:
+        driven.append(value)
+        if value is not None:
+            raise OSError("the pin is gone")
+
+    output.write = drive
+    with pytest.raises(OSError, match="the pin is gone"):
+        machine.commands.servo_set("pan", 0)
+    wait_until(lambda: driven[-1] is None, 5, "the end of the lease")
+
+
+def test_a_batch_needs_numpy(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(RuntimeError, match="needs numpy"):
+        bench({"volts": {"type": "MCP3008", "channel": 0, "batch": 50}})
+
+
+def test_a_button_is_told_again_until_it_is_taken(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def publish(topic: str, value: Any) -> None:
+        told.append(value["value"])
+        if len(told) < 4:
+            raise Overloaded("nobody takes it", retry_after=None)
+
+    monkeypatch.setattr("taskengine_hardware.owner.publish", publish)
+    bench({"button": {"type": "Button", "pin": 27, "rate": 500}})
+    wait_until(lambda: len(told) >= 4, 5, "a fourth attempt")
+    assert told == [0, 0, 0, 0]
 
 
 def test_a_lease_that_ends_is_seen_to_while_a_task_hangs(bench: Callable[..., Bench]) -> None:

@@ -44,6 +44,8 @@ class Lane:
         self.panel = panel or Panel(self.layout)
         self.writes: list[tuple[str, Value]] = []
         self.tells: list[tuple[str, Value, float]] = []
+        self.is_full = False
+        """Nobody takes publications."""
         self.control = Control(LANE, self.layout.devices.values(), self.panel, self.tell)
         for output in self.control.outputs.values():
             output.write = self.writer(output.device.name)
@@ -52,8 +54,9 @@ class Lane:
     def writer(self, name: str) -> Any:
         return lambda value: self.writes.append((name, value))
 
-    def tell(self, output: Output, now: float) -> None:
+    def tell(self, output: Output, now: float) -> bool:
         self.tells.append((output.device.name, output.value, now))
+        return not self.is_full
 
     def set(self, name: str, value: Any, now: float, client: bytes = LAPTOP) -> None:
         output = self.control.find(name)
@@ -334,6 +337,29 @@ def test_what_changes_is_told_at_its_rate(lane: Lane) -> None:
     lane.set("lamp", lane.control.find("lamp").value, 12.5)
     lane.run(12.5, 13.0)
     assert len(lane.tells) == told  # nothing is new
+
+
+def test_the_last_change_is_told_again_until_it_is_taken(lane: Lane) -> None:
+    lane.is_full = True
+    lane.set("lamp", True, 10.0)
+    lane.run(10.0, 10.5)
+    lane.is_full = False
+    assert len(lane.tells) >= 3
+    lane.run(10.5, 11.0)
+    told = len(lane.tells)
+    lane.run(11.0, 12.0)
+    assert len(lane.tells) == told
+
+
+def test_arming_what_was_not_stopped_changes_nothing(lane: Lane) -> None:
+    lane.set("pan", 30, 10.0)
+    lane.control.lease([lane.control.find("grip")], LAPTOP, 10.0, exclusive=True)
+    lane.writes.clear()
+    lane.control.arm(10.1)
+    lane.run(10.1, 10.2)
+    assert lane.writes == []
+    with pytest.raises(NotAllowed):
+        lane.set("grip", 0, 10.2, TABLET)
 
 
 @pytest.mark.parametrize(

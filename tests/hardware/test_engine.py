@@ -186,6 +186,24 @@ def test_stopping_reaches_a_lane_whose_task_runs_on(client: Client) -> None:
     stopping.result(deadline(20))
 
 
+def test_a_stop_among_other_calls_stops_too(client: Client) -> None:
+    client.call("gpio.write", "lamp", True)
+    client.submit("arm.sleep", 2)
+    wait_until(lambda: _latest(client, "arm.sleeps") == 2, 10, "the task")
+    for name, args in (("gpio.write", ("lamp", True)), ("system.stop", ()), ("gpio.write", ("lamp", True))):
+        client.submit(name, *args)
+    client.flush()
+    wait_until(lambda: client.latest("hardware.lamp")["value"] is False, 1.5, "the lamp")
+
+
+def test_arming_twice_is_no_error(client: Client) -> None:
+    client.call("system.stop")
+    for _ in range(3):
+        client.call("system.arm")
+        client.call("legs.system.arm")
+    client.call("servo.set", "pan", 0)
+
+
 def test_an_owner_that_does_not_heed_a_stop_is_ended(client: Client, engine: Engine) -> None:
     client.call("legs.servo.set", "hip", 0.5)  # its lease runs for an hour
     (hung,) = set(engine.pids("pin")) - {owner_of(engine)}
@@ -206,11 +224,12 @@ def test_nobody_stays_as_it_is_for_ctrl_z(client: Client, engine: Engine) -> Non
 
 
 def test_a_guardian_that_hangs_is_replaced(folder: Path) -> None:
-    quick = {"heartbeat_interval": 0.05, "heartbeat_limit": 0.2}
+    quick = {"heartbeat_interval": 0.2, "heartbeat_limit": 0.7}
     with Engine(cwd=folder, env=None, pins="mock", tasks="own.py", enable_stdout="false", **quick) as engine:
+        wait_until(lambda: "[GUARDIAN] Watches" in engine.output(), 20, "the guardian")
         (guardian,) = engine.pids("guardian")
         os.kill(guardian, signal.SIGSTOP)
-        wait_until(lambda: engine.output().count("[GUARDIAN] Watches") == 2, 30, "another guardian")
+        wait_until(lambda: engine.output().count("[GUARDIAN] Watches") == 2, 40, "another guardian")
         assert not alive(guardian)
         assert "has stood still for too long: guardian" in engine.output()
 

@@ -66,6 +66,8 @@ def test_a_tone_has_the_range_of_its_octaves() -> None:
         ({"type": "LED", "pin": 18, "safe": 0.5}, "safe", "takes, not 0.5"),
         ({"type": "Button", "pin": 18, "safe": "hold"}, "safe", "is read"),
         ({"type": "Button", "pin": 18, "lease": True}, "lease", "is read"),
+        (PAN | {"min_pulse_width": 0.0}, None, "0 < min_pulse_width"),
+        (PAN | {"max_pulse_width": 0.5}, None, "max_pulse_width < frame_width"),
         (PAN | {"lease": 0.001}, "lease", "from 0.05"),
         (PAN | {"lease": "slack"}, "lease", "from 0.05"),
         (PAN | {"safe": 100}, "safe", "from -90 to 90"),

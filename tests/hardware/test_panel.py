@@ -59,12 +59,11 @@ def test_stopping_latches(panel: Panel) -> None:
     assert panel.is_stopped
 
 
-def test_owners_are_counted(panel: Panel) -> None:
+def test_the_owner_is_known(panel: Panel) -> None:
     assert panel.owner(LANE) == NOBODY
-    assert panel.begin(LANE, 17)
-    assert not panel.begin(LANE, 18)
-    assert panel.owner(LANE) == 18
-    assert panel.begin("legs", 19)
+    panel.begin(LANE, 17)
+    panel.begin("legs", 19)
+    assert (panel.owner(LANE), panel.owner("legs")) == (17, 19)
 
 
 def test_owners_are_rung_for(panel: Panel) -> None:
@@ -74,6 +73,9 @@ def test_owners_are_rung_for(panel: Panel) -> None:
         assert os.eventfd_read(panel.bell(lane)) == 1
     panel.stop(6)
     assert panel.stopped_at == 5
+    assert os.eventfd_read(panel.bell(LANE)) == 1
+    panel.arm()
+    assert os.eventfd_read(panel.bell("legs")) == 2
 
 
 def _ask(work: Callable[[], Any]) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import zmq
 
-from taskengine import Client, NotAllowed
+from taskengine import Client, NotAllowed, Overloaded, _fastpath
 from taskengine.keys import KeyRing
+from taskengine.messages import Kind, Request, encode_request
 from taskengine.session import Call
-from tests.engine import Engine, deadline
+from tests.engine import Engine, deadline, wait_until
 
 SETTINGS = """
 [hardware.devices.pan]
@@ -29,6 +33,7 @@ subscribe = ["hardware.pan*"]
 
 [policy.guard]
 tasks = ["system.*"]
+rate = 3
 """
 
 
@@ -77,8 +82,59 @@ def test_who_may_not_stop_the_machine_does_not(connect: Callable[[str], Client])
         laptop.call("servo.set", "pan", 0)
 
 
+def test_a_rate_keeps_nobody_from_stopping(connect: Callable[[str], Client]) -> None:
+    with connect("guard") as guard, connect("laptop") as laptop:
+        laptop.call("servo.set", "pan", 0.5)
+        with pytest.raises(Overloaded):
+            deque(map(guard.call, ["system.stop"] * 20), maxlen=0)
+        with pytest.raises(NotAllowed, match=r"system\.arm"):
+            laptop.call("servo.set", "pan", 0)
+        wait_until(lambda: _arms(guard), 5, "the rate")
+
+
+def _arms(guard: Client) -> bool:
+    try:
+        guard.call("system.arm")
+    except Overloaded:
+        return False
+    return True
+
+
 def test_a_second_connection_of_the_same_key_is_another_client(connect: Callable[[str], Client]) -> None:
     with connect("laptop") as first, connect("laptop") as second, first.lease("pan", exclusive=True):
         with pytest.raises(NotAllowed, match="another client has pan"):
             second.call("servo.set", "pan", 0)
         first.call("servo.set", "pan", 0)
+
+
+OPEN = """
+[hardware.devices.lamp]
+type = "LED"
+pin = 17
+
+[policy.anonymous]
+tasks = ["gpio.*"]
+devices = ["*"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "calls"),
+    [
+        (["system.stop"], []),
+        (["system.stop", "gpio.read"], [("gpio.read", ("lamp",), {})]),
+        (["system.stop"], [("system.stop", (), {})]),
+    ],
+)
+def test_a_name_alone_stops_nothing(tmp_path: Path, names: list[str], calls: list[Call]) -> None:
+    """Neither that of a task which no call in the package has, nor that of one which its client may not call."""
+    (tmp_path / "taskengine.toml").write_text(OPEN)
+    with Engine(cwd=tmp_path, pins="mock", curve="off", enable_stdout="false") as engine:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.linger = 0
+            stranger.connect(engine.address)
+            index, body = _fastpath.pack_calls(calls, {name: place for place, name in enumerate(names)})
+            stranger.send_multipart([encode_request(Request(Kind.PACKAGE, 1, "x", names)), index, body])
+            assert stranger.poll(int(deadline(20) * 1000))
+        with Client(engine.address, timeout=deadline(20)) as client:
+            client.call("gpio.write", "lamp", True)

@@ -8,9 +8,10 @@ from tests.hardware import schedules
 
 
 def test_a_lane_never_has_two_owners() -> None:
-    doubled, takeovers = schedules.run(1_000_000, seed=6)
+    """`python -m tests.hardware.schedules` plays a million."""
+    doubled, takeovers = schedules.run(200_000, seed=6)
     assert doubled == 0
-    assert takeovers > 100_000
+    assert takeovers > 20_000
 
 
 def test_a_guardian_that_forgets_the_lock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

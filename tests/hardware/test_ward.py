@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine_hardware.ward import BLIND_S, GRACE_S, HOLD_S, NS, STOP_S, Deed, Ward
+from taskengine_hardware.ward import BLIND_S, GRACE_S, HOLD_S, NS, RETRY_S, STOP_S, Deed, Ward
 
 S = NS
 
@@ -14,34 +14,34 @@ def ward() -> Ward:
 
 
 def test_a_lease_that_is_kept_is_nobodys_business() -> None:
-    assert ward().next([5 * S, 0, 0], 4 * S, wanted_by=0) is None
-    assert ward().next([0, 1, 0], 4 * S, wanted_by=0) is None  # of another lane
+    assert ward().next([5 * S, 0, 0], 4 * S, wanted_by=0, has_begun=True) is None
+    assert ward().next([0, 1, 0], 4 * S, wanted_by=0, has_begun=True) is None  # of another lane
 
 
 def test_an_owner_that_lets_a_lease_pass_is_ended() -> None:
     late = 5 * S + int(GRACE_S * S)
-    assert ward().next([0, 0, 5 * S], late, wanted_by=0) is None
-    assert ward().next([0, 0, 5 * S], late + 1, wanted_by=0) is Deed.KILL
+    assert ward().next([0, 0, 5 * S], late, wanted_by=0, has_begun=True) is None
+    assert ward().next([0, 0, 5 * S], late + 1, wanted_by=0, has_begun=True) is Deed.KILL
 
 
 def test_nobody_is_ended_who_was_not_started_or_is_dead() -> None:
-    assert Ward([0]).next([1], 9 * S, wanted_by=0) is None
+    assert Ward([0]).next([1], 9 * S, wanted_by=0, has_begun=True) is None
     dead = ward()
     dead.died(100)
-    assert dead.next([1, 0, 0], 9 * S, wanted_by=0) is Deed.SEIZE
+    assert dead.next([1, 0, 0], 9 * S, wanted_by=0, has_begun=True) is Deed.SEIZE
 
 
 def test_the_pins_of_the_dead_are_seized_and_given_to_the_next() -> None:
     lane = ward()
     lane.died(100)
-    assert lane.next([0] * 3, S, wanted_by=101) is Deed.SEIZE
+    assert lane.next([0] * 3, S, wanted_by=101, has_begun=True) is Deed.SEIZE
     lane.seized()
-    assert lane.next([0] * 3, S, wanted_by=0) is None
+    assert lane.next([0] * 3, S, wanted_by=0, has_begun=True) is None
     lane.begins(101)
-    assert lane.next([0] * 3, S, wanted_by=0) is None
-    assert lane.next([0] * 3, S, wanted_by=101) is Deed.YIELD
+    assert lane.next([0] * 3, S, wanted_by=0, has_begun=True) is None
+    assert lane.next([0] * 3, S, wanted_by=101, has_begun=True) is Deed.YIELD
     lane.yielded()
-    assert lane.next([0] * 3, S, wanted_by=0) is None
+    assert lane.next([0] * 3, S, wanted_by=0, has_begun=True) is None
     assert lane.owner == 101
 
 
@@ -50,8 +50,8 @@ def test_the_death_of_one_before_leaves_the_next_its_owner() -> None:
     lane.begins(101)
     lane.died(100)
     assert lane.owner == 101
-    lane.failed()
-    assert lane.next([0] * 3, S, wanted_by=0) is None
+    lane.taken_over()
+    assert lane.next([0] * 3, S, wanted_by=0, has_begun=True) is None
 
 
 def test_a_second_death_does_not_have_the_pins_seized_twice() -> None:
@@ -60,29 +60,48 @@ def test_a_second_death_does_not_have_the_pins_seized_twice() -> None:
     lane.seized()
     lane.begins(101)
     lane.died(101)
-    assert lane.next([0] * 3, S, wanted_by=0) is None
+    assert lane.next([0] * 3, S, wanted_by=0, has_begun=True) is None
     assert lane.is_held
 
 
 def test_an_owner_that_does_not_heed_a_stop_is_ended() -> None:
     late = 5 * S + int(STOP_S * S)
-    assert ward().next([0] * 3, late, wanted_by=0, stopped_at=5 * S) is None
-    assert ward().next([0] * 3, late + 1, wanted_by=0, stopped_at=5 * S) is Deed.KILL
-    assert ward().next([0] * 3, late + 1, wanted_by=0) is None
+    assert ward().next([0] * 3, late, wanted_by=0, has_begun=True, stopped_at=5 * S) is None
+    assert ward().next([0] * 3, late + 1, wanted_by=0, has_begun=True, stopped_at=5 * S) is Deed.KILL
+    assert ward().next([0] * 3, late + 1, wanted_by=0, has_begun=True) is None
+
+
+def test_what_an_owner_before_has_left_is_not_held_against_the_next() -> None:
+    lane = ward()
+    lane.died(100)
+    lane.taken_over()
+    lane.begins(101)
+    assert lane.next([1, 0, 0], 9 * S, wanted_by=0, has_begun=False, stopped_at=0) is None
+    assert lane.due([1, 0, 0], 9 * S, has_begun=False) == BLIND_S
+    assert lane.next([1, 0, 0], 9 * S, wanted_by=0, has_begun=True) is Deed.KILL
+
+
+def test_pins_that_could_not_be_had_are_tried_for_again() -> None:
+    lane = ward()
+    lane.died(100)
+    lane.failed(S)
+    assert lane.next([1, 0, 0], S, wanted_by=0, has_begun=False) is None
+    assert lane.due([1, 0, 0], S, has_begun=False) == pytest.approx(RETRY_S)
+    assert lane.next([1, 0, 0], S + int(RETRY_S * S), wanted_by=0, has_begun=False) is Deed.SEIZE
 
 
 def test_short_leases_are_looked_after_more_often() -> None:
     lane = Ward([0], 0.05)
     lane.begins(100)
-    assert lane.due([0], S) == 0.05
+    assert lane.due([0], S, has_begun=True) == 0.05
 
 
 @pytest.mark.parametrize(("end", "seconds"), [(0, BLIND_S), (S, GRACE_S), (S - 1, GRACE_S - 1e-9), (9 * S, BLIND_S)])
 def test_it_looks_again_when_a_lease_may_have_passed(end: int, seconds: float) -> None:
-    assert ward().due([0, 0, end], S) == pytest.approx(seconds)
+    assert ward().due([0, 0, end], S, has_begun=True) == pytest.approx(seconds)
 
 
 def test_it_looks_often_while_it_has_pins() -> None:
     lane = ward()
     lane.seized()
-    assert lane.due([0] * 3, S) == HOLD_S
+    assert lane.due([0] * 3, S, has_begun=True) == HOLD_S
