@@ -61,7 +61,8 @@ def keys_new(name: str, address: str, keys: Path | None) -> None:
         click.echo(_ring(keys).join(address, engine, name).own.public)
 
 
-@keys.command("allow")
+# a key may begin with -
+@keys.command("allow", context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.argument("public")
 @_keys

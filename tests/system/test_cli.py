@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from taskengine.keys import new_pair
 from tests.engine import Engine, deadline, free_ports, wait_until
 
 Result = subprocess.CompletedProcess[str]
@@ -203,6 +204,14 @@ def test_the_setting_keys_is_where_the_keys_are(tmp_path: Path) -> None:
     assert run("keys", "pair", "laptop", "--address", "tcp://robot:9000", env=env).returncode == 0
     assert (tmp_path / "keys").is_dir()
     assert run("keys", "list", env=env).stdout.startswith("client laptop ")
+
+
+def test_a_key_may_begin_as_an_option_does(tmp_path: Path) -> None:
+    public = next(key for key in iter(lambda: new_pair().public, "") if key.startswith("-"))
+    folder = ["--keys", str(tmp_path / "robot")]
+    assert run("keys", "allow", "desk", public, *folder).returncode == 0
+    assert run("keys", "list", *folder).stdout.startswith("client desk ")
+    assert run("keys", "allow", "desk2", public[1:], *folder).returncode == 2
 
 
 def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:
