@@ -78,14 +78,14 @@ def pulse(number: int, pulses: int = 25) -> float:
         return statistics.median(meter.pulses(number))
 
 
-def when_low(*numbers: int, seconds: float = 5.0) -> float:
-    """When, monotonic s, these lines were high last, once none has been for 50 ms."""
+def when_low(*numbers: int, high: tuple[int, ...] = (), seconds: float = 5.0) -> float:
+    """When, monotonic s, these lines were high last, or those `high` low, once neither has been so for 50 ms."""
     last = time.monotonic()
     end = last + seconds
     while True:
         now = time.monotonic()
-        if any(map(level, numbers)):
+        if any(map(level, numbers)) or not all(map(level, high)):
             last = now
         elif now - last > 0.05:
             return last
-        assert now < end, f"lines {numbers} are high after {seconds:g} s"
+        assert now < end, f"lines {numbers} are high, or {high} low, after {seconds:g} s"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskengine import Client, NotAllowed, TaskEngineError
-from tests.engine import Engine, alive, deadline, wait_until
+from tests.engine import Engine, alive, wait_until
 from tests.gpio import chip
 from tests.gpio.machine import BRAKE, MOTOR, SERVO, drive, driven, machine
 
@@ -46,10 +46,7 @@ def safe_after(deed: Callable[[], object]) -> float:
     wait_until(lambda: chip.level(MOTOR) and not chip.level(BRAKE), 1, "the wheel")
     start = time.monotonic()
     deed()
-    last = chip.when_low(MOTOR, SERVO)
-    wait_until(lambda: chip.level(BRAKE) == 1 or last - start > deadline(5), 5, "the brake")
-    braked = time.monotonic()
-    return max(last, min(braked, last + 0.06)) - start
+    return chip.when_low(MOTOR, SERVO, high=(BRAKE,)) - start
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> Callable[[], None]:
