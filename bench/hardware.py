@@ -1,7 +1,7 @@
 """`python -m bench.hardware`: measure how fast servo commands reach pins, and how soon the machine stops.
 
 On mock pins anywhere, on the lines of gpio-sim where it runs under that kernel (`make test-gpio` builds it), and on a
-Pi's own pins with `--pins auto`: connect nothing to GPIO 2 to 19 then, sixteen servos are played.
+Pi's own pins with `--pins auto`: connect nothing to GPIO 4 to 19 then, sixteen servos are played.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bench.figures import percentile
 
 SERVOS = 16
 FIRST_PIN = 4
+LEASE_S = 60.0
 TASKS = 4000
 CHUNK = 50
 IS_SIMULATED = "GPIO_SIM" in os.environ
@@ -55,11 +56,11 @@ def names() -> list[str]:
     return [f"servo{number}" for number in range(SERVOS)]
 
 
-def table(lease: float = 60.0) -> str:
+def table() -> str:
     """The settings file's table of sixteen servos."""
     head = f'[hardware]\nboard = "{BOARD}"\n' if IS_SIMULATED else "[hardware]\n"
     devices = (
-        f'[hardware.devices.{name}]\ntype = "Servo"\npin = {FIRST_PIN + number}\nlease = {lease}\n'
+        f'[hardware.devices.{name}]\ntype = "Servo"\npin = {FIRST_PIN + number}\nlease = {LEASE_S}\n'
         for number, name in enumerate(names())
     )
     return head + "".join(devices)
@@ -72,15 +73,15 @@ def calls() -> tuple[list[str], list[float]]:
     ]
 
 
-def plain_loop(pins: str) -> Callable[[], float]:
-    """The same calls in a plain loop over gpiozero's servos, on pins of the same make, in this process; the seconds."""
+def plain_loop() -> Callable[[], float]:
+    """The same calls in a plain loop over gpiozero's servos on the same make of mock pins, in this process; in s."""
     import gpiozero
 
     from taskengine_hardware import read
-    from taskengine_hardware.backends import BACKENDS
+    from taskengine_hardware.backends import mock
 
     layout = read({"devices": {"x": {"type": "LED", "pin": 2}}})
-    factory = BACKENDS[pins](layout)
+    factory = mock(layout)
     servos = {
         name: gpiozero.Servo(FIRST_PIN + number, initial_value=None, pin_factory=factory)
         for number, name in enumerate(names())
@@ -100,7 +101,7 @@ def plain_loop(pins: str) -> Callable[[], float]:
 def packages(client: Any, pins: str) -> Iterator[Row]:
     """4000 calls in a package, and in a plain loop, in turns."""
     devices, values = calls()
-    loop = plain_loop("mock") if pins == "mock" else None
+    loop = plain_loop() if pins == "mock" else None
     ours, theirs = [], []
     client.map("servo.set", devices, values)
     for _ in range(ROUNDS):
@@ -137,13 +138,12 @@ def singles(client: Any) -> Iterator[Row]:
 def stream(client: Any) -> Iterator[Row]:
     """Frames of sixteen servos at 50 Hz, each as one task and as sixteen."""
     for what, send in (("devices.write", _write_frame), ("16 servo.set", _send_frame)):
-        late, took = [], []
+        took = []
         start = time.perf_counter()
         for frame in range(FRAMES):
             due = start + frame * FRAME_S
             while (now := time.perf_counter()) < due:
                 time.sleep(max(0.0, due - now))
-            late.append(now - due)
             send(client, frame)
             took.append(time.perf_counter() - now)
         yield Row(

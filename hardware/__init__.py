@@ -98,18 +98,12 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
 def make_safe(layout: Layout, pins: str) -> None:
     """Claim every output, bring it to its safe state, and let go. Raises RuntimeError, SettingsError, as `own`."""
     from taskengine_hardware.backends import BACKENDS
-    from taskengine_hardware.control import safe_value
     from taskengine_hardware.rig import Rig
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
     rig = Rig(outputs, BACKENDS[pins](layout))
-    failed = []
     try:
-        for device in outputs:
-            try:
-                rig.writers[device.place](safe_value(device, None))
-            except Exception as error:  # the others are to be safe too
-                failed.append(f"{device.name}: {error}")
+        failed = list(rig.rest(outputs, lambda device: None))
     finally:
         rig.close()
     if failed:

@@ -149,7 +149,7 @@ class Commands:
         """Stop a motor at once, whatever its limits."""
         with _Turn(self._open(), device, Role.MOTOR, Role.DRIVE) as (owner, output, now):
             owner.control.admit(output, caller_id(), now)
-            owner.control.cease(output, now)
+            owner.control.cease(output)
 
     def robot_drive(self, device: str, left: float, right: float) -> None:
         """Run the left and the right motor of a robot, at speeds from -1 to 1."""
@@ -229,7 +229,7 @@ class Commands:
         """Accept commands again after `system.stop`."""
         owner = self._open()
         with owner.lock:
-            owner.control.arm(time.monotonic())
+            owner.control.arm()
             owner.hurry()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -278,12 +278,11 @@ class Commands:
         sensor = owner.sensors.known.get(name)
         if sensor is not None or name in owner.left_out:
             return {"value": None if sensor is None else sensor.value}
-        value = owner.control.find(name).value
-        output = owner.control.outputs.get(name)
-        if output is None or not output.lease_ns:
-            return {"value": value}
+        output = owner.control.find(name)
+        if not output.lease_ns:
+            return {"value": output.value}
         end = owner.panel.ends[output.place]
-        return {"value": value, "lease": None if end == NEVER else max(0.0, (end - now_ns) / 1e9)}
+        return {"value": output.value, "lease": None if end == NEVER else max(0.0, (end - now_ns) / 1e9)}
 
 
 class _Turn:

@@ -131,13 +131,13 @@ class Control:
             return
         if output.motion is not None:
             self.halt(output)
-        self._drive(output, value, now)
+        self._drive(output, value)
 
     def check(self, output: Output, client: bytes, now: float) -> None:
         """Whether a client may command an output. Raises NotAllowed."""
         stops = self._panel.stops
         if stops != self._stops:
-            self._heed_stop(now)
+            self._heed_stop()
         if stops & 1:
             raise NotAllowed(STOPPED)
         if output.holder is not None:
@@ -196,7 +196,7 @@ class Control:
         self.admit(output, client, now)
         if output.value is None:  # nobody knows where it stands
             self.halt(output)
-            self._drive(output, target, now)
+            self._drive(output, target)
             return 0.0
         start = _position(output)
         if limits is not None:
@@ -230,34 +230,36 @@ class Control:
         output.motion = None
         self._moving.pop(output, None)
 
-    def cease(self, output: Output, now: float) -> None:
+    def cease(self, output: Output) -> None:
         """Have an output be off at once."""
         self.halt(output)
-        self._drive(output, _OFF.get(output.role), now)
+        self._drive(output, _OFF.get(output.role))
 
     def stop(self, now: float) -> None:
         """Bring every output to where it is safe, and accept nothing until `arm`."""
         self._panel.stop(int(now * NS))
-        self._heed_stop(now)
+        self._heed_stop()
 
-    def arm(self, now: float) -> None:
+    def arm(self) -> None:
         """Accept commands again. Raises NotAllowed where a lane has not stopped yet."""
-        self._heed_stop(now)
+        self._heed_stop()
         if not self._panel.is_stopped:
             return
         late = self._panel.unconfirmed()
         if late:
             raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
         self._panel.arm()
-        self._heed_stop(now)
+        self._heed_stop()
 
     def rest(self) -> None:
         """Bring every output to where it is safe."""
-        self._rest_all(self.outputs.values(), None)
+        self._rest_all(self.outputs.values())
+        # of the owner's beginning and end nobody is told
+        self._changed.clear()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        self._heed_stop(now)
+        self._heed_stop()
         self._end_leases(now)
         self._go_on(now)
         for output in [output for output in self._changed if output.next_tell <= now]:
@@ -287,16 +289,16 @@ class Control:
                 if is_over:
                     self.halt(output)
                 if is_over or not isinstance(output.motion, Pulse):
-                    self._drive(output, position, now)
+                    self._drive(output, position)
 
-    def _heed_stop(self, now: float) -> None:
+    def _heed_stop(self) -> None:
         stops = self._panel.stops
         if stops == self._stops:
             return
         # it may have been stopped and armed again since we looked
         is_only_armed = self._stops & 1 and stops == self._stops + 1
         if not is_only_armed:
-            self._rest_all(self.outputs.values(), now)
+            self._rest_all(self.outputs.values())
         self._stops = stops
         self._panel.confirm(self._lane, stops)
 
@@ -304,14 +306,14 @@ class Control:
         now_ns = int(now * NS)
         over = [output for output in self.outputs.values() if NEVER < self._ends[output.place] <= now_ns]
         if over:
-            self._rest_all(over, now)
+            self._rest_all(over)
 
-    def _rest_all(self, outputs: Iterable[Output], now: float | None) -> None:
+    def _rest_all(self, outputs: Iterable[Output]) -> None:
         """Bring these outputs to where they are safe, also where one of them fails; raises its error then."""
         failed: Exception | None = None
         for output in outputs:
             try:
-                self._rest(output, now)
+                self._rest(output)
             except Exception as error:
                 failed = failed or error
                 continue
@@ -321,16 +323,10 @@ class Control:
         if failed is not None:
             raise failed
 
-    def _rest(self, output: Output, now: float | None = None) -> None:
+    def _rest(self, output: Output) -> None:
         last = output.motion.after if isinstance(output.motion, Pulse) else output.value
         self.halt(output)
-        value = safe_value(output.device, last)
-        if now is None:
-            output.value = value
-            output.write(value)
-            self._panel.note(output.place, value)
-        else:
-            self._drive(output, value, now)
+        self._drive(output, safe_value(output.device, last))
 
     def _approach(self, output: Output, value: Value, now: float) -> None:
         limits, target = output.device.limits, cast(float, value)
@@ -344,13 +340,13 @@ class Control:
         output.motion = motion
         self._moving[output] = None
         if isinstance(motion, Pulse):
-            self._drive(output, motion.value, now)
+            self._drive(output, motion.value)
             self.due = min(self.due, motion.end)
         else:
             self._frame = max(self._frame, now)
             self.due = min(self.due, self._frame)
 
-    def _drive(self, output: Output, value: Value, now: float) -> None:
+    def _drive(self, output: Output, value: Value) -> None:
         output.write(value)
         output.value = value
         self._panel.note(output.place, value)

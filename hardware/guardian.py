@@ -19,7 +19,7 @@ import msgspec
 from taskengine import SettingsError
 from taskengine_hardware.backends import BACKENDS, warm_up
 from taskengine_hardware.control import safe_value
-from taskengine_hardware.layout import Device, Layout
+from taskengine_hardware.layout import Device, Layout, Value
 from taskengine_hardware.panel import NEVER, NOBODY, Panel
 from taskengine_hardware.rig import Rig
 from taskengine_hardware.ward import BLIND_S, Deed, Ward
@@ -186,20 +186,17 @@ class Guardian:
                 self._told[lane] = str(error)
                 self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
+        for failure in rig.rest(outputs, self._last):
+            self._say(f"[GUARDIAN] Not made safe: {failure}")
         for device in outputs:
-            self._make_safe(rig, device)
+            self._panel.note(device.place, safe_value(device, self._last(device)))
+            self._panel.ends[device.place] = NEVER
         self._panel.confirm(lane, stops)
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 
-    def _make_safe(self, rig: Rig, device: Device) -> None:
-        value = safe_value(device, self._panel.last(device.place, device.kind.role))
-        try:
-            rig.writers[device.place](value)
-        except Exception as error:  # the others are to be safe too
-            self._say(f"[GUARDIAN] {device.name} cannot be made safe: {type(error).__name__}: {error}")
-        self._panel.note(device.place, value)
-        self._panel.ends[device.place] = NEVER
+    def _last(self, device: Device) -> Value:
+        return self._panel.last(device.place, device.kind.role)
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""

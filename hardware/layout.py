@@ -90,10 +90,7 @@ class Device(msgspec.Struct, frozen=True):
         if not self.pins:
             yield from self.kind.bus_pins
         for pin in self.pins.values():
-            for one in pin if isinstance(pin, (list, tuple)) else (pin,):
-                number = gpio_of(one)
-                if number is not None:
-                    yield number
+            yield from pin if isinstance(pin, tuple) else (pin,)
 
 
 class Layout(msgspec.Struct, frozen=True):

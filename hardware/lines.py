@@ -6,19 +6,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from taskengine import SettingsError
 from taskengine_hardware.header import GPIOS
 from taskengine_hardware.layout import Layout
 
 
 def users(layout: Layout, pins: str) -> dict[int, str]:
     """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
-    if pins not in ("auto", "lgpio") or not any(Path("/dev").glob("gpiochip*")):
+    if pins not in ("auto", "lgpio"):
         return {}
-    from taskengine_hardware.backends import lgpio
+    from taskengine_hardware.backends import BACKENDS
 
     try:
-        factory = lgpio(layout)
-    except (OSError, RuntimeError, ValueError):
+        factory = BACKENDS[pins](layout)
+    except SettingsError:
         return {}
     try:
         return dict(_used(factory))

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
@@ -86,11 +87,11 @@ class Owner:
         self.left_out = rig.failed
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-        inputs = [(one, rig.opened[one.place]) for one in self._devices if one.place in rig.opened]
-        inputs = [(one, opened) for one, opened in inputs if not one.kind.is_output]
+        opened = rig.opened
+        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
         self.sensors = Sensors(inputs, self._publish, time.monotonic())
         sys.setswitchinterval(SWITCH_S)
-        for name, work in (("outputs", self._watch), ("inputs", self._read)):
+        for name, work in (("outputs", self._watch), ("inputs", partial(self.sensors.run, self._complain))):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -163,9 +164,6 @@ class Owner:
         except Exception as error:
             self._complain("an output", error)
             os._exit(1)
-
-    def _read(self) -> None:
-        self.sensors.run(self._complain)
 
     def _complain(self, name: str, error: Exception) -> None:
         if name not in self._failing:

@@ -65,15 +65,13 @@ class Panel:
         if not self.is_stopped:
             self._stopped_at[0] = now
             self._stops[0] |= 1
-        for lane in self._lanes:
-            self.ring(lane)
+        self._ring_all()
 
     def arm(self) -> None:
         """From here on things may move; the owners are told."""
         if self.is_stopped:
             self._stops[0] += 1
-        for lane in self._lanes:
-            self.ring(lane)
+        self._ring_all()
 
     def confirm(self, lane: str, stops: int) -> None:
         """The lane's owner, or the guardian, has done what `stops` said."""
@@ -106,6 +104,10 @@ class Panel:
     def ring(self, lane: str) -> None:
         """Have the lane's owner look."""
         os.eventfd_write(self.bell(lane), 1)
+
+    def _ring_all(self) -> None:
+        for lane in self._lanes:
+            self.ring(lane)
 
     def take(self, lane: str) -> bool:
         """Take the lane's lock, if nobody has it."""

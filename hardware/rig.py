@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import gpiozero
 
+from taskengine_hardware.control import safe_value
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import Device, Value
 from taskengine_hardware.lines import holders
@@ -53,6 +54,14 @@ class Rig:
             return
         if device.kind.is_output:
             self.writers[device.place] = _writer(device, opened)
+
+    def rest(self, outputs: Iterable[Device], last: Callable[[Device], Value]) -> Iterator[str]:
+        """Bring outputs, told `last` before, to where they are safe, also where one fails; what failed, and why."""
+        for device in outputs:
+            try:
+                self.writers[device.place](safe_value(device, last(device)))
+            except Exception as error:
+                yield f"{device.name}: {type(error).__name__}: {error}"
 
     def close(self) -> None:
         """Let go of the pins. May be called twice."""

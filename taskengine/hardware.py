@@ -74,7 +74,7 @@ class Machine:
 
         Whatever runs in its lanes or waits there; the tasks themselves are answered when their turn comes.
         """
-        if self._panel is not None and not self._stop_tasks.isdisjoint(tasks):
+        if self._panel is not None and self.is_concerned(tasks):
             self._panel.stop(now)
 
     def guard(self, interval: float, control: Connection, say: Callable[[str], None]) -> None:

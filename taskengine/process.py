@@ -42,6 +42,7 @@ class Child:
         role: str,
         target: Callable[..., None],
         args: tuple[Any, ...],
+        *,
         enable_stdout: bool,
         slate: Slate | None = None,
         place: int | None = None,

@@ -211,7 +211,7 @@ class Reception:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
             if self._machine is not None and self._machine.is_concerned(package.kind):
-                self._heed(package, visitor)
+                self._heed(self._machine, package, visitor)
             visitor.admit(package, now)
             if package.kind and self._urgent.issuperset(package.kind):
                 package.priority = Priority.URGENT
@@ -235,15 +235,15 @@ class Reception:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
 
-    def _heed(self, package: Package, visitor: Visitor) -> None:
+    @staticmethod
+    def _heed(machine: Machine, package: Package, visitor: Visitor) -> None:
         """Stop the machine where one of the package's first tasks does that, and its client may call it.
 
         That comes before what else the package is refused for, and before what waits in the lanes.
         """
         asked = map(package.name_of, range(min(package.count, STOPS_LOOKED_FOR)))
         allowed = (name for name in asked if not visitor.lanes.get(name, DENIED_LANES).startswith(DENIED_LANES))
-        if self._machine is not None:
-            self._machine.heed(allowed, time.monotonic_ns())
+        machine.heed(allowed, time.monotonic_ns())
 
     def _info(self) -> Info:
         settings = self._settings

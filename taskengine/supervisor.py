@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from taskengine import publisher, router, systemd, worker
-from taskengine._fastpath import Slate
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
@@ -181,17 +180,10 @@ class Supervisor:
         plan = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate, place=place)
         self._roles[role] = plan
 
-    def _child(
-        self,
-        role: str,
-        target: Callable[..., None],
-        *args: object,
-        slate: Slate | None = None,
-        place: int | None = None,
-        survives: bool = False,
-    ) -> Child:
-        how = (self._settings.enable_stdout, slate, place, self._identity, survives)
-        return Child(role, target, args, *how)
+    def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
+        """A process; `extra` is what only some have, see `Child`."""
+        stdout = self._settings.enable_stdout
+        return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -226,11 +218,13 @@ class Supervisor:
         self._terminal.say(f"Starting process [{child.pid}]: {role}")
 
     def _introduce(self, child: Child) -> None:
-        """The guardian is told whom it watches."""
+        """The guardian is told whom it watches: all when it is new, or who is."""
         guardian = self._children.get(GUARDIAN)
-        if guardian is not None and (child.role in self._owners or child is guardian):
-            for role in self._owners.keys() & ({child.role} if child is not guardian else self._children.keys()):
-                guardian.order("owner", (self._owners[role], self._children[role].pid))
+        if guardian is None:
+            return
+        for role, lane in self._owners.items():
+            if role in self._children and (child is guardian or child.role == role):
+                guardian.order("owner", (lane, self._children[role].pid))
 
     def _await_online(self, roles: list[str]) -> None:
         def online(role: str) -> bool:

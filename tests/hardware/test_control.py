@@ -164,7 +164,7 @@ def test_stopping_is_safe_at_once_and_latches(lane: Lane) -> None:
     with pytest.raises(NotAllowed, match=r"system\.arm"):
         lane.control.lease([lane.control.find("pan")], LAPTOP, 12.0, exclusive=False)
     assert lane.writes == []
-    lane.control.arm(12.0)
+    lane.control.arm()
     lane.set("grip", 0.5, 12.0, TABLET)
     assert lane.writes == [("grip", 0.5)]
 
@@ -219,9 +219,9 @@ def test_nobody_arms_what_has_not_stopped() -> None:
     lane = Lane(panel)
     lane.control.stop(10.0)
     with pytest.raises(NotAllowed, match="lane legs has not stopped yet"):
-        lane.control.arm(10.1)
+        lane.control.arm()
     panel.confirm("legs", panel.stops)
-    lane.control.arm(10.2)
+    lane.control.arm()
     lane.set("pan", 0, 10.3)
 
 
@@ -355,7 +355,7 @@ def test_arming_what_was_not_stopped_changes_nothing(lane: Lane) -> None:
     lane.set("pan", 30, 10.0)
     lane.control.lease([lane.control.find("grip")], LAPTOP, 10.0, exclusive=True)
     lane.writes.clear()
-    lane.control.arm(10.1)
+    lane.control.arm()
     lane.run(10.1, 10.2)
     assert lane.writes == []
     with pytest.raises(NotAllowed):
@@ -434,7 +434,7 @@ def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, 
         elif what == "stop":
             lane.control.stop(now)
         elif what == "arm":
-            lane.control.arm(now)
+            lane.control.arm()
         else:
             try:
                 if what == "move":
