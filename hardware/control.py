@@ -92,7 +92,7 @@ class Control:
         self._panel = panel
         self._ends = panel.ends
         self._tell = tell
-        self._stops = panel.stops
+        self._seen = panel.number, panel.armed
         self._moving: dict[Output, None] = {}
         self._changed: dict[Output, None] = {}
         self._frame = 0.0
@@ -107,8 +107,8 @@ class Control:
             self._panel.note(output.place, output.value)
         if not is_first:
             self.rest()
-        self._stops = self._panel.stops
-        self._panel.confirm(self._lane, self._stops)
+        self._seen = self._panel.number, self._panel.armed
+        self._panel.confirm(self._lane, self._panel.number)
 
     def find(self, name: str, *roles: Role) -> Output:
         """An output by its name. Raises BadArguments where there is none, or it has none of these roles."""
@@ -135,10 +135,8 @@ class Control:
 
     def check(self, output: Output, client: bytes, now: float) -> None:
         """Whether a client may command an output. Raises NotAllowed."""
-        stops = self._panel.stops
-        if stops != self._stops:
-            self._heed_stop()
-        if stops & 1:
+        self._heed_stop()
+        if self._panel.is_stopped:
             raise NotAllowed(STOPPED)
         if output.holder is not None:
             self._check_holder(output, client, now)
@@ -240,7 +238,7 @@ class Control:
         self._panel.stop(int(now * NS))
         self._heed_stop()
 
-    def arm(self) -> None:
+    def arm(self, holder: bytes = b"", now: float = 0.0) -> None:
         """Accept commands again. Raises NotAllowed where a lane has not stopped yet."""
         self._heed_stop()
         if not self._panel.is_stopped:
@@ -248,7 +246,7 @@ class Control:
         late = self._panel.unconfirmed()
         if late:
             raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
-        self._panel.arm()
+        self._panel.arm(self._panel.number, holder, int(now * NS))
         self._heed_stop()
 
     def rest(self) -> None:
@@ -292,15 +290,13 @@ class Control:
                     self._drive(output, position)
 
     def _heed_stop(self) -> None:
-        stops = self._panel.stops
-        if stops == self._stops:
+        number, armed = self._panel.number, self._panel.armed
+        if (number, armed) == self._seen:
             return
-        # it may have been stopped and armed again since we looked
-        is_only_armed = self._stops & 1 and stops == self._stops + 1
-        if not is_only_armed:
+        if number > self._seen[0]:
             self._rest_all(self.outputs.values())
-        self._stops = stops
-        self._panel.confirm(self._lane, stops)
+        self._seen = number, armed
+        self._panel.confirm(self._lane, number)
 
     def _end_leases(self, now: float) -> None:
         now_ns = int(now * NS)

@@ -148,7 +148,7 @@ class Guardian:
             elif deed is Deed.YIELD:
                 self._yield(lane)
             elif ward.is_held:
-                self._panel.confirm(lane, self._panel.stops)
+                self._panel.confirm(lane, self._panel.number)
 
     def _deed(self, lane: str, ward: Ward, now: int) -> Deed | None:
         panel = self._panel
@@ -176,7 +176,7 @@ class Guardian:
             self._wards[lane].taken_over()
             return
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
-        stops = self._panel.stops
+        number = self._panel.number
         try:
             rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
         except (RuntimeError, OSError, SettingsError) as error:
@@ -191,7 +191,7 @@ class Guardian:
         for device in outputs:
             self._panel.note(device.place, safe_value(device, self._last(device)))
             self._panel.ends[device.place] = NEVER
-        self._panel.confirm(lane, stops)
+        self._panel.confirm(lane, number)
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 

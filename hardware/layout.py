@@ -34,6 +34,9 @@ MOST_DEVICES = 64
 CHANNELS = 3
 """The most numbers that one output takes."""
 DETACH, HOLD = "detach", "hold"
+LATCH, RESUME = "latch", "resume"
+EXCLUSIVE_S = 5.0
+"""How long a client may keep others out without renewing."""
 
 Value = bool | float | tuple[float, ...] | None
 """What an output takes, see `Role`."""
@@ -58,6 +61,11 @@ class Device(msgspec.Struct, frozen=True):
 
     `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz. An input is read
     at that rate, and published where it has changed, or `always`, or in batches of `batch` samples.
+
+    A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
+    came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
+    where a servo without pulses stands, None where nobody knows; `soft_start` how many s an output takes from off to
+    full.
     """
 
     name: str
@@ -72,6 +80,11 @@ class Device(msgspec.Struct, frozen=True):
     rate: float
     batch: int = 1
     always: bool = False
+    max_age: float | None = None
+    untimed: bool = False
+    on_fault: str = RESUME
+    home: float | None = None
+    soft_start: float = 0.0
 
     @property
     def kind(self) -> Kind:
@@ -94,11 +107,15 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None for what is found."""
+    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None for what is found.
+
+    `exclusive` is how many s a client may keep others out without renewing.
+    """
 
     devices: dict[str, Device]
     chip: int | None = None
     board: int | None = None
+    exclusive: float = EXCLUSIVE_S
 
     @property
     def lanes(self) -> list[str]:

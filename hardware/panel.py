@@ -3,14 +3,22 @@
 The owner of a lane writes when its leases end and what its outputs were told; the guardian reads that once the owner is
 dead or hangs. Whoever holds a lane's lock, and nobody else, has its pins. It is a record lock, which the kernel takes
 back from a process that dies (fcntl(2), F_SETLK), so that it can never be held by nobody.
+
+Stops are numbered. The machine is stopped while the latest number is above the one that was armed last. Each stop has a
+number of its own, also where the machine is stopped already, and an arm names the number that it undoes, so that none
+undoes a stop that its sender has not heard of. Whoever stops writes only `number`, whoever arms only `armed`: two
+processes that do so in the same moment lose neither. A stop is known by an id: repeated, it is not another one.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import math
 import mmap
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
@@ -19,83 +27,253 @@ NEVER = 0
 """The end of a lease that does not run."""
 NOBODY = 0
 """The process that there is not."""
-_WORDS, _LANE_WORDS = 2, 3
+IDS = 64
+"""How many of the last stops are known by their ids."""
+ID_BYTES = 16
+TEXT_BYTES = 240
+"""What may be said of a stop: by whom, and why."""
+
+
+class _Word:
+    """The places of numbers of 8 bytes that are of the whole machine."""
+
+    NUMBER, STOPPED_AT, ARMED, ARMED_AT, NEXT_ID, COUNT = range(6)
+
+
+class _Lane:
+    """And those of each lane."""
+
+    HEARD, WANTED, OWNER, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(8)
+
+
+class _Device:
+    """And those of each device."""
+
+    END, REST_ORDER, REST_POSITION, TOLD_AT, COUNT = range(5)
+
+
+class Stop(NamedTuple):
+    """The latest stop: its number, 0 where there was none, when it was (ns), by whom and why, and if it is in force."""
+
+    number: int
+    at: int
+    by: str
+    why: str
+    is_in_force: bool
+
+
+class LaneState(NamedTuple):
+    """A lane: the process that had its pins last, how many owners it had, and how many of them died or were ended.
+
+    `refused` counts commands that came too late.
+    """
+
+    owner: int
+    generation: int
+    faults: int
+    refused: int
 
 
 class Panel:
-    """The memory. Numbers of 8 bytes; times in ns, CLOCK_MONOTONIC, which is the same for all processes."""
+    """The memory. Times in ns, CLOCK_MONOTONIC, which is the same for all processes."""
 
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         lanes, devices = len(self._lanes), len(layout.devices)
-        words = _WORDS + _LANE_WORDS * lanes + devices
-        size = 8 * (words + CHANNELS * devices)
+        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS]
+        words = sum(sizes)
+        size = 8 * (words + CHANNELS * devices) + IDS * ID_BYTES + ID_BYTES + 2 * TEXT_BYTES
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
         view = memoryview(mmap.mmap(self._fd, size))
         numbers = view[: 8 * words].cast("q")
-        self._stops, self._stopped_at = numbers[:1], numbers[1:2]
-        columns = [numbers[_WORDS + lanes * column :][:lanes] for column in range(_LANE_WORDS)]
-        self._heard, self._wanted, self._owner = columns
-        self.ends = numbers[_WORDS + _LANE_WORDS * lanes :]
-        """When the lease of each device ends, by its place; NEVER where it does not run."""
-        self.values = view[8 * words :].cast("d")
-        """What each output was told last, CHANNELS numbers by its place; NaN for nothing, or None."""
+        parts, at = [], 0
+        for length in sizes:
+            parts.append(numbers[at : at + length])
+            at += length
+        self._words, lane_words, device_words, self._id_numbers = parts
+        self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
+        columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
+        self.ends, self._rest_orders, self._rest_positions, self.told_at = columns
+        rest = view[8 * words :]
+        self.values = rest[: 8 * CHANNELS * devices].cast("d")
+        rest = rest[8 * CHANNELS * devices :]
+        self._ids, rest = rest[: IDS * ID_BYTES], rest[IDS * ID_BYTES :]
+        self._armed_by, rest = rest[:ID_BYTES], rest[ID_BYTES:]
+        self._by, self._why = rest[:TEXT_BYTES], rest[TEXT_BYTES:]
         for place in range(len(self.values)):
             self.values[place] = math.nan
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
+        self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable when the guardian is to look: something is stopped, armed, or another process owns a lane."""
+
+    # Stops -----------------------------------------------------------------------------------------------------------
 
     @property
-    def stops(self) -> int:
-        """How often the machine was stopped and armed again: an odd number where it is stopped."""
-        return self._stops[0]
+    def number(self) -> int:
+        """The number of the latest stop, 0 where there was none."""
+        return self._words[_Word.NUMBER]
+
+    @property
+    def armed(self) -> int:
+        """The number of the stop that was undone last, 0 where none was."""
+        return self._words[_Word.ARMED]
 
     @property
     def is_stopped(self) -> bool:
         """Nothing is to move."""
-        return bool(self._stops[0] & 1)
+        return self.number > self.armed
 
     @property
     def stopped_at(self) -> int:
-        """When it was stopped last."""
-        return self._stopped_at[0]
+        """When it was stopped last, 0 where it was not."""
+        return self._words[_Word.STOPPED_AT]
 
-    def stop(self, now: int) -> None:
-        """From here on nothing is to move; the owners are told."""
-        if not self.is_stopped:
-            self._stopped_at[0] = now
-            self._stops[0] |= 1
+    @property
+    def armed_at(self) -> int:
+        """When it was armed last, 0 where it was not."""
+        return self._words[_Word.ARMED_AT]
+
+    def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
+        """From here on nothing is to move; the owners are told. The number of the stop.
+
+        One that has come before, by its `id`, is not another stop, also where it was armed since.
+        """
+        known = self._known(id) if id else 0
+        if known:
+            self._ring_all()
+            return known
+        number = self.number + 1
+        if id:
+            place = self._words[_Word.NEXT_ID] % IDS
+            self._words[_Word.NEXT_ID] = place + 1
+            self._ids[ID_BYTES * place :][:ID_BYTES] = _digest(id)
+            self._id_numbers[place] = number
+        _put_text(self._by, by)
+        _put_text(self._why, why)
+        # the time first: whoever sees the number goes by it
+        self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
+        self._words[_Word.NUMBER] = number
         self._ring_all()
+        return number
 
-    def arm(self) -> None:
-        """From here on things may move; the owners are told."""
+    def knows(self, id: bytes) -> bool:
+        """A stop of this id has come."""
+        return self._known(id) > 0
+
+    def _known(self, id: bytes) -> int:
+        """The number of the stop of this id, 0 where it is new."""
+        digest = _digest(id)
+        for place in range(IDS):
+            if self._id_numbers[place] and self._ids[ID_BYTES * place :][:ID_BYTES] == digest:
+                return self._id_numbers[place]
+        return 0
+
+    def arm(self, number: int, holder: bytes, now: int) -> bool:
+        """From here on things may move, if `number` is the latest stop's; the owners are told. False where it is not.
+
+        `holder` is who armed (`Origin.holder`).
+        """
+        if number != self.number:
+            return False
         if self.is_stopped:
-            self._stops[0] += 1
+            self._armed_by[:] = _digest(holder)
+            self._words[_Word.ARMED_AT] = now
+            self._words[_Word.ARMED] = number
         self._ring_all()
+        return True
 
-    def confirm(self, lane: str, stops: int) -> None:
-        """The lane's owner, or the guardian, has done what `stops` said."""
-        self._heard[self._lanes[lane]] = stops
+    def has_armed(self, holder: bytes) -> bool:
+        """It was this holder who armed the machine last."""
+        return self.armed > 0 and self._armed_by == _digest(holder)
+
+    def latest(self) -> Stop:
+        """The latest stop."""
+        return Stop(self.number, self.stopped_at, _text(self._by), _text(self._why), self.is_stopped)
+
+    def confirm(self, lane: str, number: int) -> None:
+        """The lane's owner, or the guardian, has brought it to its safe state for the stop of this number."""
+        self._set(lane, _Lane.HEARD, number)
 
     def unconfirmed(self) -> list[str]:
-        """The lanes where nobody has."""
-        return [lane for lane, number in self._lanes.items() if self._heard[number] != self._stops[0]]
+        """The lanes where nobody has, of the latest stop."""
+        return [lane for lane in self._lanes if self._get(lane, _Lane.HEARD) < self.number]
+
+    # Devices ---------------------------------------------------------------------------------------------------------
+
+    def rest(self, lane: str, place: int, order: int, position: int) -> None:
+        """Whoever may use the device wants it safe: commands of an earlier package than `order`, or at an earlier
+        position of that one, are not to move it any more. The owner is told."""
+        if (order, position) > self.rested(place):
+            self._rest_positions[place] = position
+            self._rest_orders[place] = order
+        self.ring(lane)
+
+    def rested(self, place: int) -> tuple[int, int]:
+        """The order and the position of the last such call for a device; zeros where there was none."""
+        return self._rest_orders[place], self._rest_positions[place]
+
+    def note(self, place: int, value: Value, now: int = 0) -> None:
+        """An output was told this, at `now`."""
+        first = CHANNELS * place
+        if isinstance(value, tuple):
+            for channel, number in enumerate(value, first):
+                self.values[channel] = number
+        else:
+            self.values[first] = math.nan if value is None else value
+        if now:
+            self.told_at[place] = now
+
+    def last(self, place: int, role: Role) -> Value:
+        """What an output was told last; None for nothing."""
+        first, count = CHANNELS * place, channels(role)
+        told = self.values[first : first + count].tolist()
+        if any(map(math.isnan, told)):
+            return None
+        if count > 1:
+            return tuple(told)
+        return bool(told[0]) if role is Role.SWITCH else float(told[0])
+
+    # Lanes -----------------------------------------------------------------------------------------------------------
 
     def begin(self, lane: str, owner: int) -> None:
         """A process has the lane's pins, and they are safe. The lock is held."""
-        self._owner[self._lanes[lane]] = owner
+        self._set(lane, _Lane.OWNER, owner)
+        self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
+        os.eventfd_write(self.news, 1)
 
     def owner(self, lane: str) -> int:
         """The process that had the lane's pins last; NOBODY before the first one."""
-        return self._owner[self._lanes[lane]]
+        return self._get(lane, _Lane.OWNER)
+
+    def fault(self, lane: str) -> None:
+        """The lane's owner has died, or was ended, without letting go of its pins."""
+        self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
+
+    def refuse(self, lane: str) -> None:
+        """A command came too late."""
+        self._set(lane, _Lane.REFUSED, self._get(lane, _Lane.REFUSED) + 1)
+
+    def state(self, lane: str) -> LaneState:
+        """How the lane is."""
+        columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
+        return LaneState(*(self._get(lane, column) for column in columns))
+
+    def beat(self, lane: str, now: int) -> None:
+        """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""
+        self._set(lane, _Lane.BEAT, now)
+
+    def beaten(self, lane: str) -> int:
+        """When it did last, NEVER where it need not."""
+        return self._get(lane, _Lane.BEAT)
 
     def want(self, lane: str, owner: int) -> None:
         """A process waits for the lane's pins; NOBODY does."""
-        self._wanted[self._lanes[lane]] = owner
+        self._set(lane, _Lane.WANTED, owner)
 
     def wanted_by(self, lane: str) -> int:
         """The process that waits for the lane's pins, or NOBODY."""
-        return self._wanted[self._lanes[lane]]
+        return self._get(lane, _Lane.WANTED)
 
     def bell(self, lane: str) -> int:
         """The descriptor that is readable when the lane's owner is to look (eventfd(2))."""
@@ -108,6 +286,7 @@ class Panel:
     def _ring_all(self) -> None:
         for lane in self._lanes:
             self.ring(lane)
+        os.eventfd_write(self.news, 1)
 
     def take(self, lane: str) -> bool:
         """Take the lane's lock, if nobody has it."""
@@ -121,21 +300,21 @@ class Panel:
         """Give the lane's lock back."""
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._lanes[lane])
 
-    def note(self, place: int, value: Value) -> None:
-        """An output was told this."""
-        first = CHANNELS * place
-        if isinstance(value, tuple):
-            for channel, number in enumerate(value, first):
-                self.values[channel] = number
-        else:
-            self.values[first] = math.nan if value is None else value
+    def _get(self, lane: str, column: int) -> int:
+        return self._of_lanes[column][self._lanes[lane]]
 
-    def last(self, place: int, role: Role) -> Value:
-        """What an output was told last; None for nothing."""
-        first, count = CHANNELS * place, channels(role)
-        told = self.values[first : first + count].tolist()
-        if any(map(math.isnan, told)):
-            return None
-        if count > 1:
-            return tuple(told)
-        return bool(told[0]) if role is Role.SWITCH else float(told[0])
+    def _set(self, lane: str, column: int, number: int) -> None:
+        self._of_lanes[column][self._lanes[lane]] = number
+
+
+def _digest(id: bytes) -> bytes:
+    return hashlib.blake2s(id, digest_size=ID_BYTES).digest()
+
+
+def _put_text(room: memoryview, text: str) -> None:
+    data = text.encode(errors="replace")[:TEXT_BYTES]
+    room[:] = data.ljust(TEXT_BYTES, b"\0")
+
+
+def _text(room: Iterable[int]) -> str:
+    return bytes(room).rstrip(b"\0").decode(errors="replace")

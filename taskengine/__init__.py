@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskengine.caller import caller, caller_id, check_device
+from taskengine.caller import caller, caller_id, check_device, origin, position
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -21,6 +21,7 @@ from taskengine.errors import (
     UnknownTask,
     WorkerLost,
 )
+from taskengine.messages import Origin
 from taskengine.registry import source, task
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "EngineUnreachable",
     "KeysError",
     "NotAllowed",
+    "Origin",
     "Overloaded",
     "ProtocolError",
     "SettingsError",
@@ -47,6 +49,8 @@ __all__ = [
     "caller",
     "caller_id",
     "check_device",
+    "origin",
+    "position",
     "publish",
     "source",
     "task",

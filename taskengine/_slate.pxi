@@ -105,6 +105,15 @@ cdef class Slate:
         return False
 
     @property
+    def position(self):
+        """The position in its package of the task that runs; 0 where none does."""
+        cdef int j
+        for j in range(2):
+            if self.head.panes[j].open and self.head.panes[j].started > self.head.panes[j].done >> 32:
+                return self.head.panes[j].started - 1
+        return 0
+
+    @property
     def progress(self):
         """What changes whenever a task begins or ends."""
         cdef Pane* one = &self.head.panes[0]

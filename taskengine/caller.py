@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from taskengine.errors import NotAllowed
+from taskengine.messages import NOWHERE, Origin
 from taskengine.policy import Policy, Rights
+
+if TYPE_CHECKING:
+    from taskengine._fastpath import Slate
 
 
 class _Rules:
@@ -15,30 +19,32 @@ class _Rules:
     policy: Policy | None = None
     rights: ClassVar[dict[str, Rights]] = {}
     """What those who have called may do."""
+    slate: Slate | None = None
+    """Where the worker notes which task it is at."""
 
 
 class _Caller(NamedTuple):
-    """A client: its name, its connection, what it may do."""
+    """Where the call came from, and what its client may do."""
 
-    name: str
-    connection: bytes
+    origin: Origin
     rights: Rights
 
 
-_NOBODY = _Caller("", b"", Rights(()))
+_NOBODY = _Caller(NOWHERE, Rights(()))
 _current: ContextVar[_Caller] = ContextVar("caller", default=_NOBODY)
 
 
-def obey(policy: Policy | None) -> None:
-    """This process runs tasks under the policy."""
+def obey(policy: Policy | None, slate: Slate | None = None) -> None:
+    """This process runs tasks under the policy, and notes in the slate which one."""
     _Rules.policy = policy
     _Rules.rights.clear()
+    _Rules.slate = slate
 
 
-def begin(name: str, connection: bytes) -> None:
-    """The tasks that this thread runs from here on are of the client `name`, and came by this connection."""
-    if (name, connection) != _current.get()[:2]:
-        _current.set(_Caller(name, connection, _NOBODY.rights if _Rules.policy is None else _rights(name)))
+def begin(origin: Origin) -> None:
+    """The tasks that this thread runs from here on came from there."""
+    if origin != _current.get().origin:
+        _current.set(_Caller(origin, _NOBODY.rights if _Rules.policy is None else _rights(origin.client)))
 
 
 def _rights(name: str) -> Rights:
@@ -53,7 +59,7 @@ def caller() -> str:
 
     A thread that a task starts has none, unless it runs in the task's context (`contextvars.copy_context`).
     """
-    return _current.get().name
+    return _current.get().origin.client
 
 
 def caller_id() -> bytes:
@@ -61,13 +67,23 @@ def caller_id() -> bytes:
 
     b"" where no task runs.
     """
-    return _current.get().connection
+    return _current.get().origin.connection
+
+
+def origin() -> Origin:
+    """Where the call of the task that runs came from, and when it was sent and received."""
+    return _current.get().origin
+
+
+def position() -> int:
+    """The position of the task that runs in its package, from 0; 0 where no worker runs it."""
+    return 0 if _Rules.slate is None else _Rules.slate.position
 
 
 def check_device(device: str) -> None:
     """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
     if _Rules.policy is None:
         return
-    name, _, rights = _current.get()
+    origin, rights = _current.get()
     if not rights.may_use(device):
-        raise NotAllowed(f"the engine's policy does not let client {name!r} use device {device}")
+        raise NotAllowed(f"the engine's policy does not let client {origin.client!r} use device {device}")

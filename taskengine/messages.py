@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ class Kind(IntEnum):
     CANCEL = 7
     STATS = 8
     RELOAD = 9
+    STOP = 10
 
 
 class ReplyMode(IntEnum):
@@ -49,7 +50,12 @@ class Priority(IntEnum):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """Head of a client's message; `deadline` in s from reception, 0 for none; `columns`: the arguments are such."""
+    """Head of a client's message; `deadline` in s from sending, 0 for none; `columns`: the arguments are such.
+
+    `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 where the client cannot say, and
+    `bound` how many ns that may be wrong either way. `token` is drawn by each client object and kept over reconnects;
+    `since` is when that object was made, as `sent`.
+    """
 
     kind: Kind
     serial: int
@@ -60,23 +66,39 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     deadline: float = 0.0
     idempotent: bool = False
     columns: bool = False
+    sent: int = 0
+    bound: int = 0
+    token: bytes = b""
+    since: int = 0
 
 
 _Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
-    """Head of the engine's answer: `count` entries follow, of which `failed` are errors, or `error` refuses all."""
+    """Head of the engine's answer: `count` entries follow, of which `failed` are errors, or `error` refuses all.
+
+    `clock` is the engine's when it answered, in ns (CLOCK_BOOTTIME), and `boot` the machine's boot; 0 where an engine
+    does not say. `stop` is the number of the stop that is in force, 0 for none.
+    """
 
     serial: int
     count: _Tasks
     reply: ReplyMode = ReplyMode.ALL
     error: tuple[int, str, dict[str, Any]] | None = None
     failed: _Tasks = 0
+    clock: int = 0
+    boot: int = 0
+    stop: int = 0
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):
-    """What a client learns of the engine; `response_time` in s."""
+    """What a client learns of the engine; `response_time` in s.
+
+    `capabilities` names what it can beyond version 0.1.0, `stop_tasks` the tasks that stop the machine or bring a
+    device to its safe state, which a client never queues, and `stop_address` the way to the stop past the router, ""
+    for none.
+    """
 
     version: int
     response_time: float
@@ -84,6 +106,9 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     task_workers: int
     data_addresses: list[str]
     pid: int
+    capabilities: list[str] = []
+    stop_tasks: list[str] = []
+    stop_address: str = ""
 
 
 class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
@@ -156,6 +181,30 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True):
 
     serial: int = NO_SERIAL
     positions: list[int] | None = None
+
+
+class Origin(NamedTuple):
+    """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
+
+    `client` is its name as its key says, "" where clients show no keys. No two connections ever have the same
+    `connection`, also where the router is another one. `holder` tells client objects apart, over reconnects: of wire
+    0.2 by name and token, of what has none by its connection. `received` is when the package came, unique and
+    increasing from package to package; 0 where the process itself calls, now. `sent` is the earliest moment at which it
+    can have been called, 0 where it does not say, and `bound` how much later it may have been. `since` is when the
+    holder appeared, 0 where nobody knows. `is_local` says that it came from this machine.
+    """
+
+    client: str = ""
+    connection: bytes = b""
+    holder: bytes = b""
+    received: int = 0
+    sent: int = 0
+    bound: int = 0
+    since: int = 0
+    is_local: bool = True
+
+
+NOWHERE = Origin()
 
 
 M = TypeVar("M", Request, Reply, Cancel)

@@ -16,6 +16,7 @@ import msgspec
 from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
+from taskengine.messages import NOWHERE, Origin
 from taskengine.unwanted import Unwanted
 from taskengine.wire import DENIED_LANES, MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
 
@@ -68,15 +69,15 @@ TaskKind = tuple[str, ...]
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode_head(serial: str, shared: list[str] | bytes, connection: bytes = b"", caller: str = "") -> bytes:
-    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its client."""
-    return _encode((serial, shared, connection, caller))
+def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE) -> bytes:
+    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its origin."""
+    return _encode((serial, shared, *origin))
 
 
-def decode_head(head: bytes) -> tuple[str, Any, bytes, str]:
-    """The serial, what the slices share, the client's connection, and its name, "" where that is not known."""
-    serial, shared, connection, caller = msgspec.msgpack.decode(head)
-    return serial, shared, connection, caller
+def decode_head(head: bytes) -> tuple[str, Any, Origin]:
+    """The serial, what the slices share, and where they came from."""
+    serial, shared, *origin = msgspec.msgpack.decode(head)
+    return serial, shared, Origin(*origin)
 
 
 class Package:
@@ -110,7 +111,7 @@ class Package:
         self.publishes = False
         """and whether it publishes there or asks for the last value."""
         self.serial = serial
-        self.head = encode_head(serial, shared, self.client)
+        self.head = encode_head(serial, shared, Origin(connection=self.client, holder=self.client))
         self.kind = kind
         self.reply_mode = 0
         self.priority = 1
@@ -152,8 +153,8 @@ class Package:
 
     def stamp(self, caller: str, key: str = "") -> None:
         """It is the client's of this name, by whatever connection it came, and with this public key."""
-        serial, shared, connection, _ = decode_head(self.head)
-        self.head = encode_head(serial, shared, connection, caller)
+        serial, shared, origin = decode_head(self.head)
+        self.head = encode_head(serial, shared, origin._replace(client=caller))
         self.key = key
         if key:
             self.owner = caller.encode()

@@ -11,6 +11,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
+from taskengine.messages import Origin
 from taskengine.package import DEFAULT_LANE, Message, Package, decode_head, lanes_of
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of as topic_lane
@@ -269,7 +270,7 @@ class Frames:
 
     `find` gives the function of a task's name, `limit` its timeout in ns, 0 for none; `failure` what is told of an
     exception that came out of the task, or of the name where there is no function; `begin` is told a task's timeout
-    when it starts, `admit` the caller of the tasks that are next, and its connection.
+    when it starts, `admit` where the tasks that are next came from.
     """
 
     def __init__(
@@ -278,7 +279,7 @@ class Frames:
         failure: Callable[[str, BaseException | None], TaskEngineError],
         limit: Callable[[str], int] = lambda name: 0,
         begin: Callable[[int], None] | None = None,
-        admit: Callable[[str, bytes], None] | None = None,
+        admit: Callable[[Origin], None] | None = None,
     ) -> None:
         self.find = find
         self.limit = limit
@@ -289,9 +290,9 @@ class Frames:
     def pack(self, head: bytes) -> bytes:
         """The package's pack as it came, whose tasks are next."""
         pack: bytes
-        _, pack, connection, name = decode_head(head)
+        _, pack, origin = decode_head(head)
         if self._admit:
-            self._admit(name, connection)
+            self._admit(origin)
         return pack
 
     def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:

@@ -66,8 +66,8 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        _, names, connection, name = decode_head(head)
-        begin(name, connection)
+        _, names, origin = decode_head(head)
+        begin(origin)
         return [self._find(name) for name in names]
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
@@ -135,7 +135,7 @@ class Worker:
         attach(backplane.feeds)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
-        obey(None if settings.policy is None else Policy(settings.policy))
+        obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
         self._control = control
         self._journal = journal
         self._context = zmq.Context()

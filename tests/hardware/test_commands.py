@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskengine import BadArguments, NotAllowed, Overloaded, policy
+from taskengine import BadArguments, NotAllowed, Origin, Overloaded, policy
 from taskengine.caller import begin, obey
 from taskengine_hardware.control import Control
 from taskengine_hardware.kinds import KINDS, Role
@@ -153,13 +153,13 @@ def test_bad_input_is_named_and_moves_nothing(machine: Bench, name: str, args: t
 def test_devices_that_are_written_together_wait_for_nobody_between(machine: Bench) -> None:
     """Sixteen or so in one task are one frame: all are refused, or all move."""
     machine.commands.lease_acquire(["tilt"], exclusive=True)
-    begin("", b"another")
+    begin(Origin(connection=b"another", holder=b"another"))
     try:
         with pytest.raises(NotAllowed, match="another client has tilt"):
             machine.commands.devices_write({"pan": 10, "tilt": 0.5})
         assert machine.owner.control.find("pan").value is None
     finally:
-        begin("", b"")
+        begin(Origin())
     machine.commands.devices_write({"pan": 10, "tilt": 0.5})
     assert machine.owner.control.find("tilt").value == 0.5
 
@@ -235,7 +235,7 @@ def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypat
 def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
     obey(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
     try:
-        begin("laptop", b"1")
+        begin(Origin("laptop", b"1", b"1"))
         machine.commands.servo_set("pan", 0.5)
         assert machine.commands.devices_state().keys() == {"pan"}
         refusals: list[Callable[[], object]] = [
@@ -251,7 +251,7 @@ def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
         assert machine.owner.control.find("pan").value == 45
     finally:
         obey(None)
-        begin("", b"")
+        begin(Origin())
 
 
 def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(bench: Callable[..., Bench]) -> None:

@@ -220,7 +220,7 @@ def test_nobody_arms_what_has_not_stopped() -> None:
     lane.control.stop(10.0)
     with pytest.raises(NotAllowed, match="lane legs has not stopped yet"):
         lane.control.arm()
-    panel.confirm("legs", panel.stops)
+    panel.confirm("legs", panel.number)
     lane.control.arm()
     lane.set("pan", 0, 10.3)
 

@@ -50,7 +50,7 @@ def test_stopping_latches(panel: Panel) -> None:
     panel.stop(5)
     assert panel.is_stopped
     assert panel.unconfirmed() == [LANE, "legs"]
-    panel.confirm("legs", panel.stops)
+    panel.confirm("legs", panel.number)
     assert panel.unconfirmed() == [LANE]
     panel.arm()
     panel.arm()

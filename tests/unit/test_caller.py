@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskengine import NotAllowed, caller, check_device
+from taskengine import NotAllowed, Origin, caller, check_device
 from taskengine.caller import begin, obey
 from taskengine.policy import Entry, Policy
 
@@ -17,7 +17,7 @@ def policy() -> Iterator[None]:
     obey(Policy({"laptop": Entry(devices=("pan",)), "tablet": Entry(devices=("lamp",))}))
     yield
     obey(None)
-    begin("", b"c")
+    begin(Origin(connection=b"c"))
 
 
 def may_use(device: str) -> bool:
@@ -31,14 +31,14 @@ def may_use(device: str) -> bool:
 def test_each_task_has_its_callers_rights() -> None:
     assert not may_use("pan")
     for name, device, other in (("laptop", "pan", "lamp"), ("tablet", "lamp", "pan"), ("laptop", "pan", "lamp")):
-        begin(name, b"c")
+        begin(Origin(name, b"c"))
         assert caller() == name
         assert may_use(device)
         assert not may_use(other)
 
 
 def test_a_thread_of_a_task_has_no_rights_but_in_its_context() -> None:
-    begin("laptop", b"c")
+    begin(Origin("laptop", b"c"))
     context, found = contextvars.copy_context(), []
 
     def ask() -> None:
@@ -47,12 +47,12 @@ def test_a_thread_of_a_task_has_no_rights_but_in_its_context() -> None:
     threads = [threading.Thread(target=ask), threading.Thread(target=context.run, args=[ask])]
     for thread in threads:
         thread.start()
-        begin("tablet", b"c")
+        begin(Origin("tablet", b"c"))
         thread.join()
     assert found == [("", False), ("laptop", True)]
 
 
 def test_without_a_policy_everything_may_be_used() -> None:
     obey(None)
-    begin("", b"c")
+    begin(Origin(connection=b"c"))
     assert may_use("pan")
