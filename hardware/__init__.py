@@ -34,6 +34,7 @@ __all__ = [
     "own",
     "owners",
     "read",
+    "rest_tasks",
     "robot",
     "stop_tasks",
     "tasks",
@@ -81,6 +82,12 @@ def guard(
 def stop_tasks(layout: Layout) -> frozenset[str]:
     """The names of the tasks that stop the machine."""
     return frozenset(f"{prefix_of(lane)}system.stop" for lane in layout.lanes)
+
+
+def rest_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that bring one device to its safe state, with the lane of each."""
+    names = ("motor.stop", "robot.stop", "device.rest")
+    return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
 
 def owners(layout: Layout, pins: str) -> dict[int, str]:

@@ -6,8 +6,9 @@ back from a process that dies (fcntl(2), F_SETLK), so that it can never be held 
 
 Stops are numbered. The machine is stopped while the latest number is above the one that was armed last. Each stop has a
 number of its own, also where the machine is stopped already, and an arm names the number that it undoes, so that none
-undoes a stop that its sender has not heard of. Whoever stops writes only `number`, whoever arms only `armed`: two
-processes that do so in the same moment lose neither. A stop is known by an id: repeated, it is not another one.
+undoes a stop that its sender has not heard of. A stop is known by an id: repeated, it is not another one. One process
+at a time gives numbers, by a record lock; since nobody may wait for a process that stands still with it, others go on
+without it after a moment, and a stop that finds itself armed as soon as it is written takes the next number.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import hashlib
 import math
 import mmap
 import os
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from taskengine_hardware.kinds import Role
@@ -32,6 +36,8 @@ IDS = 64
 ID_BYTES = 16
 TEXT_BYTES = 240
 """What may be said of a stop: by whom, and why."""
+PATIENCE_S = 0.01
+"""How long a stop waits for one that is being written at most."""
 
 
 class _Word:
@@ -85,6 +91,7 @@ class Panel:
         size = 8 * (words + CHANNELS * devices) + IDS * ID_BYTES + ID_BYTES + 2 * TEXT_BYTES
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
+        self._mutex = threading.Lock()
         view = memoryview(mmap.mmap(self._fd, size))
         numbers = view[: 8 * words].cast("q")
         parts, at = [], 0
@@ -139,23 +146,45 @@ class Panel:
 
         One that has come before, by its `id`, is not another stop, also where it was armed since.
         """
-        known = self._known(id) if id else 0
-        if known:
-            self._ring_all()
-            return known
-        number = self.number + 1
+        with self._counting():
+            number = self._known(id) if id else 0
+            if not number:
+                number = self._count_stop(now, id)
+                _put_text(self._by, by)
+                _put_text(self._why, why)
+        self._ring_all()
+        return number
+
+    def _count_stop(self, now: int, id: bytes) -> int:
+        # the time first: whoever sees the number goes by it
+        self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
+        number = self._words[_Word.NUMBER] = self.number + 1
+        while self.armed >= number:  # by whoever did not wait for us
+            number = self._words[_Word.NUMBER] = self.armed + 1
         if id:
             place = self._words[_Word.NEXT_ID] % IDS
             self._words[_Word.NEXT_ID] = place + 1
             self._ids[ID_BYTES * place :][:ID_BYTES] = _digest(id)
             self._id_numbers[place] = number
-        _put_text(self._by, by)
-        _put_text(self._why, why)
-        # the time first: whoever sees the number goes by it
-        self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
-        self._words[_Word.NUMBER] = number
-        self._ring_all()
         return number
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Be the only one that gives or undoes a number of a stop, or have waited long enough for that."""
+        end = time.monotonic() + PATIENCE_S
+        has_mutex = self._mutex.acquire(timeout=PATIENCE_S)
+        # a process has a record lock as a whole: a thread without the mutex would only take it from another
+        has_lock = has_mutex and self._lock(len(self._lanes))
+        while has_mutex and not has_lock and time.monotonic() < end:
+            os.sched_yield()
+            has_lock = self._lock(len(self._lanes))
+        try:
+            yield
+        finally:
+            if has_lock:
+                self._unlock(len(self._lanes))
+            if has_mutex:
+                self._mutex.release()
 
     def knows(self, id: bytes) -> bool:
         """A stop of this id has come."""
@@ -174,12 +203,13 @@ class Panel:
 
         `holder` is who armed (`Origin.holder`).
         """
-        if number != self.number:
-            return False
-        if self.is_stopped:
-            self._armed_by[:] = _digest(holder)
-            self._words[_Word.ARMED_AT] = now
-            self._words[_Word.ARMED] = number
+        with self._counting():
+            if number != self.number:
+                return False
+            if self.is_stopped:
+                self._armed_by[:] = _digest(holder)
+                self._words[_Word.ARMED_AT] = now
+                self._words[_Word.ARMED] = number
         self._ring_all()
         return True
 
@@ -205,8 +235,9 @@ class Panel:
         """Whoever may use the device wants it safe: commands of an earlier package than `order`, or at an earlier
         position of that one, are not to move it any more. The owner is told."""
         if (order, position) > self.rested(place):
-            self._rest_positions[place] = position
+            # in this order: what is half written holds back too much, not too little
             self._rest_orders[place] = order
+            self._rest_positions[place] = position
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
@@ -290,15 +321,21 @@ class Panel:
 
     def take(self, lane: str) -> bool:
         """Take the lane's lock, if nobody has it."""
+        return self._lock(self._lanes[lane])
+
+    def give(self, lane: str) -> None:
+        """Give the lane's lock back."""
+        self._unlock(self._lanes[lane])
+
+    def _lock(self, place: int) -> bool:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._lanes[lane])
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
-    def give(self, lane: str) -> None:
-        """Give the lane's lock back."""
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._lanes[lane])
+    def _unlock(self, place: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, place)
 
     def _get(self, lane: str, column: int) -> int:
         return self._of_lanes[column][self._lanes[lane]]
@@ -317,4 +354,5 @@ def _put_text(room: memoryview, text: str) -> None:
 
 
 def _text(room: Iterable[int]) -> str:
-    return bytes(room).rstrip(b"\0").decode(errors="replace")
+    # what was cut may end in half a letter
+    return bytes(room).rstrip(b"\0").decode(errors="ignore")
