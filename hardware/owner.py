@@ -30,6 +30,8 @@ from taskengine_hardware.sensors import Sensors, sample
 OPEN_S = 2.0
 """How long an owner waits for pins that another one, or the guardian, is about to give back."""
 RETRY_S = 0.002
+LOCK_S = 0.05
+"""How long who must be safe at once waits for somebody who drives."""
 JOIN_S = 0.5
 """How long closing waits for an input that is being read."""
 NAP_S = 60.0
@@ -111,6 +113,15 @@ class Owner:
         self.rig.close()
         self.rig = None
         self.panel.give(self._lane)
+
+    def rest_at_once(self) -> None:
+        """Bring every output to where it is safe, from any thread, and let nobody else drive: the engine is gone."""
+        self._is_over.set()
+        self.lock.acquire(timeout=LOCK_S)  # for good
+        if self.rig is not None:
+            outputs = self.control.outputs
+            # nobody is left who could be told what fails
+            list(self.rig.rest((one.device for one in outputs.values()), lambda device: outputs[device.name].value))
 
     def read(self, name: str) -> Any:
         """What an input says now. Raises TaskFailed where it does not say so in time, or was left out."""

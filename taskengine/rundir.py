@@ -1,7 +1,8 @@
 """The folder of a running engine: Unix sockets beside its ports, for those on this machine who are its own user.
 
-One of them, STOP, leads to the hardware guardian, past the router. A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. The engine holds a lock
-on the folder as long as it lives, so that what a killed engine has left is told from one that runs.
+A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. One of them, STOP, leads
+to the hardware guardian, past the router. The engine holds a lock on the folder as long as it lives, so that what a
+killed engine has left is told from one that runs.
 """
 
 from __future__ import annotations
