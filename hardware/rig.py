@@ -95,6 +95,8 @@ def _open(device: Device, factory: Any) -> Any:
             # advice: without spidev and pigpio it works too, more slowly or less exactly
             warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
             warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
+            # of a threshold that nobody asks
+            warnings.simplefilter("ignore", gpiozero.ThresholdOutOfRange)
             return getattr(gpiozero, kind.class_name)(**options)
     except Exception as error:
         what = f"{device.name}: {', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
