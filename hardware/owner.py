@@ -3,8 +3,8 @@
 Theory of operation. The lane's only task worker calls the commands, one at a time; a thread of the owner's own ends
 leases, moves what is on its way and tells what has changed, so that this happens also while a task runs, or hangs. Both
 hold `lock` while they decide and drive, and whoever has it does what is due. Where even that stands still, the
-guardian sees from the panel that a lease has ended and nobody has acted on it. Inputs are read by another thread, since
-a bus may be slow.
+guardian sees from the panel that a lease has ended and nobody has acted on it. Each input is read by a thread of its
+own, since a bus may be slow.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
@@ -58,7 +57,7 @@ class Owner:
         self.asleep_until = 0.0
         """Until when the thread sleeps, if nobody wakes it."""
         self.control = Control(lane, self._devices, panel, self._tell)
-        self.sensors = Sensors((), self._publish, 0.0)
+        self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
         """Inputs that could not be opened, and why."""
 
@@ -87,14 +86,12 @@ class Owner:
         self.left_out = rig.failed
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-        opened = rig.opened
-        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
-        self.sensors = Sensors(inputs, self._publish, time.monotonic())
+        self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
-        for name, work in (("outputs", self._watch), ("inputs", partial(self.sensors.run, self._complain))):
-            thread = threading.Thread(target=work, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self.sensors.start()
+        thread = threading.Thread(target=self._watch, name="outputs", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self) -> None:
         """Bring every output to where it is safe, and let go of the pins. May be called twice."""
@@ -104,7 +101,7 @@ class Owner:
             self._is_over.set()
             self.control.rest()
         self.panel.ring(self._lane)
-        self.sensors.end()
+        self.sensors.close(JOIN_S)
         for thread in self._threads:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
@@ -117,6 +114,27 @@ class Owner:
         if name in self.left_out:
             raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="LookupError")
         return self.sensors.ask(name)
+
+    def sensed(self, name: str) -> dict[str, Any] | None:
+        """What an input said last: time and value, and a reason where it has none; None of what is no input."""
+        if name in self.left_out:
+            return {"value": None, "reason": f"left out: {self.left_out[name]}"}
+        return self.sensors.state(name) if name in self.sensors.known else None
+
+    def _inputs(self, rig: Rig) -> Iterator[tuple[Device, Any]]:
+        """The inputs that were opened; an encoder goes on from where its last owner was."""
+        for device in self._devices:
+            if device.kind.is_output or device.place not in rig.opened:
+                continue
+            opened = rig.opened[device.place]
+            count = self.panel.last(device.place, device.kind.role) if device.kind.counts else None
+            if count is not None:
+                opened.steps = count
+            yield device, opened
+
+    def _keep(self, device: Device, value: float) -> None:
+        """Keep what an encoder has counted, for the next owner."""
+        self.panel.note(device.place, value)
 
     def hurry(self) -> None:
         """Do what is due, and have the thread look sooner where something will be before it wakes; the lock is held."""
@@ -162,13 +180,13 @@ class Owner:
         try:
             deed(time.monotonic())
         except Exception as error:
-            self._complain("an output", error)
+            self._complain("an output", f"{type(error).__name__}: {error}")
             os._exit(1)
 
-    def _complain(self, name: str, error: Exception) -> None:
+    def _complain(self, name: str, reason: str) -> None:
         if name not in self._failing:
             self._failing.add(name)
-            self._say(f"[HARDWARE] {name} fails: {type(error).__name__}: {error}")
+            self._say(f"[HARDWARE] {name} fails: {reason}")
 
     def _tell(self, output: Output, now: float) -> bool:
         return self._publish(output.device, sample(output.value, now))
@@ -180,5 +198,5 @@ class Owner:
         except Overloaded:
             return False
         except TaskEngineError as error:
-            self._complain(device.name, error)
+            self._complain(device.name, f"{type(error).__name__}: {error}")
         return True
