@@ -78,9 +78,9 @@ def guard(
     main(layout, panel, pins, interval, control, say)
 
 
-def stop_tasks(layout: Layout) -> frozenset[str]:
-    """The names of the tasks that stop the machine."""
-    return frozenset(f"{prefix_of(lane)}system.stop" for lane in layout.lanes)
+def stop_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that stop the machine, with the lane of each."""
+    return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
 
 
 def owners(layout: Layout, pins: str) -> dict[int, str]:

@@ -31,7 +31,9 @@ class Machine:
     def __init__(self, table: Mapping[str, Any], pins: str) -> None:
         self._pins = pins
         self.layout: Layout = _package().read(table)
-        self._stop_tasks: frozenset[str] = _package().stop_tasks(self.layout)
+        self.stop_lanes: Mapping[str, str] = _package().stop_tasks(self.layout)
+        """The names of the tasks that stop the machine, with the lane of each."""
+        self.stop_tasks = frozenset(self.stop_lanes)
         self._panel: Any = None
 
     @property
@@ -67,7 +69,7 @@ class Machine:
 
     def is_concerned(self, tasks: Iterable[str]) -> bool:
         """One of the tasks stops the machine."""
-        return not self._stop_tasks.isdisjoint(tasks)
+        return not self.stop_tasks.isdisjoint(tasks)
 
     def heed(self, tasks: Iterable[str], now: int) -> None:
         """A client has called these tasks, at `now` in ns: where they stop the machine, stop it.
