@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,9 @@ def serve(config: Path | None, **flags: object) -> None:
         settings = load_settings(config, flags)
         identity, _ = _admit(settings)
         from taskengine import supervisor
+        from taskengine.configuration import table_problem
 
-        sys.exit(supervisor.serve(settings, identity))
+        sys.exit(supervisor.serve(settings, identity, partial(table_problem, config, settings.hardware)))
 
 
 @cli.command()
