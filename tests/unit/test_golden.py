@@ -12,6 +12,7 @@ import numpy
 from taskengine import _fastpath, arrays
 from taskengine.errors import UnknownTask, from_wire
 from taskengine.messages import (
+    NOWHERE,
     Kind,
     LaneStats,
     Latency,
@@ -60,7 +61,7 @@ def test_a_package() -> None:
     assert decode_request(head) == REQUEST
     assert _fastpath.pack_calls(CALLS, names) == (index, body)
     assert list(names) == REQUEST.names
-    assert read_package((), REQUEST, [head, index, body], {}, 1, 0.0).count == 2
+    assert read_package((), REQUEST, [head, index, body], {}, 1, NOWHERE).count == 2
 
 
 def test_its_reply() -> None:
@@ -80,7 +81,7 @@ def test_columns() -> None:
     request = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
     assert encode_request(request) == head
     assert arrays.columns([numpy.array([1, 2]), numpy.array([0.5, 1.5])]) == (codes, body)
-    assert read_package((), request, [head, codes, body], {}, 1, 0.0).count == 2
+    assert read_package((), request, [head, codes, body], {}, 1, NOWHERE).count == 2
 
 
 def test_a_data_request() -> None:

@@ -9,6 +9,7 @@ import msgspec
 from taskengine import _fastpath, packed, wire
 from taskengine.errors import ProtocolError
 from taskengine.messages import (
+    NOWHERE,
     Cancel,
     Kind,
     ReplyMode,
@@ -89,7 +90,7 @@ def fuzz(data: bytes) -> None:
         request = decode_request(frames[0])
         assert repr(decode_request(encode_request(request))) == repr(request)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            _check_package(packed.read_package((), request, frames, LANES, 1, 0.0))
+            _check_package(packed.read_package((), request, frames, LANES, 1, NOWHERE))
         elif request.kind == Kind.CANCEL:
             cancel = decode_cancel(frames)
             assert decode_cancel([b"", msgspec.msgpack.encode(cancel)]) == cancel
