@@ -37,7 +37,7 @@ from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
-from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
+from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
 
 OWN_IDS = b"\0"
 """How routing ids begin that the ROUTER itself has given to its peers."""
@@ -52,8 +52,6 @@ EXEMPT_BYTES = 2**14
 """and the most bytes of them."""
 CAPABILITIES = ["clock", "stop"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
-HARDWARE = "hardware."
-"""How the topics begin on which nobody publishes but the owners of the pins."""
 Route = tuple[bytes, ...]
 
 
@@ -318,8 +316,8 @@ class Reception:
 
     def _check_topic(self, package: Package) -> None:
         """What the pins do is told by their owners. Raises NotAllowed."""
-        if self._machine is not None and package.publishes and str(package.topic).startswith(HARDWARE):
-            raise NotAllowed(f"topics that begin with {HARDWARE} are the engine's own: nobody else publishes there")
+        if self._machine is not None and package.publishes and str(package.topic).startswith(OWNED_TOPICS):
+            raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
 
     def _info(self, visitor: Visitor) -> Info:
         settings = self._settings

@@ -93,6 +93,8 @@ SLATE_KEPT: Final = 2**20
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 
+OWNED_TOPICS: Final = "hardware."
+"""How the topics begin that only the owners of pins publish on, where there are any."""
 DATA_LANES: Final = "data:"
 """How the names of the data workers' own lanes begin,"""
 DENIED_LANES: Final = "denied:"

@@ -84,6 +84,8 @@ def fuzz(data: bytes) -> None:
         same("check_index", frame, len(frames[-1]))
         if place + 1 < len(frames):
             same("task_names", frame, frames[place + 1])
+            same("used_names", frame, frames[place + 1])
+            same("find_tasks", frame, frames[place + 1], b"\0\1\1", 2)
     with contextlib.suppress(ProtocolError):
         decode_reply(frames[0])
     try:
