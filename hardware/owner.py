@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
+from taskengine import Overloaded, TaskEngineError, TaskFailed, publish_owned
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output, safe_value, start_value
 from taskengine_hardware.layout import Device, Layout, Value
@@ -286,7 +286,7 @@ class Owner:
     def _publish(self, device: Device, value: Any) -> bool:
         """Publish; False where it has to be told again later."""
         try:
-            publish(TOPIC + device.name, value)
+            publish_owned(TOPIC + device.name, value)
         except Overloaded:
             return False
         except TaskEngineError as error:
