@@ -23,7 +23,8 @@ class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits `timeout` s, for ever with None.
 
     `keys` as for `taskengine.Client`. May be used in any event loop, and in several. Close it, or use it in
-    `async with`. Raises BadArguments for what is no address, KeysError for keys that cannot be used.
+    `async with`; where that ends by an exception, what is still queued is not sent. Raises BadArguments for what is no
+    address, KeysError for keys that cannot be used.
     """
 
     async def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -110,7 +111,7 @@ class Client(Caller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await asyncio.to_thread(self._link.close, CLOSE_S, flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
         parcel, future = posted

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from taskengine.connection import local_time
 from taskengine.errors import BadArguments
 from taskengine.keys import find_membership
 from taskengine.lease import Lease
@@ -23,6 +24,8 @@ from taskengine.subscription import Subscription, reachable
 from taskengine.wire import DEFAULT_ADDRESS
 
 CLOSE_S = 5.0
+TOKEN_BYTES = 16
+"""Of what tells one client from others of the same name."""
 Posted = tuple[Parcel, Future[Any]]
 
 
@@ -41,7 +44,7 @@ class Caller:
         self.address = address
         self._membership = find_membership(address, None if keys is None else Path(keys))
         self._options = Options(timeout=timeout)
-        self._session = Session(name, address)
+        self._session = Session(name, address, os.urandom(TOKEN_BYTES), local_time())
         self._queue = Queue()
         self._link = Link(address, self._session, self._queue, self._membership)
 
@@ -62,16 +65,16 @@ class Caller:
         self._link.flush()
 
     def _call(self, call: Call) -> Posted:
-        future = self._sent_future()
-        return self._session.package([call], [future], self._options, each=True), future
+        made, future = local_time(), self._sent_future()
+        return self._session.package([call], [future], self._options, each=True, made=made), future
 
     def _map(self, task: str, iterables: tuple[Iterable[Any], ...]) -> Posted:
-        future = self._sent_future()
-        return self._session.mapped(task, iterables, future, self._options), future
+        made, future = local_time(), self._sent_future()
+        return self._session.mapped(task, iterables, future, self._options, made), future
 
     def _run(self, calls: Iterable[Call]) -> Posted:
-        future = self._sent_future()
-        return self._session.package(calls, [future], self._options, each=False), future
+        made, future = local_time(), self._sent_future()
+        return self._session.package(calls, [future], self._options, each=False, made=made), future
 
     def _sent_future(self) -> TaskFuture:
         """A future of what is sent at once: from the start only the engine can cancel it."""
@@ -88,25 +91,16 @@ class Caller:
         return self._session.request(kind, future, Options(timeout=self._options.timeout), value), future
 
     def _enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
-        if not self._queue.asked:
-            self._queue.asked = True
-            parcel, known = self._ask(Kind.INFO)
-            known.add_done_callback(self._learned)
-            self._link.post(parcel)
         self._link.enqueue(call, future, options)
-
-    def _learned(self, future: Future[Any]) -> None:
-        """Take the engine's RESPONSE_TIME and what a full load is; until it answers, the defaults hold."""
-        if future.exception() is None:
-            self._queue.learn(msgspec.convert(future.result(), Info))
 
 
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
     `keys` is the folder of the keys, None for the platform's own; where it has one for this engine, the connection is
-    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`. Raises
-    BadArguments for what is no address, KeysError for keys that cannot be used.
+    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that
+    ends by an exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for
+    keys that cannot be used.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -203,8 +197,8 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # who presses ctrl-c has stopped waiting
-        self.close(0.0 if kind is KeyboardInterrupt else CLOSE_S)
+        # who presses ctrl-c has stopped waiting; what failed did not mean what is still queued to happen
+        self._link.close(0.0 if kind is KeyboardInterrupt else CLOSE_S, flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
         return self._link.exchange(*posted, self._options.timeout)
