@@ -144,7 +144,7 @@ class Link:
             self._closing, self._dropping = True, not flush
         try:
             if self._take_over(timeout):
-                self._lead(lambda: not (self._outbox or self._session.pending), end)
+                self._lead(lambda: not (self._outbox or self._session.is_awaited), end)
         finally:
             self._end()
 
@@ -338,7 +338,7 @@ class Link:
             self._reconnect_at = time.monotonic() + LAST_REPLIES_S
         if self._connection.refused:
             self._connection.refused = False
-            self._session.refuse()
+            self._session.give_up(self._session.refusal())
             self._settle()
 
     def _turn(self, now: float) -> float:

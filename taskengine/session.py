@@ -167,6 +167,8 @@ class Session:
         """The hello of this connection was answered."""
         self.info: Info | None = None
         """What the engine said of itself last, be it over an earlier connection."""
+        self.stop_tasks: frozenset[str] = frozenset()
+        """Tasks that stop the machine or bring a device to its safe state, as far as the engine has said."""
         self._capabilities: Sequence[str] = ()
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
@@ -221,9 +223,22 @@ class Session:
         """The hello was sent: nothing else is to be until it is answered."""
         self._hello, self._greeted_at, self.is_ready = hello.serial, now, False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Something is pending beside the hello."""
+        return len(self.pending) > (self._hello in self.pending)
+
     def can(self, capability: str) -> bool:
         """Return whether the engine at the other end of this connection has said that it can do that."""
         return self.is_ready and capability in self._capabilities
+
+    def urge(self, parcel: Parcel) -> Parcel:
+        """The parcel as one that goes before all others."""
+        urgent = parcel._replace(request=msgspec.structs.replace(parcel.request, priority=Priority.URGENT))
+        pending = self.pending.get(parcel.serial)
+        if pending is not None and pending.parcel is not None:
+            pending.parcel = urgent
+        return urgent
 
     def write(self, parcel: Parcel, now: int) -> list[bytes]:
         """The frames of a parcel that goes out at `now`, with its age where the engine asks for it."""
@@ -329,14 +344,13 @@ class Session:
             self.retract(serial, future.position)
         return True
 
-    def refuse(self) -> deque[Outcome]:
-        """The engine does not let us in."""
-        text = (
+    def refusal(self) -> NotAllowed:
+        """What it means that the engine does not let us in."""
+        return NotAllowed(
             f"the engine at {self._address} does not let this client in: it wants a key that it knows "
             "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here), or it is not encrypted "
             f"and this client has a key for it (`taskengine keys forget {self._address}` here)"
         )
-        return self.give_up(NotAllowed(text))
 
     def give_up(self, error: TaskEngineError) -> deque[Outcome]:
         """Nothing that is pending will be answered."""
@@ -374,6 +388,7 @@ class Session:
         with contextlib.suppress(msgspec.ValidationError):
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
+            self.stop_tasks = frozenset(self.info.stop_tasks)
         self.is_ready = True
 
     def forget(self, serial: int) -> None:
