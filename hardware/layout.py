@@ -8,6 +8,9 @@ max_angle = 90
 limits = { angle = [-60, 60], speed = 180 }     # degrees, degrees a second
 safe = "detach"                                 # or "hold", or a value
 lease = 0.5                                     # seconds; false for none, "strict" for 0.25
+max_age = 0.2                                   # seconds: an older command is refused
+on_fault = "latch"                              # or "resume", after its owner has died
+home = 0                                        # where it stands without pulses
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ LANE = "hardware"
 LEASE_S = 0.5
 STRICT_S = 0.25
 LEASES_S = (0.05, 3600.0)
+AGES_S = (0.01, 3600.0)
+SOFT_STARTS_S = (0.0, 60.0)
 RATE_HZ = 10.0
 RATES_HZ = (0.01, 1000.0)
 MOST_DEVICES = 64
@@ -37,12 +42,16 @@ DETACH, HOLD = "detach", "hold"
 LATCH, RESUME = "latch", "resume"
 EXCLUSIVE_S = 5.0
 """How long a client may keep others out without renewing."""
+EXCLUSIVES_S = (0.1, 3600.0)
 
 Value = bool | float | tuple[float, ...] | None
 """What an output takes, see `Role`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
+_OF_INPUTS = ("rate", "always", "batch")
+_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
+_OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
+_KEYS = ("devices", "chip", "board", "rate", "exclusive")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -130,8 +139,8 @@ class Layout(msgspec.Struct, frozen=True):
 def read(table: Mapping[str, Any]) -> Layout:
     """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
     for key in table:
-        if key not in ("devices", "chip", "board", "rate"):
-            raise _wrong([key], f"no such key; expected devices, chip, board or rate, not {key!r}")
+        if key not in _KEYS:
+            raise _wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
     rate = _number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
     chip = table.get("chip")
     if chip is not None and (isinstance(chip, bool) or not isinstance(chip, int) or chip < 0):
@@ -143,7 +152,8 @@ def read(table: Mapping[str, Any]) -> Layout:
         raise _wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
     devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
     _check_pins(devices.values())
-    return Layout(devices, chip, _board(table.get("board")))
+    exclusive = _number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
+    return Layout(devices, chip, _board(table.get("board")), exclusive)
 
 
 def _wrong(path: Iterable[str], text: str) -> SettingsError:
@@ -200,6 +210,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         _number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
         int(batch),
         _always(entry.get("always", False), kind, path),
+        **_guards(entry, kind, limits, path),
     )
 
 
@@ -289,6 +300,34 @@ def _safe(value: object, kind: Kind, limits: Limits | None, path: list[str]) -> 
     if limits is not None:
         return _number(value, path, limits.least, limits.most)
     raise _wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+
+
+def _guards(entry: Mapping[str, Any], kind: Kind, limits: Limits | None, path: list[str]) -> dict[str, Any]:
+    """The keys that say which commands an output takes, and what follows a fault."""
+    allowed = {
+        "max_age": kind.is_output,
+        "untimed": kind.is_output,
+        "on_fault": kind.is_output,
+        "home": kind.role is Role.SERVO,
+        "soft_start": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+    }
+    for key, is_allowed in allowed.items():
+        if key in entry and not is_allowed:
+            raise _wrong([*path, key], f"a {kind.name} has no {key}")
+    on_fault = entry.get("on_fault", LATCH if kind.role in (Role.MOTOR, Role.DRIVE) else RESUME)
+    if on_fault not in (LATCH, RESUME):
+        raise _wrong([*path, "on_fault"], f'expected "{LATCH}" or "{RESUME}", not {on_fault!r}')
+    guards: dict[str, Any] = {
+        "untimed": _option(entry.get("untimed", False), bool, [*path, "untimed"]),
+        "on_fault": on_fault,
+    }
+    if "max_age" in entry:
+        guards["max_age"] = _number(entry["max_age"], [*path, "max_age"], *AGES_S)
+    if "home" in entry and limits is not None:
+        guards["home"] = _number(entry["home"], [*path, "home"], limits.least, limits.most)
+    if "soft_start" in entry:
+        guards["soft_start"] = _number(entry["soft_start"], [*path, "soft_start"], *SOFT_STARTS_S)
+    return guards
 
 
 def _always(value: object, kind: Kind, path: list[str]) -> bool:

@@ -25,8 +25,9 @@ def test_defaults() -> None:
     pan, lamp = layout.devices.values()
     assert (pan.lane, pan.safe, pan.lease, pan.rate, pan.limits) == (LANE, "detach", 0.5, 10.0, Limits(-90, 90))
     assert (lamp.lease, lamp.limits, lamp.pins) == (None, None, {"pin": 17})
+    assert (pan.max_age, pan.untimed, pan.on_fault, pan.home, pan.soft_start) == (None, False, "resume", None, 0.0)
     assert layout.lanes == [LANE]
-    assert (layout.chip, layout.board) == (None, None)
+    assert (layout.chip, layout.board, layout.exclusive) == (None, None, 5.0)
 
 
 def test_everything_said() -> None:
@@ -39,11 +40,32 @@ def test_everything_said() -> None:
         "lease": "strict",
         "lane": "head",
         "rate": 50,
+        "max_age": 0.1,
+        "untimed": True,
+        "on_fault": "latch",
+        "home": -20,
     }
-    pan = read({"devices": {"pan": entry}, "chip": 4, "board": "a020d3", "rate": 5}).devices["pan"]
+    layout = read({"devices": {"pan": entry}, "chip": 4, "board": "a020d3", "rate": 5, "exclusive": 2})
+    pan = layout.devices["pan"]
+    assert layout.exclusive == 2.0
+    assert (pan.max_age, pan.untimed, pan.on_fault, pan.home) == (0.1, True, "latch", -20.0)
     assert pan.limits == Limits(-30, 20, 90, 360)
     assert (pan.safe, pan.lease, pan.lane, pan.rate) == (-10.0, 0.25, "head", 50.0)
     assert pan.options == {"min_angle": -45.0, "max_angle": 45.0, "min_pulse_width": 0.0005}
+
+
+def test_what_drives_stays_stopped_after_a_fault() -> None:
+    entries: dict[str, Any] = {
+        "base": {"type": "Robot", "left": [2, 3], "right": [4, 5]},
+        "wheel": {"type": "Motor", "forward": 6, "backward": 7, "soft_start": 1},
+        "fan": {"type": "PWMOutput", "pin": 8, "on_fault": "latch", "soft_start": 0.5},
+        "belt": {"type": "PhaseEnableMotor", "phase": 9, "enable": 10, "on_fault": "resume"},
+        "pan": {"type": "Servo", "pin": 11},
+        "lamp": {"type": "LED", "pin": 12},
+    }
+    devices = read({"devices": entries}).devices
+    assert {name for name, device in devices.items() if device.on_fault == "latch"} == {"base", "wheel", "fan"}
+    assert (devices["wheel"].soft_start, devices["fan"].soft_start) == (1.0, 0.5)
 
 
 def test_a_tone_has_the_range_of_its_octaves() -> None:
@@ -82,6 +104,17 @@ def test_a_tone_has_the_range_of_its_octaves() -> None:
         (PAN | {"rate": 0}, "rate", "from 0.01"),
         (PAN | {"always": True}, "always", "outputs are published where they have changed"),
         ({"type": "Button", "pin": 4, "always": 1}, "always", "true or false"),
+        (PAN | {"max_age": 0}, "max_age", "from 0.01"),
+        (PAN | {"untimed": 1}, "untimed", "true or false"),
+        (PAN | {"on_fault": "stop"}, "on_fault", '"latch" or "resume"'),
+        (PAN | {"home": -91}, "home", "from -90 to 90"),
+        (PAN | {"limits": {"angle": [-30, 30]}, "home": 31}, "home", "from -30 to 30"),
+        (PAN | {"soft_start": 1}, "soft_start", "a AngularServo has no soft_start"),
+        ({"type": "PWMLED", "pin": 4, "soft_start": 61}, "soft_start", "from 0 to 60"),
+        ({"type": "LED", "pin": 4, "home": 0}, "home", "a LED has no home"),
+        ({"type": "Button", "pin": 4, "max_age": 1}, "max_age", "a Button has no max_age"),
+        ({"type": "Button", "pin": 4, "untimed": True}, "untimed", "has no untimed"),
+        ({"type": "Button", "pin": 4, "on_fault": "latch"}, "on_fault", "has no on_fault"),
         ({"type": "Robot", "left": [1], "right": [2, 3]}, "left", "[forward, backward]"),
         ({"type": "Robot", "left": [1, 1], "right": [2, 3]}, None, "two of its pins are the same"),
         (3, None, "expected a table"),
@@ -104,6 +137,7 @@ def test_what_is_wrong_names_its_key(entry: Any, key: str | None, text: str) -> 
         ({"devices": {"a b": PAN}}, "a device's name"),
         ({"devices": {"a": PAN}, "chip": -1}, "the number of a gpiochip"),
         ({"devices": {"a": PAN}, "board": "Pi 3"}, "a revision code"),
+        ({"devices": {"a": PAN}, "exclusive": 0}, "from 0.1 to 3600"),
         ({"devices": {"a": PAN, "b": {"type": "LED", "pin": "GPIO18"}}}, "hardware.devices.b: GPIO18 is a's already"),
         ({"devices": {f"d{i}": {"type": "LoadAverage"} for i in range(65)}}, "at most 64"),
         ({"devices": {"m": {"type": "MCP3008", "channel": 0}, "l": {"type": "LED", "pin": 8}}}, "GPIO8 is m's"),
