@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
@@ -99,9 +99,11 @@ class Panel:
             parts.append(numbers[at : at + length])
             at += length
         self._words, lane_words, device_words, self._id_numbers = parts
+        self.numbers = self._words[: _Word.NUMBER + 1]
+        """The number of the latest stop, for whoever looks often."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
         columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
-        self.ends, self._rest_orders, self._rest_positions, self.told_at = columns
+        self.ends, self.rest_orders, self._rest_positions, self.told_at = columns
         rest = view[8 * words :]
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
@@ -236,16 +238,16 @@ class Panel:
         position of that one, are not to move it any more. The owner is told."""
         if (order, position) > self.rested(place):
             # in this order: what is half written holds back too much, not too little
-            self._rest_orders[place] = order
+            self.rest_orders[place] = order
             self._rest_positions[place] = position
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
         """The order and the position of the last such call for a device; zeros where there was none."""
-        return self._rest_orders[place], self._rest_positions[place]
+        return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
-        """An output was told this, at `now`."""
+        """An output was told this, at `now`; below 0 for the guardian, who told it at `-now`."""
         first = CHANNELS * place
         if isinstance(value, tuple):
             for channel, number in enumerate(value, first):
@@ -254,6 +256,11 @@ class Panel:
             self.values[first] = math.nan if value is None else value
         if now:
             self.told_at[place] = now
+
+    def told(self, place: int) -> tuple[int, bool]:
+        """When an output was told something last, 0 for never, and whether the guardian did that."""
+        at = self.told_at[place]
+        return abs(at), at < 0
 
     def last(self, place: int, role: Role) -> Value:
         """What an output was told last; None for nothing."""
@@ -289,6 +296,19 @@ class Panel:
         """How the lane is."""
         columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
         return LaneState(*(self._get(lane, column) for column in columns))
+
+    def report(self) -> dict[str, Any]:
+        """What is said of the whole machine: whether it is armed, by whom, why and since when (monotonic s) it is not,
+        and how each lane is."""
+        latest = self.latest()
+        return {
+            "armed": not latest.is_in_force,
+            "stop": latest.number,
+            "by": latest.by,
+            "why": latest.why,
+            "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
+            "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
+        }
 
     def beat(self, lane: str, now: int) -> None:
         """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""
