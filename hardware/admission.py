@@ -124,7 +124,7 @@ class Admission:
     # Leases ----------------------------------------------------------------------------------------------------------
 
     def grant(self, output: Output, origin: Origin, now: float) -> None:
-        """A command was admitted, and its client is to be the author; the same origin needs no other look for a while."""
+        """Make the client of a command that was admitted the author; its origin needs no other look for a while."""
         if output.author != origin.holder and self._runs(output):
             self._claim(output, output.author, self._ends[output.place] / NS, now)
         output.author = origin.holder
@@ -172,7 +172,7 @@ class Admission:
     def acquire(
         self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
     ) -> None:
-        """Give a client claims to outputs, and its consent to motion after an arm; with `exclusive` others are kept out.
+        """Give a client claims to outputs, and take its consent to motion; with `exclusive` others are kept out.
 
         With `take_over` it gets the hold of another one of its name. Raises BadArguments for an output that has no
         lease, and what `check` does.

@@ -116,13 +116,13 @@ class Control:
         try:
             self.admission.check(output, origin, now)
         except NotAllowed:
-            if not _is_safe(output, value):
+            if not output.is_safe_at(value):
                 raise
 
     def _let(self, output: Output, value: Value, origin: Origin, now: float) -> bool:
         """Whether an output is to take the value; what it may not, but is safe, brings it to rest."""
         self._heed(output, now)
-        is_safe = _is_safe(output, value)
+        is_safe = output.is_safe_at(value)
         try:
             self.admission.check(output, origin, now)
         except NotAllowed:
@@ -196,7 +196,7 @@ class Control:
     def sweep(
         self, output: Output, low: float, high: float, period: float, cycles: int | None, origin: Origin, now: float
     ) -> None:
-        """Have an output go to and fro. Raises BadArguments where its limits do not allow that; see `Admission.check`."""
+        """Have an output go to and fro. Raises BadArguments where its limits forbid that, and as `Admission.check`."""
         way, limits = EASINGS["sine"], output.limits
         least = 2 * least_duration(high - low, way, limits) if limits is not None else 0.0
         period = seconds(period, max(least, 2 * FRAME_S), "period")
@@ -450,12 +450,6 @@ class Control:
             self._changed[output] = None
             if output.next_tell < self.due:
                 self.due = output.next_tell
-
-
-def _is_safe(output: Output, value: Value) -> bool:
-    """Whether the value is the output's own safe state."""
-    own = output.own_safe
-    return own is not None and own[0] == value
 
 
 def _set(target: float, limits: Limits, state: State, clock: float) -> Motion:

@@ -144,7 +144,9 @@ class Sweep(NamedTuple):
         position, is_over = self.at(now)
         if is_over:
             return State(position)
-        return State(position, (self.high - self.low) * math.sin(2 * math.pi * self._turns(now)) * math.pi / self.period)
+        return State(
+            position, (self.high - self.low) * math.sin(2 * math.pi * self._turns(now)) * math.pi / self.period
+        )
 
     def left(self, now: float) -> int | None:
         """How many cycles are to come, with that which has begun."""
@@ -186,7 +188,7 @@ class Pulse(NamedTuple):
 
 
 class Ramp(NamedTuple):
-    """Each of some duty cycles or speeds grows to its target from where it is, by `rate` a second, and sinks at once."""
+    """Each of some duty cycles or speeds grows to its target by `rate` a second, and sinks at once."""
 
     start: tuple[float, ...]
     target: tuple[float, ...]

@@ -111,12 +111,11 @@ class Output:
         self.rest_order = 0
         """The number of the last call to bring it to rest that was heeded."""
 
-    @property
-    def own_safe(self) -> tuple[Value] | None:
-        """The value that brings it to its safe state, which has one, as a tuple; None where that depends on the last."""
+    def is_safe_at(self, value: Value) -> bool:
+        """Whether a value is the output's own safe state; what holds its last value has none of its own."""
         if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
-            return None
-        return (safe_value(self.device, None),)
+            return False
+        return value == safe_value(self.device, None)
 
     @property
     def position(self) -> float | None:
