@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskengine import BadArguments, Cancelled, NotAllowed, Origin, TaskEngineError, TaskTimeout, TaskFailed
+from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 from taskengine_hardware import Panel, read
 from taskengine_hardware.control import Control, Output, checked, safe_value, seconds, start_value
 from taskengine_hardware.layout import LANE, Value
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.panel import NEVER
+from tests.hardware.lane import Lane as AnyLane
 
 LAPTOP, TABLET = Origin("laptop", b"1", b"laptop"), Origin("tablet", b"2", b"tablet")
 DEVICES: dict[str, Any] = {
@@ -36,42 +37,14 @@ SAFE: dict[str, Value] = {
 }
 
 
-class Lane:
-    """A control whose pins and publications are lists."""
+class Lane(AnyLane):
+    """The lane of these devices; without another word commands are the laptop's, which calls from this process."""
 
     def __init__(self, panel: Panel | None = None) -> None:
-        self.layout = read({"devices": DEVICES})
-        self.panel = panel or Panel(self.layout)
-        self.writes: list[tuple[str, Value]] = []
-        self.tells: list[tuple[str, Value, float]] = []
-        self.is_full = False
-        """Nobody takes publications."""
-        self.control = Control(LANE, self.layout.devices.values(), self.panel, self.tell)
-        for output in self.control.outputs.values():
-            output.write = self.writer(output.device.name)
-        self.control.begin({device.place: start_value(device) for device in self.layout.devices.values()})
-
-    def writer(self, name: str) -> Any:
-        return lambda value: self.writes.append((name, value))
-
-    def tell(self, output: Output, now: float) -> bool:
-        self.tells.append((output.device.name, output.value, now))
-        return not self.is_full
+        super().__init__(DEVICES, panel)
 
     def set(self, name: str, value: Any, now: float, origin: Origin = LAPTOP) -> None:
-        output = self.control.find(name)
-        self.control.command(output, checked(output, value), origin, now)
-
-    def run(self, start: float, end: float) -> None:
-        """Call `tick` whenever it is due."""
-        now = max(start, self.control.due)
-        for _ in range(100_000):
-            if now > end:
-                return
-            self.control.tick(now)
-            assert self.control.due > now
-            now = self.control.due
-        raise AssertionError("it never rests")
+        super().set(name, value, now, origin)
 
 
 @pytest.fixture
