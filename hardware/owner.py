@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from taskengine import Overloaded, TaskEngineError, TaskFailed, publish_owned
+from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output, safe_value, start_value
 from taskengine_hardware.layout import Device, Layout, Value
@@ -71,7 +71,7 @@ class Owner:
         self.lock = threading.Lock()
         self.asleep_until = 0.0
         """Until when the thread sleeps, if nobody wakes it."""
-        self.control = Control(lane, self._devices, panel, self._tell)
+        self.control = Control(lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position)
         self._at: Callable[[Device], Value] = start_value
         """What an output has when its pins are claimed."""
         self._pulsing: set[int] = set()
@@ -97,7 +97,8 @@ class Owner:
                 output.failure = rig.failed.get(output.device.name, "")
                 if not output.failure:
                     self._attach(output, rig.writers[output.place])
-            self.control.begin({output.place: self._at(output.device) for output in self.control.outputs.values()})
+            at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
+            self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
@@ -116,7 +117,7 @@ class Owner:
             if self.rig is None:
                 return
             self._is_over.set()
-            self.control.rest()
+            self.control.rest(time.monotonic())
         self.panel.ring(self._lane)
         self.sensors.close(JOIN_S)
         for thread in self._threads:
@@ -176,9 +177,9 @@ class Owner:
             self.asleep_until = 0.0
             self.panel.ring(self._lane)
 
-    def stop(self) -> None:
+    def stop(self, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output of the lane to where it is safe, and have the others do so; the lock is held."""
-        self._surely(self.control.stop)
+        self._surely(partial(self.control.stop, by=by, why=why, id=id))
         self.hurry()
 
     def _take(self) -> None:
