@@ -22,10 +22,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
+from taskengine_hardware.layout import CHANNELS, LATCH, Layout, Value, channels
 
 NEVER = 0
 """The end of a lease that does not run."""
@@ -36,6 +36,8 @@ IDS = 64
 ID_BYTES = 16
 TEXT_BYTES = 240
 """What may be said of a stop: by whom, and why."""
+GUARDIAN = "guardian"
+"""Who stops the machine where an owner has failed."""
 PATIENCE_S = 0.01
 """How long a stop waits for one that is being written at most."""
 
@@ -49,7 +51,7 @@ class _Word:
 class _Lane:
     """And those of each lane."""
 
-    HEARD, WANTED, OWNER, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(8)
+    HEARD, WANTED, OWNER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(9)
 
 
 class _Device:
@@ -85,6 +87,7 @@ class Panel:
 
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
+        self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS]
         words = sum(sizes)
@@ -99,9 +102,11 @@ class Panel:
             parts.append(numbers[at : at + length])
             at += length
         self._words, lane_words, device_words, self._id_numbers = parts
+        self.numbers = self._words[: _Word.NUMBER + 1]
+        """The number of the latest stop, for whoever looks often."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
         columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
-        self.ends, self._rest_orders, self._rest_positions, self.told_at = columns
+        self.ends, self.rest_orders, self._rest_positions, self.told_at = columns
         rest = view[8 * words :]
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
@@ -236,16 +241,16 @@ class Panel:
         position of that one, are not to move it any more. The owner is told."""
         if (order, position) > self.rested(place):
             # in this order: what is half written holds back too much, not too little
-            self._rest_orders[place] = order
+            self.rest_orders[place] = order
             self._rest_positions[place] = position
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
         """The order and the position of the last such call for a device; zeros where there was none."""
-        return self._rest_orders[place], self._rest_positions[place]
+        return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
-        """An output was told this, at `now`."""
+        """An output was told this, at `now`; below 0 for the guardian, who told it at `-now`."""
         first = CHANNELS * place
         if isinstance(value, tuple):
             for channel, number in enumerate(value, first):
@@ -254,6 +259,11 @@ class Panel:
             self.values[first] = math.nan if value is None else value
         if now:
             self.told_at[place] = now
+
+    def told(self, place: int) -> tuple[int, bool]:
+        """When an output was told something last, 0 for never, and whether the guardian did that."""
+        at = self.told_at[place]
+        return abs(at), at < 0
 
     def last(self, place: int, role: Role) -> Value:
         """What an output was told last; None for nothing."""
@@ -269,17 +279,31 @@ class Panel:
 
     def begin(self, lane: str, owner: int) -> None:
         """A process has the lane's pins, and they are safe. The lock is held."""
+        self.bury(lane, self.owner(lane), time.monotonic_ns(), "died")
         self._set(lane, _Lane.OWNER, owner)
+        self._set(lane, _Lane.GONE, NOBODY)
         self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
         os.eventfd_write(self.news, 1)
+
+    def bury(self, lane: str, owner: int, now: int, how: str) -> bool:
+        """A process that may have had the lane's pins is dead; whether it had not let go of them.
+
+        That is a fault, which counts once, and stops the machine where a device of the lane says so. The guardian does
+        this, or the next owner where that is faster.
+        """
+        with self._counting():
+            if owner in (NOBODY, self._get(lane, _Lane.GONE)) or owner != self.owner(lane):
+                return False
+            self._set(lane, _Lane.GONE, owner)
+            self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
+        if lane in self._latching:
+            self.stop(now, by=GUARDIAN, why=f"the owner of lane {lane} {how}")
+        os.eventfd_write(self.news, 1)
+        return True
 
     def owner(self, lane: str) -> int:
         """The process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
-
-    def fault(self, lane: str) -> None:
-        """The lane's owner has died, or was ended, without letting go of its pins."""
-        self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
 
     def refuse(self, lane: str) -> None:
         """A command came too late."""
@@ -289,6 +313,19 @@ class Panel:
         """How the lane is."""
         columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
         return LaneState(*(self._get(lane, column) for column in columns))
+
+    def report(self) -> dict[str, Any]:
+        """What is said of the whole machine: whether it is armed, by whom, why and since when (monotonic s) it is not,
+        and how each lane is."""
+        latest = self.latest()
+        return {
+            "armed": not latest.is_in_force,
+            "stop": latest.number,
+            "by": latest.by,
+            "why": latest.why,
+            "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
+            "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
+        }
 
     def beat(self, lane: str, now: int) -> None:
         """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""
@@ -324,7 +361,9 @@ class Panel:
         return self._lock(self._lanes[lane])
 
     def give(self, lane: str) -> None:
-        """Give the lane's lock back."""
+        """Give the lane's lock back; an owner has let go of the pins."""
+        if self.owner(lane) == os.getpid():
+            self._set(lane, _Lane.GONE, os.getpid())
         self._unlock(self._lanes[lane])
 
     def _lock(self, place: int) -> bool:

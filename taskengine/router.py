@@ -232,6 +232,7 @@ class Router:
         elif order == "stop":
             self._broker.stopping = True
             self._stop_at = time.monotonic() + (argument or 0.0)
+            self._next_look = 0.0  # the supervisor waits for a sign of life
             self._reception.deliver(self._broker.forsake())
         elif order == "restarts":
             self._reception.restarts = argument

@@ -32,6 +32,7 @@ from taskengine.feed import attach
 from taskengine.gate import Backplane
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.orphan import orphan
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.policy import Policy
@@ -192,9 +193,11 @@ def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], N
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        return machine.own(lane, journal.say)
+        owner = machine.own(lane, journal.say)
     except (RuntimeError, SettingsError) as error:
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+    orphan.first(owner.rest_at_once)
+    return owner.close
 
 
 def is_over(control: Connection) -> bool:
