@@ -142,9 +142,8 @@ def test_every_reply_tells_the_engines_clock(raw: Raw) -> None:
         clocks.append(reply.clock)
         assert reply.boot > 0
         assert reply.stop == 0
-    assert [before, *clocks, time.clock_gettime_ns(time.CLOCK_BOOTTIME)] == sorted(
-        [before, *clocks, time.clock_gettime_ns(time.CLOCK_BOOTTIME)]
-    )
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert all(before < clock < after for clock in clocks)
 
 
 def test_info_says_what_the_engine_can(raw: Raw) -> None:
@@ -171,9 +170,9 @@ def test_a_task_knows_where_its_call_came_from(raw: Raw) -> None:
 
 def test_a_deadline_counts_from_sending(raw: Raw) -> None:
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    raw.call([("whence", (), {})], sent=now - 3600 * 10**9, deadline=600.0)
+    raw.call([("whence", (), {})], sent=now - 100 * 10**9, deadline=50.0)
     assert type(raw.receive()[1][0]).__name__ == "TaskTimeout"
-    raw.call([("whence", (), {})], sent=now - 3600 * 10**9, bound=3600 * 10**9, deadline=600.0)
+    raw.call([("whence", (), {})], sent=now - 100 * 10**9, bound=100 * 10**9, deadline=50.0)
     assert type(raw.receive()[1][0]) is list
 
 
