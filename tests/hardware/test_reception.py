@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +21,7 @@ from taskengine.errors import TaskEngineError, from_wire
 from taskengine.messages import Info, Kind, Reply, ReplyMode, Request, Stop, decode_reply, encode_request
 from taskengine.session import Call
 from tests.engine import Engine, deadline, wait_until
+from tests.integration.seedclient import SeedClient, entries, meta, task
 
 SETTINGS = """
 client_packages = 20
@@ -125,6 +128,12 @@ def keep_busy(client: Client, seconds: float) -> None:
     wait_until(lambda: (client.latest("arm.sleeps") or 0) == seconds and time.time() >= began, 10, "the task")
 
 
+def stands_still(pid: int) -> bool:
+    """Every thread of the process is stopped."""
+    stats = [stat.read_text().rpartition(")")[2].split() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(fields[0] == "T" for fields in stats)
+
+
 def number(reply: Reply) -> int:
     assert reply.boot > 0
     return reply.stop
@@ -215,6 +224,7 @@ def test_a_stop_that_nobody_confirms(client: Client, raw: Raw, shared: Engine) -
     (guardian,) = shared.pids("guardian")
     for pid in (owner, guardian):
         os.kill(pid, signal.SIGSTOP)
+        wait_until(partial(stands_still, pid), 10, "every thread of it")
     try:
         raw.send(Request(Kind.STOP, 7, "raw"))
         _, (error,) = raw.receive()
@@ -271,3 +281,24 @@ def test_without_pins_there_is_nothing_to_stop_and_any_topic(tmp_path: Path) -> 
         assert (reply.serial, type(error).__name__) == (7, "UnknownTask")
         with Client(engine.address, timeout=deadline(20)) as client:
             client.publish("hardware.pan", 1)
+
+
+def test_wire_0_1_says_no_time_and_its_holder_is_its_connection(shared: Engine) -> None:
+    with SeedClient(shared.address) as seed:
+        (entry,) = entries(seed.ask(meta(), task("whence")))
+    name, connection, holder, received, sent, bound, since, is_local, *_ = json.loads(entry.removeprefix("job-p: "))
+    assert (name, sent, bound, since, is_local) == ("", 0, 0, 0, True)
+    assert connection == holder
+    assert received > 0
+
+
+def test_another_router_has_other_connections(client: Client, shared: Engine) -> None:
+    def epoch() -> bytes:
+        connection: bytes = client.call("whence")[1]
+        return connection[:8]
+
+    before = epoch()
+    (router,) = shared.pids("router")
+    os.kill(router, signal.SIGKILL)
+    wait_until(lambda: shared.pids("router") not in ([], [router]), 20, "another router")
+    assert epoch() != before
