@@ -37,7 +37,7 @@ pin = 17
 """
 OWN_TASKS = """
 import time
-from taskengine import origin, position, publish, task
+from taskengine import origin, position, publish, source, task
 
 @task(name="arm.sleep", lane="hardware")
 def sleep(seconds):
@@ -51,6 +51,10 @@ def whence():
 @task(name="tell")
 def tell(topic):
     publish(topic, 1)
+
+@source(topic="hardware.lamp", period=0.01)
+def lamp():
+    return "a lie"
 """
 
 
@@ -263,7 +267,7 @@ def test_what_a_dead_client_queued_does_not_move_anything(client: Client, shared
     assert pan(client) == 0.0
 
 
-def test_nobody_but_the_owners_tells_what_the_pins_do(client: Client) -> None:
+def test_nobody_but_the_owners_tells_what_the_pins_do(client: Client, shared: Engine) -> None:
     with pytest.raises(NotAllowed, match="the engine's own"):
         client.publish("hardware.pan", 1)
     with pytest.raises(BadArguments, match="the engine's own"):
@@ -272,6 +276,8 @@ def test_nobody_but_the_owners_tells_what_the_pins_do(client: Client) -> None:
     client.call("tell", "hardwareless")
     client.call("gpio.write", "lamp", True)
     wait_until(lambda: client.latest("hardware.lamp"), 10, "the owner's word")
+    assert client.latest("hardware.lamp") != "a lie"
+    assert "Left out: source hardware.lamp" in shared.output()
 
 
 def test_without_pins_there_is_nothing_to_stop_and_any_topic(tmp_path: Path) -> None:
