@@ -202,7 +202,9 @@ def test_a_servo_begins_at_its_home() -> None:
         lane.set("neck", None, 12.0, ME)
 
 
-@pytest.mark.parametrize(("name", "goal", "takes"), [("fan", -1.0, 2.0), ("base", (1.0, -0.5), 1.0), ("glow", 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "goal", "takes"), [("fan", -1.0, 2.0), ("base", (1.0, -0.5), 1.0), ("glow", 0.5, 0.5)]
+)
 def test_what_starts_softly_grows_and_is_off_at_once(name: str, goal: Any, takes: float) -> None:
     lane = Lane(DEVICES)
     output = lane.output(name)
