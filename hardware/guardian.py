@@ -109,6 +109,8 @@ class Guardian:
                 self._seize(lane)
             self._yield(lane)
         self._bulletin.tell()
+        if self._stops is not None:
+            self._stops.close()
 
     def _due(self) -> float:
         """In how many s to look again at the latest."""
