@@ -100,7 +100,7 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
 
 
 def make_safe(layout: Layout, pins: str) -> None:
-    """Claim every output, bring it to its safe state, and let go. Raises RuntimeError, SettingsError, as `own`."""
+    """Claim every output at its safe value, and let go. Raises RuntimeError where one cannot be had, SettingsError."""
     from taskengine_hardware.backends import BACKENDS
     from taskengine_hardware.rig import Rig
 

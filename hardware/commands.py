@@ -275,9 +275,11 @@ class Commands:
 
     def _state(self, owner: Owner, name: str, now_ns: int) -> dict[str, Any]:
         check_device(name)
+        if name in owner.left_out:
+            return {"value": None, "error": owner.left_out[name]}
         sensor = owner.sensors.known.get(name)
-        if sensor is not None or name in owner.left_out:
-            return {"value": None if sensor is None else sensor.value}
+        if sensor is not None:
+            return {"value": sensor.value}
         output = owner.control.find(name)
         if not output.lease_ns:
             return {"value": output.value}

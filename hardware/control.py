@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
-from taskengine import BadArguments, NotAllowed
+from taskengine import BadArguments, NotAllowed, TaskFailed
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import DETACH, HOLD, Device, Value, channels
 from taskengine_hardware.motion import (
@@ -46,7 +46,19 @@ _OFF: Mapping[Role, Value] = {
 class Output:
     """An output, and what it is about."""
 
-    __slots__ = ("device", "holder", "lease_ns", "motion", "next_tell", "place", "role", "told", "value", "write")
+    __slots__ = (
+        "device",
+        "failure",
+        "holder",
+        "lease_ns",
+        "motion",
+        "next_tell",
+        "place",
+        "role",
+        "told",
+        "value",
+        "write",
+    )
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -59,6 +71,8 @@ class Output:
         """The client that keeps others out."""
         self.write: Callable[[Value], object] = _nowhere
         """Drives its pins."""
+        self.failure = ""
+        """Why its pins could not be had."""
         self.told: Value = None
         self.next_tell = 0.0
 
@@ -75,6 +89,11 @@ def safe_value(device: Device, last: Value) -> Value:
     if device.safe == HOLD:
         return off if last is None else last
     return cast(Value, device.safe)
+
+
+def start_value(device: Device) -> Value:
+    """What an output has when the engine starts: its safe value, except that a servo is not moved."""
+    return None if device.kind.role is Role.SERVO else safe_value(device, None)
 
 
 class Control:
@@ -100,13 +119,12 @@ class Control:
         self.due = math.inf
         """When `tick` is to be called at the latest, in s."""
 
-    def begin(self, *, is_first: bool) -> None:
-        """The pins are open, and off. Where another owner had them before, bring them to where they are safe."""
+    def begin(self, at: Mapping[int, Value]) -> None:
+        """The pins are open, and outputs have these values, by their places."""
         for output in self.outputs.values():
-            output.value = _OFF.get(output.role) if is_first else self._panel.last(output.place, output.role)
+            output.value = at[output.place]
             self._panel.note(output.place, output.value)
-        if not is_first:
-            self.rest()
+            self._ends[output.place] = NEVER
         self._seen = self._panel.number, self._panel.armed
         self._panel.confirm(self._lane, self._panel.number)
 
@@ -134,7 +152,9 @@ class Control:
         self._drive(output, value)
 
     def check(self, output: Output, client: bytes, now: float) -> None:
-        """Whether a client may command an output. Raises NotAllowed."""
+        """Whether a client may command an output. Raises NotAllowed, TaskFailed where its pins could not be had."""
+        if output.failure:
+            raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
         self._heed_stop()
         if self._panel.is_stopped:
             raise NotAllowed(STOPPED)

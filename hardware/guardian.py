@@ -30,6 +30,8 @@ from taskengine_hardware.rig import Rig
 from taskengine_hardware.stop_socket import StopSocket
 from taskengine_hardware.ward import BLIND_S, NS, Deed, Lateness, Ward
 
+AGAIN_S = 1.0
+"""How soon a device that could not be had is tried again."""
 LAST_S = 1
 """How long, in whole seconds, the guardian lives when the supervisor is gone."""
 PROBE_S = 0.002
@@ -71,6 +73,8 @@ class Guardian:
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
         self._wards = {lane: Ward([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
         self._rigs: dict[str, Rig] = {}
+        self._again_at: dict[str, int] = {}
+        """When devices that could not be had are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
         """The lane and the process of each pidfd."""
         self._poll = select.poll()
@@ -227,6 +231,7 @@ class Guardian:
             elif deed is Deed.YIELD:
                 self._yield(lane)
             elif ward.is_held:
+                self._try_again(lane, now)
                 self._panel.confirm(lane, self._panel.number)
 
     def _probe(self) -> int:
@@ -260,7 +265,7 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
+            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout), self._safe)
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._wards[lane].failed(time.monotonic_ns())
@@ -268,11 +273,11 @@ class Guardian:
                 self._told[lane] = str(error)
                 self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
-        for failure in rig.rest(outputs, self._last):
-            self._say(f"[GUARDIAN] Not made safe: {failure}")
+        for name, reason in rig.failed.items():
+            self._say(f"[GUARDIAN] Not made safe: {name}: {reason}")
         now = time.monotonic_ns()
         for device in outputs:
-            value = safe_value(device, self._last(device))
+            value = self._safe(device)
             self._panel.note(device.place, value, -now)
             self._panel.ends[device.place] = NEVER
             self._bulletin.made_safe(device, value, now / NS)
@@ -280,15 +285,25 @@ class Guardian:
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 
-    def _last(self, device: Device) -> Value:
-        return self._panel.last(device.place, device.kind.role)
+    def _try_again(self, lane: str, now: int) -> None:
+        """Make safe what could not be had before."""
+        rig = self._rigs[lane]
+        if rig.failed and now >= self._again_at.get(lane, 0):
+            self._again_at[lane] = now + int(AGAIN_S * NS)
+            for device in [device for device in self._layout.of(lane) if device.name in rig.failed]:
+                if rig.again(device):
+                    self._say(f"[GUARDIAN] Made safe after all: {device.name}")
+
+    def _safe(self, device: Device) -> Value:
+        return safe_value(device, self._panel.last(device.place, device.kind.role))
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""
         rig = self._rigs.pop(lane, None)
         if rig is not None:
-            rig.close()
+            rig.let_go()
             self._panel.give(lane)
+            rig.close()
         self._wards[lane].yielded()
 
 

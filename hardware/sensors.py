@@ -77,7 +77,15 @@ class Sensors:
         self.known = {device.name: Sensor(device, opened, tell) for device, opened in devices}
         self._turns = [(now, device.place, device.name) for device in (sensor.device for sensor in self.known.values())]
         self._asked: queue.SimpleQueue[tuple[str, Future[Any]] | None] = queue.SimpleQueue()
+        self._tell = tell
+        self._is_over = False
         heapq.heapify(self._turns)
+
+    def add(self, device: Device, opened: Any) -> None:
+        """Read one more from now on."""
+        self.known[device.name] = Sensor(device, opened, self._tell)
+        heapq.heappush(self._turns, (time.monotonic(), device.place, device.name))
+        self._asked.put(None)
 
     def ask(self, name: str) -> Any:
         """What an input says now. Raises TaskFailed where it does not say so in time."""
@@ -92,6 +100,7 @@ class Sensors:
 
     def end(self) -> None:
         """Have `run` return."""
+        self._is_over = True
         self._asked.put(None)
 
     def run(self, complain: Callable[[str, Exception], None]) -> None:
@@ -104,9 +113,10 @@ class Sensors:
                 for name, error in self.look(time.monotonic()):
                     complain(name, error)
                 continue
-            if asked is None:
+            if self._is_over:
                 return
-            self._answer(*asked)
+            if asked is not None:
+                self._answer(*asked)
 
     def _answer(self, name: str, future: Future[Any]) -> None:
         try:

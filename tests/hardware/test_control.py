@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskengine import BadArguments, NotAllowed
+from taskengine import BadArguments, NotAllowed, TaskFailed
 from taskengine_hardware import Panel, read
-from taskengine_hardware.control import Control, Output, checked, safe_value, seconds
+from taskengine_hardware.control import Control, Output, checked, safe_value, seconds, start_value
 from taskengine_hardware.layout import LANE, Value
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.panel import NEVER
@@ -39,7 +39,7 @@ SAFE: dict[str, Value] = {
 class Lane:
     """A control whose pins and publications are lists."""
 
-    def __init__(self, panel: Panel | None = None, *, is_first: bool = True) -> None:
+    def __init__(self, panel: Panel | None = None) -> None:
         self.layout = read({"devices": DEVICES})
         self.panel = panel or Panel(self.layout)
         self.writes: list[tuple[str, Value]] = []
@@ -49,7 +49,7 @@ class Lane:
         self.control = Control(LANE, self.layout.devices.values(), self.panel, self.tell)
         for output in self.control.outputs.values():
             output.write = self.writer(output.device.name)
-        self.control.begin(is_first=is_first)
+        self.control.begin({device.place: start_value(device) for device in self.layout.devices.values()})
 
     def writer(self, name: str) -> Any:
         return lambda value: self.writes.append((name, value))
@@ -238,7 +238,7 @@ def test_what_holds_and_was_told_nothing_is_off(type: str) -> None:
 def test_a_pulse_that_is_cut_short_does_not_stay(lane: Lane) -> None:
     lamp = read({"devices": {"lamp": {"type": "LED", "pin": 4, "safe": "hold"}}})
     control = Control(LANE, lamp.devices.values(), Panel(lamp), lane.tell)
-    control.begin(is_first=True)
+    control.begin({0: False})
     output = control.find("lamp")
     control.pulse(output, True, False, 5.0, LAPTOP, 10.0)
     assert output.value is True
@@ -396,10 +396,26 @@ def test_a_sweep_begins_where_the_output_is(lane: Lane) -> None:
     assert min(ways) == pytest.approx(-80, abs=0.01)
 
 
-def test_a_new_owner_makes_safe_what_the_last_one_left(lane: Lane) -> None:
+def test_a_new_owner_says_what_its_outputs_were_claimed_at(lane: Lane) -> None:
     for name, value in (("pan", 30), ("hold", 0.5), ("grip", 0.25), ("lamp", True)):
         lane.set(name, value, 10.0)
-    assert dict(Lane(lane.panel, is_first=False).writes) == SAFE | {"hold": 0.5}
+    places = {name: device.place for name, device in lane.layout.devices.items()}
+    claimed = SAFE | {"hold": 0.5}
+    heir = Control(LANE, lane.layout.devices.values(), lane.panel, lane.tell)
+    heir.begin({places[name]: value for name, value in claimed.items()})
+    assert {name: output.value for name, output in heir.outputs.items()} == claimed
+    assert {name: lane.panel.last(places[name], output.role) for name, output in heir.outputs.items()} == claimed
+    assert set(lane.panel.ends) == {NEVER}
+
+
+def test_a_device_whose_pins_could_not_be_had_fails_alone(lane: Lane) -> None:
+    lane.control.find("lamp").failure = "GPIO17: 'GPIO busy'"
+    with pytest.raises(TaskFailed, match="lamp was left out: GPIO17") as caught:
+        lane.set("lamp", True, 10.0)
+    assert caught.value.type == "DeviceFailed"
+    assert lane.control.find("lamp").value is False
+    lane.set("pan", 30, 10.0)
+    assert lane.writes == [("pan", 30)]
 
 
 @pytest.mark.parametrize(("name", "last", "safe"), [("pan", 3.0, None), ("hold", 0.5, 0.5), ("grip", 0.5, -1.0)])
