@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
+from taskengine_hardware import priority
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output, safe_value, start_value
 from taskengine_hardware.layout import Device, Layout, Value
@@ -251,6 +252,7 @@ class Owner:
 
     def _watch(self) -> None:
         """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
+        priority.hurry()
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)
