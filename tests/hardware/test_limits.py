@@ -72,7 +72,8 @@ class Watched(Lane):
             (_, first, start), (_, second, end) = self._looks[-3:-1]
             before = second - first
             speed, slack = (end - start) / before, slack + 1e-6 / before
-        return abs(way / took - speed) <= pull * (before + took) / 2 + slack
+        most: float = pull * (before + took) / 2 + slack
+        return abs(way / took - speed) <= most
 
     def pass_time(self, duration: float) -> None:
         """Tick whenever it is due."""
@@ -202,13 +203,15 @@ def test_a_servo_begins_at_its_home() -> None:
         lane.set("neck", None, 12.0, ME)
 
 
-@pytest.mark.parametrize(("name", "goal", "takes"), [("fan", -1.0, 2.0), ("base", (1.0, -0.5), 1.0), ("glow", 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "goal", "takes"), [("fan", -1.0, 2.0), ("base", (1.0, -0.5), 1.0), ("glow", 0.5, 0.5)]
+)
 def test_what_starts_softly_grows_and_is_off_at_once(name: str, goal: Any, takes: float) -> None:
     lane = Lane(DEVICES)
     output = lane.output(name)
     lane.control.command(output, goal, ME, 10.0)
     lane.run(10.0, 10.0 + takes / 2)
-    sizes = [abs(number) for number in (output.value if isinstance(output.value, tuple) else (output.value,))]  # type: ignore[arg-type]
+    sizes = [abs(number) for number in (output.value if isinstance(output.value, tuple) else (output.value,))]
     assert max(sizes) == pytest.approx(max(map(abs, goal if isinstance(goal, tuple) else (goal,))) / 2, abs=0.05)
     lane.run(10.0 + takes / 2, 10.0 + takes + 2 * FRAME_S)
     assert output.value == goal
