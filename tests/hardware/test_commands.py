@@ -282,6 +282,13 @@ def test_anothers_motion_is_brought_to_rest_by_who_may_use_the_device(machine: B
         begin(Origin())
 
 
+def test_a_rest_is_heeded_while_a_task_hangs(machine: Bench) -> None:
+    """As the router asks for it when the call comes."""
+    machine.commands.motor_forward("fan")
+    machine.panel.rest("hardware", machine.owner.control.find("fan").place, time.monotonic_ns(), 0)
+    wait_until(lambda: machine.pin(8).state == 0, 5, "rest")
+
+
 def test_a_device_is_written_with_others_or_none_is(machine: Bench) -> None:
     """What fails at the second does not renew the first, or turn it on."""
     machine.commands.motor_forward("fan", 0.5)
