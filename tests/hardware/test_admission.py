@@ -458,7 +458,12 @@ STEPS = st.lists(
 @given(STEPS)
 def test_nothing_moves_without_a_live_recent_and_consenting_word(steps: list[tuple[str, str, float, Any]]) -> None:
     """Commands come up to 1.5 s after they were called, in any order; an oracle knows when each was called."""
-    lane, now = Lane(DEVICES), 100.0
+    with contextlib.closing(Lane(DEVICES)) as lane:
+        play(lane, steps)
+
+
+def play(lane: Lane, steps: list[tuple[str, str, float, Any]]) -> None:
+    now = 100.0
     wheel = lane.output("wheel")
     stopped_at = armed_at = word_at = rested_at = 0.0
     author, consenting = "", set()

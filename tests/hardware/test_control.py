@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -426,7 +427,11 @@ EVENTS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(EVENTS)
 def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, str, float]]) -> None:
-    lane = Lane()
+    with closing(Lane()) as lane:
+        play(lane, events)
+
+
+def play(lane: Lane, events: list[tuple[str, str, float]]) -> None:
     now = 10.0
     commanded: dict[str, float] = {}
     for what, name, number in events:

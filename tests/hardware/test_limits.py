@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -132,24 +133,24 @@ SERVOS = ["arm", "slow"]
 @example([("set", 1.0, 0.0), ("wait", 0.0, 0.9), ("sweep", 0.0, 0.0), ("wait", 0.0, 3.0), ("pause", 0.0, 3.0)])
 @given(EVENTS)
 def test_no_commands_pauses_and_clocks_break_a_limit(name: str, events: list[tuple[str, float, float]]) -> None:
-    lane = Watched(name)
-    lane.obey("set", 0.5, 0.0)
-    for what, to, number in events:
-        lane.obey(what, to, number)
-    lane.obey("set", 0.75, 0.0)
-    lane.finish()
-    assert lane.watched.value == lane.limits.least + 0.75 * (lane.limits.most - lane.limits.least)
+    with closing(Watched(name)) as lane:
+        lane.obey("set", 0.5, 0.0)
+        for what, to, number in events:
+            lane.obey(what, to, number)
+        lane.obey("set", 0.75, 0.0)
+        lane.finish()
+        assert lane.watched.value == lane.limits.least + 0.75 * (lane.limits.most - lane.limits.least)
 
 
 @settings(max_examples=100, deadline=None)
 @given(EVENTS)
 def test_nor_for_a_motor(events: list[tuple[str, float, float]]) -> None:
-    lane = Watched("wheel")
-    for what, to, number in events:
-        lane.obey("set" if what in ("move", "sweep", "halt") else what, to, number)
-    lane.obey("set", 0.75, 0.0)
-    lane.finish()
-    assert lane.watched.value == 0.5
+    with closing(Watched("wheel")) as lane:
+        for what, to, number in events:
+            lane.obey("set" if what in ("move", "sweep", "halt") else what, to, number)
+        lane.obey("set", 0.75, 0.0)
+        lane.finish()
+        assert lane.watched.value == 0.5
 
 
 def test_what_is_told_to_stop_brakes_and_stays() -> None:
