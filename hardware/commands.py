@@ -326,11 +326,9 @@ class Commands:
 
     def _state(self, owner: Owner, name: str, now_ns: int) -> dict[str, Any]:
         check_device(name)
-        if name in owner.left_out:
-            return {"value": None, "error": owner.left_out[name]}
-        sensor = owner.sensors.known.get(name)
-        if sensor is not None:
-            return {"value": sensor.value}
+        sensed: dict[str, Any] | None = owner.sensed(name)
+        if sensed is not None:
+            return sensed
         output = owner.control.find(name)
         if output.failure:
             return {"value": None, "error": output.failure}

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
+from taskengine_hardware.layout import CHANNELS, LATCH, Layout, Value, channels
 
 NEVER = 0
 """The end of a lease that does not run."""
@@ -36,6 +36,8 @@ IDS = 64
 ID_BYTES = 16
 TEXT_BYTES = 240
 """What may be said of a stop: by whom, and why."""
+GUARDIAN = "guardian"
+"""Who stops the machine where an owner has failed."""
 PATIENCE_S = 0.01
 """How long a stop waits for one that is being written at most."""
 
@@ -49,7 +51,7 @@ class _Word:
 class _Lane:
     """And those of each lane."""
 
-    HEARD, WANTED, OWNER, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(8)
+    HEARD, WANTED, OWNER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(9)
 
 
 class _Device:
@@ -85,6 +87,7 @@ class Panel:
 
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
+        self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS]
         words = sum(sizes)
@@ -276,17 +279,31 @@ class Panel:
 
     def begin(self, lane: str, owner: int) -> None:
         """A process has the lane's pins, and they are safe. The lock is held."""
+        self.bury(lane, self.owner(lane), time.monotonic_ns(), "died")
         self._set(lane, _Lane.OWNER, owner)
+        self._set(lane, _Lane.GONE, NOBODY)
         self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
         os.eventfd_write(self.news, 1)
+
+    def bury(self, lane: str, owner: int, now: int, how: str) -> bool:
+        """A process that may have had the lane's pins is dead; whether it had not let go of them.
+
+        That is a fault, which counts once, and stops the machine where a device of the lane says so. The guardian does
+        this, or the next owner where that is faster.
+        """
+        with self._counting():
+            if owner in (NOBODY, self._get(lane, _Lane.GONE)) or owner != self.owner(lane):
+                return False
+            self._set(lane, _Lane.GONE, owner)
+            self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
+        if lane in self._latching:
+            self.stop(now, by=GUARDIAN, why=f"the owner of lane {lane} {how}")
+        os.eventfd_write(self.news, 1)
+        return True
 
     def owner(self, lane: str) -> int:
         """The process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
-
-    def fault(self, lane: str) -> None:
-        """The lane's owner has died, or was ended, without letting go of its pins."""
-        self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
 
     def refuse(self, lane: str) -> None:
         """A command came too late."""
@@ -344,7 +361,9 @@ class Panel:
         return self._lock(self._lanes[lane])
 
     def give(self, lane: str) -> None:
-        """Give the lane's lock back."""
+        """Give the lane's lock back; an owner has let go of the pins."""
+        if self.owner(lane) == os.getpid():
+            self._set(lane, _Lane.GONE, os.getpid())
         self._unlock(self._lanes[lane])
 
     def _lock(self, place: int) -> bool:

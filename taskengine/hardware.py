@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taskengine.errors import SettingsError
 
 if TYPE_CHECKING:
+    import socket
     from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
@@ -29,14 +30,25 @@ class Layout(Protocol):
         """The devices, by their names."""
 
 
+class Owner(Protocol):
+    """What has the pins of a lane."""
+
+    def close(self) -> None:
+        """Bring every output to its safe state, and let go of the pins."""
+
+    def rest_at_once(self) -> None:
+        """Bring every output to its safe state, from any thread, whatever the others do: the process ends then."""
+
+
 class Machine:
     """The devices of a `[hardware]` table, and which setting PINS drives them; raises SettingsError."""
 
     def __init__(self, table: Mapping[str, Any], pins: str) -> None:
         self._pins = pins
         self.layout: Layout = _package().read(table)
-        self.stop_tasks: frozenset[str] = _package().stop_tasks(self.layout)
-        """The names of the tasks that stop the machine."""
+        self.stop_lanes: Mapping[str, str] = _package().stop_tasks(self.layout)
+        """The names of the tasks that stop the machine, with the lane of each."""
+        self.stop_tasks = frozenset(self.stop_lanes)
         self.rest_tasks: Mapping[str, str] = _package().rest_tasks(self.layout)
         """And of those that bring one device to its safe state, with the lane of each."""
         self._panel: Any = None
@@ -54,11 +66,10 @@ class Machine:
         """Its tasks, each with what `@task` takes."""
         yield from _package().tasks(self.layout)
 
-    def own(self, lane: str, say: Callable[[str], None]) -> Callable[[], None]:
-        """Get the pins of a lane; how to let go of them. Raises RuntimeError, SettingsError."""
-        owner = _package().own(self.layout, lane, self._panel, self._pins, say)
-        close: Callable[[], None] = owner.close
-        return close
+    def own(self, lane: str, say: Callable[[str], None]) -> Owner:
+        """Get the pins of a lane. Raises RuntimeError, SettingsError."""
+        owner: Owner = _package().own(self.layout, lane, self._panel, self._pins, say)
+        return owner
 
     def owners(self) -> dict[int, str]:
         """What has which GPIO: a device, its type and its lane, and which process of this machine has the line."""
@@ -112,9 +123,25 @@ class Machine:
         self._panel.rest(found.lane, found.place, order, position)
         return True
 
-    def guard(self, interval: float, control: Connection, say: Callable[[str], None]) -> None:
-        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live."""
-        _package().guard(self.layout, self._panel, self._pins, interval, control, say)
+    def guard(
+        self,
+        interval: float,
+        control: Connection,
+        say: Callable[[str], None],
+        note: Callable[..., object],
+        publish: Callable[[str, Any], None],
+        listener: socket.socket | None,
+        *,
+        strangers_may: bool,
+    ) -> None:
+        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live.
+
+        `say` prints a line, `note` tells the audit log, and `publish` is for what the guardian has to tell. Whoever
+        connects to `listener` can stop the machine, also as a stranger where told so.
+        """
+        links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
+        links |= {"listener": listener, "strangers_may": strangers_may}
+        _package().guard(self.layout, self._panel, self._pins, **links)
 
 
 def header(owners: Mapping[int, str]) -> Iterator[str]:

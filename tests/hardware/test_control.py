@@ -217,14 +217,12 @@ def test_nobody_arms_what_has_not_stopped() -> None:
     lane.set("pan", 0, 10.3)
 
 
-@pytest.mark.parametrize("type", ["Motor", "PWMLED", "RGBLED", "Robot", "Servo", "LED"])
+@pytest.mark.parametrize("type", ["PWMLED", "RGBLED", "Servo", "LED"])
 def test_what_holds_and_was_told_nothing_is_off(type: str) -> None:
-    pins: dict[str, Any] = {"Motor": {"forward": 4, "backward": 5}, "RGBLED": {"red": 4, "green": 5, "blue": 6}}
+    pins: dict[str, Any] = {"RGBLED": {"red": 4, "green": 5, "blue": 6}}
     entry = {"type": type, "safe": "hold", **pins.get(type, {"pin": 4})}
-    if type == "Robot":
-        entry = {"type": type, "safe": "hold", "left": [4, 5], "right": [6, 7]}
     device = read({"devices": {"x": entry}}).devices["x"]
-    assert safe_value(device, None) == {"RGBLED": (0, 0, 0), "Robot": (0, 0), "Servo": None}.get(type, 0)
+    assert safe_value(device, None) == {"RGBLED": (0, 0, 0), "Servo": None}.get(type, 0)
 
 
 def test_a_pulse_that_is_cut_short_does_not_stay(lane: Lane) -> None:

@@ -5,11 +5,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskengine_hardware import Panel, read
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.layout import LANE, LATCH, RESUME
 from taskengine_hardware.panel import IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, Stop
 from tests.engine import deadline
 
@@ -182,12 +183,87 @@ def test_a_device_is_rested_by_the_newest_call(panel: Panel) -> None:
 def test_a_lane_says_how_it_is(panel: Panel) -> None:
     panel.begin(LANE, 17)
     panel.begin(LANE, 19)
-    panel.fault(LANE)
     panel.refuse("legs")
-    assert panel.state(LANE) == LaneState(19, 2, 1, 0)
+    assert panel.state(LANE) == LaneState(19, 2, 1, 0)  # the first has not let go
     assert panel.state("legs") == LaneState(NOBODY, 0, 0, 1)
     panel.beat("legs", 5)
     assert (panel.beaten("legs"), panel.beaten(LANE)) == (5, NEVER)
+
+
+LATCHING: dict[str, Any] = {
+    "wheel": {"type": "Motor", "forward": 2, "backward": 3},
+    "leg": {"type": "Servo", "pin": 7, "lane": "legs"},
+}
+
+
+@pytest.fixture
+def latching() -> Panel:
+    layout = read({"devices": LATCHING})
+    wheel = msgspec.structs.replace(layout.devices["wheel"], on_fault=LATCH)
+    leg = msgspec.structs.replace(layout.devices["leg"], on_fault=RESUME)
+    return Panel(msgspec.structs.replace(layout, devices={"wheel": wheel, "leg": leg}))
+
+
+def test_an_owner_that_dies_with_a_drive_stops_the_machine(latching: Panel) -> None:
+    latching.begin(LANE, 17)
+    assert latching.bury(LANE, 17, 5, "hung")
+    assert latching.latest() == Stop(1, 5, "guardian", "the owner of lane hardware hung", True)
+    assert latching.state(LANE).faults == 1
+    assert not latching.bury(LANE, 17, 6, "died")
+    latching.arm(1, b"", 7)
+    latching.begin(LANE, 19)
+    assert not latching.is_stopped
+
+
+def test_the_next_owner_stops_it_where_the_guardian_has_not_yet(latching: Panel) -> None:
+    latching.begin(LANE, 17)
+    latching.begin(LANE, 19)
+    assert latching.latest().why == "the owner of lane hardware died"
+    assert not latching.bury(LANE, 17, 6, "died")
+    assert latching.number == 1
+
+
+def test_other_deaths_only_count(latching: Panel) -> None:
+    assert not latching.bury(LANE, 17, 5, "died")  # it had no pins yet
+    latching.begin("legs", 23)
+    assert latching.bury("legs", 23, 5, "died")
+    assert latching.state("legs").faults == 1
+    assert not latching.is_stopped
+
+
+def test_an_owner_that_has_let_go_may_die(latching: Panel) -> None:
+    latching.take(LANE)
+    latching.begin(LANE, os.getpid())
+    latching.give(LANE)
+    assert not latching.bury(LANE, os.getpid(), 5, "died")
+    latching.begin(LANE, os.getpid())
+    assert latching.bury(LANE, os.getpid(), 6, "died")
+    latching.begin(LANE, 19)
+    latching.give(LANE)  # the guardian's own, not the owner's
+    assert latching.bury(LANE, 19, 7, "died")
+
+
+def test_the_machine_says_how_it_is(panel: Panel) -> None:
+    quiet = {"owner": NOBODY, "generation": 0, "faults": 0, "refused": 0}
+    assert panel.report() == {
+        "armed": True, "stop": 0, "by": "", "why": "", "since": 0.0, "lanes": {LANE: quiet, "legs": quiet}
+    }  # fmt: skip
+    panel.begin("legs", 17)
+    panel.stop(5 * 10**9, by="anna", why="smoke")
+    report = panel.report()
+    assert (report["armed"], report["stop"], report["by"], report["why"]) == (False, 1, "anna", "smoke")
+    assert report["since"] == 5
+    assert report["lanes"]["legs"] == {**quiet, "owner": 17, "generation": 1}
+    panel.arm(1, b"", 7 * 10**9)
+    assert (panel.report()["armed"], panel.report()["since"]) == (True, 7)
+
+
+def test_it_is_known_when_an_output_was_told_and_by_whom(panel: Panel) -> None:
+    assert panel.told(1) == (0, False)
+    panel.note(1, True, 5)
+    assert panel.told(1) == (5, False)
+    panel.note(1, False, -6)
+    assert panel.told(1) == (6, True)
 
 
 def test_the_guardian_hears_of_what_changes(panel: Panel) -> None:
