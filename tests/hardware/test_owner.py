@@ -72,7 +72,7 @@ def test_it_is_driven_once_it_can_be_had(bench: MakeBench, busy: set[int]) -> No
     busy.clear()
     wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
     assert pin.state
-    assert one.commands.devices_state()["brake"] == {"value": True}
+    assert one.commands.devices_state()["brake"]["value"] is True
     one.commands.gpio_write("brake", False)
     assert not pin.state
     wait_until(lambda: not any(thread.name == "left out" for thread in threading.enumerate()), 5, "the thread's end")
@@ -97,7 +97,10 @@ def test_it_is_tried_again_less_and_less_often() -> None:
 def test_what_is_safe_when_on_is_on_from_the_start_and_said_so(bench: MakeBench) -> None:
     one = bench({"brake": BRAKE, "lamp": LAMP})
     assert one.pin(16).state
-    assert one.commands.devices_state() == {"brake": {"value": True}, "lamp": {"value": False}}
+    assert {name: state["value"] for name, state in one.commands.devices_state().items()} == {
+        "brake": True,
+        "lamp": False,
+    }
     assert one.panel.last(0, one.layout.devices["brake"].kind.role) is True
 
 
