@@ -127,10 +127,17 @@ class Owner:
             if device.kind.is_output or device.place not in rig.opened:
                 continue
             opened = rig.opened[device.place]
-            count = self.panel.last(device.place, device.kind.role) if device.kind.counts else None
-            if count is not None:
-                opened.steps = count
+            if device.kind.counts:
+                self._go_on_counting(device, opened)
             yield device, opened
+
+    def _go_on_counting(self, device: Device, opened: Any) -> None:
+        count = self.panel.last(device.place, device.kind.role)
+        if count is not None:
+            opened.steps = count
+        if "bounce_time" in device.options:
+            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""

@@ -273,6 +273,11 @@ def test_an_encoder_counts_on_past_sixteen(bench: Callable[..., Bench], told: To
     assert of(told, "dial")[-1]["value"] == -60
 
 
+def test_an_encoder_ignores_what_bounces(bench: Callable[..., Bench]) -> None:
+    one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3, "bounce_time": 0.01}})
+    assert [one.pin(number).bounce for number in (2, 3)] == [0.01, 0.01]
+
+
 def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
     layout = taskengine_hardware.read({"devices": {"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}}})
     panel = Panel(layout)
