@@ -97,14 +97,14 @@ def test_a_distance_without_an_echo_is_no_distance(factory: Any, told: Told, ben
 def test_a_distance_that_lost_its_echo_is_told_within_three_periods(
     factory: Any, told: Told, bench: Callable[..., Bench]
 ) -> None:
-    trigger = sonar(factory, 0.2)
+    trigger = sonar(factory, 0.8)
     one = bench({"nose": NOSE | {"rate": 5}})
 
     def state() -> dict[str, Any]:
         return state_of(one, "nose")
 
     wait_until(lambda: state()["value"] is not None, 5, "an echo")
-    assert 0.2 <= one.commands.sensor_read("nose") < 1.0
+    assert 0.8 <= one.commands.sensor_read("nose") <= 1.0
     wait_until(lambda: time.monotonic() - state()["time"] < 0.15, 5, "a fresh reading")
     trigger.is_connected = False
     lost = time.monotonic()
