@@ -211,17 +211,27 @@ class Sensors:
     """All inputs of a lane. `start` has them read, each in its thread, until `close`."""
 
     def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, keep: Keep, complain: Complain) -> None:
-        self.known = {device.name: Sensor(device, opened, tell, keep, complain) for device, opened in devices}
+        self._told = tell, keep, complain
+        self.known = {device.name: Sensor(device, opened, *self._told) for device, opened in devices}
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
 
     def start(self) -> None:
         """Have them read."""
-        works = [(f"input {name}", sensor.run) for name, sensor in self.known.items()]
-        for name, work in [*works, *([("inputs", self._watch)] if works else [])]:
-            thread = threading.Thread(target=work, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for name, sensor in self.known.items():
+            self._begin(f"input {name}", sensor.run)
+        self._begin("inputs", self._watch)
+
+    def _begin(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def add(self, device: Device, opened: Any) -> None:
+        """Read one more from now on."""
+        sensor = Sensor(device, opened, *self._told)
+        self.known = {**self.known, device.name: sensor}
+        self._begin(f"input {device.name}", sensor.run)
 
     def ask(self, name: str) -> Any:
         """What an input says now. Raises TaskFailed where it says nothing, or not in time."""
@@ -242,8 +252,10 @@ class Sensors:
         self._threads.clear()
 
     def _watch(self) -> None:
-        fastest = min(1 / sensor.device.rate for sensor in self.known.values())
-        interval = min(MOST_WATCH_S, max(LEAST_WATCH_S, fastest))
-        while not self._is_over.wait(interval):
+        while not self._is_over.wait(self._interval()):
             for sensor in self.known.values():
                 sensor.watch(time.monotonic())
+
+    def _interval(self) -> float:
+        fastest = min((1 / sensor.device.rate for sensor in self.known.values()), default=MOST_WATCH_S)
+        return min(MOST_WATCH_S, max(LEAST_WATCH_S, fastest))

@@ -260,7 +260,10 @@ def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:
         return f" (from {', '.join(dict.fromkeys(given))})" if given else ""
 
     users = {settings.router_frontend: "router_frontend"}
-    for name, number in (("router_backend", settings.router_backend), ("metrics_port", settings.metrics_port)):
+    others = {"router_backend": settings.router_backend, "metrics_port": settings.metrics_port}
+    if settings.hardware:
+        others["stop_port"] = settings.stop_port
+    for name, number in others.items():
         if number in users:
             where = place(users[number], name)
             raise SettingsError(f"{name}: expected another port than {users[number]}'s, {number}{where}")

@@ -63,7 +63,7 @@ def test_a_servo_reaches_its_pulse_width(machine: Bench) -> None:
         ("motor_forward", ("fan",), {8: 1, 9: 0}),
         ("motor_backward", ("fan", 0.25), {8: 0, 9: 0.25}),
         ("robot_drive", ("base", 0.5, -1), {10: 0.5, 11: 0, 12: 0, 13: 1}),
-        ("devices_write", ({"lamp": 1, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
+        ("devices_write", ({"lamp": True, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
     ],
 )
 def test_a_command_reaches_its_pins(machine: Bench, name: str, args: tuple[Any, ...], pins: dict[int, float]) -> None:
@@ -183,9 +183,10 @@ def test_state_and_list(machine: Bench) -> None:
     assert state.keys() == DEVICES.keys()
     assert state["pan"]["value"] == 12
     assert 59 < state["pan"]["lease"] <= 60
-    assert state["tilt"] == {"value": None, "lease": None}
-    assert state["lamp"] == {"value": False}
-    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False}}
+    began = state["tilt"].pop("time")
+    assert state["tilt"] == {"value": None, "source": "owner", "lease": None}
+    assert began <= state["pan"]["time"] <= time.monotonic()
+    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False, "source": "owner", "time": began}}
     described = {device["name"]: device for device in machine.commands.devices_list()}
     assert described["pan"] == {
         "name": "pan",
@@ -202,7 +203,7 @@ def test_state_and_list(machine: Bench) -> None:
 
 def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Any]] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     assert machine.commands.gpio_read("button") == 0
     machine.pin(27).drive_low()
     assert machine.commands.gpio_read("button") == 1
@@ -217,7 +218,7 @@ def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPat
 
 def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value))
     bench({"volts": {"type": "MCP3008", "channel": 0, "rate": 1000, "batch": 50}})
     wait_until(lambda: len(told) >= 2, 10, "two batches")
     assert told[0].shape == (50, 2)
@@ -226,7 +227,7 @@ def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatc
 
 def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value["value"]))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value["value"]))
     bench({"still": {"type": "Button", "pin": 27, "rate": 500, "always": True}})
     wait_until(lambda: len(told) >= 5, 10, "five samples")
     assert told[:5] == [0] * 5
@@ -284,7 +285,7 @@ def test_a_button_is_told_again_until_it_is_taken(bench: Callable[..., Bench], m
         if len(told) < 4:
             raise Overloaded("nobody takes it", retry_after=None)
 
-    monkeypatch.setattr("taskengine_hardware.owner.publish", publish)
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", publish)
     bench({"button": {"type": "Button", "pin": 27, "rate": 500}})
     wait_until(lambda: len(told) >= 4, 5, "a fourth attempt")
     assert told == [0, 0, 0, 0]
@@ -328,6 +329,6 @@ def test_closing_makes_safe_and_may_be_done_twice(machine: Bench) -> None:
 def test_every_role_has_a_command_and_every_task_a_text() -> None:
     from taskengine_hardware.commands import NAMES
 
-    assert len(NAMES) == 26
+    assert len(NAMES) == 29
     assert all(method.__doc__ for method in NAMES.values())
     assert {kind.role.value for kind in KINDS.values()} == {role.value for role in Role}
