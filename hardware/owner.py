@@ -164,10 +164,17 @@ class Owner:
     def _resumed(self, device: Device, rig: Rig) -> Any:
         """An input that was opened, which has counted what it had for the last owner."""
         opened = rig.opened[device.place]
-        count = self.panel.last(device.place, device.kind.role) if device.kind.counts else None
+        if device.kind.counts:
+            self._go_on_counting(device, opened)
+        return opened
+
+    def _go_on_counting(self, device: Device, opened: Any) -> None:
+        count = self.panel.last(device.place, device.kind.role)
         if count is not None:
             opened.steps = count
-        return opened
+        if "bounce_time" in device.options:
+            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""
