@@ -159,18 +159,19 @@ class Owner:
         for device in self._devices:
             if device.kind.is_output or device.place not in rig.opened:
                 continue
-            opened = rig.opened[device.place]
-            if device.kind.counts:
-                self._go_on_counting(device, opened)
-            yield device, opened
+            yield device, self._input(device, rig)
 
-    def _go_on_counting(self, device: Device, opened: Any) -> None:
+    def _input(self, device: Device, rig: Rig) -> Any:
+        opened = rig.opened[device.place]
+        if not device.kind.counts:
+            return opened
         count = self.panel.last(device.place, device.kind.role)
         if count is not None:
             opened.steps = count
         if "bounce_time" in device.options:
             # gpiozero's RotaryEncoder sets an attribute that no pin has
             opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+        return opened
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""
@@ -253,7 +254,7 @@ class Owner:
             if device.kind.is_output:
                 self._attach(self.control.outputs[device.name], rig.writers[device.place])
             else:
-                self.sensors.add(device, rig.opened[device.place])
+                self.sensors.add(device, self._input(device, rig))
         self._say(f"[HARDWARE] Had after all: {device.name}")
 
     def _watch(self) -> None:
