@@ -168,13 +168,17 @@ class Owner:
             self._go_on_counting(device, opened)
         return opened
 
-    def _go_on_counting(self, device: Device, opened: Any) -> None:
+    def _input(self, device: Device, rig: Rig) -> Any:
+        opened = rig.opened[device.place]
+        if not device.kind.counts:
+            return opened
         count = self.panel.last(device.place, device.kind.role)
         if count is not None:
             opened.steps = count
         if "bounce_time" in device.options:
             # gpiozero's RotaryEncoder sets an attribute that no pin has
             opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+        return opened
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""
