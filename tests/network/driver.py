@@ -1,8 +1,8 @@
 """A program that drives wheels over a line, 20 times a second, by each wire: until it is killed.
 
 `python -m tests.network.driver ADDRESS FOLDER NAME` drives the wheels that are called NAME and the wire. Before each
-call it appends the time (monotonic, a double) to `NAME-WIRE.calls` in the folder, and what wire 0.1 answers, each answer
-once, to `NAME-seed.said`.
+call it appends the time (monotonic, a double) to `NAME-WIRE.calls` in the folder, and each answer of wire 0.1, once, to
+`NAME-seed.said`.
 """
 
 from __future__ import annotations
