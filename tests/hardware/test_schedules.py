@@ -61,7 +61,7 @@ def test_nothing_moves_without_a_live_word_and_no_stop_is_undone_by_an_older_one
     assert min(seen[deed] for deed in {*words.DEEDS, "TaskTimeout", "Cancelled", "NotAllowed"}) > 200
 
 
-def _nothing(*_: object) -> None:
+def _nothing(*_: object, **__: object) -> None:
     """A check that finds nothing."""
 
 
