@@ -13,7 +13,6 @@ robot      in a task of your own that runs in a lane with pins: its commands, as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from taskengine import SettingsError
@@ -34,6 +33,7 @@ __all__ = [
     "own",
     "owners",
     "read",
+    "rest_tasks",
     "robot",
     "stop_tasks",
     "tasks",
@@ -69,18 +69,22 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
     return owner
 
 
-def guard(
-    layout: Layout, panel: Panel, pins: str, interval: float, control: Connection, say: Callable[[str], None]
-) -> None:
-    """Be the guardian, until the supervisor says stop or is gone, who is told every `interval` s that we live."""
-    from taskengine_hardware.guardian import main
+def guard(layout: Layout, panel: Panel, pins: str, **links: Any) -> None:
+    """Be the guardian, until the supervisor says stop or is gone; `links` are those of `guardian.Links`."""
+    from taskengine_hardware.guardian import Links, main
 
-    main(layout, panel, pins, interval, control, say)
+    main(layout, panel, pins, Links(**links))
 
 
-def stop_tasks(layout: Layout) -> frozenset[str]:
-    """The names of the tasks that stop the machine."""
-    return frozenset(f"{prefix_of(lane)}system.stop" for lane in layout.lanes)
+def stop_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that stop the machine, with the lane of each."""
+    return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
+
+
+def rest_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that bring one device to its safe state, with the lane of each."""
+    names = ("motor.stop", "robot.stop", "device.rest")
+    return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
 
 def owners(layout: Layout, pins: str) -> dict[int, str]:
@@ -96,7 +100,7 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
 
 
 def make_safe(layout: Layout, pins: str) -> None:
-    """Claim every output, bring it to its safe state, and let go. Raises RuntimeError, SettingsError, as `own`."""
+    """Claim every output at its safe value, and let go. Raises RuntimeError where one cannot be had, SettingsError."""
     from taskengine_hardware.backends import BACKENDS
     from taskengine_hardware.rig import Rig
 

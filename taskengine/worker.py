@@ -32,6 +32,7 @@ from taskengine.feed import attach
 from taskengine.gate import Backplane
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.orphan import orphan
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.policy import Policy
@@ -132,7 +133,7 @@ class Worker:
         registry = Registry.load(settings.tasks, backplane.machine)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds)
+        attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
@@ -192,9 +193,11 @@ def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], N
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        return machine.own(lane, journal.say)
+        owner = machine.own(lane, journal.say)
     except (RuntimeError, SettingsError) as error:
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+    orphan.first(owner.rest_at_once)
+    return owner.close
 
 
 def is_over(control: Connection) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from taskengine import Client
-from tests.engine import deadline
+from taskengine import Client, TaskFailed
+from tests.engine import deadline, wait_until
 from tests.gpio import chip
 from tests.gpio.machine import BUTTON, DEVICES, LAMP, RELAY, SERVO, machine
 
@@ -57,19 +58,36 @@ def test_starting_moves_nothing_and_makes_no_blip() -> None:
 
 
 def test_a_line_has_one_owner_and_the_second_says_who(tmp_path: Path) -> None:
-    with machine() as engine:
-        (tmp_path / "second.toml").write_text(DEVICES)
-        ports = ["--router-frontend", "29000", "--router-backend", "29001", "--starting-port", "29002"]
-        serve = [sys.executable, "-m", "taskengine", "serve", "--config", str(tmp_path / "second.toml"), *ports]
-        second = subprocess.run(serve, capture_output=True, text=True, timeout=deadline(60), cwd=tmp_path, check=False)
-        assert second.returncode == 1
+    """The second engine does without, until it can have the line."""
+    with machine() as engine, machine() as second, Client(second.address, timeout=deadline(10)) as others:
         (owner,) = engine.pids("pin")
-        assert "GPIO18" in second.stderr
-        assert f"[{owner}]" in second.stderr
-        assert len(second.stderr.splitlines()) == 1
+        text = re.compile(rf"Left out: pan: GPIO18: 'GPIO busy'; in use by .*\[{owner}\]")
+        wait_until(lambda: text.search(second.output()), 5, "a word about the line")
+        with pytest.raises(TaskFailed, match="lamp was left out") as caught:
+            others.call("gpio.write", "lamp", True)
+        assert caught.value.type == "DeviceFailed"
+        assert "GPIO17: 'GPIO busy'" in others.call("devices.state")["lamp"]["error"]
         with Client(engine.address, timeout=deadline(10)) as client:
             client.call("gpio.write", "lamp", True)
             assert chip.level(LAMP) == 1
+        engine.stop()
+        wait_until(lambda: _writes(others), 60, "the lines of the engine that has ended")
+        assert chip.level(LAMP) == 1
+        wait_until(lambda: "Had after all: lamp" in second.output(), 5, "a word about the line")
+
+
+def _writes(client: Client) -> bool:
+    try:
+        client.call("gpio.write", "lamp", True)
+    except TaskFailed:
+        return False
+    return True
+
+
+def test_what_has_a_line_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "second.toml").write_text(DEVICES)
+    with machine() as engine:
+        (owner,) = engine.pids("pin")
         shown = subprocess.run(
             [sys.executable, "-m", "taskengine", "pins", "--config", str(tmp_path / "second.toml")],
             capture_output=True,

@@ -63,7 +63,7 @@ def test_a_servo_reaches_its_pulse_width(machine: Bench) -> None:
         ("motor_forward", ("fan",), {8: 1, 9: 0}),
         ("motor_backward", ("fan", 0.25), {8: 0, 9: 0.25}),
         ("robot_drive", ("base", 0.5, -1), {10: 0.5, 11: 0, 12: 0, 13: 1}),
-        ("devices_write", ({"lamp": 1, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
+        ("devices_write", ({"lamp": True, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
     ],
 )
 def test_a_command_reaches_its_pins(machine: Bench, name: str, args: tuple[Any, ...], pins: dict[int, float]) -> None:
@@ -183,9 +183,10 @@ def test_state_and_list(machine: Bench) -> None:
     assert state.keys() == DEVICES.keys()
     assert state["pan"]["value"] == 12
     assert 59 < state["pan"]["lease"] <= 60
-    assert state["tilt"] == {"value": None, "lease": None}
-    assert state["lamp"] == {"value": False}
-    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False}}
+    began = state["tilt"].pop("time")
+    assert state["tilt"] == {"value": None, "source": "owner", "lease": None}
+    assert began <= state["pan"]["time"] <= time.monotonic()
+    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False, "source": "owner", "time": began}}
     described = {device["name"]: device for device in machine.commands.devices_list()}
     assert described["pan"] == {
         "name": "pan",
@@ -328,6 +329,6 @@ def test_closing_makes_safe_and_may_be_done_twice(machine: Bench) -> None:
 def test_every_role_has_a_command_and_every_task_a_text() -> None:
     from taskengine_hardware.commands import NAMES
 
-    assert len(NAMES) == 26
+    assert len(NAMES) == 29
     assert all(method.__doc__ for method in NAMES.values())
     assert {kind.role.value for kind in KINDS.values()} == {role.value for role in Role}

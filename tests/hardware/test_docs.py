@@ -19,7 +19,10 @@ from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 PAGE = "docs/hardware.md"
 SAFETY = "docs/safety.md"
 TEXT = (ROOT / PAGE).read_text()
-OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
+OURS = (
+    *("type", "lane", "safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start"),
+    *("rate", "always", "batch"),
+)
 
 
 def ticked(names: tuple[str, ...]) -> str:

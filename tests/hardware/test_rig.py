@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from taskengine import TaskFailed
 from taskengine_hardware import read
 from taskengine_hardware.backends import mock
 from taskengine_hardware.kinds import KINDS
 from taskengine_hardware.rig import Rig
+from tests.engine import wait_until
 from tests.hardware.conftest import Bench, Table
 
 THERMOMETER = Path(__file__).with_name("thermometer")
@@ -116,9 +118,15 @@ def test_a_tone_is_played_and_ends() -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.is_output])
 def test_an_input_is_opened_and_read(name: str, bench: Callable[..., Bench]) -> None:
-    one = bench({"x": entry_of(KINDS[name])})
-    value = one.commands.sensor_read("x")
-    assert value is None or isinstance(value, (int, float))
+    """All but those that mock pins do not have: a chip, and something that an echo comes back from."""
+    one = bench({"x": entry_of(KINDS[name]) | {"rate": 50}})
+    missing = KINDS[name].missing
+    wait_until(lambda: one.commands.devices_state()["x"].get("reason", "") == missing, 5, "the first measurement")
+    if missing:
+        with pytest.raises(TaskFailed, match=missing):
+            one.commands.sensor_read("x")
+    else:
+        assert isinstance(one.commands.sensor_read("x"), (int, float))
 
 
 def test_mock_pins_remember_only_so_much() -> None:
