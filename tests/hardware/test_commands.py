@@ -203,7 +203,7 @@ def test_state_and_list(machine: Bench) -> None:
 
 def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Any]] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     assert machine.commands.gpio_read("button") == 0
     machine.pin(27).drive_low()
     assert machine.commands.gpio_read("button") == 1
@@ -218,7 +218,7 @@ def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPat
 
 def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value))
     bench({"volts": {"type": "MCP3008", "channel": 0, "rate": 1000, "batch": 50}})
     wait_until(lambda: len(told) >= 2, 10, "two batches")
     assert told[0].shape == (50, 2)
@@ -227,7 +227,7 @@ def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatc
 
 def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value["value"]))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value["value"]))
     bench({"still": {"type": "Button", "pin": 27, "rate": 500, "always": True}})
     wait_until(lambda: len(told) >= 5, 10, "five samples")
     assert told[:5] == [0] * 5
@@ -285,7 +285,7 @@ def test_a_button_is_told_again_until_it_is_taken(bench: Callable[..., Bench], m
         if len(told) < 4:
             raise Overloaded("nobody takes it", retry_after=None)
 
-    monkeypatch.setattr("taskengine_hardware.owner.publish", publish)
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", publish)
     bench({"button": {"type": "Button", "pin": 27, "rate": 500}})
     wait_until(lambda: len(told) >= 4, 5, "a fourth attempt")
     assert told == [0, 0, 0, 0]

@@ -63,7 +63,7 @@ def factory(monkeypatch: pytest.MonkeyPatch) -> Any:
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """What is published."""
     told: Told = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     return told
 
 
@@ -293,7 +293,7 @@ def test_state_is_true_also_where_nobody_takes_publications(
     def refuse(topic: str, value: Any) -> None:
         raise Overloaded("full", retry_after=None)
 
-    monkeypatch.setattr("taskengine_hardware.owner.publish", refuse)
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", refuse)
     one = bench({"button": {"type": "Button", "pin": 27, "rate": 50}})
     one.pin(27).drive_low()
     assert state_of(one, "button")["value"] == 1
