@@ -113,6 +113,8 @@ class Guardian:
                 self._seize(lane)
             self._yield(lane)
         self._bulletin.tell()
+        if self._stops is not None:
+            self._stops.close()
 
     def _due(self) -> float:
         """In how many s to look again at the latest."""
@@ -129,7 +131,7 @@ class Guardian:
         ends: list[int] = self._panel.ends.tolist()
         for device in self._outputs:
             if ends[device.place] != NEVER:
-                last = self._last(device)
+                last = self._panel.last(device.place, device.kind.role)
                 if last == safe_value(device, last):
                     ends[device.place] = NEVER
         return ends

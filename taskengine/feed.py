@@ -52,15 +52,6 @@ def publish(topic: str, value: Any) -> None:
     Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
     be sent.
     """
-    publish_owned(topic, value)
-
-
-def publish_owned(topic: str, value: Any) -> None:
-    """As `publish`, for what belongs to the engine itself: `taskengine_hardware` uses it, and nobody else.
-
-    Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
-    be sent.
-    """
     if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
         raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
     if _Feeds.owned is not None and topic.startswith(_Feeds.owned):

@@ -330,7 +330,7 @@ class Reception:
             pid=os.getpid(),
             capabilities=CAPABILITIES,
             stop_tasks=sorted(filter(visitor.may_call, self._halting.names)),
-            stop_address=getattr(settings, "stop_address", ""),
+            stop_address=settings.stop_address,
         )
 
     def _progress(self, route: Route) -> list[tuple[str, int, int]]:

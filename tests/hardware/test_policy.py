@@ -78,6 +78,9 @@ def test_who_may_not_stop_the_machine_does_not(connect: Callable[[str], Client])
         with pytest.raises(NotAllowed):
             laptop.call("system.arm")
         guard.call("system.arm")
+        with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+            laptop.call("servo.set", "pan", 0)
+        laptop.call("lease.acquire", ["pan"])
         laptop.call("servo.set", "pan", 0)
 
 
