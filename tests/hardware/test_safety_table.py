@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,38 @@ from tests.hardware.safety import motion, stops, truth  # noqa: F401  # their pl
 from tests.hardware.safety.site import Site
 from tests.hardware.safety.table import PLAYS, Play
 
+CHIP = Path(__file__).parents[1] / "gpio"
 pytestmark = pytest.mark.system
+ITEMS = {
+    1: "a dead link's commands",
+    2: "a dead client's queue",
+    3: "commands from before a stop",
+    4: "motion after an owner's crash",
+    5: "an ended lease that is skipped",
+    6: "limits that do not hold",
+    7: "stops that wait, or are lost",
+    8: "rests that wait, or are refused",
+    9: "strangers taken for the holder",
+    10: "safe states that drive",
+    11: "supervisor and guardian killed together",
+    12: "an owner that stands still without a lease",
+    13: "healthy owners that are killed",
+    14: "blips",
+    15: "values that are converted",
+    16: "commands done by half",
+    17: "sensors that say what they did not measure",
+    18: "states that are not so",
+    19: "tables that end the engine",
+}
+ON_THE_CHIP = {
+    4: "test_safety.py::test_an_owner_that_is_killed",
+    7: "test_safety.py::test_stopping_and_arming",
+    11: "test_endings.py::test_a_supervisor_that_is_killed",
+    12: "test_safety.py::test_an_owner_that_is_stopped",
+    14: "test_blips.py::test_what_is_safe_while_high_is_never_low_at_a_hand_over",
+    17: "test_inputs.py::test_what_nobody_answers_has_no_value",
+}
+"""Where levels matter, the same on the lines of a kernel's chip (`make test-gpio`)."""
 Settings = tuple[tuple[str, Any], ...]
 
 
@@ -61,3 +93,10 @@ def test_it_does_not_happen(play: Play, sites: Sites) -> None:
         raise
     if play.is_last:
         sites.drop(play.settings)
+
+
+def test_every_item_is_played_and_levels_are_read_from_a_chip_where_they_matter() -> None:
+    assert {play.item for play in PLAYS} == ITEMS.keys()
+    for name in ON_THE_CHIP.values():
+        file, _, function = name.partition("::")
+        assert f"def {function}(" in (CHIP / file).read_text()

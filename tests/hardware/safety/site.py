@@ -27,7 +27,7 @@ EXCLUSIVE_S = 3.0
 WHEEL, DRILL, LAMP, HEATER, PAN, TILT, BRAKE, LEFT = 20, 22, 17, 13, 18, 14, 16, 5
 TABLE = f"""
 [hardware]
-exclusive = {EXCLUSIVE_S}
+exclusive = {EXCLUSIVE_S:g}
 
 [hardware.devices.wheel]
 type = "Motor"
@@ -157,10 +157,11 @@ class Edge(NamedTuple):
 
 
 class Site:
-    """An engine with the table above, in a folder of its own; `settings` are the engine's."""
+    """An engine with the table above, in a folder of its own; `settings` are the engine's, `exclusive` the table's."""
 
-    def __init__(self, folder: Path, table: str = TABLE, **settings: Any) -> None:
+    def __init__(self, folder: Path, exclusive: float = EXCLUSIVE_S, **settings: Any) -> None:
         self.folder = folder
+        table = TABLE.replace(f"exclusive = {EXCLUSIVE_S:g}", f"exclusive = {exclusive:g}")
         (folder / "taskengine.toml").write_text(table)
         (folder / "own.py").write_text(TASKS)
         settings = {"pins": "mock", "tasks": "taskengine.tasks,own.py", "enable_stdout": "false", **settings}

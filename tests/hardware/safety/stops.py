@@ -28,6 +28,8 @@ from tests.hardware.safety.table import plays
 from tests.integration.seedclient import SeedClient, meta, task
 
 BUSY_LOOPS = 16
+LONG_S = 30.0
+"""A hold that outlives a router."""
 HELD_S = 2.0
 """How long a lane is busy that a stop has to pass."""
 
@@ -251,7 +253,7 @@ def _does(client: Client, name: str, *args: object) -> bool:
     return True
 
 
-@plays(8)
+@plays(8, exclusive=LONG_S)
 def a_holder_is_known_again_after_the_routers_restart(site: Site) -> None:
     with site.client() as holder, site.client() as other:
         holder.lease("drill", exclusive=True)
@@ -273,11 +275,10 @@ def another_program_of_the_same_key_takes_over_and_does_not_share(site: Site) ->
         drive(second, site)
 
 
-@plays(9)
+@plays(9, exclusive=LONG_S)
 def a_stranger_is_not_the_holder_after_the_routers_restart(site: Site) -> None:
     """Both are the first to connect to a router, by wire 0.1, where the connection is all that tells them apart."""
-    ports = site.engine.settings["router_frontend"]
-    address = f"tcp://127.0.0.1:{ports}"
+    address = f"tcp://127.0.0.1:{site.engine.settings['router_frontend']}"
     _restart_router(site)
     with SeedClient(address, zmq.DEALER) as holder:
         _, answer = holder.ask(meta(length=1), task("lease.acquire", ["drill"], True))
@@ -285,8 +286,9 @@ def a_stranger_is_not_the_holder_after_the_routers_restart(site: Site) -> None:
     _restart_router(site)
     start = time.monotonic()
     with SeedClient(address, zmq.DEALER) as stranger:
-        _, answer = stranger.ask(meta(length=1), task("motor.forward", "drill", 1.0))
-    assert "for itself" in answer["data"][0]
+        _, answer = stranger.ask(meta(length=1), task("lease.acquire", ["drill"]))
+        assert "for itself" in answer["data"][0]
+        stranger.ask(meta(length=1), task("motor.forward", "drill", 1.0))
     assert not site.turned_on(DRILL, start)
 
 
