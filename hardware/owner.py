@@ -237,6 +237,7 @@ class Owner:
     def _watch(self) -> None:
         """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
         priority.hurry()
+        self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)
