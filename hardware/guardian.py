@@ -244,7 +244,7 @@ class Guardian:
 
     def _is_starved(self, lane: str) -> bool:
         """The thread that has to act would, if the machine let it run."""
-        return is_starved(self._panel.owner(lane), self._panel.watcher(lane))
+        return bool(is_starved(self._panel.owner(lane), self._panel.watcher(lane)))
 
     def _deed(self, lane: str, ward: Ward, now: int, *, is_starved: bool = False) -> Deed | None:
         wanted_by, has_begun = self._panel.wanted_by(lane), self._has_begun(lane)
