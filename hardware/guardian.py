@@ -298,8 +298,11 @@ class Guardian:
                 if rig.again(device):
                     self._say(f"[GUARDIAN] Made safe after all: {device.name}")
 
+    def _last(self, device: Device) -> Value:
+        return self._panel.last(device.place, device.kind.role)
+
     def _safe(self, device: Device) -> Value:
-        return safe_value(device, self._panel.last(device.place, device.kind.role))
+        return safe_value(device, self._last(device))
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""

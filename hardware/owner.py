@@ -4,8 +4,8 @@ Theory of operation. The lane's only task worker calls the commands, one at a ti
 leases, moves what is on its way and tells what has changed, so that this happens also while a task runs, or hangs. Both
 hold `lock` while they decide and drive, and whoever has it does what is due. Where even that stands still, the
 guardian sees from the panel that a lease has ended and nobody has acted on it; for pulses without a lease, which
-software makes and which may stand still in the middle, that thread beats on the panel. Inputs are read by another
-thread, since a bus may be slow. A device that cannot be opened is left out, and yet another thread tries it again.
+software makes and which may stand still in the middle, that thread beats on the panel. Each input is read by a thread
+of its own, since a bus may be slow. A device that cannot be opened is left out, and yet another thread tries it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
+from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
 from taskengine_hardware import priority
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output, safe_value, start_value
@@ -72,12 +72,12 @@ class Owner:
         self.lock = threading.Lock()
         self.asleep_until = 0.0
         """Until when the thread sleeps, if nobody wakes it."""
-        self.control = Control(lane, self._devices, panel, self._tell)
+        self.control = Control(lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position)
         self._at: Callable[[Device], Value] = start_value
         """What an output has when its pins are claimed."""
         self._pulsing: set[int] = set()
         """Outputs without a lease that have pulses, by their places."""
-        self.sensors = Sensors((), self._publish, 0.0)
+        self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
         """Devices that could not be opened, and why."""
 
@@ -98,20 +98,15 @@ class Owner:
                 output.failure = rig.failed.get(output.device.name, "")
                 if not output.failure:
                     self._attach(output, rig.writers[output.place])
-            self.control.begin({output.place: self._at(output.device) for output in self.control.outputs.values()})
+            at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
+            self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-        opened = rig.opened
-        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
-        self.sensors = Sensors(inputs, self._publish, time.monotonic())
+        self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
-        works: dict[str, Callable[[], None]] = {
-            "outputs": self._watch,
-            "inputs": partial(self.sensors.run, self._complain),
-        }
-        if self.left_out:
-            works["left out"] = self._try_again
+        self.sensors.start()
+        works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
         for name, work in works.items():
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
@@ -123,9 +118,9 @@ class Owner:
             if self.rig is None:
                 return
             self._is_over.set()
-            self.control.rest()
+            self.control.rest(time.monotonic())
         self.panel.ring(self._lane)
-        self.sensors.end()
+        self.sensors.close(JOIN_S)
         for thread in self._threads:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
@@ -154,6 +149,37 @@ class Owner:
             raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="DeviceFailed")
         return self.sensors.ask(name)
 
+    def sensed(self, name: str) -> dict[str, Any] | None:
+        """What an input said last: time and value, and a reason where it has none; None of what is no input."""
+        if name in self.left_out and name not in self.control.outputs:
+            return {"value": None, "reason": f"left out: {self.left_out[name]}"}
+        return self.sensors.state(name) if name in self.sensors.known else None
+
+    def _inputs(self, rig: Rig) -> Iterator[tuple[Device, Any]]:
+        """The inputs that were opened; an encoder goes on from where its last owner was."""
+        for device in self._devices:
+            if not device.kind.is_output and device.place in rig.opened:
+                yield device, self._resumed(device, rig)
+
+    def _resumed(self, device: Device, rig: Rig) -> Any:
+        """An input that was opened, which has counted what it had for the last owner."""
+        opened = rig.opened[device.place]
+        if device.kind.counts:
+            self._go_on_counting(device, opened)
+        return opened
+
+    def _go_on_counting(self, device: Device, opened: Any) -> None:
+        count = self.panel.last(device.place, device.kind.role)
+        if count is not None:
+            opened.steps = count
+        if "bounce_time" in device.options:
+            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+
+    def _keep(self, device: Device, value: float) -> None:
+        """Keep what an encoder has counted, for the next owner."""
+        self.panel.note(device.place, value)
+
     def hurry(self) -> None:
         """Do what is due, and have the thread look sooner where something will be before it wakes; the lock is held."""
         if self.control.due <= time.monotonic():
@@ -162,9 +188,9 @@ class Owner:
             self.asleep_until = 0.0
             self.panel.ring(self._lane)
 
-    def stop(self) -> None:
+    def stop(self, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output of the lane to where it is safe, and have the others do so; the lock is held."""
-        self._surely(self.control.stop)
+        self._surely(partial(self.control.stop, by=by, why=why, id=id))
         self.hurry()
 
     def _take(self) -> None:
@@ -231,11 +257,14 @@ class Owner:
             if device.kind.is_output:
                 self._attach(self.control.outputs[device.name], rig.writers[device.place])
             else:
-                self.sensors.add(device, rig.opened[device.place])
+                self.sensors.add(device, self._resumed(device, rig))
         self._say(f"[HARDWARE] Had after all: {device.name}")
 
     def _watch(self) -> None:
-        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
+        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees.
+
+        The guardian says what of the priority the kernel refuses.
+        """
         priority.hurry()
         self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
@@ -260,13 +289,13 @@ class Owner:
         try:
             deed(time.monotonic())
         except Exception as error:
-            self._complain("an output", error)
+            self._complain("an output", f"{type(error).__name__}: {error}")
             os._exit(1)
 
-    def _complain(self, name: str, error: Exception) -> None:
+    def _complain(self, name: str, reason: str) -> None:
         if name not in self._failing:
             self._failing.add(name)
-            self._say(f"[HARDWARE] {name} fails: {type(error).__name__}: {error}")
+            self._say(f"[HARDWARE] {name} fails: {reason}")
 
     def _tell(self, output: Output, now: float) -> bool:
         return self._publish(output.device, sample(output.value, now))
@@ -274,11 +303,11 @@ class Owner:
     def _publish(self, device: Device, value: Any) -> bool:
         """Publish; False where it has to be told again later."""
         try:
-            publish(TOPIC + device.name, value)
+            publish_owned(TOPIC + device.name, value)
         except Overloaded:
             return False
         except TaskEngineError as error:
-            self._complain(device.name, error)
+            self._complain(device.name, f"{type(error).__name__}: {error}")
         return True
 
 

@@ -102,9 +102,11 @@ class Panel:
             parts.append(numbers[at : at + length])
             at += length
         self._words, lane_words, device_words, self._id_numbers = parts
+        self.numbers = self._words[: _Word.NUMBER + 1]
+        """The number of the latest stop, for whoever looks often."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
         columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
-        self.ends, self._rest_orders, self._rest_positions, self.told_at = columns
+        self.ends, self.rest_orders, self._rest_positions, self.told_at = columns
         rest = view[8 * words :]
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
@@ -239,13 +241,13 @@ class Panel:
         position of that one, are not to move it any more. The owner is told."""
         if (order, position) > self.rested(place):
             # in this order: what is half written holds back too much, not too little
-            self._rest_orders[place] = order
+            self.rest_orders[place] = order
             self._rest_positions[place] = position
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
         """The order and the position of the last such call for a device; zeros where there was none."""
-        return self._rest_orders[place], self._rest_positions[place]
+        return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
         """An output was told this, at `now`; below 0 for the guardian, who told it at `-now`."""

@@ -133,6 +133,8 @@ def _made(device: Device, factory: Any) -> Any:
         # advice: without spidev and pigpio it works too, more slowly or less exactly
         warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
         warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
+        # of a threshold that nobody asks
+        warnings.simplefilter("ignore", gpiozero.ThresholdOutOfRange)
         return getattr(gpiozero, kind.class_name)(**options)
 
 

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport atoi, calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 import zmq
@@ -276,16 +276,35 @@ cdef class Port:
     `user` is the user id that the gate gave to whoever sent the last message, "" for none.
     """
 
+    cdef Message _first  # the first frame of the last request, which says by which connection it came
     cdef object _socket
     cdef void* _handle
     cdef bint _is_gated
     cdef readonly str user
+
+    def __cinit__(self, *args, **kwargs):
+        msg_init(&self._first)
+
+    def __dealloc__(self):
+        msg_close(&self._first)
 
     def __init__(self, socket, *, bint is_gated=False):
         self._socket = socket
         self._is_gated = is_gated
         self.user = ""
         self._handle = <void*><uintptr_t>socket.underlying
+
+    @property
+    def peer(self):
+        """Whence the last request came: an IP address, or of a Unix socket what is none; "" where nothing is known."""
+        cdef const char* peer = msg_gets(&self._first, b"Peer-Address")
+        return "" if peer is NULL else peer.decode("ascii", "replace")
+
+    @property
+    def descriptor(self):
+        """The file descriptor by which the last request came; -1 where nothing is known."""
+        cdef const char* number = msg_gets(&self._first, b"__fd")
+        return -1 if number is NULL else atoi(number)
 
     def receive(self):
         """The frames of the next message, or None where none is there. Raises ZMQError."""
@@ -319,18 +338,25 @@ cdef class Port:
         frames is left out, and behind the first few where they are not joined. Raises ZMQError.
         """
         cdef Message message
+        cdef Message* first = &self._first
         cdef list frames = []
         cdef _Pile pile = None
         cdef bint more = True
         cdef size_t count = 0
+        while msg_recv(first, self._handle, DONTWAIT) < 0:
+            if last_errno() == EAGAIN:
+                return None
+            if last_errno() != EINTR:
+                fail()
+        frames.append(PyBytes_FromStringAndSize(<char*>msg_data(first), msg_size(first)))
+        more = msg_more(first)
+        count = 1
         msg_init(&message)
         try:
             while more:
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
                     if last_errno() == EINTR:
                         continue
-                    if not frames and last_errno() == EAGAIN:
-                        return None
                     fail()
                 more = msg_more(&message)
                 count += 1

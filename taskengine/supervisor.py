@@ -46,16 +46,22 @@ ROUTER_PATIENCE = 3
 class Supervisor:
     """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    Its processes become `identity`, or stay who we are.
+    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can.
     """
 
     def __init__(
-        self, settings: Settings, identity: Identity | None, terminal: Terminal, notifier: systemd.Notifier
+        self,
+        settings: Settings,
+        identity: Identity | None,
+        terminal: Terminal,
+        notifier: systemd.Notifier,
+        check: Callable[[], str] = str,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
+        self._check = check
         self._children: dict[str, Child] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
@@ -268,6 +274,10 @@ class Supervisor:
         self._reloads = 0
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
+        problem = self._check()
+        if problem:
+            self._end_reload(problem)
+            return
         try:
             self._reading = reading = Reading(self._settings.tasks, self._identity, self._machine)
         except OSError as error:
@@ -445,12 +455,12 @@ def _name(child: Child) -> str:
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
 
 
-def serve(settings: Settings, identity: Identity | None) -> int:
+def serve(settings: Settings, identity: Identity | None, check: Callable[[], str]) -> int:
     """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
 
-    Raises StartError, TaskModuleError.
+    `check` says why the engine cannot be reloaded. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
     terminal = Terminal()
     notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
-    return Supervisor(settings, identity, terminal, notifier).serve()
+    return Supervisor(settings, identity, terminal, notifier, check).serve()

@@ -133,7 +133,7 @@ class Worker:
         registry = Registry.load(settings.tasks, backplane.machine)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds)
+        attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
