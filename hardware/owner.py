@@ -270,6 +270,7 @@ class Owner:
         The guardian says what of the priority the kernel refuses.
         """
         priority.hurry()
+        self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)
