@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import taskengine_hardware
-from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, policy
+from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, SettingsError, policy
 from taskengine.caller import begin, obey
 from taskengine_hardware.control import Control
 from taskengine_hardware.kinds import KINDS, Role
@@ -412,7 +412,7 @@ def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(benc
 
 def test_a_batch_needs_numpy(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(RuntimeError, match="needs numpy"):
+    with pytest.raises(SettingsError, match=r"volts\.batch: an input with a batch needs numpy"):
         bench({"volts": {"type": "MCP3008", "channel": 0, "batch": 50}})
 
 
