@@ -164,12 +164,6 @@ class Owner:
     def _resumed(self, device: Device, rig: Rig) -> Any:
         """An input that was opened, which has counted what it had for the last owner."""
         opened = rig.opened[device.place]
-        if device.kind.counts:
-            self._go_on_counting(device, opened)
-        return opened
-
-    def _input(self, device: Device, rig: Rig) -> Any:
-        opened = rig.opened[device.place]
         if not device.kind.counts:
             return opened
         count = self.panel.last(device.place, device.kind.role)
