@@ -70,6 +70,8 @@ def test_what_the_daemon_would_go_on_driving_is_made_safe(client: Client, engine
     (owner,) = engine.pids("pin")
     os.kill(owner, signal.SIGKILL)
     wait_until(lambda: is_safe(daemon) and daemon.level(16) == 1, 5, "the guardian")
+    with pytest.raises(NotAllowed, match="stopped by guardian"):
+        client.call("motor.forward", "wheel")
     wait_until(lambda: _drives(client), 10, "another owner")
     assert daemon.level(20) == 1
 
@@ -168,6 +170,7 @@ def test_an_owner_that_is_stopped_is_ended(engine: Engine, daemon: Daemon, clien
 
 def _drives(client: Client) -> bool:
     try:
+        client.call("system.arm")
         client.call("devices.write", {"pan": 0.5, "wheel": 1.0, "brake": False})
     except TaskEngineError:
         return False

@@ -26,6 +26,10 @@ type = "Motor"
 forward = 20
 backward = 21
 lease = "strict"
+
+[hardware.devices.heater]
+type = "PWMLED"
+pin = 12
 """
 LOOPS = 16
 """Processes that do nothing, as fast as they can."""
@@ -97,3 +101,12 @@ def test_an_owner_that_hangs_while_it_drives_is_ended(engine: Engine, client: Cl
     client.call("motor.forward", "wheel")
     os.kill(owner, signal.SIGSTOP)
     wait_until(lambda: owner not in engine.pids("pin"), 5, "the guardian")
+
+
+def test_an_owner_that_stands_still_with_pulses_that_no_lease_ends_is_ended(engine: Engine, client: Client) -> None:
+    (owner,) = engine.pids("pin")
+    client.call("pwm.set", "heater", 0.1)
+    os.kill(owner, signal.SIGSTOP)
+    began = time.monotonic()
+    wait_until(lambda: owner not in engine.pids("pin"), 5, "the guardian")
+    assert time.monotonic() - began < deadline(1)

@@ -41,7 +41,9 @@ def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     """Makes a client with a key of its own."""
     folder = tmp_path_factory.mktemp("ruled")
     (folder / "taskengine.toml").write_text(SETTINGS)
-    with Engine(cwd=folder, pins="mock", keys=folder / "keys", enable_stdout="false") as engine:
+    # as for clients of other machines: by the guardian's socket, in the run folder, the engine's user may always stop
+    env = {"XDG_RUNTIME_DIR": str(folder)}
+    with Engine(cwd=folder, pins="mock", keys=folder / "keys", enable_stdout="false", env=env) as engine:
 
         def connect(name: str) -> Client:
             keys = folder / name
