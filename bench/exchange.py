@@ -15,11 +15,13 @@ from bench.system import TASK
 from bench.trips import COLUMNS, NAME, Trip
 from taskengine import Client, _fastpath
 from taskengine._socket import Port, Waiter
-from taskengine.messages import Info, Kind, Reply, Request, decode_reply, decode_request, encode_reply
+from taskengine.connection import local_time
+from taskengine.messages import Info, Kind, Reply, decode_reply, decode_request, encode_reply
+from taskengine.session import CAPABILITIES
 
 END_S = 10.0
-INFO = _fastpath.encode(Info(2, 0.005, 10, 2, [], 1, capabilities=["clock"]))
-"""What the engine says of itself."""
+BOOT = 1
+INFO = Info(2, 0.005, 10, 2, [], 1, CAPABILITIES)
 
 
 class End:
@@ -61,7 +63,6 @@ class Exchange:
 
     def __init__(self, trips: Sequence[Trip]) -> None:
         self._trips = trips
-        self._heads: dict[int, bytes] = {}
         self._folder = tempfile.TemporaryDirectory()
         front, back = (f"ipc://{self._folder.name}/{name}" for name in ("front", "back"))
         self._front = End(zmq.ROUTER, front, bind=True)
@@ -82,33 +83,27 @@ class Exchange:
 
     def _answer(self) -> None:
         for trip in self._trips:
-            route, request = self._receive_package()
+            route, serial = self._package()
             for (name, batch), answer in zip(trip.batches, trip.answers, strict=True):
                 self._back.send([name, batch])
                 worker = self._workers[name]
                 worker.receive()
                 worker.send([answer])
                 self._back.receive()
-            self._front.send([route, self._head(trip, request.serial), *trip.reply[1:]])
+            head, *body = trip.reply
+            # a hello has a number too, so that those of packages are not those of the recording
+            reply = msgspec.structs.replace(decode_reply(head), serial=serial, clock=local_time(), boot=BOOT)
+            self._front.send([route, encode_reply(reply), *body])
 
-    def _head(self, trip: Trip, serial: int) -> bytes:
-        """The head of the reply to a package with this serial; all are made for the first, before any is counted."""
-        if serial not in self._heads:
-            replies = [decode_reply(trip.reply[0]) for trip in self._trips]
-            # the client's hello has taken a serial too
-            shift = serial - decode_reply(trip.reply[0]).serial
-            shifted = [msgspec.structs.replace(reply, serial=reply.serial + shift) for reply in replies]
-            self._heads = {reply.serial: encode_reply(reply) for reply in shifted}
-        return self._heads[serial]
-
-    def _receive_package(self) -> tuple[bytes, Request]:
-        """The next package's route and head; a hello before it is answered."""
+    def _package(self) -> tuple[bytes, int]:
+        """Wait for a package, and say hello to whoever asks before: where its reply goes, and its number."""
         while True:
             route, head, *_ = self._front.receive()
             request = decode_request(head)
-            if request.kind != Kind.INFO:
-                return route, request
-            self._front.send([route, encode_reply(Reply(request.serial, 1, clock=2**48, boot=2**62)), INFO])
+            if request.kind == Kind.PACKAGE:
+                return route, request.serial
+            reply = Reply(request.serial, 1, clock=local_time(), boot=BOOT)
+            self._front.send([route, encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))])
 
     def close(self) -> None:
         """Close every socket."""

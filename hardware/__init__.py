@@ -4,6 +4,7 @@ read       the table, as a `Layout`
 tasks      what the lanes' workers run
 Panel      what the owner of the pins and the guardian share
 own        get the pins, in the lane's worker
+keep_memory  and be ended last where memory runs out
 guard      be the guardian
 make_safe  what the guardian does, at once, where nobody has the pins
 owners     what has which pin
@@ -29,6 +30,7 @@ __all__ = [
     "Panel",
     "guard",
     "header_lines",
+    "keep_memory",
     "make_safe",
     "own",
     "owners",
@@ -67,6 +69,13 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
     _commands[lane].start(owner)
     _owned.append(lane)
     return owner
+
+
+def keep_memory() -> None:
+    """Have this process, which is about to own pins, be ended last where memory runs out."""
+    from taskengine_hardware import priority
+
+    priority.keep_memory()
 
 
 def guard(layout: Layout, panel: Panel, pins: str, **links: Any) -> None:

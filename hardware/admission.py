@@ -252,10 +252,11 @@ class Admission:
 
     def _runs(self, output: Output) -> bool:
         """Whether its lease does."""
-        return self._ends[output.place] != NEVER
+        return bool(self._ends[output.place] != NEVER)
 
     def _hold_end(self, output: Output, now: float) -> float:
-        return now + min(self._exclusive, output.lease_ns / NS)
+        lease: float = output.lease_ns / NS
+        return now + min(self._exclusive, lease)
 
     def _claim(self, output: Output, holder: bytes, until: float, now: float) -> None:
         claims = output.claims
@@ -278,7 +279,8 @@ def _latest(moment: int, origin: Origin) -> int:
 
 def _moment(end: int) -> float:
     """When that is over, in s, whichever way it is rounded."""
-    return (end + 1) / NS
+    moment: float = (end + 1) / NS
+    return moment
 
 
 def _is_after(origin: Origin, moment: int) -> bool:

@@ -269,7 +269,8 @@ class Commands:
 
     def system_state(self) -> dict[str, Any]:
         """Whether the machine is armed, the latest stop, by whom, why and since when (s, monotonic), and each lane."""
-        return self._open().panel.report()
+        state: dict[str, Any] = self._open().panel.report()
+        return state
 
     # -----------------------------------------------------------------------------------------------------------------
 

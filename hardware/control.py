@@ -191,7 +191,8 @@ class Control:
 
         self._set_off(output, plan, now)
         self._extend(output, now)
-        return go(state, target, output.clock, limits, duration, way).end - output.clock
+        took: float = go(state, target, output.clock, limits, duration, way).end - output.clock
+        return took
 
     def sweep(
         self, output: Output, low: float, high: float, period: float, cycles: int | None, origin: Origin, now: float
@@ -300,7 +301,8 @@ class Control:
     def _next(self, now: float) -> float:
         moves = [output.motion.end if isinstance(output.motion, Pulse) else self._frame for output in self._moving]
         tells = [output.next_tell for output in self._changed]
-        return min([self.admission.due, *moves, *tells])
+        due: float = min([self.admission.due, *moves, *tells])
+        return due
 
     # What goes before everything -------------------------------------------------------------------------------------
 

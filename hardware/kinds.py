@@ -140,7 +140,7 @@ _TURNS = {
     "wrap": Option(bool, False),
 }
 _TEMPERATURE = Option(float, None, -1000.0, 1000.0)
-_LOAD = Option(float, None, 0.0, 1_000_000.0)
+_LOAD = Option(float, None, 0.0, 10_000.0)
 
 
 def _converter(number: int, channels: int, null_bit: int) -> Kind:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from taskengine_hardware.kinds import KINDS, Kind, Role
-from taskengine_hardware.options import check_motor, number, options_of, pins_of, switch, wrong
+from taskengine_hardware.options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
 
 LANE = "hardware"
 LEASE_S = 0.5
@@ -48,6 +48,8 @@ Value = bool | float | tuple[float, ...] | None
 
 SECOND_SELECT = 7
 """Selects device 1 of the hardware's SPI bus, as GPIO8 does device 0."""
+_NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
+"""Revision codes of boards with 40 pins: those with this bit, and of the others the last ones."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch")
 _OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
@@ -173,8 +175,10 @@ def _board(board: object) -> int | None:
     if board is None:
         return None
     if isinstance(board, str) and re.fullmatch(r"[0-9a-f]{4,8}", board):
-        return int(board, 16)
-    raise wrong(["board"], f'expected a revision code such as "a020d3" (a Pi 3 B+), not {board!r}')
+        code = int(board, 16)
+        if code & _NEW_CODE or code in _OLD_CODES:
+            return code
+    raise wrong(["board"], f'expected the revision code of a Pi with 40 pins, such as "a020d3" (3 B+), not {board!r}')
 
 
 def _device(place: int, name: str, entry: object, rate: float) -> Device:
@@ -196,7 +200,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     lane = entry.get("lane", LANE)
     if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
         raise wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
-    batch = number(entry.get("batch", 1), [*path, "batch"], 1, 10000)
+    batch = batch_of(entry, path)
     return Device(
         name,
         kind.name,
@@ -208,7 +212,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         _lease(entry.get("lease", kind.is_leased), kind, path),
         limits,
         number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
-        int(batch),
+        batch,
         _always(entry.get("always", False), kind, path),
         **_guards(entry, kind, limits, path),
     )

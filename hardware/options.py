@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -114,6 +115,21 @@ def _check_pulls(kind: Kind, options: Mapping[str, Any], pins: Mapping[str, Any]
             key = next((key for key in ("pull_up", "active_state") if key in options), name)
             cure = "expected pull_up = true" if "pull_up" in kind.options else "expected another pin"
             raise wrong([*path, key], f"GPIO{pins[name]} has a resistor on the board that pulls it up: {cure}")
+
+
+def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
+    """How many readings are published at once. Raises SettingsError, also where there is no numpy to do so."""
+    batch = int(number(entry.get("batch", 1), [*path, "batch"], 1, 10000))
+    if batch > 1 and not _has_numpy():
+        raise wrong([*path, "batch"], "an input with a batch needs numpy: pip install 'taskengine[numpy]'")
+    return batch
+
+
+def _has_numpy() -> bool:
+    try:
+        return importlib.util.find_spec("numpy") is not None
+    except ValueError:  # somebody has seen to it that it is not imported
+        return False
 
 
 def check_motor(kind: Kind, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:

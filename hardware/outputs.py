@@ -115,7 +115,7 @@ class Output:
         """Whether a value is the output's own safe state; what holds its last value has none of its own."""
         if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
             return False
-        return value == safe_value(self.device, None)
+        return bool(value == safe_value(self.device, None))
 
     @property
     def position(self) -> float | None:

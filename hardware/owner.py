@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
+from taskengine_hardware import priority
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.control import Control, Output, safe_value, start_value
 from taskengine_hardware.layout import Device, Layout, Value
@@ -150,20 +151,34 @@ class Owner:
 
     def sensed(self, name: str) -> dict[str, Any] | None:
         """What an input said last: time and value, and a reason where it has none; None of what is no input."""
-        if name in self.left_out:
+        if name in self.left_out and name not in self.control.outputs:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
         return self.sensors.state(name) if name in self.sensors.known else None
 
     def _inputs(self, rig: Rig) -> Iterator[tuple[Device, Any]]:
         """The inputs that were opened; an encoder goes on from where its last owner was."""
         for device in self._devices:
-            if device.kind.is_output or device.place not in rig.opened:
-                continue
-            opened = rig.opened[device.place]
-            count = self.panel.last(device.place, device.kind.role) if device.kind.counts else None
-            if count is not None:
-                opened.steps = count
-            yield device, opened
+            if not device.kind.is_output and device.place in rig.opened:
+                yield device, self._resumed(device, rig)
+
+    def _resumed(self, device: Device, rig: Rig) -> Any:
+        """An input that was opened, which has counted what it had for the last owner."""
+        opened = rig.opened[device.place]
+        if device.kind.counts:
+            self._go_on_counting(device, opened)
+        return opened
+
+    def _input(self, device: Device, rig: Rig) -> Any:
+        opened = rig.opened[device.place]
+        if not device.kind.counts:
+            return opened
+        count = self.panel.last(device.place, device.kind.role)
+        if count is not None:
+            opened.steps = count
+        if "bounce_time" in device.options:
+            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+        return opened
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""
@@ -246,11 +261,16 @@ class Owner:
             if device.kind.is_output:
                 self._attach(self.control.outputs[device.name], rig.writers[device.place])
             else:
-                self.sensors.add(device, rig.opened[device.place])
+                self.sensors.add(device, self._resumed(device, rig))
         self._say(f"[HARDWARE] Had after all: {device.name}")
 
     def _watch(self) -> None:
-        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
+        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees.
+
+        The guardian says what of the priority the kernel refuses.
+        """
+        priority.hurry()
+        self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)

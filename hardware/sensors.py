@@ -44,7 +44,7 @@ class Reading(NamedTuple):
 
 
 class Sensor:
-    """An input that was opened. Raises RuntimeError for a batch without numpy.
+    """An input that was opened.
 
     `tell` is given each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and says
     whether that is done. Times are monotonic. `keep` is given what an encoder has counted, `complain` why there is no
@@ -197,10 +197,8 @@ class Sensor:
 
 
 def _array_maker() -> Callable[[list[tuple[float, float]]], Any]:
-    try:
-        import numpy
-    except ImportError:
-        raise RuntimeError("an input with a batch needs numpy: pip install 'taskengine[numpy]'") from None
+    import numpy
+
     return numpy.array
 
 

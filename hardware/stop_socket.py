@@ -111,6 +111,11 @@ class StopSocket:
         for wanted in over:
             self._say(wanted.caller, (wanted.number, late))
 
+    def close(self) -> None:
+        """Let go of all callers."""
+        for fd in list(self._callers):
+            self._drop(fd)
+
     def _obey(self, fd: int, user: int, message: bytes, now: int) -> None:
         if user not in (0, os.geteuid()) and not self._strangers_may:
             self._note("refused", uid=user, call="STOP")

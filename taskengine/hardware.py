@@ -68,6 +68,7 @@ class Machine:
 
     def own(self, lane: str, say: Callable[[str], None]) -> Owner:
         """Get the pins of a lane. Raises RuntimeError, SettingsError."""
+        _package().keep_memory()
         owner: Owner = _package().own(self.layout, lane, self._panel, self._pins, say)
         return owner
 

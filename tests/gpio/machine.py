@@ -61,6 +61,8 @@ def machine(**settings: Any) -> Iterator[Engine]:
 def driven(engine: Engine) -> Iterator[Client]:
     """A client; servo, wheel and brake have their leases, and are driven, when it is there."""
     with Client(engine.address, timeout=deadline(10)) as client:
+        # a command that waits for the connection is too old by then
+        client.call("devices.state")
         drive(client)
         yield client
 

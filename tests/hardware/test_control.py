@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 from taskengine_hardware import Panel, read
-from taskengine_hardware.control import Control, Output, checked, safe_value, seconds, start_value
+from taskengine_hardware.control import Control, safe_value, seconds
 from taskengine_hardware.layout import LANE, Value
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.panel import NEVER
@@ -160,6 +161,24 @@ def test_an_output_that_fails_keeps_no_other_from_being_safe(lane: Lane) -> None
         lane.control.stop(10.7)
     assert dict(lane.writes) == {name: value for name, value in SAFE.items() if name != "pan"}
     assert lane.panel.unconfirmed() == [LANE]
+
+
+def test_a_write_that_fails_extends_nothing(lane: Lane) -> None:
+    """But what it has begun ends, too."""
+
+    def fail(value: Value) -> None:
+        if value:
+            raise OSError("the pin is gone")
+
+    pan, grip = lane.control.find("pan"), lane.control.find("grip")
+    lane.set("pan", 30, 10.0)
+    end = lane.panel.ends[pan.place]
+    pan.write = grip.write = fail
+    for name, now in (("pan", 10.3), ("grip", 10.3)):
+        with pytest.raises(OSError, match="the pin is gone"):
+            lane.set(name, 1, now)
+    assert lane.panel.ends[pan.place] == end
+    assert lane.panel.ends[grip.place] != NEVER
 
 
 def test_a_stop_in_another_lane_is_heard_at_the_next_tick(lane: Lane) -> None:
@@ -406,7 +425,11 @@ EVENTS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(EVENTS)
 def test_nothing_moves_without_a_lease_or_while_stopped(events: list[tuple[str, str, float]]) -> None:
-    lane = Lane()
+    with closing(Lane()) as lane:
+        play(lane, events)
+
+
+def play(lane: Lane, events: list[tuple[str, str, float]]) -> None:
     now = 10.0
     commanded: dict[str, float] = {}
     for what, name, number in events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -72,7 +73,8 @@ class Watched(Lane):
             (_, first, start), (_, second, end) = self._looks[-3:-1]
             before = second - first
             speed, slack = (end - start) / before, slack + 1e-6 / before
-        return abs(way / took - speed) <= pull * (before + took) / 2 + slack
+        most: float = pull * (before + took) / 2 + slack
+        return abs(way / took - speed) <= most
 
     def pass_time(self, duration: float) -> None:
         """Tick whenever it is due."""
@@ -131,24 +133,24 @@ SERVOS = ["arm", "slow"]
 @example([("set", 1.0, 0.0), ("wait", 0.0, 0.9), ("sweep", 0.0, 0.0), ("wait", 0.0, 3.0), ("pause", 0.0, 3.0)])
 @given(EVENTS)
 def test_no_commands_pauses_and_clocks_break_a_limit(name: str, events: list[tuple[str, float, float]]) -> None:
-    lane = Watched(name)
-    lane.obey("set", 0.5, 0.0)
-    for what, to, number in events:
-        lane.obey(what, to, number)
-    lane.obey("set", 0.75, 0.0)
-    lane.finish()
-    assert lane.watched.value == lane.limits.least + 0.75 * (lane.limits.most - lane.limits.least)
+    with closing(Watched(name)) as lane:
+        lane.obey("set", 0.5, 0.0)
+        for what, to, number in events:
+            lane.obey(what, to, number)
+        lane.obey("set", 0.75, 0.0)
+        lane.finish()
+        assert lane.watched.value == lane.limits.least + 0.75 * (lane.limits.most - lane.limits.least)
 
 
 @settings(max_examples=100, deadline=None)
 @given(EVENTS)
 def test_nor_for_a_motor(events: list[tuple[str, float, float]]) -> None:
-    lane = Watched("wheel")
-    for what, to, number in events:
-        lane.obey("set" if what in ("move", "sweep", "halt") else what, to, number)
-    lane.obey("set", 0.75, 0.0)
-    lane.finish()
-    assert lane.watched.value == 0.5
+    with closing(Watched("wheel")) as lane:
+        for what, to, number in events:
+            lane.obey("set" if what in ("move", "sweep", "halt") else what, to, number)
+        lane.obey("set", 0.75, 0.0)
+        lane.finish()
+        assert lane.watched.value == 0.5
 
 
 def test_what_is_told_to_stop_brakes_and_stays() -> None:
@@ -210,7 +212,7 @@ def test_what_starts_softly_grows_and_is_off_at_once(name: str, goal: Any, takes
     output = lane.output(name)
     lane.control.command(output, goal, ME, 10.0)
     lane.run(10.0, 10.0 + takes / 2)
-    sizes = [abs(number) for number in (output.value if isinstance(output.value, tuple) else (output.value,))]  # type: ignore[arg-type]
+    sizes = [abs(number) for number in (output.value if isinstance(output.value, tuple) else (output.value,))]
     assert max(sizes) == pytest.approx(max(map(abs, goal if isinstance(goal, tuple) else (goal,))) / 2, abs=0.05)
     lane.run(10.0 + takes / 2, 10.0 + takes + 2 * FRAME_S)
     assert output.value == goal

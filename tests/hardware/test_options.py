@@ -47,7 +47,7 @@ def values_of(name: str, option: Option) -> st.SearchStrategy[Any]:
 def entries_of(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
     """Devices of a type on any pins, with any of its options."""
     pins = (*kind.pins, *kind.spare)
-    gpios = st.lists(st.integers(2, 27), min_size=len(pins), max_size=len(pins), unique=True)
+    gpios = st.lists(st.integers(0, 27), min_size=len(pins), max_size=len(pins), unique=True)
     given_pins = gpios.map(lambda numbers: dict(zip(pins, numbers, strict=True)))
     # some without the pins that may be left out
     spare = st.sets(st.sampled_from(kind.spare)) if kind.spare else st.just(set())
@@ -106,6 +106,15 @@ def test_what_passes_the_check_opens(name: str) -> None:
                     rig.writers[0](value)
 
     play()
+
+
+@pytest.mark.parametrize("board", ["0010", "0015", "900092", "a020d3", "c03111", "d04170", "abcdef", "fffffff"])
+def test_a_board_that_passes_the_check_has_all_pins(board: str) -> None:
+    leds = {f"led{gpio}": {"type": "LED", "pin": gpio} for gpio in range(28)}
+    layout = read({"devices": leds, "board": board})
+    factory = mock(layout)
+    Rig(layout.devices.values(), factory).close()
+    factory.reset()
 
 
 def ends(option: Option) -> list[Any]:

@@ -66,7 +66,11 @@ def test_devices_are_those_of_the_policy(connect: Callable[[str], Client]) -> No
         assert laptop.call("devices.state", "pan")["pan"]["value"] == 0.25
 
 
-def test_who_may_not_stop_the_machine_does_not(connect: Callable[[str], Client]) -> None:
+def test_who_may_not_stop_the_machine_does_not(
+    connect: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # this process is the engine's own user, who may stop it by the guardian's socket whatever its key
+    monkeypatch.setattr("taskengine.stopping.stop_path", lambda address: None)
     with connect("laptop") as laptop, connect("guard") as guard:
         with pytest.raises(NotAllowed):
             laptop.call("system.stop")
@@ -78,6 +82,9 @@ def test_who_may_not_stop_the_machine_does_not(connect: Callable[[str], Client])
         with pytest.raises(NotAllowed):
             laptop.call("system.arm")
         guard.call("system.arm")
+        with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+            laptop.call("servo.set", "pan", 0)
+        laptop.call("lease.acquire", ["pan"])
         laptop.call("servo.set", "pan", 0)
 
 

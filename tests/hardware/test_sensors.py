@@ -63,7 +63,7 @@ def factory(monkeypatch: pytest.MonkeyPatch) -> Any:
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """What is published."""
     told: Told = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     return told
 
 
@@ -97,14 +97,14 @@ def test_a_distance_without_an_echo_is_no_distance(factory: Any, told: Told, ben
 def test_a_distance_that_lost_its_echo_is_told_within_three_periods(
     factory: Any, told: Told, bench: Callable[..., Bench]
 ) -> None:
-    trigger = sonar(factory, 0.2)
+    trigger = sonar(factory, 0.8)
     one = bench({"nose": NOSE | {"rate": 5}})
 
     def state() -> dict[str, Any]:
         return state_of(one, "nose")
 
     wait_until(lambda: state()["value"] is not None, 5, "an echo")
-    assert 0.2 <= one.commands.sensor_read("nose") < 1.0
+    assert 0.8 <= one.commands.sensor_read("nose") <= 1.0
     wait_until(lambda: time.monotonic() - state()["time"] < 0.15, 5, "a fresh reading")
     trigger.is_connected = False
     lost = time.monotonic()
@@ -273,6 +273,11 @@ def test_an_encoder_counts_on_past_sixteen(bench: Callable[..., Bench], told: To
     assert of(told, "dial")[-1]["value"] == -60
 
 
+def test_an_encoder_ignores_what_bounces(bench: Callable[..., Bench]) -> None:
+    one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3, "bounce_time": 0.01}})
+    assert [one.pin(number).bounce for number in (2, 3)] == [0.01, 0.01]
+
+
 def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
     layout = taskengine_hardware.read({"devices": {"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}}})
     panel = Panel(layout)
@@ -287,13 +292,22 @@ def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
             owner.close()
 
 
+def test_so_does_one_that_could_not_be_had_at_first(bench: Callable[..., Bench]) -> None:
+    one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}})
+    (device,) = one.layout.devices.values()
+    one.panel.note(device.place, 7.0)
+    assert one.owner.rig is not None
+    one.owner._begin(device, one.owner.rig)
+    assert one.commands.sensor_read("dial") == 7
+
+
 def test_state_is_true_also_where_nobody_takes_publications(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(topic: str, value: Any) -> None:
         raise Overloaded("full", retry_after=None)
 
-    monkeypatch.setattr("taskengine_hardware.owner.publish", refuse)
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", refuse)
     one = bench({"button": {"type": "Button", "pin": 27, "rate": 50}})
     one.pin(27).drive_low()
     assert state_of(one, "button")["value"] == 1
