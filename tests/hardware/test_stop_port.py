@@ -47,6 +47,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(folder: Path) -> Iterator[Engine]:
     with Engine(cwd=folder, pins="mock", keys=folder / "keys", enable_stdout="false") as engine:
+        (owner,) = engine.pids("pin")
+        wait_until(lambda: f"[WORKER-{owner}(TASK)] Listener online" in engine.output(), 10, "the owner")
         yield engine
 
 
