@@ -138,7 +138,7 @@ class Admission:
             self._ends[output.place] = end = int(now * NS) + output.lease_ns
             self.due = min(self.due, _moment(end))
         if output.holder is not None and output.holder == output.author:
-            output.held_until = self._hold_end(output, now)
+            self._hold_on(output, now)
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
         """Those whose lease is over, which are to be brought to rest; the holds of their authors end."""
@@ -190,7 +190,7 @@ class Admission:
             if output.holder != origin.holder:
                 output.holder = None
             if exclusive:
-                output.holder, output.holder_client = origin.holder, origin.client
+                output.holder, output.holder_client, output.held_until = origin.holder, origin.client, math.inf
                 output.granted = None
             self._renew(output, origin.holder, now)
 
@@ -220,7 +220,7 @@ class Admission:
             self.extend(output, now)
         self._claim(output, holder, now + output.lease_ns / NS, now)
         if output.holder == holder:
-            output.held_until = self._hold_end(output, now)
+            self._hold_on(output, now)
 
     def release(self, outputs: list[Output], origin: Origin) -> None:
         """Let others have these outputs, if they are the client's; their leases run on."""
@@ -254,9 +254,12 @@ class Admission:
         """Whether its lease does."""
         return bool(self._ends[output.place] != NEVER)
 
-    def _hold_end(self, output: Output, now: float) -> float:
-        lease: float = output.lease_ns / NS
-        return now + min(self._exclusive, lease)
+    def _hold_on(self, output: Output, now: float) -> None:
+        """Have a hold last longer, where it is not over."""
+        if now >= output.held_until:
+            output.holder = None
+        else:
+            output.held_until = now + min(self._exclusive, output.lease_ns / NS)
 
     def _claim(self, output: Output, holder: bytes, until: float, now: float) -> None:
         claims = output.claims

@@ -433,6 +433,13 @@ class Control:
         self._frame = max(self._frame, now)
         self.due = min(self.due, self._frame)
 
+    def _note(self, output: Output, value: Value, now: float) -> None:
+        if isinstance(value, float):
+            self._values[output.channel] = value
+            self._told_at[output.place] = int(now * NS)
+        else:
+            self._panel.note(output.place, value, int(now * NS))
+
     def _drop(self, output: Output) -> None:
         output.motion = output.plan = None
         self._moving.pop(output, None)
@@ -441,13 +448,14 @@ class Control:
         limits = output.limits
         if limits is not None and value is not None:
             value = min(max(cast(float, value), limits.least), limits.most)
+        # where we hang in between, the guardian takes the output for what it may be, and not for safe too early
+        is_rest = value == output.rest
+        if not is_rest:
+            self._note(output, value, now)
         output.write(value)
         output.value = value
-        if isinstance(value, float):
-            self._values[output.channel] = value
-            self._told_at[output.place] = int(now * NS)
-        else:
-            self._panel.note(output.place, value, int(now * NS))
+        if is_rest:
+            self._note(output, value, now)
         if output not in self._changed and value != output.told:
             self._changed[output] = None
             if output.next_tell < self.due:

@@ -25,10 +25,10 @@ from taskengine_hardware.bulletin import Bulletin
 from taskengine_hardware.control import safe_value
 from taskengine_hardware.layout import Device, Layout, Value
 from taskengine_hardware.panel import NEVER, NOBODY, Panel
-from taskengine_hardware.priority import hurry, keep_memory
+from taskengine_hardware.priority import hurry, is_starved, keep_memory
 from taskengine_hardware.rig import Rig
 from taskengine_hardware.stop_socket import StopSocket
-from taskengine_hardware.ward import BLIND_S, NS, Deed, Lateness, Ward
+from taskengine_hardware.ward import BLIND_S, MOST_GRACE_S, NS, Deed, Lateness, Ward
 
 AGAIN_S = 1.0
 """How soon a device that could not be had is tried again."""
@@ -222,7 +222,7 @@ class Guardian:
             deed = self._deed(lane, ward, now)
             # a second look, since a number of 8 bytes may be half written on a machine of 4
             if deed is Deed.KILL:
-                deed = self._deed(lane, ward, self._probe())
+                deed = self._deed(lane, ward, self._probe(), is_starved=self._is_starved(lane))
             if deed is Deed.KILL:
                 self._kill(lane)
                 deed = self._deed(lane, ward, time.monotonic_ns())
@@ -242,9 +242,13 @@ class Guardian:
         self._excuse(wanted, now)
         return now
 
-    def _deed(self, lane: str, ward: Ward, now: int) -> Deed | None:
+    def _is_starved(self, lane: str) -> bool:
+        """The thread that has to act would, if the machine let it run."""
+        return bool(is_starved(self._panel.owner(lane), self._panel.watcher(lane)))
+
+    def _deed(self, lane: str, ward: Ward, now: int, *, is_starved: bool = False) -> Deed | None:
         wanted_by, has_begun = self._panel.wanted_by(lane), self._has_begun(lane)
-        grace = self._lateness.grace(now)
+        grace = MOST_GRACE_S if is_starved else self._lateness.grace(now)
         return ward.next(self._ends(), now, wanted_by=wanted_by, has_begun=has_begun, grace=grace, **self._duties(lane))
 
     def _kill(self, lane: str) -> None:

@@ -39,7 +39,11 @@ class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
             super()._set_function(value)
 
     def _set_state(self, value: float) -> None:
-        if not self.is_held:
+        if self.is_held:
+            return
+        if self._function == "output":
+            self._change_state(float(value))
+        else:
             super()._set_state(value)
 
     def _set_frequency(self, value: float | None) -> None:

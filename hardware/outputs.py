@@ -64,6 +64,7 @@ class Output:
         "place",
         "plan",
         "ramp",
+        "rest",
         "rest_order",
         "role",
         "seen",
@@ -83,6 +84,8 @@ class Output:
         self.limits = _paced(device)
         """Those that bound its speed; None where nothing does."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
+        self.rest = safe_value(device, None)
+        """Its safe value, where it has one of its own."""
         self.value: Value = None
         self.write: Callable[[Value], object] = _nowhere
         """Drives its pins."""
@@ -115,7 +118,7 @@ class Output:
         """Whether a value is the output's own safe state; what holds its last value has none of its own."""
         if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
             return False
-        return bool(value == safe_value(self.device, None))
+        return bool(value == self.rest)
 
     @property
     def position(self) -> float | None:

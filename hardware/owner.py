@@ -164,17 +164,15 @@ class Owner:
     def _resumed(self, device: Device, rig: Rig) -> Any:
         """An input that was opened, which has counted what it had for the last owner."""
         opened = rig.opened[device.place]
-        if device.kind.counts:
-            self._go_on_counting(device, opened)
-        return opened
-
-    def _go_on_counting(self, device: Device, opened: Any) -> None:
+        if not device.kind.counts:
+            return opened
         count = self.panel.last(device.place, device.kind.role)
         if count is not None:
             opened.steps = count
         if "bounce_time" in device.options:
             # gpiozero's RotaryEncoder sets an attribute that no pin has
             opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+        return opened
 
     def _keep(self, device: Device, value: float) -> None:
         """Keep what an encoder has counted, for the next owner."""
@@ -266,6 +264,7 @@ class Owner:
         The guardian says what of the priority the kernel refuses.
         """
         priority.hurry()
+        self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)

@@ -51,7 +51,7 @@ class _Word:
 class _Lane:
     """And those of each lane."""
 
-    HEARD, WANTED, OWNER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(9)
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(10)
 
 
 class _Device:
@@ -326,6 +326,14 @@ class Panel:
             "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
             "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
         }
+
+    def watch(self, lane: str, thread: int) -> None:
+        """This thread of the owner, by the kernel's number, acts on leases and stops."""
+        self._set(lane, _Lane.WATCHER, thread)
+
+    def watcher(self, lane: str) -> int:
+        """The thread of the lane's owner that acts on leases and stops."""
+        return self._get(lane, _Lane.WATCHER)
 
     def beat(self, lane: str, now: int) -> None:
         """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""

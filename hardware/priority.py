@@ -1,7 +1,7 @@
 """What a process asks of the kernel so that pins become safe in time on a machine that is busy, or short of memory.
 
 It gets what it may have: more for root, or by systemd's LimitRTPRIO=, LimitNICE= and LimitMEMLOCK=. Nothing depends on
-it but how soon. Each function gives the names of what was refused.
+it but how soon. `hurry` and `keep_memory` give the names of what was refused.
 """
 
 from __future__ import annotations
@@ -46,6 +46,29 @@ def keep_memory() -> list[str]:
     if not _may_lock_all() or libc.mlockall(_CURRENT | _FUTURE | _ON_FAULT):
         refused.append("mlockall")
     return refused
+
+
+def is_starved(pid: int, thread: int) -> bool:
+    """A thread of a process would do its work if the machine let it: it does not hang, nor is it stopped.
+
+    It wants to run, or, where more want to run than there are processors, another one of the process does, for which
+    it may have to wait.
+    """
+    if _wants_to_run(Path(f"/proc/{pid}/task/{thread}/stat")):
+        return True
+    return _is_crowded() and any(map(_wants_to_run, Path(f"/proc/{pid}/task").glob("*/stat")))
+
+
+def _wants_to_run(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(") ")[2].startswith("R")
+    except OSError:  # it is gone
+        return False
+
+
+def _is_crowded() -> bool:
+    running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+    return int(running) > len(os.sched_getaffinity(0))
 
 
 def _may_lock_all() -> bool:

@@ -441,7 +441,7 @@ class Broker:
 
     def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
-        cost = self._costs.of(span.package.kind)
+        cost = self._costs.known.get(span.package.kind)
         return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
 
     def _price(self, kind: TaskKind, cost: float) -> None:

@@ -9,25 +9,21 @@ _COST_WEIGHT = 0.5
 
 
 class Costs:
-    """Of one task of each kind, in ns; `mean_ns` is that of all."""
+    """Of one task of each kind, in ns, as far as it is `known`; `mean_ns` is that of all."""
 
     def __init__(self) -> None:
         self.mean_ns = 0.0
-        self._known: dict[TaskKind, float] = {}
-
-    def of(self, kind: TaskKind) -> float | None:
-        """What a task of the kind costs, None where nobody knows."""
-        return self._known.get(kind)
+        self.known: dict[TaskKind, float] = {}
 
     def learn(self, kind: TaskKind, tasks: int, elapsed_ns: int) -> float | None:
         """So many tasks took so long; what one costs, where that is news, else None."""
         cost = max(elapsed_ns, 1) / tasks
         self.mean_ns += _COST_WEIGHT * (cost - self.mean_ns)
-        known = self._known.get(kind)
+        known = self.known.get(kind)
         if known is not None:
-            self._known[kind] = known + _COST_WEIGHT * (cost - known)
+            self.known[kind] = known + _COST_WEIGHT * (cost - known)
             return None
-        if len(self._known) >= COSTS_KEPT:
-            self._known.pop(next(iter(self._known)))
-        self._known[kind] = cost
+        if len(self.known) >= COSTS_KEPT:
+            self.known.pop(next(iter(self.known)))
+        self.known[kind] = cost
         return cost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,10 +84,6 @@ class Machine:
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"hardware: {error}") from None
 
-    def is_concerned(self, names: Iterable[str]) -> bool:
-        """One of these tasks stops the machine, or brings a device to its safe state."""
-        return any(name in self.stop_tasks or name in self.rest_tasks for name in names)
-
     def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
         """Stop the machine, whatever runs in its lanes or waits there; the number of the stop.
 
@@ -96,11 +92,6 @@ class Machine:
         """
         number: int = 0 if self._panel is None else self._panel.stop(now, by=by, why=why, id=id)
         return number
-
-    def heed(self, tasks: Iterable[str], now: int) -> None:
-        """Stop the machine where one of these tasks, that a client has called, does that."""
-        if not self.stop_tasks.isdisjoint(tasks):
-            self.stop(now)
 
     def unconfirmed(self) -> list[str]:
         """The lanes where nobody has made sure yet that they are safe, of the latest stop."""

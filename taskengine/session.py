@@ -160,6 +160,7 @@ class Session:
         self._address = address
         self._token = token
         self._since = since
+        self._since_told = 0
         self._clock = Clock()
         self._hello = NO_SERIAL
         self._greeted_at = 0
@@ -248,14 +249,8 @@ class Session:
         if not self.can(TIMED):
             return parcel.frames
         sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
-        since, since_bound = self._clock.at(self._since) or (0, 0)
         request = msgspec.structs.replace(
-            parcel.request,
-            sent=sent,
-            bound=bound,
-            token=self._token,
-            # the earliest moment: nobody is to count as newer than it is
-            since=since and max(1, since - since_bound),
+            parcel.request, sent=sent, bound=bound, token=self._token, since=self._since_told
         )
         return [encode_request(request), *parcel.body]
 
@@ -389,6 +384,9 @@ class Session:
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
+        since, bound = self._clock.at(self._since) or (0, 0)
+        # the earliest moment: nobody is to count as newer than it is
+        self._since_told = since and max(1, since - bound)
         self.is_ready = True
 
     def forget(self, serial: int) -> None:

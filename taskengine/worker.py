@@ -32,6 +32,7 @@ from taskengine.feed import attach
 from taskengine.gate import Backplane
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.messages import NOWHERE
 from taskengine.orphan import orphan
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
@@ -59,6 +60,10 @@ class Turn:
         self._tells_all = tells_all
         self._slate = slate
         self._limited = any(task.timeout for task in registry.tasks.values())
+        # neighbouring slices are mostly of one package
+        self._head = b""
+        self._origin = NOWHERE
+        self._functions: list[Callable[..., Any] | None] = []
         self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None, begin)
 
     def run(self, batch: bytes) -> bytes:
@@ -67,9 +72,12 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        _, names, origin = decode_head(head)
-        begin(origin)
-        return [self._find(name) for name in names]
+        if head != self._head:
+            _, names, self._origin = decode_head(head)
+            self._functions = [self._find(name) for name in names]
+            self._head = head
+        begin(self._origin)
+        return self._functions
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)

@@ -128,6 +128,7 @@ def machine() -> Iterator[Engine]:
 def test_what_is_safe_while_high_is_never_low_at_a_hand_over(end: str) -> None:
     """A brake's enable, and a heater that is off while its line is high; both told nothing."""
     with watched(BRAKE, RELAY) as meter, machine() as engine:
+        wait_until(lambda: len(engine.pids("pin")) == 1, 20, "the owner")
         (owner,) = engine.pids("pin")
         os.kill(*{"reload": (engine.process.pid, signal.SIGHUP), "killed": (owner, signal.SIGKILL)}[end])
         with Client(engine.address, timeout=deadline(10)) as client:

@@ -12,7 +12,7 @@ import pytest
 from taskengine import Client, TaskFailed
 from tests.engine import deadline, wait_until
 from tests.gpio import chip
-from tests.gpio.machine import BUTTON, DEVICES, LAMP, RELAY, SERVO, machine
+from tests.gpio.machine import BUTTON, DEVICES, LAMP, RELAY, SERVO, TILT, machine
 
 PULSE_TOLERANCE_S = 0.0002
 
@@ -29,13 +29,13 @@ def test_a_remote_client_drives_led_servo_and_button_over_curve(tmp_path: Path) 
             for on in (True, False, True):
                 client.call("gpio.write", "lamp", on)
                 assert chip.level(LAMP) == on
-            with client.lease("pan") as lease:
+            with client.lease("tilt") as lease:
                 for angle, seconds in ((-90, 0.001), (0, 0.0015), (30, 0.0016667), (90, 0.002)):
-                    client.call("servo.set", "pan", angle=angle)
+                    client.call("servo.set", "tilt", angle=angle)
                     widths = []
                     for _ in range(4):
                         lease.renew()
-                        widths.append(chip.pulse(SERVO, pulses=9))
+                        widths.append(chip.pulse(TILT, pulses=9))
                     assert sorted(widths)[2] == pytest.approx(seconds, abs=PULSE_TOLERANCE_S)
             with client.subscribe("hardware.button") as feed:
                 for pressed in (1, 0):
@@ -104,11 +104,8 @@ def test_what_has_a_line_is_shown(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_pwm_is_seen_by_the_meter() -> None:
     """The measuring itself: a pulse of 1.5 ms is not taken for one of 1.9."""
-    with machine() as engine, Client(engine.address, timeout=deadline(20)) as client, client.lease("pan") as lease:
-        client.call("servo.set", "pan", angle=72)
-        widths = []
-        for _ in range(3):
-            lease.renew()
-            widths.append(chip.pulse(SERVO, pulses=9))
+    with machine() as engine, Client(engine.address, timeout=deadline(20)) as client:
+        client.call("servo.set", "tilt", angle=72)
+        widths = [chip.pulse(TILT, pulses=9) for _ in range(3)]
         assert sorted(widths)[1] == pytest.approx(0.0019, abs=PULSE_TOLERANCE_S)
         assert sorted(widths)[1] != pytest.approx(0.0015, abs=PULSE_TOLERANCE_S)

@@ -44,7 +44,7 @@ def stop_and_arm(lane: Lane, now: float, by: str = "boss") -> None:
 
 def test_a_command_from_before_a_stop_does_not_outlast_it(lane: Lane) -> None:
     stop_and_arm(lane, 10.0, "a")
-    for origin in (call("a", 9.9), call("a", 10.2, 9.99), call("a", 10.0)):
+    for origin in (call("a", 9.9), call("a", 9.9, 0), call("a", 10.2, 9.99), call("a", 10.0)):
         with pytest.raises(NotAllowed, match="stop 1"):
             lane.set("wheel", 1, 10.2, origin)
     assert lane.value("wheel") == 0.0
@@ -325,6 +325,14 @@ def test_a_hold_ends_where_its_holder_says_nothing_for_long(lane: Lane) -> None:
     with pytest.raises(NotAllowed, match="another client has cart"):
         lane.set("cart", 0.5, 19.9, call("b", 19.9))
     lane.set("cart", 0.5, 20.1, call("b", 20.1))
+
+
+def test_a_hold_that_is_over_comes_back_by_no_command(lane: Lane) -> None:
+    cart = lane.output("cart")
+    lane.control.acquire([cart], call("a", 10.0), 10.0, exclusive=True)
+    lane.set("cart", 1, 15.1, call("a", 15.1))
+    lane.control.renew([cart], call("a", 15.1), 15.1)
+    lane.set("cart", 0.5, 15.2, call("b", 15.2))
 
 
 def test_how_long_a_hold_lasts_is_set() -> None:

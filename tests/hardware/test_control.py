@@ -74,6 +74,17 @@ def test_a_lease_that_ends_brings_each_output_to_its_safe_state(lane: Lane) -> N
     assert lane.control.due == math.inf  # nothing is left to be done
 
 
+def test_the_panel_never_says_safe_before_the_pins_are(lane: Lane) -> None:
+    base = lane.control.find("base")
+    told: list[Value] = []
+    base.write = lambda value: told.append(lane.panel.last(base.place, base.role))
+    lane.set("base", [1, 1], 10.0)
+    lane.set("base", [0, 0], 10.1)
+    lane.set("base", [0.5, 0], 10.2)
+    assert told == [(1.0, 1.0), (1.0, 1.0), (0.5, 0.0)]
+    assert lane.panel.last(base.place, base.role) == (0.5, 0.0)
+
+
 def test_commands_and_renewals_extend_a_lease(lane: Lane) -> None:
     pan = lane.control.find("pan")
     lane.set("pan", 30, 10.0)

@@ -380,6 +380,7 @@ def test_an_engine_that_cannot_have_its_pins_says_why(
 ) -> None:
     (tmp_path / "taskengine.toml").write_text(text)
     ports = ["--router-frontend", "28900", "--router-backend", "28901", "--starting-port", "28902"]
+    ports += ["--stop-port", "28909"]
     command = [sys.executable, "-m", "taskengine", "serve", "--pins", pins, *ports]
     environ = {**os.environ, "PIGPIO_PORT": "1"}
     found = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)

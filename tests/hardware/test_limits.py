@@ -153,6 +153,21 @@ def test_nor_for_a_motor(events: list[tuple[str, float, float]]) -> None:
         assert lane.watched.value == 0.5
 
 
+@pytest.mark.parametrize(("name", "most"), [("slow", 100 * PAUSE_S), ("arm", 200 * PAUSE_S**2 / 2)])
+@pytest.mark.parametrize("what", ["set", "move", "sweep"])
+def test_what_was_held_up_makes_no_leap(name: str, most: float, what: str) -> None:
+    """Nor does it go on at once as fast as it was, where that may not be."""
+    lane = Watched(name)
+    lane.obey("set", 0.0, 0.0)
+    lane.obey(what, 0.5, 0.1)
+    lane.pass_time(0.5)
+    before = cast(float, lane.watched.value)
+    lane.now += 0.8
+    lane.control.tick(lane.now)
+    assert 0 < abs(cast(float, lane.watched.value) - before) <= most + 1e-6
+    assert lane.watched.motion is not None
+
+
 def test_what_is_told_to_stop_brakes_and_stays() -> None:
     lane = Watched("arm")
     lane.obey("set", 0.0, 0.0)

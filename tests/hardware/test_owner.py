@@ -126,6 +126,19 @@ def test_another_owner_claims_at_the_safe_values_of_what_was_told_before(bench: 
         heir.close()
 
 
+def test_the_next_owner_waits_for_the_lines_only(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To close a gpiochip takes lgpio 0.1 s, in which a line would be nobody's."""
+    one = bench({"lamp": LAMP})
+    rig = one.owner.rig
+    assert rig is not None
+    deeds: list[str] = []
+    monkeypatch.setattr(rig, "let_go", lambda: deeds.append("let go"))
+    monkeypatch.setattr(rig, "close", lambda: deeds.append("closed"))
+    monkeypatch.setattr(one.panel, "give", lambda lane: deeds.append("given"))
+    one.owner.close()
+    assert deeds == ["let go", "given", "closed"]
+
+
 def test_pulses_without_a_lease_beat_while_they_last(bench: MakeBench) -> None:
     one = bench({"lamp": DIMMED})
     assert one.panel.beaten(LANE) == NEVER

@@ -292,6 +292,15 @@ def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
             owner.close()
 
 
+def test_so_does_one_that_could_not_be_had_at_first(bench: Callable[..., Bench]) -> None:
+    one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}})
+    (device,) = one.layout.devices.values()
+    one.panel.note(device.place, 7.0)
+    assert one.owner.rig is not None
+    one.owner._begin(device, one.owner.rig)
+    assert one.commands.sensor_read("dial") == 7
+
+
 def test_state_is_true_also_where_nobody_takes_publications(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,28 +27,6 @@ def test_its_tasks_are_named_by_their_lanes() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("tasks", "is_stopped"),
-    [
-        (("system.stop",), True),
-        (("legs.system.stop",), True),
-        (("servo.set", "system.stop"), True),
-        (("system.arm",), False),
-        (("arms.system.stop",), False),
-        ((), False),
-    ],
-)
-def test_some_tasks_stop_it_wherever_they_are_called(tasks: tuple[str, ...], is_stopped: bool) -> None:
-    machine = Machine(TABLE, "mock")
-    machine.share()
-    machine.heed(tasks, 5)
-    assert machine._panel.is_stopped is is_stopped
-
-
-def test_who_shares_nothing_stops_nothing() -> None:
-    Machine(TABLE, "mock").heed(("system.stop",), 5)  # as in the process that lists tasks
-
-
 def test_a_machine_that_nobody_shares_takes_no_stop() -> None:
     machine = Machine(TABLE, "mock")
     assert (machine.stop(5), machine.stop_number(), machine.unconfirmed()) == (0, 0, [])
@@ -70,9 +48,9 @@ def test_its_tasks_that_stop_or_rest_are_known_by_name() -> None:
     machine = Machine(TABLE, "mock")
     assert machine.stop_tasks == {"system.stop", "legs.system.stop"}
     assert machine.rest_tasks["legs.robot.stop"] == "legs"
-    assert machine.is_concerned(["servo.set", "device.rest"])
-    assert machine.is_concerned(["legs.system.stop"])
-    assert not machine.is_concerned(["servo.set", "system.arm"])
+    assert machine.stop_lanes == {"system.stop": "hardware", "legs.system.stop": "legs"}
+    assert machine.rest_tasks["device.rest"] == "hardware"
+    assert machine.rest_tasks.keys().isdisjoint(["servo.set", "system.arm"])
 
 
 @pytest.mark.parametrize(
