@@ -84,7 +84,7 @@ class Trial:
         for fate in FATES:
             if fate not in self._drivers:
                 self._start(fate)
-        until(lambda: all(self._is_driven(begun, fate) for fate in FATES), RECOVERY_S)
+        until(lambda: all(self._is_driven(begun, fate) and self._is_told(fate) for fate in FATES), RECOVERY_S)
         cut = self._line.cut()
         if is_restarted:
             for pid in self._engine.pids("router"):
@@ -127,6 +127,10 @@ class Trial:
         turns = self._turns()
         mine = [turns[wheel(fate, wire)] for wire in WIRES if wire != "seed"]
         return all(any(end is None or end > since for _, end in spans) for spans in mine)
+
+    def _is_told(self, fate: str) -> bool:
+        """The driver has had an answer by wire 0.1."""
+        return said_file(self._folder, wheel(fate, "seed")).is_file()
 
     def _is_all_delivered(self) -> bool:
         """No dead driver's kernel still has something to send."""
