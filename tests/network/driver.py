@@ -61,8 +61,9 @@ class Beat:
 
     def pause(self) -> float:
         """How many seconds until the next call; what was missed is left out."""
-        self._next = max(self._next + PERIOD_S, time.monotonic())
-        return self._next - time.monotonic()
+        now = time.monotonic()
+        self._next = max(self._next + PERIOD_S, now)
+        return self._next - now
 
     def note(self) -> None:
         """A call is made now."""

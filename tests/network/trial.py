@@ -35,7 +35,7 @@ RECOVERY_S = 30.0
 """How long a driver that lives may take to be heard again: TCP waits twice as long each time it tries."""
 POLL_S = 0.1
 FIN_WAIT1 = "04"
-FIRST_PIN = 2
+FIRST_PIN = 4
 WHEELS = [wheel(fate, wire) for fate in FATES for wire in WIRES]
 TASKS = '''
 from gpiozero import Device
@@ -84,7 +84,7 @@ class Trial:
         for fate in FATES:
             if fate not in self._drivers:
                 self._start(fate)
-        until(lambda: all(self._is_driven(begun, fate) for fate in FATES), RECOVERY_S)
+        until(lambda: all(self._is_driven(begun, fate) and self._is_told(fate) for fate in FATES), RECOVERY_S)
         cut = self._line.cut()
         if is_restarted:
             for pid in self._engine.pids("router"):
@@ -99,7 +99,9 @@ class Trial:
         until(self._is_all_delivered, RECOVERY_S)
         # what has come last has been run, and its lease is over
         time.sleep(LEASE_S + deadline(0.5))
-        return Round(outage, begun, cut, mended, time.monotonic(), self._seen(begun))
+        over = time.monotonic()
+        print(f"outage of {outage:g} s: {cut - begun:.1f} s before, {over - mended:.1f} s after", flush=True)
+        return Round(outage, begun, cut, mended, over, self._seen(begun))
 
     def _start(self, fate: str) -> None:
         for name in (wheel(fate, wire) for wire in WIRES):
@@ -120,10 +122,15 @@ class Trial:
         return {name: [] for name in WHEELS}
 
     def _is_driven(self, since: float, fate: str) -> bool:
-        """The wheels of a driver turn by wire 0.2, or have done so since then."""
+        """The wheels of a driver, which lives, turn by wire 0.2, or have done so since then."""
+        assert self._drivers[fate].poll() is None, f"the driver {fate} has ended"
         turns = self._turns()
         mine = [turns[wheel(fate, wire)] for wire in WIRES if wire != "seed"]
         return all(any(end is None or end > since for _, end in spans) for spans in mine)
+
+    def _is_told(self, fate: str) -> bool:
+        """The driver has had an answer by wire 0.1."""
+        return said_file(self._folder, wheel(fate, "seed")).is_file()
 
     def _is_all_delivered(self) -> bool:
         """No dead driver's kernel still has something to send."""
