@@ -126,10 +126,10 @@ def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
 
 def _has_numpy() -> bool:
     try:
-        import numpy as _  # what a batch becomes
+        import numpy
     except ImportError:
         return False
-    return True
+    return hasattr(numpy, "array")
 
 
 def check_motor(kind: Kind, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:
