@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -127,9 +126,10 @@ def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
 
 def _has_numpy() -> bool:
     try:
-        return importlib.util.find_spec("numpy") is not None
-    except ValueError:  # somebody has seen to it that it is not imported
+        import numpy
+    except ImportError:
         return False
+    return hasattr(numpy, "array")
 
 
 def check_motor(kind: Kind, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:

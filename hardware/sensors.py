@@ -30,7 +30,7 @@ LEAST_WATCH_S, MOST_WATCH_S = 0.05, 1.0
 """How often it is looked whether an input hangs."""
 
 
-class Reading(NamedTuple):
+class Measurement(NamedTuple):
     """What an input said: when that was measured, and the value; or when it was found to have none, and why."""
 
     time: float
@@ -53,7 +53,7 @@ class Sensor:
 
     def __init__(self, device: Device, opened: Any, tell: Tell, keep: Keep, complain: Complain) -> None:
         self.device = device
-        self._latest = Reading(time.monotonic(), None, "not measured yet")
+        self._latest = Measurement(time.monotonic(), None, "not measured yet")
         self._probe = probe_of(device, opened)
         self._tell, self._keep, self._complain = tell, keep, complain
         self._patience = patience(device)
@@ -62,19 +62,19 @@ class Sensor:
         self._began: float | None = None
         self._rows: list[tuple[float, float]] = []
         self._array = _array_maker() if device.batch > 1 else list
-        self._asked: queue.SimpleQueue[Future[Reading] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Future[Measurement] | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         for event in device.kind.events:
             setattr(opened, event, self._hear)
 
-    def state(self) -> Reading:
+    def state(self) -> Measurement:
         """What it said last."""
         with self._lock:
             return self._latest
 
     def ask(self) -> Any:
         """What it says now. Raises TaskFailed where it says nothing, or not in time."""
-        future: Future[Reading] = Future()
+        future: Future[Measurement] = Future()
         reading = self._late(time.monotonic())
         if reading is None:
             self._asked.put(future)
@@ -123,32 +123,32 @@ class Sensor:
             if reading is not None:
                 self._note(reading)
 
-    def _late(self, now: float) -> Reading | None:
+    def _late(self, now: float) -> Measurement | None:
         """What is to be said of an input that is being read for too long; None of others."""
         began = self._began
         if began is None or now - began <= self._patience:
             return None
-        return Reading(now, None, f"not read within {self._patience:g} s")
+        return Measurement(now, None, f"not read within {self._patience:g} s")
 
-    def _read(self) -> Reading:
+    def _read(self) -> Measurement:
         """What it says now, once more if that took so long that nobody knows when it was measured."""
         while True:
             began = time.monotonic()
             self._began = began
             try:
-                reading = Reading(*self._probe())
+                reading = Measurement(*self._probe())
                 if reading.value is None:
-                    reading = Reading(time.monotonic(), None, "it says nothing")
+                    reading = Measurement(time.monotonic(), None, "it says nothing")
             except NotYet:
-                reading = Reading(time.monotonic(), None, "")
+                reading = Measurement(time.monotonic(), None, "")
             except Exception as error:
-                reading = Reading(time.monotonic(), None, told(error))
+                reading = Measurement(time.monotonic(), None, told(error))
             with self._lock:
                 self._began = None
             if time.monotonic() - began <= self._patience or self._is_over.is_set():
                 return reading
 
-    def _answer(self) -> Reading:
+    def _answer(self) -> Measurement:
         end = time.monotonic() + YET_S
         while True:
             reading = self._read()
@@ -164,15 +164,15 @@ class Sensor:
         if self.device.batch == 1:
             # what has no value now, has none either when it is read next, which says so
             with contextlib.suppress(NotMeasured):
-                self._take(Reading(*self._probe()))
+                self._take(Measurement(*self._probe()))
 
-    def _take(self, reading: Reading) -> None:
+    def _take(self, reading: Measurement) -> None:
         with self._lock:
             # of one that calls while it is read, the older word comes second
             if reading.time >= self._latest.time:
                 self._note(reading)
 
-    def _note(self, reading: Reading) -> None:
+    def _note(self, reading: Measurement) -> None:
         """It says this; the lock is held."""
         device = self.device
         if reading.value is None and not reading.reason:

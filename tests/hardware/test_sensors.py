@@ -18,7 +18,7 @@ from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.kinds import KINDS
 from taskengine_hardware.layout import LANE
 from taskengine_hardware.owner import Owner
-from taskengine_hardware.sensors import Reading, Sensor
+from taskengine_hardware.sensors import Measurement, Sensor
 from tests.engine import deadline, wait_until
 from tests.hardware.conftest import Bench, Table
 
@@ -340,17 +340,17 @@ def test_of_two_readings_the_older_one_is_not_told_second() -> None:
     sensor = sensor_of({"type": "Button", "pin": 4}, told)
     now = time.monotonic()
     for moment, value in ((1.0, 1), (0.5, 0), (2.0, 1), (3.0, 0)):
-        sensor._take(Reading(now + moment, value))
+        sensor._take(Measurement(now + moment, value))
     assert told == [{"time": now + 1.0, "value": 1}, {"time": now + 3.0, "value": 0}]
-    assert sensor.state() == Reading(now + 3.0, 0)
+    assert sensor.state() == Measurement(now + 3.0, 0)
 
 
 def test_a_batch_says_where_nothing_was_measured() -> None:
     told: list[Any] = []
     sensor = sensor_of({"type": "Button", "pin": 4, "batch": 2}, told)
     now = time.monotonic()
-    sensor._take(Reading(now + 1, 1))
-    sensor._take(Reading(now + 2, None, "gone"))
+    sensor._take(Measurement(now + 1, 1))
+    sensor._take(Measurement(now + 2, None, "gone"))
     assert told[0].shape == (2, 2)
     assert told[0][0, 1] == 1
     assert told[0][1, 1] != told[0][1, 1]
