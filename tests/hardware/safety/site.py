@@ -270,7 +270,10 @@ def _answers(client: Client) -> bool:
 
 
 class Relay:
-    """A TCP line to a port, which can stand still: what is sent meanwhile comes later, whoever sent it."""
+    """A TCP line to a port, which can stand still: what is sent meanwhile comes later, whoever sent it.
+
+    The port does not see that a sender has ended, as where its last packet is lost.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -278,6 +281,8 @@ class Relay:
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._flows = threading.Event()
         self._flows.set()
+        self.passed = threading.Event()
+        """Set once a sender has ended, and all that it sent has come through."""
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._begin(self._accept)
@@ -303,7 +308,7 @@ class Relay:
                 self._flows.wait()
                 data = source.recv(65536)
                 if not data:
-                    target.shutdown(socket.SHUT_WR)
+                    self.passed.set()
                     return
                 target.sendall(data)
 
