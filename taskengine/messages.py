@@ -228,10 +228,17 @@ NOWHERE = Origin()
 
 M = TypeVar("M", Request, Reply, Cancel, Stop)
 _encoder = msgspec.msgpack.Encoder()
+_UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
+"""How such a head ends."""
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
+
+
+def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
+    """The head of a request that says neither when nor by which client object it was called, with these said."""
+    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
 
 
 def encode_request(request: Request) -> bytes:
