@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -92,15 +92,9 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     stop: int = 0
 
 
-class Stamp(NamedTuple):
-    """What every reply says of the engine beside its answer, see `Reply`."""
-
-    clock: int = 0
-    boot: int = 0
-    stop: int = 0
-
-
-UNSTAMPED = Stamp()
+Stamp = tuple[int, int, int]
+"""What every reply says of the engine beside its answer: `clock`, `boot` and `stop` of `Reply`."""
+UNSTAMPED: Final[Stamp] = 0, 0, 0
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):
@@ -201,7 +195,7 @@ class Stop(msgspec.Struct, array_like=True, frozen=True):
     why: str = ""
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
 
     `client` is its name as its key says, "" where clients show no keys. No two connections ever have the same
