@@ -159,7 +159,9 @@ class Caller:
         parcel, future = posted
         request, known = parcel.request, self._session.stop_tasks
         stops = [name for name in request.names if stops_machine(name)]
-        if request.names and all(name in known or stops_machine(name) for name in request.names):
+        if not stops and known.isdisjoint(request.names):
+            return posted
+        if all(name in known or name in stops for name in request.names):
             parcel = self._session.urge(parcel)
         if not stops:
             return parcel, future

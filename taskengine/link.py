@@ -24,7 +24,7 @@ from typing import Any
 
 import zmq
 
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
 from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
 from taskengine.keys import Membership
@@ -78,7 +78,7 @@ class Link:
 
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address, self._membership)
-        self._waiter = Waiter(self._wakeup, self._connection.port, Port(self._connection.monitor))
+        self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
     def post(self, parcel: Parcel, *, flush: bool = False) -> None:
@@ -386,7 +386,10 @@ class Link:
             del self._outbox[0]
             self._parcels.extend(parcels)
         is_owed = self._parcels or self._session.retractions or self._queue.due(now) < math.inf
-        if not (is_owed and self._connection.connected and self._greet(now)):
+        if not (is_owed and self._connection.connected):
+            return
+        local = local_time()  # of the whole turn: a reply's way may only be taken for a longer one
+        if not self._greet(now, local):
             return
         if self._session.retractions:
             with self._lock:
@@ -398,11 +401,10 @@ class Link:
             parcel = self._parcels[0]
             del self._parcels[0]
             if parcel.serial in self._session.pending:
-                self._connection.port.send(self._session.write(parcel, local_time()))
+                self._connection.port.send(self._session.write(parcel, local))
 
-    def _greet(self, now: float) -> bool:
+    def _greet(self, now: float, local: int) -> bool:
         """Send a hello where one is due; whether the engine has answered the last one."""
-        local = local_time()
         hello = self._session.greet(local)
         if hello is not None:
             self._session.watch(hello.serial, now)

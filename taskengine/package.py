@@ -78,17 +78,17 @@ TaskKind = tuple[str, ...]
 """What tells packages of alike cost apart: the names of their tasks, of those that there are."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
 
 
 def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE) -> bytes:
     """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its origin."""
-    return _encode((serial, shared, *origin))
+    return _encode((serial, shared, origin))
 
 
 def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     """The serial, what the slices share, and where they came from."""
-    serial, shared, *origin = msgspec.msgpack.decode(head)
-    return serial, shared, Origin(*origin)
+    return _decode_head(head)
 
 
 def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

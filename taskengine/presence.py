@@ -20,12 +20,9 @@ class Presence:
     def __init__(self) -> None:
         self._clients: dict[int, list[bytes]] = {}
         """By descriptors that are open."""
-        self._known: set[bytes] = set()
+        self.known: set[bytes] = set()
+        """The clients that have been heard, and have not left."""
         self._gone: dict[bytes, None] = {}
-
-    def knows(self, client: bytes) -> bool:
-        """The client has been heard, and has not left."""
-        return client in self._known
 
     def begin(self, descriptor: int) -> list[bytes]:
         """A connection was made; the clients that have left, since another had its descriptor."""
@@ -36,7 +33,7 @@ class Presence:
     def end(self, descriptor: int) -> list[bytes]:
         """A connection has ended; the clients that have left."""
         left = self._clients.pop(descriptor, [])
-        self._known.difference_update(left)
+        self.known.difference_update(left)
         for client in left:
             self._note_gone(client)
         return left
@@ -52,7 +49,7 @@ class Presence:
             self._note_gone(client)
             return False
         self._clients[descriptor].append(client)
-        self._known.add(client)
+        self.known.add(client)
         return True
 
     def _note_gone(self, client: bytes) -> None:

@@ -72,8 +72,9 @@ class Quota:
         share.bytes += size
         self.tasks += tasks
         self.bytes += size
-        share.exempt += is_exempt
-        self.exempt += is_exempt
+        if is_exempt:
+            share.exempt += 1
+            self.exempt += 1
 
     def _check(self, share: _Share, tasks: int, size: int, retry_after: float) -> None:
         limits = self._limits
@@ -92,8 +93,9 @@ class Quota:
     def give_back(self, client: bytes, tasks: int, size: int, results: int, *, is_exempt: bool = False) -> None:
         """A package has left that took so much, and held `results` bytes of results."""
         share = self._shares[client]
-        share.exempt -= is_exempt
-        self.exempt -= is_exempt
+        if is_exempt:
+            share.exempt -= 1
+            self.exempt -= 1
         share.packages -= 1
         self.packages -= 1
         share.tasks -= tasks

@@ -184,7 +184,7 @@ class Reception:
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
-        return Stamp(self.clock.told(), self.clock.boot, stop)
+        return self.clock.told(), self.clock.boot, stop
 
     def _origin(self, route: Route, visitor: Visitor, request: Request | None) -> Origin:
         """Where what was received last came from."""
@@ -280,17 +280,14 @@ class Reception:
             raise
 
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
-        # what takes energy away acts first, whatever else the package is refused for
-        called = package.called() if not self._urgent.isdisjoint(package.kind) else ()
-        self._halting.heed(package, called, visitor, time.monotonic_ns())
+        if not self._urgent.isdisjoint(package.kind):
+            self._heed(package, visitor)
         most = self._settings.package_tasks
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
-        package.is_urgent = bool(called) and self._urgent.issuperset(called)
-        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
-        package.is_exempt = package.is_urgent and is_small
         try:
-            self._check_topic(package)
+            if package.publishes:
+                self._check_topic(package)
             visitor.admit(package, now)
             if package.is_urgent:
                 package.priority = Priority.URGENT
@@ -314,9 +311,17 @@ class Reception:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
 
+    def _heed(self, package: Package, visitor: Visitor) -> None:
+        """What takes energy away acts first, whatever else the package is refused for."""
+        called = package.called()
+        self._halting.heed(package, called, visitor, time.monotonic_ns())
+        package.is_urgent = bool(called) and self._urgent.issuperset(called)
+        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
+        package.is_exempt = package.is_urgent and is_small
+
     def _check_topic(self, package: Package) -> None:
         """What the pins do is told by their owners. Raises NotAllowed."""
-        if self._machine is not None and package.publishes and str(package.topic).startswith(OWNED_TOPICS):
+        if self._machine is not None and str(package.topic).startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
 
     def _info(self, visitor: Visitor) -> Info:

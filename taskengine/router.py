@@ -140,7 +140,7 @@ class Router:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
-            self._attendance = Attendance(self._context, socket, port)
+            self._attendance = Attendance(self._context, socket, port, self._broker.part)
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
@@ -169,9 +169,8 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(requests):
                     self._reception.take(*request, self._now)
-            if ready & (FRONTEND | NEWS) and self._attendance:
-                for client in self._attendance.left():
-                    self._broker.part(client)
+            if ready & NEWS and self._attendance:
+                self._attendance.read()
             if self._reception.is_waiting:
                 self._reception.answer_stops()
             if self._timeouts and not self._broker.idle():

@@ -33,6 +33,7 @@ from taskengine.messages import (
     Request,
     decode_reply,
     encode_request,
+    stamped,
 )
 from taskengine.replies import Outcome, outcomes
 from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
@@ -109,20 +110,21 @@ class TaskFuture(Future[Any]):
 
 
 class Parcel(NamedTuple):
-    """A request as it is sent: its head is encoded when it goes out.
+    """A request as it is sent; `head` is `request`, which says only when it goes out when it was called.
 
-    `made` is when it was called, in ns of the client's clock; 0 where that is of no account.
+    `made` is when that was, in ns of the client's clock; 0 where that is of no account.
     """
 
     serial: int
     request: Request
+    head: bytes
     body: tuple[bytes, ...]
     made: int = 0
 
     @property
     def frames(self) -> list[bytes]:
         """It without a sending time, as an engine of version 0.1.0 gets it."""
-        return [encode_request(self.request), *self.body]
+        return [self.head, *self.body]
 
 
 class Pending(msgspec.Struct):
@@ -171,6 +173,8 @@ class Session:
         self.stop_tasks: frozenset[str] = frozenset()
         """Tasks that stop the machine or bring a device to its safe state, as far as the engine has said."""
         self._capabilities: Sequence[str] = ()
+        self._is_timed = False
+        """It takes sending times and tokens."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -213,10 +217,8 @@ class Session:
 
         It is on a new connection, and where the estimate of the engine's clock has become old.
         """
-        if self._hello in self.pending:
-            return None
-        is_old = self.can(TIMED) and now - self._greeted_at > FRESH_NS and not self._clock.is_fresh(now)
-        if self.is_ready and not is_old:
+        is_fresh = not self._is_timed or now - self._greeted_at <= FRESH_NS or self._clock.is_fresh(now)
+        if (self.is_ready and is_fresh) or self._hello in self.pending:
             return None
         return self.request(Kind.INFO, Future(), Options(timeout=HELLO_S), [CAPABILITIES])
 
@@ -235,7 +237,8 @@ class Session:
 
     def urge(self, parcel: Parcel) -> Parcel:
         """The parcel as one that goes before all others."""
-        urgent = parcel._replace(request=msgspec.structs.replace(parcel.request, priority=Priority.URGENT))
+        request = msgspec.structs.replace(parcel.request, priority=Priority.URGENT)
+        urgent = parcel._replace(request=request, head=encode_request(request))
         pending = self.pending.get(parcel.serial)
         if pending is not None and pending.parcel is not None:
             pending.parcel = urgent
@@ -246,13 +249,10 @@ class Session:
         pending = self.pending.get(parcel.serial)
         if pending is not None:
             pending.written = now
-        if not self.can(TIMED):
+        if not self._is_timed:
             return parcel.frames
         sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
-        request = msgspec.structs.replace(
-            parcel.request, sent=sent, bound=bound, token=self._token, since=self._since_told
-        )
-        return [encode_request(request), *parcel.body]
+        return [stamped(parcel.head, sent, bound, self._token, self._since_told), *parcel.body]
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, from `now` on, is over."""
@@ -315,7 +315,7 @@ class Session:
 
         The next one begins with a hello, and what was known of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready = NO_SERIAL, False
+        self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
         self._clock.forget()
         again, lost = [], []
         for serial in serials:
@@ -384,6 +384,7 @@ class Session:
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
+        self._is_timed = TIMED in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest moment: nobody is to count as newer than it is
         self._since_told = since and max(1, since - bound)
@@ -424,12 +425,13 @@ class Session:
             pending.array,
         )
         try:
-            size = len(encode_request(request)) + LONGEST_STAMP
+            head = encode_request(request)
         except (UnicodeEncodeError, TypeError) as error:
             raise BadArguments(f"a name that cannot be sent: {error}") from None
+        size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")
-        parcel = Parcel(serial, request, body, made)
+        parcel = Parcel(serial, request, head, body, made)
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.position = position if pending.each else None

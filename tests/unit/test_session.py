@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from taskengine import _fastpath
+from taskengine.clock import LATEST
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -31,9 +32,12 @@ from taskengine.messages import (
     Priority,
     Reply,
     ReplyMode,
+    Request,
     decode_cancel,
     decode_request,
     encode_reply,
+    encode_request,
+    stamped,
 )
 from taskengine.packed import error_entry
 from taskengine.replies import Outcome
@@ -566,3 +570,11 @@ def test_names_leave_room_for_what_a_head_says_beside_them() -> None:
             longest -= 1
     assert longest > MAX_HEAD - 200
     assert len(session.write(parcel, 101 * S)[0]) <= MAX_HEAD
+
+
+def test_a_head_that_says_when_it_was_called_is_as_if_it_were_encoded_then() -> None:
+    request = Request(Kind.PACKAGE, 7, "ARM", ["task_count"], deadline=2.0, idempotent=True)
+    for said in ((500 * S, MS, TOKEN, 490 * S), (0, 0, TOKEN, 0), (1, LATEST, b"", LATEST)):
+        sent, bound, token, since = said
+        whole = msgspec.structs.replace(request, sent=sent, bound=bound, token=token, since=since)
+        assert stamped(encode_request(request), *said) == encode_request(whole)
