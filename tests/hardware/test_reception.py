@@ -37,6 +37,7 @@ pin = 17
 """
 OWN_TASKS = """
 import time
+from msgspec.structs import astuple
 from taskengine import origin, position, publish, source, task
 
 @task(name="arm.sleep", lane="hardware")
@@ -46,7 +47,7 @@ def sleep(seconds):
 
 @task(name="whence")
 def whence():
-    return [*origin(), position(), time.monotonic_ns()]
+    return [*astuple(origin()), position(), time.monotonic_ns()]
 
 @task(name="tell")
 def tell(topic):
