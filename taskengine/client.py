@@ -158,9 +158,9 @@ class Caller:
         """
         parcel, future = posted
         request, known = parcel.request, self._session.stop_tasks
-        stops = [name for name in request.names if stops_machine(name)]
-        if not stops and known.isdisjoint(request.names):
+        if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
             return posted
+        stops = [name for name in request.names if stops_machine(name)]
         if all(name in known or name in stops for name in request.names):
             parcel = self._session.urge(parcel)
         if not stops:

@@ -113,9 +113,10 @@ class Link:
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
             self._take_part(parcel, future.done, end)
-            if not future.done():
-                with contextlib.suppress(TimeoutError):
-                    future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+            if future.done():
+                return future.result()
+            with contextlib.suppress(TimeoutError):
+                future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
             if future.done() or timeout is None:
                 return future.result()
             raise self._session.no_reply(timeout, connected=self._connection.connected)

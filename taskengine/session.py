@@ -50,6 +50,8 @@ CAPABILITIES = [TIMED, STOPPABLE]
 """What this client can, as its hello says."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows where it says when its call was made, and by which client."""
+_REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
+_PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -69,8 +71,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         choices = {
-            "priority": (self.priority, [kind.name.lower() for kind in Priority]),
-            "reply": (self.reply, [kind.name.lower() for kind in ReplyMode]),
+            "priority": (self.priority, list(_PRIORITIES)),
+            "reply": (self.reply, list(_REPLIES)),
             "errors": (self.errors, ["raise", "return"]),
         }
         for name, (value, known) in choices.items():
@@ -418,8 +420,8 @@ class Session:
             serial,
             self._name,
             list(names),
-            ReplyMode[options.reply.upper()],
-            Priority[options.priority.upper()],
+            _REPLIES[options.reply],
+            _PRIORITIES[options.priority],
             0.0 if deadline > LONGEST_DEADLINE_S else deadline,
             options.idempotent,
             pending.array,
