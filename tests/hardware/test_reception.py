@@ -37,6 +37,8 @@ pin = 17
 """
 OWN_TASKS = """
 import time
+
+import msgspec
 from taskengine import origin, position, publish, source, task
 
 @task(name="arm.sleep", lane="hardware")
@@ -46,7 +48,7 @@ def sleep(seconds):
 
 @task(name="whence")
 def whence():
-    return [*origin(), position(), time.monotonic_ns()]
+    return [*msgspec.structs.astuple(origin()), position(), time.monotonic_ns()]
 
 @task(name="tell")
 def tell(topic):
