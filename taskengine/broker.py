@@ -225,7 +225,7 @@ class Broker:
         """Hand out what there is room for."""
         batches: list[Batch] = []
         for lane in self._lanes.values():
-            while filled := self._fill(lane):
+            while lane.queued and (filled := self._fill(lane)):
                 batches += filled
         return batches
 
