@@ -390,7 +390,7 @@ class Link:
         if not (is_owed and self._connection.connected):
             return
         local = local_time()  # of the whole turn: a reply's way may only be taken for a longer one
-        if not self._greet(now, local):
+        if local >= self._session.greet_at and not self._greet(now, local):
             return
         if self._session.retractions:
             with self._lock:
