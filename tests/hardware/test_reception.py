@@ -37,7 +37,8 @@ pin = 17
 """
 OWN_TASKS = """
 import time
-from msgspec.structs import astuple
+
+import msgspec
 from taskengine import origin, position, publish, source, task
 
 @task(name="arm.sleep", lane="hardware")
@@ -47,7 +48,7 @@ def sleep(seconds):
 
 @task(name="whence")
 def whence():
-    return [*astuple(origin()), position(), time.monotonic_ns()]
+    return [*msgspec.structs.astuple(origin()), position(), time.monotonic_ns()]
 
 @task(name="tell")
 def tell(topic):
