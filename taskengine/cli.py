@@ -46,9 +46,11 @@ def _admit(settings: Settings) -> tuple[Identity | None, int]:
     Raises SettingsError, KeysError where it may not be started so.
     """
     from taskengine.identity import borrowed, check_keys, find_identity
+    from taskengine.inspection import refuse_tasks
     from taskengine.keys import KeyRing
 
     identity = find_identity(settings.user, settings.group)
+    refuse_tasks(settings, identity)
     clients = 0
     if settings.is_curved:
         ring = KeyRing(settings.keys_folder)
@@ -103,9 +105,13 @@ def serve(config: Path | None, **flags: object) -> None:
     """Serve in the foreground until ctrl-c or SIGTERM."""
     with plain_errors():
         settings = load_settings(config, flags)
-        identity, _ = _admit(settings)
+        identity, clients = _admit(settings)
         from taskengine import supervisor
+        from taskengine.inspection import inspect
+        from taskengine.weaknesses import MODES, weaknesses
 
+        for weakness in weaknesses(inspect(settings, config, identity, clients), MODES):
+            click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(supervisor.serve(settings, identity))
 
 

@@ -6,7 +6,7 @@ the start and again every hour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -142,8 +142,12 @@ TABLE = (
 )
 
 
-def weaknesses(facts: Facts) -> Iterator[str]:
-    """A line for each weakness, in the order of the table."""
+MODES = frozenset({"keys readable", "settings writable", "tasks writable"})
+"""The rows about modes and owners of files, which `serve` says too."""
+
+
+def weaknesses(facts: Facts, names: Container[str] | None = None) -> Iterator[str]:
+    """A line for each weakness, in the order of the table; with `names` only for those rows."""
     for weakness in TABLE:
-        if weakness.holds(facts):
+        if (names is None or weakness.name in names) and weakness.holds(facts):
             yield weakness.says(facts)

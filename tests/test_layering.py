@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "disclosure",
     ),
     ("hardware", "feed"),
-    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew"),
+    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew", "trust"),
     ("_socket", "rundir", "memory", "procfs", "identity"),
     ("keys", "audit", "gate", "outlet", "inspection"),
     (
