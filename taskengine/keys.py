@@ -14,6 +14,7 @@ import base64
 import contextlib
 import errno
 import hashlib
+import ipaddress
 import os
 import re
 import stat
@@ -203,18 +204,80 @@ class KeyRing:
         return self.folder / "engines" / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}_{found[2]}.json"
 
 
-def find_membership(address: str, folder: Path | None) -> Membership | None:
-    """Who we are to the engine at `address`: None where no key is known for it.
+def find_membership(address: str, folder: Path | None, engine: str = "") -> Membership | None:
+    """Who we are to the engine at `address`: None where nothing is encrypted, since no key is known for it.
 
-    Raises KeysError where a folder is named and has none.
+    `engine` says which of several it is: a host, with or without its domain or port, or the fingerprint of its key.
+    Otherwise it is the one that was accepted at this address, else, off loopback or where a folder is named, the only
+    one that is known. Raises KeysError where none is or several may be meant.
     """
     ring = KeyRing(folder)
-    if folder is None and not (ring.folder.is_dir() and _ADDRESS.fullmatch(address)):
+    is_tcp = _ADDRESS.fullmatch(address) is not None
+    if not engine and folder is None and not (ring.folder.is_dir() and is_tcp):
         return None
-    membership = ring.membership(address)
-    if membership is None and folder is not None:
-        raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept LINE` with --keys {folder}")
-    return membership
+    known = ring.memberships()
+    if engine:
+        known = [membership for membership in known if engine in _names(membership)]
+        if not known:
+            raise KeysError(f"{ring.folder} has no key for engine {engine!r}; `taskengine keys list` shows the engines")
+    elif (exact := ring.membership(address)) is not None:
+        return exact
+    elif folder is None and is_loopback(address):
+        return None
+    if len({(membership.engine, membership.own.public) for membership in known}) > 1:
+        listed = ", ".join(membership.address for membership in known[:5])
+        raise KeysError(f"{address} may be any of the engines at {listed}: say which, such as Client(engine=HOST)")
+    if not known and folder is not None:
+        raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept` with --keys {folder}")
+    return known[0] if known else None
+
+
+def _names(membership: Membership) -> set[str]:
+    """What a user may call an engine."""
+    host, port = membership.address.removeprefix("tcp://").rsplit(":", 1)
+    names = {membership.address, host, f"{host}:{port}", membership.engine, fingerprint(membership.engine)}
+    return names if re.fullmatch(r"[0-9.]+|\[.*\]", host) else names | {host.partition(".")[0]}
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what is sent to `address` stays on this machine, as far as its text says."""
+    found = re.fullmatch(r"tcp://(?:[^;]*;)?(.+):\d+", address)
+    if found is None:
+        return address.startswith(("ipc://", "inproc://"))
+    host = found[1].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_encrypted(address: str, membership: Membership | None, *, insecure: bool) -> None:
+    """Keep a client from speaking in clear to other machines, where anybody may play the engine.
+
+    Raises KeysError off loopback where no key of the engine is known, unless `insecure`.
+    """
+    if membership is None and not insecure and not is_loopback(address):
+        raise KeysError(
+            f"no key is known for {address}, and only on loopback does a client speak unencrypted: run "
+            f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here, or say insecure=True"
+        )
+
+
+def not_let_in(address: str, membership: Membership | None) -> str:
+    """What a client is told where the engine was there and the handshake did not complete."""
+    if membership is None:
+        return (
+            f"the engine at {address} lets only clients in whose key it knows: run `taskengine keys pair NAME` there "
+            f"and `taskengine keys accept {address}` here"
+        )
+    return (
+        f"the handshake with {address} did not complete: its key may have changed, or that of {membership.name!r} is "
+        f"allowed no more, or it does not encrypt. Expected an engine with the fingerprint "
+        f"{fingerprint(membership.engine)} (`taskengine keys show` there). If it is another on purpose, run "
+        f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here"
+    )
 
 
 T = TypeVar("T", Pair, Known, Membership)
