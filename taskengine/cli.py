@@ -23,7 +23,7 @@ from taskengine.commandline import (
     plain_errors,
     settings_flags,
 )
-from taskengine.errors import TaskEngineError
+from taskengine.errors import TaskEngineError, printable
 from taskengine.settings import Settings
 from taskengine.wire import DEFAULT_ADDRESS
 
@@ -130,9 +130,10 @@ def check(config: Path | None, **flags: object) -> None:
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
-            click.echo(f"task {task.name}{task.signature}{f' in lane {task.lane}' if task.lane else ''}")
+            where = f" in lane {task.lane}" if task.lane else ""
+            click.echo(printable(f"task {task.name}{task.signature}{where}"))
         for topic in catalogue.topics:
-            click.echo(f"source {topic}")
+            click.echo(printable(f"source {topic}"))
         for weakness in weaknesses(inspect(settings, config, identity, clients)):
             click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
@@ -182,7 +183,7 @@ def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, 
 def _print_json(value: Any) -> None:
     import msgspec
 
-    click.echo(msgspec.json.encode(value).decode())
+    click.echo(printable(msgspec.json.encode(value).decode()))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -274,7 +275,8 @@ def tasks(as_json: bool, address: str, keys: Path | None) -> None:
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
-            table.add_row(f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
+            cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
+            table.add_row(*map(printable, cells))
         Console().print(table, markup=False)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from taskengine.configuration import CONFIG_FILE, load
-from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError
+from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError, printable
 from taskengine.settings import Settings, rows
 from taskengine.trust import refuse_changeable, trusted_users, use_current_folder
 
@@ -64,7 +64,7 @@ def plain_errors() -> Iterator[None]:
 
 def leave(message: str, code: int) -> NoReturn:
     """Say why on stderr, in one line, and exit."""
-    click.echo(f"taskengine: {' '.join(message.splitlines())}", err=True)
+    click.echo(f"taskengine: {printable(' '.join(message.splitlines()))}", err=True)
     sys.exit(code)
 
 

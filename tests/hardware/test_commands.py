@@ -123,7 +123,7 @@ def test_a_sweep_goes_on_until_it_is_halted(machine: Bench) -> None:
         ("servo_set", ("tilt", "0"), "from -1 to 1, not '0'"),
         ("servo_set", ("tilt", True), "from -1 to 1, not True"),
         ("servo_set", ("lamp", 0), "lamp is a LED, not a servo"),
-        ("servo_set", ("button", 0), "no output is named 'button'; there are pan, tilt"),
+        ("servo_set", ("button", 0), "no output is named 'button'; devices.list shows"),
         ("servo_set", (["pan"], 0), "no output is named"),
         ("gpio_write", ("lamp", 0.5), "true or false, not 0.5"),
         ("gpio_pulse", ("lamp", 0), "from 0.001 to 86400"),
