@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskengine.cli_keys import keys
+from taskengine.cli_policy import policy
 from taskengine.commandline import (
     SAID_NO,
     WRONG_USAGE,
@@ -97,6 +98,7 @@ def cli() -> None:
 
 
 cli.add_command(keys)
+cli.add_command(policy)
 
 
 @cli.command(epilog=UNDER_SYSTEMD)

@@ -62,7 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "supervisor"),
-    ("commandline", "cli_keys", "cli"),
+    ("commandline", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
