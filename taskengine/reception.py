@@ -149,6 +149,7 @@ class Reception:
         return self._visitors.of(name)
 
     def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float) -> None:
+        began = time.monotonic()
         try:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
@@ -162,13 +163,18 @@ class Reception:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
             self._outlet.send(route, package.refusal(error))
+        finally:
+            visitor.spend(time.monotonic() - began)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
         visitor = self._visitor(route)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
             began = time.monotonic()  # the turn may be long, and the deadline begins here
-            package = packed.read_package(route, request, frames, visitor.lanes, self._settings.data_workers, began)
-            self._accept(package, visitor, now)
+            try:
+                package = packed.read_package(route, request, frames, visitor.lanes, self._settings.data_workers, began)
+                self._accept(package, visitor, now)
+            finally:
+                visitor.spend(time.monotonic() - began)
             return
         try:
             visitor.check_call(request.kind)
@@ -229,6 +235,9 @@ class Reception:
         if denied:
             told = [shortened(name, NAME_TOLD) for name in denied[:TASKS_TOLD]]
             self._audit.note("refused", client=visitor.name, tasks=told)
+        if noted := visitor.noted(package):
+            told = [shortened(name, NAME_TOLD) for name in noted[:TASKS_TOLD]]
+            self._audit.note("called", client=visitor.name, tasks=told, count=package.count)
         if is_whole:
             self.deliver([package])
         elif self._journal.enabled:

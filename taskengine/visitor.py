@@ -101,10 +101,15 @@ class Visitor:
         if self._allowance is not None:
             self._allowance.check(now)
 
-    def charge(self, package: Package, seconds: float = 0.0) -> None:
-        """A package of its was accepted, which took the router so long."""
+    def charge(self, package: Package) -> None:
+        """A package of its was accepted."""
         if self._allowance is not None:
-            self._allowance.charge(package.count, package.bytes, seconds * 1e6)
+            self._allowance.charge(package.count, package.bytes)
+
+    def spend(self, seconds: float) -> None:
+        """The router was busy for so long with a message of its, accepted or not."""
+        if self._allowance is not None:
+            self._allowance.charge(0, 0, seconds * 1e6)
 
     def noted(self, package: Package) -> list[str]:
         """Return the names of the package's tasks whose calls are noted in the audit log although it may call them."""

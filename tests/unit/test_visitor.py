@@ -99,7 +99,8 @@ def test_tasks_bytes_and_the_routers_time_have_rates(
     sent = package(10)
     sent.bytes = 74
     mine.admit(sent, 100.0)
-    mine.charge(sent, seconds)
+    mine.charge(sent)
+    mine.spend(seconds)
     with pytest.raises(Overloaded, match=said) as refused:
         mine.admit(sent, 100.0)
     assert refused.value.retry_after == pytest.approx(wait)
@@ -111,7 +112,8 @@ def test_of_several_rates_the_first_that_is_used_up_counts() -> None:
     sent = package(1)
     sent.bytes = 11
     mine.admit(sent, 100.0)
-    mine.charge(sent, 1.0)
+    mine.charge(sent)
+    mine.spend(1.0)
     with pytest.raises(Overloaded, match="10 bytes"):
         mine.admit(sent, 100.0)
 
