@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskengine.cli_audit import audit
 from taskengine.cli_keys import keys
 from taskengine.cli_policy import policy
 from taskengine.commandline import (
@@ -97,6 +98,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(audit)
 cli.add_command(keys)
 cli.add_command(policy)
 

@@ -43,11 +43,11 @@ def _ring(folder: Path | None) -> KeyRing:
 
 def _note(ring: KeyRing, command: str, name: str) -> None:
     """Tell the audit log of a change of the allow-list, and which user made it."""
-    from taskengine.audit import AUDIT_FILE, Audit
+    from taskengine.audit import AUDIT_FILE, Audit, file_of
 
-    chosen = load_settings(None, {}).audit
-    path = Path(chosen).expanduser() if chosen else ring.folder / AUDIT_FILE
-    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID)
+    settings = load_settings(None, {})
+    target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
+    Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID)
 
 
 @keys.command("new")

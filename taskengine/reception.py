@@ -115,6 +115,7 @@ class Reception:
         if self._gate is None or now < self._next_look:
             return
         self._next_look = now + KEYS_LOOK_MS / 1000
+        self._audit.summarise(now)
         change = self._gate.refresh()
         for event, keys in (("key allowed", change.added), ("key revoked", change.gone)):
             for key, name in keys.items():

@@ -40,6 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "liveness",
         "rollout",
         "disclosure",
+        "budgets",
+        "chain",
     ),
     ("hardware", "feed"),
     ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew", "trust"),
@@ -62,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "supervisor"),
-    ("commandline", "cli_keys", "cli_policy", "cli"),
+    ("commandline", "cli_audit", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
@@ -89,6 +91,8 @@ PURE = {
     "rollout",
     "crew",
     "disclosure",
+    "budgets",
+    "chain",
     "weaknesses",
 }
 SHELLS = {
