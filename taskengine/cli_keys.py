@@ -119,6 +119,14 @@ def keys_show(keys: Path | None) -> None:
         click.echo(f"{public}  {fingerprint(public)}")
 
 
+@keys.command("metrics")
+@_keys
+def keys_metrics(keys: Path | None) -> None:
+    """Print the token that scrapers of METRICS_PORT have to show; from the next start of the engine on if it is new."""
+    with plain_errors():
+        click.echo(_ring(keys).make_metrics_token())
+
+
 @keys.command("pair")
 @click.argument("name")
 @click.option("--address", metavar="tcp://HOST:PORT", help="Where the client finds the engine [default: this host].")

@@ -11,7 +11,7 @@ import zmq
 
 from taskengine.configuration import CONFIG_FILE
 from taskengine.identity import Identity
-from taskengine.keys import KeyRing
+from taskengine.keys import TOKEN_FILE, KeyRing
 from taskengine.registry import places
 from taskengine.settings import Settings
 from taskengine.trust import changeable, refuse_changeable, trusted_users
@@ -36,6 +36,7 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
         clients=clients,
         is_root=uid == 0,
         libzmq=libzmq_version(),
+        has_metrics_token=os.path.lexists(folder / TOKEN_FILE),
         keys=tuple(str(path) for path in (folder, folder / "clients", folder / "engines") if _is_open(path)),
         config=tuple(map(str, changeable([file] if file.exists() else [], (0, uid)))),
         tasks=tuple(map(str, changeable((place for entry in settings.tasks for place in places(entry)), (0, uid)))),

@@ -3,6 +3,7 @@
     FOLDER/engine.json           the engine's own pair, made when it is first asked for
     FOLDER/clients/NAME.json     a client's public key: this engine's allow-list
     FOLDER/engines/HOST_PORT.json  an engine's public key, and our own pair and name there
+    FOLDER/metrics.token         what a scraper of the metrics has to show, where that is wanted
 
 Files are JSON with keys as Z85 text, have mode 0600, and are refused where others could read them. The pairs are
 libzmq's own (CURVE, libsodium).
@@ -17,6 +18,7 @@ import hashlib
 import ipaddress
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Hashable
@@ -34,6 +36,7 @@ _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 """Errors that tell of the system, and not of a file."""
 _LINE = "taskengine-pair:"
+TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -91,6 +94,18 @@ class KeyRing:
                 if not path.exists():  # where it is there now, another start was faster
                     raise
         return _read(path, Pair)
+
+    def metrics_token(self) -> str | None:
+        """What a scraper of the metrics has to show; None where anybody may read them."""
+        path = self.folder / TOKEN_FILE
+        return _contents(path).decode(errors="replace").strip() if os.path.lexists(path) else None
+
+    def make_metrics_token(self) -> str:
+        """The same, made where there is none."""
+        path = self.folder / TOKEN_FILE
+        if not os.path.lexists(path):
+            _write(path, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+        return self.metrics_token() or ""
 
     def allow(self, name: str, public: str) -> None:
         """Let a client in."""
@@ -285,29 +300,36 @@ T = TypeVar("T", Pair, Known, Membership)
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
+        return msgspec.json.decode(_contents(path), type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        if isinstance(error, KeysError):
+            raise
+        raise KeysError(f"{path}: no key file: {error}") from None
+
+
+def _contents(path: Path) -> bytes:
+    """What is in a file that only we can read."""
+    try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
-            data = file.read()
+            return file.read()
     except OSError as error:
         if error.errno in _TRANSIENT:
             raise
         raise KeysError(f"{path}: {error.strerror}") from None
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise KeysError(f"{path}: no key file: {error}") from None
 
 
-def _write(path: Path, value: msgspec.Struct, *, replace: bool) -> None:
+def _write(path: Path, value: msgspec.Struct | bytes, *, replace: bool) -> None:
     """Write a file that only we can read, whole or not at all."""
+    data = value if isinstance(value, bytes) else msgspec.json.format(msgspec.json.encode(value)) + b"\n"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if replace:

@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True):
     """The settings' file, where others can change it, or put another in its place."""
     tasks: tuple[str, ...] = ()
     """The task files and folders that others can change."""
+    has_metrics_token: bool = False
+    """Scrapers of the metrics have to show a token."""
 
 
 class Weakness(NamedTuple):
@@ -130,8 +132,11 @@ TABLE = (
     ),
     Weakness(
         "metrics open",
-        lambda facts: facts.settings.metrics_port and not facts.settings.on_loopback,
-        lambda facts: f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key",
+        lambda facts: facts.settings.metrics_port and not (facts.settings.on_loopback or facts.has_metrics_token),
+        lambda facts: (
+            f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key: "
+            "`taskengine keys metrics` makes a token that scrapers have to show"
+        ),
     ),
     Weakness("old libzmq", lambda facts: old_libzmq(facts.libzmq), lambda facts: old_libzmq(facts.libzmq)),
     Weakness(

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "disclosure",
         "budgets",
         "chain",
+        "scrape",
     ),
     ("hardware", "feed"),
     ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew", "trust"),
@@ -93,6 +94,7 @@ PURE = {
     "disclosure",
     "budgets",
     "chain",
+    "scrape",
     "weaknesses",
 }
 SHELLS = {

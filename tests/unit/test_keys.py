@@ -256,6 +256,16 @@ def test_a_handshake_that_fails_tells_whom_we_expected(home: KeyRing) -> None:
     assert "keys pair" in not_let_in("tcp://10.0.0.7:9000", None)
 
 
+def test_a_token_for_the_metrics_is_made_once_and_nobody_else_reads_it(robot: KeyRing) -> None:
+    assert robot.metrics_token() is None
+    token = robot.make_metrics_token()
+    assert len(token) > 40
+    assert robot.make_metrics_token() == robot.metrics_token() == token
+    (robot.folder / "metrics.token").chmod(0o644)
+    with pytest.raises(KeysError, match="chmod 600"):
+        robot.metrics_token()
+
+
 def test_fingerprints_are_short_and_differ() -> None:
     prints = {fingerprint(new_pair().public) for _ in range(20)}
     assert len(prints) == 20
