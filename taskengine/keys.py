@@ -177,6 +177,20 @@ class KeyRing:
         _write(self._engine(address), membership, replace=True)
         return membership
 
+    def enter(self, membership: Membership) -> None:
+        """Know an engine, which lets us in. Raises KeysError for keys and names that are none."""
+        keys = (membership.engine, membership.own.public, membership.own.secret)
+        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
+            raise KeysError("that is no name and key of an engine")
+        _write(self._engine(membership.address), membership, replace=True)
+
+    def check_free(self, name: str) -> None:
+        """Raises KeysError where there is a client of that name."""
+        if os.path.lexists(self._client(name)):
+            raise KeysError(
+                f"there is a client {name!r} already: `taskengine keys revoke {name}` first, or another name"
+            )
+
     def accept(self, line: str) -> Membership:
         """Take in the line that `pair` gave."""
         try:
@@ -184,10 +198,10 @@ class KeyRing:
             membership = msgspec.json.decode(data, type=Membership)
         except (ValueError, msgspec.MsgspecError):
             raise KeysError("that is no line of `taskengine keys pair`") from None
-        keys = (membership.engine, membership.own.public, membership.own.secret)
-        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
-            raise KeysError("that is no line of `taskengine keys pair`")
-        _write(self._engine(membership.address), membership, replace=True)
+        try:
+            self.enter(membership)
+        except KeysError as error:
+            raise KeysError(f"that is no line of `taskengine keys pair`: {error}") from None
         return membership
 
     def membership(self, address: str) -> Membership | None:
@@ -252,6 +266,14 @@ def _names(membership: Membership) -> set[str]:
     host, port = membership.address.removeprefix("tcp://").rsplit(":", 1)
     names = {membership.address, host, f"{host}:{port}", membership.engine, fingerprint(membership.engine)}
     return names if re.fullmatch(r"[0-9.]+|\[.*\]", host) else names | {host.partition(".")[0]}
+
+
+def host_of(address: str) -> str:
+    """The host of an engine's address, without brackets. Raises KeysError for what is none."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise KeysError(f"an engine's address is tcp://HOST:PORT, not {address!r}")
+    return found[1].strip("[]")
 
 
 def is_loopback(address: str) -> bool:

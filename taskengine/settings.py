@@ -360,7 +360,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.is_curved:
             raise SettingsError(
                 f"host: {self.host} is reachable from other machines, and no client has a key: "
-                "run `taskengine keys pair NAME` and take its line to the client's machine"
+                "run `taskengine keys pair NAME` and type its code on the client's machine"
             )
         raise SettingsError(
             f"host: {self.host} is reachable from other machines, and curve is off: anyone there could run tasks. "

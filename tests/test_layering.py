@@ -43,11 +43,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "budgets",
         "chain",
         "scrape",
+        "pake",
     ),
     ("hardware", "feed"),
     ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew", "trust"),
     ("_socket", "rundir", "memory", "procfs", "identity"),
-    ("keys", "audit", "gate", "outlet", "inspection"),
+    ("keys", "pairing", "audit", "gate", "outlet", "inspection"),
     (
         "caller",
         "broadcast",
@@ -95,6 +96,7 @@ PURE = {
     "budgets",
     "chain",
     "scrape",
+    "pake",
     "weaknesses",
 }
 SHELLS = {

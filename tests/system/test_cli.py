@@ -18,9 +18,10 @@ from tests.engine import Engine, deadline, free_ports, wait_until
 Result = subprocess.CompletedProcess[str]
 
 
-def run(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Result:
+def run(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None, said: str | None = None) -> Result:
     return subprocess.run(
         [sys.executable, "-m", "taskengine", *arguments],
+        input=said,
         capture_output=True,
         text=True,
         timeout=deadline(30),
@@ -202,7 +203,7 @@ def test_a_reader_that_leaves_early_is_no_error(at: list[str]) -> None:
 
 def test_the_setting_keys_is_where_the_keys_are(tmp_path: Path) -> None:
     env = {"TASKENGINE_KEYS": str(tmp_path / "keys")}
-    assert run("keys", "pair", "laptop", "--address", "tcp://robot:9000", env=env).returncode == 0
+    assert run("keys", "pair", "laptop", "--line", "--address", "tcp://robot:9000", env=env).returncode == 0
     assert (tmp_path / "keys").is_dir()
     assert run("keys", "list", env=env).stdout.startswith("client laptop ")
 
@@ -218,9 +219,9 @@ def test_a_key_may_begin_as_an_option_does(tmp_path: Path) -> None:
 def test_keys_from_the_robot_to_the_laptop(tmp_path: Path) -> None:
     robot, laptop = (["--keys", str(tmp_path / name)] for name in ("robot", "laptop"))
     with Engine(curve="on", keys=tmp_path / "robot") as engine:
-        paired = run("keys", "pair", "laptop", "--address", engine.address, *robot)
+        paired = run("keys", "pair", "laptop", "--line", "--address", engine.address, *robot)
         assert "secret key" in paired.stderr
-        accepted = run("keys", "accept", paired.stdout.strip(), *laptop)
+        accepted = run("keys", "accept", *laptop, said=paired.stdout)
         assert accepted.stdout == f"{engine.address} knows this machine as laptop\n"
         call = ["call", "task_count", "2", "3", "--address", engine.address]
         assert run(*call, *laptop).stdout == "2.5\n"
