@@ -116,7 +116,7 @@ def serve(config: Path | None, **flags: object) -> None:
 
         for weakness in weaknesses(inspect(settings, config, identity, clients), MODES):
             click.echo(f"taskengine: warning: {weakness}", err=True)
-        sys.exit(supervisor.serve(settings, identity))
+        sys.exit(supervisor.serve(settings, identity, lambda: load_settings(config, flags)))
 
 
 @cli.command()
@@ -253,9 +253,9 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 @cli.command()
 @_engine
 def reload(address: str, keys: Path | None) -> None:
-    """Have an engine load its task modules anew, worker by worker; no task is lost. SIGHUP does the same.
+    """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
 
-    Where a module does not load, the engine goes on with what it had. New lanes and settings take a restart.
+    Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
     """
     with _connected(address, keys, None) as client:
         client.reload()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskengine import packed, seedwire
 from taskengine._socket import Port
@@ -18,7 +18,7 @@ from taskengine.keys import fingerprint
 from taskengine.messages import NO_SERIAL, Info, Kind, Priority, Request, TaskInfo, decode_cancel, decode_request
 from taskengine.outlet import Outlet
 from taskengine.package import Package
-from taskengine.policy import ANONYMOUS, Policy
+from taskengine.policy import ANONYMOUS, Entry, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import DENIED_LANES, KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
@@ -74,6 +74,10 @@ class Reception:
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
         self._urgent = {task.name for task in tasks if task.urgent}
+
+    def obey(self, policy: Mapping[str, Entry] | None) -> None:
+        """This is the policy from here on."""
+        self._visitors.obey(None if policy is None else Policy(policy))
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
         """A message, as `Port.receive_request` gave it at `now`, monotonic s."""

@@ -18,7 +18,7 @@ from taskengine import publisher, router, systemd, worker
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
-from taskengine.errors import TaskModuleError
+from taskengine.errors import SettingsError, TaskModuleError
 from taskengine.feed import new_feed
 from taskengine.gate import Backplane, Security
 from taskengine.hardware import GUARDIAN, Machine
@@ -30,6 +30,7 @@ from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
 from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
+from taskengine.renewal import renew_policy
 from taskengine.rollout import Rollout
 from taskengine.rundir import BACKEND, FRONTEND, RunDir
 from taskengine.settings import Settings
@@ -51,13 +52,14 @@ ROUTER_PATIENCE = 3
 class Supervisor:
     """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    Its processes become `identity`, or stay who we are.
+    Its processes become `identity`, or stay who we are. A reload calls `reread` for the settings as they are then.
     """
 
     def __init__(
         self, settings: Settings, identity: Identity | None, terminal: Terminal, notifier: systemd.Notifier
     ) -> None:
         self._settings = settings
+        self.reread: Callable[[], Settings] = lambda: settings
         self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
@@ -335,12 +337,14 @@ class Supervisor:
             new = {task.lane for task in tasks} - self._lanes.keys()
             if new:
                 raise TaskModuleError(f"a new lane, {', '.join(sorted(new))}, takes a restart of the engine")
-        except TaskModuleError as error:
+            renew_policy(self._settings, self.reread())
+        except (TaskModuleError, SettingsError) as error:
             self._end_reload(str(error))
             return
         self._roles[ROUTER] = partial(self._plan_router, tasks)
         self._served = len(tasks)
         self._tell_router("tasks", tasks)
+        self._tell_router("policy", self._settings.policy)
         workers = [role for role in self._roles if role not in (ROUTER, METRICS, GUARDIAN)]
         self._rollout = Rollout(workers, self._settings.drain_time)
 
@@ -481,12 +485,14 @@ def _guard(machine: Machine, interval: float, control: Connection, journal: Jour
     machine.guard(interval, control, journal.say)
 
 
-def serve(settings: Settings, identity: Identity | None) -> int:
-    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
+def serve(settings: Settings, identity: Identity | None, read: Callable[[], Settings]) -> int:
+    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code. `read` reads the settings anew.
 
     Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
     terminal = Terminal()
     notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
-    return Supervisor(settings, identity, terminal, notifier).serve()
+    supervisor = Supervisor(settings, identity, terminal, notifier)
+    supervisor.reread = read
+    return supervisor.serve()

@@ -146,6 +146,12 @@ class Visitors:
         self.own = Visitor("", None, {})
         """The engine's own client, which may do everything."""
 
+    def obey(self, policy: Policy | None) -> None:
+        """This is the policy from here on, with rates of its own."""
+        self._policy = policy
+        self._known.clear()
+        self._allowances.clear()
+
     def learn(self, lanes: Mapping[str, str]) -> None:
         """These are the tasks' lanes from here on."""
         self._lanes = lanes

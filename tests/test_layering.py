@@ -46,7 +46,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pake",
     ),
     ("hardware", "feed"),
-    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew", "trust"),
+    (
+        "registry",
+        "settings",
+        "configuration",
+        "confinement",
+        "weaknesses",
+        "journal",
+        "queue",
+        "crew",
+        "trust",
+        "renewal",
+    ),
     ("_socket", "rundir", "memory", "procfs", "identity"),
     ("keys", "pairing", "audit", "gate", "outlet", "inspection"),
     (
@@ -98,6 +109,7 @@ PURE = {
     "scrape",
     "pake",
     "weaknesses",
+    "renewal",
 }
 SHELLS = {
     "_socket",

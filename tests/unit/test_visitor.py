@@ -151,3 +151,14 @@ def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bou
     first = visitors.of("x")
     visitors.learn({})
     assert visitors.of("x") is not first
+
+
+def test_another_policy_holds_at_once() -> None:
+    visitors = Visitors(Policy({"laptop": Entry(tasks=("servo.*",), rate=1.0)}))
+    visitors.learn(LANES)
+    before = visitors.of("laptop")
+    before.charge(package(100))
+    visitors.obey(Policy({"laptop": Entry(tasks=("gpio.*",), rate=50.0)}))
+    mine = visitors.of("laptop")
+    assert [task.name for task in mine.tasks(TASKS)] == ["gpio.write"]
+    mine.admit(package(1), 0.0)
