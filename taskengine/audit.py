@@ -62,6 +62,8 @@ class Audit:
         now = time.monotonic()
         self.summarise(now)
         who = str(fields.get("client") or fields.get("fingerprint") or "")
+        if not self._budgets.has_room(event, who, now):
+            return
         line = _line(event, fields)
         if len(line) > LONGEST_LINE:
             line = _line(

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 BURST = 16 * 1024
 """Bytes that a budget holds when nothing was written for long."""
+LEAST_LINE = 128
+"""Bytes that every line has."""
 REFUSALS = frozenset({"refused", "not let in", "cut off"})
 REFUSALS_RATE = 16.0
 """Bytes a second that come back for what is refused: at that rate 32 MiB are the log of three weeks."""
@@ -47,8 +49,24 @@ class Budgets:
         self._evicted: list[LeftOut] = []
         self._next_look = 0.0
 
+    def has_room(self, event: str, who: str, now: float) -> bool:
+        """Return whether any line would find room; one that does not is counted, and need not be made."""
+        budget = self._budget(event, who, now)
+        budget.left_out += budget.left < LEAST_LINE
+        return budget.left >= LEAST_LINE
+
     def left_out_before(self, event: str, who: str, size: int, now: float) -> int | None:
         """Take `size` bytes for a line: how many lines were left out since the last one; None where it is, too."""
+        budget = self._budget(event, who, now)
+        if size > budget.left:
+            budget.left_out += 1
+            return None
+        budget.left -= size
+        count, budget.left_out, budget.told = budget.left_out, 0, now
+        return count
+
+    def _budget(self, event: str, who: str, now: float) -> _Budget:
+        """The budget of a client for an event, with what has come back until now."""
         place = (event, "" if event == STRANGERS else who)
         budget = self._known.get(place)
         if budget is None:
@@ -60,12 +78,7 @@ class Budgets:
         self._known.move_to_end(place)
         budget.left = min(BURST, budget.left + (now - budget.since) * budget.rate)
         budget.since = now
-        if size > budget.left:
-            budget.left_out += 1
-            return None
-        budget.left -= size
-        count, budget.left_out, budget.told = budget.left_out, 0, now
-        return count
+        return budget
 
     def summaries(self, now: float) -> Iterator[LeftOut]:
         """What was left out, of each budget at most every `SUMMARY_S`."""

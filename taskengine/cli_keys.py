@@ -112,7 +112,7 @@ def keys_revoke(name: str, keys: Path | None) -> None:
 @click.argument("address")
 @_keys
 def keys_forget(address: str, keys: Path | None) -> None:
-    """Have no key for the engine at ADDRESS any more: a client then talks to it unencrypted."""
+    """Have no key for the engine at ADDRESS any more."""
     with plain_errors():
         _ring(keys).forget(address)
 

@@ -154,7 +154,7 @@ class Reception:
         return self._visitors.of(name)
 
     def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float) -> None:
-        began = time.monotonic()
+        began, visitor = time.monotonic(), None
         try:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
@@ -163,6 +163,8 @@ class Reception:
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
             self._outlet.send(route, seedwire.malformed(meta, told))
+            if visitor is not None:
+                visitor.spend(time.monotonic() - began)
             return
         try:
             self._accept(package, visitor, now)

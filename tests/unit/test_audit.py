@@ -98,6 +98,21 @@ def test_a_stranger_uses_up_no_line_of_an_insider(tmp_path: Path) -> None:
     assert (tmp_path / "audit.jsonl").stat().st_size < 64 * 1024
 
 
+def test_a_line_that_finds_no_room_is_not_even_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Audit(tmp_path / "audit.jsonl", print)
+    made: list[str] = []
+    line = audit._line
+
+    def make(event: str, fields: dict[str, Any]) -> bytes:
+        made.append(event)
+        return line(event, fields)
+
+    monkeypatch.setattr(audit, "_line", make)
+    for _ in range(5000):
+        log.note("refused", client="laptop")
+    assert len(made) < 200
+
+
 def test_what_was_left_out_is_told_when_nothing_else_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Audit(tmp_path / "audit.jsonl", print)
     for _ in range(500):
