@@ -35,7 +35,8 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-asan test-gpio bench bench-full bench-peers bench-hardware pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-asan test-gpio test-network test-compat bench bench-full bench-peers bench-hardware \
+	bench-stops pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -73,6 +74,12 @@ test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and Un
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio
 
+test-network: $(VENV)/.test  ## cut and mend links between network namespaces, as root, within 3 minutes
+	$(PY) -m tests.network
+
+test-compat: $(VENV)/.test  ## play the newest client with the engine of 0.1.0, which is built once, and the reverse
+	$(PY) -m tests.compatibility
+
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
 
@@ -87,6 +94,9 @@ bench-peers: $(VENV)/.bench  ## install other systems into .venv-peers, Redis in
 bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on the lines of gpio-sim; PINS=auto for a Pi's own
 	$(PY) -m bench.hardware --pins $(or $(PINS),mock)
 	$(if $(PINS),,$(PY) -m tests.gpio -- $(PY) -m bench.hardware)
+
+bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
+	$(PY) -m bench.stops
 
 pi-budget: $(VENV)/.run  ## count a package's instructions and hold them against a Pi's (valgrind)
 	$(PY) -m bench.pi_budget

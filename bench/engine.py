@@ -52,10 +52,11 @@ class Engine:
 
     def __init__(self, **settings: object) -> None:
         config = str(settings.pop("config", ""))
-        frontend, backend, data = free_ports(3)
+        frontend, backend, data, stop = free_ports(4)
         self.settings: dict[str, object] = {
             "router_frontend": frontend,
             "router_backend": backend,
+            "stop_port": stop,
             "task_workers": TASK_WORKERS,
             "data_workers": 1,
             "starting_port": data - TASK_WORKERS,

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import zmq
 
 from bench.system import TASK
 from bench.trips import COLUMNS, NAME, Trip
-from taskengine import Client
+from taskengine import Client, _fastpath
 from taskengine._socket import Port, Waiter
+from taskengine.connection import local_time
+from taskengine.messages import Info, Kind, Reply, decode_reply, decode_request, encode_reply
+from taskengine.session import CAPABILITIES
 
 END_S = 10.0
+BOOT = 1
+INFO = Info(2, 0.005, 10, 2, [], 1, CAPABILITIES)
 
 
 class End:
@@ -77,14 +83,27 @@ class Exchange:
 
     def _answer(self) -> None:
         for trip in self._trips:
-            route, *_ = self._front.receive()
+            route, serial = self._package()
             for (name, batch), answer in zip(trip.batches, trip.answers, strict=True):
                 self._back.send([name, batch])
                 worker = self._workers[name]
                 worker.receive()
                 worker.send([answer])
                 self._back.receive()
-            self._front.send([route, *trip.reply])
+            head, *body = trip.reply
+            # a hello has a number too, so that those of packages are not those of the recording
+            reply = msgspec.structs.replace(decode_reply(head), serial=serial, clock=local_time(), boot=BOOT)
+            self._front.send([route, encode_reply(reply), *body])
+
+    def _package(self) -> tuple[bytes, int]:
+        """Wait for a package, and say hello to whoever asks before: where its reply goes, and its number."""
+        while True:
+            route, head, *_ = self._front.receive()
+            request = decode_request(head)
+            if request.kind == Kind.PACKAGE:
+                return route, request.serial
+            reply = Reply(request.serial, 1, clock=local_time(), boot=BOOT)
+            self._front.send([route, encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))])
 
     def close(self) -> None:
         """Close every socket."""

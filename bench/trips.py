@@ -25,6 +25,8 @@ from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
+from taskengine.moments import Clock
+from taskengine.origins import Moment, Origins
 from taskengine.package import DEFAULT_LANE, Message
 from taskengine.registry import Registry
 from taskengine.router import Router
@@ -101,6 +103,19 @@ class Sent:
         return messages
 
 
+class StillClock(Clock):
+    """A clock that stands."""
+
+    def __init__(self) -> None:
+        self.boot = 2**62
+
+    def now(self) -> Moment:
+        return Moment(2**48, 2**48)
+
+    def told(self) -> int:
+        return 2**48
+
+
 class SteppedRouter(Router):
     """The router without sockets: each call is one turn of its loop, for one message."""
 
@@ -112,6 +127,8 @@ class SteppedRouter(Router):
         super().__init__(
             SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, Journal(2, enabled=False)
         )
+        # the bytes of a package tell when it came, and those of a reply when it went
+        self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
         for number in range(WORKERS):
             name = f"TASK-{number}"
             self._expect(name, number, os.getpid(), is_online=True)

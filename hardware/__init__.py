@@ -4,6 +4,7 @@ read       the table, as a `Layout`
 tasks      what the lanes' workers run
 Panel      what the owner of the pins and the guardian share
 own        get the pins, in the lane's worker
+keep_memory  and be ended last where memory runs out
 guard      be the guardian
 make_safe  what the guardian does, at once, where nobody has the pins
 owners     what has which pin
@@ -13,7 +14,6 @@ robot      in a task of your own that runs in a lane with pins: its commands, as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from taskengine import SettingsError
@@ -30,10 +30,12 @@ __all__ = [
     "Panel",
     "guard",
     "header_lines",
+    "keep_memory",
     "make_safe",
     "own",
     "owners",
     "read",
+    "rest_tasks",
     "robot",
     "stop_tasks",
     "tasks",
@@ -69,18 +71,29 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
     return owner
 
 
-def guard(
-    layout: Layout, panel: Panel, pins: str, interval: float, control: Connection, say: Callable[[str], None]
-) -> None:
-    """Be the guardian, until the supervisor says stop or is gone, who is told every `interval` s that we live."""
-    from taskengine_hardware.guardian import main
+def keep_memory() -> None:
+    """Have this process, which is about to own pins, be ended last where memory runs out."""
+    from taskengine_hardware import priority
 
-    main(layout, panel, pins, interval, control, say)
+    priority.keep_memory()
 
 
-def stop_tasks(layout: Layout) -> frozenset[str]:
-    """The names of the tasks that stop the machine."""
-    return frozenset(f"{prefix_of(lane)}system.stop" for lane in layout.lanes)
+def guard(layout: Layout, panel: Panel, pins: str, **links: Any) -> None:
+    """Be the guardian, until the supervisor says stop or is gone; `links` are those of `guardian.Links`."""
+    from taskengine_hardware.guardian import Links, main
+
+    main(layout, panel, pins, Links(**links))
+
+
+def stop_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that stop the machine, with the lane of each."""
+    return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
+
+
+def rest_tasks(layout: Layout) -> dict[str, str]:
+    """The names of the tasks that bring one device to its safe state, with the lane of each."""
+    names = ("motor.stop", "robot.stop", "device.rest")
+    return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
 
 def owners(layout: Layout, pins: str) -> dict[int, str]:
@@ -96,7 +109,7 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
 
 
 def make_safe(layout: Layout, pins: str) -> None:
-    """Claim every output, bring it to its safe state, and let go. Raises RuntimeError, SettingsError, as `own`."""
+    """Claim every output at its safe value, and let go. Raises RuntimeError where one cannot be had, SettingsError."""
     from taskengine_hardware.backends import BACKENDS
     from taskengine_hardware.rig import Rig
 

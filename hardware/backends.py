@@ -8,30 +8,32 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from taskengine import SettingsError
 from taskengine_hardware.layout import Layout
 
-MOCK_STATES = 4096
-"""How many of its last states a mock pin remembers."""
+
+class Pin(Protocol):
+    """What the pins of a backend can beyond gpiozero's, so that no output makes a blip."""
+
+    is_held: bool
+    """It stays as it was claimed, whatever gpiozero tells it: its constructors begin with off, and some with low."""
+
+    def claim(self, level: bool, idle: bool) -> None:
+        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+
+    def close(self) -> None:
+        """Be nobody's. May be called twice."""
 
 
 def mock(layout: Layout) -> Any:
     """Pins that are nowhere but in memory, for learning and for tests."""
-    from gpiozero.pins.mock import MockFactory, MockPWMPin
+    from taskengine_hardware.mock_pins import factory
 
-    class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
-        """As gpiozero's, which remembers every state for ever."""
-
-        def clear_states(self) -> None:
-            super().clear_states()
-            self.states: deque[Any] = deque(self.states, maxlen=MOCK_STATES)
-
-    return MockFactory(revision=f"{layout.board or 0xA020D3:x}", pin_class=MockPin)
+    return factory(layout.board or 0xA020D3)
 
 
 def lgpio(layout: Layout) -> Any:
@@ -70,11 +72,11 @@ def _fine() -> Callable[[int | None, int | None], Any]:
 def pigpio(layout: Layout) -> Any:
     """The daemon pigpiod, here or where PIGPIO_ADDR says. Raises SettingsError where there is none."""
     try:
-        from gpiozero.pins.pigpio import PiGPIOFactory
+        from taskengine_hardware.pigpio_pins import factory
     except ImportError as error:
         raise SettingsError(f"pins: pigpio cannot be imported ({error}): pip install pigpio") from None
     try:
-        return PiGPIOFactory()
+        return factory()
     except OSError as error:
         raise SettingsError(f"pins: no pigpiod answers ({error}); is it running?") from None
 

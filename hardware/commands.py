@@ -7,15 +7,20 @@ another client has it for itself.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from taskengine import BadArguments, TaskFailed, caller_id, check_device
-from taskengine_hardware.control import STOPPED, Output, checked, seconds
+from taskengine import BadArguments, Origin, TaskFailed, check_device, origin, position
+from taskengine_hardware.admission import stopped_text
+from taskengine_hardware.control import Control
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import Device, Layout, Limits, Value, prefix_of
+from taskengine_hardware.outputs import NS, Output
 from taskengine_hardware.panel import NEVER
+from taskengine_hardware.values import angle_of, checked, is_number, seconds
 
 if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to pay
     from taskengine_hardware.owner import Owner
@@ -59,7 +64,7 @@ class Commands:
         """
         with _Turn(self._open(), device, Role.SERVO) as (owner, output, now):
             goal = _goal(output, value, angle)
-            seconds: float = owner.control.move(output, goal, duration, easing, caller_id(), now)
+            seconds: float = owner.control.move(output, goal, duration, easing, origin(), now)
             return seconds
 
     def servo_sweep(
@@ -75,15 +80,14 @@ class Commands:
             limits = _limits(output)
             ends = (limits.least if low is None else low), (limits.most if high is None else high)
             first, last = (_number(checked(output, end, _unit(output))) for end in ends)
-            if not (cycles is None or (isinstance(cycles, int) and cycles > 0)):
-                raise BadArguments(f"cycles are a whole number from 1, or null, not {cycles!r}")
-            owner.control.sweep(output, first, last, period, cycles, caller_id(), now)
+            if not (cycles is None or (is_number(cycles, 1, math.inf) and isinstance(cycles, int))):
+                raise BadArguments(f"cycles are a whole number from 1, or null, not {cycles!r:.100}")
+            owner.control.sweep(output, first, last, period, cycles, origin(), now)
 
     def servo_halt(self, device: str) -> None:
         """Have a servo that is on its way stay where it is."""
         with _Turn(self._open(), device, Role.SERVO) as (owner, output, now):
-            owner.control.admit(output, caller_id(), now)
-            owner.control.halt(output)
+            owner.control.halt(output, origin(), now)
 
     def servo_detach(self, device: str) -> None:
         """Send a servo no more pulses, so that it holds nothing."""
@@ -103,14 +107,14 @@ class Commands:
         """Switch an output on if it is off, and off if it is on; which it is now."""
         with _Turn(self._open(), device, Role.SWITCH) as (owner, output, now):
             value = not output.value
-            owner.control.command(output, value, caller_id(), now)
+            owner.control.command(output, value, origin(), now)
             return value
 
     def gpio_pulse(self, device: str, duration: float) -> None:
         """Switch an output on for `duration` s, from 0.001, to 20 ms; answers at once."""
         duration = seconds(duration, SHORTEST_S)
         with _Turn(self._open(), device, Role.SWITCH) as (owner, output, now):
-            owner.control.pulse(output, True, False, duration, caller_id(), now)
+            owner.control.pulse(output, True, False, duration, origin(), now)
 
     def pwm_set(self, device: str, duty: float) -> None:
         """Have an output be on for this part of each cycle, from 0 to 1."""
@@ -127,9 +131,9 @@ class Commands:
         with _Turn(self._open(), device, Role.TONE) as (owner, output, now):
             tone = _number(checked(output, frequency, "frequency in Hz"))
             if duration is None:
-                owner.control.command(output, tone, caller_id(), now)
+                owner.control.command(output, tone, origin(), now)
             else:
-                owner.control.pulse(output, tone, None, duration, caller_id(), now)
+                owner.control.pulse(output, tone, None, duration, origin(), now)
 
     def tone_stop(self, device: str) -> None:
         """Be silent."""
@@ -146,16 +150,28 @@ class Commands:
         self._command(device, Role.MOTOR, _speed, speed, -1.0)
 
     def motor_stop(self, device: str) -> None:
-        """Stop a motor at once, whatever its limits."""
-        with _Turn(self._open(), device, Role.MOTOR, Role.DRIVE) as (owner, output, now):
-            owner.control.admit(output, caller_id(), now)
-            owner.control.cease(output)
+        """Stop a motor, or both of a robot, at once, whatever its limits and whoever has it for itself.
+
+        It overtakes what waits; commands from before are Cancelled.
+        """
+        self._bring_to_rest(device, Role.MOTOR, Role.DRIVE)
 
     def robot_drive(self, device: str, left: float, right: float) -> None:
         """Run the left and the right motor of a robot, at speeds from -1 to 1."""
         self._command(device, Role.DRIVE, checked, (left, right))
 
+    def robot_stop(self, device: str) -> None:
+        """As motor.stop, for a robot."""
+        self._bring_to_rest(device, Role.DRIVE)
+
     # All devices -----------------------------------------------------------------------------------------------------
+
+    def device_rest(self, device: str) -> None:
+        """Bring an output to its safe state at once, whatever its limits and whoever has it for itself.
+
+        It overtakes what waits; commands from before are Cancelled.
+        """
+        self._bring_to_rest(device)
 
     def sensor_read(self, device: str) -> Any:
         """What an input says, in its unit; what an output was told last."""
@@ -182,27 +198,34 @@ class Commands:
         for name in values:
             check_device(name)
         owner = self._open()
-        now, client = time.monotonic(), caller_id()
+        where = origin()
         with owner.lock:
-            control = owner.control
+            now, control = time.monotonic(), owner.control
             pairs = [(output, checked(output, values[output.device.name])) for output in map(control.find, values)]
-            for output, _ in pairs:
-                control.check(output, client, now)
+            for output, value in pairs:
+                control.check(output, value, where, now)
             try:
                 for output, value in pairs:
-                    control.command(output, value, client, now)
+                    control.command(output, value, where, now)
             finally:
                 owner.hurry()
 
     # Leases and stopping ---------------------------------------------------------------------------------------------
 
-    def lease_acquire(self, devices: list[str], exclusive: bool = False) -> float:
-        """Begin leases anew, and, with `exclusive`, keep others out while they run; the seconds of the shortest."""
-        return self._lease(devices, exclusive=exclusive)
+    def lease_acquire(self, devices: list[str], exclusive: bool = False, take_over: bool = False) -> float:
+        """Begin leases, and, with `exclusive`, keep others out while they are renewed; the seconds of the shortest.
+
+        After `system.arm` it says that the caller wants to move things. With `take_over` it gets what another client of
+        the same name has for itself.
+        """
+        if not (isinstance(exclusive, bool) and isinstance(take_over, bool)):
+            raise BadArguments("exclusive and take_over are true or false")
+        acquire = partial(Control.acquire, exclusive=exclusive, take_over=take_over)
+        return self._lease(devices, acquire)
 
     def lease_renew(self, devices: list[str]) -> float:
-        """Begin leases anew; the seconds of the shortest."""
-        return self._lease(devices, exclusive=False)
+        """Have leases last on that the caller has begun, or commanded, and that run; the seconds of the shortest."""
+        return self._lease(devices, Control.renew)
 
     def lease_release(self, devices: list[str]) -> None:
         """Let others have devices again that were the caller's alone. Their leases run on."""
@@ -210,29 +233,46 @@ class Commands:
             check_device(name)
         owner = self._open()
         with owner.lock:
-            owner.control.release([owner.control.find(name) for name in devices], caller_id())
+            owner.control.admission.release([owner.control.find(name) for name in _names(devices)], origin())
 
-    def system_stop(self) -> None:
+    def system_stop(self, id: bytes = b"", why: str = "") -> None:
         """Emergency stop: bring every output of every lane to its safe state, and accept no command until `system.arm`.
 
         It overtakes all that waits, and is answered when the pins are safe. Raises TaskFailed where a lane has not said
-        so in 0.2 s.
+        so in 0.2 s. One that has come before, by its `id`, does not stop the machine again.
         """
         owner = self._open()
         with owner.lock:
-            owner.stop()
-        end = time.monotonic() + STOP_S
-        while late := owner.panel.unconfirmed():
-            if time.monotonic() > end:
-                raise TaskFailed(f"{STOPPED}; not confirmed by lane {', '.join(late)}", type="NotConfirmed")
-            time.sleep(POLL_S)
+            owner.stop(by=origin().client, why=text(why), id=key(id))
+        self._confirm(owner)
 
-    def system_arm(self) -> None:
-        """Accept commands again after `system.stop`."""
+    def stop_called(self, id: bytes = b"", why: str = "") -> None:
+        """As `system_stop`, for a call that has waited: the engine may have acted when it came, as on a later stop."""
+        owner, where = self._open(), origin()
+        with owner.lock:
+            if 0 < where.received <= owner.panel.stopped_at:
+                owner.hurry()
+            else:
+                owner.stop(by=where.client, why=text(why), id=key(id))
+        self._confirm(owner)
+
+    def system_arm(self, stop: int | None = None) -> None:
+        """Accept commands again after `system.stop`: after the stop of this number, which `system.state` tells.
+
+        Without a number it is the latest, and refused where that may have come after this was called. Other clients
+        move nothing before they have called lease.acquire.
+        """
+        if not (stop is None or (is_number(stop, 0, math.inf) and isinstance(stop, int))):
+            raise BadArguments(f"a stop is a whole number, or null, not {stop!r:.100}")
         owner = self._open()
         with owner.lock:
-            owner.control.arm()
+            owner.control.arm(origin(), time.monotonic(), stop)
             owner.hurry()
+
+    def system_state(self) -> dict[str, Any]:
+        """Whether the machine is armed, the latest stop, by whom, why and since when (s, monotonic), and each lane."""
+        state: dict[str, Any] = self._open().panel.report()
+        return state
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -249,20 +289,31 @@ class Commands:
             output = control.find(device, role)
             now = time.monotonic()
             try:
-                control.command(output, read(output, *given), caller_id(), now)
+                control.command(output, read(output, *given), origin(), now)
             finally:
                 if control.due < owner.asleep_until or control.due <= now:
                     owner.hurry()
 
-    def _lease(self, devices: list[str], *, exclusive: bool) -> float:
-        if not (isinstance(devices, list) and devices):
-            raise BadArguments(f"leases are of a list of devices, not of {devices!r}")
-        for name in devices:
+    def _bring_to_rest(self, device: str, *roles: Role) -> None:
+        with _Turn(self._open(), device, *roles) as (owner, output, now):
+            owner.control.bring_to_rest(output, origin(), position(), now)
+
+    def _confirm(self, owner: Owner) -> None:
+        """Wait until every lane is safe."""
+        end = time.monotonic() + STOP_S
+        while late := owner.panel.unconfirmed():
+            if time.monotonic() > end:
+                said = f"{stopped_text(owner.panel)}; not confirmed by lane {', '.join(late)}"
+                raise TaskFailed(said, type="NotConfirmed")
+            time.sleep(POLL_S)
+
+    def _lease(self, devices: list[str], begin: Callable[[Control, list[Output], Origin, float], None]) -> float:
+        for name in _names(devices):
             check_device(name)
         owner = self._open()
         with owner.lock:
             outputs = [owner.control.find(name) for name in devices]
-            owner.control.lease(outputs, caller_id(), time.monotonic(), exclusive=exclusive)
+            begin(owner.control, outputs, origin(), time.monotonic())
             owner.hurry()
         shortest: int = min(output.lease_ns for output in outputs)
         return shortest / 1e9
@@ -277,14 +328,21 @@ class Commands:
 
     def _state(self, owner: Owner, name: str, now_ns: int) -> dict[str, Any]:
         check_device(name)
-        sensor = owner.sensors.known.get(name)
-        if sensor is not None or name in owner.left_out:
-            return {"value": None if sensor is None else sensor.value}
+        sensed: dict[str, Any] | None = owner.sensed(name)
+        if sensed is not None:
+            return sensed
         output = owner.control.find(name)
-        if not output.lease_ns:
-            return {"value": output.value}
-        end = owner.panel.ends[output.place]
-        return {"value": output.value, "lease": None if end == NEVER else max(0.0, (end - now_ns) / 1e9)}
+        if output.failure:
+            return {"value": None, "error": output.failure}
+        told_at, is_guardians = owner.panel.told(output.place)
+        source = "guardian" if is_guardians else "owner"
+        found: dict[str, Any] = {"value": output.value, "time": told_at / NS, "source": source}
+        if output.lease_ns:
+            end = owner.panel.ends[output.place]
+            found["lease"] = None if end == NEVER else max(0.0, (end - now_ns) / NS)
+        if output.value is None and output.role is Role.SERVO and output.limits is not None:
+            found["position"] = "unknown" if output.position is None else "assumed"
+        return found
 
 
 class _Turn:
@@ -305,6 +363,22 @@ class _Turn:
     def __exit__(self, *exception: object) -> None:
         self._owner.hurry()
         self._owner.lock.release()
+
+
+def _names(devices: object) -> list[str]:
+    if not (isinstance(devices, list) and devices):
+        raise BadArguments(f"leases are of a list of devices, not of {devices!r:.100}")
+    return devices
+
+
+def text(why: object) -> str:
+    """A reason, as far as it is one: nothing that is wrong with it keeps the machine from being stopped."""
+    return why if isinstance(why, str) else ""
+
+
+def key(id: object) -> bytes:
+    """The id of a stop, as far as it is one."""
+    return bytes(id) if isinstance(id, (bytes, bytearray, memoryview)) else b""
 
 
 def _as_is(output: Output, value: Value) -> Value:
@@ -333,10 +407,7 @@ def _position(output: Output, value: Any, angle: Any) -> Value:
             raise BadArguments(f"{output.device.name} has no angles: a Servo takes a value, an AngularServo an angle")
         return checked(output, value)
     if angle is None:
-        least, most = angles
-        if not (isinstance(value, (int, float)) and -1 <= value <= 1):
-            raise BadArguments(f"{output.device.name} takes a value from -1 to 1, not {value!r}")
-        angle = least + (value + 1) / 2 * (most - least)
+        angle = angle_of(output, value)
     elif value is not None:
         raise BadArguments("either a value or an angle, not both")
     return checked(output, angle, "angle")
@@ -351,8 +422,8 @@ def _goal(output: Output, value: float | None, angle: float | None) -> float:
 
 
 def _speed(output: Output, speed: Any, sign: float) -> Value:
-    if not (isinstance(speed, (int, float)) and 0 <= speed <= 1):
-        raise BadArguments(f"{output.device.name} takes a speed from 0 to 1, not {speed!r}")
+    if not is_number(speed, 0.0, 1.0):
+        raise BadArguments(f"{output.device.name} takes a speed from 0 to 1, not {speed!r:.100}")
     return checked(output, sign * speed, "speed")
 
 
@@ -375,14 +446,24 @@ def _described(device: Device) -> dict[str, Any]:
 NAMES: dict[str, Callable[..., Any]] = {
     name.replace("_", ".", 1): method
     for name, method in vars(Commands).items()
-    if not name.startswith("_") and name != "start"
+    if not name.startswith("_") and name not in ("start", "stop_called")
 }
 """The methods that are tasks, by the tasks' names."""
-HARMLESS = frozenset({"gpio.read", "sensor.read", "devices.list", "devices.state", "lease.release", "system.stop"})
+RESTS = frozenset({"motor.stop", "robot.stop", "device.rest"})
+"""Those that bring one device to its safe state, and may do nothing else."""
+HARMLESS = RESTS | {
+    "gpio.read",
+    "sensor.read",
+    "devices.list",
+    "devices.state",
+    "lease.release",
+    "system.stop",
+    "system.state",
+}
 """Tasks that may run twice. A command may not: its owner has died, the machine is safe, and is not to move again."""
 OLD = "servo."
 """Tasks that have a second name, for clients of wire 0.1."""
-URGENT = frozenset({"system.stop"})
+URGENT = RESTS | {"system.stop"}
 
 
 def tasks_of(commands: Commands, lane: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
@@ -390,7 +471,7 @@ def tasks_of(commands: Commands, lane: str) -> Iterator[tuple[Callable[..., Any]
     `task_servo_set`; where the lane is not the usual one, with its name before."""
     prefix = prefix_of(lane)
     for name in NAMES:
-        method = getattr(commands, NAMES[name].__name__)
+        method = commands.stop_called if name == "system.stop" else getattr(commands, NAMES[name].__name__)
         olds = [f"task_{prefix}{name}".replace(".", "_")] if name.startswith(OLD) else []
         for known in (prefix + name, *olds):
             yield method, {"name": known, "lane": lane, "idempotent": name in HARMLESS, "urgent": name in URGENT}

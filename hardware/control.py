@@ -1,84 +1,52 @@
 """What a lane's outputs do: commands and `now` go in, values for pins come out. Pure.
 
-Theory of operation. A command is read first, then admitted: the machine must not be stopped, the device not be another
-client's; that extends the device's lease. `tick` is to be called at `due` at the latest: it ends leases, moves what is
-on its way and tells what has changed. An output's `write` is given each value for its pins, `tell` each to publish,
-which is told again where that gives False.
+Theory of operation. Before anything else a command has stops, calls to rest and leases that are over acted on; then it
+is admitted (`admission.py`), written, and its lease begins anew. What brings an output to its own safe value passes
+where others have it for themselves, and ends their lease. `tick` is to be called at `due` at the latest: it does the
+same, moves what is on its way and tells what has changed. An output's `write` is given each value for its pins, `tell`
+each to publish, which is told again where that gives False.
+
+Motions go by a clock of their output's own, which a pause holds up: it goes on by two frames at most, and, where the
+acceleration has a limit, from standing still. So a motion that was held up takes longer, and nothing leaps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import cast
 
-from taskengine import BadArguments, NotAllowed
+from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
+from taskengine_hardware.admission import Admission, stopped_text
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import DETACH, HOLD, Device, Value, channels
+from taskengine_hardware.layout import EXCLUSIVE_S, HOLD, Device, Limits, Value
 from taskengine_hardware.motion import (
     EASINGS,
     FRAME_S,
-    Approach,
     Motion,
-    Move,
+    Plan,
     Pulse,
+    Ramp,
+    State,
     Sweep,
     Then,
+    Trapezoid,
+    go,
     least_duration,
-    speed_of,
 )
+from taskengine_hardware.outputs import NS, Output, safe_value, start_value
 from taskengine_hardware.panel import NEVER, Panel
+from taskengine_hardware.values import checked, numbers_of, seconds
 
-STOPPED = "the machine was stopped; system.arm lets it move again"
-NS = 1_000_000_000
-LONGEST_S = 86400.0
-"""How long anything that a client asks for may take: a day."""
-_OFF: Mapping[Role, Value] = {
-    Role.SWITCH: False,
-    Role.LEVEL: 0.0,
-    Role.COLOUR: (0.0, 0.0, 0.0),
-    Role.MOTOR: 0.0,
-    Role.DRIVE: (0.0, 0.0),
-}
-"""What an output is told to let go; None for the others."""
+__all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
-
-class Output:
-    """An output, and what it is about."""
-
-    __slots__ = ("device", "holder", "lease_ns", "motion", "next_tell", "place", "role", "told", "value", "write")
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.place = device.place
-        self.role = device.kind.role
-        self.lease_ns = 0 if device.lease is None else int(device.lease * NS)
-        self.value: Value = None
-        self.motion: Motion | None = None
-        self.holder: bytes | None = None
-        """The client that keeps others out."""
-        self.write: Callable[[Value], object] = _nowhere
-        """Drives its pins."""
-        self.told: Value = None
-        self.next_tell = 0.0
-
-
-def _nowhere(value: Value) -> None:
-    """Where the pins are not open."""
-
-
-def safe_value(device: Device, last: Value) -> Value:
-    """What an output is told to be safe, which was told `last` before, or None for nothing."""
-    off = _OFF.get(device.kind.role)
-    if device.safe == DETACH:
-        return off
-    if device.safe == HOLD:
-        return off if last is None else last
-    return cast(Value, device.safe)
+PAUSE_S = 2 * FRAME_S
+"""What is longer between two looks at a motion holds it up."""
 
 
 class Control:
-    """The outputs of a lane."""
+    """The outputs of a lane; `exclusive` and `position` as for `Admission`."""
 
     def __init__(
         self,
@@ -86,13 +54,19 @@ class Control:
         devices: Iterable[Device],
         panel: Panel,
         tell: Callable[[Output, float], bool],
+        *,
+        exclusive: float = EXCLUSIVE_S,
+        position: Callable[[], int] = lambda: 0,
     ) -> None:
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
+        self.admission = Admission(lane, panel, exclusive, position)
         self._panel = panel
-        self._ends = panel.ends
+        self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
+        self._ends, self._values, self._told_at = panel.ends, panel.values, panel.told_at
         self._tell = tell
-        self._seen = panel.number, panel.armed
+        self._number = panel.number
+        """The latest stop that was heeded."""
         self._moving: dict[Output, None] = {}
         self._changed: dict[Output, None] = {}
         self._frame = 0.0
@@ -100,15 +74,16 @@ class Control:
         self.due = math.inf
         """When `tick` is to be called at the latest, in s."""
 
-    def begin(self, *, is_first: bool) -> None:
-        """The pins are open, and off. Where another owner had them before, bring them to where they are safe."""
+    def begin(self, at: Mapping[int, Value], now: float = 0.0) -> None:
+        """The pins are open, and outputs have these values, by their places."""
+        number = self._panel.number
         for output in self.outputs.values():
-            output.value = _OFF.get(output.role) if is_first else self._panel.last(output.place, output.role)
-            self._panel.note(output.place, output.value)
-        if not is_first:
-            self.rest()
-        self._seen = self._panel.number, self._panel.armed
-        self._panel.confirm(self._lane, self._panel.number)
+            output.value = at[output.place]
+            output.rest_order = self._rest_orders[output.place]
+            self._panel.note(output.place, output.value, int(now * NS))
+            self._ends[output.place] = NEVER
+        self._number = number
+        self._panel.confirm(self._lane, number)
 
     def find(self, name: str, *roles: Role) -> Output:
         """An output by its name. Raises BadArguments where there is none, or it has none of these roles."""
@@ -117,148 +92,202 @@ class Control:
         except TypeError:  # not even a name
             output = None
         if output is None:
-            raise BadArguments(f"no output is named {name!r}; devices.list shows those that there are")
+            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows those that there are")
         if output.role not in roles and roles:
             raise BadArguments(f"{name} is a {output.device.type}, not a {' or '.join(role.value for role in roles)}")
         return output
 
-    def command(self, output: Output, value: Value, client: bytes, now: float) -> None:
-        """Have an output take a value that it can. Raises NotAllowed."""
-        self.admit(output, client, now)
-        limits = output.device.limits
-        if limits is not None and limits.speed < math.inf and value is not None and output.value is not None:
-            self._approach(output, value, now)
-            return
-        if output.motion is not None:
-            self.halt(output)
-        self._drive(output, value)
+    # Commands --------------------------------------------------------------------------------------------------------
 
-    def check(self, output: Output, client: bytes, now: float) -> None:
-        """Whether a client may command an output. Raises NotAllowed."""
-        self._heed_stop()
-        if self._panel.is_stopped:
-            raise NotAllowed(STOPPED)
-        if output.holder is not None:
-            self._check_holder(output, client, now)
+    def command(self, output: Output, value: Value, origin: Origin, now: float) -> None:
+        """Have an output take a value that it can. Raises what `Admission.check` does."""
+        if (
+            origin is output.granted
+            and now < output.granted_until
+            and now < self.admission.due
+            and self._numbers[0] == self._number
+            and self._rest_orders[output.place] == output.rest_order
+        ) or self._let(output, value, origin, now):
+            self._take(output, value, now)
 
-    def admit(self, output: Output, client: bytes, now: float) -> None:
-        """Let a client command an output, whose lease begins anew. Raises NotAllowed."""
-        self.check(output, client, now)
-        self._extend(output, now)
+    def check(self, output: Output, value: Value, origin: Origin, now: float) -> None:
+        """Whether a client may have an output take a value. Raises what `Admission.check` does."""
+        self._heed(output, now)
+        try:
+            self.admission.check(output, origin, now)
+        except NotAllowed:
+            if not output.is_safe_at(value):
+                raise
+
+    def _let(self, output: Output, value: Value, origin: Origin, now: float) -> bool:
+        """Whether an output is to take the value; what it may not, but is safe, brings it to rest."""
+        self._heed(output, now)
+        is_safe = output.is_safe_at(value)
+        try:
+            self.admission.check(output, origin, now)
+        except NotAllowed:
+            if not is_safe:
+                raise
+        else:
+            if not (is_safe and self.admission.is_strange(output, origin)):
+                self.admission.grant(output, origin, now)
+                return True
+        self._bring_to_rest(output, now)
+        return False
+
+    def _take(self, output: Output, value: Value, now: float) -> None:
+        """Drive an output, whose lease runs before and begins anew after: a write that fails extends nothing."""
+        is_new = output.lease_ns and self._ends[output.place] == NEVER
+        if is_new:
+            self._extend(output, now)
+        if output.limits is not None and value is not None and output.position is not None:
+            self._set_off(output, partial(_set, cast(float, value), output.limits), now)
+        elif output.ramp:
+            self._ramp(output, value, now)
+        else:
+            if output.motion is not None:
+                self._drop(output)
+            self._drive(output, value, now)
+        if not is_new and output.lease_ns:
+            self._ends[output.place] = int(now * NS) + output.lease_ns
+            if output.holder is not None:
+                self.admission.extend(output, now)
 
     def _extend(self, output: Output, now: float) -> None:
-        if output.lease_ns:
-            end = int(now * NS) + output.lease_ns
-            self._ends[output.place] = end
-            if end < self.due * NS:
-                self.due = end / NS
+        self.admission.extend(output, now)
+        self.due = min(self.due, self.admission.due)
 
-    def _check_holder(self, output: Output, client: bytes, now: float) -> None:
-        if output.holder != client and self._ends[output.place] > now * NS:
-            raise NotAllowed(f"another client has {output.device.name} for itself")
-        if output.holder != client:
-            output.holder = None
-
-    def lease(self, outputs: list[Output], client: bytes, now: float, *, exclusive: bool) -> None:
-        """Begin the leases of these outputs anew; with `exclusive` other clients are kept out while they run.
-
-        Raises BadArguments for one that has none, NotAllowed.
-        """
-        for output in outputs:
-            if not output.lease_ns:
-                raise BadArguments(f"{output.device.name} has no lease (its setting lease is false)")
-            self.check(output, client, now)
-        for output in outputs:
+    def _admit(self, output: Output, origin: Origin, now: float) -> None:
+        """Let a client move an output; as for `_take`, what is written comes between the two ends of its lease."""
+        self._heed(output, now)
+        self.admission.check(output, origin, now)
+        self.admission.grant(output, origin, now)
+        if self._ends[output.place] == NEVER:
             self._extend(output, now)
-            if exclusive:
-                output.holder = client
 
-    def release(self, outputs: list[Output], client: bytes) -> None:
-        """Let others have these outputs, if they are the client's; their leases run on."""
-        for output in outputs:
-            if output.holder == client:
-                output.holder = None
-
-    def move(self, output: Output, target: float, duration: float, easing: str, client: bytes, now: float) -> float:
+    def move(self, output: Output, target: float, duration: float, easing: str, origin: Origin, now: float) -> float:
         """Have an output go to a position within `duration` s, or as soon as its limits allow: in how many seconds.
 
-        Raises BadArguments, NotAllowed.
+        Raises BadArguments, and what `Admission.check` does.
         """
-        way = EASINGS.get(easing)
+        way = EASINGS.get(easing) if isinstance(easing, str) else None
         if way is None:
-            raise BadArguments(f"an easing is one of {', '.join(EASINGS)}, not {easing!r}")
+            raise BadArguments(f"an easing is one of {', '.join(EASINGS)}, not {easing!r:.100}")
         duration = seconds(duration, 0.0)
-        limits = output.device.limits
+        limits = output.limits
         if limits is not None and limits.acceleration < math.inf and math.isinf(way.acceleration):
             raise BadArguments(f"{easing} has no bounded acceleration, and that of {output.device.name} has a limit")
-        self.admit(output, client, now)
-        if output.value is None:  # nobody knows where it stands
-            self.halt(output)
-            self._drive(output, target)
+        self._admit(output, origin, now)
+        if output.position is None:  # nobody knows where it stands
+            self._drop(output)
+            self._drive(output, target, now)
+            self._extend(output, now)
             return 0.0
-        start = _position(output)
-        if limits is not None:
-            duration = max(duration, least_duration(target - start, way, limits))
-        self._set_off(output, Move(start, target, now, duration, way), now)
-        return duration
+        state = self._state(output, now)
+        end = output.clock + duration
+
+        def plan(state: State, clock: float) -> Motion:
+            return go(state, target, clock, limits, max(0.0, end - clock), way)
+
+        self._set_off(output, plan, now)
+        self._extend(output, now)
+        took: float = go(state, target, output.clock, limits, duration, way).end - output.clock
+        return took
 
     def sweep(
-        self, output: Output, low: float, high: float, period: float, cycles: int | None, client: bytes, now: float
+        self, output: Output, low: float, high: float, period: float, cycles: int | None, origin: Origin, now: float
     ) -> None:
-        """Have an output go to and fro. Raises BadArguments where its limits do not allow that, NotAllowed."""
-        way, limits = EASINGS["sine"], output.device.limits
+        """Have an output go to and fro. Raises BadArguments where its limits forbid that, and as `Admission.check`."""
+        way, limits = EASINGS["sine"], output.limits
         least = 2 * least_duration(high - low, way, limits) if limits is not None else 0.0
         period = seconds(period, max(least, 2 * FRAME_S), "period")
-        self.admit(output, client, now)
-        if output.value is None:  # nobody knows where it stands
-            self._set_off(output, Sweep(low, high, now, period, cycles), now)
+        self._admit(output, origin, now)
+        is_known = output.position is not None
+        swept: list[Sweep] = []
+
+        def plan(state: State, clock: float) -> Motion:
+            left = swept[-1].left(clock) if swept else cycles
+            reach = go(state if is_known or swept else State(low), low, clock, limits, 0.0, way)
+            swept.append(Sweep(low, high, reach.end, period, left))
+            return Then(reach, swept[-1])
+
+        self._set_off(output, plan, now)
+        self._extend(output, now)
+
+    def pulse(self, output: Output, value: Value, after: Value, duration: float, origin: Origin, now: float) -> None:
+        """Have an output take a value for so many seconds, and another one then. Raises what `Admission.check` does."""
+        self._admit(output, origin, now)
+        self._drop(output)
+        motion = output.motion = Pulse(value, after, now + duration)
+        self._moving[output] = None
+        self._drive(output, value, now)
+        self._extend(output, now)
+        self.due = min(self.due, motion.end)
+
+    def halt(self, output: Output, origin: Origin, now: float) -> None:
+        """Have an output stay where it is, or as near as its limits allow. Raises what `Admission.check` does."""
+        try:
+            self._admit(output, origin, now)
+        except NotAllowed:
+            if output.device.safe != HOLD:
+                raise
+            self._bring_to_rest(output, now)
             return
-        start = _position(output)
-        reach = least_duration(low - start, way, limits) if limits is not None else 0.0
-        move = Move(start, low, now, reach, way)
-        self._set_off(output, Then(move, Sweep(low, high, now + reach, period, cycles)), now)
+        self._extend(output, now)
+        limits, motion = output.limits, output.motion
+        if limits is None or math.isinf(limits.acceleration) or motion is None or isinstance(motion, Pulse):
+            self._drop(output)
+            return
+        position, speed = self._state(output, now)
+        self._set_off(output, partial(_set, position + speed * abs(speed) / (2 * limits.acceleration), limits), now)
 
-    def pulse(self, output: Output, value: Value, after: Value, duration: float, client: bytes, now: float) -> None:
-        """Have an output take a value for so many seconds, and another one then. Raises NotAllowed."""
-        self.admit(output, client, now)
-        self._set_off(output, Pulse(value, after, now + duration), now)
+    def bring_to_rest(self, output: Output, origin: Origin, position: int, now: float) -> None:
+        """Bring an output to its safe state at once, whoever has it; calls from before move it no more."""
+        self._heed(output, now)
+        number = (origin.received, position) if origin.received else (int(now * NS), 0)
+        if number > self._panel.rested(output.place):
+            self._panel.rest(self._lane, output.place, *number)
+        self._bring_to_rest(output, now)
+        output.rest_order = self._rest_orders[output.place]
 
-    def halt(self, output: Output) -> None:
-        """Have an output stay where it is."""
-        output.motion = None
-        self._moving.pop(output, None)
+    # Leases ----------------------------------------------------------------------------------------------------------
 
-    def cease(self, output: Output) -> None:
-        """Have an output be off at once."""
-        self.halt(output)
-        self._drive(output, _OFF.get(output.role))
+    def acquire(
+        self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
+    ) -> None:
+        """See `Admission.acquire`; what is over ends first."""
+        self._heed_all(now)
+        self.admission.acquire(outputs, origin, now, exclusive=exclusive, take_over=take_over)
+        self.due = min(self.due, self.admission.due)
 
-    def stop(self, now: float) -> None:
+    def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
+        """See `Admission.renew`; what is over ends first."""
+        self._heed_all(now)
+        self.admission.renew(outputs, origin, now)
+        self.due = min(self.due, self.admission.due)
+
+    # Stops -----------------------------------------------------------------------------------------------------------
+
+    def stop(self, now: float, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output to where it is safe, and accept nothing until `arm`."""
-        self._panel.stop(int(now * NS))
-        self._heed_stop()
+        self._panel.stop(int(now * NS), by=by, why=why, id=id)
+        self._heed_stop(now)
 
-    def arm(self, holder: bytes = b"", now: float = 0.0) -> None:
-        """Accept commands again. Raises NotAllowed where a lane has not stopped yet."""
-        self._heed_stop()
-        if not self._panel.is_stopped:
-            return
-        late = self._panel.unconfirmed()
-        if late:
-            raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
-        self._panel.arm(self._panel.number, holder, int(now * NS))
-        self._heed_stop()
+    def arm(self, origin: Origin, now: float, number: int | None = None) -> None:
+        """Accept commands again; see `Admission.arm`."""
+        self._heed_stop(now)
+        self.admission.arm(origin, number, now)
+        self._heed_stop(now)
 
-    def rest(self) -> None:
+    def rest(self, now: float = 0.0) -> None:
         """Bring every output to where it is safe."""
-        self._rest_all(self.outputs.values())
+        self._rest_all(self.outputs.values(), now)
         # of the owner's beginning and end nobody is told
         self._changed.clear()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        self._heed_stop()
-        self._end_leases(now)
+        self._heed_all(now)
         self._go_on(now)
         for output in [output for output in self._changed if output.next_tell <= now]:
             del self._changed[output]
@@ -270,129 +299,169 @@ class Control:
         self.due = self._next(now)
 
     def _next(self, now: float) -> float:
-        ends = [self._ends[output.place] for output in self.outputs.values() if self._ends[output.place] != NEVER]
-        lease = min(ends) / NS if ends else math.inf
         moves = [output.motion.end if isinstance(output.motion, Pulse) else self._frame for output in self._moving]
         tells = [output.next_tell for output in self._changed]
-        return min([lease, *moves, *tells])
+        due: float = min([self.admission.due, *moves, *tells])
+        return due
 
-    def _go_on(self, now: float) -> None:
-        """Move what is on its way, at 50 Hz and no faster."""
-        is_frame = now >= self._frame
-        if is_frame:
-            self._frame = now + FRAME_S
-        for output in list(self._moving):
-            if output.motion is not None and (is_frame or isinstance(output.motion, Pulse)):
-                position, is_over = output.motion.at(now)
-                if is_over:
-                    self.halt(output)
-                if is_over or not isinstance(output.motion, Pulse):
-                    self._drive(output, position)
+    # What goes before everything -------------------------------------------------------------------------------------
 
-    def _heed_stop(self) -> None:
-        number, armed = self._panel.number, self._panel.armed
-        if (number, armed) == self._seen:
-            return
-        if number > self._seen[0]:
-            self._rest_all(self.outputs.values())
-        self._seen = number, armed
-        self._panel.confirm(self._lane, number)
+    def _heed_all(self, now: float) -> None:
+        self._heed_stop(now)
+        for output in self.outputs.values():
+            if self._rest_orders[output.place] != output.rest_order:
+                self._heed_rest(output, now)
+        self._end_leases(now)
+
+    def _heed(self, output: Output, now: float) -> None:
+        """As far as it concerns one output. Raises TaskFailed where its pins could not be had."""
+        if output.failure:
+            raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
+        self._heed_stop(now)
+        if self._rest_orders[output.place] != output.rest_order:
+            self._heed_rest(output, now)
+        if now >= self.admission.due:
+            self._end_leases(now)
+
+    def _heed_stop(self, now: float) -> None:
+        number = self._panel.number
+        if number != self._number:
+            self.admission.forget(self.outputs.values())
+            self._rest_all(self.outputs.values(), now)
+            self._number = number
+            self._panel.confirm(self._lane, number)
+
+    def _heed_rest(self, output: Output, now: float) -> None:
+        order = self._rest_orders[output.place]
+        self._bring_to_rest(output, now)
+        output.rest_order = order
 
     def _end_leases(self, now: float) -> None:
-        now_ns = int(now * NS)
-        over = [output for output in self.outputs.values() if NEVER < self._ends[output.place] <= now_ns]
+        over = self.admission.over(self.outputs.values(), now)
         if over:
-            self._rest_all(over)
+            self._rest_all(over, now)
+            self.admission.over(self.outputs.values(), now)
 
-    def _rest_all(self, outputs: Iterable[Output]) -> None:
+    def _rest_all(self, outputs: Iterable[Output], now: float) -> None:
         """Bring these outputs to where they are safe, also where one of them fails; raises its error then."""
         failed: Exception | None = None
         for output in outputs:
             try:
-                self._rest(output)
+                self._rest(output, now)
             except Exception as error:
                 failed = failed or error
-                continue
-            output.holder = None
-            # only now: whoever watches goes by it
-            self._ends[output.place] = NEVER
         if failed is not None:
             raise failed
 
-    def _rest(self, output: Output) -> None:
+    def _rest(self, output: Output, now: float) -> None:
         last = output.motion.after if isinstance(output.motion, Pulse) else output.value
-        self.halt(output)
-        self._drive(output, safe_value(output.device, last))
+        self._drop(output)
+        self._drive(output, safe_value(output.device, last), now)
+        self.admission.end(output)
 
-    def _approach(self, output: Output, value: Value, now: float) -> None:
-        limits, target = output.device.limits, cast(float, value)
-        if isinstance(output.motion, Approach):
-            output.motion.target = target
-        elif limits is not None:
-            speed = 0.0 if output.motion is None else speed_of(output.motion, now)
-            self._set_off(output, Approach(_position(output), target, now, limits, speed), now)
+    def _bring_to_rest(self, output: Output, now: float) -> None:
+        """As `_rest`, where it is not at rest already."""
+        is_there = output.motion is None and output.value == safe_value(output.device, output.value)
+        if is_there:
+            self.admission.end(output)
+        else:
+            self._rest(output, now)
 
-    def _set_off(self, output: Output, motion: Motion, now: float) -> None:
+    # Motions ---------------------------------------------------------------------------------------------------------
+
+    def _go_on(self, now: float) -> None:
+        """Move what is on its way, at 50 Hz and no faster."""
+        is_frame = not self._frame - FRAME_S < now < self._frame
+        if is_frame:
+            self._frame = now + FRAME_S
+        for output in list(self._moving):
+            motion = output.motion
+            if isinstance(motion, Pulse):
+                position, is_over = motion.at(now)
+                if not is_over:
+                    continue
+            elif is_frame and motion is not None:
+                self._advance(output, now)
+                motion = output.motion or motion
+                position, is_over = motion.at(output.clock)
+            else:
+                continue
+            if is_over:
+                self._drop(output)
+            self._drive(output, position, now)
+
+    def _advance(self, output: Output, now: float) -> None:
+        """Have the clock of what is on its way go on; after a pause it starts anew from where it stands."""
+        passed, output.seen = now - output.seen, now
+        limits = output.limits
+        if passed > PAUSE_S and output.plan is not None and limits is not None and limits.acceleration < math.inf:
+            output.motion = output.plan(State(output.position or 0.0), output.clock)
+        output.clock += min(max(passed, 0.0), PAUSE_S)
+
+    def _state(self, output: Output, now: float) -> State:
+        """Where an output is, and how fast, as far as anybody knows."""
+        motion = output.motion
+        if motion is None or isinstance(motion, (Pulse, Ramp)):
+            output.seen = now
+            return State(output.position or 0.0)
+        self._advance(output, now)
+        return (output.motion or motion).state(output.clock)
+
+    def _set_off(self, output: Output, plan: Plan, now: float) -> None:
+        state = self._state(output, now)
+        output.plan = plan
+        self._start(output, plan(state, output.clock), now)
+
+    def _ramp(self, output: Output, value: Value, now: float) -> None:
+        if isinstance(output.motion, Ramp):
+            self._advance(output, now)
+            there = numbers_of(output.motion.at(output.clock)[0])
+        else:
+            output.seen, there = now, numbers_of(output.value)
+        self._drop(output)
+        ramp = Ramp(there, numbers_of(value), output.clock, 1 / output.ramp)
+        value, is_over = ramp.at(output.clock)
+        self._drive(output, value, now)
+        if not is_over:
+            self._start(output, ramp, now)
+
+    def _start(self, output: Output, motion: Motion, now: float) -> None:
         output.motion = motion
         self._moving[output] = None
-        if isinstance(motion, Pulse):
-            self._drive(output, motion.value)
-            self.due = min(self.due, motion.end)
-        else:
-            self._frame = max(self._frame, now)
-            self.due = min(self.due, self._frame)
+        if self._frame > now + FRAME_S:
+            self._frame = now
+        self._frame = max(self._frame, now)
+        self.due = min(self.due, self._frame)
 
-    def _drive(self, output: Output, value: Value) -> None:
+    def _note(self, output: Output, value: Value, now: float) -> None:
+        if isinstance(value, float):
+            self._values[output.channel] = value
+            self._told_at[output.place] = int(now * NS)
+        else:
+            self._panel.note(output.place, value, int(now * NS))
+
+    def _drop(self, output: Output) -> None:
+        output.motion = output.plan = None
+        self._moving.pop(output, None)
+
+    def _drive(self, output: Output, value: Value, now: float) -> None:
+        limits = output.limits
+        if limits is not None and value is not None:
+            value = min(max(cast(float, value), limits.least), limits.most)
+        # where we hang in between, the guardian takes the output for what it may be, and not for safe too early
+        is_rest = value == output.rest
+        if not is_rest:
+            self._note(output, value, now)
         output.write(value)
         output.value = value
-        self._panel.note(output.place, value)
+        if is_rest:
+            self._note(output, value, now)
         if output not in self._changed and value != output.told:
             self._changed[output] = None
             if output.next_tell < self.due:
                 self.due = output.next_tell
 
 
-def _position(output: Output) -> float:
-    """Where an output stands, which has been told."""
-    return cast(float, output.value)
-
-
-def seconds(value: object, least: float, what: str = "duration") -> float:
-    """A time that somebody gave. Raises BadArguments where it is none, or shorter than that, or longer than a day."""
-    if not (isinstance(value, (int, float)) and least <= value <= LONGEST_S):
-        raise BadArguments(
-            f"a {what} is a number of seconds, here from {least:.3g} to {LONGEST_S:g}, not {value!r:.100}"
-        )
-    return float(value)
-
-
-def checked(output: Output, value: object, what: str = "value") -> Value:
-    """A value as the output takes it. Raises BadArguments."""
-    role, name = output.role, output.device.name
-    if role is Role.SWITCH and value in (True, False):
-        return bool(value)
-    limits = output.device.limits
-    if limits is not None:
-        if value is None and role in (Role.SERVO, Role.TONE):
-            return None
-        if (
-            isinstance(value, (int, float))
-            and value is not True
-            and value is not False
-            and limits.least <= value <= limits.most
-        ):
-            return float(value)
-        raise BadArguments(f"{name} takes a {what} from {limits.least:g} to {limits.most:g}, not {value!r}")
-    least = 0.0 if role is Role.COLOUR else -1.0
-    numbers = value if isinstance(value, (list, tuple)) and len(value) == channels(role) else [None]
-    if all(isinstance(number, (int, float)) and least <= number <= 1 for number in numbers):
-        return tuple(map(float, numbers))
-    raise BadArguments(f"{name} takes {_wanted(role)}, not {value!r}")
-
-
-def _wanted(role: Role) -> str:
-    return {
-        Role.SWITCH: "true or false",
-        Role.COLOUR: "three numbers from 0 to 1, red, green and blue",
-        Role.DRIVE: "two speeds from -1 to 1, left and right",
-    }[role]
+def _set(target: float, limits: Limits, state: State, clock: float) -> Motion:
+    """A plan: as fast as the limits allow."""
+    return Trapezoid(state, target, clock, limits)

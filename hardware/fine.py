@@ -1,7 +1,9 @@
 """gpiozero's pins of lgpio, with a duty cycle that is a number and not whole percent, and without blips.
 
 `LGPIOPin` keeps `int(value * 100)`, which leaves a servo six positions (gpiozero#1209), and claims each pin as an
-input, then as a low output, before it is told its state (gpiozero#1177).
+input, then as a low output, before it is told its state (gpiozero#1177). lgpio goes on with a cycle that has begun, so
+that what is told 0 or 1 in its middle is driven the other way again at its end: pulses are ended first here, which
+lgpio does at once, and the line is written then.
 """
 
 from __future__ import annotations
@@ -17,53 +19,76 @@ from gpiozero.pins.local import LocalPiPin
 
 
 class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
-    """A pin that is claimed when it is first used, in the state that it is to have."""
+    """A pin that is claimed when it is first used, in the state that it is to have (`backends.Pin`)."""
 
     def __init__(self, factory: Any, info: Any) -> None:
         LocalPiPin.__init__(self, factory, info)
+        self.is_held = False
         self._pwm: tuple[float, float] | None = None
         self._bounce = None
         self._callback = None
         self._edges = lgpio.BOTH_EDGES
         self._is_output = False
         self._is_claimed = False
+        self._has_pulses = False
+        self._level = self._idle = False
+
+    def claim(self, level: bool, idle: bool) -> None:
+        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+        self._idle, self.is_held = idle, False
+        self.output_with_state(level)
+        self.is_held = True
 
     def close(self) -> None:
-        """Be nobody's any more; a line that could not be had stays its owner's."""
-        if self._is_claimed:
-            super().close()
+        """Be nobody's any more, ending pulses first; a line that could not be had stays its owner's."""
+        self.is_held = False
+        if self._is_claimed and self.factory._handle is not None:
+            self._set_frequency(None)
+            # and no input before: it goes from its level to what the kernel and its resistors make of it
+            lgpio.gpio_free(self.factory._handle, self._number)
+        self._is_claimed = self._is_output = False
 
     def output_with_state(self, state: bool) -> None:
         """Become an output that is high or low from its first moment on."""
+        if self.is_held:
+            return
         lgpio.gpio_claim_output(self.factory._handle, self._number, int(state))
+        self._level = state
         self._is_output = self._is_claimed = True
 
     def _set_function(self, value: str) -> None:
+        if self.is_held:
+            return
         super()._set_function(value)
         self._is_output, self._is_claimed = value == "output", True
+        self._level = False
 
     def _get_state(self) -> float | bool:
         return self._pwm[1] if self._pwm else super()._get_state()
 
     def _set_state(self, value: float) -> None:
+        if self.is_held:
+            return
         if self._pwm:
-            frequency, _ = self._pwm
-            self._pwm = (frequency, value)
+            self._pwm = (self._pwm[0], value)
             self._pulse()
         elif self._is_output:
-            lgpio.gpio_write(self.factory._handle, self._number, int(bool(value)))
+            self._write(bool(value))
         else:
             raise PinSetInput(f"cannot set state of pin {self!r}")
 
     def _set_frequency(self, value: float | None) -> None:
-        if value:
-            duty = self._pwm[1] if self._pwm else 0.0
-            self._pwm = (value, duty)
-            self._pulse()
-        elif self._pwm:
+        """Send pulses from the next state on that takes some; None for no pulses, which leaves a level as it is."""
+        if value and not self._pwm:
+            self._pwm = (value, float(self._level))
+        elif value and self._pwm:
+            self._pwm = (value, self._pwm[1])
+            if self._has_pulses:
+                self._pulse()
+        else:
             self._pwm = None
-            lgpio.tx_pwm(self.factory._handle, self._number, 0, 0)
-            lgpio.gpio_write(self.factory._handle, self._number, 0)
+            if self._has_pulses:
+                self._write(self._idle)
 
     def _pulse(self) -> None:
         """Tell lgpio, whose duty cycle is a number of percent; what it sends for ever is replaced after its cycle.
@@ -72,11 +97,21 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
         """
         frequency, duty = self._pwm or (0.0, 0.0)
         try:
-            lgpio.tx_pwm(self.factory._handle, self._number, frequency, 100 * duty)
             if duty in (0, 1):
-                lgpio.gpio_write(self.factory._handle, self._number, int(duty))
+                self._write(bool(duty))
+            else:
+                lgpio.tx_pwm(self.factory._handle, self._number, frequency, 100 * duty)
+                self._has_pulses = True
         except lgpio.error as error:
             raise PinInvalidState(f"cannot set pin {self!r} to {duty}: {error}") from None
+
+    def _write(self, level: bool) -> None:
+        """Be high or low at once, and stay so."""
+        if self._has_pulses:
+            lgpio.tx_pwm(self.factory._handle, self._number, 0, 0)
+            self._has_pulses = False
+        lgpio.gpio_write(self.factory._handle, self._number, int(level))
+        self._level = level
 
 
 class FineFactory(LGPIOFactory):  # type: ignore[misc]

@@ -1,7 +1,8 @@
 """The process that brings a machine to its safe state when the owner of its pins cannot.
 
 It does not die with the supervisor, but ends by itself within a second. It claims a lane's pins only while it holds the
-lane's lock (`panel.py`), thus only once the owner is dead, and gives them back to the next owner.
+lane's lock (`panel.py`), thus only once the owner is dead, and gives them back to the next owner. Since it waits for
+nobody, it is also a way to stop the machine that does not lead through the router (`stop_socket.py`).
 """
 
 from __future__ import annotations
@@ -10,54 +11,82 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine import SettingsError
 from taskengine_hardware.backends import BACKENDS, warm_up
+from taskengine_hardware.bulletin import Bulletin
 from taskengine_hardware.control import safe_value
 from taskengine_hardware.layout import Device, Layout, Value
 from taskengine_hardware.panel import NEVER, NOBODY, Panel
+from taskengine_hardware.priority import hurry, is_starved, keep_memory
 from taskengine_hardware.rig import Rig
-from taskengine_hardware.ward import BLIND_S, Deed, Ward
+from taskengine_hardware.stop_socket import StopSocket
+from taskengine_hardware.ward import BLIND_S, MOST_GRACE_S, NS, Deed, Lateness, Ward
 
+AGAIN_S = 1.0
+"""How soon a device that could not be had is tried again."""
 LAST_S = 1
 """How long, in whole seconds, the guardian lives when the supervisor is gone."""
+PROBE_S = 0.002
+"""How long the guardian sleeps before it ends an owner, to see how late the machine wakes it."""
 ALIVE = msgspec.msgpack.encode(("alive", ""))
 
 
-class Guardian:
-    """The guardian of all lanes; `say` prints a line.
+class Links(NamedTuple):
+    """What leads out of the guardian.
 
-    `control` leads to the supervisor, who is told every `interval` s that we live.
+    `control` leads to the supervisor, who is told every `interval` s that we live. `say` prints a line, `note` tells
+    the audit log, `publish` publishes. `listener` is for those who stop the machine past the router, None for nobody;
+    strangers are those of other users than the engine's.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        panel: Panel,
-        pins: str,
-        interval: float,
-        control: Connection,
-        say: Callable[[str], None],
-    ) -> None:
+    control: Connection
+    interval: float
+    say: Callable[[str], None]
+    note: Callable[..., object]
+    publish: Callable[[str, Any], None]
+    listener: socket.socket | None = None
+    strangers_may: bool = False
+
+
+class Guardian:
+    """The guardian of all lanes."""
+
+    def __init__(self, layout: Layout, panel: Panel, pins: str, links: Links) -> None:
         self._layout = layout
         self._panel = panel
         self._pins = pins
-        self._interval = interval
+        self._interval = links.interval
         self._next_beat = 0.0
-        self._control = control
-        self._say = say
+        self._control = control = links.control
+        self._say = links.say
+        self._outputs = [device for device in layout.devices.values() if device.kind.is_output]
+        self._lateness = Lateness()
+        self._bulletin = Bulletin(panel, links.publish, links.say)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
         self._wards = {lane: Ward([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
         self._rigs: dict[str, Rig] = {}
+        self._again_at: dict[str, int] = {}
+        """When devices that could not be had are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
         """The lane and the process of each pidfd."""
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
+        self._poll.register(panel.news, select.POLLIN)
+        self._listener = links.listener
+        self._stops: StopSocket | None = None
+        if links.listener is not None:
+            watch, unwatch = self._watch, self._poll.unregister
+            may = links.strangers_may
+            self._stops = StopSocket(links.listener, panel, links.note, watch, unwatch, strangers_may=may)
+            self._poll.register(links.listener, select.POLLIN)
         self._is_over = False
         self._told: dict[str, str] = {}
         """Why the pins of a lane could not be had."""
@@ -68,27 +97,78 @@ class Guardian:
     def serve(self) -> None:
         """Watch until the supervisor says stop, or is gone, and every owner is dead; leave every lane safe."""
         self._beat(time.monotonic())
-        self._say(f"[GUARDIAN] Watches lane {', '.join(self._wards)}")
+        # of the process as a whole, which has one thread
+        refused = hurry() + keep_memory()
+        without = f", without {', '.join(refused)}" if refused else ""
+        self._say(f"[GUARDIAN] Watches lane {', '.join(self._wards)}{without}")
         while self._owners or not self._is_over:
             self._beat(time.monotonic())
-            self._wait(min(self._due(lane, ward) for lane, ward in self._wards.items()))
+            self._wait(self._due())
             self._act(time.monotonic_ns())
+            if self._stops is not None:
+                self._stops.answer(time.monotonic_ns())
+            self._bulletin.tell()
         for lane, ward in self._wards.items():
             if ward.is_orphan:
                 self._seize(lane)
             self._yield(lane)
+        self._bulletin.tell()
+        if self._stops is not None:
+            self._stops.close()
 
-    def _due(self, lane: str, ward: Ward) -> float:
-        has_begun = self._panel.owner(lane) == ward.owner
-        due: float = ward.due(self._panel.ends, time.monotonic_ns(), has_begun=has_begun)
-        return due
+    def _due(self) -> float:
+        """In how many s to look again at the latest."""
+        now, ends = time.monotonic_ns(), self._ends()
+        grace = self._lateness.grace(now)
+        due: float = min(
+            ward.due(ends, now, has_begun=self._has_begun(lane), grace=grace, **self._duties(lane))
+            for lane, ward in self._wards.items()
+        )
+        return due if self._stops is None else min(due, self._stops.due)
+
+    def _ends(self) -> list[int]:
+        """When leases end, NEVER where the output is safe already: that nobody acts on its end does no harm."""
+        ends: list[int] = self._panel.ends.tolist()
+        for device in self._outputs:
+            if ends[device.place] != NEVER:
+                last = self._panel.last(device.place, device.kind.role)
+                if last == safe_value(device, last):
+                    ends[device.place] = NEVER
+        return ends
+
+    def _has_begun(self, lane: str) -> bool:
+        """Our owner has the pins."""
+        return bool(self._panel.owner(lane) == self._wards[lane].owner)
+
+    def _duties(self, lane: str) -> dict[str, Any]:
+        """What else than the ends of leases the owner of a lane has to act on."""
+        panel = self._panel
+        is_asked = panel.is_stopped and lane in panel.unconfirmed()
+        return {"stopped_at": panel.stopped_at if is_asked else None, "beaten": panel.beaten(lane)}
 
     def _wait(self, timeout: float) -> None:
-        for fd, _ in self._poll.poll(1000 * timeout):
+        wanted = time.monotonic_ns() + int(timeout * NS)
+        events = self._poll.poll(1000 * timeout)
+        self._excuse(wanted, time.monotonic_ns())
+        for fd, _ in events:
             if fd in self._owners:
-                self._bury(fd)
-            else:
+                self._bury(fd, "died")
+            elif fd == self._control.fileno():
                 self._obey()
+            elif fd == self._panel.news:
+                os.eventfd_read(fd)
+            elif self._stops is not None and not self._stops.hear(fd, time.monotonic_ns()):
+                self._stops.accept()
+
+    def _watch(self, fd: int) -> None:
+        self._poll.register(fd, select.POLLIN)
+
+    def _excuse(self, wanted: int, now: int) -> None:
+        """We woke at `now`: where that was later than we knew, do not hold it against the owners either."""
+        if self._lateness.woke(wanted, now):
+            ends = self._ends()
+            for lane, ward in self._wards.items():
+                ward.excuse(ends, now, **self._duties(lane))
 
     def _beat(self, now: float) -> None:
         """Show that we live; who does not listen is stopped itself, or gone."""
@@ -111,7 +191,7 @@ class Guardian:
             self._meet(*argument)
         elif order == "stop":
             self._is_over = True
-            self._panel.stop(time.monotonic_ns())
+            self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
 
     def _meet(self, lane: str, pid: int) -> None:
         """An owner was started; it may be dead again."""
@@ -119,19 +199,20 @@ class Guardian:
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._forget(lane, pid)
+            self._forget(lane, pid, "died")
             return
         self._owners[fd] = lane, pid
         self._poll.register(fd, select.POLLIN)
 
-    def _bury(self, fd: int) -> None:
+    def _bury(self, fd: int, how: str) -> None:
         lane, pid = self._owners.pop(fd)
         self._poll.unregister(fd)
         os.close(fd)
-        self._forget(lane, pid)
+        self._forget(lane, pid, how)
 
-    def _forget(self, lane: str, pid: int) -> None:
+    def _forget(self, lane: str, pid: int, how: str) -> None:
         """An owner is dead, and waits for nothing any more."""
+        self._panel.bury(lane, pid, time.monotonic_ns(), how)
         if self._panel.wanted_by(lane) == pid:
             self._panel.want(lane, NOBODY)
         self._wards[lane].died(pid)
@@ -140,25 +221,35 @@ class Guardian:
         for lane, ward in self._wards.items():
             deed = self._deed(lane, ward, now)
             # a second look, since a number of 8 bytes may be half written on a machine of 4
-            if deed is Deed.KILL and self._deed(lane, ward, now) is Deed.KILL:
+            if deed is Deed.KILL:
+                deed = self._deed(lane, ward, self._probe(), is_starved=self._is_starved(lane))
+            if deed is Deed.KILL:
                 self._kill(lane)
-                deed = self._deed(lane, ward, now)
+                deed = self._deed(lane, ward, time.monotonic_ns())
             if deed is Deed.SEIZE:
                 self._seize(lane)
             elif deed is Deed.YIELD:
                 self._yield(lane)
             elif ward.is_held:
+                self._try_again(lane, now)
                 self._panel.confirm(lane, self._panel.number)
 
-    def _deed(self, lane: str, ward: Ward, now: int) -> Deed | None:
-        panel = self._panel
-        return ward.next(
-            panel.ends,
-            now,
-            wanted_by=panel.wanted_by(lane),
-            has_begun=panel.owner(lane) == ward.owner,
-            stopped_at=panel.stopped_at if panel.is_stopped and lane in panel.unconfirmed() else None,
-        )
+    def _probe(self) -> int:
+        """Sleep for a moment, to see how late that ends; the time then."""
+        wanted = time.monotonic_ns() + int(PROBE_S * NS)
+        time.sleep(PROBE_S)
+        now = time.monotonic_ns()
+        self._excuse(wanted, now)
+        return now
+
+    def _is_starved(self, lane: str) -> bool:
+        """The thread that has to act would, if the machine let it run."""
+        return bool(is_starved(self._panel.owner(lane), self._panel.watcher(lane)))
+
+    def _deed(self, lane: str, ward: Ward, now: int, *, is_starved: bool = False) -> Deed | None:
+        wanted_by, has_begun = self._panel.wanted_by(lane), self._has_begun(lane)
+        grace = MOST_GRACE_S if is_starved else self._lateness.grace(now)
+        return ward.next(self._ends(), now, wanted_by=wanted_by, has_begun=has_begun, grace=grace, **self._duties(lane))
 
     def _kill(self, lane: str) -> None:
         """End an owner that hangs, and wait for its end."""
@@ -168,7 +259,7 @@ class Guardian:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                 if select.select([fd], [], [], BLIND_S)[0]:
-                    self._bury(fd)
+                    self._bury(fd, "hung")
 
     def _seize(self, lane: str) -> None:
         """Claim the pins of a dead owner and make them safe, if nobody has taken them over."""
@@ -178,7 +269,7 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout))
+            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout), self._safe)
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._wards[lane].failed(time.monotonic_ns())
@@ -186,31 +277,45 @@ class Guardian:
                 self._told[lane] = str(error)
                 self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
-        for failure in rig.rest(outputs, self._last):
-            self._say(f"[GUARDIAN] Not made safe: {failure}")
+        for name, reason in rig.failed.items():
+            self._say(f"[GUARDIAN] Not made safe: {name}: {reason}")
+        now = time.monotonic_ns()
         for device in outputs:
-            self._panel.note(device.place, safe_value(device, self._last(device)))
+            value = self._safe(device)
+            self._panel.note(device.place, value, -now)
             self._panel.ends[device.place] = NEVER
+            self._bulletin.made_safe(device, value, now / NS)
         self._panel.confirm(lane, number)
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 
+    def _try_again(self, lane: str, now: int) -> None:
+        """Make safe what could not be had before."""
+        rig = self._rigs[lane]
+        if rig.failed and now >= self._again_at.get(lane, 0):
+            self._again_at[lane] = now + int(AGAIN_S * NS)
+            for device in [device for device in self._layout.of(lane) if device.name in rig.failed]:
+                if rig.again(device):
+                    self._say(f"[GUARDIAN] Made safe after all: {device.name}")
+
     def _last(self, device: Device) -> Value:
         return self._panel.last(device.place, device.kind.role)
+
+    def _safe(self, device: Device) -> Value:
+        return safe_value(device, self._last(device))
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""
         rig = self._rigs.pop(lane, None)
         if rig is not None:
-            rig.close()
+            rig.let_go()
             self._panel.give(lane)
+            rig.close()
         self._wards[lane].yielded()
 
 
-def main(
-    layout: Layout, panel: Panel, pins: str, interval: float, control: Connection, say: Callable[[str], None]
-) -> None:
+def main(layout: Layout, panel: Panel, pins: str, links: Links) -> None:
     """The guardian's process."""
     warm_up(pins)
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
-    Guardian(layout, panel, pins, interval, control, say).serve()
+    links.control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    Guardian(layout, panel, pins, links).serve()

@@ -13,6 +13,8 @@ HEADER: tuple[int | str, ...] = (
     *(6, 12, 13, "GND", 19, 16, 26, 20, "GND", 21),
 )
 GPIOS = frozenset(name for name in HEADER if isinstance(name, int))
+PULLED_UP = frozenset((2, 3))
+"""Have a resistor to 3V3 on the board, since they are an I2C bus too: nothing pulls them down."""
 
 
 def gpio_of(pin: object) -> int | None:

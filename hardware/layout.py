@@ -8,6 +8,9 @@ max_angle = 90
 limits = { angle = [-60, 60], speed = 180 }     # degrees, degrees a second
 safe = "detach"                                 # or "hold", or a value
 lease = 0.5                                     # seconds; false for none, "strict" for 0.25
+max_age = 0.2                                   # seconds: an older command is refused
+on_fault = "latch"                              # or "resume", after its owner has died
+home = 0                                        # where it stands without pulses
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ from typing import Any
 
 import msgspec
 
-from taskengine import SettingsError
-from taskengine_hardware.header import gpio_of
 from taskengine_hardware.kinds import KINDS, Kind, Role
+from taskengine_hardware.options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
 
 LANE = "hardware"
 LEASE_S = 0.5
 STRICT_S = 0.25
 LEASES_S = (0.05, 3600.0)
+AGES_S = (0.01, 3600.0)
+SOFT_STARTS_S = (0.0, 60.0)
 RATE_HZ = 10.0
 RATES_HZ = (0.01, 1000.0)
 MOST_DEVICES = 64
@@ -37,12 +41,20 @@ DETACH, HOLD = "detach", "hold"
 LATCH, RESUME = "latch", "resume"
 EXCLUSIVE_S = 5.0
 """How long a client may keep others out without renewing."""
+EXCLUSIVES_S = (0.1, 3600.0)
 
 Value = bool | float | tuple[float, ...] | None
 """What an output takes, see `Role`."""
 
+SECOND_SELECT = 7
+"""Selects device 1 of the hardware's SPI bus, as GPIO8 does device 0."""
+_NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
+"""Revision codes of boards with 40 pins: those with this bit, and of the others the last ones."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
+_OF_INPUTS = ("rate", "always", "batch")
+_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
+_OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
+_KEYS = ("devices", "chip", "board", "rate", "exclusive")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -100,10 +112,22 @@ class Device(msgspec.Struct, frozen=True):
 
     def gpios(self) -> Iterator[int]:
         """The GPIOs that it takes, some of which others on its bus may have too."""
-        if not self.pins:
-            yield from self.kind.bus_pins
-        for pin in self.pins.values():
+        for pin in {**self.bus_pins, **self.pins}.values():
             yield from pin if isinstance(pin, tuple) else (pin,)
+
+    @property
+    def bus_pins(self) -> dict[str, int]:
+        """Its pins on a bus by their parameters, also those that are not given."""
+        given = {key: self.pins.get(key, pin) for key, pin in self.kind.bus_pins.items()}
+        if self.options.get("device"):
+            given["select_pin"] = SECOND_SELECT
+        return given
+
+    @property
+    def has_hardware_bus(self) -> bool:
+        """Its pins are those of the SPI bus that the processor drives, if the kernel is told to have it do so."""
+        first = self.kind.bus_pins
+        return self.bus_pins in (first, {**first, "select_pin": SECOND_SELECT})
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -130,76 +154,67 @@ class Layout(msgspec.Struct, frozen=True):
 def read(table: Mapping[str, Any]) -> Layout:
     """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
     for key in table:
-        if key not in ("devices", "chip", "board", "rate"):
-            raise _wrong([key], f"no such key; expected devices, chip, board or rate, not {key!r}")
-    rate = _number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
+        if key not in _KEYS:
+            raise wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
+    rate = number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
     chip = table.get("chip")
     if chip is not None and (isinstance(chip, bool) or not isinstance(chip, int) or chip < 0):
-        raise _wrong(["chip"], f"expected the number of a gpiochip, from 0, not {chip!r}")
+        raise wrong(["chip"], f"expected the number of a gpiochip, from 0, not {chip!r}")
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
-        raise _wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
+        raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
     if len(entries) > MOST_DEVICES:
-        raise _wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
+        raise wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
     devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
     _check_pins(devices.values())
-    return Layout(devices, chip, _board(table.get("board")))
-
-
-def _wrong(path: Iterable[str], text: str) -> SettingsError:
-    path = ["hardware", *path]
-    return SettingsError(f"{'.'.join(path)}: {text}", path=path)
+    exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
+    return Layout(devices, chip, _board(table.get("board")), exclusive)
 
 
 def _board(board: object) -> int | None:
     if board is None:
         return None
     if isinstance(board, str) and re.fullmatch(r"[0-9a-f]{4,8}", board):
-        return int(board, 16)
-    raise _wrong(["board"], f'expected a revision code such as "a020d3" (a Pi 3 B+), not {board!r}')
-
-
-def _number(value: object, path: list[str], least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise _wrong(path, f"expected a number from {least:g} to {most:g}, not {value!r}")
-    return float(value)
+        code = int(board, 16)
+        if code & _NEW_CODE or code in _OLD_CODES:
+            return code
+    raise wrong(["board"], f'expected the revision code of a Pi with 40 pins, such as "a020d3" (3 B+), not {board!r}')
 
 
 def _device(place: int, name: str, entry: object, rate: float) -> Device:
     path = ["devices", name]
     if not _NAME.fullmatch(name):
-        raise _wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
+        raise wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
     if not isinstance(entry, Mapping):
-        raise _wrong(path, f"expected a table, not {entry!r}")
+        raise wrong(path, f"expected a table, not {entry!r}")
     kind = _kind(entry, path)
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
             near = difflib.get_close_matches(key, (*parameters, *_OURS), n=1, cutoff=0.0)[0]
-            raise _wrong([*path, key], f"a {kind.name} has no such key; the nearest is {near}")
-    for key in (*kind.pins, *kind.groups):
-        if key not in entry:
-            raise _wrong(path, f"a {kind.name} needs {key}")
-    options = {key: _option(entry[key], kind.options[key], [*path, key]) for key in kind.options if key in entry}
-    _check_pulses(kind, options, path)
+            raise wrong([*path, key], f"a {kind.name} has no such key; the nearest is {near}")
+    pins = pins_of(entry, kind, path)
+    options = options_of(entry, kind, pins, path)
+    check_motor(kind, entry, options, path)
     limits = _limits(entry.get("limits"), kind, options, path)
     lane = entry.get("lane", LANE)
     if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
-        raise _wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
-    batch = _number(entry.get("batch", 1), [*path, "batch"], 1, 10000)
+        raise wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
+    batch = batch_of(entry, path)
     return Device(
         name,
         kind.name,
         lane,
         place,
-        {key: _pins(entry[key], kind, key, path) for key in (*kind.pins, *kind.spare, *kind.groups) if key in entry},
+        pins,
         options,
         _safe(entry.get("safe", DETACH), kind, limits, path),
         _lease(entry.get("lease", kind.is_leased), kind, path),
         limits,
-        _number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
-        int(batch),
+        number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
+        batch,
         _always(entry.get("always", False), kind, path),
+        **_guards(entry, kind, limits, path),
     )
 
 
@@ -208,45 +223,15 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> Kind:
     if isinstance(type, str) and type in KINDS:
         return KINDS[type]
     if not isinstance(type, str):
-        raise _wrong(path, f"expected a type, one of {', '.join(KINDS)}")
+        raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
     near = difflib.get_close_matches(type, KINDS, n=1, cutoff=0.0)[0]
-    raise _wrong([*path, "type"], f"{type!r} is no type of device; the nearest is {near}")
-
-
-def _pins(value: object, kind: Kind, key: str, path: list[str]) -> Any:
-    if key not in kind.groups:
-        return _pin(value, [*path, key])
-    if not isinstance(value, list) or not 2 <= len(value) <= 3:
-        raise _wrong([*path, key], f"expected the pins of a motor, [forward, backward], not {value!r}")
-    return tuple(_pin(pin, [*path, key]) for pin in value)
-
-
-def _pin(value: object, path: list[str]) -> int:
-    number: int | None = gpio_of(value)
-    if number is None:
-        raise _wrong(path, f'there is no pin {value!r}; expected a GPIO, 0 to 27, or a place such as "BOARD12"')
-    return number
-
-
-def _option(value: object, type: type, path: list[str]) -> Any:
-    is_number = type in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
-    if (is_number and type(value) == value) or (isinstance(value, type) and type not in (int, float)):
-        return type(value)
-    what = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type]
-    raise _wrong(path, f"expected {what}, not {value!r}")
-
-
-def _check_pulses(kind: Kind, options: Mapping[str, Any], path: list[str]) -> None:
-    if kind.role is Role.SERVO:
-        least, most = options.get("min_pulse_width", 0.001), options.get("max_pulse_width", 0.002)
-        if not 0 < least < most < options.get("frame_width", 0.02):
-            raise _wrong(path, "expected 0 < min_pulse_width < max_pulse_width < frame_width, in seconds")
+    raise wrong([*path, "type"], f"{type!r} is no type of device; the nearest is {near}")
 
 
 def _limits(entry: object, kind: Kind, options: Mapping[str, Any], path: list[str]) -> Limits | None:
     if kind.role not in _UNITS:
         if entry is not None:
-            raise _wrong([*path, "limits"], f"a {kind.name} has no limits")
+            raise wrong([*path, "limits"], f"a {kind.name} has no limits")
         # gpiozero's TonalBuzzer plays so many octaves up and down from A4
         octaves = 2 ** options.get("octaves", 1)
         return Limits(_TONE_HZ / octaves, _TONE_HZ * octaves) if kind.role is Role.TONE else None
@@ -256,20 +241,20 @@ def _limits(entry: object, kind: Kind, options: Mapping[str, Any], path: list[st
     if has_angles:
         least, most = sorted((options.get("min_angle", -90.0), options.get("max_angle", 90.0)))
         if least == most:
-            raise _wrong([*path, "max_angle"], "expected another angle than min_angle")
+            raise wrong([*path, "max_angle"], "expected another angle than min_angle")
     if entry is None:
         return Limits(least, most)
     if not isinstance(entry, Mapping) or entry.keys() - {unit, "speed", "acceleration"}:
-        raise _wrong([*path, "limits"], f"expected {{ {unit} = [least, most], speed = …, acceleration = … }}")
+        raise wrong([*path, "limits"], f"expected {{ {unit} = [least, most], speed = …, acceleration = … }}")
     span = entry.get(unit, [least, most])
     if not (isinstance(span, list) and len(span) == 2):
-        raise _wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
-    low, high = (_number(end, [*path, "limits", unit], least, most) for end in span)
+        raise wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    low, high = (number(end, [*path, "limits", unit], least, most) for end in span)
     if low > high:
-        raise _wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
-    pace = {key: _number(entry[key], [*path, "limits", key], 1e-6, 1e9) for key in entry if key != unit}
+        raise wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    pace = {key: number(entry[key], [*path, "limits", key], 1e-6, 1e9) for key in entry if key != unit}
     if "acceleration" in pace and "speed" not in pace:
-        raise _wrong([*path, "limits", "acceleration"], "a limit of the acceleration needs one of the speed")
+        raise wrong([*path, "limits", "acceleration"], "a limit of the acceleration needs one of the speed")
     return Limits(low, high, **pace)
 
 
@@ -277,24 +262,56 @@ def _safe(value: object, kind: Kind, limits: Limits | None, path: list[str]) -> 
     path = [*path, "safe"]
     if not kind.is_output:
         if value != DETACH:
-            raise _wrong(path, f"a {kind.name} is read, and has no safe state")
+            raise wrong(path, f"a {kind.name} is read, and has no safe state")
         return DETACH
+    if kind.drives and (isinstance(value, bool) or value not in (DETACH, 0, [0] * channels(kind.role))):
+        raise wrong(path, f'a {kind.name} is safe when it stands: expected "detach", not {value!r}')
     if value in (DETACH, HOLD):
         return value
+    if kind.drives:
+        return DETACH
     if kind.role is Role.SWITCH and isinstance(value, bool):
         return value
-    if kind.role in (Role.COLOUR, Role.DRIVE) and isinstance(value, list) and len(value) == channels(kind.role):
-        least = 0.0 if kind.role is Role.COLOUR else -1.0
-        return tuple(_number(one, path, least, 1.0) for one in value)
+    if kind.role is Role.COLOUR and isinstance(value, list) and len(value) == channels(kind.role):
+        return tuple(number(one, path, 0.0, 1.0) for one in value)
     if limits is not None:
-        return _number(value, path, limits.least, limits.most)
-    raise _wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+        return number(value, path, limits.least, limits.most)
+    raise wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+
+
+def _guards(entry: Mapping[str, Any], kind: Kind, limits: Limits | None, path: list[str]) -> dict[str, Any]:
+    """The keys that say which commands an output takes, and what follows a fault."""
+    allowed = {
+        "max_age": kind.is_output,
+        "untimed": kind.is_output,
+        "on_fault": kind.is_output,
+        "home": kind.role is Role.SERVO,
+        "soft_start": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+    }
+    for key, is_allowed in allowed.items():
+        if key in entry and not is_allowed:
+            raise wrong([*path, key], f"a {kind.name} has no {key}")
+    on_fault = entry.get("on_fault", LATCH if kind.drives else RESUME)
+    if on_fault not in (LATCH, RESUME):
+        raise wrong([*path, "on_fault"], f'expected "{LATCH}" or "{RESUME}", not {on_fault!r}')
+    guards: dict[str, Any] = {
+        "untimed": switch(entry.get("untimed", False), [*path, "untimed"]),
+        "on_fault": on_fault,
+    }
+    if "max_age" in entry:
+        guards["max_age"] = number(entry["max_age"], [*path, "max_age"], *AGES_S)
+    if "home" in entry and limits is not None:
+        guards["home"] = number(entry["home"], [*path, "home"], limits.least, limits.most)
+    if "soft_start" in entry:
+        guards["soft_start"] = number(entry["soft_start"], [*path, "soft_start"], *SOFT_STARTS_S)
+    return guards
 
 
 def _always(value: object, kind: Kind, path: list[str]) -> bool:
     if kind.is_output and value is not False:
-        raise _wrong([*path, "always"], "outputs are published where they have changed")
-    return bool(_option(value, bool, [*path, "always"]))
+        raise wrong([*path, "always"], "outputs are published where they have changed")
+    always: bool = switch(value, [*path, "always"])
+    return always
 
 
 def _lease(value: object, kind: Kind, path: list[str]) -> float | None:
@@ -302,10 +319,10 @@ def _lease(value: object, kind: Kind, path: list[str]) -> float | None:
     if value is False:
         return None
     if not kind.is_output:
-        raise _wrong(path, f"a {kind.name} is read, and needs no lease")
+        raise wrong(path, f"a {kind.name} is read, and needs no lease")
     if value is True:
         return LEASE_S
-    return STRICT_S if value == "strict" else _number(value, path, *LEASES_S)
+    return STRICT_S if value == "strict" else number(value, path, *LEASES_S)
 
 
 def prefix_of(lane: str) -> str:
@@ -319,12 +336,29 @@ def channels(role: Role) -> int:
 
 
 def _check_pins(devices: Iterable[Device]) -> None:
-    owners: dict[int, tuple[str, str]] = {}
+    """Refuses a pin that is two devices', unless it is the same pin of one bus."""
+    users: dict[int, tuple[Device, str]] = {}
     for device in devices:
-        bus = device.kind.bus
-        for number in dict.fromkeys(device.gpios()):
-            name, other_bus = owners.setdefault(number, (device.name, bus))
-            if name != device.name and not (bus and bus == other_bus):
-                raise _wrong(["devices", device.name], f"GPIO{number} is {name}'s already")
+        roles = {gpio: key for key, gpio in device.bus_pins.items()}
+        for gpio in dict.fromkeys(device.gpios()):
+            other, role = users.setdefault(gpio, (device, roles.get(gpio, "")))
+            if other is device:
+                continue
+            if not role or role != roles.get(gpio):
+                raise wrong(["devices", device.name], f"GPIO{gpio} is {other.name}'s already")
+            _check_bus(device, other)
         if len(set(device.gpios())) < len(list(device.gpios())):
-            raise _wrong(["devices", device.name], "two of its pins are the same")
+            raise wrong(["devices", device.name], "two of its pins are the same")
+
+
+def _check_bus(device: Device, other: Device) -> None:
+    """Refuses two chips that share a pin of a bus, and cannot."""
+    ours, theirs = device.bus_pins, other.bus_pins
+    path = ["devices", device.name]
+    for key in ours.keys() - {"select_pin"}:
+        if ours[key] != theirs[key]:
+            raise wrong([*path, key], f"it shares {other.name}'s bus, whose {key} is GPIO{theirs[key]}")
+    if device.has_hardware_bus != other.has_hardware_bus:
+        raise wrong(path, f"GPIO7 or GPIO8 selects only one of it and {other.name}: one bus is all of them, or none")
+    if not device.has_hardware_bus and device.lane != other.lane:
+        raise wrong([*path, "lane"], f"it shares {other.name}'s bus, which is lane {other.lane}'s")

@@ -1,34 +1,52 @@
-"""Trajectories: where an output is at a time. Pure; positions in the output's unit, times in s, monotonic.
+"""Trajectories: where an output is at a time, and how fast. Pure; positions in the output's unit, times in s.
 
 The easings and the time that limits ask for are of textbooks: with the way as a function of the time, both from 0 to 1,
 `sine` has the largest speed pi/2 and acceleration pi^2/2, `smooth` (the minimum-jerk polynomial of Flash and Hogan,
-J. Neurosci. 5, 1985) 15/8 and 10/sqrt(3).
+J. Neurosci. 5, 1985) 15/8 and 10/sqrt(3). What is on its way when it is told something else goes there by a trapezoid
+of its speed (`Trapezoid`), which begins with the speed that it has.
+
+No trajectory leaves the limits of the position: each ends at rest within them and brakes no harder than its limit, so
+that wherever another one takes over, there is room left to brake.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from taskengine_hardware.layout import Limits, Value
 
-INSTANT_S = 0.001
 FRAME_S = 0.02
 """How often an output moves: 50 Hz, as often as a servo is told anything."""
+
+
+class State(NamedTuple):
+    """Where an output is, and how fast."""
+
+    position: float
+    speed: float = 0.0
 
 
 class Motion(Protocol):
     """A trajectory."""
 
     def at(self, now: float) -> tuple[Value, bool]:
-        """The position, and whether it is the last one. `now` never decreases from call to call."""
+        """The position, and whether it is the last one."""
+
+    def state(self, now: float) -> State:
+        """Position and speed, of an output that has such."""
+
+
+Plan = Callable[[State, float], Motion]
+"""Makes a motion from a state, at a time."""
 
 
 class Easing(NamedTuple):
-    """How the way grows with the time, and its largest speed and acceleration."""
+    """How the way grows with the time, its slope, and its largest speed and acceleration."""
 
     way: Callable[[float], float]
+    slope: Callable[[float], float]
     speed: float
     acceleration: float
 
@@ -37,18 +55,30 @@ def _linear(t: float) -> float:
     return t
 
 
+def _even(t: float) -> float:
+    return 1.0
+
+
 def _sine(t: float) -> float:
     return (1 - math.cos(math.pi * t)) / 2
+
+
+def _sine_slope(t: float) -> float:
+    return math.sin(math.pi * t) * math.pi / 2
 
 
 def _smooth(t: float) -> float:
     return t * t * t * (10 + t * (6 * t - 15))
 
 
+def _smooth_slope(t: float) -> float:
+    return 30 * (t * (1 - t)) ** 2
+
+
 EASINGS: Mapping[str, Easing] = {
-    "linear": Easing(_linear, 1.0, math.inf),
-    "sine": Easing(_sine, math.pi / 2, math.pi**2 / 2),
-    "smooth": Easing(_smooth, 15 / 8, 10 / math.sqrt(3)),
+    "linear": Easing(_linear, _even, 1.0, math.inf),
+    "sine": Easing(_sine, _sine_slope, math.pi / 2, math.pi**2 / 2),
+    "smooth": Easing(_smooth, _smooth_slope, 15 / 8, 10 / math.sqrt(3)),
 }
 
 
@@ -70,13 +100,27 @@ class Move(NamedTuple):
     duration: float
     easing: Easing
 
+    @property
+    def end(self) -> float:
+        """When it is there."""
+        return self.began + self.duration
+
     def at(self, now: float) -> tuple[float, bool]:
         """See `Motion`."""
-        t = (now - self.began) / self.duration if self.duration > 0 else 1.0
+        t = self._part(now)
         if t >= 1:
             return self.target, True
-        way = min(1.0, self.easing.way(max(0.0, t)))
-        return self.start + (self.target - self.start) * way, False
+        return self.start + (self.target - self.start) * min(1.0, self.easing.way(t)), False
+
+    def state(self, now: float) -> State:
+        """See `Motion`."""
+        position, is_over = self.at(now)
+        if is_over:
+            return State(position)
+        return State(position, (self.target - self.start) * self.easing.slope(self._part(now)) / self.duration)
+
+    def _part(self, now: float) -> float:
+        return max(0.0, (now - self.began) / self.duration) if self.duration > 0 else 1.0
 
 
 class Sweep(NamedTuple):
@@ -90,25 +134,45 @@ class Sweep(NamedTuple):
 
     def at(self, now: float) -> tuple[float, bool]:
         """See `Motion`."""
-        turns = max(0.0, now - self.began) / self.period
+        turns = self._turns(now)
         if self.cycles is not None and turns >= self.cycles:
             return self.low, True
         return self.low + (self.high - self.low) * (1 - math.cos(2 * math.pi * turns)) / 2, False
 
+    def state(self, now: float) -> State:
+        """See `Motion`."""
+        position, is_over = self.at(now)
+        if is_over:
+            return State(position)
+        return State(
+            position, (self.high - self.low) * math.sin(2 * math.pi * self._turns(now)) * math.pi / self.period
+        )
+
+    def left(self, now: float) -> int | None:
+        """How many cycles are to come, with that which has begun."""
+        return None if self.cycles is None else max(1, self.cycles - int(self._turns(now)))
+
+    def _turns(self, now: float) -> float:
+        return max(0.0, now - self.began) / self.period
+
 
 class Then(NamedTuple):
-    """A move, and a sweep from where it ends."""
+    """A motion, and a sweep from where it ends."""
 
-    first: Move
+    first: Motion
     rest: Sweep
 
-    def at(self, now: float) -> tuple[float, bool]:
+    def at(self, now: float) -> tuple[Value, bool]:
         """See `Motion`."""
         return self.rest.at(now) if now >= self.rest.began else (self.first.at(now)[0], False)
 
+    def state(self, now: float) -> State:
+        """See `Motion`."""
+        return self.rest.state(now) if now >= self.rest.began else self.first.state(now)
+
 
 class Pulse(NamedTuple):
-    """`value` until `end`, then `after`."""
+    """`value` until `end`, then `after`; by the clock of the machine, whatever pauses."""
 
     value: Value
     after: Value
@@ -118,44 +182,118 @@ class Pulse(NamedTuple):
         """See `Motion`."""
         return (self.after, True) if now >= self.end else (self.value, False)
 
+    def state(self, now: float) -> State:
+        """See `Motion`; what takes over begins at rest."""
+        return State(0.0)
 
-class Approach:
-    """To `target` as fast as the limits allow, which may be given another one on the way."""
 
-    def __init__(self, start: float, target: float, began: float, limits: Limits, speed: float = 0.0) -> None:
-        self._position = start
-        self._speed = speed
-        self._then = began
-        self._limits = limits
-        self.target = target
+class Ramp(NamedTuple):
+    """Each of some duty cycles or speeds grows to its target by `rate` a second, and sinks at once."""
+
+    start: tuple[float, ...]
+    target: tuple[float, ...]
+    began: float
+    rate: float
+
+    def at(self, now: float) -> tuple[Value, bool]:
+        """See `Motion`."""
+        grown = self.rate * max(0.0, now - self.began)
+        pairs = zip(self.start, self.target, strict=True)
+        found = tuple(_grown(start, target, grown) for start, target in pairs)
+        return (found if len(found) > 1 else found[0]), found == self.target
+
+    def state(self, now: float) -> State:
+        """See `Motion`; what takes over goes by the value."""
+        return State(0.0)
+
+
+def _grown(start: float, target: float, grown: float) -> float:
+    # to the other side it goes by way of standing still
+    least = abs(start) if start * target > 0 else 0.0
+    return math.copysign(min(abs(target), least + grown), target)
+
+
+class Trapezoid:
+    """To `target`, at rest there, from a position and a speed, as fast as the limits allow, or in `duration` s.
+
+    That is: speed up, go on, brake; what goes the other way, or too fast to stop at the target, brakes first.
+    """
+
+    def __init__(self, start: State, target: float, began: float, limits: Limits, duration: float = 0.0) -> None:
+        self._start = start
+        self._target = target
+        self._began = began
+        if math.isinf(limits.acceleration):
+            self._plan_even(limits, duration)
+        else:
+            self._plan(limits, duration)
+        self.end = began + sum(part for part, _ in self._parts)
+
+    def _plan_even(self, limits: Limits, duration: float) -> None:
+        way = self._target - self._start.position
+        took = max(abs(way) / limits.speed, duration)
+        self._start = State(self._start.position, way / took if took > 0 else 0.0)
+        self._parts = [(took, 0.0)]
+
+    def _plan(self, limits: Limits, duration: float) -> None:
+        pull = limits.acceleration
+        position, speed = self._start
+        # from where it would stand if it braked now it goes on in this direction
+        sign = math.copysign(1.0, self._target - position - speed * abs(speed) / (2 * pull))
+        way, speed = sign * (self._target - position), sign * speed
+        square = max(0.0, pull * way + speed * speed / 2)
+        cruise = min(limits.speed, math.sqrt(square))
+        if duration > 0:
+            cruise = min(cruise, _slower(way, speed, pull, square, duration))
+        change = cruise - speed
+        by_change = (cruise * cruise - speed * speed) / (2 * pull) * math.copysign(1.0, change)
+        even = way - by_change - cruise * cruise / (2 * pull)
+        self._parts = [
+            (abs(change) / pull, math.copysign(sign * pull, sign * change)),
+            (max(0.0, even) / cruise if cruise > 0 else 0.0, 0.0),
+            (cruise / pull, -sign * pull),
+        ]
 
     def at(self, now: float) -> tuple[float, bool]:
         """See `Motion`."""
-        step, self._then = min(now - self._then, 5 * FRAME_S), now
-        if step <= 0:
-            return self._position, False
-        way = self.target - self._position
-        # the speed from which it can still stop at the target (v^2 = 2 a s), and no more than what is left in a step
-        most = min(self._limits.speed, math.sqrt(2 * self._limits.acceleration * abs(way)), abs(way) / step)
-        change = self._limits.acceleration * step
-        wanted = math.copysign(most, way)
-        self._speed = min(max(wanted, self._speed - change), self._speed + change)
-        self._position += self._speed * step
-        left = self.target - self._position
-        is_there = (left > 0) != (way > 0) or abs(left) < 1e-9 * (1 + abs(self.target))
-        # what comes too fast to stop there goes past it, and comes back
-        if is_there and abs(self._speed) <= max(change, abs(way) / step):
-            self._position, self._speed = self.target, 0.0
-            return self.target, True
-        if not self._limits.least <= self._position <= self._limits.most:
-            self._position = min(max(self._position, self._limits.least), self._limits.most)
-            self._speed = 0.0
-        return self._position, False
+        return self.state(now).position, now >= self.end
+
+    def state(self, now: float) -> State:
+        """See `Motion`."""
+        if now >= self.end:
+            return State(self._target)
+        position, speed = self._start
+        left = max(0.0, now - self._began)
+        for part, pull in self._parts:
+            step = min(left, part)
+            position += (speed + pull * step / 2) * step
+            speed += pull * step
+            left -= step
+            if left <= 0:
+                break
+        return State(position, speed)
 
 
-def speed_of(motion: Motion, now: float) -> float:
-    """How fast an output is on its way, about."""
-    if isinstance(motion, (Approach, Pulse)):
-        return 0.0
-    (before, _), (after, _) = motion.at(now - INSTANT_S), motion.at(now)
-    return (cast(float, after) - cast(float, before)) / INSTANT_S
+def _slower(way: float, speed: float, pull: float, square: float, duration: float) -> float:
+    """The speed to go on with so that it takes `duration` s in all; infinite where it cannot be that soon."""
+    if speed > 0:
+        rest, braking = way - speed * speed / (2 * pull), speed / pull
+        if duration <= braking:
+            return math.inf
+        if rest < speed * (duration - braking):
+            return max(rest, 0.0) / (duration - braking)
+    half = (pull * duration + speed) / 2
+    root = half * half - square
+    return half - math.sqrt(root) if root >= 0 and half > 0 else math.inf
+
+
+def go(
+    start: State, target: float, began: float, limits: Limits | None, duration: float, easing: Easing
+) -> Move | Trapezoid:
+    """A move that takes `duration` s, or as long as the limits ask for."""
+    if limits is None:
+        return Move(start.position, target, began, duration, easing)
+    if start.speed and limits.acceleration < math.inf:
+        return Trapezoid(start, target, began, limits, duration)
+    distance = target - start.position
+    return Move(start.position, target, began, max(duration, least_duration(distance, easing, limits)), easing)

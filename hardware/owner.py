@@ -3,8 +3,9 @@
 Theory of operation. The lane's only task worker calls the commands, one at a time; a thread of the owner's own ends
 leases, moves what is on its way and tells what has changed, so that this happens also while a task runs, or hangs. Both
 hold `lock` while they decide and drive, and whoever has it does what is due. Where even that stands still, the
-guardian sees from the panel that a lease has ended and nobody has acted on it. Inputs are read by another thread, since
-a bus may be slow.
+guardian sees from the panel that a lease has ended and nobody has acted on it; for pulses without a lease, which
+software makes and which may stand still in the middle, that thread beats on the panel. Each input is read by a thread
+of its own, since a bus may be slow. A device that cannot be opened is left out, and yet another thread tries it again.
 """
 
 from __future__ import annotations
@@ -15,21 +16,31 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from taskengine import Overloaded, TaskEngineError, TaskFailed, publish
+from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
+from taskengine_hardware import priority
 from taskengine_hardware.backends import BACKENDS
-from taskengine_hardware.control import Control, Output
-from taskengine_hardware.layout import Device, Layout
-from taskengine_hardware.panel import NOBODY, Panel
-from taskengine_hardware.rig import PinsInUse, Rig
+from taskengine_hardware.control import Control, Output, safe_value, start_value
+from taskengine_hardware.layout import Device, Layout, Value
+from taskengine_hardware.levels import needs_pulses
+from taskengine_hardware.motion import Pulse
+from taskengine_hardware.panel import NEVER, NOBODY, Panel
+from taskengine_hardware.rig import Rig, Writer
 from taskengine_hardware.sensors import Sensors, sample
 
 OPEN_S = 2.0
 """How long an owner waits for pins that another one, or the guardian, is about to give back."""
 RETRY_S = 0.002
+"""How soon it asks for them again."""
+AGAIN_S = (1.0, 30.0)
+"""How soon a device that was left out is tried again at first, and at the longest; each time takes twice as long."""
+BEAT_S = 0.1
+"""How often the owner shows that it lives, while it makes pulses without a lease."""
+LOCK_S = 0.05
+"""How long who must be safe at once waits for somebody who drives."""
 JOIN_S = 0.5
 """How long closing waits for an input that is being read."""
 NAP_S = 60.0
@@ -37,6 +48,10 @@ NAP_S = 60.0
 SWITCH_S = 0.0005
 """How soon a thread gets the interpreter from another one: leases end between two of a thousand commands."""
 TOPIC = "hardware."
+
+
+class PinsInUse(RuntimeError):
+    """Another process has a lane's pins."""
 
 
 class Owner:
@@ -57,41 +72,42 @@ class Owner:
         self.lock = threading.Lock()
         self.asleep_until = 0.0
         """Until when the thread sleeps, if nobody wakes it."""
-        self.control = Control(lane, self._devices, panel, self._tell)
-        self.sensors = Sensors((), self._publish, 0.0)
+        self.control = Control(lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position)
+        self._at: Callable[[Device], Value] = start_value
+        """What an output has when its pins are claimed."""
+        self._pulsing: set[int] = set()
+        """Outputs without a lease that have pulses, by their places."""
+        self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
-        """Inputs that could not be opened, and why."""
+        """Devices that could not be opened, and why."""
 
     def open(self) -> None:
         """Get the pins, moving nothing, or, after another owner, bring them to where they are safe.
 
-        Raises PinsInUse, SettingsError.
+        Raises PinsInUse where another owner keeps them, SettingsError where this machine has none.
         """
-        end = time.monotonic() + OPEN_S
-        self.panel.want(self._lane, os.getpid())
-        try:
-            while not self.panel.take(self._lane):
-                if time.monotonic() > end:
-                    raise PinsInUse(
-                        f"lane {self._lane}: its former owner, or the guardian, does not give its pins back"
-                    )
-                time.sleep(RETRY_S)
-            rig = self.rig = self._open_rig(end)
-        finally:
-            self.panel.want(self._lane, NOBODY)
+        self._take()
+        if self.panel.owner(self._lane) != NOBODY:
+            self._at = self._safe
+        rig = self.rig = Rig(self._devices, BACKENDS[self._pins](self._layout), self._at)
+        self.left_out = rig.failed
+        # what a dead owner has left there is not ours
+        self.panel.beat(self._lane, NEVER)
         with self.lock:
             for output in self.control.outputs.values():
-                output.write = rig.writers[output.place]
-            self.control.begin(is_first=self.panel.owner(self._lane) == NOBODY)
+                output.failure = rig.failed.get(output.device.name, "")
+                if not output.failure:
+                    self._attach(output, rig.writers[output.place])
+            at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
+            self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
-        self.left_out = rig.failed
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-        opened = rig.opened
-        inputs = [(one, opened[one.place]) for one in self._devices if one.place in opened and not one.kind.is_output]
-        self.sensors = Sensors(inputs, self._publish, time.monotonic())
+        self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
-        for name, work in (("outputs", self._watch), ("inputs", partial(self.sensors.run, self._complain))):
+        self.sensors.start()
+        works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
+        for name, work in works.items():
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -102,21 +118,65 @@ class Owner:
             if self.rig is None:
                 return
             self._is_over.set()
-            self.control.rest()
+            self.control.rest(time.monotonic())
         self.panel.ring(self._lane)
-        self.sensors.end()
+        self.sensors.close(JOIN_S)
         for thread in self._threads:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
-        self.rig.close()
-        self.rig = None
+        self.panel.beat(self._lane, NEVER)
+        rig, self.rig = self.rig, None
+        rig.let_go()
+        # the next owner waits for nothing else
         self.panel.give(self._lane)
+        rig.close()
+
+    def rest_at_once(self) -> None:
+        """Bring every output to where it is safe, from any thread, and let nobody else drive: the engine is gone.
+
+        It waits 50 ms at most for somebody who drives, and hangs.
+        """
+        self._is_over.set()
+        self.lock.acquire(timeout=LOCK_S)  # for good
+        if self.rig is not None:
+            outputs = [output.device for output in self.control.outputs.values()]
+            # nobody is left who could be told what fails
+            list(self.rig.rest(outputs, self._last))
 
     def read(self, name: str) -> Any:
         """What an input says now. Raises TaskFailed where it does not say so in time, or was left out."""
         if name in self.left_out:
-            raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="LookupError")
+            raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="DeviceFailed")
         return self.sensors.ask(name)
+
+    def sensed(self, name: str) -> dict[str, Any] | None:
+        """What an input said last: time and value, and a reason where it has none; None of what is no input."""
+        if name in self.left_out and name not in self.control.outputs:
+            return {"value": None, "reason": f"left out: {self.left_out[name]}"}
+        return self.sensors.state(name) if name in self.sensors.known else None
+
+    def _inputs(self, rig: Rig) -> Iterator[tuple[Device, Any]]:
+        """The inputs that were opened; an encoder goes on from where its last owner was."""
+        for device in self._devices:
+            if not device.kind.is_output and device.place in rig.opened:
+                yield device, self._resumed(device, rig)
+
+    def _resumed(self, device: Device, rig: Rig) -> Any:
+        """An input that was opened, which has counted what it had for the last owner."""
+        opened = rig.opened[device.place]
+        if not device.kind.counts:
+            return opened
+        count = self.panel.last(device.place, device.kind.role)
+        if count is not None:
+            opened.steps = count
+        if "bounce_time" in device.options:
+            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
+        return opened
+
+    def _keep(self, device: Device, value: float) -> None:
+        """Keep what an encoder has counted, for the next owner."""
+        self.panel.note(device.place, value)
 
     def hurry(self) -> None:
         """Do what is due, and have the thread look sooner where something will be before it wakes; the lock is held."""
@@ -126,28 +186,91 @@ class Owner:
             self.asleep_until = 0.0
             self.panel.ring(self._lane)
 
-    def stop(self) -> None:
+    def stop(self, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output of the lane to where it is safe, and have the others do so; the lock is held."""
-        self._surely(self.control.stop)
+        self._surely(partial(self.control.stop, by=by, why=why, id=id))
         self.hurry()
 
-    def _open_rig(self, end: float) -> Rig:
-        while True:
-            try:
-                return Rig(self._devices, BACKENDS[self._pins](self._layout))
-            except PinsInUse:
+    def _take(self) -> None:
+        """Get the lane's lock. Raises PinsInUse."""
+        end = time.monotonic() + OPEN_S
+        self.panel.want(self._lane, os.getpid())
+        try:
+            while not self.panel.take(self._lane):
                 if time.monotonic() > end:
-                    raise
+                    raise PinsInUse(
+                        f"lane {self._lane}: its former owner, or the guardian, does not give its pins back"
+                    )
                 time.sleep(RETRY_S)
+        finally:
+            self.panel.want(self._lane, NOBODY)
+
+    def _safe(self, device: Device) -> Value:
+        """The safe value of an output that another owner had."""
+        return safe_value(device, self.panel.last(device.place, device.kind.role))
+
+    def _last(self, device: Device) -> Value:
+        """What an output was told last."""
+        output = self.control.outputs[device.name]
+        return output.motion.after if isinstance(output.motion, Pulse) else output.value
+
+    def _attach(self, output: Output, write: Writer) -> None:
+        """Have an output drive its pins, which are at its value."""
+        output.failure = ""
+        output.write = write if output.lease_ns else partial(self._write, output, write)
+        if not output.lease_ns and needs_pulses(output.device, self._at(output.device)):
+            self._pulse(output)
+
+    def _write(self, output: Output, write: Writer, value: Value) -> None:
+        """Drive an output that has no lease."""
+        if needs_pulses(output.device, value):
+            self._pulse(output)
+            write(value)
+            return
+        write(value)
+        self._pulsing.discard(output.place)
+        if not self._pulsing:
+            self.panel.beat(self._lane, NEVER)
+
+    def _pulse(self, output: Output) -> None:
+        """An output is about to have pulses that nobody has a lease of: show that we live from here on."""
+        if not self._pulsing:
+            self.panel.beat(self._lane, time.monotonic_ns())
+            self.panel.ring(self._lane)
+        self._pulsing.add(output.place)
+
+    def _try_again(self) -> None:
+        """Open the devices that were left out, as soon as that can be, without a word until then."""
+        for pause in _pauses():
+            if self._is_over.wait(pause) or not self.left_out:
+                return
+            for device in [device for device in self._devices if device.name in self.left_out]:
+                rig = self.rig
+                if rig is not None and rig.again(device):
+                    self._begin(device, rig)
+
+    def _begin(self, device: Device, rig: Rig) -> None:
+        """A device that was left out can be had."""
+        with self.lock:
+            if device.kind.is_output:
+                self._attach(self.control.outputs[device.name], rig.writers[device.place])
+            else:
+                self.sensors.add(device, self._resumed(device, rig))
+        self._say(f"[HARDWARE] Had after all: {device.name}")
 
     def _watch(self) -> None:
-        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees."""
+        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees.
+
+        The guardian says what of the priority the kernel refuses.
+        """
+        priority.hurry()
+        self.panel.watch(self._lane, threading.get_native_id())
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)
         while not self._is_over.is_set():
             with self.lock:
-                self.asleep_until = min(self.control.due, time.monotonic() + NAP_S)
+                self.asleep_until = min(self.control.due, time.monotonic() + (BEAT_S if self._pulsing else NAP_S))
                 nap = max(0.0, self.asleep_until - time.monotonic())
             if rung.poll(1000 * nap):
                 with contextlib.suppress(BlockingIOError):  # another of this lane has heard it
@@ -156,19 +279,21 @@ class Owner:
                 self.asleep_until = 0.0
                 if not self._is_over.is_set():
                     self._surely(self.control.tick)
+                    if self._pulsing:
+                        self.panel.beat(self._lane, time.monotonic_ns())
 
     def _surely(self, deed: Callable[[float], None]) -> None:
         """Do what makes pins safe, or end: whoever cannot drive its pins must not keep them from the guardian."""
         try:
             deed(time.monotonic())
         except Exception as error:
-            self._complain("an output", error)
+            self._complain("an output", f"{type(error).__name__}: {error}")
             os._exit(1)
 
-    def _complain(self, name: str, error: Exception) -> None:
+    def _complain(self, name: str, reason: str) -> None:
         if name not in self._failing:
             self._failing.add(name)
-            self._say(f"[HARDWARE] {name} fails: {type(error).__name__}: {error}")
+            self._say(f"[HARDWARE] {name} fails: {reason}")
 
     def _tell(self, output: Output, now: float) -> bool:
         return self._publish(output.device, sample(output.value, now))
@@ -176,9 +301,17 @@ class Owner:
     def _publish(self, device: Device, value: Any) -> bool:
         """Publish; False where it has to be told again later."""
         try:
-            publish(TOPIC + device.name, value)
+            publish_owned(TOPIC + device.name, value)
         except Overloaded:
             return False
         except TaskEngineError as error:
-            self._complain(device.name, error)
+            self._complain(device.name, f"{type(error).__name__}: {error}")
         return True
+
+
+def _pauses() -> Iterator[float]:
+    """How long to wait before each time that a device is tried again, in s."""
+    pause, longest = AGAIN_S
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)

@@ -6,8 +6,9 @@ back from a process that dies (fcntl(2), F_SETLK), so that it can never be held 
 
 Stops are numbered. The machine is stopped while the latest number is above the one that was armed last. Each stop has a
 number of its own, also where the machine is stopped already, and an arm names the number that it undoes, so that none
-undoes a stop that its sender has not heard of. Whoever stops writes only `number`, whoever arms only `armed`: two
-processes that do so in the same moment lose neither. A stop is known by an id: repeated, it is not another one.
+undoes a stop that its sender has not heard of. A stop is known by an id: repeated, it is not another one. One process
+at a time gives numbers, by a record lock; since nobody may wait for a process that stands still with it, others go on
+without it after a moment, and a stop that finds itself armed as soon as it is written takes the next number.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import hashlib
 import math
 import mmap
 import os
-from collections.abc import Iterable
-from typing import NamedTuple
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import CHANNELS, Layout, Value, channels
+from taskengine_hardware.layout import CHANNELS, LATCH, Layout, Value, channels
 
 NEVER = 0
 """The end of a lease that does not run."""
@@ -32,6 +36,10 @@ IDS = 64
 ID_BYTES = 16
 TEXT_BYTES = 240
 """What may be said of a stop: by whom, and why."""
+GUARDIAN = "guardian"
+"""Who stops the machine where an owner has failed."""
+PATIENCE_S = 0.01
+"""How long a stop waits for one that is being written at most."""
 
 
 class _Word:
@@ -43,7 +51,7 @@ class _Word:
 class _Lane:
     """And those of each lane."""
 
-    HEARD, WANTED, OWNER, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(8)
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(10)
 
 
 class _Device:
@@ -79,12 +87,14 @@ class Panel:
 
     def __init__(self, layout: Layout) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
+        self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS]
         words = sum(sizes)
         size = 8 * (words + CHANNELS * devices) + IDS * ID_BYTES + ID_BYTES + 2 * TEXT_BYTES
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
+        self._mutex = threading.Lock()
         view = memoryview(mmap.mmap(self._fd, size))
         numbers = view[: 8 * words].cast("q")
         parts, at = [], 0
@@ -92,9 +102,11 @@ class Panel:
             parts.append(numbers[at : at + length])
             at += length
         self._words, lane_words, device_words, self._id_numbers = parts
+        self.numbers = self._words[: _Word.NUMBER + 1]
+        """The number of the latest stop, for whoever looks often."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
         columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
-        self.ends, self._rest_orders, self._rest_positions, self.told_at = columns
+        self.ends, self.rest_orders, self._rest_positions, self.told_at = columns
         rest = view[8 * words :]
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
@@ -139,23 +151,45 @@ class Panel:
 
         One that has come before, by its `id`, is not another stop, also where it was armed since.
         """
-        known = self._known(id) if id else 0
-        if known:
-            self._ring_all()
-            return known
-        number = self.number + 1
+        with self._counting():
+            number = self._known(id) if id else 0
+            if not number:
+                number = self._count_stop(now, id)
+                _put_text(self._by, by)
+                _put_text(self._why, why)
+        self._ring_all()
+        return number
+
+    def _count_stop(self, now: int, id: bytes) -> int:
+        # the time first: whoever sees the number goes by it
+        self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
+        number = self._words[_Word.NUMBER] = self.number + 1
+        while self.armed >= number:  # by whoever did not wait for us
+            number = self._words[_Word.NUMBER] = self.armed + 1
         if id:
             place = self._words[_Word.NEXT_ID] % IDS
             self._words[_Word.NEXT_ID] = place + 1
             self._ids[ID_BYTES * place :][:ID_BYTES] = _digest(id)
             self._id_numbers[place] = number
-        _put_text(self._by, by)
-        _put_text(self._why, why)
-        # the time first: whoever sees the number goes by it
-        self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
-        self._words[_Word.NUMBER] = number
-        self._ring_all()
         return number
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Be the only one that gives or undoes a number of a stop, or have waited long enough for that."""
+        end = time.monotonic() + PATIENCE_S
+        has_mutex = self._mutex.acquire(timeout=PATIENCE_S)
+        # a process has a record lock as a whole: a thread without the mutex would only take it from another
+        has_lock = has_mutex and self._lock(len(self._lanes))
+        while has_mutex and not has_lock and time.monotonic() < end:
+            os.sched_yield()
+            has_lock = self._lock(len(self._lanes))
+        try:
+            yield
+        finally:
+            if has_lock:
+                self._unlock(len(self._lanes))
+            if has_mutex:
+                self._mutex.release()
 
     def knows(self, id: bytes) -> bool:
         """A stop of this id has come."""
@@ -174,12 +208,13 @@ class Panel:
 
         `holder` is who armed (`Origin.holder`).
         """
-        if number != self.number:
-            return False
-        if self.is_stopped:
-            self._armed_by[:] = _digest(holder)
-            self._words[_Word.ARMED_AT] = now
-            self._words[_Word.ARMED] = number
+        with self._counting():
+            if number != self.number:
+                return False
+            if self.is_stopped:
+                self._armed_by[:] = _digest(holder)
+                self._words[_Word.ARMED_AT] = now
+                self._words[_Word.ARMED] = number
         self._ring_all()
         return True
 
@@ -205,16 +240,17 @@ class Panel:
         """Whoever may use the device wants it safe: commands of an earlier package than `order`, or at an earlier
         position of that one, are not to move it any more. The owner is told."""
         if (order, position) > self.rested(place):
+            # in this order: what is half written holds back too much, not too little
+            self.rest_orders[place] = order
             self._rest_positions[place] = position
-            self._rest_orders[place] = order
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
         """The order and the position of the last such call for a device; zeros where there was none."""
-        return self._rest_orders[place], self._rest_positions[place]
+        return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
-        """An output was told this, at `now`."""
+        """An output was told this, at `now`; below 0 for the guardian, who told it at `-now`."""
         first = CHANNELS * place
         if isinstance(value, tuple):
             for channel, number in enumerate(value, first):
@@ -223,6 +259,11 @@ class Panel:
             self.values[first] = math.nan if value is None else value
         if now:
             self.told_at[place] = now
+
+    def told(self, place: int) -> tuple[int, bool]:
+        """When an output was told something last, 0 for never, and whether the guardian did that."""
+        at = self.told_at[place]
+        return abs(at), at < 0
 
     def last(self, place: int, role: Role) -> Value:
         """What an output was told last; None for nothing."""
@@ -238,17 +279,31 @@ class Panel:
 
     def begin(self, lane: str, owner: int) -> None:
         """A process has the lane's pins, and they are safe. The lock is held."""
+        self.bury(lane, self.owner(lane), time.monotonic_ns(), "died")
         self._set(lane, _Lane.OWNER, owner)
+        self._set(lane, _Lane.GONE, NOBODY)
         self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
         os.eventfd_write(self.news, 1)
+
+    def bury(self, lane: str, owner: int, now: int, how: str) -> bool:
+        """A process that may have had the lane's pins is dead; whether it had not let go of them.
+
+        That is a fault, which counts once, and stops the machine where a device of the lane says so. The guardian does
+        this, or the next owner where that is faster.
+        """
+        with self._counting():
+            if owner in (NOBODY, self._get(lane, _Lane.GONE)) or owner != self.owner(lane):
+                return False
+            self._set(lane, _Lane.GONE, owner)
+            self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
+        if lane in self._latching:
+            self.stop(now, by=GUARDIAN, why=f"the owner of lane {lane} {how}")
+        os.eventfd_write(self.news, 1)
+        return True
 
     def owner(self, lane: str) -> int:
         """The process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
-
-    def fault(self, lane: str) -> None:
-        """The lane's owner has died, or was ended, without letting go of its pins."""
-        self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
 
     def refuse(self, lane: str) -> None:
         """A command came too late."""
@@ -258,6 +313,27 @@ class Panel:
         """How the lane is."""
         columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
         return LaneState(*(self._get(lane, column) for column in columns))
+
+    def report(self) -> dict[str, Any]:
+        """What is said of the whole machine: whether it is armed, by whom, why and since when (monotonic s) it is not,
+        and how each lane is."""
+        latest = self.latest()
+        return {
+            "armed": not latest.is_in_force,
+            "stop": latest.number,
+            "by": latest.by,
+            "why": latest.why,
+            "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
+            "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
+        }
+
+    def watch(self, lane: str, thread: int) -> None:
+        """This thread of the owner, by the kernel's number, acts on leases and stops."""
+        self._set(lane, _Lane.WATCHER, thread)
+
+    def watcher(self, lane: str) -> int:
+        """The thread of the lane's owner that acts on leases and stops."""
+        return self._get(lane, _Lane.WATCHER)
 
     def beat(self, lane: str, now: int) -> None:
         """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""
@@ -290,15 +366,23 @@ class Panel:
 
     def take(self, lane: str) -> bool:
         """Take the lane's lock, if nobody has it."""
+        return self._lock(self._lanes[lane])
+
+    def give(self, lane: str) -> None:
+        """Give the lane's lock back; an owner has let go of the pins."""
+        if self.owner(lane) == os.getpid():
+            self._set(lane, _Lane.GONE, os.getpid())
+        self._unlock(self._lanes[lane])
+
+    def _lock(self, place: int) -> bool:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._lanes[lane])
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
-    def give(self, lane: str) -> None:
-        """Give the lane's lock back."""
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._lanes[lane])
+    def _unlock(self, place: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, place)
 
     def _get(self, lane: str, column: int) -> int:
         return self._of_lanes[column][self._lanes[lane]]
@@ -317,4 +401,5 @@ def _put_text(room: memoryview, text: str) -> None:
 
 
 def _text(room: Iterable[int]) -> str:
-    return bytes(room).rstrip(b"\0").decode(errors="replace")
+    # what was cut may end in half a letter
+    return bytes(room).rstrip(b"\0").decode(errors="ignore")

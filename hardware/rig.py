@@ -1,4 +1,8 @@
-"""The devices of a lane as gpiozero has them: opened so that nothing moves, and driven."""
+"""The devices of a lane as gpiozero has them: opened at the values that they are to have, and driven.
+
+All outputs' lines are claimed before any device is made, so that a line is nobody's for as short a time as can be. A
+device that cannot be opened is left out alone, and may be tried again.
+"""
 
 from __future__ import annotations
 
@@ -9,62 +13,62 @@ from typing import Any
 
 import gpiozero
 
-from taskengine_hardware.control import safe_value
+from taskengine_hardware.backends import Pin
+from taskengine_hardware.control import safe_value, start_value
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import Device, Value
+from taskengine_hardware.levels import claims, needs_pulses
 from taskengine_hardware.lines import holders
 
 Writer = Callable[[Value], None]
 
 
-class DeviceFailed(RuntimeError):
-    """A device cannot be opened."""
-
-
-class PinsInUse(DeviceFailed):
-    """A pin is another process's, which may give it back."""
-
-
 class Rig:
-    """Devices, by their places in the layout. Opening them moves nothing. Raises DeviceFailed, PinsInUse.
+    """Devices, by their places in the layout; outputs have the values that `at` gives from the first moment on.
 
     `factory` is gpiozero's, and closed with the rig.
     """
 
-    def __init__(self, devices: Iterable[Device], factory: Any) -> None:
+    def __init__(self, devices: Iterable[Device], factory: Any, at: Callable[[Device], Value] = start_value) -> None:
         self.factory = gpiozero.Device.pin_factory = factory
         self.opened: dict[int, Any] = {}
         self.writers: dict[int, Writer] = {}
         self.failed: dict[str, str] = {}
-        """Why inputs without pins are left out: this board may have no thermometer."""
+        """Which devices are left out, and why: another program may have a line, or this board no thermometer."""
+        self._at = at
+        self._pins: dict[int, list[Pin]] = {}
+        """The pins of outputs, by place."""
+        devices = list(devices)
         try:
             for device in devices:
-                self._add(device)
+                self._attempt(device, self._claim)
+            for device in devices:
+                if device.name not in self.failed:
+                    self._attempt(device, self._open)
         except BaseException:
             self.close()
             raise
 
-    def _add(self, device: Device) -> None:
-        try:
-            opened = self.opened[device.place] = _open(device, self.factory)
-        except DeviceFailed as error:
-            if any(device.gpios()) or device.kind.is_output:
-                raise
-            self.failed[device.name] = str(error)
-            return
-        if device.kind.is_output:
-            self.writers[device.place] = _writer(device, opened)
+    def again(self, device: Device) -> bool:
+        """Whether a device that was left out can be had now; an output has its value then."""
+        if not (self._attempt(device, self._claim) and self._attempt(device, self._open)):
+            return False
+        del self.failed[device.name]
+        return True
 
     def rest(self, outputs: Iterable[Device], last: Callable[[Device], Value]) -> Iterator[str]:
         """Bring outputs, told `last` before, to where they are safe, also where one fails; what failed, and why."""
         for device in outputs:
+            if device.name in self.failed:
+                yield f"{device.name}: {self.failed[device.name]}"
+                continue
             try:
                 self.writers[device.place](safe_value(device, last(device)))
             except Exception as error:
                 yield f"{device.name}: {type(error).__name__}: {error}"
 
-    def close(self) -> None:
-        """Let go of the pins. May be called twice."""
+    def let_go(self) -> None:
+        """Let go of the pins, which others can have from here on. May be called twice."""
         for opened in self.opened.values():
             # gpiozero's DistanceSensor closes the pins that the thread of its queue still uses
             queue = getattr(opened, "_queue", None)
@@ -72,11 +76,46 @@ class Rig:
                 queue.stop()
             opened.close()
         self.opened.clear()
+        self.writers.clear()
+
+    def close(self) -> None:
+        """Let go of the pins, and of the factory, which takes lgpio 0.1 s. May be called twice."""
+        self.let_go()
         self.factory.close()
 
+    def _attempt(self, device: Device, deed: Callable[[Device], None]) -> bool:
+        """Do something with a device, which is left out where that fails: whether it did not."""
+        try:
+            deed(device)
+        except Exception as error:  # gpiozero's, lgpio's and the kernel's have no common make
+            self.failed[device.name] = _reason(device, error)
+            for pin in self._pins.pop(device.place, ()):
+                pin.close()
+            return False
+        return True
 
-def _open(device: Device, factory: Any) -> Any:
-    """A device of gpiozero. Raises DeviceFailed, PinsInUse."""
+    def _claim(self, device: Device) -> None:
+        """Have the lines of an output, at the levels that it is to have."""
+        if device.kind.is_output:
+            pins = self._pins[device.place] = []
+            for gpio, level, idle in claims(device, self._at(device)):
+                pins.append(self.factory.pin(gpio))
+                pins[-1].claim(level, idle)
+
+    def _open(self, device: Device) -> None:
+        opened = _made(device, self.factory)
+        if device.kind.is_output:
+            for pin in self._pins[device.place]:
+                pin.is_held = False
+            writer, value = _writer(device, opened), self._at(device)
+            if needs_pulses(device, value):
+                writer(value)
+            self.writers[device.place] = writer
+        self.opened[device.place] = opened
+
+
+def _made(device: Device, factory: Any) -> Any:
+    """A device of gpiozero."""
     kind = device.kind
     options = {**device.pins, **device.options, "pin_factory": factory}
     if "active_state" in options:
@@ -90,18 +129,20 @@ def _open(device: Device, factory: Any) -> Any:
     if kind.role is Role.SERVO:
         # without, a servo turns to its middle
         options["initial_angle" if device.angles else "initial_value"] = None
-    try:
-        with warnings.catch_warnings():
-            # advice: without spidev and pigpio it works too, more slowly or less exactly
-            warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
-            warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
-            return getattr(gpiozero, kind.class_name)(**options)
-    except Exception as error:
-        what = f"{device.name}: {', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
-        if "busy" not in str(error).lower():
-            raise DeviceFailed(what) from error
-        others = holders()
-        raise PinsInUse(f"{what}; in use by {others}" if others else what) from error
+    with warnings.catch_warnings():
+        # advice: without spidev and pigpio it works too, more slowly or less exactly
+        warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
+        warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
+        # of a threshold that nobody asks
+        warnings.simplefilter("ignore", gpiozero.ThresholdOutOfRange)
+        return getattr(gpiozero, kind.class_name)(**options)
+
+
+def _reason(device: Device, error: Exception) -> str:
+    """Why a device cannot be opened."""
+    what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
+    others = holders() if "busy" in str(error).lower() else ""
+    return f"{what}; in use by {others}" if others else what
 
 
 def _writer(device: Device, opened: Any) -> Writer:

@@ -1,67 +1,204 @@
-"""What a lane's inputs say: read at a rate, when they call or somebody asks, and told as samples with their time."""
+"""What a lane's inputs say: read at a rate, when they call or somebody asks, and told as samples with their time.
+
+Each input is read by a thread of its own, so that one that hangs keeps no other from being read. A thread that watches
+all of them says of one that hangs that it has no value. A reading carries when it was measured; where nothing can be
+measured it has no value, and a reason.
+"""
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskengine import TaskFailed
 from taskengine_hardware.layout import Device
+from taskengine_hardware.probes import NotMeasured, NotYet, patience, probe_of, told
 
 Tell = Callable[[Device, Any], bool]
+Keep = Callable[[Device, float], None]
+Complain = Callable[[str, str], None]
 ASK_S = 0.2
 """How long who asks waits for an input to be read."""
+YET_S = 0.15
+"""And how much of it for the first measurement of one that was opened a moment ago."""
+LEAST_WATCH_S, MOST_WATCH_S = 0.05, 1.0
+"""How often it is looked whether an input hangs."""
+
+
+class Measurement(NamedTuple):
+    """What an input said: when that was measured, and the value; or when it was found to have none, and why."""
+
+    time: float
+    value: Any
+    reason: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """As it is published, and as it stands in state."""
+        reading = sample(self.value, self.time)
+        return {**reading, "reason": self.reason} if self.reason else reading
 
 
 class Sensor:
-    """An input that was opened. Raises RuntimeError for a batch without numpy.
+    """An input that was opened.
 
     `tell` is given each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and says
-    whether that is done. Times are monotonic.
+    whether that is done. Times are monotonic. `keep` is given what an encoder has counted, `complain` why there is no
+    value, the first time that there is none.
     """
 
-    def __init__(self, device: Device, opened: Any, tell: Tell) -> None:
+    def __init__(self, device: Device, opened: Any, tell: Tell, keep: Keep, complain: Complain) -> None:
         self.device = device
-        self.value: Any = None
-        """What it said last, and was told."""
-        self._opened = opened
-        self._tell = tell
+        self._latest = Measurement(time.monotonic(), None, "not measured yet")
+        self._probe = probe_of(device, opened)
+        self._tell, self._keep, self._complain = tell, keep, complain
+        self._patience = patience(device)
+        self._lock = threading.Lock()
+        self._told: tuple[Any, str] | None = None
+        self._began: float | None = None
         self._rows: list[tuple[float, float]] = []
         self._array = _array_maker() if device.batch > 1 else list
+        self._asked: queue.SimpleQueue[Future[Measurement] | None] = queue.SimpleQueue()
+        self._is_over = threading.Event()
         for event in device.kind.events:
             setattr(opened, event, self._hear)
 
-    def read(self) -> Any:
-        """What it says now."""
-        return getattr(self._opened, self.device.kind.reads)
+    def state(self) -> Measurement:
+        """What it said last."""
+        with self._lock:
+            return self._latest
 
-    def sample(self, now: float) -> None:
+    def ask(self) -> Any:
+        """What it says now. Raises TaskFailed where it says nothing, or not in time."""
+        future: Future[Measurement] = Future()
+        reading = self._late(time.monotonic())
+        if reading is None:
+            self._asked.put(future)
+            try:
+                reading = future.result(ASK_S)
+            except TimeoutError:
+                # a thread that hangs is not to find it for ever
+                future.cancel()
+                raise self._failure(f"not read within {ASK_S:g} s", "TimeoutError") from None
+        if reading.reason:
+            raise self._failure(reading.reason, "NotMeasured")
+        return reading.value
+
+    def run(self) -> None:
+        """Read it as it is due, and when somebody asks, until the end."""
+        due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if due <= now:
+                self.sample()
+                # one that is slower than its rate skips beats
+                due = max(due + 1 / self.device.rate, time.monotonic())
+                continue
+            try:
+                future = self._asked.get(timeout=due - now)
+            except queue.Empty:
+                continue
+            if future is None:
+                return
+            if future.set_running_or_notify_cancel():
+                future.set_result(self._answer())
+
+    def end(self) -> None:
+        """Have `run` return."""
+        self._is_over.set()
+        self._asked.put(None)
+
+    def sample(self) -> None:
         """Read it, and tell what is new, or a batch that is full."""
-        value = self.read()
-        if self.device.batch > 1:
-            self.value = value
-            self._rows.append((now, float("nan") if value is None else float(value)))
-            if len(self._rows) >= self.device.batch:
-                rows, self._rows = self._rows, []
-                self._tell(self.device, self._array(rows))
-        elif (value != self.value or self.device.always) and self._tell(self.device, sample(value, now)):
-            self.value = value
+        self._take(self._read())
+
+    def watch(self, now: float) -> None:
+        """Tell that it has no value, if it is being read for too long."""
+        with self._lock:
+            reading = self._late(now)
+            if reading is not None:
+                self._note(reading)
+
+    def _late(self, now: float) -> Measurement | None:
+        """What is to be said of an input that is being read for too long; None of others."""
+        began = self._began
+        if began is None or now - began <= self._patience:
+            return None
+        return Measurement(now, None, f"not read within {self._patience:g} s")
+
+    def _read(self) -> Measurement:
+        """What it says now, once more if that took so long that nobody knows when it was measured."""
+        while True:
+            began = time.monotonic()
+            self._began = began
+            try:
+                reading = Measurement(*self._probe())
+                if reading.value is None:
+                    reading = Measurement(time.monotonic(), None, "it says nothing")
+            except NotYet:
+                reading = Measurement(time.monotonic(), None, "")
+            except Exception as error:
+                reading = Measurement(time.monotonic(), None, told(error))
+            with self._lock:
+                self._began = None
+            if time.monotonic() - began <= self._patience or self._is_over.is_set():
+                return reading
+
+    def _answer(self) -> Measurement:
+        end = time.monotonic() + YET_S
+        while True:
+            reading = self._read()
+            if reading.value is not None or reading.reason:
+                self._take(reading)
+                return reading
+            if time.monotonic() > end:
+                return reading._replace(reason="not measured yet")
+            self._is_over.wait(0.01)
 
     def _hear(self) -> None:
-        """It has changed, as one of gpiozero's threads says."""
+        """It has changed, as one of gpiozero's threads says, which no error is to end."""
         if self.device.batch == 1:
-            self.sample(time.monotonic())
+            # what has no value now, has none either when it is read next, which says so
+            with contextlib.suppress(NotMeasured):
+                self._take(Measurement(*self._probe()))
+
+    def _take(self, reading: Measurement) -> None:
+        with self._lock:
+            # of one that calls while it is read, the older word comes second
+            if reading.time >= self._latest.time:
+                self._note(reading)
+
+    def _note(self, reading: Measurement) -> None:
+        """It says this; the lock is held."""
+        device = self.device
+        if reading.value is None and not reading.reason:
+            return
+        if reading.reason and reading.reason != self._latest.reason:
+            self._complain(device.name, reading.reason)
+        if device.kind.counts and reading.value is not None:
+            self._keep(device, float(reading.value))
+        self._latest = reading
+        if device.batch > 1:
+            self._rows.append((reading.time, float("nan") if reading.value is None else float(reading.value)))
+            if len(self._rows) >= device.batch:
+                rows, self._rows = self._rows, []
+                self._tell(device, self._array(rows))
+            return
+        said = reading.value, reading.reason
+        if (said != self._told or device.always) and self._tell(device, reading.told()):
+            self._told = said
+
+    def _failure(self, reason: str, type: str) -> TaskFailed:
+        return TaskFailed(f"{self.device.name} has no value: {reason}", type=type)
 
 
 def _array_maker() -> Callable[[list[tuple[float, float]]], Any]:
-    try:
-        import numpy
-    except ImportError:
-        raise RuntimeError("an input with a batch needs numpy: pip install 'taskengine[numpy]'") from None
+    import numpy
+
     return numpy.array
 
 
@@ -71,57 +208,54 @@ def sample(value: Any, now: float) -> dict[str, Any]:
 
 
 class Sensors:
-    """All inputs of a lane, each read at its rate by whoever calls `run`, which nobody else waits for."""
+    """All inputs of a lane. `start` has them read, each in its thread, until `close`."""
 
-    def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, now: float) -> None:
-        self.known = {device.name: Sensor(device, opened, tell) for device, opened in devices}
-        self._turns = [(now, device.place, device.name) for device in (sensor.device for sensor in self.known.values())]
-        self._asked: queue.SimpleQueue[tuple[str, Future[Any]] | None] = queue.SimpleQueue()
-        heapq.heapify(self._turns)
+    def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, keep: Keep, complain: Complain) -> None:
+        self._told = tell, keep, complain
+        self.known = {device.name: Sensor(device, opened, *self._told) for device, opened in devices}
+        self._threads: list[threading.Thread] = []
+        self._is_over = threading.Event()
+
+    def start(self) -> None:
+        """Have them read."""
+        for name, sensor in self.known.items():
+            self._begin(f"input {name}", sensor.run)
+        self._begin("inputs", self._watch)
+
+    def _begin(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def add(self, device: Device, opened: Any) -> None:
+        """Read one more from now on."""
+        sensor = Sensor(device, opened, *self._told)
+        self.known = {**self.known, device.name: sensor}
+        self._begin(f"input {device.name}", sensor.run)
 
     def ask(self, name: str) -> Any:
-        """What an input says now. Raises TaskFailed where it does not say so in time."""
-        future: Future[Any] = Future()
-        self._asked.put((name, future))
-        try:
-            return future.result(ASK_S)
-        except TimeoutError:
-            raise TaskFailed(
-                f"{name} was not read within {ASK_S:g} s: an input of its lane hangs", type="TimeoutError"
-            ) from None
+        """What an input says now. Raises TaskFailed where it says nothing, or not in time."""
+        return self.known[name].ask()
 
-    def end(self) -> None:
-        """Have `run` return."""
-        self._asked.put(None)
+    def state(self, name: str) -> dict[str, Any]:
+        """What an input said last, with its time, and the reason where it has no value."""
+        return self.known[name].state().told()
 
-    def run(self, complain: Callable[[str, Exception], None]) -> None:
-        """Read them as they are due, and those that are asked for, until the end."""
-        while True:
-            due = self._turns[0][0] if self._turns else None
-            try:
-                asked = self._asked.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
-            except queue.Empty:
-                for name, error in self.look(time.monotonic()):
-                    complain(name, error)
-                continue
-            if asked is None:
-                return
-            self._answer(*asked)
+    def close(self, patience: float) -> None:
+        """Read no more; wait for those that are being read for so many s in all."""
+        end = time.monotonic() + patience
+        self._is_over.set()
+        for sensor in self.known.values():
+            sensor.end()
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._threads.clear()
 
-    def _answer(self, name: str, future: Future[Any]) -> None:
-        try:
-            future.set_result(self.known[name].read())
-        except Exception as error:
-            future.set_exception(error)
+    def _watch(self) -> None:
+        while not self._is_over.wait(self._interval()):
+            for sensor in self.known.values():
+                sensor.watch(time.monotonic())
 
-    def look(self, now: float) -> Iterator[tuple[str, Exception]]:
-        """Read those that are due; which cannot be read, and why."""
-        while self._turns and self._turns[0][0] <= now:
-            due, place, name = self._turns[0]
-            sensor = self.known[name]
-            try:
-                sensor.sample(now)
-            except Exception as error:
-                yield name, error
-            # one that is slower than its rate skips beats
-            heapq.heapreplace(self._turns, (max(due + 1 / sensor.device.rate, now), place, name))
+    def _interval(self) -> float:
+        fastest = min((1 / sensor.device.rate for sensor in self.known.values()), default=MOST_WATCH_S)
+        return min(MOST_WATCH_S, max(LEAST_WATCH_S, fastest))

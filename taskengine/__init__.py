@@ -32,7 +32,7 @@ from taskengine.registry import source, task
 
 if TYPE_CHECKING:
     from taskengine.client import Client
-    from taskengine.feed import publish
+    from taskengine.feed import publish, publish_owned
 
 __version__ = "0.1.0"
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "origin",
     "position",
     "publish",
+    "publish_owned",
     "source",
     "task",
 ]
@@ -70,8 +71,8 @@ def __getattr__(name: str) -> Any:
 
         return Client
     # and a client none for the way from tasks to data workers
-    if name == "publish":
-        from taskengine.feed import publish
+    if name in ("publish", "publish_owned"):
+        from taskengine import feed
 
-        return publish
+        return getattr(feed, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, check_columns, task_names, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
+| router | check_index, check_columns, task_names, used_names, find_tasks, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -100,6 +100,7 @@ cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
+    MOST_NAMES = 65536  # in a head of wire.MAX_HEAD bytes there are fewer
     BATCH_SIZE = 20
     COUNT_SIZE = 4
     SECTION_SIZE = 54
@@ -246,6 +247,54 @@ def task_names(index, body):
     if count:
         runs.append((first, count, current))
     return runs
+
+
+def used_names(index, body):
+    """The name indexes, as `task_names` gives them, that tasks have: each once, in order.
+
+    Raises ProtocolError for an index that does not fit.
+    """
+    cdef _Reader places = _Reader(index), src = _Reader(body)
+    cdef const u8* start = src.at
+    cdef size_t k, top = 0, count = index_count(places, src.end - src.at)
+    cdef bytes seen = bytes(MOST_NAMES)
+    cdef u8* marks = <u8*>PyBytes_AS_STRING(seen)
+    cdef bint is_strange = False
+    cdef int64_t i
+    for k in range(count):
+        src.end = start + get_u32(places.at + 4 * k)
+        i = get_name(src)
+        src.at = src.end
+        if 0 <= i < MOST_NAMES:
+            marks[i] = 1
+            top = max(top, <size_t>i + 1)
+        else:
+            is_strange = True
+    cdef list used = [k for k in range(top) if marks[k]]
+    return [*used, NO_NAME] if is_strange else used
+
+
+def find_tasks(index, body, bytes wanted not None, size_t most):
+    """The first `most` tasks whose name index i has a `wanted[i]` that is not 0: (position, where it begins, and ends).
+
+    Raises ProtocolError for an index that does not fit.
+    """
+    cdef _Reader places = _Reader(index), src = _Reader(body)
+    cdef const u8* start = src.at
+    cdef const u8* marks = <const u8*>PyBytes_AS_STRING(wanted)
+    cdef size_t k, at, count = index_count(places, src.end - src.at)
+    cdef int64_t i, names = len(wanted)
+    cdef list found = []
+    for k in range(count):
+        at = src.at - start
+        src.end = start + get_u32(places.at + 4 * k)
+        i = get_name(src)
+        src.at = src.end
+        if 0 <= i < names and marks[i]:
+            if <size_t>len(found) == most:
+                break
+            found.append((k, at, <size_t>(src.end - start)))
+    return found
 
 
 def read_topic(body):

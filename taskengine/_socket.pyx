@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport atoi, calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
 import zmq
@@ -25,6 +25,31 @@ cdef extern from "dlfcn.h" nogil:
     void* dlopen(const char* path, int flags)
     void* dlsym(void* library, const char* name)
     int RTLD_NOW
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <poll.h>
+    #include <signal.h>
+    #include <sys/time.h>
+
+    static void end_after(int pidfd, long last_ms) {
+        struct pollfd process = {.fd = pidfd, .events = POLLIN};
+        struct sigaction action = {.sa_handler = SIG_DFL};
+        struct itimerval timer = {.it_value = {last_ms / 1000, 1000 * (last_ms % 1000)}};
+        sigset_t signals;
+        sigfillset(&signals);  /* they are for the other threads */
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
+        while (poll(&process, 1, -1) < 0 && errno == EINTR) {}
+        sigemptyset(&action.sa_mask);
+        sigaction(SIGALRM, &action, NULL);
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGALRM);
+        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+        setitimer(ITIMER_REAL, &timer, NULL);
+    }
+    """
+    void end_after(int pidfd, long last_ms) noexcept nogil
 
 cdef extern from *:
     """
@@ -251,16 +276,35 @@ cdef class Port:
     `user` is the user id that the gate gave to whoever sent the last message, "" for none.
     """
 
+    cdef Message _first  # the first frame of the last request, which says by which connection it came
     cdef object _socket
     cdef void* _handle
     cdef bint _is_gated
     cdef readonly str user
+
+    def __cinit__(self, *args, **kwargs):
+        msg_init(&self._first)
+
+    def __dealloc__(self):
+        msg_close(&self._first)
 
     def __init__(self, socket, *, bint is_gated=False):
         self._socket = socket
         self._is_gated = is_gated
         self.user = ""
         self._handle = <void*><uintptr_t>socket.underlying
+
+    @property
+    def peer(self):
+        """Whence the last request came: an IP address, or of a Unix socket what is none; "" where nothing is known."""
+        cdef const char* peer = msg_gets(&self._first, b"Peer-Address")
+        return "" if peer is NULL else peer.decode("ascii", "replace")
+
+    @property
+    def descriptor(self):
+        """The file descriptor by which the last request came; -1 where nothing is known."""
+        cdef const char* number = msg_gets(&self._first, b"__fd")
+        return -1 if number is NULL else atoi(number)
 
     def receive(self):
         """The frames of the next message, or None where none is there. Raises ZMQError."""
@@ -294,18 +338,25 @@ cdef class Port:
         frames is left out, and behind the first few where they are not joined. Raises ZMQError.
         """
         cdef Message message
+        cdef Message* first = &self._first
         cdef list frames = []
         cdef _Pile pile = None
         cdef bint more = True
         cdef size_t count = 0
+        while msg_recv(first, self._handle, DONTWAIT) < 0:
+            if last_errno() == EAGAIN:
+                return None
+            if last_errno() != EINTR:
+                fail()
+        frames.append(PyBytes_FromStringAndSize(<char*>msg_data(first), msg_size(first)))
+        more = msg_more(first)
+        count = 1
         msg_init(&message)
         try:
             while more:
                 if msg_recv(&message, self._handle, DONTWAIT) < 0:
                     if last_errno() == EINTR:
                         continue
-                    if not frames and last_errno() == EAGAIN:
-                        return None
                     fail()
                 more = msg_more(&message)
                 count += 1
@@ -391,3 +442,12 @@ cdef class Waiter:
                 if self._items[number].revents:
                     ready |= 1 << number
         return ready
+
+
+def await_end(int pidfd, long last_ms):
+    """Wait for the end of a process, by its pidfd; the kernel ends ours `last_ms` ms later, whatever holds us up.
+
+    None of this waits for the interpreter: a task may keep it for as long as it likes.
+    """
+    with nogil:
+        end_after(pidfd, last_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +16,8 @@ from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
-from taskengine.session import Call, TaskFuture
+from taskengine.session import Call
+from taskengine.stopping import STOP_S, Order, Stopping, stops_machine
 from taskengine.subscription import Feed, Sample, reachable
 
 
@@ -23,11 +25,14 @@ class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits `timeout` s, for ever with None.
 
     `keys` as for `taskengine.Client`. May be used in any event loop, and in several. Close it, or use it in
-    `async with`. Raises BadArguments for what is no address, KeysError for keys that cannot be used.
+    `async with`; where that ends by an exception, what is still queued is not sent. Raises BadArguments for what is no
+    address, KeysError for keys that cannot be used.
     """
 
     async def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
+        if stops_machine(task):
+            return await asyncio.wrap_future(self._stop_by_task((task, args, kwargs), self._options))
         return await self._wait(self._call((task, args, kwargs)))
 
     async def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
@@ -41,9 +46,19 @@ class Client(Caller):
 
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
-        future = TaskFuture(self._link.retract)
-        self._enqueue((task, args, kwargs), future, self._options)
-        return asyncio.wrap_future(future)
+        return asyncio.wrap_future(self._submit((task, args, kwargs), self._options))
+
+    async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
+        """Stop the machine by the shortest way; see `taskengine.Client.stop`."""
+        stopping = Stopping(self._target(), Order.new(why), timeout)
+        stopping.begin()
+        await asyncio.wrap_future(stopping.future)
+
+    async def arm(self, lane: str = "") -> None:
+        """Undo the stop that is in force, and no later one; see `taskengine.Client.arm`."""
+        await self.info()
+        task, number = self._arming(lane)
+        await self.call(task, **number)
 
     async def cancel(self) -> None:
         """Have nothing begin that this client has sent and that has not; a future, or who awaits, is cancelled itself.
@@ -96,9 +111,11 @@ class Client(Caller):
                 if sample is not None:
                     yield sample
 
-    async def lease(self, *devices: str, exclusive: bool = False, lane: str = "") -> AsyncLease:
+    async def lease(
+        self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = ""
+    ) -> AsyncLease:
         """Begin the leases of devices; see `taskengine.Client.lease`."""
-        return await AsyncLease(self.call, devices, lane).acquire(exclusive=exclusive)
+        return await AsyncLease(self.call, devices, lane).acquire(exclusive=exclusive, take_over=take_over)
 
     async def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
@@ -110,9 +127,12 @@ class Client(Caller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await asyncio.to_thread(self._link.close, CLOSE_S, flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
-        parcel, future = posted
+        urged = self._urged(posted)
+        if isinstance(urged, Future):
+            return await asyncio.wrap_future(urged)
+        parcel, future = urged
         self._link.post(parcel, flush=True)
         return await asyncio.wrap_future(future)

@@ -17,30 +17,19 @@ import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
 from taskengine import causes
+from taskengine.costs import Costs
 from taskengine.counters import Counters
-from taskengine.errors import (
-    Overloaded,
-    ProtocolError,
-    TaskEngineError,
-)
+from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
 from taskengine.lane import Batch, Filling, Lane, Slice, Worker
 from taskengine.messages import Priority, Stats
 from taskengine.package import Package, TaskKind, cancelled
 from taskengine.quota import NO_LIMITS, Limits, Quota
 from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
+from taskengine.serials import Serials
 from taskengine.turns import Span
 from taskengine.unwanted import Unwanted
-from taskengine.wire import (
-    BATCH_NS,
-    COSTS_KEPT,
-    DENIED_LANES,
-    LATEST_RETRY_S,
-    NO_DEADLINE,
-    REPEATS,
-    SOONEST_RETRY_S,
-)
+from taskengine.wire import BATCH_NS, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, REPEATS, SOONEST_RETRY_S
 
-_COST_WEIGHT = 0.5
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
 _DEADLINES_SPARE = 64
@@ -52,6 +41,7 @@ class Broker:
 
     `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the tasks
     that are, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in flight.
+    The worker of a `pinned` lane has pins: nothing that waited for it runs after its death, but what moves nothing.
     """
 
     def __init__(
@@ -61,25 +51,28 @@ class Broker:
         idempotent: Container[str] = (),
         epoch: int = 1,
         limits: Limits = NO_LIMITS,
+        pinned: Container[str] = (),
     ) -> None:
         self._quota = Quota(limits)
-        self._mean_ns = 0.0
+        self._pinned = pinned
         self._size = size
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
         self._sizes = lanes
         self._lanes = {name: Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, Worker] = {}
-        self._costs: dict[TaskKind, float] = {}
+        self._costs = Costs()
         self._jobs = 0
         self._deadlines: list[tuple[float, int]] = []
         """A heap of deadlines and jobs, some of which are over."""
         self._urgent = 0
         self.packages: dict[int, Package] = {}
-        self._serials: dict[tuple[bytes, str], Package] = {}
+        self._serials = Serials()
         self._recalled: set[Worker] = set()
         self._cancelled: dict[bytes, int] = {}
         """Clients that want nothing more up to a job."""
+        self._parted: set[bytes] = set()
+        """Clients that have left."""
         self._touched: set[Package] = set()
         """Packages with tasks that are not wanted any more, since `revoke` has seen to it."""
         self.counters = Counters()
@@ -104,11 +97,13 @@ class Broker:
             causes.check_denied(denied)
         if not package.count:
             return True
-        self._quota.take(package.owner, package.count, package.measure(), self._backlog_s())
+        size, backlog_s = package.measure(), self._backlog_s()
+        self._quota.take(package.owner, package.count, size, backlog_s, is_exempt=package.is_exempt)
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
-        self._note_serial(package)
+        self.packages[package.job] = package
+        self._serials.add(package)
         self.counters.accept(package)
         if package.deadline != NO_DEADLINE:
             self._note_deadline(package)
@@ -140,7 +135,7 @@ class Broker:
         """A worker is to get nothing more, and to hand back what it has and has not begun."""
         worker = self._workers.get(name)
         if worker is not None:
-            worker.is_condemned = True
+            worker.is_condemned = worker.is_retired = True
             self._recalled.add(worker)
 
     def is_free(self, name: str) -> bool:
@@ -158,9 +153,15 @@ class Broker:
         return range(worker.first, worker.first + len(worker.batches)) if worker else range(0)
 
     def leave(
-        self, name: str, accounts: Sequence[Account | None], error: Callable[[str], TaskEngineError] | None = None
+        self,
+        name: str,
+        accounts: Sequence[Account | None],
+        error: Callable[[str], TaskEngineError] | None = None,
+        *,
+        is_dead: bool = True,
     ) -> list[Package]:
-        """A worker is dead, with this account of each batch that it held, None where it had not begun it.
+        """A worker is dead, or only has a new connection, with this account of each batch that it held, None where it
+        had not begun it.
 
         What it had done is kept, what it had not begun goes to another. The task that it ran is answered with
         `error(its name)`, or, where that is None, with WorkerLost unless it is idempotent and goes to another too.
@@ -191,7 +192,25 @@ class Broker:
                         whole += self._fail([(lost.package, lost.first, after)], reason)
                         left[:1] = [lost._replace(first=after)] if after < lost.stop else []
             rest += left
+        if is_dead and worker.lane in self._pinned and not worker.is_retired:
+            return whole + self._bereave(worker, rest)
         return whole + self._return(rest)
+
+    def _bereave(self, worker: Worker, rest: Sequence[Slice]) -> list[Package]:
+        """The owner of pins died: `rest`, which it had not begun, and what waits in its lane ends with it.
+
+        Packages of nothing but idempotent tasks, which are those that move nothing or stop something, wait for another.
+        """
+        lost = {
+            package
+            for package in self.packages.values()
+            if any(lane == worker.lane for lane, _ in package.lanes)
+            and not (package.kind and all(name in self._idempotent for name in package.kind))
+        }
+        owed = [slice.tasks() for slice in rest if slice.package in lost]
+        owed += [(span.package, span.first, span.stop) for span in self._lanes[worker.lane].revoke(lost)]
+        whole = self._fail(owed, causes.bereft(worker.lane, worker.name))
+        return whole + self._return([slice for slice in rest if slice.package not in lost])
 
     def _may_repeat(self, package: Package, position: int) -> bool:
         """Whether the task, which was lost while it ran, is to run again; counts that."""
@@ -254,7 +273,9 @@ class Broker:
                 continue
             estimate = slice.cost * tasks / (slice.stop - slice.first)
             self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
-            self._learn(package.kind, tasks, elapsed_ns)
+            cost = self._costs.learn(package.kind, tasks, elapsed_ns)
+            if cost is not None:
+                self._price(package.kind, cost)
         return whole
 
     def _return(self, rest: Sequence[Slice]) -> list[Package]:
@@ -288,7 +309,7 @@ class Broker:
     def settle(self, now: float) -> list[Package]:
         """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
         whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._cancelled else whole
+        return whole + self.revoke() if self._touched or self._cancelled or self._parted else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
@@ -308,11 +329,13 @@ class Broker:
         if serial is None:
             self._cancelled[client] = self._jobs
             return
-        package = self._serials.get((client, serial))
-        while package is not None:
+        for package in self._serials.of(client, serial):
             if package.cancel(positions):
                 self._touched.add(package)
-            package = package.namesake
+
+    def part(self, client: bytes) -> None:
+        """A client has left: what can be answered to nobody else does not start, nor what waits in lanes with pins."""
+        self._parted.add(client)
 
     def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
         """As `cancel`, of all packages of which that is true."""
@@ -327,8 +350,10 @@ class Broker:
         called before `dispatch`.
         """
         cancelled, self._cancelled = self._cancelled, {}
-        for package in self.packages.values() if cancelled else ():
-            if package.job <= cancelled.get(package.client, 0) and package.cancel(None):
+        parted, self._parted = self._parted, set()
+        for package in self.packages.values() if cancelled or parted else ():
+            is_unwanted = package.job <= cancelled.get(package.client, 0) and package.cancel(None)
+            if is_unwanted or (package.client in parted and package.part(self._pinned)):
                 self._touched.add(package)
         if not self._touched:
             return []
@@ -416,18 +441,8 @@ class Broker:
 
     def _cost(self, span: Span) -> float:
         """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
-        cost = self._costs.get(span.package.kind)
+        cost = self._costs.known.get(span.package.kind)
         return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
-
-    def _learn(self, kind: TaskKind, tasks: int, elapsed_ns: int) -> None:
-        cost = max(elapsed_ns, 1) / tasks
-        self._mean_ns += _COST_WEIGHT * (cost - self._mean_ns)
-        known = self._costs.get(kind)
-        if known is None and len(self._costs) >= COSTS_KEPT:
-            self._costs.pop(next(iter(self._costs)))
-        self._costs[kind] = cost if known is None else known + _COST_WEIGHT * (cost - known)
-        if known is None:
-            self._price(kind, cost)
 
     def _price(self, kind: TaskKind, cost: float) -> None:
         """What was handed out when its cost was unknown no longer counts as too much."""
@@ -458,22 +473,6 @@ class Broker:
             self._touched.add(package)
         return []
 
-    def _note_serial(self, package: Package) -> None:
-        """A client may use a serial again while it is in flight, as those of wire 0.1 do."""
-        key = package.client, package.serial
-        package.namesake = self._serials.get(key)
-        self.packages[package.job] = self._serials[key] = package
-
-    def _forget_serial(self, package: Package) -> None:
-        """The newest package with its serial is gone."""
-        older = package.namesake
-        while older is not None and older.job not in self.packages:
-            older = older.namesake
-        if older is None:
-            del self._serials[package.client, package.serial]
-        else:
-            self._serials[package.client, package.serial] = older
-
     def _note_deadline(self, package: Package) -> None:
         heapq.heappush(self._deadlines, (package.deadline, package.job))
         if len(self._deadlines) > 2 * len(self.packages) + _DEADLINES_SPARE:
@@ -483,14 +482,14 @@ class Broker:
     def _backlog_s(self) -> float:
         """How long what is in flight will take, in s, about."""
         workers = max(1, len(self._workers))
-        return min(max(self._quota.tasks * self._mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
+        return min(max(self._quota.tasks * self._costs.mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
 
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
         self.counters.release(package)
-        if self._serials.get((package.client, package.serial)) is package:
-            self._forget_serial(package)
-        self._quota.give_back(package.owner, package.count, package.size, package.assembly.held)
+        self._serials.remove(package)
+        held, is_exempt = package.assembly.held, package.is_exempt
+        self._quota.give_back(package.owner, package.count, package.size, held, is_exempt=is_exempt)
         self._urgent -= package.priority == Priority.URGENT
         if not self.packages:
             self._deadlines.clear()

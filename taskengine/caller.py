@@ -43,7 +43,8 @@ def obey(policy: Policy | None, slate: Slate | None = None) -> None:
 
 def begin(origin: Origin) -> None:
     """The tasks that this thread runs from here on came from there."""
-    if origin != _current.get().origin:
+    current = _current.get().origin
+    if origin is not current and origin != current:
         _current.set(_Caller(origin, _NOBODY.rights if _Rules.policy is None else _rights(origin.client)))
 
 

@@ -10,6 +10,11 @@ def lost(worker: str) -> WorkerLost:
     return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
 
 
+def bereft(lane: str, worker: str) -> WorkerLost:
+    text = f"worker {worker}, which had the pins of lane {lane}, died before this task could start"
+    return WorkerLost(f"{text}: what waited for it moves nothing afterwards", worker=worker)
+
+
 def check_denied(denied: list[int]) -> None:
     """Each denied task is answered with its error. Raises NotAllowed where `denied`, runs of so many, are too much."""
     if sum(denied) > DENIED_TASKS or len(denied) > DENIED_RUNS:

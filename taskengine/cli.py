@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from taskengine.commandline import (
     plain_errors,
     settings_flags,
 )
-from taskengine.errors import TaskEngineError, printable
+from taskengine.errors import BadArguments, TaskEngineError, printable
 from taskengine.settings import Settings
 from taskengine.wire import DEFAULT_ADDRESS
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 PROBE_S = 3.0
 SHOW_PROGRESS_AFTER_S = 1.0
+STOP_PORT_TEXT = "port 9002 beside port 9000"
 UNIT = Path(__file__).with_name("taskengine.service")
 UNDER_SYSTEMD = f"""\b
 Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
@@ -72,8 +74,8 @@ def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine at `address`, which has answered."""
+def _client(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
+    """A client of the engine at `address`, where there may be none."""
     from taskengine.client import Client
 
     try:
@@ -81,6 +83,13 @@ def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterat
     except TaskEngineError as error:
         leave(str(error), WRONG_USAGE)
     with plain_errors(), client:
+        yield client
+
+
+@contextlib.contextmanager
+def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
+    """A client of the engine at `address`, which has answered."""
+    with _client(address, keys, timeout) as client:
         client.options(timeout=PROBE_S).info()
         yield client
 
@@ -111,12 +120,14 @@ def serve(config: Path | None, **flags: object) -> None:
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
         from taskengine import supervisor
+        from taskengine.configuration import table_problem
         from taskengine.inspection import inspect
         from taskengine.weaknesses import MODES, weaknesses
 
         for weakness in weaknesses(inspect(settings, config, identity, clients), MODES):
             click.echo(f"taskengine: warning: {weakness}", err=True)
-        sys.exit(supervisor.serve(settings, identity, lambda: load_settings(config, flags)))
+        check, read = partial(table_problem, config, settings.hardware), partial(load_settings, config, flags)
+        sys.exit(supervisor.serve(settings, identity, check, read))
 
 
 @cli.command()
@@ -207,9 +218,15 @@ def call(
     keys: Path | None,
 ) -> None:
     """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
+    from taskengine.client import arming
+    from taskengine.stopping import stops_machine
+
     values = [_json_or_text(text) for text in args]
-    with _connected(address, keys, timeout) as client:
+    # what stops does not wait for a router that may be gone
+    with (_client if stops_machine(name) else _connected)(address, keys, timeout) as client:
         if count is None:
+            if not (values or keywords):
+                keywords = arming(name, client.stop_in_force)
             _print_json(client.call(name, *values, **keywords))
             return
         results = _repeat(client, (name, values, keywords), count)
@@ -248,6 +265,28 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
                     bar.update(tasks, completed=done, total=count)
                 wait([package], 0.1)
     return package.result()
+
+
+@cli.command()
+@click.option("--why", default="", metavar="TEXT", help="The reason, for those who look at the machine's state.")
+@click.option("--stop-address", metavar="tcp://HOST:PORT", help=f"The engine's stop port [default: {STOP_PORT_TEXT}].")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
+@_engine
+def stop(why: str, stop_address: str | None, timeout: float, address: str, keys: Path | None) -> None:
+    """Stop the machine: every output goes to its safe state, and nothing moves until `taskengine call system.arm`.
+
+    All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
+    """
+    with plain_errors():
+        from taskengine.keys import find_membership
+        from taskengine.stopping import Order, Stopping, Target
+
+        try:
+            target = Target(address, find_membership(address, keys), "taskengine", stop_address=stop_address)
+            Stopping(target, Order.new(why), timeout).run()
+        except BadArguments as error:
+            leave(str(error), WRONG_USAGE)
+    click.echo("stopped")
 
 
 @cli.command()

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from taskengine.errors import BadArguments
+from taskengine.connection import local_time
+from taskengine.errors import BadArguments, TaskEngineError
 from taskengine.keys import find_membership
 from taskengine.lease import Lease
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.queue import Queue
-from taskengine.session import Call, Options, Parcel, Session, TaskFuture
+from taskengine.session import STOPPABLE, Call, Options, Parcel, Session, TaskFuture
+from taskengine.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
 from taskengine.subscription import Subscription, reachable
-from taskengine.wire import DEFAULT_ADDRESS
+from taskengine.wire import COUNT, DEFAULT_ADDRESS
 
 CLOSE_S = 5.0
+TOKEN_BYTES = 16
+"""Of what tells one client from others of the same name."""
+ARM_TASK = "system.arm"
 Posted = tuple[Parcel, Future[Any]]
 
 
@@ -39,9 +44,10 @@ class Caller:
         if not (isinstance(address, str) and isinstance(name, str)):
             raise BadArguments(f"an address is text, tcp://HOST:PORT, and a name text, not {address!r} and {name!r}")
         self.address = address
+        self._name = name
         self._membership = find_membership(address, None if keys is None else Path(keys))
         self._options = Options(timeout=timeout)
-        self._session = Session(name, address)
+        self._session = Session(name, address, os.urandom(TOKEN_BYTES), local_time())
         self._queue = Queue()
         self._link = Link(address, self._session, self._queue, self._membership)
 
@@ -52,26 +58,30 @@ class Caller:
         return view
 
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
-        """Queue a call whose result nobody wants; the engine discards it."""
-        self._enqueue(
-            (task, args, kwargs), TaskFuture(self._link.retract), msgspec.structs.replace(self._options, reply="none")
-        )
+        """Queue a call whose result nobody wants; the engine discards it. What stops is never queued; see `submit`."""
+        options = msgspec.structs.replace(self._options, reply="none")
+        self._submit((task, args, kwargs), options)
+
+    @property
+    def stop_in_force(self) -> int:
+        """The number of the stop that is in force, 0 for none, as the last reply of the engine said."""
+        return self._session.stop_in_force
 
     def flush(self) -> None:
         """Send what is queued now."""
         self._link.flush()
 
     def _call(self, call: Call) -> Posted:
-        future = self._sent_future()
-        return self._session.package([call], [future], self._options, each=True), future
+        made, future = local_time(), self._sent_future()
+        return self._session.package([call], [future], self._options, each=True, made=made), future
 
     def _map(self, task: str, iterables: tuple[Iterable[Any], ...]) -> Posted:
-        future = self._sent_future()
-        return self._session.mapped(task, iterables, future, self._options), future
+        made, future = local_time(), self._sent_future()
+        return self._session.mapped(task, iterables, future, self._options, made), future
 
     def _run(self, calls: Iterable[Call]) -> Posted:
-        future = self._sent_future()
-        return self._session.package(calls, [future], self._options, each=False), future
+        made, future = local_time(), self._sent_future()
+        return self._session.package(calls, [future], self._options, each=False, made=made), future
 
     def _sent_future(self) -> TaskFuture:
         """A future of what is sent at once: from the start only the engine can cancel it."""
@@ -87,30 +97,105 @@ class Caller:
         future: Future[Any] = Future()
         return self._session.request(kind, future, Options(timeout=self._options.timeout), value), future
 
-    def _enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
-        if not self._queue.asked:
-            self._queue.asked = True
-            parcel, known = self._ask(Kind.INFO)
-            known.add_done_callback(self._learned)
-            self._link.post(parcel)
+    def _submit(self, call: Call, options: Options) -> Future[Any]:
+        """Queue a call, or send it at once, past the queue, where it stops the machine or a device."""
+        task = call[0]
+        if stops_machine(task):
+            return self._stop_by_task(call, options)
+        if isinstance(task, str) and task in self._session.stop_tasks:
+            return self._rest(call, options)
+        future = TaskFuture(self._link.retract)
         self._link.enqueue(call, future, options)
+        return future
 
-    def _learned(self, future: Future[Any]) -> None:
-        """Take the engine's RESPONSE_TIME and what a full load is; until it answers, the defaults hold."""
-        if future.exception() is None:
-            self._queue.learn(msgspec.convert(future.result(), Info))
+    def _rest(self, call: Call, options: Options) -> Future[Any]:
+        made, future = local_time(), self._sent_future()
+        options = msgspec.structs.replace(options, priority="urgent")
+        try:
+            # behind what is queued, which comes to be refused so: ahead of it, it would be undone
+            self._link.post(self._session.package([call], [future], options, each=True, made=made), flush=True)
+        except BadArguments as error:
+            future.set_exception(error)
+        return future
+
+    def _target(self) -> Target:
+        """The engine, for a stop."""
+        return Target(self.address, self._membership, self._name, self._session.info)
+
+    def _stop_by_task(self, call: Call, options: Options) -> Future[Any]:
+        """Stop the machine by every way, of which the task that was called is one."""
+        _, args, kwargs = call
+        made, order, future = local_time(), Order.new(kwargs.get("why", "")), self._sent_future()
+        options = msgspec.structs.replace(options, priority="urgent")
+        is_plain = not args and kwargs.keys() <= {"why"}
+
+        def parcel() -> Parcel:
+            if is_plain and self._session.can(STOPPABLE):
+                return self._session.request(Kind.STOP, future, options, list(order))
+            return self._session.package([call], [future], options, each=True, made=made)
+
+        return self._stop_by_all(order, options, future, parcel, None)
+
+    def _stop_by_all(
+        self, order: Order, options: Options, future: Future[Any], parcel: Callable[[], Parcel], value: Any
+    ) -> Future[Any]:
+        """Stop the machine by every way, and by a parcel whose future this is; what succeeds first gives `value`."""
+        stopping = Stopping(self._target(), order, min(STOP_S, options.timeout or STOP_S))
+        outcome: Future[Any] = Future()
+        outcome.set_running_or_notify_cancel()
+        stopping.begin()
+        try:
+            self._link.post(parcel())
+        except TaskEngineError as error:
+            future.set_exception(error)
+        first_of(outcome, value, [stopping.future, future], stopping.cease)
+        return outcome
+
+    def _urged(self, posted: Posted) -> Posted | Future[Any]:
+        """A package as it is to be sent: urgent where it only stops; what stops the machine goes by every way as well.
+
+        Where it does nothing but that, the outcome of all ways.
+        """
+        parcel, future = posted
+        request, known = parcel.request, self._session.stop_tasks
+        stops = [name for name in request.names if stops_machine(name)]
+        if request.names and all(name in known or stops_machine(name) for name in request.names):
+            parcel = self._session.urge(parcel)
+        if not stops:
+            return parcel, future
+        if len(stops) == len(request.names) and not request.columns:
+            count = len(parcel.body[0]) // COUNT.size
+            return self._stop_by_all(Order.new(), self._options, future, lambda: parcel, [None] * count)
+        Stopping(self._target(), Order.new()).begin()
+        return parcel, future
+
+    def _arming(self, lane: str) -> tuple[str, dict[str, Any]]:
+        """The task that arms, and how it is called."""
+        task = f"{lane}.{ARM_TASK}" if lane else ARM_TASK
+        return task, arming(task, self.stop_in_force)
+
+
+def arming(task: str, stop: int) -> dict[str, Any]:
+    """The arguments of a task that arms: the number of the stop that it undoes, where one is in force; else none.
+
+    An engine of version 0.1.0 has no numbers.
+    """
+    return {"stop": stop} if stop and (task == ARM_TASK or task.endswith("." + ARM_TASK)) else {}
 
 
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
     `keys` is the folder of the keys, None for the platform's own; where it has one for this engine, the connection is
-    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`. Raises
-    BadArguments for what is no address, KeysError for keys that cannot be used.
+    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that
+    ends by an exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for
+    keys that cannot be used.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
+        if stops_machine(task):
+            return self._outcome(self._stop_by_task((task, args, kwargs), self._options))
         return self._wait(self._call((task, args, kwargs)))
 
     def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
@@ -130,11 +215,29 @@ class Client(Caller):
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue a call and give its future; the queue is flushed every RESPONSE_TIME, or when a full load is in it.
 
-        The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over.
+        The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. What stops the machine,
+        or brings a device to its safe state, is never queued, by whatever verb, and goes first.
         """
-        future = TaskFuture(self._link.retract)
-        self._enqueue((task, args, kwargs), future, self._options)
-        return future
+        return self._submit((task, args, kwargs), self._options)
+
+    def stop(self, why: str = "", timeout: float = STOP_S) -> None:
+        """Stop the machine by the shortest way: its outputs go to their safe states, and nothing moves until `arm`.
+
+        All ways are taken at once, past the router too, and again until one confirms that every output is safe, or
+        `timeout` s are over. Nothing that this client does meanwhile delays it. Raises NotAllowed, UnknownTask where
+        the engine has no hardware, TaskFailed, type NotConfirmed, where the machine was stopped and a lane is not safe
+        yet, EngineUnreachable.
+        """
+        Stopping(self._target(), Order.new(why), timeout).run()
+
+    def arm(self, lane: str = "") -> None:
+        """Undo the stop that is in force, and no later one, so that things may move again once they are told to.
+
+        Raises NotAllowed where the machine was stopped again meanwhile. `lane` is as for `lease`.
+        """
+        self.info()
+        task, number = self._arming(lane)
+        self.call(task, **number)
 
     def cancel(self, future: Future[Any] | None = None) -> None:
         """Have the task of a submitted future not begin, if it has not; with None, all that this client has sent.
@@ -185,13 +288,14 @@ class Client(Caller):
         addresses = reachable(self.info().data_addresses, self.address)
         return Subscription(addresses, topic, self._membership)
 
-    def lease(self, *devices: str, exclusive: bool = False, lane: str = "") -> Lease:
+    def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
         """Begin the leases of devices of the table [hardware], in `with`, and `renew` them in the loop that drives.
 
-        With `exclusive` other clients may not command them while it runs. `lane` is the devices' own, if they have one.
-        Raises BadArguments for a device that has no lease, NotAllowed where another client has one for itself.
+        With `exclusive` other clients may not command them while it runs, and other programs of the same key neither,
+        unless they `take_over`. `lane` is the devices' own, if they have one. Raises BadArguments for a device that has
+        no lease, NotAllowed where another client has one for itself.
         """
-        return Lease(self.call, devices, exclusive=exclusive, lane=lane)
+        return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over)
 
     def close(self, timeout: float = CLOSE_S) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
@@ -203,8 +307,19 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # who presses ctrl-c has stopped waiting
-        self.close(0.0 if kind is KeyboardInterrupt else CLOSE_S)
+        # who presses ctrl-c has stopped waiting; what failed did not mean what is still queued to happen
+        self._link.close(0.0 if kind is KeyboardInterrupt else CLOSE_S, flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
-        return self._link.exchange(*posted, self._options.timeout)
+        urged = self._urged(posted)
+        if isinstance(urged, Future):
+            return self._outcome(urged)
+        return self._link.exchange(*urged, self._options.timeout)
+
+    def _outcome(self, future: Future[Any]) -> Any:
+        """Wait for a stop, which the link need not get anywhere for."""
+        timeout = self._options.timeout
+        wait([future], timeout)
+        if timeout is not None and not future.done():
+            raise self._session.no_reply(timeout, connected=True)
+        return future.result()

@@ -56,6 +56,24 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     return settings
 
 
+def table_problem(config: Path | None, hardware: Mapping[str, Any]) -> str:
+    """Why an engine with these devices cannot be reloaded, as text; "" where it can.
+
+    Its processes have had the pins of the table [hardware] since it started, so that the file may not name others.
+    """
+    found: Any = {}
+    place = str(CONFIG_FILE if config is None else config)
+    try:
+        for name, key_place, value in _from_file(config):
+            if name == "hardware":
+                found, place = _convert(name, key_place, value), key_place
+    except SettingsError as error:
+        return str(error) if hardware else ""
+    return (
+        "" if found == hardware else f"hardware in {place}: the table has changed, which takes a restart of the engine"
+    )
+
+
 def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
     """The (name, place, value) of each key of the file."""
     path = Path(CONFIG_FILE) if config is None else config
@@ -242,7 +260,10 @@ def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:
         return f" (from {', '.join(dict.fromkeys(given))})" if given else ""
 
     users = {settings.router_frontend: "router_frontend"}
-    for name, number in (("router_backend", settings.router_backend), ("metrics_port", settings.metrics_port)):
+    others = {"router_backend": settings.router_backend, "metrics_port": settings.metrics_port}
+    if settings.hardware:
+        others["stop_port"] = settings.stop_port
+    for name, number in others.items():
         if number in users:
             where = place(users[number], name)
             raise SettingsError(f"{name}: expected another port than {users[number]}'s, {number}{where}")

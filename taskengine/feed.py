@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from taskengine import _fastpath
 from taskengine.errors import BadArguments, Overloaded, ProtocolError
 from taskengine.topics import NO_DATA_WORKERS, owner
-from taskengine.wire import FEED_BYTES, MAX_TOPIC
+from taskengine.wire import FEED_BYTES, MAX_TOPIC, OWNED_TOPICS
 
 
 class Feed(NamedTuple):
@@ -27,6 +27,8 @@ class _Feeds:
     """Of this process: one for each data worker."""
 
     mouths: Sequence[socket.socket] = ()
+    owned: str | None = None
+    """How the topics begin on which tasks do not publish."""
 
 
 def new_feed() -> Feed:
@@ -38,9 +40,10 @@ def new_feed() -> Feed:
     return Feed(mouth, ear)
 
 
-def attach(feeds: Sequence[Feed]) -> None:
-    """This process's tasks publish by these."""
+def attach(feeds: Sequence[Feed], *, has_machine: bool = False) -> None:
+    """This process's tasks publish by these; what the machine's pins do only its owners tell."""
     _Feeds.mouths = [feed.mouth for feed in feeds]
+    _Feeds.owned = OWNED_TOPICS if has_machine else None
 
 
 def publish(topic: str, value: Any) -> None:
@@ -51,6 +54,13 @@ def publish(topic: str, value: Any) -> None:
     """
     if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
         raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
+    if _Feeds.owned is not None and topic.startswith(_Feeds.owned):
+        raise BadArguments(f"topics that begin with {_Feeds.owned} are the engine's own: no task publishes there")
+    publish_owned(topic, value)
+
+
+def publish_owned(topic: str, value: Any) -> None:
+    """As `publish`, also on the engine's own topics: for `taskengine_hardware`, and nobody else."""
     if not _Feeds.mouths:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)
     try:

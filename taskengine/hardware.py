@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskengine.errors import SettingsError
 
 if TYPE_CHECKING:
+    import socket
     from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
@@ -24,6 +25,20 @@ class Layout(Protocol):
     def lanes(self) -> list[str]:
         """The lanes that own pins."""
 
+    @property
+    def devices(self) -> Mapping[str, Any]:
+        """The devices, by their names."""
+
+
+class Owner(Protocol):
+    """What has the pins of a lane."""
+
+    def close(self) -> None:
+        """Bring every output to its safe state, and let go of the pins."""
+
+    def rest_at_once(self) -> None:
+        """Bring every output to its safe state, from any thread, whatever the others do: the process ends then."""
+
 
 class Machine:
     """The devices of a `[hardware]` table, and which setting PINS drives them; raises SettingsError."""
@@ -31,7 +46,11 @@ class Machine:
     def __init__(self, table: Mapping[str, Any], pins: str) -> None:
         self._pins = pins
         self.layout: Layout = _package().read(table)
-        self._stop_tasks: frozenset[str] = _package().stop_tasks(self.layout)
+        self.stop_lanes: Mapping[str, str] = _package().stop_tasks(self.layout)
+        """The names of the tasks that stop the machine, with the lane of each."""
+        self.stop_tasks = frozenset(self.stop_lanes)
+        self.rest_tasks: Mapping[str, str] = _package().rest_tasks(self.layout)
+        """And of those that bring one device to its safe state, with the lane of each."""
         self._panel: Any = None
 
     @property
@@ -47,11 +66,11 @@ class Machine:
         """Its tasks, each with what `@task` takes."""
         yield from _package().tasks(self.layout)
 
-    def own(self, lane: str, say: Callable[[str], None]) -> Callable[[], None]:
-        """Get the pins of a lane; how to let go of them. Raises RuntimeError, SettingsError."""
-        owner = _package().own(self.layout, lane, self._panel, self._pins, say)
-        close: Callable[[], None] = owner.close
-        return close
+    def own(self, lane: str, say: Callable[[str], None]) -> Owner:
+        """Get the pins of a lane. Raises RuntimeError, SettingsError."""
+        _package().keep_memory()
+        owner: Owner = _package().own(self.layout, lane, self._panel, self._pins, say)
+        return owner
 
     def owners(self) -> dict[int, str]:
         """What has which GPIO: a device, its type and its lane, and which process of this machine has the line."""
@@ -65,21 +84,56 @@ class Machine:
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"hardware: {error}") from None
 
-    def is_concerned(self, tasks: Iterable[str]) -> bool:
-        """One of the tasks stops the machine."""
-        return not self._stop_tasks.isdisjoint(tasks)
+    def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
+        """Stop the machine, whatever runs in its lanes or waits there; the number of the stop.
 
-    def heed(self, tasks: Iterable[str], now: int) -> None:
-        """A client has called these tasks, at `now` in ns: where they stop the machine, stop it.
-
-        Whatever runs in its lanes or waits there; the tasks themselves are answered when their turn comes.
+        `now` is in ns, CLOCK_MONOTONIC. A stop that has come before, by its `id`, is not another one. Before `share`
+        there is nothing to stop: 0.
         """
-        if self._panel is not None and self.is_concerned(tasks):
-            self._panel.stop(now)
+        number: int = 0 if self._panel is None else self._panel.stop(now, by=by, why=why, id=id)
+        return number
 
-    def guard(self, interval: float, control: Connection, say: Callable[[str], None]) -> None:
-        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live."""
-        _package().guard(self.layout, self._panel, self._pins, interval, control, say)
+    def unconfirmed(self) -> list[str]:
+        """The lanes where nobody has made sure yet that they are safe, of the latest stop."""
+        lanes: list[str] = [] if self._panel is None else self._panel.unconfirmed()
+        return lanes
+
+    def stop_number(self) -> int:
+        """The number of the stop that is in force, 0 for none."""
+        panel = self._panel
+        number: int = panel.number if panel is not None and panel.is_stopped else 0
+        return number
+
+    def rest(self, task: str, device: object, order: int, position: int) -> bool:
+        """Have a device be safe, as one of `rest_tasks` asks; False where its lane has no such output.
+
+        Commands of packages before `order`, and of that one before `position`, move it no more.
+        """
+        found = self.layout.devices.get(device) if isinstance(device, str) else None
+        if self._panel is None or found is None or found.lane != self.rest_tasks.get(task) or not found.kind.is_output:
+            return False
+        self._panel.rest(found.lane, found.place, order, position)
+        return True
+
+    def guard(
+        self,
+        interval: float,
+        control: Connection,
+        say: Callable[[str], None],
+        note: Callable[..., object],
+        publish: Callable[[str, Any], None],
+        listener: socket.socket | None,
+        *,
+        strangers_may: bool,
+    ) -> None:
+        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live.
+
+        `say` prints a line, `note` tells the audit log, and `publish` is for what the guardian has to tell. Whoever
+        connects to `listener` can stop the machine, also as a stranger where told so.
+        """
+        links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
+        links |= {"listener": listener, "strangers_may": strangers_may}
+        _package().guard(self.layout, self._panel, self._pins, **links)
 
 
 def header(owners: Mapping[int, str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
     uid = identity.uid if identity else os.geteuid()
     file = Path(CONFIG_FILE) if config is None else config
     folder = KeyRing(settings.keys_folder).folder
+    machine = settings.machine()
     return Facts(
         settings=settings,
         clients=clients,
@@ -40,6 +41,7 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
         keys=tuple(str(path) for path in (folder, folder / "clients", folder / "engines") if _is_open(path)),
         config=tuple(map(str, changeable([file] if file.exists() else [], (0, uid)))),
         tasks=tuple(map(str, changeable((place for entry in settings.tasks for place in places(entry)), (0, uid)))),
+        stops={} if machine is None else machine.stop_lanes,
     )
 
 

@@ -47,13 +47,15 @@ class Batch(NamedTuple):
 class Worker:
     """What a worker has to do, and how much that is."""
 
-    __slots__ = ("batches", "first", "is_condemned", "lane", "load", "name", "recalled")
+    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "name", "recalled")
 
     def __init__(self, name: str, lane: str, first: int) -> None:
         self.name = name
         self.lane = lane
         self.load = 0.0
         self.is_condemned = False
+        self.is_retired = False
+        """It is to end of itself, and its death is none of which anything is to be feared."""
         self.batches: deque[list[Slice]] = deque()
         self.first = first
         """The number of the oldest batch; the others have the next."""

@@ -17,6 +17,11 @@ def calls(devices: Sequence[str], lane: str) -> tuple[str, list[str]]:
     return f"{lane}." if lane else "", list(devices)
 
 
+def _wish(*, take_over: bool) -> dict[str, bool]:
+    """A keyword for `lease.acquire`, only where it is wanted: an engine of version 0.1.0 does not know it."""
+    return {"take_over": True} if take_over else {}
+
+
 class Lease:
     """The leases of `devices`, begun anew by `call`, which calls a task.
 
@@ -24,10 +29,13 @@ class Lease:
     a thread that would go on when that loop hangs. Leaving the `with` block lets others have the devices at once.
     """
 
-    def __init__(self, call: Callable[..., Any], devices: Sequence[str], *, exclusive: bool, lane: str) -> None:
+    def __init__(
+        self, call: Callable[..., Any], devices: Sequence[str], *, exclusive: bool, lane: str, take_over: bool = False
+    ) -> None:
         self._call = call
         self._prefix, self._devices = calls(devices, lane)
-        self.seconds: float = call(f"{self._prefix}lease.acquire", self._devices, exclusive)
+        wish = _wish(take_over=take_over)
+        self.seconds: float = call(f"{self._prefix}lease.acquire", self._devices, exclusive, **wish)
         """How long it runs if it is not renewed: that of the device whose lease is the shortest."""
 
     def renew(self) -> None:
@@ -57,9 +65,10 @@ class AsyncLease:
         self._prefix, self._devices = calls(devices, lane)
         self.seconds = 0.0
 
-    async def acquire(self, *, exclusive: bool) -> Self:
+    async def acquire(self, *, exclusive: bool, take_over: bool = False) -> Self:
         """Begin it."""
-        self.seconds = await self._call(f"{self._prefix}lease.acquire", self._devices, exclusive)
+        wish = _wish(take_over=take_over)
+        self.seconds = await self._call(f"{self._prefix}lease.acquire", self._devices, exclusive, **wish)
         return self
 
     async def renew(self) -> None:

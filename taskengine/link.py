@@ -5,7 +5,8 @@ the futures of all. A thread that waits for a reply leads itself when nobody doe
 switch of threads; a thread of the link's own leads while only futures are waiting.
 
 Nothing is given to ZeroMQ before there is a connection: what nobody waits for any more is never sent, and what was sent
-over a connection that was lost is known to be lost with it. That is sent again where its tasks may run twice.
+over a connection that was lost is known to be lost with it. That is sent again where its tasks may run twice. The first
+message over a connection is a hello; the others wait for its answer, by which they can say how old they are.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 import zmq
 
 from taskengine._socket import Port, Waiter
-from taskengine.connection import Connection
+from taskengine.connection import Connection, local_time
 from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
 from taskengine.keys import Membership
 from taskengine.queue import Calls, Queue
@@ -37,6 +38,7 @@ RETRY_S = 0.2
 """How long until a connection that could not be made is tried again, such as for want of file descriptors."""
 GIVE_UP_S = 1.0
 """How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
+CLOSED = "the client was closed before the reply came"
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -57,6 +59,8 @@ class Link:
         self._depth = 0  # how often the one that leads does, a callback in a call of its own
         self._closing = False
         self._giving_up = False
+        self._dropping = False
+        self._info = session.info
         self._closed = False
         self._refusal = "the client is closed"
         self._thread: threading.Thread | None = None
@@ -91,7 +95,7 @@ class Link:
         """Queue a call; it expires by itself."""
         with self._lock:
             self._check_open()
-            if self._queue.add(call, future, options, time.monotonic()):
+            if self._queue.add(call, future, options, time.monotonic(), local_time()):
                 self._call_leader()
 
     def flush(self) -> None:
@@ -128,16 +132,19 @@ class Link:
                 self._session.retract(serial, position)
                 self._call_leader()
 
-    def close(self, timeout: float) -> None:
-        """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice."""
+    def close(self, timeout: float, *, flush: bool = True) -> None:
+        """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice.
+
+        Without `flush` what is not sent yet is cancelled.
+        """
         end = time.monotonic() + timeout
         with self._lock:
             if self._closing:
                 return
-            self._closing = True
+            self._closing, self._dropping = True, not flush
         try:
             if self._take_over(timeout):
-                self._lead(lambda: not (self._outbox or self._session.pending), end)
+                self._lead(lambda: not (self._outbox or self._session.is_awaited), end)
         finally:
             self._end()
 
@@ -191,7 +198,7 @@ class Link:
                 self._leader = me
             self._closed = True
         try:
-            self._abandon(Cancelled("the client was closed before the reply came"))
+            self._abandon(Cancelled(CLOSED))
         finally:
             if self._leader == me:
                 self._release()
@@ -221,11 +228,24 @@ class Link:
                 self._outbox.clear()
                 self._parcels.clear()
                 self._inbox.clear()
-        for calls in unsent:
-            if isinstance(calls, Calls):
-                self._session.outcomes.extend([(future, error) for _, future in calls.entries])
+        self._fail_unsent(unsent, error)
         self._session.give_up(error)
         self._settle()
+
+    def _fail_unsent(self, unsent: Iterable[Parcel | Calls], error: TaskEngineError) -> None:
+        for item in unsent:
+            if isinstance(item, Calls):
+                self._session.outcomes.extend([(future, error) for _, future in item.entries])
+            else:
+                self._session.fail([item.serial], error)
+
+    def _drop(self) -> None:
+        """Cancel what is not sent yet."""
+        with self._lock:
+            self._queue.move(self._outbox)
+        for waiting in (self._outbox, self._parcels):
+            self._fail_unsent(waiting, Cancelled(CLOSED))
+            waiting.clear()
 
     def _fail(self, error: BaseException) -> None:
         """An error that nobody has thought of: better for all who wait than a wait without end."""
@@ -318,7 +338,7 @@ class Link:
             self._reconnect_at = time.monotonic() + LAST_REPLIES_S
         if self._connection.refused:
             self._connection.refused = False
-            self._session.refuse()
+            self._session.give_up(self._session.refusal())
             self._settle()
 
     def _turn(self, now: float) -> float:
@@ -350,7 +370,9 @@ class Link:
             self._reconnect_at = now + RETRY_S
 
     def _send(self, now: float) -> None:
-        """Send what is in the outbox, as long as there is a connection to take it."""
+        """Send what is in the outbox, as long as there is a connection to take it and the engine has said hello."""
+        if self._dropping:
+            self._drop()
         # a signal's handler runs behind a call: what is taken with `del` is where it goes before one can
         while self._outbox:
             item = self._outbox[0]
@@ -363,7 +385,8 @@ class Link:
                 self._session.watch(parcel.serial, now)
             del self._outbox[0]
             self._parcels.extend(parcels)
-        if not self._connection.connected:
+        is_owed = self._parcels or self._session.retractions or self._queue.due(now) < math.inf
+        if not (is_owed and self._connection.connected and self._greet(now)):
             return
         if self._session.retractions:
             with self._lock:
@@ -375,7 +398,17 @@ class Link:
             parcel = self._parcels[0]
             del self._parcels[0]
             if parcel.serial in self._session.pending:
-                self._connection.port.send(parcel.frames)
+                self._connection.port.send(self._session.write(parcel, local_time()))
+
+    def _greet(self, now: float) -> bool:
+        """Send a hello where one is due; whether the engine has answered the last one."""
+        local = local_time()
+        hello = self._session.greet(local)
+        if hello is not None:
+            self._session.watch(hello.serial, now)
+            self._connection.port.send(self._session.write(hello, local))
+            self._session.greeted(hello, local)
+        return self._session.is_ready
 
     def _receive(self) -> None:
         # in one call, so that no signal's handler comes between a reply and the inbox
@@ -388,9 +421,12 @@ class Link:
             frames = self._inbox[0]
             # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
             with contextlib.suppress(ProtocolError):
-                self._session.receive(frames)
+                self._session.receive(frames, local_time())
             if self._inbox and self._inbox[0] is frames:
                 del self._inbox[0]
+            if self._session.info is not self._info:
+                self._info = self._session.info
+                self._queue.learn(self._info)
             self._settle()
         if self._session.outcomes:
             self._settle()

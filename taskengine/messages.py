@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from taskengine.errors import ProtocolError
-from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD, MAX_TASKS
+from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD, MAX_TASKS, MAX_TOKEN
 
 NO_SERIAL: Final = 0
 """The serial of a refusal of a request whose own cannot be read; no request has it."""
@@ -90,6 +90,17 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     clock: int = 0
     boot: int = 0
     stop: int = 0
+
+
+class Stamp(NamedTuple):
+    """What every reply says of the engine beside its answer, see `Reply`."""
+
+    clock: int = 0
+    boot: int = 0
+    stop: int = 0
+
+
+UNSTAMPED = Stamp()
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):
@@ -183,6 +194,13 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True):
     positions: list[int] | None = None
 
 
+class Stop(msgspec.Struct, array_like=True, frozen=True):
+    """What stops the machine: an id by which a repeated stop is known, b"" for none, and why."""
+
+    id: bytes = b""
+    why: str = ""
+
+
 class Origin(NamedTuple):
     """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
 
@@ -190,8 +208,9 @@ class Origin(NamedTuple):
     `connection`, also where the router is another one. `holder` tells client objects apart, over reconnects: of wire
     0.2 by name and token, of what has none by its connection. `received` is when the package came, unique and
     increasing from package to package; 0 where the process itself calls, now. `sent` is the earliest moment at which it
-    can have been called, 0 where it does not say, and `bound` how much later it may have been. `since` is when the
-    holder appeared, 0 where nobody knows. `is_local` says that it came from this machine.
+    can have been called, 0 where it does not say, and `bound` how far its client's estimate may be off either way: it
+    was called twice that later at the latest. `since` is when the holder appeared, 0 where nobody knows. `is_local`
+    says that it came from this machine.
     """
 
     client: str = ""
@@ -207,11 +226,12 @@ class Origin(NamedTuple):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, Cancel)
+M = TypeVar("M", Request, Reply, Cancel, Stop)
 _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
+_stop = msgspec.msgpack.Decoder(Stop)
 
 
 def encode_request(request: Request) -> bytes:
@@ -241,6 +261,16 @@ def decode_cancel(frames: Sequence[bytes]) -> Cancel:
     if len(frames) != 2 or len(frames[1]) > MAX_HEAD:
         raise ProtocolError(f"CANCEL has 2 frames, of at most {MAX_HEAD} bytes")
     return _convert(_cancel, frames[1])
+
+
+def decode_stop(frames: Sequence[bytes]) -> Stop:
+    """Read a STOP message. Raises ProtocolError."""
+    if len(frames) > 2 or len(frames[-1]) > MAX_HEAD:
+        raise ProtocolError(f"STOP has a head and at most a body, of at most {MAX_HEAD} bytes")
+    stop = _convert(_stop, frames[1]) if len(frames) == 2 else Stop()
+    if len(stop.id) > MAX_TOKEN:
+        raise ProtocolError(f"the id of a stop has at most {MAX_TOKEN} bytes, not {len(stop.id)}")
+    return stop
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:

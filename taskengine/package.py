@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import msgspec
 from taskengine._fastpath import Assembly
 from taskengine.chunking import Cut, cut
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
-from taskengine.messages import NOWHERE, Origin
+from taskengine.messages import NOWHERE, UNSTAMPED, Origin, Stamp
 from taskengine.unwanted import Unwanted
 from taskengine.wire import DENIED_LANES, MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
 
@@ -45,6 +45,15 @@ class Run(NamedTuple):
         return self.first + self.cut.start(number)
 
 
+class Called(NamedTuple):
+    """A call in a package, with its arguments."""
+
+    name: str
+    position: int
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
 def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """Neighbouring (lane, number of tasks) made one where the lane is the same. Raises ProtocolError for too many."""
     lanes = [
@@ -63,6 +72,8 @@ def cancelled() -> Cancelled:
 
 Message = Sequence[bytes | list[bytes]]
 """A message without its route; a frame may be in pieces."""
+CALL_BYTES = 1024
+"""Calls that take more are none of which the router looks at the arguments."""
 TaskKind = tuple[str, ...]
 """What tells packages of alike cost apart: the names of their tasks, of those that there are."""
 
@@ -80,11 +91,24 @@ def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     return serial, shared, Origin(*origin)
 
 
+def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The runs (first, stop) that lie in both; each is in order, and its runs do not overlap."""
+    mine = theirs = 0
+    while mine < len(some) and theirs < len(others):
+        first, stop = max(some[mine][0], others[theirs][0]), min(some[mine][1], others[theirs][1])
+        if first < stop:
+            yield first, stop
+        if some[mine][1] == stop:
+            mine += 1
+        else:
+            theirs += 1
+
+
 class Package:
     """One accepted message of a client, from acceptance to answer.
 
     `route` is the way back to the client, `shared` as in `encode_head`, `kind` the names of its tasks, which lie in
-    `index` and `body`.
+    `index` and `body`, and `origin` where it came from.
     """
 
     format = Format.PACKED
@@ -97,8 +121,10 @@ class Package:
         kind: TaskKind,
         index: bytes,
         body: bytes,
+        origin: Origin = NOWHERE,
     ) -> None:
         self.route = route
+        self.origin = origin
         self.client = route[0] if route else b""
         self.owner = self.client
         """Whose turns and limits it counts against."""
@@ -111,7 +137,7 @@ class Package:
         self.publishes = False
         """and whether it publishes there or asks for the last value."""
         self.serial = serial
-        self.head = encode_head(serial, shared, Origin(connection=self.client, holder=self.client))
+        self.head = encode_head(serial, shared, origin)
         self.kind = kind
         self.reply_mode = 0
         self.priority = 1
@@ -120,6 +146,12 @@ class Package:
         self.accepted_ns = 0
         self.worker = ""
         self.failed = 0
+        self.is_awaited = False
+        """Its tasks are for nobody but its client, and not to start where that has left."""
+        self.is_urgent = False
+        """All its tasks are urgent, whatever priority it was sent with,"""
+        self.is_exempt = False
+        """and it is so small that no quota and no rate refuses it."""
         self.idempotent = False
         """Its client says that each task may run twice."""
         self.attempts: dict[int, int] = {}
@@ -151,13 +183,11 @@ class Package:
         self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes)
         return self.size
 
-    def stamp(self, caller: str, key: str = "") -> None:
-        """It is the client's of this name, by whatever connection it came, and with this public key."""
-        serial, shared, origin = decode_head(self.head)
-        self.head = encode_head(serial, shared, origin._replace(client=caller))
+    def belong(self, key: str) -> None:
+        """Its client has shown this public key, and counts by its name, by whatever connection it came."""
         self.key = key
         if key:
-            self.owner = caller.encode()
+            self.owner = self.origin.client.encode()
 
     def denied(self) -> list[str]:
         """The names of the tasks that its client may not call."""
@@ -204,6 +234,16 @@ class Package:
         self.unwanted = self.unwanted or Unwanted(self.count)
         return self.unwanted.add(filter(self.assembly.lacks, positions))
 
+    def part(self, pinned: Container[str]) -> bool:
+        """As `cancel`, where its client has left: all that is for nobody else, or what these lanes would do."""
+        runs = [(run.first, run.stop) for run in self.runs if run.lane in pinned]
+        if self.is_awaited or len(runs) == len(self.runs):
+            return self.cancel(None)
+        if self.reason is not None or not runs:
+            return False
+        self.unwanted = self.unwanted or Unwanted(self.count)
+        return self.unwanted.add_runs(_common(runs, self.assembly.gaps()))
+
     def put(self, first: int, stop: int, body: bytes) -> bool:
         """Take what answers the tasks from `first` to `stop`; whether the package is whole now."""
         if self.unwanted is not None:
@@ -237,15 +277,23 @@ class Package:
         """The body that answers so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
         return body
 
+    def called(self) -> Collection[str]:
+        """The names that its tasks have, "" for those that have none; what is only listed is not among them."""
+        return self.kind
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        """The first `most` calls of these names that can be read."""
+        raise NotImplementedError
+
     def name_of(self, position: int) -> str:
         """The name of the task at a position, "" where it has none."""
         raise NotImplementedError
 
-    def answer(self) -> Message:
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         """The frames that answer the whole package, without the route."""
         raise NotImplementedError
 
-    def refusal(self, error: TaskEngineError) -> Message:
+    def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         """The frames that refuse the whole package."""
         raise NotImplementedError
 

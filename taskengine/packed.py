@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from taskengine import _fastpath
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
-from taskengine.messages import Kind, Reply, ReplyMode, Request, encode_reply
-from taskengine.package import DEFAULT_LANE, Message, Package, TaskKind, lanes_of
+from taskengine.messages import UNSTAMPED, Kind, Origin, Reply, ReplyMode, Request, Stamp, encode_reply
+from taskengine.origins import latest_sending
+from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, TaskKind, lanes_of
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, NO_DEADLINE, Format
+from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, Format
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -23,25 +25,26 @@ def error_entry(error: TaskEngineError) -> bytes:
     return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
 
 
-def refusal(serial: int, error: TaskEngineError) -> Message:
+def refusal(serial: int, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
     """The reply to a message of which nothing was taken."""
-    return [encode_reply(Reply(serial, 0, error=to_wire(error)))]
+    return [encode_reply(Reply(serial, 0, ReplyMode.ALL, to_wire(error), 0, *stamp))]
 
 
-def value_reply(serial: int, value: object) -> Message:
+def value_reply(serial: int, value: object, stamp: Stamp = UNSTAMPED) -> Message:
     """The reply that holds one value."""
-    return [encode_reply(Reply(serial, 1)), _fastpath.encode(value)]
+    return [encode_reply(Reply(serial, 1, ReplyMode.ALL, None, 0, *stamp)), _fastpath.encode(value)]
 
 
 class PackedPackage(Package):
     """A package, or a data request, that came by wire 0.2."""
 
-    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes) -> None:
-        super().__init__(route, str(request.serial), request.names, (), index, body)
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
+        super().__init__(route, str(request.serial), request.names, (), index, body, origin)
         self.request = request
         self.reply_mode = request.reply
         self.priority = request.priority
         self.idempotent = request.idempotent
+        self.is_awaited = request.kind == Kind.PACKAGE and request.reply != ReplyMode.NONE
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         entry = error_entry(error)
@@ -51,6 +54,17 @@ class PackedPackage(Package):
             yield first, stop, b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
         else:
             yield first, stop, b""
+
+    def called(self) -> Collection[str]:
+        names = self.request.names
+        return {names[i] if i < len(names) else "" for i in _fastpath.used_names(self.index, self.body)}
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        wanted = bytes(name in names for name in self.request.names)
+        for position, start, end in _fastpath.find_tasks(self.index, self.body, wanted, most):
+            call = _read_call(self.body[start:end]) if end - start <= CALL_BYTES else None
+            if call is not None:
+                yield Called(self.request.names[call[0]], position, call[1], call[2])
 
     def name_of(self, position: int) -> str:
         names = self.request.names
@@ -64,12 +78,12 @@ class PackedPackage(Package):
             "",
         )
 
-    def answer(self) -> Message:
-        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, failed=self.failed))
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
+        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
         return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
 
-    def refusal(self, error: TaskEngineError) -> Message:
-        return refusal(self.request.serial, error)
+    def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
+        return refusal(self.request.serial, error, stamp)
 
     def describe(self) -> str:
         return self._meta(self.count, "requestor", 0, "REQ", self.request.client)
@@ -87,6 +101,9 @@ class PackedPackage(Package):
 class _DataRequest(PackedPackage):
     format = Format.DATA
 
+    def called(self) -> Collection[str]:
+        return ()
+
     def name_of(self, position: int) -> str:
         return ""
 
@@ -102,8 +119,25 @@ class _Columns(PackedPackage):
         self.count = _fastpath.check_columns(index, len(body))
         self.assembly = _fastpath.Assembly(self.count)
 
+    def called(self) -> Collection[str]:
+        return self.request.names if self.count else ()
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        # what takes energy away takes no number
+        return iter(())
+
     def name_of(self, position: int) -> str:
         return self.request.names[0]
+
+
+def _read_call(task: bytes) -> tuple[int, list[Any], dict[str, Any]] | None:
+    """A call's name index, arguments and keywords; None where it will fail by itself, at the worker."""
+    try:
+        i, args, *rest = _fastpath.unpack(task, 1, bytes)[0]
+    except ProtocolError:
+        return None
+    kwargs = rest[0] if rest else {}
+    return (i, args, kwargs) if isinstance(args, list) and isinstance(kwargs, dict) else None
 
 
 def read_package(
@@ -112,24 +146,25 @@ def read_package(
     frames: Sequence[bytes],
     lanes: Mapping[str, str],
     data_workers: int,
-    now: float,
+    origin: Origin,
 ) -> PackedPackage:
     """Read a PACKAGE, PUBLISH or LATEST message whose first frame was `request`.
 
-    `lanes` are those of the tasks that there are, by name, `now` is the monotonic time in s. Raises ProtocolError.
+    `lanes` are those of the tasks that there are, by name, `origin` is where it came from. Raises ProtocolError.
     """
     if request.kind == Kind.PACKAGE:
-        package = _read_tasks(route, request, frames, lanes)
+        package = _read_tasks(route, request, frames, lanes, origin)
     else:
-        package = _read_data(route, request, frames, data_workers)
+        package = _read_data(route, request, frames, data_workers, origin)
     if not request.deadline >= 0:
         raise ProtocolError(f"a deadline is a number of seconds, 0 for none, not {request.deadline}")
-    package.deadline = now + request.deadline if 0 < request.deadline <= LONGEST_DEADLINE_S else NO_DEADLINE
+    if 0 < request.deadline <= LONGEST_DEADLINE_S:
+        package.deadline = latest_sending(origin) + request.deadline
     return package
 
 
 def _read_tasks(
-    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane_of: Mapping[str, str]
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane_of: Mapping[str, str], origin: Origin
 ) -> PackedPackage:
     if len(frames) != 3:
         raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
@@ -137,12 +172,12 @@ def _read_tasks(
     if request.columns:
         if len(request.names) != 1:
             raise ProtocolError(f"columns call one task, not {len(request.names)}")
-        columns = _Columns(route, request, index, body)
+        columns = _Columns(route, request, index, body, origin)
         columns.kind = _known(request.names, lane_of)
         columns.lanes = [(lane_of.get(request.names[0], DEFAULT_LANE), columns.count)] if columns.count else []
         return columns
     count = _fastpath.check_index(index, len(body))
-    package = PackedPackage(route, request, index, body)
+    package = PackedPackage(route, request, index, body, origin)
     package.kind = _known(request.names, lane_of)
     lanes = [lane_of.get(name, DEFAULT_LANE) for name in request.names]
     nameless = lane_of.get("", DEFAULT_LANE)
@@ -161,14 +196,16 @@ def _known(names: Sequence[str], lane_of: Mapping[str, str]) -> TaskKind:
     return tuple(name for name in names if name in lane_of)
 
 
-def _read_data(route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], data_workers: int) -> PackedPackage:
+def _read_data(
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], data_workers: int, origin: Origin
+) -> PackedPackage:
     if len(frames) != 2:
         raise ProtocolError(f"a data request has 2 frames, head and body, not {len(frames)}")
     body = frames[1]
     topic, values = _fastpath.read_topic(body)
     if values != (2 if request.kind == Kind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
-    package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body)
+    package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body, origin)
     package.topic, package.publishes = topic, request.kind == Kind.PUBLISH
     package.lanes = [(topic_lane(topic, data_workers), 1)]
     return package

@@ -18,7 +18,8 @@ class StartError(TaskEngineError):
 def check_ports(settings: Settings) -> None:
     """Raises StartError where a port is taken, before anything is started."""
     ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
-    ports += [int(address.rpartition(":")[2]) for address in settings.data_addresses()]
+    addresses = [*settings.data_addresses(), *filter(None, [settings.stop_address])]
+    ports += [int(address.rpartition(":")[2]) for address in addresses]
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     taken = []
     for port in ports:
@@ -36,7 +37,7 @@ def check_ports(settings: Settings) -> None:
     if taken:
         raise StartError(
             f"cannot listen on {', '.join(taken)}; is another engine running? "
-            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND, STARTING_PORT and METRICS_PORT"
+            "Other ports are set by ROUTER_FRONTEND, ROUTER_BACKEND, STARTING_PORT, STOP_PORT and METRICS_PORT"
         )
 
 

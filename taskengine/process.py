@@ -21,6 +21,7 @@ import msgspec
 from taskengine._fastpath import Slate
 from taskengine.identity import Identity
 from taskengine.journal import Journal
+from taskengine.orphan import orphan
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -34,7 +35,8 @@ _fork = multiprocessing.get_context("fork")
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a slate at a place. One that `survives` is not ended with the supervisor.
+    A worker has a slate at a place. One that `survives` is not ended with the supervisor, one that `rests` ends by
+    itself then, as soon as it has brought its pins to their safe state.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Child:
         place: int | None = None,
         identity: Identity | None = None,
         survives: bool = False,
+        rests: bool = False,
     ) -> None:
         self.role = role
         self.survives = survives
+        self._end = 0 if survives else signal.SIGCONT if rests else signal.SIGKILL
         self.place = place
         self._identity = identity
         self._slate = slate
@@ -95,7 +99,7 @@ class Child:
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         inherited = [fd for sibling in siblings for fd in sibling.ends()]
         inherited += self.ends()
-        how = self.role, self._identity, self.survives, inherited
+        how = self.role, self._identity, self._end, inherited
         entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
@@ -175,7 +179,7 @@ class Child:
 def _enter(
     role: str,
     identity: Identity | None,
-    survives: bool,
+    end: int,
     inherited: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
@@ -183,7 +187,7 @@ def _enter(
     enable_stdout: bool,
 ) -> None:
     """The first code of a child process."""
-    _settle_in(role, identity, survives=survives)
+    _settle_in(role, identity, end)
     for fd in inherited:
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
@@ -194,22 +198,29 @@ def _enter(
     journal.flush()
 
 
-def _settle_in(role: str, identity: Identity | None, *, survives: bool = False) -> None:
-    """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should."""
+def _settle_in(role: str, identity: Identity | None, end: int = signal.SIGKILL) -> None:
+    """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
+
+    `end` is the signal that its end is to us: SIGCONT where we end by ourselves then, also while we are stopped.
+    """
     signal.set_wakeup_fd(-1)
     # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         # not SIG_IGN, which what a task starts would inherit
         signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     if identity is not None:
         identity.assume()
     libc = ctypes.CDLL(None, use_errno=True)
     # after the change of user, which clears what the kernel is to do when the parent dies
-    libc.prctl(_PR_SET_PDEATHSIG, 0 if survives else signal.SIGKILL)
+    libc.prctl(_PR_SET_PDEATHSIG, end)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
     parent = multiprocessing.parent_process()
+    if parent is not None and end == signal.SIGCONT:
+        with contextlib.suppress(ProcessLookupError):
+            orphan.watch(parent.pid or 0)
     if parent is not None and parent.pid != os.getppid():
         os._exit(1)
 

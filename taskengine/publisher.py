@@ -26,7 +26,7 @@ from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
 from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
-from taskengine.wire import TURN_MESSAGES
+from taskengine.wire import OWNED_TOPICS, TURN_MESSAGES
 from taskengine.worker import as_failure, is_over
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
@@ -52,6 +52,11 @@ class Publisher:
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         self._due = list(_owned(registry, number, settings.data_workers))
+        if backplane.machine is not None:
+            taken = [source.topic for _, _, source in self._due if source.topic.startswith(OWNED_TOPICS)]
+            self._due = [due for due in self._due if due[2].topic not in taken]
+            for topic in taken:
+                journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
         self._context = zmq.Context()
         security = backplane.security
         self.address = settings.data_addresses()[number]

@@ -14,10 +14,11 @@ from taskengine.wire import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME
 
 
 class Calls:
-    """Calls that were queued one after the other with the same options."""
+    """Calls that were queued one after the other with the same options, the first of them at `made` (see Parcel)."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, made: int) -> None:
         self.options = options
+        self.made = made
         self.entries: list[tuple[Call, Future[Any]]] = []
 
     def pack(self, session: Session) -> list[Parcel]:
@@ -31,7 +32,7 @@ class Calls:
     def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[Parcel]:
         calls, futures = [call for call, _ in entries], [future for _, future in entries]
         try:
-            return [session.package(calls, futures, self.options, each=True)]
+            return [session.package(calls, futures, self.options, each=True, made=self.made)]
         except TaskEngineError as error:
             if len(entries) == 1:
                 session.outcomes.append((futures[0], error))
@@ -56,17 +57,21 @@ class Queue:
         self._due = math.inf
         self._response_time = DEFAULT_RESPONSE_TIME
         self._full_load = DEFAULT_FULL_LOAD
-        self.asked = False
 
-    def learn(self, info: Info) -> None:
-        """Take the engine's RESPONSE_TIME and what a full load of it is."""
+    def learn(self, info: Info | None) -> None:
+        """Take the engine's RESPONSE_TIME and what a full load of it is, where it has said so."""
+        if info is None:
+            return
         self._response_time = info.response_time
         self._full_load = info.chunking_size * info.task_workers
 
-    def add(self, call: Call, future: Future[Any], options: Options, now: float) -> bool:
-        """Queue a call at `now`, monotonic s; True where that changes when the queue is due."""
+    def add(self, call: Call, future: Future[Any], options: Options, now: float, made: int = 0) -> bool:
+        """Queue a call at `now`, monotonic s, and `made` by the clock that times calls, in ns.
+
+        True where that changes when the queue is due.
+        """
         if not self._queued or self._queued[-1].options != options:
-            self._queued.append(Calls(options))
+            self._queued.append(Calls(options, made))
         self._queued[-1].entries.append((call, future))
         self._count += 1
         if self._count == 1:

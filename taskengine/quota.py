@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 from taskengine.errors import Overloaded
 
+EXEMPT_PACKAGES = 64
+"""Packages in flight of one client that no limit holds for, as those that stop something,"""
+MOST_EXEMPT = 4096
+"""and of all clients."""
+
 
 class Limits(NamedTuple):
     """The most tasks, bytes and packages in flight, of one client and of all."""
@@ -25,9 +30,10 @@ NO_LIMITS = Limits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
 class _Share:
     """What is in flight of one client."""
 
-    __slots__ = ("bytes", "packages", "tasks")
+    __slots__ = ("bytes", "exempt", "packages", "tasks")
 
     def __init__(self) -> None:
+        self.exempt = 0
         self.packages = 0
         self.tasks = 0
         self.bytes = 0
@@ -47,12 +53,29 @@ class Quota:
         self.packages = 0
         self.tasks = 0
         self.bytes = 0
+        self.exempt = 0
         self.results = 0
         """Bytes of results that wait until their package is whole."""
 
-    def take(self, client: bytes, tasks: int, size: int, retry_after: float) -> None:
-        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s."""
+    def take(self, client: bytes, tasks: int, size: int, retry_after: float, *, is_exempt: bool = False) -> None:
+        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s.
+
+        One that `is_exempt` counts, but is let in whatever the limits, unless there are very many of its kind.
+        """
         share = self._shares.get(client) or _Share()
+        if not (is_exempt and share.exempt < EXEMPT_PACKAGES and self.exempt < MOST_EXEMPT):
+            self._check(share, tasks, size, retry_after)
+        self._shares[client] = share
+        share.packages += 1
+        self.packages += 1
+        share.tasks += tasks
+        share.bytes += size
+        self.tasks += tasks
+        self.bytes += size
+        share.exempt += is_exempt
+        self.exempt += is_exempt
+
+    def _check(self, share: _Share, tasks: int, size: int, retry_after: float) -> None:
         limits = self._limits
         tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
         packages_left = limits.queue_packages - self.packages
@@ -65,17 +88,12 @@ class Quota:
             _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
             most = limits.queue_packages
             _check("packages", 1, share.packages, limits.client_packages, most, packages_left, retry_after)
-        self._shares[client] = share
-        share.packages += 1
-        self.packages += 1
-        share.tasks += tasks
-        share.bytes += size
-        self.tasks += tasks
-        self.bytes += size
 
-    def give_back(self, client: bytes, tasks: int, size: int, results: int) -> None:
+    def give_back(self, client: bytes, tasks: int, size: int, results: int, *, is_exempt: bool = False) -> None:
         """A package has left that took so much, and held `results` bytes of results."""
         share = self._shares[client]
+        share.exempt -= is_exempt
+        self.exempt -= is_exempt
         share.packages -= 1
         self.packages -= 1
         share.tasks -= tasks

@@ -8,20 +8,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskengine import packed, seedwire
 from taskengine._socket import Port
+from taskengine.attendance import Attendance
 from taskengine.audit import Audit
 from taskengine.broker import Broker
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
 from taskengine.gate import Gate
+from taskengine.halting import Halting
 from taskengine.hardware import Machine
 from taskengine.journal import Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Info, Kind, Priority, Request, TaskInfo, decode_cancel, decode_request
+from taskengine.messages import (
+    NO_SERIAL,
+    Info,
+    Kind,
+    Origin,
+    Priority,
+    Request,
+    Stamp,
+    TaskInfo,
+    decode_cancel,
+    decode_request,
+    decode_stop,
+)
+from taskengine.moments import Clock
+from taskengine.origins import Origins, is_near
 from taskengine.outlet import Outlet
 from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Entry, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
-from taskengine.wire import DENIED_LANES, KEYS_LOOK_MS, MAGIC, NAME_TOLD, VERSION
+from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
 
 OWN_IDS = b"\0"
 """How routing ids begin that the ROUTER itself has given to its peers."""
@@ -30,8 +46,12 @@ RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
 TASKS_TOLD = 16
 """Names of refused tasks in one line of the audit log."""
-STOPS_LOOKED_FOR = 256
-"""Tasks of a package among which a stop of the machine is looked for."""
+EXEMPT_TASKS = 16
+"""The most tasks of a package of urgent ones that no quota and no rate refuses,"""
+EXEMPT_BYTES = 2**14
+"""and the most bytes of them."""
+CAPABILITIES = ["clock", "stop"]
+"""What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 Route = tuple[bytes, ...]
 
 
@@ -39,7 +59,7 @@ class Reception:
     """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
 
     `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `restarts` are as the supervisor
-    counts them, `has_answered` whether a package has been answered.
+    counts them, `has_answered` whether a package has been answered. `attendance` is told of each client that is heard.
     """
 
     def __init__(
@@ -52,8 +72,16 @@ class Reception:
         journal: Journal,
         tell: Callable[[str], None],
         machine: Machine | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
+        self.clock = Clock()
+        self.origins = Origins(os.urandom(8))
+        self._attendance = attendance
         self._machine = machine
+        self._halting = Halting(machine, self.origins.next, audit.note)
+        self._is_near = settings.on_loopback
+        # an anonymous client has no name of its own
+        self._names_clients = gate is not None or settings.policy is not None
         self._settings = settings
         self._broker = broker
         self._port = port
@@ -73,7 +101,7 @@ class Reception:
         """These are the tasks from here on."""
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
-        self._urgent = {task.name for task in tasks if task.urgent}
+        self._urgent = self._halting.names | {task.name for task in tasks if task.urgent}
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """This is the policy from here on."""
@@ -83,6 +111,8 @@ class Reception:
         """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
+        if self._attendance is not None:
+            self._attendance.greet(route[0])
         if not frames or not frames[0].startswith(MAGIC):
             self._take_seed(route, frames[0] if frames else b"", index, body, now)
             return
@@ -92,9 +122,9 @@ class Reception:
             serial = request.serial
             self._take_packed(route, request, frames, now)
         except TaskEngineError as error:
-            self._outlet.send(route, packed.refusal(serial, error))
+            self._refuse(route, serial, error)
         except MemoryError:
-            self._outlet.send(route, packed.refusal(serial, Overloaded(NO_MEMORY, retry_after=None)))
+            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None))
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
@@ -106,10 +136,10 @@ class Reception:
             if self._outlet.is_full(package.client, package.assembly.held):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error))
+                self._outlet.send(package.route, package.refusal(error, self._stamp()))
             else:
                 package.forget_tasks()
-                self._outlet.send(package.route, package.answer())
+                self._outlet.send(package.route, package.answer(self._stamp()))
             package.forget()
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
@@ -134,9 +164,38 @@ class Reception:
     def end_reload(self, problem: str) -> None:
         """Tell them."""
         for route, serial in self._reloads_begun:
-            error = TaskFailed(problem, type="TaskModuleError")
-            self._outlet.send(route, packed.refusal(serial, error) if problem else packed.value_reply(serial, None))
+            self._end(route, serial, TaskFailed(problem, type="TaskModuleError") if problem else None)
         self._reloads_begun = []
+
+    @property
+    def is_waiting(self) -> bool:
+        """A stop is to be answered as soon as the machine is safe."""
+        return self._halting.is_waiting
+
+    def answer_stops(self) -> None:
+        """Answer the stops after which the machine is safe now, or is not for too long."""
+        for answer in self._halting.answers(time.monotonic_ns()):
+            self._end(*answer)
+
+    def _end(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
+        """Answer with nil, or the error."""
+        if error is not None:
+            self._refuse(route, serial, error)
+        else:
+            self._outlet.send(route, packed.value_reply(serial, None, self._stamp()))
+
+    def _refuse(self, route: Route, serial: int, error: TaskEngineError) -> None:
+        self._outlet.send(route, packed.refusal(serial, error, self._stamp()))
+
+    def _stamp(self) -> Stamp:
+        stop = self._machine.stop_number() if self._machine is not None else 0
+        return Stamp(self.clock.told(), self.clock.boot, stop)
+
+    def _origin(self, route: Route, visitor: Visitor, request: Request | None) -> Origin:
+        """Where what was received last came from."""
+        is_local = self._is_near or is_near(self._port.peer)
+        name = visitor.name if self._names_clients else ""
+        return self.origins.of(name, route[0], self.clock.now(), request, is_local=is_local)
 
     def _visitor(self, route: Route) -> Visitor:
         """Whoever sent what was received last, by this route. Raises NotAllowed where its key was revoked."""
@@ -159,7 +218,10 @@ class Reception:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
             visitor = self._visitor(route)
-            package = seedwire.read_package(route, meta, index, body, visitor.lanes, self._settings.data_workers)
+            origin = self._origin(route, visitor, None)
+            package = seedwire.read_package(
+                route, meta, index, body, visitor.lanes, self._settings.data_workers, origin
+            )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
             self._outlet.send(route, seedwire.malformed(meta, told))
@@ -176,12 +238,16 @@ class Reception:
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
         visitor = self._visitor(route)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            began = time.monotonic()  # the turn may be long, and the deadline begins here
+            began = time.monotonic()
             try:
-                package = packed.read_package(route, request, frames, visitor.lanes, self._settings.data_workers, began)
-                self._accept(package, visitor, now)
+                origin = self._origin(route, visitor, request)
+                lanes, data_workers = visitor.lanes, self._settings.data_workers
+                self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
             finally:
                 visitor.spend(time.monotonic() - began)
+            return
+        if request.kind == Kind.STOP:
+            self._take_stop(route, request, frames, visitor)
             return
         try:
             visitor.check_call(request.kind)
@@ -189,7 +255,7 @@ class Reception:
             self._audit.note("refused", client=visitor.name, call=request.kind.name)
             raise
         if request.kind == Kind.INFO:
-            self._reply(route, request, self._info())
+            self._reply(route, request, self._info(visitor))
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
@@ -213,23 +279,37 @@ class Reception:
 
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer with a value. Raises Overloaded where the client leaves too much unread."""
-        head, body = packed.value_reply(request.serial, value)
+        head, body = packed.value_reply(request.serial, value, self._stamp())
         if self._outlet.is_full(route[0], len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
         self._outlet.send(route, [head, body])
 
+    def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
+        asked = decode_stop(frames)
+        try:
+            for answer in self._halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
+                self._end(*answer)
+        except NotAllowed:
+            self._audit.note("refused", client=visitor.name, call=request.kind.name)
+            raise
+
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
+        # what takes energy away acts first, whatever else the package is refused for
+        called = package.called() if not self._urgent.isdisjoint(package.kind) else ()
+        self._halting.heed(package, called, visitor, time.monotonic_ns())
         most = self._settings.package_tasks
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
+        package.is_urgent = bool(called) and self._urgent.issuperset(called)
+        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
+        package.is_exempt = package.is_urgent and is_small
         try:
-            if self._machine is not None and self._machine.is_concerned(package.kind):
-                self._heed(self._machine, package, visitor)
+            self._check_topic(package)
             visitor.admit(package, now)
-            if package.kind and self._urgent.issuperset(package.kind):
+            if package.is_urgent:
                 package.priority = Priority.URGENT
-            if self._gate is not None or self._settings.policy is not None:
-                package.stamp(visitor.name, self._port.user)
+            if self._gate is not None:
+                package.belong(self._port.user)
             denied = package.denied() if visitor.is_limited else []
             is_whole = self._broker.accept(package)
             visitor.charge(package)
@@ -251,17 +331,12 @@ class Reception:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
 
-    @staticmethod
-    def _heed(machine: Machine, package: Package, visitor: Visitor) -> None:
-        """Stop the machine where one of the package's first tasks does that, and its client may call it.
+    def _check_topic(self, package: Package) -> None:
+        """What the pins do is told by their owners. Raises NotAllowed."""
+        if self._machine is not None and package.publishes and str(package.topic).startswith(OWNED_TOPICS):
+            raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
 
-        That comes before what else the package is refused for, and before what waits in the lanes.
-        """
-        asked = map(package.name_of, range(min(package.count, STOPS_LOOKED_FOR)))
-        allowed = (name for name in asked if not visitor.lanes.get(name, DENIED_LANES).startswith(DENIED_LANES))
-        machine.heed(allowed, time.monotonic_ns())
-
-    def _info(self) -> Info:
+    def _info(self, visitor: Visitor) -> Info:
         settings = self._settings
         return Info(
             version=VERSION,
@@ -270,6 +345,9 @@ class Reception:
             task_workers=settings.task_workers,
             data_addresses=settings.data_addresses(),
             pid=os.getpid(),
+            capabilities=CAPABILITIES,
+            stop_tasks=sorted(filter(visitor.may_call, self._halting.names)),
+            stop_address=settings.stop_address,
         )
 
     def _progress(self, route: Route) -> list[tuple[str, int, int]]:

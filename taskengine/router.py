@@ -17,6 +17,7 @@ import zmq
 
 from taskengine import _fastpath, gate
 from taskengine._socket import Port, Waiter
+from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
 from taskengine.confinement import limit_files, limit_memory, router_memory
@@ -49,9 +50,13 @@ from taskengine.wire import (
 
 M = TypeVar("M")
 LINGER_MS = 1000
+KEEPALIVE_S, KEEPALIVES = 10, 3
+"""A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
+STOP_MS = 1
+"""How often the router looks whether the machine is safe, in ms, while a stop waits for that."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
-CONTROL, FRONTEND, BACKEND, QUESTION = 1, 2, 4, 8
+CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -81,7 +86,9 @@ class Router:
             *(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes),
             *(settings.client_packages, settings.queue_packages),
         )
-        self._broker = Broker(settings.chunking_size if settings.chunking else None, lanes, (), epoch, limits)
+        pinned = backplane.machine.lanes if backplane.machine else ()
+        size = settings.chunking_size if settings.chunking else None
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
         self._retiring: set[str] = set()
         self._crew = Crew(backplane.slates)
         self._overdue: set[str] = set()
@@ -102,10 +109,11 @@ class Router:
         audit = Audit(file_of(settings), journal.say)
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._attendance: Attendance | None = None
         # what it does not take of a client waits at the client, not in our memory
         self._frontend = self._bind(gate.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
         reached = (self._frontend, self._gate, audit, journal, self._tell, backplane.machine)
-        self._reception = Reception(settings, self._broker, *reached)
+        self._reception = Reception(settings, self._broker, *reached, attendance=self._attendance)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(gate.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
@@ -128,17 +136,24 @@ class Router:
         socket.handshake_ivl = self._handshake_ms
         if self._backplane.security:
             self._backplane.security.serve(socket, domain)
+        port = Port(socket, is_gated=domain == gate.FRONTEND and self._gate is not None)
+        if domain == gate.FRONTEND:
+            socket.tcp_keepalive = 1
+            socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
+            socket.tcp_keepalive_cnt = KEEPALIVES
+            self._attendance = Attendance(self._context, socket, port)
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
-        return Port(socket, is_gated=domain == gate.FRONTEND and self._gate is not None)
+        return port
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
         questions = [self._gate.port] if self._gate else []
         most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
         requests = partial(self._frontend.receive_request, MAGIC, most)
-        waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *questions)
+        news = [self._attendance.news] if self._attendance else []
+        waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *news, *questions)
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
@@ -155,6 +170,11 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(requests):
                     self._reception.take(*request, self._now)
+            if ready & (FRONTEND | NEWS) and self._attendance:
+                for client in self._attendance.left():
+                    self._broker.part(client)
+            if self._reception.is_waiting:
+                self._reception.answer_stops()
             if self._timeouts and not self._broker.idle():
                 self._stop_the_overdue()
             if self._next_look <= self._now:
@@ -169,6 +189,8 @@ class Router:
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
         self._reception.deliver(self._broker.abandon(stopped))
         self._journal.flush()
+        if self._attendance:
+            self._attendance.close()
         for socket in self._sockets:
             socket.close()
         if self._gate:
@@ -177,6 +199,8 @@ class Router:
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""
+        if self._reception.is_waiting:
+            return STOP_MS
         limited = self._timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -211,6 +235,7 @@ class Router:
         elif order == "stop":
             self._broker.stopping = True
             self._stop_at = time.monotonic() + (argument or 0.0)
+            self._next_look = 0.0  # the supervisor waits for a sign of life
             self._reception.deliver(self._broker.forsake())
         elif order == "restarts":
             self._reception.restarts = argument
@@ -257,7 +282,7 @@ class Router:
         """A worker says hello. Raises ProtocolError."""
         hello = self._backplane.read_hello(token, said)
         if self._crew.is_here(hello.name):
-            self._bury(hello.name)  # it has dropped what it held and not begun
+            self._bury(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)
         # that it was started, or has died since, may just be told
         while not self._crew.expects(hello.name, hello.place) and self._control.poll():
@@ -285,8 +310,8 @@ class Router:
         self._census.leave(name)
         self._tell("kill", name)
 
-    def _bury(self, name: str) -> None:
-        """A worker is dead: answer, keep or give to others what it held."""
+    def _bury(self, name: str, *, is_dead: bool = True) -> None:
+        """A worker is dead, or its connection is: answer, keep or give to others what it held."""
         self._census.leave(name)
         self._newcomers.leave(name)
         member = self._crew.dismiss(name)
@@ -297,7 +322,7 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.held(name)]
-            self._reception.deliver(self._broker.leave(name, accounts, error))
+            self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
 
     def _timed_out(self, task: str) -> TaskTimeout:
         seconds = self._timeouts.get(task)

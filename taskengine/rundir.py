@@ -1,7 +1,8 @@
 """The folder of a running engine: Unix sockets beside its ports, for those on this machine who are its own user.
 
-A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. The engine holds a lock
-on the folder as long as it lives, so that what a killed engine has left is told from one that runs.
+A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. One of them, STOP, leads
+to the hardware guardian, past the router. The engine holds a lock on the folder as long as it lives, so that what a
+killed engine has left is told from one that runs.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _ANY = str(ipaddress.IPv4Address(0))
 ALL_INTERFACES = {"127.0.0.1": _ANY, "localhost": _ANY, "[::1]": f"[{ipaddress.IPv6Address(0)}]"}
-FRONTEND, BACKEND = "frontend", "backend"
+FRONTEND, BACKEND, STOP = "frontend", "backend", "stop"
 """The sockets in the folder."""
 ATTEMPTS = 3
+BACKLOG = 64
 LONGEST_PATH = 107
 """What fits into the address of a Unix socket, in bytes (sockaddr_un, without the closing zero)."""
 
@@ -88,6 +90,24 @@ class RunDir:
             return None
         return f"ipc://{path}"
 
+    def listen(self, name: str) -> socket.socket | None:
+        """A Unix socket `name` that takes whole messages (SOCK_SEQPACKET), for processes that are forked from here on.
+
+        None where there can be none.
+        """
+        address = self.address(name)
+        if address is None:
+            return None
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.bind(address.removeprefix("ipc://"))
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            return None
+        listener.setblocking(False)
+        return listener
+
     def close(self) -> None:
         """Remove the folder. May be called twice."""
         if self._lock is not None:
@@ -97,19 +117,32 @@ class RunDir:
 
 def nearest(address: str) -> str:
     """The frontend's socket of the engine at `address`, where that runs here, as this user; else `address`."""
+    path = _find(address, FRONTEND, socket.SOCK_STREAM)
+    return address if path is None else f"ipc://{path}"
+
+
+def stop_path(address: str) -> Path | None:
+    """The guardian's socket of the engine at `address`, where that runs here, as this user, and has a machine.
+
+    It takes a message msgpack `[id: bin, why: str]` and answers `[number of the stop, late lanes]`, or `[0, [error]]`.
+    """
+    return _find(address, STOP, socket.SOCK_SEQPACKET)
+
+
+def _find(address: str, name: str, kind: socket.SocketKind) -> Path | None:
+    """The path of a socket that somebody serves."""
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
     if found and found[1] in LOOPBACK:
         for host in (found[1], ALL_INTERFACES[found[1]]):
             folder = _folder(host, found[2])
-            path = folder / FRONTEND
-            if _is_ours(folder) and _is_listening(path):
-                return f"ipc://{path}"
-    return address
+            if _is_ours(folder) and _is_listening(folder / name, kind):
+                return folder / name
+    return None
 
 
-def _is_listening(path: Path) -> bool:
+def _is_listening(path: Path, kind: socket.SocketKind) -> bool:
     """Somebody serves the socket: its connections are taken, or wait to be."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
             probe.connect(os.fspath(path))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,8 +13,8 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.messages import Origin
-from taskengine.package import DEFAULT_LANE, Message, Package, decode_head, lanes_of
+from taskengine.messages import UNSTAMPED, Origin, Stamp
+from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, decode_head, lanes_of
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of as topic_lane
 from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
@@ -96,16 +98,19 @@ class SeedPackage(Package):
 
     format = Format.SEED
 
-    def __init__(self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes) -> None:
+    def __init__(
+        self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes, origin: Origin
+    ) -> None:
         echo = _read(_decode_echo, frame, "META frame")
         for name, raw in (("pack", echo.pack), ("serial", echo.serial), ("id", echo.id)):
             if len(raw) > MAX_ID:
                 raise ProtocolError(f"META frame: {name} has at most {MAX_ID} bytes, not {len(raw)}")
         self.pack = echo.pack
         serial = meta.serial if meta.serial not in (None, "") else uuid.uuid4().hex
-        super().__init__(route, str(serial), bytes(self.pack), (), index, body)
+        super().__init__(route, str(serial), bytes(self.pack), (), index, body, origin)
         self.meta = meta
         self.echo_serial = serial
+        self.names: Collection[str] = ()
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         for _, start, end in self.chunks(first, stop):
@@ -115,6 +120,20 @@ class SeedPackage(Package):
     def mend(self, tasks: int, body: bytes) -> bytes:
         return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
 
+    def called(self) -> Collection[str]:
+        return self.names
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        runs = _fastpath.frame_names(self.index, self.body, _name_in)
+        wanted = (position for first, stop, name in runs if name in names for position in range(first, stop))
+        for position in itertools.islice(wanted, most):
+            frame = self._frame(position)
+            if len(frame) > CALL_BYTES:
+                continue
+            with contextlib.suppress(ProtocolError):  # it fails by itself, at the worker
+                task = _read(_decode_task, frame, "TASK frame")
+                yield Called(task.task, position, task.args, task.kwargs)
+
     def name_of(self, position: int) -> str:
         return _decode_echo_task(self._frame(position)).task
 
@@ -123,7 +142,7 @@ class SeedPackage(Package):
         ends = memoryview(self.index).cast("I")
         return self.body[ends[position - 1] if position else 0 : ends[position]]
 
-    def answer(self) -> Message:
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         return self._answer([body for _, _, body in self.assembly.pieces()])
 
     def _answer(self, frames: list[bytes]) -> Message:
@@ -131,7 +150,7 @@ class SeedPackage(Package):
         meta = self._meta(1, "assembler", parts, "ACK", self.worker or "TASK-0")
         return [msgspec.json.encode({**meta, "size": parts}), *frames]
 
-    def refusal(self, error: TaskEngineError) -> Message:
+    def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return [_refusal(self.echo_serial, self.pack, error)]
 
     def describe(self) -> str:
@@ -150,9 +169,16 @@ class SeedDataRequest(SeedPackage):
     format = Format.DATA
 
     def __init__(
-        self, route: tuple[bytes, ...], frame: bytes, meta: SeedMeta, index: bytes, body: bytes, data_workers: int
+        self,
+        route: tuple[bytes, ...],
+        frame: bytes,
+        meta: SeedMeta,
+        index: bytes,
+        body: bytes,
+        data_workers: int,
+        origin: Origin,
     ) -> None:
-        super().__init__(route, frame, meta, index, body)
+        super().__init__(route, frame, meta, index, body, origin)
         if self.count != 1:
             raise ProtocolError(f"a data request has 2 frames, META and DATA, not {1 + self.count}")
         if len(body) > MAX_SEED_DATA:
@@ -180,7 +206,7 @@ class SeedDataRequest(SeedPackage):
     def name_of(self, position: int) -> str:
         return ""
 
-    def answer(self) -> Message:
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         failures: list[str] = []
         value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
         if failures:
@@ -197,17 +223,18 @@ def read_package(
     body: bytes,
     lane_of: Mapping[str, str],
     data_workers: int,
+    origin: Origin,
 ) -> SeedPackage:
     """Read a message of wire 0.1: `frame` is its META, the others lie in `body` and end at `index`.
 
-    `lane_of` are the lanes of the tasks that there are, by name. Raises ProtocolError.
+    `lane_of` are the lanes of the tasks that there are, by name, `origin` is where it came from. Raises ProtocolError.
     """
     if len(frame) > MAX_HEAD:
         raise ProtocolError(f"a META frame has at most {MAX_HEAD} bytes, not {len(frame)}")
     meta = _read(_decode_meta, frame, "META frame")
     if meta.type in DATA_TYPES:
-        return SeedDataRequest(route, frame, meta, index, body, data_workers)
-    package = SeedPackage(route, frame, meta, index, body)
+        return SeedDataRequest(route, frame, meta, index, body, data_workers, origin)
+    package = SeedPackage(route, frame, meta, index, body, origin)
     given = None if isinstance(meta.length, str) else meta.length
     if isinstance(meta.length, str) and meta.length:
         raise ProtocolError(f"META frame: length is a number, not {meta.length!r}")
@@ -216,7 +243,8 @@ def read_package(
     if meta.type == TASKS_TYPE and given is not None and given != package.count:
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
     runs = _fastpath.frame_names(index, body, _name_in)
-    package.kind = tuple(sorted({name for _, _, name in runs if name in lane_of}))
+    package.names = sorted({name for _, _, name in runs})
+    package.kind = tuple(name for name in package.names if name in lane_of)
     package.lanes = lanes_of((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs)
     return package
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import _fastpath, arrays
+from taskengine.clock import FRESH_NS, Clock
 from taskengine.errors import (
     BadArguments,
     EngineUnreachable,
@@ -22,13 +24,31 @@ from taskengine.errors import (
     TaskTimeout,
     from_wire,
 )
-from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, Request, decode_reply, encode_request
+from taskengine.messages import (
+    NO_SERIAL,
+    Info,
+    Kind,
+    Priority,
+    ReplyMode,
+    Request,
+    decode_reply,
+    encode_request,
+)
+from taskengine.replies import Outcome, outcomes
 from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
 
 RETRACT_S = 5.0
 """How long to wait for the engine's word that it knows what was retracted."""
 POSITIONS_TOLD = 10_000
 """Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
+HELLO_S = 10.0
+"""How long to wait for the answer to a hello until another one is sent."""
+TIMED, STOPPABLE = "clock", "stop"
+"""Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
+CAPABILITIES = [TIMED, STOPPABLE]
+"""What this client can, as its hello says."""
+LONGEST_STAMP = 64
+"""The most bytes by which a head grows where it says when its call was made, and by which client."""
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -89,20 +109,28 @@ class TaskFuture(Future[Any]):
 
 
 class Parcel(NamedTuple):
-    """A request as it is sent."""
+    """A request as it is sent: its head is encoded when it goes out.
+
+    `made` is when it was called, in ns of the client's clock; 0 where that is of no account.
+    """
 
     serial: int
-    frames: list[bytes]
+    request: Request
+    body: tuple[bytes, ...]
+    made: int = 0
+
+    @property
+    def frames(self) -> list[bytes]:
+        """It without a sending time, as an engine of version 0.1.0 gets it."""
+        return [encode_request(self.request), *self.body]
 
 
-Outcome = tuple[Future[Any], Any]
-
-
-class Pending(NamedTuple):
+class Pending(msgspec.Struct):
     """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array where it can be.
-    `frames` are kept of what may be sent again, where its connection is lost, so many `resends` at most.
+    `parcel` is kept of what may be sent again, where its connection is lost, so many `resends` at most. `written` is
+    when it was sent last, in ns of the client's clock.
     """
 
     futures: Sequence[Future[Any]]
@@ -110,21 +138,41 @@ class Pending(NamedTuple):
     raises: bool
     timeout: float | None
     array: bool = False
-    frames: Sequence[bytes] = ()
+    parcel: Parcel | None = None
     resends: int = REPEATS
+    written: int = 0
 
 
 class Session:
     """Numbers the requests of client `name` to the engine at `address` and knows which are pending.
+
+    The client is told from others of its name by its `token`, which nobody logs, and was made at `since`. Times as
+    these, in ns, are of one clock of the client's that goes on while the machine sleeps. A new connection begins with
+    a hello: before it is answered nothing else is to be sent, since nothing can say yet how old it is.
 
     Requests may be made, watched and forgotten by any thread; all else is for the one that has the socket. What it
     decides is put into `outcomes` before it is pending no more: one that an exception stops between the two, such as
     that of a signal's handler, loses nothing when it is asked again.
     """
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: str, token: bytes = b"", since: int = 0) -> None:
         self._name = name
         self._address = address
+        self._token = token
+        self._since = since
+        self._since_told = 0
+        self._clock = Clock()
+        self._hello = NO_SERIAL
+        self._greeted_at = 0
+        self.is_ready = False
+        """The hello of this connection was answered."""
+        self.info: Info | None = None
+        """What the engine said of itself last, be it over an earlier connection."""
+        self.stop_tasks: frozenset[str] = frozenset()
+        """Tasks that stop the machine or bring a device to its safe state, as far as the engine has said."""
+        self._capabilities: Sequence[str] = ()
+        self.stop_in_force = 0
+        """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
         self._watched: deque[tuple[float, int]] = deque()  # from all threads, for the heap
         self._expiries: list[tuple[float, int]] = []
@@ -134,27 +182,77 @@ class Session:
         self.retractions: dict[int, list[int] | None] = {}
         """Packages, and which of their tasks, None for all, that the engine is to be told that nobody wants."""
 
-    def package(self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool) -> Parcel:
-        """A package of calls. Raises BadArguments for what cannot be sent."""
+    def package(
+        self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool, made: int = 0
+    ) -> Parcel:
+        """A package of calls that were made at `made`. Raises BadArguments for what cannot be sent."""
         names: dict[str, int] = {}
-        index, body = _fastpath.pack_calls(calls, names)
-        return self._parcel(Kind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, index, body)
+        body = _fastpath.pack_calls(calls, names)
+        return self._parcel(Kind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made)
 
-    def mapped(self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options) -> Parcel:
-        """A package that calls one task as `map` would, over arrays of numbers as columns.
+    def mapped(
+        self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options, made: int = 0
+    ) -> Parcel:
+        """A package that calls one task as `map` would at `made`, over arrays of numbers as columns.
 
         Raises BadArguments for what cannot be sent.
         """
         iterables = tuple(iterables)
         columns = arrays.columns(iterables)
-        index, body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
+        body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
-        return self._parcel(Kind.PACKAGE, pending, options, [name], index, body)
+        return self._parcel(Kind.PACKAGE, pending, options, [name], body, made)
 
     def request(self, kind: Kind, future: Future[Any], options: Options, value: Any = None) -> Parcel:
         """Any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
-        frames = [] if value is None else [_fastpath.encode(value)]
-        return self._parcel(kind, Pending((future,), True, False, options.timeout), options, [], *frames)
+        body = () if value is None else (_fastpath.encode(value),)
+        return self._parcel(kind, Pending((future,), True, False, options.timeout), options, [], body)
+
+    def greet(self, now: int) -> Parcel | None:
+        """The hello that goes first at `now`, if one is due; its sender says `greeted` behind it.
+
+        It is on a new connection, and where the estimate of the engine's clock has become old.
+        """
+        if self._hello in self.pending:
+            return None
+        is_old = self.can(TIMED) and now - self._greeted_at > FRESH_NS and not self._clock.is_fresh(now)
+        if self.is_ready and not is_old:
+            return None
+        return self.request(Kind.INFO, Future(), Options(timeout=HELLO_S), [CAPABILITIES])
+
+    def greeted(self, hello: Parcel, now: int) -> None:
+        """The hello was sent: nothing else is to be until it is answered."""
+        self._hello, self._greeted_at, self.is_ready = hello.serial, now, False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Something is pending beside the hello."""
+        return len(self.pending) > (self._hello in self.pending)
+
+    def can(self, capability: str) -> bool:
+        """Return whether the engine at the other end of this connection has said that it can do that."""
+        return self.is_ready and capability in self._capabilities
+
+    def urge(self, parcel: Parcel) -> Parcel:
+        """The parcel as one that goes before all others."""
+        urgent = parcel._replace(request=msgspec.structs.replace(parcel.request, priority=Priority.URGENT))
+        pending = self.pending.get(parcel.serial)
+        if pending is not None and pending.parcel is not None:
+            pending.parcel = urgent
+        return urgent
+
+    def write(self, parcel: Parcel, now: int) -> list[bytes]:
+        """The frames of a parcel that goes out at `now`, with its age where the engine asks for it."""
+        pending = self.pending.get(parcel.serial)
+        if pending is not None:
+            pending.written = now
+        if not self.can(TIMED):
+            return parcel.frames
+        sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
+        request = msgspec.structs.replace(
+            parcel.request, sent=sent, bound=bound, token=self._token, since=self._since_told
+        )
+        return [encode_request(request), *parcel.body]
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, from `now` on, is over."""
@@ -177,7 +275,7 @@ class Session:
             serial = self._expiries[0][1]
             pending = self.pending.get(serial)
             if pending is not None and pending.timeout is not None:
-                self._fail([serial], self.no_reply(pending.timeout, connected=connected))
+                self.fail([serial], self.no_reply(pending.timeout, connected=connected))
                 if any(isinstance(future, TaskFuture) for future in pending.futures[:1]):
                     self.retract(serial, None)
         return self.outcomes
@@ -213,17 +311,23 @@ class Session:
         return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
 
     def lose(self, serials: Iterable[int]) -> list[Parcel]:
-        """The connection over which these requests were sent is gone; the parcels that are to be sent again."""
+        """The connection over which these requests were sent is gone; the parcels that are to be sent again.
+
+        The next one begins with a hello, and what was known of the engine's clock is forgotten.
+        """
+        self._hello, self.is_ready = NO_SERIAL, False
+        self._clock.forget()
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
-            if pending is not None and pending.frames and pending.resends and self._is_wanted(serial, pending):
-                self.pending[serial] = pending._replace(resends=pending.resends - 1)
-                again.append(Parcel(serial, [*pending.frames]))
+            parcel = None if pending is None else pending.parcel
+            if pending is not None and parcel is not None and pending.resends and self._is_wanted(serial, pending):
+                pending.resends -= 1
+                again.append(parcel)
             else:
                 lost.append(serial)
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
-        self._fail(lost, EngineUnreachable(text, address=self._address))
+        self.fail(lost, EngineUnreachable(text, address=self._address))
         return again
 
     def _is_wanted(self, serial: int, pending: Pending) -> bool:
@@ -235,21 +339,20 @@ class Session:
             self.retract(serial, future.position)
         return True
 
-    def refuse(self) -> deque[Outcome]:
-        """The engine does not let us in."""
-        text = (
+    def refusal(self) -> NotAllowed:
+        """What it means that the engine does not let us in."""
+        return NotAllowed(
             f"the engine at {self._address} does not let this client in: it wants a key that it knows "
             "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here), or it is not encrypted "
             f"and this client has a key for it (`taskengine keys forget {self._address}` here)"
         )
-        return self.give_up(NotAllowed(text))
 
     def give_up(self, error: TaskEngineError) -> deque[Outcome]:
         """Nothing that is pending will be answered."""
-        return self._fail(list(self.pending), error)
+        return self.fail(list(self.pending), error)
 
-    def receive(self, frames: Sequence[bytes]) -> deque[Outcome]:
-        """Decide what a reply does: each future gets its result or its exception.
+    def receive(self, frames: Sequence[bytes], now: int = 0) -> deque[Outcome]:
+        """Decide what a reply does that came at `now`, if that is known: each future gets its result or its exception.
 
         Raises ProtocolError for bytes that are no reply; a reply to nothing that is pending resolves nothing.
         """
@@ -260,23 +363,53 @@ class Session:
             # the engine could not read which request it refuses
             return self.give_up(from_wire(*reply.error))
         pending = self.pending.get(reply.serial)
+        if reply.clock > 0:
+            self.stop_in_force = reply.stop
+            if pending is not None and pending.written and now:
+                self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
-            self.outcomes.extend(_outcomes(reply, frames[1] if len(frames) > 1 else b"", pending))
+            body = frames[1] if len(frames) > 1 else b""
+            self.outcomes.extend(
+                outcomes(reply, body, pending.futures, each=pending.each, raises=pending.raises, array=pending.array)
+            )
+            if reply.serial == self._hello:
+                self._learn(self.outcomes[-1][1])
             self.pending.pop(reply.serial, None)
         return self.outcomes
+
+    def _learn(self, value: Any) -> None:
+        """Take the answer to the hello. After a refusal what waits is sent all the same, for errors that say why."""
+        self._capabilities = ()
+        with contextlib.suppress(msgspec.ValidationError):
+            self.info = msgspec.convert(value, Info)
+            self._capabilities = self.info.capabilities
+            self.stop_tasks = frozenset(self.info.stop_tasks)
+        since, bound = self._clock.at(self._since) or (0, 0)
+        # the earliest moment: nobody is to count as newer than it is
+        self._since_told = since and max(1, since - bound)
+        self.is_ready = True
 
     def forget(self, serial: int) -> None:
         """Nobody waits for the reply any more."""
         self.pending.pop(serial, None)
 
-    def _fail(self, serials: Iterable[int], error: TaskEngineError) -> deque[Outcome]:
+    def fail(self, serials: Iterable[int], error: TaskEngineError) -> deque[Outcome]:
+        """These requests will not be answered."""
         gone = {serial: pending for serial in serials if (pending := self.pending.get(serial)) is not None}
         self.outcomes.extend([(future, error) for pending in gone.values() for future in pending.futures])
         for serial in gone:
             self.pending.pop(serial, None)
         return self.outcomes
 
-    def _parcel(self, kind: Kind, pending: Pending, options: Options, names: Iterable[str], *frames: bytes) -> Parcel:
+    def _parcel(
+        self,
+        kind: Kind,
+        pending: Pending,
+        options: Options,
+        names: Iterable[str],
+        body: tuple[bytes, ...],
+        made: int = 0,
+    ) -> Parcel:
         serial = next(self._serials)
         deadline = options.deadline or 0.0
         request = Request(
@@ -291,19 +424,21 @@ class Session:
             pending.array,
         )
         try:
-            head = encode_request(request)
+            size = len(encode_request(request)) + LONGEST_STAMP
         except (UnicodeEncodeError, TypeError) as error:
             raise BadArguments(f"a name that cannot be sent: {error}") from None
-        if len(head) > MAX_HEAD:
-            raise BadArguments(f"the names in a package take {len(head)} bytes, and at most {MAX_HEAD} can be sent")
-        parcel = Parcel(serial, [head, *frames])
+        if size > MAX_HEAD:
+            raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")
+        parcel = Parcel(serial, request, body, made)
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.position = position if pending.each else None
                 future.serial = serial
                 if future.is_unwanted:
                     self.retract(serial, future.position)
-        self.pending[serial] = pending._replace(frames=parcel.frames) if options.idempotent else pending
+        if options.idempotent:
+            pending.parcel = parcel
+        self.pending[serial] = pending
         return parcel
 
 
@@ -327,45 +462,3 @@ def settle(outcomes: deque[Outcome]) -> None:
         # a callback may have come here itself
         if outcomes and outcomes[0] is outcome:
             del outcomes[0]
-
-
-def _outcomes(reply: Reply, body: bytes, pending: Pending) -> Iterable[Outcome]:
-    try:
-        results = _results(reply, body, array=pending.array)
-        if pending.each and len(results) != len(pending.futures):
-            raise ProtocolError(f"a reply of {len(results)} entries to {len(pending.futures)} tasks")
-    except TaskEngineError as error:
-        return [(future, error) for future in pending.futures]
-    if pending.each:
-        return zip(pending.futures, results, strict=True)
-    if pending.raises and reply.failed:
-        # where no reply was wanted there is no error to be found
-        first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
-        return [(pending.futures[0], first)]
-    return [(pending.futures[0], results)]
-
-
-def _results(reply: Reply, body: bytes, *, array: bool) -> Any:
-    if reply.error is not None:
-        raise from_wire(*reply.error)
-    if reply.reply == ReplyMode.ALL:
-        as_array = arrays.results(body, reply.count) if array and not reply.failed else None
-        if as_array is not None:
-            return as_array
-        return _fastpath.unpack(body, reply.count, _entry_error)
-    results: list[Any] = [None] * reply.count
-    if reply.reply == ReplyMode.ERRORS:
-        values = _fastpath.unpack(body, 2 * reply.failed, _entry_error)
-        for position, error in zip(values[::2], values[1::2], strict=True):
-            if not (isinstance(position, int) and 0 <= position < reply.count and isinstance(error, TaskEngineError)):
-                raise ProtocolError("a reply of errors is positions and error entries in turn")
-            results[position] = error
-    return results
-
-
-def _entry_error(data: bytes) -> TaskEngineError:
-    try:
-        code, message, fields = msgspec.msgpack.decode(data, type=tuple[int, str, dict[str, Any]])
-    except (msgspec.MsgspecError, ValueError) as error:
-        return ProtocolError(f"an error entry that is none: {error}")
-    return from_wire(code, message, fields)

@@ -96,6 +96,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_port: Annotated[
         int, _port("Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.", least=0)
     ] = 0
+    stop_port: Annotated[
+        int,
+        _port(
+            "Where the machine of the table [hardware] can be stopped past the router, on HOST; 0 for nowhere.", least=0
+        ),
+    ] = 9002
     pins: Annotated[
         Literal["auto", "lgpio", "pigpio", "mock"],
         Meta(
@@ -311,6 +317,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def backend(self) -> str:
         """The address task workers talk to."""
         return self._address(self.router_backend)
+
+    @property
+    def stop_address(self) -> str:
+        """The address at which the machine can be stopped past the router; "" for none."""
+        return self._address(self.stop_port) if self.stop_port and self.hardware else ""
 
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
         """How many task workers each lane has, the default one "", with those that tasks name."""

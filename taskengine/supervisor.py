@@ -1,38 +1,33 @@
-"""The parent process: starts, watches, restarts and stops the others, and prints for all of them."""
+"""The parent process: starts, watches, restarts and stops the others, and prints for all of them.
+
+SIGINT and SIGTERM stop the engine, SIGHUP reloads the task modules, SIGUSR1 stops the machine.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
-import secrets
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
 
-from taskengine import publisher, router, systemd, worker
+from taskengine import systemd
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
 from taskengine.errors import SettingsError, TaskModuleError
-from taskengine.feed import new_feed
-from taskengine.gate import Backplane, Security
-from taskengine.hardware import GUARDIAN, Machine
+from taskengine.hardware import GUARDIAN
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
-from taskengine.journal import Journal
 from taskengine.liveness import Census
-from taskengine.memory import new_slate
-from taskengine.messages import TaskInfo
 from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
 from taskengine.renewal import renew_policy
+from taskengine.roles import ROUTER, Roles
 from taskengine.rollout import Rollout
-from taskengine.rundir import BACKEND, FRONTEND, RunDir
+from taskengine.rundir import RunDir
 from taskengine.settings import Settings
 from taskengine.terminal import Terminal, fill_standard_fds
 from taskengine.weaknesses import Reminder, insecure, old_libzmq
@@ -43,8 +38,8 @@ STOP_TIMEOUT_S = 2.0
 LAST_LINES_S = 0.5
 TERMINAL_S = 0.02
 """How soon a terminal that took no more is tried again."""
-ROUTER = "router"
-METRICS = "metrics"
+SIGN_S = 0.5
+"""How soon a router shows that it lives when it is told to stop; without, the pins do not wait for it."""
 ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
 
@@ -52,28 +47,35 @@ ROUTER_PATIENCE = 3
 class Supervisor:
     """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    Its processes become `identity`, or stay who we are. A reload calls `reread` for the settings as they are then.
+    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can;
+    `read` reads the settings anew for a reload.
     """
 
     def __init__(
-        self, settings: Settings, identity: Identity | None, terminal: Terminal, notifier: systemd.Notifier
+        self,
+        settings: Settings,
+        identity: Identity | None,
+        terminal: Terminal,
+        notifier: systemd.Notifier,
+        check: Callable[[], str] = str,
+        read: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
-        self.reread: Callable[[], Settings] = lambda: settings
+        self._read_anew = read or (lambda: settings)
         self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
+        self._check = check
         self._children: dict[str, Child] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
         self._restarts: dict[str, int] = {}
-        self._roles: dict[str, Callable[[], Child]] = {}
+        self._roles: Roles
         self._signals = 0
+        self._stops_asked = 0
+        """SIGUSR1: to stop the machine."""
         self._failure = ""
-        self._lanes: dict[str, int] = {}
         self._machine = settings.machine()
-        self._owners: dict[str, str] = {}
-        """The lanes that have pins, by the roles of their workers."""
         self._served = 0
         self._ttys = [fd for fd in range(3) if os.isatty(fd)]
         self._reloads = 0
@@ -82,6 +84,8 @@ class Supervisor:
         self._rollout: Rollout | None = None
         self._retiring: set[str] = set()
         self._is_serving = False
+        self._has_shown_itself = False
+        """The router lives, since it was told to stop."""
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._interval = settings.heartbeat_interval
@@ -110,7 +114,8 @@ class Supervisor:
         with borrowed(self._identity):
             rundir = RunDir(settings.host, settings.router_frontend)
         try:
-            self._plan(catalogue.tasks, rundir)
+            self._roles = Roles(settings, self._identity, self._machine, rundir, catalogue.tasks)
+            self._served = len(catalogue.tasks)
             gc.freeze()
             self._start_all()
             self._is_serving = True
@@ -144,49 +149,6 @@ class Supervisor:
         if self._reminder.is_due(now):
             self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
 
-    def _plan(self, tasks: list[TaskInfo], rundir: RunDir) -> None:
-        """Say what each role's process is; the router is first, since the others need it."""
-        settings = self._settings
-        frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
-        backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
-        with borrowed(self._identity):
-            security = Security.of(settings.keys_folder) if settings.is_curved else None
-        feeds = [new_feed() for _ in range(settings.data_workers)]
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, feeds=feeds, machine=self._machine)
-        self._lanes = settings.lanes_with(task.lane for task in tasks)
-        self._plan_router = partial(
-            self._child, ROUTER, router.run, settings, frontends, backends, backplane, self._lanes
-        )
-        self._roles[ROUTER] = partial(self._plan_router, tasks)
-        self._served = len(tasks)
-        if self._machine is not None:
-            self._machine.share()
-            plan = partial(self._child, GUARDIAN, _guard, self._machine, self._interval, survives=True)
-            self._roles[GUARDIAN] = plan
-        for lane, workers in self._lanes.items():
-            for number in range(1, workers + 1):
-                has_pins = self._machine is not None and lane in self._machine.lanes
-                role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
-                self._plan_worker(role, worker.run, backplane, lane)
-                if has_pins:
-                    self._owners[role] = lane
-        if settings.metrics_port:
-            self._roles[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
-        for number in range(settings.data_workers):
-            self._plan_worker(f"data worker {number + 1}", publisher.run, backplane, number)
-
-    def _plan_worker(self, role: str, target: Callable[..., None], backplane: Backplane, what: str | int) -> None:
-        """Give a worker, of the lane or the number `what`, a place and its slate."""
-        place, slate = len(backplane.slates), new_slate()
-        backplane.slates.append(slate)
-        plan = partial(self._child, role, target, self._settings, backplane, place, what, slate=slate, place=place)
-        self._roles[role] = plan
-
-    def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
-        """A process; `extra` is what only some have, see `Child`."""
-        stdout = self._settings.enable_stdout
-        return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
-
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
         for roles in [ROUTER], others:
@@ -196,7 +158,7 @@ class Supervisor:
 
     def _start(self, role: str) -> None:
         self._due.pop(role, None)
-        child = self._roles[role]()
+        child = self._roles.make(role)
         try:
             child.start(self._children.values())
         except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
@@ -224,7 +186,7 @@ class Supervisor:
         guardian = self._children.get(GUARDIAN)
         if guardian is None:
             return
-        for role, lane in self._owners.items():
+        for role, lane in self._roles.owners.items():
             if role in self._children and (child is guardian or child.role == role):
                 guardian.order("owner", (lane, self._children[role].pid))
 
@@ -248,6 +210,7 @@ class Supervisor:
         self._unwatch(child)
         if report == "alive":
             self._census.heard(child.role, time.monotonic())
+            self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
         elif report == "kill":
             for other in self._named(text):
                 other.process.kill()
@@ -315,6 +278,10 @@ class Supervisor:
         self._reloads = 0
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
+        problem = self._check()
+        if problem:
+            self._end_reload(problem)
+            return
         try:
             self._reading = reading = Reading(self._settings.tasks, self._identity, self._machine)
         except OSError as error:
@@ -334,19 +301,18 @@ class Supervisor:
                 reading.close()
                 raise TaskModuleError(f"the task modules take longer than {IMPORT_TIMEOUT_S:g} s to load")
             tasks = reading.result().tasks
-            new = {task.lane for task in tasks} - self._lanes.keys()
+            new = {task.lane for task in tasks} - self._roles.lanes.keys()
             if new:
                 raise TaskModuleError(f"a new lane, {', '.join(sorted(new))}, takes a restart of the engine")
-            renew_policy(self._settings, self.reread())
+            renew_policy(self._settings, self._read_anew())
         except (TaskModuleError, SettingsError) as error:
             self._end_reload(str(error))
             return
-        self._roles[ROUTER] = partial(self._plan_router, tasks)
+        self._roles.learn(tasks)
         self._served = len(tasks)
         self._tell_router("tasks", tasks)
         self._tell_router("policy", self._settings.policy)
-        workers = [role for role in self._roles if role not in (ROUTER, METRICS, GUARDIAN)]
-        self._rollout = Rollout(workers, self._settings.drain_time)
+        self._rollout = Rollout(self._roles.renewed(), self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
         """Have the next worker renewed, if it is time."""
@@ -397,6 +363,9 @@ class Supervisor:
             now = time.monotonic()
             if now >= end:
                 return
+            if self._stops_asked:
+                self._stops_asked = 0
+                self._stop_machine("SIGUSR1")
             if self._signals:
                 self._due.clear()
             if self._next_look <= now:
@@ -425,7 +394,23 @@ class Supervisor:
         self._notifier.tell(systemd.stopping(drain + 3 * STOP_TIMEOUT_S + LAST_LINES_S))
         if ROUTER in self._children:
             self._children[ROUTER].order("stop", drain)
-        self._run_until(lambda: ROUTER not in self._children or self._signals > asked, drain + STOP_TIMEOUT_S)
+        self._has_shown_itself = False
+
+        def is_over() -> bool:
+            return ROUTER not in self._children or self._signals > asked
+
+        self._run_until(lambda: self._has_shown_itself or is_over(), SIGN_S)
+        if not (self._has_shown_itself or is_over()):
+            self._stop_machine("the engine stops, and its router does not answer")
+        self._run_until(is_over, drain + STOP_TIMEOUT_S - SIGN_S)
+
+    def _stop_machine(self, why: str) -> None:
+        """Bring every output to its safe state, where there are any, until somebody arms the machine."""
+        if self._machine is None:
+            self._terminal.say("[SUPERVISOR] There is no machine to stop: the settings have no [hardware]")
+            return
+        number = self._machine.stop(time.monotonic_ns(), by="supervisor", why=why)
+        self._terminal.say(f"[SUPERVISOR] Stopped the machine ({why}), stop {number}")
 
     def _end_all(self) -> None:
         """End what is left, and say so for each; the terminal gets its last lines."""
@@ -452,13 +437,15 @@ class Supervisor:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._wakeup = ours, theirs
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._note_signal)
         return ours
 
     def _note_signal(self, number: int, frame: object) -> None:
         # a terminal that was hung up says so with SIGHUP too
-        if number == signal.SIGHUP and all(map(os.isatty, self._ttys)):
+        if number == signal.SIGUSR1:
+            self._stops_asked += 1
+        elif number == signal.SIGHUP and all(map(os.isatty, self._ttys)):
             self._reloads += 1
         else:
             self._signals += 1
@@ -474,25 +461,12 @@ def _name(child: Child) -> str:
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
 
 
-def _serve_metrics(*args: Any) -> None:
-    # imported in its own process alone: it hangs itself into the garbage collector of whoever imports it
-    from taskengine import metrics
+def serve(settings: Settings, identity: Identity | None, check: Callable[[], str], read: Callable[[], Settings]) -> int:
+    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
 
-    metrics.run(*args)
-
-
-def _guard(machine: Machine, interval: float, control: Connection, journal: Journal) -> None:
-    machine.guard(interval, control, journal.say)
-
-
-def serve(settings: Settings, identity: Identity | None, read: Callable[[], Settings]) -> int:
-    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code. `read` reads the settings anew.
-
-    Raises StartError, TaskModuleError.
+    `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
     terminal = Terminal()
     notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
-    supervisor = Supervisor(settings, identity, terminal, notifier)
-    supervisor.reread = read
-    return supervisor.serve()
+    return Supervisor(settings, identity, terminal, notifier, check, read).serve()

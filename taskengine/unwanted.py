@@ -32,6 +32,15 @@ class Unwanted:
             self.left += 1
         return self.left > before
 
+    def add_runs(self, runs: Iterable[tuple[int, int]]) -> bool:
+        """As `add`, of all tasks from the first to the stop of each run, none of which has an answer."""
+        before = self.left
+        for first, stop in runs:
+            self.left += self._marks.count(0, first, stop)
+            self._marks[first:stop] = b"\1" * (stop - first)
+            self._runs += 1
+        return self.left > before
+
     def any(self, first: int, stop: int) -> bool:
         """One of the tasks from `first` to `stop` is among them."""
         return self._marks.find(1, first, stop) >= 0

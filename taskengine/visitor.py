@@ -91,19 +91,19 @@ class Visitor:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
         if self._rights is None:
             return
-        if not self._rights.may_prioritise(Priority(package.priority)):
+        if not package.is_urgent and not self._rights.may_prioritise(Priority(package.priority)):
             raise self._denied(f"send with priority {Priority(package.priority).name.lower()}")
         if package.topic is not None:
             may = self._rights.may_publish if package.publishes else self._rights.may_subscribe
             if not may(package.topic):
                 verb = "publish on" if package.publishes else "read"
                 raise self._denied(f"{verb} topic {shortened(package.topic, NAME_TOLD)!r}")
-        if self._allowance is not None:
+        if self._allowance is not None and not package.is_exempt:
             self._allowance.check(now)
 
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
-        if self._allowance is not None:
+        if self._allowance is not None and not package.is_exempt:
             self._allowance.charge(package.count, package.bytes)
 
     def spend(self, seconds: float) -> None:
@@ -117,6 +117,14 @@ class Visitor:
             return []
         denied = frozenset(package.denied())
         return [name for name in package.kind if self._rights.is_noted(name) and name not in denied]
+
+    def may_call(self, task: str) -> bool:
+        """There is such a task, and the client may have it run."""
+        return not self.lanes.get(task, DENIED_LANES).startswith(DENIED_LANES)
+
+    def may_use(self, device: str) -> bool:
+        """Have a task act on the device."""
+        return self._rights is None or self._rights.may_use(device)
 
     def check_call(self, kind: Kind) -> None:
         """Let a request in that concerns the engine itself. Raises NotAllowed."""

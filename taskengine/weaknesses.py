@@ -6,11 +6,12 @@ the start and again every hour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from taskengine.policy import Rights
 from taskengine.settings import Settings
 
 REMINDER_S = 3600.0
@@ -42,6 +43,8 @@ class Facts(msgspec.Struct, frozen=True):
     """The task files and folders that others can change."""
     has_metrics_token: bool = False
     """Scrapers of the metrics have to show a token."""
+    stops: Mapping[str, str] = {}
+    """The tasks that stop the machine, with the lane of each."""
 
 
 class Weakness(NamedTuple):
@@ -86,6 +89,12 @@ class Reminder:
         return True
 
 
+def _may_stop(facts: Facts) -> bool:
+    """Some entry of the policy gives somebody a task that stops the machine."""
+    entries = [entry for entry in (facts.settings.policy or {}).values() if entry.members != ()]
+    return any(Rights((entry,)).may_call(task, lane) for entry in entries for task, lane in facts.stops.items())
+
+
 def _listed(paths: tuple[str, ...]) -> str:
     rest = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(paths[:3]) + rest
@@ -103,6 +112,14 @@ TABLE = (
         lambda facts: facts.settings.policy is not None and not facts.settings.is_curved,
         lambda facts: (
             'with CURVE off the policy tells nobody from anybody: all are anonymous to it. Set CURVE to "auto"'
+        ),
+    ),
+    Weakness(
+        "nobody stops",
+        lambda facts: facts.stops and facts.settings.policy is not None and not _may_stop(facts),
+        lambda facts: (
+            f"the policy lets nobody call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
+            '`[policy.everyone]` with members = ["*"] and tasks = ["system.stop"]'
         ),
     ),
     Weakness(

@@ -76,6 +76,8 @@ MAX_HEAD: Final = 2**16
 """The most bytes in the first frame of a message: it goes with every slice of its package."""
 MAX_TOPIC: Final = 255
 """The most bytes in what a subscriber subscribes to."""
+MAX_TOKEN: Final = 64
+"""The most bytes in what tells a client's objects apart, and in what tells a stop from others."""
 MAX_ID: Final = 1024
 """The most bytes in what a META frame repeats: its serial, its pack, an id."""
 MAX_SEED_DATA: Final = 2**20
@@ -91,6 +93,8 @@ SLATE_KEPT: Final = 2**20
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 
+OWNED_TOPICS: Final = "hardware."
+"""How the topics begin that only the owners of pins publish on, where there are any."""
 DATA_LANES: Final = "data:"
 """How the names of the data workers' own lanes begin,"""
 DENIED_LANES: Final = "denied:"

@@ -32,6 +32,8 @@ from taskengine.feed import attach
 from taskengine.gate import Backplane
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
+from taskengine.messages import NOWHERE
+from taskengine.orphan import orphan
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.policy import Policy
@@ -58,6 +60,10 @@ class Turn:
         self._tells_all = tells_all
         self._slate = slate
         self._limited = any(task.timeout for task in registry.tasks.values())
+        # neighbouring slices are mostly of one package
+        self._head = b""
+        self._origin = NOWHERE
+        self._functions: list[Callable[..., Any] | None] = []
         self._frames = seedwire.Frames(self._find, self._failure, self._limit, slate.limit if slate else None, begin)
 
     def run(self, batch: bytes) -> bytes:
@@ -66,9 +72,12 @@ class Turn:
         return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
-        _, names, origin = decode_head(head)
-        begin(origin)
-        return [self._find(name) for name in names]
+        if head != self._head:
+            _, names, self._origin = decode_head(head)
+            self._functions = [self._find(name) for name in names]
+            self._head = head
+        begin(self._origin)
+        return self._functions
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         names = _names(head)
@@ -132,7 +141,7 @@ class Worker:
         registry = Registry.load(settings.tasks, backplane.machine)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds)
+        attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
         obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
@@ -192,9 +201,11 @@ def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], N
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        return machine.own(lane, journal.say)
+        owner = machine.own(lane, journal.say)
     except (RuntimeError, SettingsError) as error:
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+    orphan.first(owner.rest_at_once)
+    return owner.close
 
 
 def is_over(control: Connection) -> bool:

@@ -93,11 +93,12 @@ class Engine:
 
     def __init__(self, *, cwd: Path | None = None, env: Mapping[str, str] | None = None, **settings: Any) -> None:
         self._workers = {role: int(settings.get(f"{role}_workers", n)) for role, n in (("task", 2), ("data", 1))}
-        first = free_ports(2 + sum(self._workers.values()))
+        first = free_ports(3 + sum(self._workers.values()))
         settings = {
             "router_frontend": first,
             "router_backend": first + 1,
             "starting_port": first + 2,
+            "stop_port": first + 2 + sum(self._workers.values()),
             **settings,
         }
         self.settings = settings

@@ -246,6 +246,24 @@ def task_names(index: bytes, body: bytes) -> list[tuple[int, int, int]]:
     return runs
 
 
+def used_names(index: bytes, body: bytes) -> list[int]:
+    """As `_fastpath.used_names`."""
+    return sorted({i if i < 2**16 else wire.NO_NAME for _, _, i in task_names(index, body)})
+
+
+def find_tasks(index: bytes, body: bytes, wanted: bytes, most: int) -> list[tuple[int, int, int]]:
+    """As `_fastpath.find_tasks`."""
+    spans = list(_spans(_ends(index, 0, len(body)), 0))
+    names = [i for first, stop, i in task_names(index, body) for _ in range(first, stop)]
+    found = [
+        (position, *spans[position])
+        for position, i in enumerate(names)
+        if i < min(len(wanted), wire.NO_NAME)
+        if wanted[i]
+    ]
+    return found[:most]
+
+
 def _spans(ends: Sequence[int], base: int) -> Iterator[tuple[int, int]]:
     start = 0
     for end in ends:

@@ -44,6 +44,8 @@ class Driver:
                 sample = self._samples.get(timeout=RENEWAL_S)
             except TaskTimeout:  # nothing has changed
                 continue
+            if sample.topic == "hardware.system":  # of the machine as a whole: a stop ends us at the next command
+                continue
             print(f"  {sample.topic} = {sample.value['value']}", flush=True)
             if sample.topic == "hardware.stop" and sample.value["value"]:
                 self._engine.call("system.stop")

@@ -136,9 +136,9 @@ class PackedClient(Dealer):
 
     def _pack(self, calls: Sequence[Call]) -> tuple[str, list[bytes]]:
         future: Future[Any] = Future()
-        serial, frames = self._session.package(calls, [future], Options(), each=False)
-        self._futures[str(serial)] = future
-        return str(serial), frames
+        parcel = self._session.package(calls, [future], Options(), each=False)
+        self._futures[str(parcel.serial)] = future
+        return str(parcel.serial), parcel.frames
 
     def _serial(self, frames: Sequence[bytes]) -> str:
         return str(decode_reply(frames[0]).serial)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskengine import _fastpath, packed, seedwire
 from taskengine.errors import ProtocolError
-from taskengine.messages import Kind, Request, decode_reply, decode_request, encode_request
+from taskengine.messages import NOWHERE, Kind, Request, decode_reply, decode_request, encode_request
 from taskengine.session import Session
 from taskengine.subscription import Feed
 from taskengine.wire import MAGIC
@@ -42,7 +42,7 @@ def only_protocol_errors(read: Callable[[], object]) -> None:
 @example(frames=[b'{"pack": 1e999}', b'{"task": "x", "pack": 1e999}'])
 def test_wire_0_1(frames: list[bytes]) -> None:
     try:
-        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), {}, 1)
+        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), {}, 1, NOWHERE)
     except ProtocolError as error:
         answer = seedwire.malformed(frames[0], error)
     else:
@@ -70,7 +70,7 @@ def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes], de
     head = encode_request(request)
 
     def accept() -> None:
-        package = packed.read_package((), request, [head, *frames], {"a": "b"}, 1, 0.0)
+        package = packed.read_package((), request, [head, *frames], {"a": "b"}, 1, NOWHERE)
         package.cut(2, {"": 2})
         for run in package.runs:
             _fastpath.read_batch(_fastpath.pack_batch(1, 0, [package.section(run, run.first, run.stop)]))

@@ -12,7 +12,7 @@ from taskengine import Client
 from tests.engine import Engine, deadline
 from tests.gpio.chip import BOARD
 
-SERVO, MOTOR, BRAKE, LAMP, BUTTON, RELAY = 18, 20, 16, 17, 27, 22
+SERVO, MOTOR, BRAKE, LAMP, BUTTON, RELAY, TILT = 18, 20, 16, 17, 27, 22, 12
 DEVICES = f"""
 [hardware]
 chip = 0
@@ -21,6 +21,12 @@ board = "{BOARD}"
 [hardware.devices.pan]
 type = "AngularServo"
 pin = {SERVO}
+
+[hardware.devices.tilt]
+type = "AngularServo"
+pin = {TILT}
+# to be measured at leisure
+lease = 60
 
 [hardware.devices.wheel]
 type = "Motor"
@@ -61,6 +67,8 @@ def machine(**settings: Any) -> Iterator[Engine]:
 def driven(engine: Engine) -> Iterator[Client]:
     """A client; servo, wheel and brake have their leases, and are driven, when it is there."""
     with Client(engine.address, timeout=deadline(10)) as client:
+        # a command that waits for the connection is too old by then
+        client.call("devices.state")
         drive(client)
         yield client
 

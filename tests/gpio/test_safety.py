@@ -80,7 +80,9 @@ def test_an_owner_that_is_killed(engine: Engine) -> None:
         seconds = safe_after(kill(owner))
         print(f"owner killed: safe after {seconds * 1000:.0f} ms")
         assert seconds < OWNER_S
-        wait_until(lambda: _drives(client) and chip.level(MOTOR), 20, "another owner")
+        # what waited in the lane is lost, and whatever comes is refused
+        wait_until(lambda: "the owner of lane hardware died" in _refusal(client), 20, "the protective stop")
+        wait_until(lambda: _arms_and_drives(client) and chip.level(MOTOR), 20, "another owner")
         assert chip.level(BRAKE) == 0
         assert "is safe, its owner is dead" in engine.output()
 
@@ -94,7 +96,7 @@ def test_an_owner_that_is_stopped(engine: Engine) -> None:
         assert seconds < LEASE_S + GRACE_S + EMULATED_S
         assert not alive(owner)
         assert "lets a lease, or a stop, pass" in engine.output()
-        wait_until(lambda: _drives(client), 20, "another owner")
+        wait_until(lambda: _arms_and_drives(client), 20, "another owner")
 
 
 def test_stopping_and_arming(engine: Engine) -> None:
@@ -104,9 +106,26 @@ def test_stopping_and_arming(engine: Engine) -> None:
         with pytest.raises(NotAllowed):
             drive(client)
         assert chip.level(MOTOR) == 0
-        client.call("system.arm")
+        client.arm()
         drive(client)
         wait_until(lambda: chip.level(MOTOR), 1, "the wheel")
+
+
+def _arms_and_drives(client: Client) -> bool:
+    """After a fault of what drives, nothing moves until somebody says so."""
+    try:
+        client.arm()
+    except TaskEngineError:
+        return False
+    return _drives(client)
+
+
+def _refusal(client: Client) -> str:
+    try:
+        drive(client)
+    except TaskEngineError as error:
+        return str(error)
+    return ""
 
 
 def _drives(client: Client) -> bool:

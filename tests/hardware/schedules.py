@@ -1,5 +1,7 @@
 """Random schedules of claims, releases, deaths and take-overs of a lane: `python -m tests.hardware.schedules`.
 
+That plays `words` as well, where clients command what the lane owns.
+
 The guardian of this model decides by the real `Ward`; owners and the guardian do one small step at a time, in any
 order, die at any of them, and hear of each other late. What the kernel does is modelled: a process that dies loses its
 lock and its pins.
@@ -7,13 +9,18 @@ lock and its pins.
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 from taskengine_hardware.panel import NOBODY
 from taskengine_hardware.ward import Deed, Ward
 
 STEPS = 24
+PART = 10_000
+"""Schedules that a process plays before it takes others."""
 ENDS = [0]
 OVERDUE = [1]
 NOW = 10**12
@@ -62,13 +69,13 @@ class World:
         elif self.stage == 1:
             self.stage = 2 if self.take(self.owner) else 1
         elif self.stage == 2:
-            self.pins.add(self.owner)
+            self.open(self.owner)
             self.stage = 3
         elif self.stage == 3:
             self.wanted, self.stage = NOBODY, 4
         elif self.rng.random() < 0.1:  # a reload: it lets go, pins first
             if self.owner in self.pins:
-                self.pins.discard(self.owner)
+                self.close(self.owner)
             else:
                 self.give(self.owner)
                 self.kill(self.owner)
@@ -84,14 +91,26 @@ class World:
                 self.wanted = NOBODY
             (self.ward.begins if is_start else self.ward.died)(pid)
             return
-        is_hanging = self.stage == 4 and self.rng.random() < 0.1
-        deed = self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted, has_begun=self.stage == 4)
+        deed = self.look()
         if deed is Deed.KILL:
             self.kill(self.ward.owner)
         elif deed is Deed.SEIZE:
             self.plan = ["seize"]
         elif deed is Deed.YIELD:
             self.plan = ["release", "unlock"]
+
+    def look(self) -> Deed | None:
+        """What the guardian finds to do."""
+        is_hanging = self.stage == 4 and self.rng.random() < 0.1
+        return self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted, has_begun=self.stage == 4)
+
+    def open(self, owner: int) -> None:
+        """The owner has the pins."""
+        self.pins.add(owner)
+
+    def close(self, owner: int) -> None:
+        """The owner lets go of the pins."""
+        self.pins.discard(owner)
 
     def seize(self) -> None:
         """Take the lock, if nobody has it."""
@@ -165,8 +184,25 @@ def run(schedules: int, seed: int) -> tuple[int, int]:
     return doubled, takeovers
 
 
+def main(count: int, seed: int = 6) -> int:
+    """Play so many schedules of owners, and so many of what clients say, on all processors; the exit code."""
+    from tests.hardware import words
+
+    doubled, takeovers = run(count, seed)
+    print(
+        f"{count} schedules of owners, {STEPS} steps each: {takeovers} take-overs, {doubled} times two owners of a pin"
+    )
+    broken: list[str] = []
+    seen: Counter[str] = Counter()
+    parts = [(min(PART, count - first), seed + first) for first in range(0, count, PART)]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for found, counted in pool.map(words.play, *zip(*parts, strict=True)):
+            broken += found
+            seen += counted
+    print(f"{count} schedules of words, {words.STEPS} steps each: {len(broken)} broken; {dict(seen.most_common())}")
+    print("".join(f"{line}\n" for line in broken), end="")
+    return int(bool(doubled or broken))
+
+
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    doubled, takeovers = run(count, seed=6)
-    print(f"{count} schedules of {STEPS} steps: {takeovers} take-overs, {doubled} times two owners of a pin")
-    sys.exit(bool(doubled))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))

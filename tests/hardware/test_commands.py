@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from taskengine import BadArguments, NotAllowed, Origin, Overloaded, policy
+import taskengine_hardware
+from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, SettingsError, policy
 from taskengine.caller import begin, obey
 from taskengine_hardware.control import Control
 from taskengine_hardware.kinds import KINDS, Role
@@ -27,6 +29,7 @@ DEVICES: dict[str, Any] = {
     "fan": {"type": "Motor", "forward": 8, "backward": 9, **LONG},
     "base": {"type": "Robot", "left": [10, 11], "right": [12, 13], **LONG},
     "horn": {"type": "TonalBuzzer", "pin": 14},
+    "stepped": {"type": "Motor", "forward": 20, "backward": 21, "pwm": False, **LONG},
     "button": {"type": "Button", "pin": 27, "rate": 1000},
     "load": {"type": "LoadAverage"},
 }
@@ -63,7 +66,7 @@ def test_a_servo_reaches_its_pulse_width(machine: Bench) -> None:
         ("motor_forward", ("fan",), {8: 1, 9: 0}),
         ("motor_backward", ("fan", 0.25), {8: 0, 9: 0.25}),
         ("robot_drive", ("base", 0.5, -1), {10: 0.5, 11: 0, 12: 0, 13: 1}),
-        ("devices_write", ({"lamp": 1, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
+        ("devices_write", ({"lamp": True, "pan": 45, "base": [1, 1]},), {17: 1, 18: 0.0875, 10: 1, 12: 1}),
     ],
 )
 def test_a_command_reaches_its_pins(machine: Bench, name: str, args: tuple[Any, ...], pins: dict[int, float]) -> None:
@@ -79,6 +82,12 @@ def test_toggling_and_stopping(machine: Bench) -> None:
     machine.commands.motor_stop("fan")
     machine.commands.motor_stop("base")
     assert [machine.pin(pin).state for pin in (8, 10, 12)] == [0, 0, 0]
+    machine.commands.robot_drive("base", 1, 1)
+    machine.commands.robot_stop("base")
+    machine.commands.motor_forward("stepped")
+    machine.commands.device_rest("stepped")
+    machine.commands.device_rest("lamp")
+    assert [machine.pin(pin).state for pin in (10, 12, 20, 17)] == [0, 0, 0, 0]
 
 
 def test_a_pulse_ends_by_itself(machine: Bench) -> None:
@@ -122,32 +131,56 @@ def test_a_sweep_goes_on_until_it_is_halted(machine: Bench) -> None:
         ("servo_set", ("tilt", float("nan")), "from -1 to 1, not nan"),
         ("servo_set", ("tilt", "0"), "from -1 to 1, not '0'"),
         ("servo_set", ("tilt", True), "from -1 to 1, not True"),
+        ("servo_set", ("pan", True), "from -1 to 1, not True"),
+        ("servo_set", ("pan", None, True), "from -90 to 90, not True"),
+        ("servo_set", ("tilt", float("inf")), "from -1 to 1, not inf"),
         ("servo_set", ("lamp", 0), "lamp is a LED, not a servo"),
         ("servo_set", ("button", 0), "no output is named 'button'; devices.list shows"),
         ("servo_set", (["pan"], 0), "no output is named"),
         ("gpio_write", ("lamp", 0.5), "true or false, not 0.5"),
+        ("gpio_write", ("lamp", 1), "true or false, not 1"),
+        ("gpio_write", ("lamp", [False]), "true or false, not [False]"),
+        ("gpio_write", ("lamp", None), "true or false, not None"),
+        ("gpio_write", ("lamp", "off"), "true or false, not 'off'"),
+        ("gpio_pulse", ("lamp", True), "from 0.001 to 86400"),
         ("gpio_pulse", ("lamp", 0), "from 0.001 to 86400"),
         ("pwm_set", ("glow", 1.1), "a duty cycle from 0 to 1"),
         ("colour_set", ("eye", 1, 1, 2), "three numbers from 0 to 1"),
+        ("pwm_set", ("glow", True), "a duty cycle from 0 to 1"),
+        ("pwm_set", ("glow", [0.5]), "a duty cycle from 0 to 1"),
+        ("colour_set", ("eye", True, 0, 0), "three numbers from 0 to 1"),
         ("motor_forward", ("fan", -0.5), "a speed from 0 to 1"),
+        ("motor_forward", ("fan", True), "a speed from 0 to 1"),
+        ("motor_forward", ("stepped", 0.5), "takes -1, 0 or 1, not 0.5"),
+        ("devices_write", ({"lamp": True, "stepped": 0.5},), "takes -1, 0 or 1, not 0.5"),
+        ("devices_write", ({"lamp": [0]},), "true or false, not [0]"),
+        ("devices_write", ({"lamp": True, "base": [True, 1]},), "two speeds from -1 to 1"),
         ("robot_drive", ("base", 1, None), "two speeds from -1 to 1"),
         ("tone_play", ("horn", 20), "from 220 to 880"),
         ("tone_play", ("horn", 440, -1), "from 0.001 to 86400"),
         ("servo_move", ("pan",), "needs an angle"),
         ("servo_sweep", ("pan", 0, 10, 1, 0), "cycles"),
+        ("servo_sweep", ("pan", 0, 10, 1, True), "cycles"),
+        ("servo_move", ("pan", 0, 1, ["sine"]), "an easing is one of"),
         ("servo_sweep", ("pan", 0, 100), "from -90 to 90"),
         ("devices_write", ({},), "a map of devices"),
         ("devices_write", ({"lamp": True, "pan": 1e9},), "from -90 to 90"),
         ("lease_acquire", (["lamp"],), "has no lease"),
         ("lease_renew", ([],), "a list of devices"),
+        ("lease_release", ("pan",), "a list of devices"),
+        ("lease_acquire", (["pan"], 1), "exclusive and take_over are true or false"),
+        ("system_arm", (True,), "a stop is a whole number"),
+        ("system_arm", ("1",), "a stop is a whole number"),
+        ("device_rest", ("button",), "no output is named"),
+        ("robot_stop", ("fan",), "fan is a Motor, not a drive"),
         ("sensor_read", ("nose",), "no output is named 'nose'"),
     ],
 )
 def test_bad_input_is_named_and_moves_nothing(machine: Bench, name: str, args: tuple[Any, ...], text: str) -> None:
-    before = {pin: list(machine.pin(pin).states) for pin in range(4, 20)}
-    with pytest.raises(BadArguments, match=text.replace("[", r"\[")):
+    before = {pin: list(machine.pin(pin).states) for pin in range(4, 22)}
+    with pytest.raises(BadArguments, match=re.escape(text)):
         getattr(machine.commands, name)(*args)
-    assert {pin: list(machine.pin(pin).states) for pin in range(4, 20)} == before
+    assert {pin: list(machine.pin(pin).states) for pin in range(4, 22)} == before
 
 
 def test_devices_that_are_written_together_wait_for_nobody_between(machine: Bench) -> None:
@@ -177,15 +210,122 @@ def test_stopping(machine: Bench) -> None:
     machine.commands.servo_set("pan", 0)
 
 
+def test_a_stop_is_known_by_its_id_and_undone_by_its_number(machine: Bench) -> None:
+    commands = machine.commands
+    machine.commands.system_stop(id=b"1", why="a finger")
+    state = commands.system_state()
+    assert {key: state[key] for key in ("armed", "stop", "by", "why")} == {
+        "armed": False,
+        "stop": 1,
+        "by": "",
+        "why": "a finger",
+    }
+    assert 0 <= time.monotonic() - state["since"] < 60
+    lane = state["lanes"]["hardware"]
+    assert (lane["generation"], lane["faults"], lane["refused"]) == (1, 0, 0)
+    with pytest.raises(NotAllowed, match="names stop 2, but the latest is 1"):
+        commands.system_arm(2)
+    commands.system_arm(1)
+    commands.system_stop(id=b"1")
+    assert commands.system_state()["armed"]
+    commands.system_stop(id=b"2", why=5)
+    assert commands.system_state()["stop"] == 2
+    commands.system_stop()
+    assert commands.system_state()["stop"] == 3
+
+
+def test_a_stop_that_has_waited_does_not_undo_an_arm(machine: Bench) -> None:
+    """The router has stopped the machine as it came. One that a task calls itself is another one."""
+    received = time.monotonic_ns()
+    begin(Origin("a", b"a", b"a", received, received))
+    try:
+        machine.panel.stop(time.monotonic_ns())
+        machine.commands.system_arm(1)
+        machine.commands.stop_called()
+        assert machine.commands.system_state()["armed"]
+        machine.commands.system_stop()
+        assert not machine.commands.system_state()["armed"]
+        machine.commands.system_arm(2)
+        begin(Origin("a", b"a", b"a", time.monotonic_ns(), 0))
+        machine.commands.stop_called(why="now")
+        assert machine.commands.system_state()["why"] == "now"
+        assert machine.commands.system_state()["by"] == "a"
+    finally:
+        begin(Origin())
+
+
+def test_stops_and_rests_overtake_what_waits() -> None:
+    layout = taskengine_hardware.read(
+        {"devices": {"x": {"type": "Motor", "forward": 4, "backward": 5, "lane": "legs"}}}
+    )
+    traits = {spec["name"]: spec for _, spec in taskengine_hardware.tasks(layout)}
+    urgent = {name for name, spec in traits.items() if spec["urgent"]}
+    assert urgent == taskengine_hardware.stop_tasks(layout) | taskengine_hardware.rest_tasks(layout).keys()
+    assert all(traits[name]["idempotent"] for name in urgent)
+    assert traits["legs.system.state"]["idempotent"]
+    assert not traits["legs.system.arm"]["idempotent"]
+
+
+def test_anothers_motion_is_brought_to_rest_by_who_may_use_the_device(machine: Bench) -> None:
+    now = time.monotonic_ns()
+    begin(Origin("a", b"a", b"a", now, now))
+    try:
+        machine.commands.lease_acquire(["fan"], exclusive=True)
+        machine.commands.motor_forward("fan")
+        begin(Origin("b", b"b", b"b", time.monotonic_ns(), 0))
+        machine.commands.motor_stop("fan")
+        assert machine.pin(8).state == 0
+        begin(Origin("a", b"a", b"a", now, now))
+        with pytest.raises(Cancelled):
+            machine.commands.motor_forward("fan")
+    finally:
+        begin(Origin())
+
+
+def test_a_rest_is_heeded_while_a_task_hangs(machine: Bench) -> None:
+    """As the router asks for it when the call comes."""
+    machine.commands.motor_forward("fan")
+    machine.panel.rest("hardware", machine.owner.control.find("fan").place, time.monotonic_ns(), 0)
+    wait_until(lambda: machine.pin(8).state == 0, 5, "rest")
+
+
+def test_a_device_is_written_with_others_or_none_is(machine: Bench) -> None:
+    """What fails at the second does not renew the first, or turn it on."""
+    machine.commands.motor_forward("fan", 0.5)
+    end = machine.panel.ends[machine.owner.control.find("fan").place]
+    with pytest.raises(BadArguments):
+        machine.commands.devices_write({"lamp": True, "fan": 0.25, "stepped": 0.5})
+    assert machine.owner.control.find("lamp").value is False
+    assert machine.panel.ends[machine.owner.control.find("fan").place] == end
+
+
+def test_where_a_servo_stands_that_nobody_has_told(bench: Callable[..., Bench]) -> None:
+    limits = {"limits": {"speed": 1.0}, **LONG}
+    machine = bench(
+        {
+            "lost": {"type": "Servo", "pin": 18, **limits},
+            "homed": {"type": "Servo", "pin": 19, "home": 0.5, **limits},
+            "quick": {"type": "Servo", "pin": 4, **LONG},
+        }
+    )
+    state = machine.commands.devices_state()
+    assert [state[name].get("position") for name in ("lost", "homed", "quick")] == ["unknown", "assumed", None]
+    machine.commands.servo_set("lost", 0)
+    assert "position" not in machine.commands.devices_state("lost")["lost"]
+    machine.commands.servo_detach("lost")
+    assert machine.commands.devices_state("lost")["lost"]["position"] == "unknown"
+
+
 def test_state_and_list(machine: Bench) -> None:
     machine.commands.servo_set("pan", angle=12)
     state = machine.commands.devices_state()
     assert state.keys() == DEVICES.keys()
     assert state["pan"]["value"] == 12
     assert 59 < state["pan"]["lease"] <= 60
-    assert state["tilt"] == {"value": None, "lease": None}
-    assert state["lamp"] == {"value": False}
-    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False}}
+    began = state["tilt"].pop("time")
+    assert state["tilt"] == {"value": None, "source": "owner", "lease": None}
+    assert began <= state["pan"]["time"] <= time.monotonic()
+    assert machine.commands.devices_state("lamp") == {"lamp": {"value": False, "source": "owner", "time": began}}
     described = {device["name"]: device for device in machine.commands.devices_list()}
     assert described["pan"] == {
         "name": "pan",
@@ -202,7 +342,7 @@ def test_state_and_list(machine: Bench) -> None:
 
 def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Any]] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append((topic, value)))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     assert machine.commands.gpio_read("button") == 0
     machine.pin(27).drive_low()
     assert machine.commands.gpio_read("button") == 1
@@ -217,7 +357,7 @@ def test_a_button_is_read_and_told(machine: Bench, monkeypatch: pytest.MonkeyPat
 
 def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value))
     bench({"volts": {"type": "MCP3008", "channel": 0, "rate": 1000, "batch": 50}})
     wait_until(lambda: len(told) >= 2, 10, "two batches")
     assert told[0].shape == (50, 2)
@@ -226,7 +366,7 @@ def test_a_fast_input_is_told_in_batches(bench: Callable[..., Bench], monkeypatc
 
 def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("taskengine_hardware.owner.publish", lambda topic, value: told.append(value["value"]))
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append(value["value"]))
     bench({"still": {"type": "Button", "pin": 27, "rate": 500, "always": True}})
     wait_until(lambda: len(told) >= 5, 10, "five samples")
     assert told[:5] == [0] * 5
@@ -272,7 +412,7 @@ def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(benc
 
 def test_a_batch_needs_numpy(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(RuntimeError, match="needs numpy"):
+    with pytest.raises(SettingsError, match=r"volts\.batch: an input with a batch needs numpy"):
         bench({"volts": {"type": "MCP3008", "channel": 0, "batch": 50}})
 
 
@@ -284,7 +424,7 @@ def test_a_button_is_told_again_until_it_is_taken(bench: Callable[..., Bench], m
         if len(told) < 4:
             raise Overloaded("nobody takes it", retry_after=None)
 
-    monkeypatch.setattr("taskengine_hardware.owner.publish", publish)
+    monkeypatch.setattr("taskengine_hardware.owner.publish_owned", publish)
     bench({"button": {"type": "Button", "pin": 27, "rate": 500}})
     wait_until(lambda: len(told) >= 4, 5, "a fourth attempt")
     assert told == [0, 0, 0, 0]
@@ -328,6 +468,6 @@ def test_closing_makes_safe_and_may_be_done_twice(machine: Bench) -> None:
 def test_every_role_has_a_command_and_every_task_a_text() -> None:
     from taskengine_hardware.commands import NAMES
 
-    assert len(NAMES) == 26
+    assert len(NAMES) == 29
     assert all(method.__doc__ for method in NAMES.values())
     assert {kind.role.value for kind in KINDS.values()} == {role.value for role in Role}

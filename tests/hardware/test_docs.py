@@ -12,14 +12,17 @@ import pytest
 from taskengine import Client
 from taskengine.configuration import load
 from taskengine_hardware.commands import NAMES
-from taskengine_hardware.kinds import KINDS, Kind
+from taskengine_hardware.kinds import KINDS, Kind, Option
 from tests.engine import Engine, deadline
 from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 
 PAGE = "docs/hardware.md"
 SAFETY = "docs/safety.md"
 TEXT = (ROOT / PAGE).read_text()
-OURS = ("type", "lane", "safe", "lease", "limits", "rate", "always", "batch")
+OURS = (
+    *("type", "lane", "safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start"),
+    *("rate", "always", "batch"),
+)
 
 
 def ticked(names: tuple[str, ...]) -> str:
@@ -43,6 +46,30 @@ def types_table() -> str:
         rows.setdefault((what, pins(kind), ticked(tuple(kind.options)), lease), []).append(kind.name)
     lines = [f"| {' | '.join([', '.join(names), *cells])} |" for cells, names in rows.items()]
     return "\n".join(["| type | role | pins | options | lease |", "|---|---|---|---|---|", *lines])
+
+
+def exact(number: float) -> str:
+    return f"{number:.5f}".rstrip("0").rstrip(".")
+
+
+def span(option: Option) -> str:
+    """The range of an option; "" where it has none."""
+    if option.choices:
+        return f"{', '.join(map(str, option.choices[:-1]))} or {option.choices[-1]}"
+    if option.type not in (int, float):
+        return ""
+    least, most = exact(option.least), exact(option.most)
+    return least if least == most else f"{least} to {most}"
+
+
+def spans(cell: str) -> str:
+    """Those of the options of a row, each with all that its types have."""
+    ranges = []
+    for name in cell.split("`, `"):
+        each = dict.fromkeys(span(kind.options[name]) for kind in KINDS.values() if name in kind.options)
+        ranges.append(", ".join(filter(None, each)))
+    told = list(filter(None, ranges))
+    return told[0] if told and len(set(told)) == 1 else "; ".join(told)
 
 
 def signatures() -> Iterator[str]:
@@ -76,8 +103,12 @@ def test_every_key_of_a_device_is_told() -> None:
 
 
 def test_every_option_is_told() -> None:
-    told = {name for cell in first_column("### Options") for name in cell.split("`, `")}
-    assert told == {option for kind in KINDS.values() for option in kind.options}
+    cells = first_column("### Options")
+    assert {name for cell in cells for name in cell.split("`, `")} == {
+        option for kind in KINDS.values() for option in kind.options
+    }
+    for cell in cells:
+        assert f"\n| `{cell}` | {spans(cell)} |" in TEXT
 
 
 @pytest.mark.parametrize("number", range(len(blocks(PAGE, "toml"))))

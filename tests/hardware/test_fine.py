@@ -12,7 +12,7 @@ import pytest
 
 from taskengine_hardware import read
 from taskengine_hardware.fine import FineFactory
-from taskengine_hardware.rig import PinsInUse, Rig
+from taskengine_hardware.rig import Rig
 
 FRAME_US = 20_000
 MakeRig = Callable[..., Rig]
@@ -47,6 +47,7 @@ def chip(monkeypatch: pytest.MonkeyPatch) -> Chip:
     for name in (
         "gpio_claim_output",
         "gpio_claim_input",
+        "gpio_claim_alert",
         "gpio_write",
         "gpio_free",
         "gpio_set_debounce_micros",
@@ -57,6 +58,7 @@ def chip(monkeypatch: pytest.MonkeyPatch) -> Chip:
     monkeypatch.setattr(lgpio, "gpiochip_close", lambda handle: 0)
     monkeypatch.setattr(lgpio, "gpio_get_mode", lambda handle, line: 2 if line in chip.outputs else 0)
     monkeypatch.setattr(lgpio, "gpio_read", lambda handle, line: 0)
+    monkeypatch.setattr(lgpio, "callback", lambda *args: type("Callback", (), {"cancel": lambda self: None})())
     return chip
 
 
@@ -66,13 +68,17 @@ def rig(chip: Chip) -> Iterator[Callable[..., Rig]]:
     made: list[Rig] = []
 
     def make(**device: Any) -> Rig:
-        layout = read({"devices": {"x": device}, "board": "a020d3", "chip": 0})
-        made.append(Rig(layout.devices.values(), FineFactory(layout.chip, layout.board)))
+        made.append(rig_of(x=device))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+def rig_of(**devices: Any) -> Rig:
+    layout = read({"devices": devices, "board": "a020d3", "chip": 0})
+    return Rig(layout.devices.values(), FineFactory(layout.chip, layout.board))
 
 
 def test_importing_lgpio_leaves_us_where_we_are() -> None:
@@ -87,7 +93,7 @@ def test_servo_pulses_are_continuous(chip: Chip, rig: MakeRig) -> None:
     chip.calls.clear()
     for tenths in range(-900, 901):
         made.writers[0](tenths / 10)
-    widths = [args[1] / 100 * FRAME_US for args in chip.of("tx_pwm", 18)[1:]]
+    widths = [args[1] / 100 * FRAME_US for args in chip.of("tx_pwm", 18)]
     assert {args[0] for args in chip.of("tx_pwm", 18)} == {50}
     assert len(widths) == 1801
     assert (widths[0], widths[-1]) == (pytest.approx(1000), pytest.approx(2000))
@@ -98,9 +104,7 @@ def test_servo_pulses_are_continuous(chip: Chip, rig: MakeRig) -> None:
 
 def test_opening_a_servo_sends_no_pulse(chip: Chip, rig: MakeRig) -> None:
     rig(type="Servo", pin=18)
-    assert all(duty == 0 for _, duty, *_ in chip.of("tx_pwm", 18))
-    assert chip.of("gpio_claim_output", 18) == [()]  # low
-    assert chip.of("gpio_claim_input", 18) == []
+    assert chip.calls == [("gpio_claim_output", 18, (0,))]
 
 
 def test_detaching_ends_the_pulses_and_leaves_the_line_low(chip: Chip, rig: MakeRig) -> None:
@@ -138,27 +142,95 @@ def test_two_rigs_do_not_close_each_others_pins(chip: Chip, rig: MakeRig) -> Non
     first, second = rig(type="LED", pin=5), rig(type="LED", pin=6)
     second.writers[0](True)
     first.close()
-    assert chip.of("gpio_claim_input", 5)
-    assert chip.of("gpio_claim_input", 6) == []
+    assert chip.of("gpio_free", 5)
+    assert chip.of("gpio_free", 6) == []
 
 
 def test_a_motor_that_is_stopped_stands_at_once(chip: Chip, rig: MakeRig) -> None:
-    """lgpio ends the cycle first, which may take 10 ms."""
+    """lgpio would end the cycle first, which may take 10 ms."""
     made = rig(type="Motor", forward=5, backward=6)
     made.writers[0](0.5)
     chip.calls.clear()
     made.writers[0](0.0)
-    assert chip.of("gpio_write", 5) == [(0,)]
+    assert chip.calls == [("tx_pwm", 5, (0, 0)), ("gpio_write", 5, (0,)), ("gpio_write", 6, (0,))]
 
 
-def test_a_line_that_is_anothers_is_named(chip: Chip, rig: MakeRig) -> None:
+def test_no_cycle_goes_on_after_what_is_to_be_steady(chip: Chip, rig: MakeRig) -> None:
+    """A lamp that is off while its line is high: a cycle that ends after that would light it up once more."""
+    made = rig(type="PWMLED", pin=5, active_high=False)
+    for value, level in ((0.0, 1), (1.0, 0)):
+        made.writers[0](0.25)
+        assert chip.calls[-1] == ("tx_pwm", 5, (100, 75.0))
+        made.writers[0](value)
+        assert chip.calls[-2:] == [("tx_pwm", 5, (0, 0)), ("gpio_write", 5, (level,))]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+@pytest.mark.parametrize(("active_high", "level"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("type", "pins"), [("PWMLED", {"pin": 5}), ("RGBLED", {"red": 5, "green": 6, "blue": 7})])
+def test_pulses_begin_and_end_where_the_output_is_off(
+    chip: Chip, rig: MakeRig, type: str, pins: dict[str, int], active_high: bool, level: int, value: float
+) -> None:
+    made = rig(type=type, active_high=active_high, **pins)
+    lines = sorted(pins.values())
+    assert chip.calls == [("gpio_claim_output", line, (level,)) for line in lines]
+    made.writers[0](value if len(lines) == 1 else (value, value, value))
+    made.close()
+    assert {args for line in lines for args in chip.of("gpio_write", line)} <= {(level,)}
+    assert [line for function, line, _ in chip.calls if function == "gpio_free"] == lines
+    assert not any(chip.of("gpio_claim_input", line) for line in lines)
+
+
+@pytest.mark.parametrize("type", ["DigitalOutput", "PWMLED"])
+@pytest.mark.parametrize(("active_high", "level"), [(True, 1), (False, 0)])
+def test_what_is_safe_when_it_is_on_is_on_from_its_first_moment_to_its_last(
+    chip: Chip, rig: MakeRig, type: str, active_high: bool, level: int
+) -> None:
+    """The enable of a brake, say."""
+    made = rig(type=type, pin=5, active_high=active_high, safe=True if type == "DigitalOutput" else 1.0)
+    made.close()
+    assert chip.calls == [("gpio_claim_output", 5, (level,)), ("gpio_free", 5, ())]
+
+
+def test_a_line_that_is_anothers_is_left_out_alone(chip: Chip) -> None:
     chip.busy.add(18)
-    with pytest.raises(PinsInUse, match="x: GPIO18: 'GPIO busy'"):
-        rig(type="Servo", pin=18)
+    made = rig_of(x={"type": "Servo", "pin": 18}, y={"type": "LED", "pin": 17})
+    assert made.failed == {"x": "GPIO18: 'GPIO busy'"}
+    made.writers[1](True)
+    assert chip.calls[-1] == ("gpio_write", 17, (1,))
+    made.close()
+    assert [line for function, line, _ in chip.calls if function == "gpio_free"] == [17]
 
 
-def test_a_button_is_claimed_with_its_pull(chip: Chip, rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lgpio, "gpio_claim_alert", chip.called("gpio_claim_alert"))
-    monkeypatch.setattr(lgpio, "callback", lambda *args: type("Callback", (), {"cancel": lambda self: None})())
+def test_a_motor_with_one_line_that_is_anothers_lets_go_of_the_other(chip: Chip, rig: MakeRig) -> None:
+    chip.busy.add(6)
+    made = rig(type="Motor", forward=5, backward=6)
+    assert made.failed == {"x": "GPIO5, GPIO6: 'GPIO busy'"}
+    assert chip.calls == [("gpio_claim_output", 5, (0,)), ("gpio_free", 5, ())]
+    assert made.writers == {}
+
+
+@pytest.mark.parametrize(
+    ("device", "line"),
+    [
+        ({"type": "Servo", "pin": 18}, 18),
+        ({"type": "Motor", "forward": 18, "backward": 19}, 19),
+        ({"type": "RotaryEncoder", "a": 18, "b": 19}, 19),
+        ({"type": "Button", "pin": 18}, 18),
+    ],
+)
+def test_what_was_left_out_can_be_had_later(chip: Chip, rig: MakeRig, device: dict[str, Any], line: int) -> None:
+    chip.busy.add(line)
+    made = rig(**device)
+    (one,) = read({"devices": {"x": device}}).devices.values()
+    assert not made.again(one)
+    assert list(made.failed) == ["x"]
+    chip.busy.clear()
+    assert made.again(one)
+    assert made.failed == {}
+    assert set(made.opened) == {0}
+
+
+def test_a_button_is_claimed_with_its_pull(chip: Chip, rig: MakeRig) -> None:
     rig(type="Button", pin=27)
     assert ("gpio_claim_input", 27, (lgpio.SET_PULL_UP,)) in chip.calls

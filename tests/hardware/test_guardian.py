@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+import zmq
 
-from taskengine import Client, TaskEngineError
-from tests.engine import Engine, deadline, wait_until
+from taskengine import Client, NotAllowed, TaskEngineError
+from taskengine.messages import Kind, Request, decode_reply, encode_request
+from taskengine.rundir import stop_path
+from tests.engine import Engine, alive, deadline, wait_until
 from tests.hardware.pigpiod import Daemon
 
 DEVICES = """
@@ -64,6 +70,8 @@ def test_what_the_daemon_would_go_on_driving_is_made_safe(client: Client, engine
     (owner,) = engine.pids("pin")
     os.kill(owner, signal.SIGKILL)
     wait_until(lambda: is_safe(daemon) and daemon.level(16) == 1, 5, "the guardian")
+    with pytest.raises(NotAllowed, match="stopped by guardian"):
+        client.call("motor.forward", "wheel")
     wait_until(lambda: _drives(client), 10, "another owner")
     assert daemon.level(20) == 1
 
@@ -78,6 +86,81 @@ def test_a_service_that_ends_leaves_nothing_driven(
     assert is_safe(daemon)
 
 
+def test_a_service_whose_router_hangs_is_safe_within_a_second(client: Client, engine: Engine, daemon: Daemon) -> None:
+    (router,) = engine.pids("router")
+    os.kill(router, signal.SIGSTOP)
+    began = time.monotonic()
+    engine.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: is_safe(daemon), 5, "the supervisor")
+    assert time.monotonic() - began < deadline(1)
+    os.kill(router, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_owners_rest_where_supervisor_and_guardian_are_killed_at_once(
+    client: Client, engine: Engine, daemon: Daemon, is_stopped: bool
+) -> None:
+    (guardian,), (owner,) = engine.pids("guard"), engine.pids("pin")
+    if is_stopped:
+        os.kill(owner, signal.SIGSTOP)
+    os.kill(guardian, signal.SIGKILL)
+    os.kill(engine.process.pid, signal.SIGKILL)
+    wait_until(lambda: is_safe(daemon) and daemon.level(16) == 1, 5, "the owner")
+    wait_until(lambda: not alive(owner), 5, "its end")
+
+
+def test_a_signal_to_the_supervisor_stops_the_machine(client: Client, engine: Engine, daemon: Daemon) -> None:
+    engine.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: is_safe(daemon), 5, "the stop")
+    with pytest.raises(NotAllowed):
+        client.call("devices.write", {"wheel": 1.0})
+    wait_until(lambda: "Stopped the machine (SIGUSR1), stop 1" in engine.output(), 5, "the supervisor's word")
+    client.call("system.arm")
+    client.call("devices.write", {"wheel": 1.0})
+
+
+def test_the_guardians_socket_stops_it_although_the_router_hangs(
+    client: Client, engine: Engine, daemon: Daemon
+) -> None:
+    path = stop_path(engine.address)
+    assert path is not None
+    (router,) = engine.pids("router")
+    os.kill(router, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as guardian:
+        guardian.settimeout(deadline(5))
+        guardian.connect(str(path))
+        guardian.send(msgspec.msgpack.encode((bytes(16), "smoke")))
+        assert msgspec.msgpack.decode(guardian.recv(4096)) == [1, []]
+    assert is_safe(daemon)
+    os.kill(router, signal.SIGCONT)
+
+
+def test_a_guardian_that_dies_leaves_the_socket_to_the_next(engine: Engine) -> None:
+    (guardian,) = engine.pids("guard")
+    os.kill(guardian, signal.SIGKILL)
+    path = stop_path(engine.address)
+    assert path is not None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.settimeout(deadline(10))
+        caller.connect(str(path))
+        caller.send(msgspec.msgpack.encode((bytes(16), "smoke")))
+        assert msgspec.msgpack.decode(caller.recv(4096))[0] == 1
+
+
+def test_the_port_of_its_own_stops_it_although_the_router_hangs(client: Client, engine: Engine, daemon: Daemon) -> None:
+    (router,) = engine.pids("router")
+    os.kill(router, signal.SIGSTOP)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.rcvtimeo, dealer.linger = int(1000 * deadline(5)), 0
+        dealer.connect(f"tcp://127.0.0.1:{engine.settings['stop_port']}")
+        head = encode_request(Request(Kind.STOP, 7, "test"))
+        dealer.send_multipart([head, msgspec.msgpack.encode((bytes(16), "smoke"))])
+        reply = decode_reply(dealer.recv_multipart()[0])
+    assert (reply.serial, reply.error, reply.stop) == (7, None, 1)
+    assert is_safe(daemon)
+    os.kill(router, signal.SIGCONT)
+
+
 def test_an_owner_that_is_stopped_is_ended(engine: Engine, daemon: Daemon, client: Client, tmp_path: Path) -> None:
     (owner,) = engine.pids("pin")
     os.kill(owner, signal.SIGSTOP)
@@ -87,6 +170,7 @@ def test_an_owner_that_is_stopped_is_ended(engine: Engine, daemon: Daemon, clien
 
 def _drives(client: Client) -> bool:
     try:
+        client.call("system.arm")
         client.call("devices.write", {"pan": 0.5, "wheel": 1.0, "brake": False})
     except TaskEngineError:
         return False

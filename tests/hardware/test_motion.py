@@ -2,13 +2,26 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine_hardware.layout import Limits
-from taskengine_hardware.motion import EASINGS, FRAME_S, Approach, Move, Pulse, Sweep, least_duration, speed_of
+from taskengine_hardware.motion import (
+    EASINGS,
+    FRAME_S,
+    Move,
+    Pulse,
+    Ramp,
+    State,
+    Sweep,
+    Then,
+    Trapezoid,
+    go,
+    least_duration,
+)
 
 POSITIONS = st.floats(-180, 180)
 PACES = st.floats(1, 1000)
@@ -41,55 +54,94 @@ def test_a_move_keeps_to_its_limits(start: float, target: float, speed: float, p
         assert fastest <= speed * 1.01 + 1e-6
 
 
-@given(POSITIONS, st.lists(POSITIONS, min_size=1, max_size=5), PACES, st.one_of(PACES, st.just(math.inf)))
-def test_an_approach_arrives_and_is_never_too_fast(
-    start: float, targets: list[float], speed: float, pull: float
+@given(POSITIONS, st.floats(-1, 1), POSITIONS, PACES, st.one_of(PACES, st.just(math.inf)), st.floats(0, 5))
+def test_a_trapezoid_arrives_within_its_limits(
+    start: float, share: float, target: float, speed: float, pull: float, duration: float
+) -> None:
+    """From any speed with which it can still brake before the ends of its range."""
+    limits = Limits(-180, 180, speed, pull)
+    room = 180 - start if share > 0 else start + 180
+    fastest = 0.0 if math.isinf(pull) else min(speed, math.sqrt(2 * pull * room))
+    motion = Trapezoid(State(start, share * fastest), target, 5.0, limits, duration)
+    assert motion.at(motion.end) == (target, True)
+    assert motion.state(motion.end) == (target, 0.0)
+    assert motion.state(5.0) == pytest.approx((start, share * fastest if pull < math.inf else motion.state(5.0)[1]))
+    steps = 400
+    step = (motion.end - 5.0) / steps
+    states = [motion.state(5.0 + step * number) for number in range(steps)] + [motion.state(motion.end)]
+    assert all(-180 - 1e-6 <= state.position <= 180 + 1e-6 for state in states)
+    for before, after in pairwise(states):
+        assert abs(after.position - before.position) <= speed * step * (1 + 1e-6) + 1e-6
+        if pull < math.inf:
+            assert abs(after.speed - before.speed) <= pull * step * (1 + 1e-6) + 1e-6
+            mean = (after.speed + before.speed) / 2
+            assert abs(after.position - before.position - mean * step) <= pull * step * step + 1e-6
+    # as soon as asked for, or as soon as it can be, where it need not brake first
+    if not share and start != target:
+        assert motion.end - 5.0 >= duration * (1 - 1e-9) - 1e-7
+
+
+@given(POSITIONS, POSITIONS, PACES, PACES, st.floats(0, 1), st.floats(0.1, 5))
+def test_a_trapezoid_takes_the_time_that_it_is_given(
+    start: float, target: float, speed: float, pull: float, share: float, longer: float
 ) -> None:
     limits = Limits(-180, 180, speed, pull)
-    approach = Approach(start, targets[0], 0.0, limits)
-    now, position = 0.0, start
-    for target in targets:
-        approach.target = target
-        for _ in range(30):
-            now += FRAME_S
-            after, _ = approach.at(now)
-            assert abs(after - position) <= speed * FRAME_S * (1 + 1e-9) + 1e-9
-            position = after
-    for _ in range(200_000):
-        now += FRAME_S
-        position, is_over = approach.at(now)
-        if is_over:
-            break
-    assert (position, is_over) == (targets[-1], True)
+    way = target - start
+    began = State(start, math.copysign(share * min(speed, math.sqrt(2 * pull * abs(way))), way))
+    least = Trapezoid(began, target, 0.0, limits).end
+    braking = abs(began.speed) / pull
+    asked = max(least, braking) + longer
+    if abs(way) > 1e-3 and share < 0.99:
+        assert Trapezoid(began, target, 0.0, limits, asked).end == pytest.approx(asked, rel=1e-6)
 
 
-def test_an_approach_to_what_is_too_near_goes_past_it_and_comes_back() -> None:
+def test_a_trapezoid_to_what_is_too_near_goes_past_it_and_comes_back() -> None:
     limits = Limits(-90, 90, 90.0, 90.0)
-    approach, now, ways = Approach(0.0, 80.0, 0.0, limits), 0.0, [0.0]
-    while ways[-1] < 40:
-        now += FRAME_S
-        ways.append(approach.at(now)[0])
-    approach.target = ways[-1] + 1
-    is_over = False
-    while not is_over:
-        now += FRAME_S
-        position, is_over = approach.at(now)
-        ways.append(position)
-    speeds = [(after - before) / FRAME_S for before, after in pairwise(ways)]
-    assert max(abs(after - before) for before, after in pairwise(speeds)) <= 2 * 90 * FRAME_S + 1e-6
-    assert max(ways) > approach.target + 5
-    assert ways[-1] == approach.target
+    motion = Trapezoid(State(40.0, 80.0), 41.0, 0.0, limits)
+    ways = [motion.at(step * FRAME_S)[0] for step in range(int(motion.end / FRAME_S) + 2)]
+    assert max(ways) > 41 + 5
+    assert ways[-1] == 41.0
 
 
-def test_the_speed_of_what_is_on_its_way() -> None:
-    move = Move(0.0, 10.0, 5.0, 2.0, EASINGS["linear"])
-    assert speed_of(move, 6.0) == pytest.approx(5.0)
-    assert speed_of(Pulse(True, False, 3.0), 1.0) == 0.0
+@pytest.mark.parametrize("name", EASINGS)
+def test_the_speed_of_what_is_on_its_way(name: str) -> None:
+    move = Move(0.0, 10.0, 5.0, 2.0, EASINGS[name])
+    sweep = Sweep(-30.0, 60.0, 5.0, 2.0, 3)
+    for motion in (move, sweep, Then(move, Sweep(10.0, 0.0, 7.0, 4.0, None))):
+        for now in (5.3, 6.0, 6.7):
+            (before, _), (after, _) = motion.at(now - 1e-6), motion.at(now + 1e-6)
+            assert isinstance(before, float)
+            assert isinstance(after, float)
+            assert motion.state(now) == pytest.approx((motion.at(now)[0], (after - before) / 2e-6), rel=1e-4)
+    assert move.state(7.5) == (10.0, 0.0)
+    assert sweep.state(99.0) == (-30.0, 0.0)
+    assert [sweep.left(now) for now in (5.0, 7.5, 9.5, 99.0)] == [3, 2, 1, 1]
 
 
-def test_an_approach_that_was_not_asked_for_long_makes_no_leap() -> None:
-    approach = Approach(0.0, 90.0, 0.0, Limits(-90, 90, 10.0))
-    assert approach.at(10.0)[0] <= 10.0 * 5 * FRAME_S
+def test_a_move_goes_by_its_easing_from_rest_and_by_a_trapezoid_else() -> None:
+    limits, way = Limits(-90, 90, 100.0, 200.0), EASINGS["smooth"]
+    assert isinstance(go(State(0.0), 60.0, 0.0, limits, 2.0, way), Move)
+    moving = go(State(0.0, 50.0), 60.0, 0.0, limits, 2.0, way)
+    assert isinstance(moving, Trapezoid)
+    assert moving.end == pytest.approx(2.0)
+    assert go(State(0.0, 50.0), 60.0, 0.0, None, 2.0, way) == Move(0.0, 60.0, 0.0, 2.0, way)
+
+
+@pytest.mark.parametrize(
+    ("start", "target", "ways"),
+    [
+        ((0.0,), (1.0,), [0.0, 0.25, 0.5, 1.0]),
+        ((0.0,), (-0.3,), [0.0, -0.25, -0.3, -0.3]),
+        ((0.8,), (0.2,), [0.2, 0.2, 0.2, 0.2]),
+        ((0.8,), (-0.5,), [0.0, -0.25, -0.5, -0.5]),
+        ((0.5, -0.5), (1.0, -0.25), [(0.5, -0.25), (0.75, -0.25), (1.0, -0.25), (1.0, -0.25)]),
+    ],
+)
+def test_a_ramp_grows_and_sinks_at_once(start: tuple[float, ...], target: tuple[float, ...], ways: list[Any]) -> None:
+    ramp = Ramp(start, target, 10.0, 0.5)
+    found = [ramp.at(now) for now in (10.0, 10.5, 11.0, 12.0)]
+    assert [way for way, _ in found] == ways
+    assert found[-1][1]
 
 
 def test_a_sweep_stays_between_its_ends() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import pytest
 from gpiozero import LED, PWMLED, AngularServo, Button, Servo
 from gpiozero.pins.pigpio import PiGPIOFactory
 
+from taskengine_hardware import read
+from taskengine_hardware.backends import BACKENDS
+from taskengine_hardware.layout import Value
+from taskengine_hardware.rig import Rig
 from tests.engine import deadline, wait_until
 from tests.hardware.pigpiod import INPUT, OUTPUT, PULL_UP, Command, Daemon
 
@@ -209,6 +214,59 @@ def test_a_device_that_nobody_holds_lets_go_of_its_pin(pi: Any, daemon: Daemon) 
     LED(17, initial_value=True, pin_factory=pi)
     assert daemon.level(17) == 0
     assert [write.level for write in daemon.history(17) if write.command is Command.WRITE] == [1]
+
+
+@pytest.fixture
+def rig(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+    """Makes rigs of one device on `daemon`, by the backend that the engine has."""
+    monkeypatch.setenv("PIGPIO_ADDR", "127.0.0.1")
+    monkeypatch.setenv("PIGPIO_PORT", str(daemon.port))
+    with ExitStack() as made:
+
+        def make(value: Value, **device: Any) -> Rig:
+            layout = read({"devices": {"x": device}})
+            one = Rig(layout.devices.values(), BACKENDS["pigpio"](layout), lambda device: value)
+            made.callback(one.close)
+            return one
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("device", "off", "on", "level"),
+    [
+        ({"type": "DigitalOutput", "pin": 17}, False, True, 0),
+        ({"type": "PWMLED", "pin": 17}, 0.0, 0.25, 0.75),
+        ({"type": "RGBLED", "red": 17, "green": 18, "blue": 19}, (0.0, 0.0, 0.0), (0.25, 1.0, 0.0), 0.75),
+    ],
+)
+def test_an_output_that_is_off_while_high_is_never_driven_low(
+    daemon: Daemon, rig: Callable[..., Rig], device: dict[str, Any], off: Value, on: Value, level: float
+) -> None:
+    made = rig(off, active_high=False, **device)
+    assert daemon.level(17) == 1
+    made.writers[0](on)
+    made.writers[0](off)
+    made.close()
+    driven = [write.level for write in daemon.history(17) if write.command in (Command.WRITE, Command.PWM)]
+    assert [share for share, _ in itertools.groupby(driven)] == [1, level, 1]
+    assert daemon.gpio(17).mode == INPUT
+
+
+def test_a_line_that_is_driven_is_taken_over_without_a_gap(daemon: Daemon, rig: Callable[..., Rig]) -> None:
+    """The daemon goes on with what a killed owner has left; gpiozero's own pin would make it an input first."""
+    first = rig(True, type="DigitalOutput", pin=17)
+    first.factory.connection.stop()
+    rig(True, type="DigitalOutput", pin=17)
+    assert {write.level for write in daemon.history(17)} == {1}
+    assert daemon.gpio(17).mode == OUTPUT
+
+
+def test_a_button_of_the_backend_has_its_pull(daemon: Daemon, rig: Callable[..., Rig]) -> None:
+    made = rig(None, type="Button", pin=27)
+    assert daemon.gpio(27).pull == PULL_UP
+    daemon.drive(27, 0)
+    wait_until(lambda: made.opened[0].is_pressed, 5.0, "the button")
 
 
 @pytest.mark.parametrize(

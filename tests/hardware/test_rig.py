@@ -1,17 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gpiozero
 import pytest
 
+from taskengine import TaskFailed
 from taskengine_hardware import read
 from taskengine_hardware.backends import mock
-from taskengine_hardware.kinds import KINDS
+from taskengine_hardware.control import safe_value, start_value
+from taskengine_hardware.kinds import KINDS, Role
+from taskengine_hardware.layout import LANE, Value
 from taskengine_hardware.rig import Rig
+from tests.engine import wait_until
 from tests.hardware.conftest import Bench, Table
 
+OUTPUTS = [name for name, kind in KINDS.items() if kind.is_output]
 THERMOMETER = Path(__file__).with_name("thermometer")
 
 
@@ -30,7 +37,7 @@ def entry_of(kind: Any) -> Table:
     return entry
 
 
-@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.is_output])
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_an_output_is_opened_without_moving_anything(name: str) -> None:
     layout = read({"devices": {"x": entry_of(KINDS[name])}})
     factory = mock(layout)
@@ -46,15 +53,79 @@ def test_an_output_is_opened_without_moving_anything(name: str) -> None:
     rig.close()
 
 
-def test_an_active_low_output_is_off_from_its_first_moment_on() -> None:
-    """A relay that is on while its pin is low does not click when the engine starts."""
-    layout = read({"devices": {"relay": {"type": "DigitalOutput", "pin": 5, "active_high": False}}})
-    factory = mock(layout)
-    rig = Rig(layout.devices.values(), factory)
-    assert factory.pin(5).state
-    assert not rig.opened[0].value
+VALUES: dict[Role, list[Value]] = {
+    Role.SWITCH: [False, True],
+    Role.LEVEL: [0.0, 1.0, 0.25],
+    Role.COLOUR: [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 0.5, 1.0)],
+    Role.MOTOR: [0.0, 1.0, -1.0, 0.5],
+    Role.DRIVE: [(0.0, 0.0), (-1.0, 1.0), (0.5, -1.0)],
+    Role.SERVO: [None, 0.5],
+    Role.TONE: [None, 440.0],
+}
+
+
+def cases() -> Iterator[tuple[Table, Value]]:
+    """Every type of output, also where it is on while its line is low, with values of every make."""
+    for name in OUTPUTS:
+        kind = KINDS[name]
+        for active_high in (True, False) if "active_high" in kind.options else (True,):
+            entry = entry_of(kind)
+            for value in VALUES[kind.role]:
+                yield entry if active_high else entry | {"active_high": False}, value
+
+
+@pytest.mark.parametrize(("entry", "value"), [*cases()])
+def test_an_output_has_its_value_from_the_first_moment_to_the_last(entry: Table, value: Value) -> None:
+    """Its pins go from their resting level to their state without a step between, and end at none that is on."""
+    layout = read({"devices": {"x": entry}})
+    device = layout.devices["x"]
+    numbers = [*device.gpios()]
+    told = Rig([device], mock(layout))
+    told.writers[0](value)
+    wanted = [(told.factory.pin(number).state, told.factory.pin(number).frequency) for number in numbers]
+    told.close()
+    rig = Rig([device], mock(layout), lambda device: value)
+    pins = [rig.factory.pin(number) for number in numbers]
+    assert [(pin.state, pin.frequency) for pin in pins] == wanted
     rig.close()
-    factory.reset()
+    idle = not entry.get("active_high", True)
+    for pin, (state, _) in zip(pins, wanted, strict=True):
+        ways = [False, state] if state in (0, 1) else [False, idle, state, idle]
+        assert [seen.state for seen in pin.states] == [state for state, _ in itertools.groupby(ways)]
+
+
+def test_a_device_that_cannot_be_opened_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = read({"devices": {"eye": entry_of(KINDS["Button"]), "lamp": {"type": "LED", "pin": 20}}})
+    factory = mock(layout)
+    monkeypatch.setattr(gpiozero, "Button", lambda **options: 1 / 0)
+    rig = Rig(layout.devices.values(), factory)
+    assert rig.failed == {"eye": "GPIO4: division by zero"}
+    rig.writers[layout.devices["lamp"].place](True)
+    assert factory.pin(20).state
+    assert list(rig.rest(layout.of(LANE)[1:], lambda device: True)) == []
+    monkeypatch.undo()
+    assert rig.again(layout.devices["eye"])
+    assert rig.failed == {}
+    rig.close()
+
+
+def test_what_was_left_out_is_named_where_the_others_are_brought_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = read({"devices": {"tail": {"type": "PWMLED", "pin": 21}, "lamp": {"type": "LED", "pin": 20}}})
+    monkeypatch.setattr(gpiozero, "PWMLED", lambda **options: 1 / 0)
+    rig = Rig(layout.devices.values(), mock(layout))
+    rig.writers[1](True)
+    assert list(rig.rest(layout.devices.values(), lambda device: True)) == ["tail: GPIO21: division by zero"]
+    assert not rig.factory.pin(20).state
+    rig.close()
+
+
+def test_a_servo_that_is_safe_at_a_position_is_not_moved_by_the_start() -> None:
+    layout = read({"devices": {"grip": {"type": "Servo", "pin": 10, "safe": -1.0}}})
+    factory = mock(layout)
+    for at, state in ((start_value, 0.0), (lambda device: safe_value(device, None), 0.05)):
+        rig = Rig(layout.devices.values(), factory, at)
+        assert factory.pin(10).state == pytest.approx(state)
+        rig.close()
 
 
 @pytest.mark.parametrize(
@@ -116,9 +187,15 @@ def test_a_tone_is_played_and_ends() -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.is_output])
 def test_an_input_is_opened_and_read(name: str, bench: Callable[..., Bench]) -> None:
-    one = bench({"x": entry_of(KINDS[name])})
-    value = one.commands.sensor_read("x")
-    assert value is None or isinstance(value, (int, float))
+    """All but those that mock pins do not have: a chip, and something that an echo comes back from."""
+    one = bench({"x": entry_of(KINDS[name]) | {"rate": 50}})
+    missing = KINDS[name].missing
+    wait_until(lambda: one.commands.devices_state()["x"].get("reason", "") == missing, 5, "the first measurement")
+    if missing:
+        with pytest.raises(TaskFailed, match=missing):
+            one.commands.sensor_read("x")
+    else:
+        assert isinstance(one.commands.sensor_read("x"), (int, float))
 
 
 def test_mock_pins_remember_only_so_much() -> None:

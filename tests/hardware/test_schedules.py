@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.hardware import schedules
+from taskengine import Origin
+from taskengine_hardware.admission import Admission
+from taskengine_hardware.control import Control
+from taskengine_hardware.panel import Panel
+from tests.hardware import schedules, words
 
 
 def test_a_lane_never_has_two_owners() -> None:
@@ -43,3 +50,46 @@ def test_in_the_end_somebody_has_the_pins() -> None:
             if world.owner is not None and world.pins == {world.owner}:
                 break
         assert world.pins == {world.owner}
+
+
+def test_nothing_moves_without_a_live_word_and_no_stop_is_undone_by_an_older_one() -> None:
+    """`python -m tests.hardware.schedules` plays a million."""
+    broken, seen = words.play(20_000, seed=6)
+    assert not broken
+    assert seen["moved"] > 10_000
+    assert seen["armed"] > 5_000
+    assert min(seen[deed] for deed in {*words.DEEDS, "TaskTimeout", "Cancelled", "NotAllowed"}) > 200
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """A check that finds nothing."""
+
+
+def _arms_all(admission: Admission, origin: Origin, number: object, now: float) -> None:
+    """An arm that does not look at what it undoes."""
+    panel = admission._panel
+    if not panel.arm(panel.number, origin.holder, int(now * words.NS)):
+        raise AssertionError("this is the number")
+
+
+FAULTS: dict[str, tuple[type, str, Callable[..., Any], str]] = {
+    "looks at no age": (Admission, "_check_age", _nothing, "s old|at rest"),
+    "asks for no consent": (Admission, "_check_consent", _nothing, "has not consented"),
+    "forgets who holds a device": (Admission, "_check_hold", _nothing, "another client holds it"),
+    "forgets rests": (Panel, "rested", lambda panel, place: (0, 0), "brought to rest"),
+    "arms whatever is named": (Admission, "arm", _arms_all, "was undone by"),
+    "ends no lease": (Control, "_end_leases", _nothing, "after its last word was good"),
+    "counts a stop twice": (Panel, "_known", lambda panel, id: 0, "is another one"),
+    "hears of no stop": (Control, "_heed_stop", _nothing, "moves although the machine is stopped"),
+    "takes what is older than a stop": (Admission, "_check_stop", _nothing, "stop"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_control_with_a_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, wrong, said = FAULTS[fault]
+    assert hasattr(owner, name)
+    monkeypatch.setattr(owner, name, wrong)
+    broken, _ = words.play(10_000, seed=1)
+    assert broken
+    assert any(re.search(said, one) for one in broken), broken

@@ -90,7 +90,8 @@ def test_timeouts_and_cancelled_futures(engine: Engine) -> None:
 
 def test_a_call_takes_what_is_queued_along(engine: Engine) -> None:
     async def script(client: Client) -> None:
-        client._queue.asked, client._queue._response_time = True, 1e9  # it is not sent by itself
+        await client.info()
+        client._queue._response_time = 1e9  # it is not sent by itself
         future = client.submit("task_count", 1, 1)
         assert await client.call("task_count", 2, 3) == 2.5
         assert await future == 1.0

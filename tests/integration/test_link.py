@@ -149,7 +149,7 @@ def test_what_the_interrupted_has_received_is_resolved_by_the_next(client: Clien
     client.call("task_count", 2, 3)
     receive, left = client._session.receive, []
 
-    def interrupted(frames: Sequence[bytes]) -> Any:
+    def interrupted(frames: Sequence[bytes], now: int = 0) -> Any:
         client._session.receive = receive  # type: ignore[method-assign]  # it is interrupted once
         left.append(list(client._link._inbox))
         raise KeyboardInterrupt

@@ -27,6 +27,7 @@ from taskengine.wire import BATCH_NS, NO_DEADLINE, REPEATS
 from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
+PINNED = {"arm"}
 LIMITS = Limits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
 
@@ -49,12 +50,14 @@ class Event(Enum):
     HAND_BACK = auto()
     DEATH = auto()
     REPEAT = auto()
+    LOSE = auto()
     REVOKE = auto()
 
 
 RULES: dict[tuple[State, Event], State] = {
     (State.WAITS, Event.DISPATCH): State.HELD,
     (State.WAITS, Event.REVOKE): State.ANSWERED,
+    (State.WAITS, Event.LOSE): State.ANSWERED,
     (State.HELD, Event.BEGIN): State.RUNS,
     (State.HELD, Event.HAND_BACK): State.WAITS,
     (State.RUNS, Event.END): State.ANSWERED,
@@ -105,6 +108,9 @@ class Books:
             assert runs <= (1 + REPEATS if self.package.idempotent else 1)
             if kind == "":
                 assert happened[Event.END] == 1
+            elif kind == "WorkerLost" and happened[Event.LOSE]:
+                assert task.lane in PINNED
+                assert runs == happened[Event.REPEAT], "it had begun"
             elif kind == "WorkerLost":
                 assert happened[Event.DEATH] == 1
                 assert not self.package.idempotent or runs == 1 + REPEATS
@@ -120,11 +126,12 @@ class BrokerStates(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker(7, LANES, limits=LIMITS)
+        self.broker = Broker(7, LANES, limits=LIMITS, pinned=PINNED)
         self.books: dict[Package, Books] = {}
         self.workers: dict[str, list[list[Slice]]] = {}
         self.lane_of: dict[str, str] = {}
         self.is_condemned: set[str] = set()
+        self.is_retired: set[str] = set()
         self.recalled: dict[str, int] = {}
         self.is_handing_back: set[str] = set()
         self.last_begun = (0, 0)
@@ -171,6 +178,7 @@ class BrokerStates(RuleBasedStateMachine):
         made = package(sum(count for _, count in runs), kind=kind, lanes=runs, client=client)
         self.made += 1
         made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
+        made.is_awaited = idempotent
         made.deadline = self.now + patience
         mine = sum(len(books.tasks) for books in self.in_flight() if books.package.client == client)
         everybody = sum(len(books.tasks) for books in self.in_flight())
@@ -297,8 +305,17 @@ class BrokerStates(RuleBasedStateMachine):
             last = entries.pop() if part and entries else None
             accounts.append((entries, last, running))
         whole = self.broker.leave(name, accounts)
+        self.bereave(name)
         self.take(whole)
         self.revoke()
+
+    def bereave(self, name: str) -> None:
+        """What waits for the owner of pins is lost with it, unless that was to end."""
+        if self.lane_of[name] in PINNED and name not in self.is_retired:
+            for books in self.in_flight():
+                for task in books.tasks:
+                    if task.lane == self.lane_of[name] and task.state is State.WAITS:
+                        task.step(Event.LOSE)
 
     def bury(self, running: tuple[int, int] | None) -> None:
         """The task that ran was lost, or is run again."""
@@ -316,6 +333,19 @@ class BrokerStates(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(list(self.workers)))
         (self.broker.retire if retires else self.broker.condemn)(name)
         self.is_condemned.add(name)
+        if retires:
+            self.is_retired.add(name)
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def part(self, client: bytes) -> None:
+        self.broker.part(client)
+        for books in self.in_flight():
+            if books.package.client == client:
+                owed = {position for position, task in enumerate(books.tasks) if task.state is not State.ANSWERED}
+                books.is_unwanted = books.is_unwanted or books.package.is_awaited
+                books.cancelled |= {position for position in owed if books.tasks[position].lane in PINNED}
+        self.take([])
+        self.revoke()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
     def expire(self, seconds: float) -> None:
@@ -370,6 +400,7 @@ class BrokerStates(RuleBasedStateMachine):
             for slices in batches:
                 self.put_back(slices, 0)
             whole = self.broker.leave(name, [None for _ in batches])
+            self.bereave(name)
             self.take(whole)
             self.revoke()
         for lane in LANES:

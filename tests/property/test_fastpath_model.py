@@ -122,6 +122,13 @@ def test_a_value(value: Any) -> None:
         same("unpack", _fastpath.encode(value), 1, bytes)
 
 
+def same_names(index: bytes, body: bytes) -> None:
+    same("task_names", index, body)
+    same("used_names", index, body)
+    for wanted in (b"", b"\1", b"\0\1\1\0\1"):
+        same("find_tasks", index, body, wanted, 2)
+
+
 @given(calls)
 def test_calls(calls: list[tuple[str, Sequence[Any], dict[str, Any]]]) -> None:
     names: tuple[dict[str, int], dict[str, int]] = {}, {}
@@ -131,7 +138,7 @@ def test_calls(calls: list[tuple[str, Sequence[Any], dict[str, Any]]]) -> None:
         assert names[0] == names[1]
         index, body = _fastpath.pack_calls(calls, {})
         same("check_index", index, len(body))
-        same("task_names", index, body)
+        same_names(index, body)
 
 
 @given(st.lists(st.lists(values, max_size=5) | st.lists(values, max_size=5).map(tuple), max_size=4), st.booleans())
@@ -198,7 +205,7 @@ any_task = st.one_of(
 def test_any_package(package: tuple[bytes, bytes]) -> None:
     index, body = package
     same("check_index", index, len(body))
-    same("task_names", index, body)
+    same_names(index, body)
 
 
 codes = st.text("fi", max_size=3).map(str.encode) | st.binary(max_size=3)

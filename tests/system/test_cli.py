@@ -10,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from taskengine import NotAllowed
 from taskengine.keys import new_pair
+from taskengine.messages import Kind
 from tests.engine import Engine, deadline, free_ports, wait_until
+from tests.integration.listener import Listener
 
 Result = subprocess.CompletedProcess[str]
 
@@ -56,6 +60,47 @@ def test_arguments_are_json_where_they_parse_as_json(at: list[str]) -> None:
 def test_count_repeats_the_call_as_one_package(at: list[str]) -> None:
     assert json.loads(run("call", "task_count", "2", "3", "--count", "4000", *at).stdout) == [2.5] * 4000
     assert run("call", "task_count", "2", "3", "--count", "0", *at).stdout == "[]\n"
+
+
+def test_stop_needs_nothing_but_an_answer() -> None:
+    with Listener(lambda heard: None) as engine:
+        stopped = run("stop", "--address", engine.address, "--why", "smoke")
+        assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
+        assert engine.heard[0].request.kind == Kind.STOP
+        assert b"smoke" in engine.heard[0].body[0]
+        assert not engine.requests(Kind.INFO)
+
+
+def test_stop_goes_by_the_stop_port_where_no_router_answers() -> None:
+    with Listener(lambda heard: None) as port:
+        nowhere = f"tcp://127.0.0.1:{free_ports(1)}"
+        assert run("stop", "--address", nowhere, "--stop-address", port.address).returncode == 0
+
+
+def test_stop_says_why_it_did_not() -> None:
+    refused = NotAllowed("you may not call system.stop")
+    with Listener(lambda heard: refused) as engine:
+        result = run("stop", "--address", engine.address)
+        assert (result.returncode, one_line(result)) == (1, f"taskengine: NotAllowed: {refused}")
+    result = run("stop", "--address", f"tcp://127.0.0.1:{free_ports(1)}", "--timeout", "0.3")
+    assert result.returncode == 1
+    assert "no engine answers" in one_line(result)
+    assert run("stop", "--address", "foo").returncode == 2
+
+
+def test_an_engine_without_hardware_has_nothing_to_stop(at: list[str]) -> None:
+    result = run("stop", *at)
+    assert result.returncode == 1
+    assert "UnknownTask" in one_line(result)
+
+
+def test_an_arm_by_hand_names_the_stop_that_it_undoes() -> None:
+    with Listener(lambda heard: None) as engine:
+        engine.stop = 4
+        run("call", "system.arm", "--address", engine.address)
+        run("call", "system.arm", "3", "--address", engine.address)
+        calls = [msgspec.msgpack.decode(heard.body[1]) for heard in engine.heard if heard.request.names]
+        assert [call[1:] for call in calls] == [[[], {"stop": 4}], [[3]]]
 
 
 def test_what_is_no_address_is_wrong_usage() -> None:

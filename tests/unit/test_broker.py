@@ -719,7 +719,7 @@ def test_packages_with_one_serial_are_all_cancelled() -> None:
     made.cancel(b"client", "serial")
     assert set(made.revoke()) == set(packages)
     assert made.idle()
-    assert made._serials == {}
+    assert not made._serials
 
 
 def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None:
@@ -731,4 +731,4 @@ def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None
     assert set(made.revoke()) == {middle, newer}
     made.cancel(b"client", "serial")
     assert made.revoke() == [older]
-    assert made._serials == {}
+    assert not made._serials

@@ -273,6 +273,23 @@ def test_runs_of_names() -> None:
     assert _fastpath.task_names(b"", b"") == []
 
 
+def test_names_that_are_used_and_where() -> None:
+    tasks = [task(3), task(1), task(1), b"\x91\x01", task(2**16), task(3)]
+    index, body = join_frames(tasks)
+    assert _fastpath.used_names(index, body) == [1, 3, wire.NO_NAME]
+    assert _fastpath.used_names(b"", b"") == []
+    (first, second, last) = _fastpath.find_tasks(index, body, b"\0\1\0\1", 3)
+    assert [found[0] for found in (first, second, last)] == [0, 1, 2]
+    assert [body[start:stop] for _, start, stop in (first, second, last)] == tasks[:3]
+    assert _fastpath.find_tasks(index, body, b"\0\0\1", 9) == []
+
+
+def test_a_name_at_the_end_of_a_large_package() -> None:
+    index, body = _fastpath.pack_calls([("move", (j,), {}) for j in range(200_000)] + [("stop", (), {})], {})
+    assert _fastpath.used_names(index, body) == [0, 1]
+    assert [found[0] for found in _fastpath.find_tasks(index, body, b"\0\1", 1)] == [200_000]
+
+
 @pytest.mark.parametrize("index", ["00000000", "01000000 01000000", "02000000 01000000", "01", "03000000"])
 def test_an_index_that_does_not_fit(index: str) -> None:
     with pytest.raises(ProtocolError):

@@ -75,3 +75,13 @@ def test_what_is_no_publication(feeds: list[Feed], message: bytes) -> None:
     feeds[0].mouth.send(message)
     with pytest.raises(ProtocolError):
         feed.receive(feeds[0].ear)
+
+
+def test_only_the_owners_of_pins_tell_what_those_do(feeds: list[Feed]) -> None:
+    feed.attach(feeds, has_machine=True)
+    with pytest.raises(BadArguments, match="the engine's own"):
+        publish("hardware.pan", 1)
+    feed.publish_owned("hardware.pan", 1)
+    publish("hardwareless", 1)
+    feed.attach(feeds)
+    publish("hardware.pan", 1)

@@ -12,21 +12,32 @@ import numpy
 from taskengine import _fastpath, arrays
 from taskengine.errors import UnknownTask, from_wire
 from taskengine.messages import (
+    NOWHERE,
     Kind,
     LaneStats,
     Latency,
     Reply,
     Request,
+    Stamp,
     Stats,
+    Stop,
     decode_reply,
     decode_request,
+    decode_stop,
     encode_reply,
     encode_request,
 )
-from taskengine.packed import error_entry, read_package
+from taskengine.packed import error_entry, read_package, value_reply
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
-REQUEST = Request(Kind.PACKAGE, 7, "ARM", ["task_count", "steer"])
+REQUEST = Request(
+    *(Kind.PACKAGE, 7, "ARM", ["task_count", "steer"]),
+    sent=3600 * 10**9,
+    bound=250_000,
+    token=bytes(range(0x10, 0x20)),
+    since=3000 * 10**9,
+)
+STAMP = Stamp(3600 * 10**9 + 2_000_000, 0x1D0C5F0E7B6A4938)
 UNKNOWN = UnknownTask("no task is named 'steer'", name="steer", nearest=[])
 STATS = Stats(
     accepted=40,
@@ -60,12 +71,12 @@ def test_a_package() -> None:
     assert decode_request(head) == REQUEST
     assert _fastpath.pack_calls(CALLS, names) == (index, body)
     assert list(names) == REQUEST.names
-    assert read_package((), REQUEST, [head, index, body], {}, 1, 0.0).count == 2
+    assert read_package((), REQUEST, [head, index, body], {}, 1, NOWHERE).count == 2
 
 
 def test_its_reply() -> None:
     head, body = golden()[3:5]
-    reply = Reply(7, 2, failed=1)
+    reply = Reply(7, 2, failed=1, clock=STAMP.clock, boot=STAMP.boot)
     assert encode_reply(reply) == head
     assert decode_reply(head) == reply
     assert _fastpath.encode(2.5) + error_entry(UNKNOWN) == body
@@ -80,7 +91,7 @@ def test_columns() -> None:
     request = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
     assert encode_request(request) == head
     assert arrays.columns([numpy.array([1, 2]), numpy.array([0.5, 1.5])]) == (codes, body)
-    assert read_package((), request, [head, codes, body], {}, 1, 0.0).count == 2
+    assert read_package((), request, [head, codes, body], {}, 1, NOWHERE).count == 2
 
 
 def test_a_data_request() -> None:
@@ -90,8 +101,23 @@ def test_a_data_request() -> None:
 
 
 def test_stats() -> None:
-    request, head, body = golden()[10:]
+    request, head, body = golden()[10:13]
     assert encode_request(Request(Kind.STATS, 10, "ARM")) == request
-    assert encode_reply(Reply(10, 1)) == head
-    assert _fastpath.encode(STATS) == body
+    assert value_reply(10, STATS, STAMP) == [head, body]
     assert msgspec.msgpack.decode(body, type=Stats) == STATS
+
+
+def test_a_stop() -> None:
+    head, body, answer, value = golden()[13:17]
+    stop = Stop(bytes(range(0x20, 0x30)), "a hand")
+    assert encode_request(Request(Kind.STOP, 11, "ARM")) == head
+    assert _fastpath.encode(stop) == body
+    assert decode_stop([head, body]) == stop
+    assert decode_stop([head]) == Stop()
+    assert value_reply(11, None, STAMP._replace(stop=3)) == [answer, value]
+
+
+def test_a_hello() -> None:
+    head, body = golden()[17:]
+    assert encode_request(Request(Kind.INFO, 1, "ARM")) == head
+    assert _fastpath.encode([["clock"]]) == body

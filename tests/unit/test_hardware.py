@@ -27,26 +27,52 @@ def test_its_tasks_are_named_by_their_lanes() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("tasks", "is_stopped"),
-    [
-        (("system.stop",), True),
-        (("legs.system.stop",), True),
-        (("servo.set", "system.stop"), True),
-        (("system.arm",), False),
-        (("arms.system.stop",), False),
-        ((), False),
-    ],
-)
-def test_some_tasks_stop_it_wherever_they_are_called(tasks: tuple[str, ...], is_stopped: bool) -> None:
+def test_a_machine_that_nobody_shares_takes_no_stop() -> None:
+    machine = Machine(TABLE, "mock")
+    assert (machine.stop(5), machine.stop_number(), machine.unconfirmed()) == (0, 0, [])
+    assert not machine.rest("motor.stop", "pan", 5, 0)
+
+
+def test_a_stop_has_a_number_until_it_is_armed() -> None:
     machine = Machine(TABLE, "mock")
     machine.share()
-    machine.heed(tasks, 5)
-    assert machine._panel.is_stopped is is_stopped
+    assert machine.stop_number() == 0
+    assert machine.stop(5, by="anna", why="smoke", id=b"one") == 1
+    assert machine.stop_number() == machine.stop(6, id=b"one") == 1
+    assert machine.unconfirmed() == ["hardware", "legs"]
+    machine._panel.arm(1, b"", 6)
+    assert machine.stop_number() == 0
 
 
-def test_who_shares_nothing_stops_nothing() -> None:
-    Machine(TABLE, "mock").heed(("system.stop",), 5)  # as in the process that lists tasks
+def test_its_tasks_that_stop_or_rest_are_known_by_name() -> None:
+    machine = Machine(TABLE, "mock")
+    assert machine.stop_tasks == {"system.stop", "legs.system.stop"}
+    assert machine.rest_tasks["legs.robot.stop"] == "legs"
+    assert machine.stop_lanes == {"system.stop": "hardware", "legs.system.stop": "legs"}
+    assert machine.rest_tasks["device.rest"] == "hardware"
+    assert machine.rest_tasks.keys().isdisjoint(["servo.set", "system.arm"])
+
+
+@pytest.mark.parametrize(
+    ("task", "device", "is_known"),
+    [
+        ("device.rest", "pan", True),
+        ("legs.device.rest", "hip", True),
+        ("device.rest", "hip", False),
+        ("device.rest", "none", False),
+        ("device.rest", ["pan"], False),
+        ("device.rest", None, False),
+        ("device.rest", "load", False),
+        ("servo.set", "pan", False),
+    ],
+)
+def test_a_device_is_rested_by_name(task: str, device: object, is_known: bool) -> None:
+    devices = {**TABLE["devices"], "load": {"type": "LoadAverage"}}
+    machine = Machine({"devices": devices}, "mock")
+    machine.share()
+    assert machine.rest(task, device, 7, 2) is is_known
+    rested = [machine._panel.rested(place) for place in range(3)]
+    assert ((7, 2) in rested) is is_known
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

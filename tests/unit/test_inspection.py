@@ -68,6 +68,13 @@ def test_files_of_a_third_user_are_found(folder: Path, monkeypatch: pytest.Monke
     assert bool(found().tasks) == bool(found().config) == strangers, "root's files are trusted"
 
 
+def test_the_tasks_that_stop_a_machine_are_known(folder: Path) -> None:
+    devices = {"lamp": {"type": "LED", "pin": 17}, "hip": {"type": "Servo", "pin": 18, "lane": "legs"}}
+    settings = Settings(tasks=["tasks"], keys="keys", hardware={"devices": devices})
+    assert inspect(settings, None, None, 3).stops == {"system.stop": "hardware", "legs.system.stop": "legs"}
+    assert found().stops == {}
+
+
 def test_where_tasks_come_from(folder: Path) -> None:
     assert places("tasks") == [Path("tasks"), Path("tasks/arm.py")]
     assert places("tasks/arm.py") == [Path("tasks/arm.py")]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from taskengine import BadArguments, EngineUnreachable
-from taskengine.lease import Lease
+from taskengine.lease import AsyncLease, Lease
 
 
 class Calls:
@@ -15,8 +16,8 @@ class Calls:
         self.made: list[tuple[Any, ...]] = []
         self.fails = False
 
-    def __call__(self, task: str, *args: Any) -> float:
-        self.made.append((task, *args))
+    def __call__(self, task: str, *args: Any, **kwargs: Any) -> float:
+        self.made.append((task, *args, *kwargs.items()))
         if self.fails:
             raise EngineUnreachable("no engine answers")
         return 0.5
@@ -35,6 +36,20 @@ def test_a_lane_of_its_own_has_its_own_tasks() -> None:
     calls = Calls()
     Lease(calls, ["hip"], exclusive=False, lane="legs").renew()
     assert calls.made == [("legs.lease.acquire", ["hip"], False), ("legs.lease.renew", ["hip"])]
+
+
+def test_taking_over_is_asked_for_only_where_it_is_wanted() -> None:
+    """An engine of version 0.1.0 does not know it."""
+    calls = Calls()
+    Lease(calls, ["pan"], exclusive=True, lane="", take_over=True)
+    assert calls.made == [("lease.acquire", ["pan"], True, ("take_over", True))]
+
+    async def call(task: str, *args: Any, **kwargs: Any) -> float:
+        return calls(task, *args, **kwargs)
+
+    asyncio.run(AsyncLease(call, ["pan"], "").acquire(exclusive=True, take_over=True))
+    asyncio.run(AsyncLease(call, ["pan"], "").acquire(exclusive=True))
+    assert calls.made[1:] == [("lease.acquire", ["pan"], True, ("take_over", True)), ("lease.acquire", ["pan"], True)]
 
 
 def test_what_went_wrong_inside_is_told_where_the_end_fails_too() -> None:

@@ -27,5 +27,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         taken.listen()
         with pytest.raises(StartError, match=f"127.0.0.1:{first + 1}"):
             check_ports(settings)
+        with pytest.raises(StartError, match=f"127.0.0.1:{first + 1}.*STOP_PORT"):
+            check_ports(Settings(router_frontend=first + 2, stop_port=first + 1, hardware={"devices": {}}))
     with pytest.raises(StartError, match="no address of this machine"):
         check_ports(Settings(host="192.0.2.1"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine.errors import Overloaded
-from taskengine.quota import NO_LIMITS, Limits, Quota
+from taskengine.quota import EXEMPT_PACKAGES, MOST_EXEMPT, NO_LIMITS, Limits, Quota
 from taskengine.wire import PACKAGE_BYTES
 
 RETRY_S = 0.5
@@ -96,3 +96,24 @@ def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> Non
     for package in taken:
         quota.give_back(*package, 0)
     assert (quota.tasks, quota.bytes, quota.results) == (0, 0, 0)
+
+
+def test_what_stops_something_is_let_in_although_it_is_full_but_not_without_end() -> None:
+    quota = Quota(Limits(10, BYTES, 10, BYTES))
+    quota.take(b"a", 10, 0, RETRY_S)
+    for _ in range(EXEMPT_PACKAGES):
+        quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
+    with pytest.raises(Overloaded):
+        quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
+    quota.take(b"b", 1, 0, RETRY_S, is_exempt=True)
+    quota.give_back(b"a", 1, 0, 0, is_exempt=True)
+    quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
+    refused(quota, b"c", 1)
+
+
+def test_not_even_of_many_clients() -> None:
+    quota = Quota(Limits(10, BYTES, 0, BYTES))
+    for number in range(MOST_EXEMPT):
+        quota.take(b"%d" % number, 1, 0, RETRY_S, is_exempt=True)
+    with pytest.raises(Overloaded):
+        quota.take(b"one more", 1, 0, RETRY_S, is_exempt=True)

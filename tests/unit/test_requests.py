@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
 from taskengine._socket import Port
+from taskengine.attendance import Attendance
+from taskengine.origins import is_near
 from taskengine.wire import MAGIC, MAX_MESSAGE
-from tests.engine import deadline
+from tests.engine import deadline, wait_until
 
 Exchange = Callable[..., tuple[list[bytes], bytes, bytes]]
 
@@ -82,3 +87,56 @@ def test_a_closed_socket_is_an_error() -> None:
         socket.close()
         with pytest.raises(zmq.ZMQError):
             port.receive_request(MAGIC, 2**22)
+
+
+@pytest.mark.parametrize("way", ["tcp", "ipc"])
+def test_where_a_request_came_from(way: str, tmp_path: Path) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as dealer:
+        port = Port(router)
+        assert (port.peer, port.descriptor) == ("", -1)
+        router.bind("tcp://127.0.0.1:*" if way == "tcp" else f"ipc://{tmp_path}/socket")
+        dealer.connect(router.getsockopt_string(zmq.LAST_ENDPOINT))
+        for _ in range(2):
+            dealer.send_multipart([MAGIC, b"index", b"body"])
+            assert router.poll(int(deadline(10.0) * 1000))
+            assert port.receive_request(MAGIC, 9) is not None
+            assert (port.peer == "127.0.0.1") == (way == "tcp")
+            assert is_near(port.peer)
+            assert stat.S_ISSOCK(os.fstat(port.descriptor).st_mode)
+            assert port.receive_request(MAGIC, 9) is None
+
+
+def test_who_has_left() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        port = Port(router)
+        attendance = Attendance(context, router, port)
+        router.bind("tcp://127.0.0.1:*")
+        address = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        clients: list[bytes] = []
+        for _ in range(20):  # descriptors are used again and again
+            with context.socket(zmq.DEALER) as dealer:
+                dealer.linger = int(deadline(10.0) * 1000)
+                dealer.connect(address)
+                dealer.send_multipart([MAGIC, b"x"])
+        with context.socket(zmq.DEALER) as survivor:
+            survivor.connect(address)
+            survivor.send_multipart([MAGIC, b"x"])
+            while len(clients) < 21:
+                assert router.poll(int(deadline(10.0) * 1000))
+                message = port.receive_request(MAGIC, 9)
+                assert message is not None
+                clients.append(message[0][0])
+                attendance.greet(clients[-1])
+            left: list[bytes] = []
+
+            def have_left() -> bool:
+                left.extend(attendance.left())
+                return len(set(left)) >= 20
+
+            wait_until(have_left, 10, "the news of their ends")
+            survivor.send_multipart([MAGIC, b"y"])
+            assert router.poll(int(deadline(10.0) * 1000))
+            alive = port.receive_request(MAGIC, 9)
+            assert alive is not None
+            assert alive[0][0] not in left
+        attendance.close()

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from taskengine import _fastpath
@@ -15,6 +16,7 @@ from taskengine.errors import (
     BadArguments,
     Cancelled,
     EngineUnreachable,
+    NotAllowed,
     Overloaded,
     ProtocolError,
     TaskEngineError,
@@ -22,9 +24,20 @@ from taskengine.errors import (
     TaskTimeout,
     to_wire,
 )
-from taskengine.messages import NO_SERIAL, Kind, Priority, Reply, ReplyMode, decode_cancel, decode_request, encode_reply
+from taskengine.messages import (
+    NO_SERIAL,
+    Info,
+    Kind,
+    Priority,
+    Reply,
+    ReplyMode,
+    decode_cancel,
+    decode_request,
+    encode_reply,
+)
 from taskengine.packed import error_entry
-from taskengine.session import Call, Options, Outcome, Pending, Session, TaskFuture, settle
+from taskengine.replies import Outcome
+from taskengine.session import HELLO_S, Call, Options, Parcel, Pending, Session, TaskFuture, settle
 from taskengine.wire import MAX_HEAD, MAX_TASKS, REPEATS
 
 ADDRESS = "tcp://127.0.0.1:9000"
@@ -43,8 +56,9 @@ def test_a_package_says_who_asks_for_what() -> None:
     session, future = Session("ARM", ADDRESS), Future[Any]()
     options = Options(deadline=1.5, priority="urgent", reply="errors", idempotent=True)
     calls: list[Any] = [("a", (1,), {}), ("b", (), {"x": 2}), ("a", (3,), {})]
-    serial, (head, index, _) = session.package(calls, [future], options, each=False)
-    assert serial == 1
+    parcel = session.package(calls, [future], options, each=False)
+    head, index, _ = parcel.frames
+    assert parcel.serial == 1
     request = decode_request(head)
     assert (request.kind, request.serial, request.client, request.names) == (Kind.PACKAGE, 1, "ARM", ["a", "b"])
     assert (request.reply, request.priority) == (ReplyMode.ERRORS, Priority.URGENT)
@@ -397,3 +411,158 @@ def test_a_deadline_in_the_next_century_is_none() -> None:
 def test_wrong_options_name_what_is_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(BadArguments, match=next(iter(options))):
         Options(**options)
+
+
+MS = 10**6
+S = 10**9
+TOKEN = b"t" * 16
+TIMED_INFO = Info(2, 0.03, 3, 2, [], 1, ["clock", "stop"])
+
+
+def greeted(info: Any, *, engine_clock: int = 500 * S, now: int = 100 * S) -> Session:
+    """A session that has sent its hello at `now`, and got `info` or an error for it 2 ms later."""
+    session = Session("ARM", ADDRESS, TOKEN, since=90 * S)
+    hello = session.greet(now)
+    assert hello is not None
+    session.write(hello, now)
+    session.greeted(hello, now)
+    error = to_wire(info) if isinstance(info, TaskEngineError) else None
+    body = b"" if error else _fastpath.encode(msgspec.to_builtins(info))
+    reply = Reply(hello.serial, 0 if error else 1, error=error, clock=engine_clock, boot=7)
+    settle(session.receive([encode_reply(reply), body], now + 2 * MS))
+    return session
+
+
+def packaged(session: Session, made: int, **options: Any) -> Parcel:
+    return session.package([("x", (), {})], [Future()], Options(**options), each=True, made=made)
+
+
+def test_a_hello_says_what_the_client_can() -> None:
+    session = Session("ARM", ADDRESS, TOKEN)
+    hello = session.greet(S)
+    assert hello is not None
+    head, body = session.write(hello, S)
+    request = decode_request(head)
+    assert (request.kind, request.token, request.sent) == (Kind.INFO, b"", 0)
+    assert msgspec.msgpack.decode(body) == [["clock", "stop"]]
+
+
+def test_nothing_else_is_to_be_sent_before_the_hello_is_answered() -> None:
+    session = Session("ARM", ADDRESS)
+    ready = [session.is_ready]
+    hello = session.greet(S)
+    assert hello is not None
+    ready.append(session.is_ready)
+    session.greeted(hello, S)
+    assert session.greet(S) is None
+    ready.append(session.is_ready)
+    settle(session.receive([encode_reply(Reply(hello.serial, 1)), _fastpath.encode(msgspec.to_builtins(TIMED_INFO))]))
+    assert ([*ready, session.is_ready], session.greet(2 * S)) == ([False, False, False, True], None)
+    assert session.info == TIMED_INFO
+
+
+def test_a_package_says_when_it_was_called_and_by_which_client() -> None:
+    session = greeted(TIMED_INFO)
+    # the engine's clock showed 500 s when ours showed 100.001 s, give or take 1 ms
+    parcel = packaged(session, made=100 * S + 501 * MS)
+    request = decode_request(session.write(parcel, 105 * S)[0])
+    assert request.sent == 500 * S + 500 * MS
+    assert MS < request.bound < 2 * MS
+    assert request.token == TOKEN
+    # the earliest moment at which the client can have been made
+    assert 489 * S < request.since <= 500 * S - 10 * S - MS
+
+
+def test_what_is_sent_again_is_as_old_as_it_is() -> None:
+    session = greeted(TIMED_INFO)
+    parcel = packaged(session, made=100 * S + MS, idempotent=True)
+    first = decode_request(session.write(parcel, 100 * S + MS)[0])
+    (again,) = session.lose([parcel.serial])
+    assert not session.is_ready
+    hello = session.greet(103 * S)
+    assert hello is not None
+    session.write(hello, 103 * S)
+    session.greeted(hello, 103 * S)
+    reply = Reply(hello.serial, 1, clock=503 * S, boot=7)
+    body = _fastpath.encode(msgspec.to_builtins(TIMED_INFO))
+    settle(session.receive([encode_reply(reply), body], 103 * S + 2 * MS))
+    second = decode_request(session.write(again, 104 * S)[0])
+    assert (first.sent, second.sent) == (500 * S, 500 * S)
+    assert first.token == second.token
+
+
+def test_a_lost_connection_forgets_the_clock() -> None:
+    session = greeted(TIMED_INFO)
+    session.lose([])
+    assert decode_request(session.write(packaged(session, made=101 * S), 101 * S)[0]).sent == 0
+
+
+@pytest.mark.parametrize("answer", [Info(2, 0.03, 3, 2, [], 1), NotAllowed("no INFO")], ids=["0.1.0", "refused"])
+def test_an_engine_that_does_not_ask_for_times_gets_none(answer: Any) -> None:
+    session = greeted(answer)
+    assert session.is_ready
+    parcel = packaged(session, made=100 * S)
+    assert session.write(parcel, 101 * S) == parcel.frames
+    request = decode_request(parcel.frames[0])
+    assert (request.sent, request.bound, request.token, request.since) == (0, 0, b"", 0)
+
+
+def test_an_old_estimate_is_renewed_before_anything_is_sent() -> None:
+    session = greeted(TIMED_INFO, now=100 * S)
+    assert session.greet(130 * S) is None
+    hello = session.greet(131 * S)
+    assert hello is not None
+    session.greeted(hello, 131 * S)
+    assert not session.is_ready
+
+
+def test_any_reply_renews_the_estimate() -> None:
+    session = greeted(TIMED_INFO, now=100 * S)
+    parcel = packaged(session, made=129 * S)
+    session.write(parcel, 129 * S)
+    session.receive([encode_reply(Reply(parcel.serial, 1, clock=530 * S, boot=7)), b"\x01"], 129 * S + MS)
+    assert session.greet(150 * S) is None
+
+
+def test_a_slow_link_is_not_asked_again_and_again() -> None:
+    session = greeted(TIMED_INFO, now=100 * S)
+    hello = session.greet(131 * S)
+    assert hello is not None
+    session.write(hello, 131 * S)
+    session.greeted(hello, 131 * S)
+    body = _fastpath.encode(msgspec.to_builtins(TIMED_INFO))
+    # no better than what is known since 31 s
+    session.receive([encode_reply(Reply(hello.serial, 1, clock=531 * S, boot=7)), body], 131 * S + 200 * MS)
+    assert session.greet(132 * S) is None
+
+
+def test_a_hello_that_is_not_answered_is_sent_again() -> None:
+    session = Session("ARM", ADDRESS)
+    hello = session.greet(S)
+    assert hello is not None
+    session.greeted(hello, S)
+    session.watch(hello.serial, 1.0)
+    settle(session.expire(1.0 + HELLO_S, connected=True))
+    assert session.greet(2 * S) is not None
+    assert not session.is_ready
+
+
+def test_the_stop_in_force_is_that_of_the_last_reply() -> None:
+    session = greeted(TIMED_INFO)
+    for stop in (3, 0):
+        parcel = packaged(session, made=100 * S)
+        session.receive([encode_reply(Reply(parcel.serial, 1, clock=500 * S, boot=7, stop=stop)), b"\x01"])
+        assert session.stop_in_force == stop
+
+
+def test_names_leave_room_for_what_a_head_says_beside_them() -> None:
+    session = greeted(TIMED_INFO)
+    longest = MAX_HEAD
+    while True:
+        try:
+            parcel = session.package([("x" * longest, (), {})], [Future()], Options(), each=True, made=2**62)
+            break
+        except BadArguments:
+            longest -= 1
+    assert longest > MAX_HEAD - 200
+    assert len(session.write(parcel, 101 * S)[0]) <= MAX_HEAD

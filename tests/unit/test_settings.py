@@ -58,6 +58,7 @@ def test_defaults_are_the_contract() -> None:
         "ROUTER_BACKEND": "9001",
         "STARTING_PORT": "10000",
         "METRICS_PORT": "0",
+        "STOP_PORT": "9002",
         "PINS": '"auto"',
         "DRAIN_TIME": "5.0",
         "HEARTBEAT_INTERVAL": "0.5",
@@ -301,6 +302,18 @@ def test_unreadable_files(tmp_path: Path) -> None:
 )
 def test_port_collisions(flags: dict[str, object], message: str) -> None:
     assert message in refused(flags=flags)
+
+
+def test_the_stop_port_is_one_of_an_engine_with_devices(toml: Toml) -> None:
+    assert load(None, {}, {"router_frontend": 9002}).stop_address == ""
+    machine = toml('[hardware.devices.lamp]\ntype = "LED"\npin = 17')
+    assert load(machine, {}, {}).stop_address == "tcp://127.0.0.1:9002"
+    assert load(machine, {}, {"host": "::1", "stop_port": 9003}).stop_address == "tcp://[::1]:9003"
+    assert load(machine, {}, {"router_frontend": 9002, "stop_port": 0}).stop_address == ""
+    assert "stop_port: expected another port than router_frontend's, 9002" in refused(
+        machine, flags={"router_frontend": 9002}
+    )
+    assert "would publish on 10002, which is stop_port's" in refused(machine, flags={"stop_port": 10002})
 
 
 def test_without_data_workers_no_data_port_collides() -> None:

@@ -39,3 +39,12 @@ def test_places_are_limited_and_not_tasks() -> None:
         unwanted.add([2 * MAX_RUNS + 5])
     assert unwanted.add(range(2 * MAX_RUNS))
     assert unwanted.left == 2 * MAX_RUNS
+
+
+def test_runs_count_only_what_is_new() -> None:
+    unwanted = Unwanted(10)
+    unwanted.add([2, 3])
+    assert unwanted.add_runs([(0, 4), (6, 8)])
+    assert unwanted.left == 6
+    assert not unwanted.add_runs([(6, 8)])
+    assert [unwanted.begin(4, 10), unwanted.end(6, 10)] == [6, 8]

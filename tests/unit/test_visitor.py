@@ -162,3 +162,31 @@ def test_another_policy_holds_at_once() -> None:
     mine = visitors.of("laptop")
     assert [task.name for task in mine.tasks(TASKS)] == ["gpio.write"]
     mine.admit(package(1), 0.0)
+
+
+def test_what_is_urgent_by_what_it_calls_needs_no_right_to_a_priority_and_no_allowance() -> None:
+    mine = visitor(tasks=("*",), rate=1.0)
+    stop = package(1)
+    stop.priority, stop.is_urgent, stop.is_exempt = Priority.URGENT, True, True
+    for _ in range(5):
+        mine.admit(stop, 100.0)
+        mine.charge(stop)
+    mine.admit(package(1), 100.0)
+    large = package(100)
+    large.is_urgent = True
+    mine.charge(large)
+    with pytest.raises(Overloaded):
+        mine.admit(package(1), 100.0)
+    mine.admit(stop, 100.0)
+
+
+def test_which_tasks_and_devices_are_a_clients() -> None:
+    mine = visitor(tasks=("servo.*",), devices=("pan",))
+    assert [name for name in [*LANES, "unknown"] if mine.may_call(name)] == ["servo.set"]
+    assert mine.may_use("pan")
+    assert not mine.may_use("tilt")
+    visitors = Visitors(None)
+    visitors.learn(LANES)
+    assert visitors.of("x").may_call("gpio.write")
+    assert not visitors.of("x").may_call("unknown")
+    assert visitors.of("x").may_use("tilt")

@@ -11,6 +11,7 @@ from taskengine.weaknesses import MODES, REMINDER_S, TABLE, Facts, Reminder, ins
 
 SOUND = Facts(Settings())
 OPEN = Settings(host="0.0.0.0")
+STOPS = {"system.stop": "hardware", "legs.system.stop": "legs"}
 
 
 def facts(settings: Settings | None = None, **known: object) -> Facts:
@@ -22,6 +23,7 @@ WEAK = {
     "insecure": facts(Settings(insecure=True)),
     "curve off": facts(Settings(host="0.0.0.0", curve="off")),
     "policy of nobody": facts(Settings(policy={"laptop": Entry()}, curve="off")),
+    "nobody stops": facts(Settings(policy={"laptop": Entry(tasks=("servo.*",))}), clients=1, stops=STOPS),
     "nobody let in": facts(OPEN),
     "keys readable": facts(keys=("/keys",)),
     "settings writable": facts(config=("/taskengine.toml",)),
@@ -36,6 +38,7 @@ SAID = {
     "insecure": "only off loopback",
     "curve off": "nothing is encrypted",
     "policy of nobody": "anonymous",
+    "nobody stops": "nobody call legs.system.stop or system.stop:",
     "nobody let in": "taskengine keys pair NAME",
     "keys readable": "look into /keys:",
     "settings writable": "by /taskengine.toml:",
@@ -67,6 +70,23 @@ def test_each_row_holds_by_itself(row: object) -> None:
     (line,) = weaknesses(WEAK[name])
     assert SAID[name] in line
     assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "warned"),
+    [
+        (Entry(tasks=("system.stop",)), False),
+        (Entry(tasks=("*",), members=("*",)), False),
+        (Entry(tasks=("*.stop",), lanes=("legs",)), False),
+        (Entry(tasks=("system.stop",), lanes=("legs",)), True),
+        (Entry(tasks=("system.stop",), members=()), True),
+        (Entry(tasks=("system.arm", "motor.stop")), True),
+    ],
+)
+def test_a_policy_of_a_machine_lets_somebody_stop_it(entry: Entry, warned: bool) -> None:
+    settings = Settings(policy={"laptop": entry})
+    assert any("nobody call" in line for line in weaknesses(facts(settings, clients=1, stops=STOPS))) == warned
+    assert list(weaknesses(facts(settings, clients=1))) == [], "without a machine there is nothing to stop"
 
 
 def test_an_old_libzmq_is_named_with_what_it_lacks() -> None:

@@ -9,6 +9,7 @@ import msgspec
 from taskengine import _fastpath, packed, wire
 from taskengine.errors import ProtocolError
 from taskengine.messages import (
+    NOWHERE,
     Cancel,
     Kind,
     ReplyMode,
@@ -83,13 +84,15 @@ def fuzz(data: bytes) -> None:
         same("check_index", frame, len(frames[-1]))
         if place + 1 < len(frames):
             same("task_names", frame, frames[place + 1])
+            same("used_names", frame, frames[place + 1])
+            same("find_tasks", frame, frames[place + 1], b"\0\1\1", 2)
     with contextlib.suppress(ProtocolError):
         decode_reply(frames[0])
     try:
         request = decode_request(frames[0])
         assert repr(decode_request(encode_request(request))) == repr(request)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            _check_package(packed.read_package((), request, frames, LANES, 1, 0.0))
+            _check_package(packed.read_package((), request, frames, LANES, 1, NOWHERE))
         elif request.kind == Kind.CANCEL:
             cancel = decode_cancel(frames)
             assert decode_cancel([b"", msgspec.msgpack.encode(cancel)]) == cancel

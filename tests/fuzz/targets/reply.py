@@ -72,8 +72,8 @@ class _Requests(Session):
         self.package(
             calls[: len(self.futures)] if mode % 2 == 0 else calls, self.futures, Options(), each=mode % 2 == 0
         )
-        for serial, pending in list(self.pending.items()):
-            self.pending[serial] = pending._replace(array=mode == 3)
+        for pending in self.pending.values():
+            pending.array = mode == 3
 
 
 def fuzz(data: bytes) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from taskengine import _fastpath, seedwire, wire
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
+from taskengine.messages import NOWHERE
 from taskengine.package import encode_head
 from taskengine.seedwire import Frames, SeedPackage
 from tests import seed_model
@@ -96,7 +97,7 @@ def fuzz(data: bytes) -> None:
     names = _outcome(_fastpath.frame_names, index, body, seed_model.name_of)
     assert names == _outcome(seed_model.frame_names, frames)
     try:
-        package = seedwire.read_package((), meta, index, body, LANES, 1)
+        package = seedwire.read_package((), meta, index, body, LANES, 1, NOWHERE)
     except ProtocolError as error:
         _check_refusal(seedwire.malformed(meta, error), error)
         return

@@ -1,0 +1,293 @@
+"""Who may command what now: stops, arms, rests, ages, leases and holds. Pure.
+
+Motion needs a live, recent, consenting word. A command is admitted where the machine is not stopped; where it was
+neither sent nor received before the latest stop; where its client has consented since that was armed; where nobody has
+brought the device to rest since it was received; where it says how old it is, and is young enough; and where no other
+client has the device for itself. Checks go in this order, and none of them changes anything.
+
+Leases. The **author** of an output is the holder (`Origin.holder`) whose word its value is; the author's lease, which
+stands on the panel, is how long that word holds. Others that acquire the output get a **claim**, by which they may
+renew what is theirs, never the author's word. A **hold** keeps others out while its holder renews or commands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from taskengine import BadArguments, Cancelled, NotAllowed, Origin, TaskTimeout
+from taskengine_hardware.layout import EXCLUSIVE_S
+from taskengine_hardware.outputs import NS, Output
+from taskengine_hardware.panel import NEVER, Panel
+
+MOST_CLAIMS = 64
+MOST_CONSENTS = 4096
+"""How many holders are remembered; of one that was forgotten, `lease.acquire` is asked again."""
+
+
+def stopped_text(panel: Panel) -> str:
+    """What a command is told while the machine is stopped."""
+    stop = panel.latest()
+    by, why = stop.by and f" by {stop.by}", stop.why and f": {stop.why}"
+    return f"the machine was stopped{by}{why} (stop {stop.number}); system.arm lets it move again"
+
+
+class Admission:
+    """Admits commands to the outputs of `lane`; a hold ends `exclusive` s after its holder's last word.
+
+    `position` gives that of the task that runs in its package.
+    """
+
+    def __init__(
+        self, lane: str, panel: Panel, exclusive: float = EXCLUSIVE_S, position: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._lane = lane
+        self._panel = panel
+        self._ends = panel.ends
+        self._exclusive = exclusive
+        self._position = position
+        self._consents: dict[bytes, None] = {}
+        self.due = math.inf
+        """No lease ends before, in s."""
+
+    # Checks ----------------------------------------------------------------------------------------------------------
+
+    def check(self, output: Output, origin: Origin, now: float) -> None:
+        """Whether a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
+        self._check_stop(origin)
+        self._check_consent(origin)
+        self._check_age(output, origin, now)
+        self._check_hold(output, origin, now)
+
+    def _check_stop(self, origin: Origin) -> None:
+        panel = self._panel
+        if panel.is_stopped:
+            raise NotAllowed(stopped_text(panel))
+        stopped_at = panel.stopped_at
+        if origin.received and panel.number:
+            if origin.received <= stopped_at:
+                raise NotAllowed(f"stop {panel.number} came after this command, which does not outlast it")
+            if origin.sent and origin.sent <= stopped_at:
+                raise NotAllowed(f"this command may have been sent before stop {panel.number}")
+
+    def _check_consent(self, origin: Origin) -> None:
+        panel = self._panel
+        if not panel.armed or origin.holder in self._consents:
+            return
+        if origin.since and _latest(origin.since, origin) > panel.armed_at:
+            return
+        if not panel.has_armed(origin.holder):
+            raise NotAllowed(
+                f"the machine was stopped and armed again (stop {panel.armed}), and this client has not said since that"
+                " it wants to move things: call lease.acquire first"
+            )
+
+    def _check_age(self, output: Output, origin: Origin, now: float) -> None:
+        received, device = origin.received, output.device
+        if not received:
+            return
+        if output.rest_order >= received and self._panel.rested(output.place) > (received, self._position()):
+            raise Cancelled(f"{device.name} was brought to rest after this command was called")
+        if output.age is None:
+            return
+        if not origin.sent:
+            if not (origin.is_local or device.untimed):
+                raise NotAllowed(
+                    f"{device.name} takes commands from other machines only where they say how old they are: use a"
+                    " client of this version, or set untimed = true"
+                )
+        elif 2 * origin.bound > (output.lease_ns or output.age * NS):
+            raise NotAllowed(
+                f"when this command was called is known to {origin.bound / NS:.3g} s only, which is more than half the"
+                f" lease of {device.name}: this link is too slow to drive it"
+            )
+        age = now - (origin.sent or received) / NS
+        if age > output.age:
+            self._panel.refuse(self._lane)
+            raise TaskTimeout(
+                f"this command of {device.name} came {age:.3g} s after it was called, which may be {output.age:g} s",
+                seconds=output.age,
+            )
+
+    def _check_hold(self, output: Output, origin: Origin, now: float, *, takes_over: bool = False) -> None:
+        if output.holder is None or output.holder == origin.holder:
+            return
+        if now >= output.held_until:
+            output.holder = None
+        elif not (takes_over and output.holder_client == origin.client):
+            raise NotAllowed(f"another client has {output.device.name} for itself")
+
+    def is_strange(self, output: Output, origin: Origin) -> bool:
+        """Whether the output obeys somebody else's word."""
+        return self._runs(output) and output.author != origin.holder
+
+    # Leases ----------------------------------------------------------------------------------------------------------
+
+    def grant(self, output: Output, origin: Origin, now: float) -> None:
+        """Make the client of a command that was admitted the author; its origin needs no other look for a while."""
+        if output.author != origin.holder and self._runs(output):
+            self._claim(output, output.author, self._ends[output.place] / NS, now)
+        output.author = origin.holder
+        output.granted = origin
+        is_ageless = output.age is None or not origin.received
+        output.granted_until = math.inf if is_ageless else (origin.sent or origin.received) / NS + (output.age or 0.0)
+
+    def extend(self, output: Output, now: float) -> None:
+        """Have the author's lease begin anew."""
+        if output.lease_ns:
+            self._ends[output.place] = end = int(now * NS) + output.lease_ns
+            self.due = min(self.due, _moment(end))
+        if output.holder is not None and output.holder == output.author:
+            self._hold_on(output, now)
+
+    def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
+        """Those whose lease is over, which are to be brought to rest; the holds of their authors end."""
+        now_ns, found, due = int(now * NS), [], math.inf
+        for output in outputs:
+            end = self._ends[output.place]
+            if end == NEVER:
+                continue
+            if end <= now_ns:
+                found.append(output)
+                if output.holder == output.author:
+                    output.holder = None
+            due = min(due, _moment(end))
+        self.due = due
+        return found
+
+    def end(self, output: Output) -> None:
+        """An output is at rest: nobody's word holds. Holds stay, unless they were the author's."""
+        output.granted = None
+        output.claims.pop(output.author, None)
+        # only now: whoever watches goes by it
+        self._ends[output.place] = NEVER
+
+    def forget(self, outputs: Iterable[Output]) -> None:
+        """The machine was stopped: whatever was agreed on is over."""
+        self._consents.clear()
+        for output in outputs:
+            output.granted = output.holder = None
+            output.claims.clear()
+
+    def acquire(
+        self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
+    ) -> None:
+        """Give a client claims to outputs, and take its consent to motion; with `exclusive` others are kept out.
+
+        With `take_over` it gets the hold of another one of its name. Raises BadArguments for an output that has no
+        lease, and what `check` does.
+        """
+        for output in outputs:
+            if not output.lease_ns:
+                raise BadArguments(f"{output.device.name} has no lease (its setting lease is false)")
+            self._check_stop(origin)
+            self._check_call(origin)
+            self._check_age(output, origin, now)
+            self._check_hold(output, origin, now, takes_over=take_over)
+        if self._panel.armed and origin.received:
+            self._consent(origin.holder)
+        for output in outputs:
+            if output.holder != origin.holder:
+                output.holder = None
+            if exclusive:
+                output.holder, output.holder_client, output.held_until = origin.holder, origin.client, math.inf
+                output.granted = None
+            self._renew(output, origin.holder, now)
+
+    def _check_call(self, origin: Origin) -> None:
+        """Consent is given after the arm, not to whatever may come."""
+        panel, received = self._panel, origin.received
+        called = received if not origin.sent else min(received, _latest(origin.sent, origin))
+        if panel.armed and received and called <= panel.armed_at:
+            raise NotAllowed(f"the machine was armed (stop {panel.armed}) after this was called: call it again")
+
+    def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
+        """Have what a client has acquired or commanded last on. Raises NotAllowed where it has lapsed, as `acquire`."""
+        for output in outputs:
+            if not output.lease_ns:
+                raise BadArguments(f"{output.device.name} has no lease (its setting lease is false)")
+            self.check(output, origin, now)
+            is_author = self._runs(output) and output.author == origin.holder
+            if not is_author and output.claims.get(origin.holder, 0.0) <= now:
+                raise NotAllowed(f"this client's lease of {output.device.name} has lapsed: call lease.acquire")
+        for output in outputs:
+            self._renew(output, origin.holder, now)
+
+    def _renew(self, output: Output, holder: bytes, now: float) -> None:
+        if not self._runs(output):
+            output.author = holder
+        if output.author == holder:
+            self.extend(output, now)
+        self._claim(output, holder, now + output.lease_ns / NS, now)
+        if output.holder == holder:
+            self._hold_on(output, now)
+
+    def release(self, outputs: list[Output], origin: Origin) -> None:
+        """Let others have these outputs, if they are the client's; their leases run on."""
+        for output in outputs:
+            if output.holder == origin.holder:
+                output.holder = None
+
+    # Arms ------------------------------------------------------------------------------------------------------------
+
+    def arm(self, origin: Origin, number: int | None, now: float) -> None:
+        """Undo the stop of this number; without one, the latest, if this was called after it. Raises NotAllowed.
+
+        Where that is undone already, the caller consents to motion.
+        """
+        panel = self._panel
+        latest, stopped_at = panel.number, panel.stopped_at
+        if number is None:
+            number = latest
+            if not _is_after(origin, stopped_at):
+                raise NotAllowed(f"stop {latest} may have come after this was called: name the stop to undo")
+        if panel.is_stopped and (late := panel.unconfirmed()):
+            raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
+        if number != latest or not panel.arm(number, origin.holder, int(now * NS)):
+            raise NotAllowed(f"system.arm names stop {number!r:.20}, but the latest is {panel.number}")
+        if origin.received:
+            self._consent(origin.holder)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _runs(self, output: Output) -> bool:
+        """Whether its lease does."""
+        return bool(self._ends[output.place] != NEVER)
+
+    def _hold_on(self, output: Output, now: float) -> None:
+        """Have a hold last longer, where it is not over."""
+        if now >= output.held_until:
+            output.holder = None
+        else:
+            output.held_until = now + min(self._exclusive, output.lease_ns / NS)
+
+    def _claim(self, output: Output, holder: bytes, until: float, now: float) -> None:
+        claims = output.claims
+        claims.pop(holder, None)
+        claims[holder] = until
+        if len(claims) > MOST_CLAIMS:
+            for old in [old for old, end in claims.items() if end <= now] or [next(iter(claims))]:
+                del claims[old]
+
+    def _consent(self, holder: bytes) -> None:
+        self._consents[holder] = None
+        if len(self._consents) > MOST_CONSENTS:
+            del self._consents[next(iter(self._consents))]
+
+
+def _latest(moment: int, origin: Origin) -> int:
+    """When what an origin says at the earliest may have been at the latest."""
+    return moment + 2 * origin.bound
+
+
+def _moment(end: int) -> float:
+    """When that is over, in s, whichever way it is rounded."""
+    moment: float = (end + 1) / NS
+    return moment
+
+
+def _is_after(origin: Origin, moment: int) -> bool:
+    """Whether it was called after that for sure; what does not say when, where it came from this machine."""
+    if origin.sent:
+        return origin.sent > moment
+    return not origin.received or (origin.is_local and origin.received > moment)

@@ -1,0 +1,139 @@
+"""An output of a lane: what it was told, what moves it, and which client's word that is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from taskengine import Origin
+from taskengine_hardware.kinds import Role
+from taskengine_hardware.layout import CHANNELS, DETACH, HOLD, Device, Limits, Value
+from taskengine_hardware.motion import Motion, Plan
+
+NS = 1_000_000_000
+_OFF: Mapping[Role, Value] = {
+    Role.SWITCH: False,
+    Role.LEVEL: 0.0,
+    Role.COLOUR: (0.0, 0.0, 0.0),
+    Role.MOTOR: 0.0,
+    Role.DRIVE: (0.0, 0.0),
+}
+"""What an output is told to let go; None for the others."""
+_RAMPED = (Role.LEVEL, Role.MOTOR, Role.DRIVE)
+
+
+def safe_value(device: Device, last: Value) -> Value:
+    """What an output is told to be safe, which was told `last` before, or None for nothing.
+
+    Whatever drives is off then, also where its settings say something else.
+    """
+    role = device.kind.role
+    off = _OFF.get(role)
+    if device.safe == DETACH or role in (Role.MOTOR, Role.DRIVE):
+        return off
+    if device.safe == HOLD:
+        return off if last is None else last
+    return cast(Value, device.safe)
+
+
+def start_value(device: Device) -> Value:
+    """What an output has when the engine starts: its safe value, except that a servo is not moved."""
+    return None if device.kind.role is Role.SERVO else safe_value(device, None)
+
+
+class Output:
+    """An output, and what it is about. Times without `_ns` are in s, monotonic."""
+
+    __slots__ = (
+        "age",
+        "author",
+        "channel",
+        "claims",
+        "clock",
+        "device",
+        "failure",
+        "granted",
+        "granted_until",
+        "held_until",
+        "holder",
+        "holder_client",
+        "lease_ns",
+        "limits",
+        "motion",
+        "next_tell",
+        "place",
+        "plan",
+        "ramp",
+        "rest",
+        "rest_order",
+        "role",
+        "seen",
+        "told",
+        "value",
+        "write",
+    )
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.place = device.place
+        self.channel = CHANNELS * device.place
+        self.role = device.kind.role
+        self.lease_ns = 0 if device.lease is None else int(device.lease * NS)
+        self.age = device.lease if device.max_age is None else device.max_age
+        """How old a command may be; None for any age."""
+        self.limits = _paced(device)
+        """Those that bound its speed; None where nothing does."""
+        self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
+        self.rest = safe_value(device, None)
+        """Its safe value, where it has one of its own."""
+        self.value: Value = None
+        self.write: Callable[[Value], object] = _nowhere
+        """Drives its pins."""
+        self.failure = ""
+        """Why its pins could not be had."""
+        self.told: Value = None
+        self.next_tell = 0.0
+        self.motion: Motion | None = None
+        self.plan: Plan | None = None
+        """Makes the motion anew, from where it stands still."""
+        self.clock = 0.0
+        """The time by which it moves, which no pause makes leap."""
+        self.seen = 0.0
+        """When that went on last."""
+        self.author = b""
+        """Whose word the present value is (`Origin.holder`); meaningless where no lease runs."""
+        self.claims: dict[bytes, float] = {}
+        """Until when others, that have acquired it or were its author before, may renew."""
+        self.holder: bytes | None = None
+        """Keeps others out, until `held_until`."""
+        self.holder_client = ""
+        self.held_until = 0.0
+        self.granted: Origin | None = None
+        """Of whom commands are taken without another look, until `granted_until`."""
+        self.granted_until = 0.0
+        self.rest_order = 0
+        """The number of the last call to bring it to rest that was heeded."""
+
+    def is_safe_at(self, value: Value) -> bool:
+        """Whether a value is the output's own safe state; what holds its last value has none of its own."""
+        if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
+            return False
+        return bool(value == self.rest)
+
+    @property
+    def position(self) -> float | None:
+        """Where it stands; None where nobody knows."""
+        return self.device.home if self.value is None else cast(float, self.value)
+
+
+def _paced(device: Device) -> Limits | None:
+    limits = device.limits
+    if limits is None or limits.speed == float("inf"):
+        return None
+    if device.soft_start and device.kind.role in _RAMPED:
+        return Limits(limits.least, limits.most, min(limits.speed, 1 / device.soft_start), limits.acceleration)
+    return limits
+
+
+def _nowhere(value: Value) -> None:
+    """Where the pins are not open."""

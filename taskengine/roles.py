@@ -1,0 +1,145 @@
+"""What an engine consists of: what the process in each role is, and what they share."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from taskengine import publisher, router, stop_listener, worker
+from taskengine.audit import Audit, file_of
+from taskengine.feed import Feed, attach, new_feed, publish_owned
+from taskengine.gate import Backplane, Security
+from taskengine.hardware import GUARDIAN, Machine
+from taskengine.identity import Identity, borrowed
+from taskengine.journal import Journal
+from taskengine.memory import new_slate
+from taskengine.messages import TaskInfo
+from taskengine.policy import ANONYMOUS, Policy
+from taskengine.process import Child
+from taskengine.rundir import BACKEND, FRONTEND, STOP, RunDir
+from taskengine.settings import Settings
+from taskengine.stops import may_stop
+
+ROUTER = "router"
+METRICS = "metrics"
+LISTENER = "stop listener"
+
+
+class Roles:
+    """The roles of an engine with these settings and tasks, whose processes become `identity`, or stay who we are.
+
+    The router is first, since the others need it. `machine` is shared from here on, with those that are forked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity | None,
+        machine: Machine | None,
+        rundir: RunDir,
+        tasks: list[TaskInfo],
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._machine = machine
+        self._makers: dict[str, Callable[[], Child]] = {}
+        self.owners: dict[str, str] = {}
+        """The lanes that have pins, by the roles of their workers."""
+        self.lanes = settings.lanes_with(task.lane for task in tasks)
+        frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
+        backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
+        with borrowed(identity):
+            security = Security.of(settings.keys_folder) if settings.is_curved else None
+        feeds = [new_feed() for _ in range(settings.data_workers)]
+        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
+        self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
+        self.learn(tasks)
+        if machine is not None:
+            machine.share()
+            self._plan_guards(machine, rundir, security, feeds)
+        for lane, workers in self.lanes.items():
+            for number in range(1, workers + 1):
+                self._plan_task_worker(backplane, lane, number)
+        if settings.metrics_port:
+            self._makers[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
+        for number in range(settings.data_workers):
+            self._plan_worker(f"data worker {number + 1}", publisher.run, backplane, number)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def make(self, role: str) -> Child:
+        """A process for the role, which is to be started."""
+        return self._makers[role]()
+
+    def learn(self, tasks: list[TaskInfo]) -> None:
+        """These are the tasks that the next router begins with."""
+        self._makers[ROUTER] = partial(self._plan_router, self.lanes, tasks)
+
+    def renewed(self) -> list[str]:
+        """The roles that a reload renews: those whose processes have loaded the task modules."""
+        return [role for role in self._makers if role not in (ROUTER, METRICS, GUARDIAN, LISTENER)]
+
+    def _plan_guards(self, machine: Machine, rundir: RunDir, security: Security | None, feeds: list[Feed]) -> None:
+        """Those who see to it that the machine can be stopped, whatever the router does."""
+        settings = self._settings
+        with borrowed(self._identity):  # it lies in a folder of theirs
+            listener = rundir.listen(STOP)
+        guard = partial(self._child, GUARDIAN, _guard, settings, machine, feeds, listener, survives=True)
+        self._makers[GUARDIAN] = guard
+        if settings.stop_address:
+            listen = partial(self._child, LISTENER, stop_listener.run, settings, security, machine)
+            self._makers[LISTENER] = listen
+
+    def _plan_task_worker(self, backplane: Backplane, lane: str, number: int) -> None:
+        has_pins = self._machine is not None and lane in self._machine.lanes
+        role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
+        self._plan_worker(role, worker.run, backplane, lane, rests=has_pins)
+        if has_pins:
+            self.owners[role] = lane
+
+    def _plan_worker(
+        self, role: str, target: Callable[..., None], backplane: Backplane, what: str | int, *, rests: bool = False
+    ) -> None:
+        """Give a worker, of the lane or the number `what`, a place and its slate."""
+        place, slate = len(backplane.slates), new_slate()
+        backplane.slates.append(slate)
+        args = role, target, self._settings, backplane, place, what
+        self._makers[role] = partial(self._child, *args, slate=slate, place=place, rests=rests)
+
+    def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
+        """A process; `extra` is what only some have, see `Child`."""
+        stdout = self._settings.enable_stdout
+        return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
+
+
+def _serve_metrics(*args: Any) -> None:
+    # imported in its own process alone: it hangs itself into the garbage collector of whoever imports it
+    from taskengine import metrics
+
+    metrics.run(*args)
+
+
+def _guard(
+    settings: Settings,
+    machine: Machine,
+    feeds: list[Feed],
+    listener: socket.socket | None,
+    control: Connection,
+    journal: Journal,
+) -> None:
+    attach(feeds)
+    note = Audit(file_of(settings), journal.say).note
+    policy = None if settings.policy is None else Policy(settings.policy)
+    strangers_may = may_stop(policy, machine.stop_lanes, ANONYMOUS)
+    publish = publish_owned if feeds else _tell_nobody
+    interval = settings.heartbeat_interval
+    machine.guard(interval, control, journal.say, note, publish, listener, strangers_may=strangers_may)
+
+
+def _tell_nobody(topic: str, value: Any) -> None:
+    """Where there is no data worker."""

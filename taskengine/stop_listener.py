@@ -1,0 +1,148 @@
+"""The process that takes stops of the machine from other machines, past the router: a port of its own, STOP_PORT.
+
+It does nothing else, and the guardian does not wait for it: a flood here costs answers, and no pin its safe state. The
+policy holds as at the router: a client may stop the machine that may call `system.stop` of some lane.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from multiprocessing.connection import Connection
+
+import msgspec
+import zmq
+
+from taskengine import gate, packed
+from taskengine._socket import Port, Waiter
+from taskengine.audit import Audit, file_of
+from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
+from taskengine.gate import Gate, Security
+from taskengine.journal import PAUSE_MS, Journal
+from taskengine.keys import fingerprint
+from taskengine.messages import NO_SERIAL, decode_request
+from taskengine.outlet import Outlet
+from taskengine.policy import ANONYMOUS, Policy
+from taskengine.settings import Settings
+from taskengine.stops import Route, Stoppable, Stops
+from taskengine.wire import MAGIC, MAX_HEAD, NAME_TOLD, TURN_MESSAGES, UNREAD_MESSAGES
+from taskengine.worker import is_over
+
+CONTROL, CLIENTS, QUESTION = 1, 2, 4
+"""What is ready, by its place among the sources of the waiter."""
+LOOK_MS = 1
+"""How often the lanes are looked at while a stop waits for its answer."""
+FRAMES = 4
+"""A route of two, a head and a body."""
+LINGER_MS = 200
+OWN_IDS = b"\0"
+"""How routing ids begin that a ROUTER itself has given to its peers."""
+
+
+class Listener:
+    """The socket, who is let in by it, and the loop."""
+
+    def __init__(
+        self, settings: Settings, security: Security | None, machine: Stoppable, control: Connection, journal: Journal
+    ) -> None:
+        self._control = control
+        self._journal = journal
+        self._context = zmq.Context()
+        self._audit = Audit(file_of(settings), journal.say)
+        self._gate = Gate(self._context, security, journal.say, self._audit.note) if security else None
+        self._stops = Stops(machine, None if settings.policy is None else Policy(settings.policy))
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.sndhwm, self._socket.rcvhwm = UNREAD_MESSAGES, TURN_MESSAGES
+        self._socket.router_mandatory = 1
+        self._socket.linger = LINGER_MS
+        self._socket.maxmsgsize = MAX_HEAD
+        self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
+        self._socket.ipv6 = "[" in settings.stop_address
+        if security:
+            security.serve(self._socket, gate.FRONTEND)
+        self._socket.bind(settings.stop_address)
+        self._port = Port(self._socket, is_gated=self._gate is not None)
+        self._outlet = Outlet(self._port)
+
+    def serve(self) -> None:
+        """Take stops until the supervisor says that it is over, or is gone."""
+        questions = [self._gate.port] if self._gate else []
+        waiter = Waiter(self._control.fileno(), self._port, *questions)
+        while True:
+            ready = waiter.wait(self._wait_ms())
+            if ready & CONTROL and is_over(self._control):
+                break
+            if ready & QUESTION and self._gate:
+                self._gate.handle()
+            if ready & CLIENTS:
+                self._take()
+            for answer in self._stops.answers(time.monotonic_ns()):
+                self._outlet.send(answer.route, answer.frames)
+            self._journal.flush()
+        self._socket.close()
+        if self._gate:
+            self._gate.stop()
+        self._context.term()
+
+    def _wait_ms(self) -> int:
+        if self._stops.is_waiting:
+            return LOOK_MS
+        return PAUSE_MS if self._journal.pending else -1
+
+    def _take(self) -> None:
+        """Take what clients say, but no more than a turn's worth."""
+        for _ in range(TURN_MESSAGES):
+            message = self._port.receive_request(MAGIC, FRAMES)
+            if message is None:
+                return
+            frames = message[0]
+            envelope = 2 if len(frames) > 1 and not frames[1] else 1
+            route, frames = tuple(frames[:envelope]), frames[envelope:]
+            serial = NO_SERIAL
+            try:
+                if not frames:
+                    raise ProtocolError("a message begins with a head")
+                serial = decode_request(frames[0]).serial
+                self._stop(route, frames)
+            except TaskEngineError as error:
+                self._outlet.send(route, packed.refusal(serial, error))
+
+    def _stop(self, route: Route, frames: list[bytes]) -> None:
+        client = self._client(route)
+        try:
+            self._stops.take(route, frames, client, time.monotonic_ns())
+        except NotAllowed as error:
+            self._audit.note("refused", client=client, reason=str(error))
+            raise
+        self._audit.note("stopped", client=client, by="STOP_PORT")
+
+    def _client(self, route: Route) -> str:
+        """The name of whoever sent what was received last. Raises NotAllowed where its key was revoked."""
+        if self._gate is None:
+            return ANONYMOUS
+        if not route[0].startswith(OWN_IDS):
+            raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
+        self._gate.refresh()
+        name = self._gate.name_of(self._port.user)
+        if name is None:
+            self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
+            raise NotAllowed("the engine does not let this key in any more")
+        return shortened(name, NAME_TOLD)
+
+
+def run(
+    settings: Settings, security: Security | None, machine: Stoppable, control: Connection, journal: Journal
+) -> None:
+    """The listener's process. Tells the supervisor `online`, or `failed` with the reason."""
+    limit_files(settings)
+    limit_memory(router_memory(settings))
+    try:
+        listener = Listener(settings, security, machine, control, journal)
+    except zmq.ZMQError as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"the stop port cannot be served: {error}")))
+        return
+    journal.say(f"Starting [STOP-{os.getpid()}] on socket: {settings.stop_address.removeprefix('tcp://')}")
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    listener.serve()

@@ -1,0 +1,369 @@
+"""Stopping the machine from a client, by every way at once, until one is confirmed.
+
+The ways are the guardian's Unix socket, where the engine runs on this machine as this user; the engine's stop port; and
+the router, over connections that only stops use. They depend on nothing that a client shares: not on its link, nor on
+the thread that leads it, nor on what its callbacks do. A repetition carries the same id, so that the machine is stopped
+once, and not again after somebody has armed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import zmq
+
+from taskengine.connection import Connection
+from taskengine.errors import (
+    EngineUnreachable,
+    NotAllowed,
+    ProtocolError,
+    TaskEngineError,
+    TaskFailed,
+    TaskTimeout,
+    text_of,
+)
+from taskengine.keys import Membership
+from taskengine.messages import Info, Kind
+from taskengine.rundir import stop_path
+from taskengine.session import STOPPABLE, Options, Parcel, Session, settle
+from taskengine.subscription import reachable
+from taskengine.verdict import NOT_CONFIRMED, Verdict, most_telling
+
+STOP_TASK: Final = "system.stop"
+STOP_S: Final = 5.0
+"""How long a stop is repeated, unless it is confirmed before."""
+ID_BYTES: Final = 16
+WHY_TOLD: Final = 200
+"""Characters of the reason that are sent."""
+TRIES: Final = 8
+"""Attempts by one way that may still be answered."""
+_DEFAULT_PORTS: Final = re.compile(r"(tcp://.+):9000")
+_STOP_PORT: Final = 9002
+
+
+def stops_machine(task: object) -> bool:
+    """Return whether the task of this name stops the machine."""
+    return isinstance(task, str) and (task == STOP_TASK or task.endswith("." + STOP_TASK))
+
+
+class Target(NamedTuple):
+    """The engine at `address`, as a client with this membership reaches it; `info` is what it said of itself, if ever.
+
+    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports.
+    """
+
+    address: str
+    membership: Membership | None
+    name: str = "CLIENT"
+    info: Info | None = None
+    stop_address: str | None = None
+
+    def stop_port(self) -> str | None:
+        """The address of the stop port, None where it has none, as far as is known."""
+        if self.stop_address is not None:
+            return self.stop_address
+        if self.info is not None:
+            return reachable([self.info.stop_address], self.address)[0] if self.info.stop_address else None
+        found = _DEFAULT_PORTS.fullmatch(self.address)
+        return f"{found[1]}:{_STOP_PORT}" if found else None
+
+
+class Order(NamedTuple):
+    """One stop: an id that no other has, and why."""
+
+    id: bytes
+    why: str
+
+    @classmethod
+    def new(cls, why: object = "") -> Order:
+        """A stop that nobody has ordered yet."""
+        return cls(os.urandom(ID_BYTES), text_of(why)[:WHY_TOLD])
+
+
+class Way(Protocol):
+    """A way to stop the machine: `order` it as often as is wanted, and look what has come."""
+
+    def order(self) -> None:
+        """Order the stop, once more where it was before."""
+
+    def sources(self) -> Iterable[zmq.Socket[bytes] | int]:
+        """What is readable when there is something to look at."""
+
+    def look(self) -> Iterator[TaskEngineError | None]:
+        """The answers that have come: None confirms."""
+
+    def close(self) -> None:
+        """End all attempts."""
+
+
+class Guardian:
+    """The way by the guardian's Unix socket."""
+
+    def __init__(self, address: str, order: Order) -> None:
+        self._address = address
+        self._message = msgspec.msgpack.encode(tuple(order))
+        self._tries: deque[socket.socket] = deque()
+
+    def order(self) -> None:
+        """Order the stop where somebody listens."""
+        path = stop_path(self._address)
+        if path is None:
+            return
+        attempt = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        attempt.setblocking(False)
+        try:
+            attempt.connect(os.fspath(path))
+            attempt.send(self._message)
+        except OSError:
+            attempt.close()
+            return
+        self._tries.append(attempt)
+        if len(self._tries) > TRIES:
+            self._tries.popleft().close()
+
+    def sources(self) -> Iterable[int]:
+        """The attempts that were not answered."""
+        return [attempt.fileno() for attempt in self._tries]
+
+    def look(self) -> Iterator[TaskEngineError | None]:
+        """What the guardian has answered."""
+        for attempt in list(self._tries):
+            try:
+                answer = attempt.recv(2**16)
+            except BlockingIOError:
+                continue
+            except OSError:
+                answer = b""
+            self._tries.remove(attempt)
+            attempt.close()
+            if answer:
+                yield _read(answer)
+
+    def close(self) -> None:
+        """End all attempts."""
+        while self._tries:
+            self._tries.popleft().close()
+
+
+def _read(answer: bytes) -> TaskEngineError | None:
+    """What the guardian says: the number of the stop and the lanes that are late, or 0 and why it refuses."""
+    try:
+        number, texts = msgspec.msgpack.decode(answer, type=tuple[int, list[str]])
+    except (msgspec.MsgspecError, ValueError) as error:
+        return ProtocolError(f"the guardian's answer is none: {error}")
+    if number == 0:
+        return NotAllowed("; ".join(texts))
+    if texts:
+        return TaskFailed(f"stopped, but not safe yet: lane {', '.join(texts)}", type=NOT_CONFIRMED, traceback="")
+    return None
+
+
+class _Attempt:
+    """A connection that carries one stop, as soon as it stands; `is_known` says that the engine knows STOP."""
+
+    def __init__(self, connection: Connection, target: Target, order: Order, *, is_known: bool) -> None:
+        self.connection = connection
+        self._session = Session(target.name, target.address)
+        self._order = order
+        self._is_known = is_known
+        self._future: Future[Any] | None = None
+        self._is_package = False
+
+    def look(self) -> Iterator[TaskEngineError | None]:
+        """Send where that is possible now; what has come."""
+        if self.connection.lost():
+            self.connection.close(0)
+        if self.connection.refused:
+            self.connection.refused = False
+            self.connection.close(0)
+            yield self._session.refusal()
+        if self.connection.connected and self._future is None:
+            self._send()
+        while not self.connection.socket.closed and (frames := self.connection.port.receive()) is not None:
+            with contextlib.suppress(ProtocolError):
+                settle(self._session.receive(frames))
+            if self._future is not None and self._future.done():
+                yield from self._answer(self._future)
+
+    def _answer(self, future: Future[Any]) -> Iterator[TaskEngineError | None]:
+        error = future.exception(0)
+        if isinstance(error, ProtocolError) and not (self._is_known or self._is_package):
+            self._is_package = True  # an engine of 0.1.0
+            self._send()
+            return
+        self.connection.close(0)
+        yield error if isinstance(error, TaskEngineError) else None
+
+    def _send(self) -> None:
+        self._future = Future()
+        self.connection.port.send(self._parcel(self._future).frames)
+
+    def _parcel(self, future: Future[Any]) -> Parcel:
+        if self._is_package:
+            return self._session.package([(STOP_TASK, (), {})], [future], Options(priority="urgent"), each=True)
+        return self._session.request(Kind.STOP, future, Options(priority="urgent"), list(self._order))
+
+
+class Port:
+    """A way by ZeroMQ, to the engine's stop port or to its router; `is_known` says that it knows STOP."""
+
+    def __init__(
+        self, context: zmq.Context[Any], address: str, target: Target, order: Order, *, is_known: bool
+    ) -> None:
+        self._context = context
+        self._address = address
+        self._target = target
+        self._order = order
+        self._is_known = is_known
+        self._tries: deque[_Attempt] = deque()
+
+    def order(self) -> None:
+        """Order the stop by a new connection: the last one may lead nowhere any more."""
+        with contextlib.suppress(zmq.ZMQError, OSError):  # such as for want of descriptors: the next may do
+            connection = Connection(self._context, self._address, self._target.membership)
+            self._tries.append(_Attempt(connection, self._target, self._order, is_known=self._is_known))
+        if len(self._tries) > TRIES:
+            self._tries.popleft().connection.close(0)
+
+    def sources(self) -> Iterable[zmq.Socket[bytes]]:
+        """Its connections, and what tells their news."""
+        for attempt in self._tries:
+            yield attempt.connection.socket
+            yield attempt.connection.monitor
+
+    def look(self) -> Iterator[TaskEngineError | None]:
+        """Send over what is connected now; what has come."""
+        for attempt in list(self._tries):
+            yield from attempt.look()
+            if attempt.connection.socket.closed:
+                self._tries.remove(attempt)
+
+    @property
+    def is_connected(self) -> bool:
+        """Somebody is at the other end."""
+        return any(attempt.connection.connected for attempt in self._tries)
+
+    def close(self) -> None:
+        """End all attempts."""
+        while self._tries:
+            self._tries.popleft().connection.close(0)
+
+
+class Stopping:
+    """A stop that is being ordered; `run` does so, `begin` in a thread of its own, whose outcome is `future`."""
+
+    def __init__(self, target: Target, order: Order, timeout: float = STOP_S) -> None:
+        self._target = target
+        self._order = order
+        self._timeout = timeout
+        self._enough = threading.Event()
+        self.future: Future[None] = Future()
+
+    def begin(self) -> None:
+        """Order it in a thread that the end of the program waits for."""
+        self.future.set_running_or_notify_cancel()
+        threading.Thread(target=self._serve, name="taskengine-stop").start()
+
+    def cease(self) -> None:
+        """Order it no more, since it is confirmed."""
+        self._enough.set()
+
+    def run(self) -> None:
+        """Order it until one way confirms it. Raises the error that tells the most."""
+        began = time.monotonic()
+        guardian = Guardian(self._target.address, self._order)
+        guardian.order()  # before anything that takes a moment
+        context = zmq.Context()
+        ways: dict[str, Way] = {"guardian": guardian}
+        try:
+            self._add_ports(context, ways)
+            verdict = Verdict(ways, began, self._timeout)
+            verdict.due(began)
+            for way in [*ways.values()][1:]:
+                way.order()
+            self._await(ways, verdict)
+            if not verdict.is_confirmed and not self._enough.is_set():
+                raise verdict.error() or self._silence(ways)
+        finally:
+            for way in ways.values():
+                way.close()
+            context.term()
+
+    def _add_ports(self, context: zmq.Context[Any], ways: dict[str, Way]) -> None:
+        target, info = self._target, self._target.info
+        port = target.stop_port()
+        if port is not None:
+            ways["stop port"] = Port(context, port, target, self._order, is_known=True)
+        is_known = info is not None and STOPPABLE in info.capabilities
+        ways["router"] = Port(context, target.address, target, self._order, is_known=is_known)
+
+    def _await(self, ways: dict[str, Way], verdict: Verdict) -> None:
+        while not (self._enough.is_set() or verdict.is_over(now := time.monotonic())):
+            _poll(ways.values(), verdict.left(now))
+            now = time.monotonic()
+            if self._enough.is_set():
+                return
+            for name, way in ways.items():
+                for error in way.look():
+                    verdict.take(name, error, now)
+            if not verdict.is_over(now):
+                for name in verdict.due(now):
+                    ways[name].order()
+
+    def _silence(self, ways: dict[str, Way]) -> TaskEngineError:
+        seconds = self._timeout
+        if any(isinstance(way, Port) and way.is_connected for way in ways.values()):
+            return TaskTimeout(f"the stop was not confirmed in {seconds:g} s", seconds=seconds)
+        address = self._target.address
+        return EngineUnreachable(f"no engine answers at {address} (waited {seconds:g} s)", address=address)
+
+    def _serve(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(None)
+
+
+def _poll(ways: Iterable[Way], seconds: float) -> None:
+    """Wait until a way has something to look at, for so many seconds at most."""
+    poller = zmq.Poller()
+    for way in ways:
+        for source in way.sources():
+            poller.register(source, zmq.POLLIN)
+    poller.poll(math.ceil(seconds * 1000))
+
+
+def first_of(outcome: Future[Any], value: Any, sources: Iterable[Future[Any]], then: Callable[[], None]) -> None:
+    """End `outcome` with `value`, and call `then`, when one of the futures succeeds; with an error when all fail."""
+    waiting, lock = set(sources), threading.Lock()
+    errors: list[TaskEngineError] = []
+
+    def take(source: Future[Any]) -> None:
+        error = None if source.cancelled() else source.exception()
+        with lock:
+            waiting.discard(source)
+            if isinstance(error, TaskEngineError):
+                errors.append(error)
+            is_last = not waiting
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                outcome.set_result(value)
+                then()
+            elif is_last:
+                outcome.set_exception(most_telling(errors) or error)
+
+    for source in list(waiting):
+        source.add_done_callback(take)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskengine.presence import GONE_KEPT, Presence
+
+
+def own(number: int) -> bytes:
+    return b"\0" + number.to_bytes(4)
+
+
+def test_a_client_leaves_with_its_connection() -> None:
+    presence = Presence()
+    assert presence.begin(7) == []
+    assert not presence.knows(own(1))
+    assert presence.hear(own(1), 7)
+    assert presence.knows(own(1))
+    assert presence.end(7) == [own(1)]
+    assert not presence.knows(own(1))
+
+
+def test_what_it_sent_before_is_known_to_be_a_dead_clients() -> None:
+    presence = Presence()
+    presence.begin(7)
+    presence.end(7)
+    assert not presence.hear(own(1), 7)
+    presence.begin(7)
+    assert not presence.hear(own(1), 7), "another has its descriptor"
+    assert presence.hear(own(2), 7)
+    assert presence.end(7) == [own(2)]
+
+
+def test_an_end_of_which_nobody_told() -> None:
+    presence = Presence()
+    presence.begin(7)
+    presence.hear(own(1), 7)
+    assert presence.begin(7) == [own(1)]
+    assert presence.hear(own(2), 7)
+
+
+def test_who_says_who_it_is_may_come_again() -> None:
+    presence = Presence()
+    presence.begin(7)
+    presence.hear(b"arm", 7)
+    assert presence.end(7) == [b"arm"]
+    presence.begin(8)
+    assert presence.hear(b"arm", 8)
+
+
+def test_without_a_descriptor_nobody_leaves_and_memory_is_bounded() -> None:
+    presence = Presence()
+    assert presence.hear(b"x", -1)
+    assert not presence.knows(b"x")
+    for number in range(2 * GONE_KEPT):
+        presence.begin(1)
+        presence.hear(own(number), 1)
+        presence.end(1)
+    assert len(presence._gone) == GONE_KEPT
+    assert presence._known == set()
+
+
+@given(st.data())
+def test_nobody_who_is_there_is_said_to_have_left(data: st.DataObject) -> None:
+    """Connections come and go by two descriptors; each sends once, which is read at any later moment."""
+    presence = Presence()
+    news: list[tuple[bool, int]] = []
+    unread: list[tuple[bytes, int]] = []
+    alive: dict[int, bytes] = {}
+    left: set[bytes] = set()
+    made = 0
+    for _ in range(data.draw(st.integers(1, 30))):
+        descriptor = data.draw(st.sampled_from([5, 6]))
+        if data.draw(st.booleans()):
+            if descriptor in alive:
+                del alive[descriptor]
+                news.append((False, descriptor))
+            else:
+                alive[descriptor] = own(made)
+                news.append((True, descriptor))
+                unread.append((own(made), descriptor))
+                made += 1
+        elif unread:
+            client, by = unread.pop(data.draw(st.integers(0, len(unread) - 1)))
+            for is_begin, number in news:
+                left.update(presence.begin(number) if is_begin else presence.end(number))
+            news.clear()
+            if not presence.hear(client, by):
+                left.add(client)
+        assert left.isdisjoint(alive.values())
+    for is_begin, number in [*news, (False, 5), (False, 6)]:
+        left.update(presence.begin(number) if is_begin else presence.end(number))
+    heard = {own(number) for number in range(made)} - {client for client, _ in unread}
+    assert left == heard, "all have left in the end"
