@@ -27,6 +27,8 @@ LARGEST = 16 * 2**20
 LONGEST_LINE = 8192
 LOCK_S = 0.05
 """How long to wait for another process that writes a line: one that stands still in it costs lines and no more."""
+AGAIN_S = 0.001
+"""How soon it is tried again."""
 AUDIT_FILE = "audit.jsonl"
 JOURNALD, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
 IDENTIFIER = "taskengine-audit"
@@ -46,11 +48,14 @@ def file_of(settings: Settings) -> Target | None:
 
 
 class Audit:
-    """Writes to `target`, None for nowhere; `say` tells of what cannot be written."""
+    """Writes to `target`, None for nowhere; `say` tells of what cannot be written.
 
-    def __init__(self, target: Target | None, say: Callable[[str], object]) -> None:
+    Where another process writes a file, this one waits for `patience` s at most.
+    """
+
+    def __init__(self, target: Target | None, say: Callable[[str], object], patience: float = LOCK_S) -> None:
         self._target = target
-        self._file = _File(target) if isinstance(target, Path) else None
+        self._file = _File(target, patience) if isinstance(target, Path) else None
         self._say = say
         self._budgets = Budgets()
         self._is_failing = False
@@ -115,8 +120,9 @@ def _send(target: str, line: bytes, event: str) -> None:
 class _File:
     """The file at `path`, which several processes write."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float) -> None:
         self._path = path
+        self._patience = patience
         self._end = (0, 0, "")
         """The file's number, its size and the last seal when we wrote last, so that we need not read it."""
 
@@ -146,7 +152,7 @@ class _File:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         """The file, locked, and no other in its place meanwhile."""
-        end = time.monotonic() + LOCK_S
+        end = time.monotonic() + self._patience
         while True:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             fd = os.open(self._path, flags, 0o600)
@@ -158,7 +164,7 @@ class _File:
                 os.close(fd)
             if time.monotonic() > end:
                 raise TimeoutError("another process has it locked")
-            time.sleep(LOCK_S / 50)
+            time.sleep(AGAIN_S)
 
     def _place(self, fd: int) -> tuple[str, bytes]:
         """The seal that the next line follows, and what to write first, where another line was not written whole."""

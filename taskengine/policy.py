@@ -172,6 +172,11 @@ class Policy:
         return {key: entry for key, entry in self._table.items() if entry.applies_to(key, name)}
 
 
+def may_call_any(policy: Policy | None, name: str, lanes: Mapping[str, str]) -> bool:
+    """Return whether the client may call one of these tasks, given with their lanes; without a policy it may."""
+    return policy is None or any(policy.rights(name).may_call(task, lane) for task, lane in lanes.items())
+
+
 def _explain(
     entries: Mapping[str, Entry], deed: str, name: str, key: Literal["tasks", "devices"], lane: str | None = None
 ) -> tuple[bool, str]:

@@ -25,7 +25,7 @@ from taskengine.liveness import Census
 from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
 from taskengine.renewal import renew_policy
-from taskengine.roles import ROUTER, Roles
+from taskengine.roles import LISTENER, ROUTER, Roles
 from taskengine.rollout import Rollout
 from taskengine.rundir import RunDir
 from taskengine.settings import Settings
@@ -311,7 +311,9 @@ class Supervisor:
         self._roles.learn(tasks)
         self._served = len(tasks)
         self._tell_router("tasks", tasks)
-        self._tell_router("policy", self._settings.policy)
+        for role in (ROUTER, LISTENER):
+            self._tell(role, "policy", self._settings.policy)
+        self._tell(GUARDIAN, "strangers", self._roles.may_strangers_stop())
         self._rollout = Rollout(self._roles.renewed(), self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
@@ -339,8 +341,12 @@ class Supervisor:
 
     def _tell_router(self, order: str, argument: object = None) -> None:
         """Where there is none, the next one is told what it has to know when it is online."""
-        if ROUTER in self._children:
-            self._children[ROUTER].order(order, argument)
+        self._tell(ROUTER, order, argument)
+
+    def _tell(self, role: str, order: str, argument: object = None) -> None:
+        """Tell the process in that role, where there is one."""
+        if role in self._children:
+            self._children[role].order(order, argument)
 
     def _end_the_silent(self, now: float) -> None:
         """Kill a router, or a guardian, that has stood still for too long."""

@@ -90,9 +90,11 @@ class Reminder:
 
 
 def _may_stop(facts: Facts) -> bool:
-    """Some entry of the policy gives somebody a task that stops the machine."""
+    """Some entry of the policy gives somebody a task that stops the machine, and none denies it to everybody."""
     entries = [entry for entry in (facts.settings.policy or {}).values() if entry.members != ()]
-    return any(Rights((entry,)).may_call(task, lane) for entry in entries for task, lane in facts.stops.items())
+    everybodys = [entry for entry in entries if "*" in (entry.members or ())]
+    rights = [Rights((entry, *everybodys)) for entry in entries]
+    return any(one.may_call(task, lane) for one in rights for task, lane in facts.stops.items())
 
 
 def _listed(paths: tuple[str, ...]) -> str:

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from taskengine import audit
-from taskengine.audit import Audit, file_of, verify_file
+from taskengine.audit import LOCK_S, Audit, file_of, verify_file
 from taskengine.policy import Entry
+from taskengine.roles import GUARDIAN_PATIENCE_S
 from taskengine.settings import Settings
 from tests.engine import deadline
 
@@ -49,7 +50,7 @@ def test_a_flood_of_refusals_hides_no_change_of_a_key_and_no_line_is_long(tmp_pa
 
 
 def _write_much(path: Path) -> None:
-    log = Audit(path, print)
+    log = Audit(path, print, deadline(10))
     for number in range(100):
         log.note("key allowed", client=f"{os.getpid()}-{number}")
 
@@ -59,7 +60,6 @@ def test_processes_that_write_at_once_make_room_once_and_seal_all_lines(
 ) -> None:
     path = tmp_path / "audit.jsonl"
     monkeypatch.setattr(audit, "LARGEST", 50_000)  # there are 4 times 100 lines of 200 bytes
-    monkeypatch.setattr(audit, "LOCK_S", deadline(10))
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=_write_much, args=(path,)) for _ in range(4)]
     for process in processes:
@@ -71,10 +71,11 @@ def test_processes_that_write_at_once_make_room_once_and_seal_all_lines(
     assert sum(finding.sealed for _, finding in findings) == 400
 
 
-def test_a_process_that_stands_still_costs_lines_and_not_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [LOCK_S, GUARDIAN_PATIENCE_S, 0.0])
+def test_a_process_that_stands_still_costs_lines_and_not_time(tmp_path: Path, patience: float) -> None:
     said: list[str] = []
     path = tmp_path / "audit.jsonl"
-    log = Audit(path, said.append)
+    log = Audit(path, said.append, patience)
     log.note("refused", client="a")
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine.messages import Priority
-from taskengine.policy import Entry, Policy, Rates, Rights
+from taskengine.policy import Entry, Policy, Rates, Rights, may_call_any
 from tests.summary import RIGHTS
 
 TABLE = {
@@ -201,3 +201,16 @@ def test_wrong_entries_are_refused(wrong: dict[str, object]) -> None:
 
 def test_a_group_that_is_empty_is_nobodys() -> None:
     assert not Policy({"everyone": Entry(members=(), tasks=("*",))}).rights("everyone").may_call("x", "")
+
+
+def test_who_may_call_one_of_several_tasks() -> None:
+    stops = {"system.stop": "hardware", "legs.system.stop": "legs"}
+    entries = {
+        "anna": Entry(tasks=("legs.system.stop",)),
+        "otto": Entry(tasks=("*",), lanes=("arm",)),
+        "eve": Entry(tasks=("*",)),
+        "ada": Entry(tasks=("*",), deny_tasks=("*.stop",)),
+    }
+    policy = Policy(entries)
+    assert [name for name in (*entries, "nobody") if may_call_any(policy, name, stops)] == ["anna", "eve"]
+    assert may_call_any(None, "nobody", stops)

@@ -89,6 +89,12 @@ def test_a_policy_of_a_machine_lets_somebody_stop_it(entry: Entry, warned: bool)
     assert list(weaknesses(facts(settings, clients=1))) == [], "without a machine there is nothing to stop"
 
 
+def test_nobody_stops_it_where_that_is_denied_to_everybody() -> None:
+    table = {"laptop": Entry(tasks=("*",)), "brake": Entry(members=("*",), deny_tasks=("*system.stop",))}
+    settings = Settings(policy=table)
+    assert any("nobody call" in line for line in weaknesses(facts(settings, clients=1, stops=STOPS)))
+
+
 def test_an_old_libzmq_is_named_with_what_it_lacks() -> None:
     assert old_libzmq((4, 3, 5)) == old_libzmq((4, 4, 0)) == old_libzmq((5, 0, 0)) == ""
     assert "CVE" not in old_libzmq((4, 3, 3))
