@@ -264,8 +264,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audit: Annotated[
         str,
         Meta(
-            description="The file of the audit log; empty for audit.jsonl beside the keys, where CURVE is on.",
-            extra={"type": "a path"},
+            description='The file of the audit log, or "journald" or "syslog" for the log of the system; empty for '
+            "audit.jsonl beside the keys, where CURVE is on.",
+            extra={"type": 'a path, "journald" or "syslog"'},
         ),
     ] = ""
     insecure: Annotated[
