@@ -149,7 +149,7 @@ class Control:
                 self._drop(output)
             self._drive(output, value, now)
         if not is_new and output.lease_ns:
-            self._ends[output.place] = int(now * NS) + output.lease_ns
+            self._ends[output.place] = (output.word_ns or int(now * NS)) + output.lease_ns
             if output.holder is not None:
                 self.admission.extend(output, now)
 
