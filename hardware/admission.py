@@ -23,7 +23,7 @@ from taskengine_hardware.panel import NEVER, Panel
 
 MOST_CLAIMS = 64
 MOST_CONSENTS = 4096
-"""How many holders are remembered; of one that was forgotten, `lease.acquire` is asked again."""
+"""How many holders an owner remembers; of one that was forgotten, `lease.acquire` is asked again."""
 
 
 def stopped_text(panel: Panel) -> str:
@@ -77,7 +77,9 @@ class Admission:
             return
         if origin.since > panel.armed_at:
             return
-        if not panel.has_armed(origin.holder):
+        if panel.has_consented(self._lane, origin.holder):  # to an owner before us
+            self._remember(origin.holder)
+        elif not panel.has_armed(origin.holder):
             raise NotAllowed(
                 f"the machine was stopped and armed again (stop {panel.armed}), and this client has not said since that"
                 " it wants to move things: call lease.acquire first"
@@ -275,6 +277,11 @@ class Admission:
                 del claims[old]
 
     def _consent(self, holder: bytes) -> None:
+        if self._panel.armed and holder not in self._consents:
+            self._panel.consent(self._lane, holder)
+        self._remember(holder)
+
+    def _remember(self, holder: bytes) -> None:
         self._consents[holder] = None
         if len(self._consents) > MOST_CONSENTS:
             del self._consents[next(iter(self._consents))]

@@ -405,10 +405,17 @@ class Supervisor:
         def is_over() -> bool:
             return ROUTER not in self._children or self._signals > asked
 
-        self._run_until(lambda: self._has_shown_itself or is_over(), SIGN_S)
-        if not (self._has_shown_itself or is_over()):
+        def answers() -> bool:
+            return self._has_shown_itself or is_over()
+
+        self._run_until(answers, SIGN_S)
+        if not answers():
             self._stop_machine("the engine stops, and its router does not answer")
-        self._run_until(is_over, drain + STOP_TIMEOUT_S - SIGN_S)
+            self._run_until(answers, STOP_TIMEOUT_S - SIGN_S)
+        if answers():
+            self._run_until(is_over, drain + STOP_TIMEOUT_S)
+        else:
+            self._children[ROUTER].process.kill()
 
     def _stop_machine(self, why: str) -> None:
         """Bring every output to its safe state, where there are any, until somebody arms the machine."""

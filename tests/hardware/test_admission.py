@@ -149,6 +149,21 @@ def test_an_arm_in_another_lane_is_consent_too(lane: Lane) -> None:
     lane.set("wheel", 1, 10.2, call("a", 10.2))
 
 
+def test_consent_outlives_the_owner_and_no_stop(lane: Lane) -> None:
+    """A reload, or the death of an owner whose devices resume, is no reason to ask a driver again."""
+    stop_and_arm(lane, 10.0)
+    lane.control.acquire([lane.output("wheel")], call("a", 10.2), 10.2)
+    later = Lane(DEVICES, lane.panel)
+    later.set("wheel", 1, 10.3, call("a", 10.3))
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        later.set("lamp", True, 10.3, call("b", 10.3))
+    stop_and_arm(later, 11.0)
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        later.set("wheel", 1, 11.2, call("a", 11.2))
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        Lane(DEVICES, lane.panel).set("wheel", 1, 11.2, call("a", 11.2))
+
+
 # Rests ----------------------------------------------------------------------------------------------------------------
 
 
