@@ -144,6 +144,7 @@ class Broadcast:
         if self.gate is None or now < self._next_look:
             return False
         self._next_look = now + KEYS_LOOK_S
+        self._audit.summarise(now)
         if self._trim_at <= now:
             self._trim_at = math.inf
             trim_memory()

@@ -73,6 +73,11 @@ def position() -> int:
     return 0 if _Rules.slate is None else _Rules.slate.position
 
 
+def may_call(task: str, lane: str) -> bool:
+    """Return whether the client that called the task which runs may call another one in that lane."""
+    return _Rules.policy is None or _current.get().rights.may_call(task, lane)
+
+
 def check_device(device: str) -> None:
     """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
     policy = _Rules.policy

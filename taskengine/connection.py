@@ -26,9 +26,17 @@ KEEPALIVE_S = 1
 """How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
 KEEPALIVES = 4
 """and how many times, before the connection counts as lost (tcp(7))."""
+_ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
 local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
+def check_address(address: str) -> None:
+    """Raises BadArguments for what is no address of an engine."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or (found[1] and not 0 < int(found[1]) < 2**16):
+        raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r}")
 
 
 class Connection:
@@ -65,11 +73,9 @@ class Connection:
             self._news = Waiter(Port(self.monitor))
             self._news.wait(0)  # ZeroMQ signals nothing to one that has never looked
             try:
-                port = re.fullmatch(r"tcp://.*:(\d+)", address)
-                if port and not 0 < int(port[1]) < 2**16:
-                    raise ValueError("no such port")
+                check_address(address)
                 self.socket.connect(nearest(address))
-            except (zmq.ZMQError, ValueError) as error:
+            except zmq.ZMQError as error:
                 text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
                 raise BadArguments(text) from None
             self.port = Port(self.socket)

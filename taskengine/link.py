@@ -26,8 +26,8 @@ import zmq
 
 from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
-from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
-from taskengine.keys import Membership
+from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
+from taskengine.keys import Membership, not_let_in
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
 
@@ -338,7 +338,7 @@ class Link:
             self._reconnect_at = time.monotonic() + LAST_REPLIES_S
         if self._connection.refused:
             self._connection.refused = False
-            self._session.give_up(self._session.refusal())
+            self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
             self._settle()
 
     def _turn(self, now: float) -> float:

@@ -18,15 +18,16 @@ from taskengine.identity import Identity, borrowed
 from taskengine.journal import Journal
 from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
-from taskengine.policy import ANONYMOUS, Policy
+from taskengine.policy import ANONYMOUS, Policy, may_call_any
 from taskengine.process import Child
 from taskengine.rundir import BACKEND, FRONTEND, STOP, RunDir
 from taskengine.settings import Settings
-from taskengine.stops import may_stop
 
 ROUTER = "router"
 METRICS = "metrics"
 LISTENER = "stop listener"
+GUARDIAN_PATIENCE_S = 0.005
+"""How long the guardian waits to write a line into the audit log, while nobody else watches the pins."""
 
 
 class Roles:
@@ -84,6 +85,10 @@ class Roles:
         """The roles that a reload renews: those whose processes have loaded the task modules."""
         return [role for role in self._makers if role not in (ROUTER, METRICS, GUARDIAN, LISTENER)]
 
+    def may_strangers_stop(self) -> bool:
+        """Return whether other users may stop the machine by the guardian's socket, as clients without a key."""
+        return self._machine is not None and _may_strangers_stop(self._settings, self._machine)
+
     def _plan_guards(self, machine: Machine, rundir: RunDir, security: Security | None, feeds: list[Feed]) -> None:
         """Those who see to it that the machine can be stopped, whatever the router does."""
         settings = self._settings
@@ -133,12 +138,16 @@ def _guard(
     journal: Journal,
 ) -> None:
     attach(feeds)
-    note = Audit(file_of(settings), journal.say).note
-    policy = None if settings.policy is None else Policy(settings.policy)
-    strangers_may = may_stop(policy, machine.stop_lanes, ANONYMOUS)
+    note = Audit(file_of(settings), journal.say, GUARDIAN_PATIENCE_S).note
+    strangers_may = _may_strangers_stop(settings, machine)
     publish = publish_owned if feeds else _tell_nobody
     interval = settings.heartbeat_interval
     machine.guard(interval, control, journal.say, note, publish, listener, strangers_may=strangers_may)
+
+
+def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:
+    policy = None if settings.policy is None else Policy(settings.policy)
+    return may_call_any(policy, ANONYMOUS, machine.stop_lanes)
 
 
 def _tell_nobody(topic: str, value: Any) -> None:

@@ -29,6 +29,7 @@ from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
 from taskengine.messages import TaskInfo
 from taskengine.package import Package
+from taskengine.policy import Entry
 from taskengine.procfs import is_stopped
 from taskengine.quota import Limits
 from taskengine.reception import Reception
@@ -224,6 +225,8 @@ class Router:
             self._broker.retire(argument)
         elif order == "tasks":
             self._learn(msgspec.convert(argument, list[TaskInfo]))
+        elif order == "policy":
+            self._reception.obey(msgspec.convert(argument, dict[str, Entry] | None))
         elif order == "reloading":
             self._reception.begin_reload()
         elif order == "reloaded":

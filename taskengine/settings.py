@@ -264,8 +264,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audit: Annotated[
         str,
         Meta(
-            description="The file of the audit log; empty for audit.jsonl beside the keys, where CURVE is on.",
-            extra={"type": "a path"},
+            description='The file of the audit log, or "journald" or "syslog" for the log of the system; empty for '
+            "audit.jsonl beside the keys, where CURVE is on.",
+            extra={"type": 'a path, "journald" or "syslog"'},
         ),
     ] = ""
     insecure: Annotated[
@@ -371,7 +372,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.is_curved:
             raise SettingsError(
                 f"host: {self.host} is reachable from other machines, and no client has a key: "
-                "run `taskengine keys pair NAME` and take its line to the client's machine"
+                "run `taskengine keys pair NAME` and type its code on the client's machine"
             )
         raise SettingsError(
             f"host: {self.host} is reachable from other machines, and curve is off: anyone there could run tasks. "

@@ -120,7 +120,7 @@ class Engine:
 
     def _await_answer(self) -> None:
         try:
-            with Client(self.address, timeout=0.2) as client:
+            with Client(self.address, timeout=0.2, insecure=True) as client:
                 wait_until(lambda: self.process.poll() is not None or _answers(client), 20.0, "the engine's start")
             wait_until(lambda: self.process.poll() is not None or self._is_whole(), 20.0, "the workers' start")
             assert self.process.poll() is None, "the engine ended"
@@ -159,7 +159,8 @@ class Engine:
         if not self.pids("router"):
             return
         try:
-            with Client(self.address, timeout=deadline(5.0), keys=self.settings.get("keys")) as client:
+            keys = self.settings.get("keys")
+            with Client(self.address, timeout=deadline(5.0), keys=keys, insecure=True) as client:
                 stats = client.stats()
         except (EngineUnreachable, KeysError, NotAllowed):
             return
