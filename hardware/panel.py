@@ -20,6 +20,7 @@ import mmap
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -121,6 +122,8 @@ class Panel:
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
         self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the guardian is to look: something is stopped, armed, or another process owns a lane."""
+        self.close = weakref.finalize(self, _close, [self._fd, self.news, *self._bells])
+        """Closes its descriptors here, as the end of the last reference does. May be called twice."""
 
     # Stops -----------------------------------------------------------------------------------------------------------
 
@@ -412,6 +415,11 @@ class Panel:
 
     def _set(self, lane: str, column: int, number: int) -> None:
         self._of_lanes[column][self._lanes[lane]] = number
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _digest(id: bytes) -> bytes:

@@ -97,8 +97,8 @@ class Broker:
             causes.check_denied(denied)
         if not package.count:
             return True
-        size, backlog_s = package.measure(), self._backlog_s()
-        self._quota.take(package.owner, package.count, size, backlog_s, is_exempt=package.is_exempt)
+        size, is_exempt = package.measure(), package.is_exempt
+        self._quota.take(package.owner, package.count, size, self._backlog_s, is_exempt=is_exempt)
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
@@ -225,7 +225,7 @@ class Broker:
         """Hand out what there is room for."""
         batches: list[Batch] = []
         for lane in self._lanes.values():
-            while filled := self._fill(lane):
+            while lane.queued and (filled := self._fill(lane)):
                 batches += filled
         return batches
 

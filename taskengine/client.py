@@ -163,9 +163,9 @@ class Caller:
         """
         parcel, future = posted
         request, known = parcel.request, self._session.stop_tasks
-        stops = [name for name in request.names if stops_machine(name)]
-        if not stops and known.isdisjoint(request.names):
+        if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
             return posted
+        stops = [name for name in request.names if stops_machine(name)]
         if all(name in known or name in stops for name in request.names):
             parcel = self._session.urge(parcel)
         if not stops:
@@ -207,7 +207,10 @@ class Client(Caller):
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
         if stops_machine(task):
             return self._outcome(self._stop_by_task((task, args, kwargs), self._options))
-        return self._wait(self._call((task, args, kwargs)))
+        posted = self._call((task, args, kwargs))
+        if task in self._session.stop_tasks:
+            return self._wait(posted)
+        return self._link.exchange(*posted, self._options.timeout)
 
     def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.

@@ -44,7 +44,7 @@ class Clock:
         """A request was sent and its reply received at these moments; the engine's clock and boot as the reply says."""
         if boot != self._boot:
             self._boot, self._best = boot, None
-        half = -(-(received - sent) // 2)
+        half = (received - sent + 1) // 2
         if half < 0:
             return
         middle = sent + half

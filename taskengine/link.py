@@ -113,9 +113,10 @@ class Link:
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
             self._take_part(parcel, future.done, end)
-            if not future.done():
-                with contextlib.suppress(TimeoutError):
-                    future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+            if future.done():
+                return future.result()
+            with contextlib.suppress(TimeoutError):
+                future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
             if future.done() or timeout is None:
                 return future.result()
             raise self._session.no_reply(timeout, connected=self._connection.connected)
@@ -389,7 +390,7 @@ class Link:
         if not (is_owed and self._connection.connected):
             return
         local = local_time()  # of the whole turn: a reply's way may only be taken for a longer one
-        if not self._greet(now, local):
+        if local >= self._session.greet_at and not self._greet(now, local):
             return
         if self._session.retractions:
             with self._lock:

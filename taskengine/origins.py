@@ -33,7 +33,7 @@ class Origins:
 
     def next(self, now: int) -> int:
         """`now`, in ns, or as little later as makes it greater than all before: the order of packages and stops."""
-        self._last = max(now, self._last + 1)
+        self._last = now if now > self._last else self._last + 1
         return self._last
 
     def of(
@@ -62,7 +62,7 @@ class Origins:
 
 def _earliest(moment: int, received: int) -> int:
     """The earliest moment that a client can mean, where that has been; no time is 0, which says that none is told."""
-    return max(1, min(moment, received))
+    return min(moment, received) if moment > 0 else 1
 
 
 def latest_sending(origin: Origin) -> float:

@@ -78,7 +78,7 @@ class Reception:
         self.origins = Origins(os.urandom(8))
         self._attendance = attendance
         self._machine = machine
-        self._halting = Halting(machine, self.origins.next, audit.note)
+        self.halting = Halting(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
         self._names_clients = gate is not None or settings.policy is not None
@@ -101,7 +101,7 @@ class Reception:
         """These are the tasks from here on."""
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
-        self._urgent = self._halting.names | {task.name for task in tasks if task.urgent}
+        self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """This is the policy from here on."""
@@ -167,14 +167,9 @@ class Reception:
             self._end(route, serial, TaskFailed(problem, type="TaskModuleError") if problem else None)
         self._reloads_begun = []
 
-    @property
-    def is_waiting(self) -> bool:
-        """A stop is to be answered as soon as the machine is safe."""
-        return self._halting.is_waiting
-
     def answer_stops(self) -> None:
         """Answer the stops after which the machine is safe now, or is not for too long."""
-        for answer in self._halting.answers(time.monotonic_ns()):
+        for answer in self.halting.answers(time.monotonic_ns()):
             self._end(*answer)
 
     def _end(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
@@ -287,7 +282,7 @@ class Reception:
     def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
         asked = decode_stop(frames)
         try:
-            for answer in self._halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
+            for answer in self.halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
                 self._end(*answer)
         except NotAllowed:
             self._audit.note("refused", client=visitor.name, call=request.kind.name)
@@ -331,7 +326,7 @@ class Reception:
     def _heed(self, package: Package, visitor: Visitor) -> None:
         """What takes energy away acts first, whatever else the package is refused for."""
         called = package.called()
-        self._halting.heed(package, called, visitor, time.monotonic_ns())
+        self.halting.heed(package, called, visitor, time.monotonic_ns())
         package.is_urgent = bool(called) and self._urgent.issuperset(called)
         is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
         package.is_exempt = package.is_urgent and is_small
@@ -351,7 +346,7 @@ class Reception:
             data_addresses=settings.data_addresses(),
             pid=os.getpid(),
             capabilities=CAPABILITIES,
-            stop_tasks=sorted(filter(visitor.may_call, self._halting.names)),
+            stop_tasks=sorted(filter(visitor.may_call, self.halting.names)),
             stop_address=settings.stop_address,
         )
 

@@ -172,7 +172,7 @@ class Router:
                     self._reception.take(*request, self._now)
             if ready & NEWS and self._attendance:
                 self._attendance.read()
-            if self._reception.is_waiting:
+            if self._reception.halting.waiting:
                 self._reception.answer_stops()
             if self._timeouts and not self._broker.idle():
                 self._stop_the_overdue()
@@ -198,7 +198,7 @@ class Router:
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""
-        if self._reception.is_waiting:
+        if self._reception.halting.waiting:
             return STOP_MS
         limited = self._timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited

@@ -43,12 +43,18 @@ POSITIONS_TOLD = 10_000
 """Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
 HELLO_S = 10.0
 """How long to wait for the answer to a hello until another one is sent."""
+GREET_NS = 10**9
+"""How often it is looked whether another one is due."""
+SAMPLE_NS = 10**7
+"""How long after a reply the next one is looked at for the engine's clock."""
 TIMED, STOPPABLE = "clock", "stop"
 """Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
 CAPABILITIES = [TIMED, STOPPABLE]
 """What this client can, as its hello says."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows where it says when its call was made, and by which client."""
+_REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
+_PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -68,8 +74,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         choices = {
-            "priority": (self.priority, [kind.name.lower() for kind in Priority]),
-            "reply": (self.reply, [kind.name.lower() for kind in ReplyMode]),
+            "priority": (self.priority, list(_PRIORITIES)),
+            "reply": (self.reply, list(_REPLIES)),
             "errors": (self.errors, ["raise", "return"]),
         }
         for name, (value, known) in choices.items():
@@ -163,10 +169,14 @@ class Session:
         self._since = since
         self._since_told = 0
         self._clock = Clock()
+        self._sample_at = 1
+        """Replies before this moment tell nothing new of the engine's clock."""
         self._hello = NO_SERIAL
         self._greeted_at = 0
         self.is_ready = False
-        """The hello of this connection was answered."""
+        """The hello of this connection was answered,"""
+        self.greet_at = 0
+        """and no other is due before this moment."""
         self.info: Info | None = None
         """What the engine said of itself last, be it over an earlier connection."""
         self.stop_tasks: frozenset[str] = frozenset()
@@ -217,13 +227,16 @@ class Session:
         It is on a new connection, and where the estimate of the engine's clock has become old.
         """
         is_fresh = not self._is_timed or now - self._greeted_at <= FRESH_NS or self._clock.is_fresh(now)
-        if (self.is_ready and is_fresh) or self._hello in self.pending:
+        if self.is_ready and is_fresh:
+            self.greet_at = now + GREET_NS
+            return None
+        if self._hello in self.pending:
             return None
         return self.request(Kind.INFO, Future(), Options(timeout=HELLO_S), [CAPABILITIES])
 
     def greeted(self, hello: Parcel, now: int) -> None:
         """The hello was sent: nothing else is to be until it is answered."""
-        self._hello, self._greeted_at, self.is_ready = hello.serial, now, False
+        self._hello, self._greeted_at, self.is_ready, self.greet_at = hello.serial, now, False, 0
 
     @property
     def is_awaited(self) -> bool:
@@ -316,6 +329,7 @@ class Session:
         """
         self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
         self._clock.forget()
+        self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
@@ -356,7 +370,8 @@ class Session:
         pending = self.pending.get(reply.serial)
         if reply.clock > 0:
             self.stop_in_force = reply.stop
-            if pending is not None and pending.written and now:
+            if pending is not None and pending.written and now >= self._sample_at:
+                self._sample_at = now + SAMPLE_NS
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
@@ -409,8 +424,8 @@ class Session:
             serial,
             self._name,
             list(names),
-            ReplyMode[options.reply.upper()],
-            Priority[options.priority.upper()],
+            _REPLIES[options.reply],
+            _PRIORITIES[options.priority],
             0.0 if deadline > LONGEST_DEADLINE_S else deadline,
             options.idempotent,
             pending.array,

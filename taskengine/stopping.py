@@ -41,7 +41,7 @@ from taskengine.subscription import reachable
 from taskengine.verdict import NOT_CONFIRMED, Verdict, most_telling
 
 STOP_TASK: Final = "system.stop"
-_STOPS: Final = f".{STOP_TASK}"
+_LANES_STOP: Final = f".{STOP_TASK}"
 STOP_S: Final = 5.0
 """How long a stop is repeated, unless it is confirmed before."""
 ID_BYTES: Final = 16
@@ -55,7 +55,7 @@ _STOP_PORT: Final = 9002
 
 def stops_machine(task: object) -> bool:
     """Return whether the task of this name stops the machine."""
-    return isinstance(task, str) and f".{task}".endswith(_STOPS)
+    return isinstance(task, str) and task.endswith(STOP_TASK) and (task == STOP_TASK or task.endswith(_LANES_STOP))
 
 
 class Target(NamedTuple):

@@ -90,6 +90,9 @@ def what_was_sent_while_no_engine_answered_is_not_run_on_its_return(site: Site) 
     with Client(f"tcp://127.0.0.1:{port}", timeout=deadline(30)) as client:
         client.send("motor.forward", "wheel")
         client.flush()
+        sent = time.monotonic()
+        # an engine may be there sooner than a command has become too old
+        wait_until(lambda: time.monotonic() > sent + LEASE_S, 10, "the end of its lease")
         folder = site.folder / "later"
         folder.mkdir()
         later = Site(folder, router_frontend=port, router_backend=port + 1)
