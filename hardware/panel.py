@@ -119,6 +119,11 @@ class Panel:
         self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the guardian is to look: something is stopped, armed, or another process owns a lane."""
 
+    @property
+    def descriptors(self) -> list[int]:
+        """What has to stay open in a process that uses it."""
+        return [self._fd, *self._bells, self.news]
+
     # Stops -----------------------------------------------------------------------------------------------------------
 
     @property

@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "chain",
         "scrape",
         "pake",
+        "reports",
     ),
     ("hardware", "feed"),
     (
@@ -126,6 +127,7 @@ PURE = {
     "chain",
     "scrape",
     "pake",
+    "reports",
     "weaknesses",
     "renewal",
 }
