@@ -56,11 +56,11 @@ class Roles:
         """The lanes that have pins, by the roles of their workers."""
         self.lanes = settings.lanes_with(task.lane for task in tasks)
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
-        backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
+        backends = [rundir.address(BACKEND) or settings.backend]
         with borrowed(identity):
             security = Security.of(settings.keys_folder) if settings.is_curved else None
         feeds = [new_feed() for _ in range(settings.data_workers)]
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
+        backplane = Backplane(backends[0], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
         if machine is not None:
             machine.share()
         routes = settings, frontends, backends, backplane

@@ -117,7 +117,7 @@ class RunDir:
 
 def nearest(address: str) -> str:
     """The frontend's socket of the engine at `address`, where that runs here, as this user; else `address`."""
-    path = _find(address, FRONTEND, socket.SOCK_STREAM)
+    path = served(address, FRONTEND)
     return address if path is None else f"ipc://{path}"
 
 
@@ -126,11 +126,11 @@ def stop_path(address: str) -> Path | None:
 
     It takes a message msgpack `[id: bin, why: str]` and answers `[number of the stop, late lanes]`, or `[0, [error]]`.
     """
-    return _find(address, STOP, socket.SOCK_SEQPACKET)
+    return served(address, STOP, socket.SOCK_SEQPACKET)
 
 
-def _find(address: str, name: str, kind: socket.SocketKind) -> Path | None:
-    """The path of a socket that somebody serves."""
+def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Path | None:
+    """The path of the socket `name` of the engine at `address`, None unless somebody serves it here, as this user."""
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
     if found and found[1] in LOOPBACK:
         for host in (found[1], ALL_INTERFACES[found[1]]):

@@ -89,7 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = msgspec.field(default_factory=dict)
     router_frontend: Annotated[int, _port("Where the router listens to clients.")] = 9000
-    router_backend: Annotated[int, _port("Where the router listens to task workers.")] = 9001
+    router_backend: Annotated[
+        int, _port("Where the router listens to workers, on loopback, if it has no Unix socket.")
+    ] = 9001
     starting_port: Annotated[int, _port("Data worker i, from 0, publishes on STARTING_PORT + TASK_WORKERS + i.")] = (
         10000
     )
@@ -315,8 +317,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def backend(self) -> str:
-        """The address task workers talk to."""
-        return self._address(self.router_backend)
+        """The address task workers talk to where there can be no Unix socket; on loopback, whatever HOST is."""
+        return f"tcp://{'[::1]' if self.host == '::1' else '127.0.0.1'}:{self.router_backend}"
 
     @property
     def stop_address(self) -> str:

@@ -149,8 +149,7 @@ def _guarded() -> Iterator[tuple[Engine, Client]]:
 def run_hostile(seconds: float, peers: int, seed: int) -> Report:
     """Attack an engine with CURVE for so long."""
     with _guarded() as (engine, client), _guarded() as (_, other):
-        ports = [int(engine.settings[name]) for name in ("router_frontend", "router_backend")]
-        ports.append(int(engine.settings["starting_port"]) + 2)
+        ports = [int(engine.settings["router_frontend"]), int(engine.settings["starting_port"]) + 2]
         calls([client, other], lambda count: count >= WARM_CALLS)
         pids = engine.pids()
         [router] = engine.pids("router")

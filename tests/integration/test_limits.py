@@ -122,7 +122,7 @@ def test_a_stranger_s_answer_is_not_read(engine: Engine, client: Client) -> None
     before = resident(engine.pids("router")[0])
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 1000
-        dealer.connect(f"tcp://127.0.0.1:{engine.settings['router_backend']}")
+        dealer.connect(engine.backend)
         dealer.send((MIB).to_bytes(4, "little") + (b"\xff" * 28 + bytes(4)) * MIB)
     for _ in range(20):
         assert client.call("task_count", 2, 3) == 2.5
