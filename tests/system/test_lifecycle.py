@@ -289,8 +289,8 @@ def test_workers_are_met_at_a_port_of_loopback_and_only_where_there_is_no_unix_s
         assert not _answers("127.0.0.1", engine.settings["router_backend"])
     deep = tmp_path / ("x" * 107)
     deep.mkdir()
-    settings = {"host": "0.0.0.0", "curve": "off", "insecure": "true"}
-    with Engine(env={"XDG_RUNTIME_DIR": str(deep)}, **settings) as engine:
+    env = {"XDG_RUNTIME_DIR": str(deep)}
+    with Engine(env=env, host="0.0.0.0", curve="off", insecure="true") as engine:
         assert _answers("127.0.0.2", engine.settings["router_frontend"])
         assert _answers("127.0.0.1", engine.settings["router_backend"])
         assert not _answers("127.0.0.2", engine.settings["router_backend"])
