@@ -248,6 +248,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "a whole number, 0 or from 2^28"},
         ),
     ] = 0
+    worker_memory: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**53,
+            description="The most bytes of memory that a task worker may take: more is the task's MemoryError. "
+            "Tasks with large models need more; 0 for half of the machine's.",
+            extra={"type": "a whole number, 0 or from 2^28"},
+        ),
+    ] = 0
     curve: Annotated[
         Literal["auto", "on", "off"],
         Meta(
