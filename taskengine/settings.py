@@ -211,6 +211,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "a whole number, 2^16 to 65 * 2^20"},
         ),
     ] = MAX_MESSAGE
+    pin_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**10,
+            le=MAX_MESSAGE,
+            description="The most bytes in a task for a lane with pins, whose owner has no time for large values.",
+            extra={"type": "a whole number, 2^10 to 65 * 2^20"},
+        ),
+    ] = 2**16
     value_depth: Annotated[
         int,
         Meta(

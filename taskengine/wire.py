@@ -66,6 +66,8 @@ ENTRY: Final = Struct("<QIIIQI")
 
 MAX_DEPTH: Final = 64
 """How deep lists and maps may nest in one value."""
+MOST_NUMBERS: Final = 2**14
+"""The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_RUNS: Final = 2**16
@@ -119,7 +121,9 @@ SLICE_NS: Final = 2 * BATCH_NS
 IN_FLIGHT: Final = 2
 """Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
 REPEATS: Final = 2
-"""How often an idempotent task whose worker was lost is given to another."""
+"""How often a client sends an idempotent package again whose router was lost."""
+DEATHS: Final = 2
+"""How many workers may die at an idempotent task that runs, or at a chunk that was next, until that is lost."""
 PACKAGE_BYTES: Final = 4096
 """What a package in flight takes beside its bytes, about,"""
 RUN_BYTES: Final = 512

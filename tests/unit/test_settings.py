@@ -71,6 +71,7 @@ def test_defaults_are_the_contract() -> None:
         "CLIENT_PACKAGES": "32768",
         "PACKAGE_TASKS": "2097152",
         "MESSAGE_BYTES": "68157440",
+        "PIN_BYTES": "65536",
         "VALUE_DEPTH": "64",
         "CONNECTIONS": "4096",
         "HANDSHAKE_TIME": "5.0",
