@@ -192,6 +192,10 @@ class Gate(Authenticator):
         """Let a key in no more, here, until the allow-list changes."""
         self._banned.add(public)
 
+    def is_banned(self, public: str) -> bool:
+        """The key is let in no more."""
+        return public in self._banned
+
     def _read(self) -> None:
         try:
             stamp = self._ring.stamp()

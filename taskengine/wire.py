@@ -135,7 +135,17 @@ LATEST_RETRY_S: Final = 10.0
 COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024
-"""Topics whose last value a data worker keeps."""
+"""Topics whose last value a data worker keeps,"""
+LAST_BYTES: Final = 64 * 2**20
+"""and the most bytes of them. What one client has published is at most half of either."""
+SUBSCRIPTIONS_KEPT: Final = 2048
+"""Subscriptions of all clients at a data worker; what a key, or without keys a connection, has is at most half."""
+REPLAY_RATE: Final = 4 * 2**20
+"""Bytes of last values in a second that a connection is given when it subscribes, and that all get with others."""
+UNTAKEN_BYTES: Final = 16 * 2**20
+"""Bytes of publications that subscribers have not taken, from which on the idlest of them are cut off,"""
+MOST_UNTAKEN: Final = 64 * 2**20
+"""and from which on nothing more is sent to anybody."""
 FEED_BYTES: Final = 2**17
 """The most bytes of a value that a task publishes, about."""
 UNREAD_BYTES: Final = 16 * 2**20
