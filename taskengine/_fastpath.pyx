@@ -125,6 +125,7 @@ cdef inline bytes some(const u8* data, Py_ssize_t size):
 
 
 include "_msgpack.pxi"
+include "_keys.pxi"
 include "_json.pxi"
 
 
