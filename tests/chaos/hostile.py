@@ -216,7 +216,7 @@ def main() -> int:
         ["router's memory more than before, MiB", f"{report.grown / 2**20:.1f}"],
         ["router's files before, most, after", f"{report.files_before}, {report.files_during}, {report.files_after}"],
     ]
-    note = "A third of the peers each at the frontend, the backend and a data port; the calls to both engines in turns."
+    note = "Half of the peers each at the frontend and a data port; the calls to both engines in turns."
     title = f"{options.peers} hostile peers for {options.seconds:g} s"
     console = Console()
     table.show(Table(name="", title=title, note=note, heads=["", ""], rows=rows), console)
