@@ -78,6 +78,7 @@ class Reception:
         self.origins = Origins(os.urandom(8))
         self._attendance = attendance
         self._machine = machine
+        self._pinned = machine.lanes if machine is not None else ()
         self.halting = Halting(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
@@ -290,7 +291,10 @@ class Reception:
 
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
+            # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
+        if self._pinned:
+            package.check_small(self._pinned, self._settings.pin_bytes)
         most = self._settings.package_tasks
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
