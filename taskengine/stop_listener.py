@@ -27,7 +27,7 @@ from taskengine.halting import Halting, Route
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Kind, Stamp, decode_request, decode_stop
+from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
 from taskengine.moments import Clock
 from taskengine.outlet import Outlet
 from taskengine.policy import ANONYMOUS, Entry, Policy
@@ -110,7 +110,7 @@ class Listener:
         return bool(order == "stop")
 
     def _wait_ms(self) -> int:
-        if self._halting.is_waiting:
+        if self._halting.waiting:
             return LOOK_MS
         return PAUSE_MS if self._journal.pending else -1
 
@@ -134,7 +134,7 @@ class Listener:
 
     def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
         """Answer with nil, or the error."""
-        stamp = Stamp(self._clock.told(), self._clock.boot, self._machine.stop_number())
+        stamp = self._clock.told(), self._clock.boot, self._machine.stop_number()
         message = packed.refusal(serial, error, stamp) if error else packed.value_reply(serial, None, stamp)
         self._outlet.send(route, message)
 
