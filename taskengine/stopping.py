@@ -198,8 +198,8 @@ class _Attempt:
         """Send where that is possible now; what has come."""
         if self.connection.lost():
             self.connection.close(0)
-        if self.connection.refused:
-            self.connection.refused = False
+        if self.connection.refused or self.connection.is_cut:
+            self.connection.refused = self.connection.is_cut = False
             self.connection.close(0)
             yield NotAllowed(not_let_in(self._target.address, self._target.membership))
         if self.connection.connected and self._future is None:

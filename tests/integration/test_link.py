@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -275,3 +276,16 @@ def test_a_client_does_not_survive_a_fork_and_says_so(client: Client, held: bool
     assert client.call("task_count", 2, 3) == 2.5
     assert waiting.result(deadline(20)) == 0.2
     asyncio.run(asynchronous.close())
+
+
+def test_an_engine_that_is_killed_while_it_lets_us_in_has_refused_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with Client(address, timeout=deadline(1)) as client:
+            future = client.submit("task_count", 2, 3)
+            peer, _ = server.accept()
+            peer.recv(64)  # its greeting
+            server.close()
+            peer.close()
+            with pytest.raises(EngineUnreachable):
+                future.result(deadline(10))
