@@ -96,6 +96,8 @@ def in_pi_time(answer: bytes) -> bytes:
 class Sent:
     """Takes the place of a socket's port, and keeps what is sent."""
 
+    descriptor = -1
+
     def __init__(self) -> None:
         self._messages: list[list[bytes]] = []
 

@@ -229,6 +229,8 @@ class Commands:
 
     def lease_release(self, devices: list[str]) -> None:
         """Let others have devices again that were the caller's alone. Their leases run on."""
+        for name in devices:
+            check_device(name)
         owner = self._open()
         with owner.lock:
             owner.control.admission.release([owner.control.find(name) for name in _names(devices)], origin())

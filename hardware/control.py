@@ -92,7 +92,7 @@ class Control:
         except TypeError:  # not even a name
             output = None
         if output is None:
-            raise BadArguments(f"no output is named {name!r:.100}; there are {', '.join(self.outputs) or 'none'}")
+            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows those that there are")
         if output.role not in roles and roles:
             raise BadArguments(f"{name} is a {output.device.type}, not a {' or '.join(role.value for role in roles)}")
         return output

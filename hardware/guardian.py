@@ -189,6 +189,8 @@ class Guardian:
             signal.alarm(LAST_S)
         if order == "owner":
             self._meet(*argument)
+        elif order == "strangers" and self._stops is not None:
+            self._stops.strangers_may = bool(argument)
         elif order == "stop":
             self._is_over = True
             self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")

@@ -125,6 +125,11 @@ class Panel:
         self.close = weakref.finalize(self, _close, [self._fd, self.news, *self._bells])
         """Closes its descriptors here, as the end of the last reference does. May be called twice."""
 
+    @property
+    def descriptors(self) -> list[int]:
+        """What has to stay open in a process that uses it."""
+        return [self._fd, *self._bells, self.news]
+
     # Stops -----------------------------------------------------------------------------------------------------------
 
     @property

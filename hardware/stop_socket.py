@@ -60,7 +60,8 @@ class StopSocket:
         self._note = note
         self._watch = watch
         self._unwatch = unwatch
-        self._strangers_may = strangers_may
+        self.strangers_may = strangers_may
+        """So the policy says."""
         self._callers: dict[int, tuple[socket.socket, int]] = {}
         """Each with its user."""
         self._wanted: list[_Wanted] = []
@@ -117,7 +118,7 @@ class StopSocket:
             self._drop(fd)
 
     def _obey(self, fd: int, user: int, message: bytes, now: int) -> None:
-        if user not in (0, os.geteuid()) and not self._strangers_may:
+        if user not in (0, os.geteuid()) and not self.strangers_may:
             self._note("refused", uid=user, call="STOP")
             self._say(fd, (0, [f"the engine's policy does not let user {user} stop the machine"]))
             return
@@ -126,9 +127,10 @@ class StopSocket:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._say(fd, (0, [f"a stop is an id and why, as msgpack: {error}"]))
             return
-        if not (id and self._panel.knows(id)):
-            self._note("stopped", uid=user, why=why[:LONGEST])
+        is_news = not (id and self._panel.knows(id))
         number = self._panel.stop(now, by=f"user {user}", why=why, id=id)
+        if is_news:
+            self._note("stopped", uid=user, why=why[:LONGEST])
         self._wanted = [wanted for wanted in self._wanted if wanted.caller != fd]
         self._wanted.append(_Wanted(fd, number, now + CONFIRM_NS))
         self.answer(now)

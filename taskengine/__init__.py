@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].endswith("taskengine") and not sys.flags.safe_path:
+    # `python -m taskengine` puts the current folder first; from here on nothing there hides a module of Python
+    sys.path.append(sys.path.pop(0))
+
 from typing import TYPE_CHECKING, Any
 
 from taskengine.caller import caller, caller_id, check_device, origin, position

@@ -73,12 +73,22 @@ def position() -> int:
     return 0 if _Rules.slate is None else _Rules.slate.position
 
 
+def may_call(task: str, lane: str) -> bool:
+    """Return whether the client that called the task which runs may call another one in that lane."""
+    policy = _Rules.policy
+    return policy is None or _rights_of(policy, _current.get()).may_call(task, lane)
+
+
 def check_device(device: str) -> None:
     """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
     policy = _Rules.policy
     if policy is None:
         return
     origin = _current.get()
-    rights = _NONE if origin is NOWHERE else _rights(policy, origin.client)
-    if not rights.may_use(device):
+    if not _rights_of(policy, origin).may_use(device):
         raise NotAllowed(f"the engine's policy does not let client {origin.client!r} use device {device}")
+
+
+def _rights_of(policy: Policy, origin: Origin) -> Rights:
+    """Those of whoever called; a thread that a task has started has none."""
+    return _NONE if origin is NOWHERE else _rights(policy, origin.client)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from taskengine.commandline import keys_option, load_settings, plain_errors
+from taskengine.commandline import SAID_NO, keys_option, leave, load_settings, plain_errors
+from taskengine.errors import KeysError, printable
+from taskengine.settings import Settings
 from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
-    from taskengine.keys import KeyRing
+    from taskengine.keys import KeyRing, Membership
+
+PORT = 9003
+"""Where `keys pair` waits for a code."""
 
 UID = os.getuid()
 """Who called us, before we become another."""
@@ -24,8 +33,8 @@ def keys() -> None:
     """Make keys for clients, and say whom the engine lets in.
 
     \b
-    taskengine keys pair laptop              on the robot: prints a line
-    taskengine keys accept taskengine-pair:… on the laptop
+    taskengine keys pair laptop                    on the robot: shows a code
+    taskengine keys accept tcp://robot.local:9000  on the laptop: asks for the code
     """
 
 
@@ -41,13 +50,13 @@ def _ring(folder: Path | None) -> KeyRing:
     return ring
 
 
-def _note(ring: KeyRing, command: str, name: str) -> None:
+def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
     """Tell the audit log of a change of the allow-list, and which user made it."""
-    from taskengine.audit import AUDIT_FILE, Audit
+    from taskengine.audit import AUDIT_FILE, Audit, file_of
 
-    chosen = load_settings(None, {}).audit
-    path = Path(chosen).expanduser() if chosen else ring.folder / AUDIT_FILE
-    Audit(path, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID)
+    settings = load_settings(None, {})
+    target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
+    Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
 
 
 @keys.command("new")
@@ -103,7 +112,7 @@ def keys_revoke(name: str, keys: Path | None) -> None:
 @click.argument("address")
 @_keys
 def keys_forget(address: str, keys: Path | None) -> None:
-    """Have no key for the engine at ADDRESS any more: a client then talks to it unencrypted."""
+    """Have no key for the engine at ADDRESS any more."""
     with plain_errors():
         _ring(keys).forget(address)
 
@@ -119,27 +128,128 @@ def keys_show(keys: Path | None) -> None:
         click.echo(f"{public}  {fingerprint(public)}")
 
 
+@keys.command("metrics")
+@_keys
+def keys_metrics(keys: Path | None) -> None:
+    """Print the token that scrapers of METRICS_PORT have to show; from the next start of the engine on if it is new."""
+    with plain_errors():
+        click.echo(_ring(keys).make_metrics_token())
+
+
+_port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="Where the code is waited for.")
+
+
 @keys.command("pair")
 @click.argument("name")
-@click.option("--address", metavar="tcp://HOST:PORT", help="Where the client finds the engine [default: this host].")
+@click.option("--line", is_flag=True, help="Print a line that holds the client's secret key instead of a code.")
+@click.option("--address", metavar="tcp://HOST:PORT", help="With --line: where the client finds the engine.")
+@click.option("--host", help="The interface on which the code is waited for [default: the setting HOST].")
+@_port
 @_keys
-def keys_pair(name: str, address: str | None, keys: Path | None) -> None:
-    """Make a key for the client NAME, let it in, and print the line that `keys accept` takes on its machine."""
-    import socket
+def keys_pair(name: str, line: bool, address: str | None, host: str | None, port: int, keys: Path | None) -> None:
+    """Let the client NAME in: show a code that `keys accept` asks for on its machine, and wait for it.
 
+    Each machine makes its own key, and no secret travels. The code is good for 10 minutes, once, and for 3 tries. With
+    --line, for those who cannot type it, print a line that `keys accept` takes; it holds the client's secret key.
+    """
     with plain_errors():
-        address = address or f"tcp://{socket.gethostname()}:{load_settings(None, {}).router_frontend}"
-        ring = _ring(keys)
-        click.echo(ring.pair(name, address))
-        _note(ring, "pair", name)
-        click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
+        settings = load_settings(None, {})
+        if line:
+            _pair_by_line(name, address or f"tcp://{socket.gethostname()}:{settings.router_frontend}", keys)
+        elif address is not None:
+            raise KeysError("the client says the address, to `keys accept`; --address is for --line")
+        else:
+            _pair_by_code(name, host or settings.host, port, settings, keys)
+
+
+def _pair_by_line(name: str, address: str, keys: Path | None) -> None:
+    ring = _ring(keys)
+    click.echo(ring.pair(name, address))
+    _note(ring, "pair", name)
+    click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
+
+
+def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Path | None) -> None:
+    import asyncio
+
+    from taskengine.pairing import Listener, new_code
+    from taskengine.pake import Guest
+
+    code = new_code()
+    Guest(code, "").hello()  # where the library is missing, it says so before we wait
+    ring = _ring(keys)
+    ring.check_free(name)
+
+    def allow(public: str) -> None:
+        ring.allow(name, public)
+
+    def note(why: str, address: str) -> None:
+        _note(ring, "code refused", name, address=address, reason=why)
+        click.echo(printable(f"{address}: {why}"), err=True)
+
+    def ready() -> None:
+        if settings.on_loopback and host == settings.host:
+            click.echo(f"HOST is {host}: only this machine can reach it; --host says otherwise.", err=True)
+        where = f"tcp://{socket.gethostname()}:{settings.router_frontend}"
+        click.echo(f"There, within 10 minutes: `taskengine keys accept {where}`, and this code:", err=True)
+        click.echo(code)
+
+    engine = ring.engine().public
+    with _said_no():
+        asyncio.run(Listener(code, engine, name, allow, note).serve(host, port, ready))
+    _note(ring, "pair", name)
+    click.echo(f"{name} is let in", err=True)
 
 
 @keys.command("accept")
-@click.argument("line")
+@click.argument("address", required=False)
+@_port
 @_keys
-def keys_accept(line: str, keys: Path | None) -> None:
-    """Take in the LINE that `keys pair` printed on the engine's machine."""
+def keys_accept(address: str | None, port: int, keys: Path | None) -> None:
+    """Pair this machine with the engine at ADDRESS, by the code that `keys pair` shows there, which is asked for.
+
+    Without ADDRESS, take in the long line of `keys pair --line`. Both come from a prompt or from stdin, since every
+    user of this machine can read the arguments of a command.
+    """
     with plain_errors():
-        membership = _ring(keys).accept(line)
+        if address is None:
+            membership = _ring(keys).accept(_asked("The line of `taskengine keys pair NAME --line`"))
+        elif address.startswith("taskengine-pair:"):
+            raise KeysError(
+                "this line holds a secret key, and every user of this machine can read the arguments of a command: run "
+                "`taskengine keys accept` and paste it; better revoke that key, and pair anew"
+            )
+        else:
+            membership = _accept_by_code(address, port, keys)
         click.echo(f"{membership.address} knows this machine as {membership.name}")
+
+
+def _accept_by_code(address: str, port: int, keys: Path | None) -> Membership:
+    from taskengine.keys import Membership, host_of, new_pair
+    from taskengine.pairing import call
+    from taskengine.pake import Guest
+
+    host, own = host_of(address), new_pair()
+    guest = Guest(_asked(f"The code of `taskengine keys pair NAME` on {host}"), own.public)
+    ring = _ring(keys)
+    with _said_no():
+        engine, name = call(host, port, guest)
+    membership = Membership(address, engine, name, own)
+    ring.enter(membership)
+    return membership
+
+
+@contextlib.contextmanager
+def _said_no() -> Iterator[None]:
+    """That it came to nothing is no wrong usage."""
+    try:
+        yield
+    except KeysError as error:
+        leave(str(error), SAID_NO)
+
+
+def _asked(what: str) -> str:
+    """A secret, from the terminal or from stdin."""
+    if sys.stdin.isatty():
+        return str(click.prompt(what, hide_input=True, err=True))
+    return sys.stdin.readline(4096).strip()

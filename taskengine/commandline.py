@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import click
 
-from taskengine.configuration import load
-from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError
+from taskengine.configuration import CONFIG_FILE, load
+from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError, printable
 from taskengine.settings import Settings, rows
+from taskengine.trust import refuse_changeable, trusted_users, use_current_folder
 
 SAID_NO = 1
 WRONG_USAGE = 2
@@ -63,7 +64,7 @@ def plain_errors() -> Iterator[None]:
 
 def leave(message: str, code: int) -> NoReturn:
     """Say why on stderr, in one line, and exit."""
-    click.echo(f"taskengine: {' '.join(message.splitlines())}", err=True)
+    click.echo(f"taskengine: {printable(' '.join(message.splitlines()))}", err=True)
     sys.exit(code)
 
 
@@ -79,9 +80,11 @@ def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
-    """The settings; task modules may lie in the current folder, as with `python -m`."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    """The settings; task modules may lie in the current folder. Root reads none that others can change."""
+    use_current_folder()
+    file = Path(CONFIG_FILE) if config is None else config
+    if file.exists():
+        refuse_changeable("the settings", [file], trusted_users())
     return load(config, os.environ, flags)
 
 

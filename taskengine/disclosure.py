@@ -11,16 +11,26 @@ from taskengine.errors import TaskEngineError, from_wire, to_wire
 
 _FOLDERS = re.compile(
     r"""
-    (?<=['"]) / [^'"\n]* / (?=[^/'"\n])  # in quotes a folder's name may hold a space
-    | (?: (?<![\w/.~-]) | (?<=file://) ) / (?!/) [^\s'"]* / (?=[^\s'"/])
+    # in quotes a folder's name may hold a space, and the other quotes
+    (?<=(['"`])) (?: ~[\w.-]* )? / (?: (?!\1) [^\n] )* / (?= (?!\1) [^/\n] )
+    | (?P<scheme> \bfile: (?: //[\w.-]* )? ) / (?: [^\s'"]* / )? (?= [^\s'"/] )
+    | (?<! [\w/.~] ) ~ [\w.-]+ / (?: [^\s'"]* / )? (?= [^\s'"/] )  # names a user
+    | (?: (?<! [\w/.~] ) | (?<= \s-[A-Za-z] ) | (?<= ^-[A-Za-z] ) ) (?: ~ | \.\. (?: /\.\. )* )?
+      (?: / | (?<! [:/] ) // ) (?! / )
+      (?: [^\s'"] | (?<= \w ) ['"] (?= \w ) )* / (?= [^\s'"/] )
+    | (?<! \w ) [A-Za-z]: [\\/]+ (?: [^\s'"\\/]+ [\\/]+ )+ (?= [^\s'"\\/] )  # Windows, and its shares
+    | (?<! [\w\\] ) \\{2,} [\w.$-]+ [\\/]+ (?: [^\s'"\\/]+ [\\/]+ )* (?= [^\s'"\\/] )
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
 )
 
 
 def without_folders(text: str) -> str:
-    """The text with each absolute path of more than one component shortened to the last one."""
-    return _FOLDERS.sub("", text)
+    """The text with each absolute path of more than one component shortened to the last one.
+
+    So are paths from a home, from above the current folder, of Windows, and those in `file:` addresses.
+    """
+    return _FOLDERS.sub(lambda found: found["scheme"] or "", text)
 
 
 def discreet(error: TaskEngineError) -> TaskEngineError:

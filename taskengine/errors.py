@@ -13,6 +13,7 @@ machine that raised them and have no code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -26,6 +27,26 @@ def text_of(value: object) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+CONTROLS: Mapping[int, str] = {
+    **{code: f"\\x{code:02x}" for code in range(0x20) if chr(code) not in "\t\n"},
+    **{code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F))},
+    **{code: f"\\u{code:04x}" for code in (*range(0x2066, 0x206A), 0xFEFF)},
+}
+"""What would tell a terminal to do something, or turns the direction of text: C0, C1, bidi, line separators."""
+_CONTROL = re.compile(f"[{''.join(map(chr, CONTROLS))}]")
+
+
+def printable(text: str) -> str:
+    """The text with what would act on a terminal, other than tabs and newlines, escaped. JSON stays equal JSON."""
+    return text.translate(CONTROLS) if _CONTROL.search(text) else text
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    return [_readable(entry) for entry in value] if type(value) is list else value
+
+
 def shortened(text: str, most: int) -> str:
     """The text, or its two ends where it has more than `most` characters."""
     half = most // 2
@@ -33,7 +54,10 @@ def shortened(text: str, most: int) -> str:
 
 
 class TaskEngineError(Exception):
-    """Base of every error of the engine; `fields` hold what the text says, for programs."""
+    """Base of every error of the engine; `fields` hold what the text says, for programs.
+
+    Both may quote what somebody else has sent, and are printed: they hold nothing that acts on a terminal.
+    """
 
     code: ClassVar[int] = 0
     field_names: ClassVar[tuple[str, ...]] = ()
@@ -42,9 +66,9 @@ class TaskEngineError(Exception):
         unknown = fields.keys() - set(self.field_names)
         if unknown:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        self.message = text_of(message)
+        self.message = printable(text_of(message))
         super().__init__(self.message)
-        self.fields: dict[str, Any] = {name: fields.get(name) for name in self.field_names}
+        self.fields: dict[str, Any] = {name: _readable(fields.get(name)) for name in self.field_names}
 
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__.get("fields", {})

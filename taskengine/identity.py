@@ -110,6 +110,7 @@ def check_keys(folder: Path, identity: Identity) -> None:
             folder,
             folder / "clients",
             *sorted(folder.glob("*.json*")),
+            folder / "metrics.token",
             *sorted((folder / "clients").glob("*.json")),
         ]
         for path in kept:

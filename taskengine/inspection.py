@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import sys
 from pathlib import Path
 
 import zmq
 
 from taskengine.configuration import CONFIG_FILE
 from taskengine.identity import Identity
-from taskengine.keys import KeyRing
+from taskengine.keys import TOKEN_FILE, KeyRing
 from taskengine.registry import places
 from taskengine.settings import Settings
+from taskengine.trust import changeable, refuse_changeable, trusted_users
 from taskengine.weaknesses import Facts
 
 
@@ -36,9 +37,10 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
         clients=clients,
         is_root=uid == 0,
         libzmq=libzmq_version(),
+        has_metrics_token=os.path.lexists(folder / TOKEN_FILE),
         keys=tuple(str(path) for path in (folder, folder / "clients", folder / "engines") if _is_open(path)),
-        config=tuple(_changeable([file] if file.exists() else [], uid)),
-        tasks=tuple(_changeable((place for entry in settings.tasks for place in places(entry)), uid)),
+        config=tuple(map(str, changeable([file] if file.exists() else [], (0, uid)))),
+        tasks=tuple(map(str, changeable((place for entry in settings.tasks for place in places(entry)), (0, uid)))),
         stops={} if machine is None else machine.stop_lanes,
     )
 
@@ -47,16 +49,12 @@ def _is_open(folder: Path) -> bool:
     return folder.is_dir() and bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
 
 
-def _changeable(paths: Iterable[Path], uid: int) -> Iterator[str]:
-    """Of the files and folders, and the folders that they lie in, those that not only root and `uid` can change."""
-    seen: set[Path] = set()
-    for path in paths:
-        for part in (path.absolute(), path.absolute().parent):
-            if part in seen or not part.exists():
-                continue
-            seen.add(part)
-            found = part.stat()
-            # what others may add to a sticky folder replaces nothing; but in a folder of tasks it is loaded
-            kept = part != path.absolute() and found.st_mode & stat.S_ISVTX
-            if found.st_uid not in (0, uid) or (found.st_mode & 0o022 and not kept):
-                yield str(part)
+def refuse_tasks(settings: Settings, identity: Identity | None) -> None:
+    """Keep root from loading tasks that another user than itself and `identity` can change. Raises SettingsError."""
+    others = (identity.uid,) if identity else ()
+    for entry in settings.tasks:
+        refuse_changeable(f"tasks: {entry}", places(entry), trusted_users(*others))
+    unfound = [entry for entry in settings.tasks if not (places(entry) or entry.endswith(".py"))]
+    here = Path.cwd()
+    if unfound and str(here) not in sys.path:
+        refuse_changeable(f"tasks: {unfound[0]}", [here], trusted_users())

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from taskengine.errors import CONTROLS
+
 NOTES_KEPT = 4096
 PAUSE_MS = 2
 """How long a process has nothing to do before it writes what it noted: between two packages in a row it does not."""
 TEXT_KEPT = 1 << 20
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {ord("\n"): " "}
+_CONTROL = {**CONTROLS, **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}, ord("\n"): " "}
 """A client's name may hold what would tell the terminal to do something."""
 
 

@@ -3,6 +3,7 @@
     FOLDER/engine.json           the engine's own pair, made when it is first asked for
     FOLDER/clients/NAME.json     a client's public key: this engine's allow-list
     FOLDER/engines/HOST_PORT.json  an engine's public key, and our own pair and name there
+    FOLDER/metrics.token         what a scraper of the metrics has to show, where that is wanted
 
 Files are JSON with keys as Z85 text, have mode 0600, and are refused where others could read them. The pairs are
 libzmq's own (CURVE, libsodium).
@@ -14,8 +15,10 @@ import base64
 import contextlib
 import errno
 import hashlib
+import ipaddress
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Hashable
@@ -33,6 +36,7 @@ _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 """Errors that tell of the system, and not of a file."""
 _LINE = "taskengine-pair:"
+TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -90,6 +94,18 @@ class KeyRing:
                 if not path.exists():  # where it is there now, another start was faster
                     raise
         return _read(path, Pair)
+
+    def metrics_token(self) -> str | None:
+        """What a scraper of the metrics has to show; None where anybody may read them."""
+        path = self.folder / TOKEN_FILE
+        return _contents(path).decode(errors="replace").strip() if os.path.lexists(path) else None
+
+    def make_metrics_token(self) -> str:
+        """The same, made where there is none."""
+        path = self.folder / TOKEN_FILE
+        if not os.path.lexists(path):
+            _write(path, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+        return self.metrics_token() or ""
 
     def allow(self, name: str, public: str) -> None:
         """Let a client in."""
@@ -161,6 +177,20 @@ class KeyRing:
         _write(self._engine(address), membership, replace=True)
         return membership
 
+    def enter(self, membership: Membership) -> None:
+        """Know an engine, which lets us in. Raises KeysError for keys and names that are none."""
+        keys = (membership.engine, membership.own.public, membership.own.secret)
+        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
+            raise KeysError("that is no name and key of an engine")
+        _write(self._engine(membership.address), membership, replace=True)
+
+    def check_free(self, name: str) -> None:
+        """Raises KeysError where there is a client of that name."""
+        if os.path.lexists(self._client(name)):
+            raise KeysError(
+                f"there is a client {name!r} already: `taskengine keys revoke {name}` first, or another name"
+            )
+
     def accept(self, line: str) -> Membership:
         """Take in the line that `pair` gave."""
         try:
@@ -168,10 +198,10 @@ class KeyRing:
             membership = msgspec.json.decode(data, type=Membership)
         except (ValueError, msgspec.MsgspecError):
             raise KeysError("that is no line of `taskengine keys pair`") from None
-        keys = (membership.engine, membership.own.public, membership.own.secret)
-        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
-            raise KeysError("that is no line of `taskengine keys pair`")
-        _write(self._engine(membership.address), membership, replace=True)
+        try:
+            self.enter(membership)
+        except KeysError as error:
+            raise KeysError(f"that is no line of `taskengine keys pair`: {error}") from None
         return membership
 
     def membership(self, address: str) -> Membership | None:
@@ -203,18 +233,94 @@ class KeyRing:
         return self.folder / "engines" / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}_{found[2]}.json"
 
 
-def find_membership(address: str, folder: Path | None) -> Membership | None:
-    """Who we are to the engine at `address`: None where no key is known for it.
+def find_membership(
+    address: str, folder: Path | None, engine: str = "", *, insecure: bool = False
+) -> Membership | None:
+    """Who we are to the engine at `address`: None where nothing is encrypted, since no key is known for it.
 
-    Raises KeysError where a folder is named and has none.
+    `engine` says which of several it is: a host, with or without its domain or port, or the fingerprint of its key.
+    Otherwise it is the one that was accepted at this address, else, off loopback or where a folder is named, the only
+    one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
+    be meant.
     """
     ring = KeyRing(folder)
-    if folder is None and not (ring.folder.is_dir() and _ADDRESS.fullmatch(address)):
+    is_tcp = _ADDRESS.fullmatch(address) is not None
+    if not engine and folder is None and not (ring.folder.is_dir() and is_tcp):
         return None
-    membership = ring.membership(address)
-    if membership is None and folder is not None:
-        raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept LINE` with --keys {folder}")
-    return membership
+    known = ring.memberships()
+    if engine:
+        known = [membership for membership in known if engine in _names(membership)]
+        if not known:
+            raise KeysError(f"{ring.folder} has no key for engine {engine!r}; `taskengine keys list` shows the engines")
+    elif (exact := ring.membership(address)) is not None:
+        return exact
+    elif folder is None and (insecure or is_loopback(address)):
+        return None
+    if len({(membership.engine, membership.own.public) for membership in known}) > 1:
+        listed = ", ".join(membership.address for membership in known[:5])
+        raise KeysError(
+            f"{address} may be any of the engines at {listed}: say which, by Client(engine=HOST), or by --engine HOST"
+        )
+    if not known and folder is not None:
+        raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept` with --keys {folder}")
+    return known[0] if known else None
+
+
+def _names(membership: Membership) -> set[str]:
+    """What a user may call an engine."""
+    host, port = membership.address.removeprefix("tcp://").rsplit(":", 1)
+    names = {membership.address, host, f"{host}:{port}", membership.engine, fingerprint(membership.engine)}
+    return names if re.fullmatch(r"[0-9.]+|\[.*\]", host) else names | {host.partition(".")[0]}
+
+
+def host_of(address: str) -> str:
+    """The host of an engine's address, without brackets. Raises KeysError for what is none."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise KeysError(f"an engine's address is tcp://HOST:PORT, not {address!r}")
+    return found[1].strip("[]")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what is sent to `address` stays on this machine, as far as its text says."""
+    found = re.fullmatch(r"tcp://(?:[^;]*;)?(.+):\d+", address)
+    if found is None:
+        return address.startswith(("ipc://", "inproc://"))
+    host = found[1].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_encrypted(address: str, membership: Membership | None, *, insecure: bool) -> None:
+    """Keep a client from speaking in clear to other machines, where anybody may play the engine.
+
+    Raises KeysError off loopback where no key of the engine is known, unless `insecure`.
+    """
+    if membership is None and not insecure and not is_loopback(address):
+        raise KeysError(
+            f"no key is known for {address}, and only on loopback does a client speak unencrypted: run "
+            f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here, or say insecure=True "
+            "(--insecure)"
+        )
+
+
+def not_let_in(address: str, membership: Membership | None) -> str:
+    """What a client is told where the engine was there and the handshake did not complete."""
+    if membership is None:
+        return (
+            f"the engine at {address} lets only clients in whose key it knows: run `taskengine keys pair NAME` there "
+            f"and `taskengine keys accept {address}` here"
+        )
+    return (
+        f"the handshake with {address} did not complete: its key may have changed, or that of {membership.name!r} is "
+        f"allowed no more, or it does not encrypt. Expected an engine with the fingerprint "
+        f"{fingerprint(membership.engine)} (`taskengine keys show` there). If it is another on purpose, run "
+        f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here"
+    )
 
 
 T = TypeVar("T", Pair, Known, Membership)
@@ -222,29 +328,36 @@ T = TypeVar("T", Pair, Known, Membership)
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
+        return msgspec.json.decode(_contents(path), type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        if isinstance(error, KeysError):
+            raise
+        raise KeysError(f"{path}: no key file: {error}") from None
+
+
+def _contents(path: Path) -> bytes:
+    """What is in a file that only we can read."""
+    try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
-            data = file.read()
+            return file.read()
     except OSError as error:
         if error.errno in _TRANSIENT:
             raise
         raise KeysError(f"{path}: {error.strerror}") from None
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise KeysError(f"{path}: no key file: {error}") from None
 
 
-def _write(path: Path, value: msgspec.Struct, *, replace: bool) -> None:
+def _write(path: Path, value: msgspec.Struct | bytes, *, replace: bool) -> None:
     """Write a file that only we can read, whole or not at all."""
+    data = value if isinstance(value, bytes) else msgspec.json.format(msgspec.json.encode(value)) + b"\n"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if replace:

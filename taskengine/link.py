@@ -26,8 +26,8 @@ import zmq
 
 from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
-from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
-from taskengine.keys import Membership
+from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
+from taskengine.keys import Membership, not_let_in
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
 
@@ -39,6 +39,8 @@ RETRY_S = 0.2
 GIVE_UP_S = 1.0
 """How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
 CLOSED = "the client was closed before the reply came"
+CUTS = 2
+"""Handshakes that are cut, in a row, until an engine is said not to let us in: one may be killed in the first."""
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -63,6 +65,8 @@ class Link:
         self._info = session.info
         self._closed = False
         self._refusal = "the client is closed"
+        self._cuts = 0
+        """Handshakes in a row that the other side has cut."""
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
@@ -337,9 +341,11 @@ class Link:
     def _take_news(self) -> None:
         if self._connection.lost():
             self._reconnect_at = time.monotonic() + LAST_REPLIES_S
-        if self._connection.refused:
-            self._connection.refused = False
-            self._session.give_up(self._session.refusal())
+        self._cuts = 0 if self._connection.connected else self._cuts + self._connection.is_cut
+        refused = self._connection.refused or self._cuts >= CUTS
+        self._connection.refused = self._connection.is_cut = False
+        if refused:
+            self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
             self._settle()
 
     def _turn(self, now: float) -> float:

@@ -1,25 +1,31 @@
-"""The endpoint for Prometheus: a process of its own that asks the router as a client does, when it is asked."""
+"""The endpoint for Prometheus: a process of its own that asks the router as a client does, when it is asked.
+
+Where the keys' folder holds a file `metrics.token`, only those are answered who show what is in it (`Authorization:
+Bearer`); `taskengine keys metrics` makes one.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
+import selectors
+import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from taskengine.errors import TaskEngineError
+from taskengine import scrape
+from taskengine.errors import KeysError, TaskEngineError
 from taskengine.gate import Security
 from taskengine.journal import Journal
-from taskengine.keys import Membership
+from taskengine.keys import KeyRing, Membership
 from taskengine.link import Link
 from taskengine.messages import Kind, Latency, Stats
 from taskengine.queue import Queue
@@ -27,10 +33,14 @@ from taskengine.session import Options, Session
 from taskengine.settings import Settings
 
 NAME = "METRICS"
-PATIENCE_S = 5.0
-"""How long the router may take to answer."""
+PATIENCE_S = 2.0
+"""How long the router may take to answer; meanwhile nobody else is answered."""
 FRESH_S = 0.5
 """How long an answer is good, so that no crowd of scrapers is a burden to the router."""
+GUESTS = 16
+"""Connections at a time."""
+GUEST_S = 5.0
+"""How long one may last."""
 
 
 class Counts(Collector):
@@ -39,17 +49,15 @@ class Counts(Collector):
     def __init__(self, address: str, membership: Membership | None) -> None:
         self._session = Session(NAME, address)
         self._link = Link(address, self._session, Queue(), membership)
-        self._lock = threading.Lock()
         self._stats: Stats | None = None
         self._asked = -math.inf
 
     def collect(self) -> Iterable[Metric]:
         """All metrics; only that it is not up where no router answers."""
-        with self._lock:
-            if time.monotonic() - self._asked >= FRESH_S:
-                self._stats = self._ask()
-                self._asked = time.monotonic()
-            stats = self._stats
+        if time.monotonic() - self._asked >= FRESH_S:
+            self._stats = self._ask()
+            self._asked = time.monotonic()
+        stats = self._stats
         yield GaugeMetricFamily("taskengine_up", "Whether the router answers.", stats is not None)
         if stats is not None:
             yield from families(stats)
@@ -111,22 +119,143 @@ def _buckets(latency: Latency) -> list[tuple[str, float]]:
     return [("+Inf" if math.isinf(bound) else repr(bound), below) for bound, below in latency.below()]
 
 
+class _Guest:
+    """A connection: what it has sent, and what it is still to be sent."""
+
+    def __init__(self, connection: socket.socket, end: float) -> None:
+        self.connection = connection
+        self.end = end
+        self.received = bytearray()
+        self.answer = memoryview(b"")
+        self.is_answered = False
+
+
+class Server:
+    """Answers scrapers at `listener` in the thread that calls `serve`.
+
+    It has at most `GUESTS` connections, each for at most `GUEST_S`; where one more comes, the oldest that has not been
+    answered goes, so that those who connect and stay silent keep nobody out.
+    """
+
+    def __init__(self, listener: socket.socket, page: scrape.Page, token: str | None) -> None:
+        self._listener = listener
+        self._page = page
+        self._token = token
+        self._guests: dict[int, _Guest] = {}
+        """By descriptor, the oldest first."""
+        self._selector = selectors.DefaultSelector()
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def serve(self, control: Connection, is_over: Callable[[], bool]) -> None:
+        """Answer until `control` has something to say and `is_over()` then."""
+        self._selector.register(control, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select(self._wait(time.monotonic())):
+                if key.fileobj is control:
+                    if is_over():
+                        return
+                elif key.fileobj is self._listener:
+                    self._let_in(time.monotonic())
+                elif key.fd in self._guests:  # else it has made room this turn
+                    self._go_on(self._guests[key.fd])
+            now = time.monotonic()
+            for guest in [guest for guest in self._guests.values() if guest.end <= now]:
+                self._part(guest)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for guest in list(self._guests.values()):
+            self._part(guest)
+        self._selector.close()
+        self._listener.close()
+
+    def _wait(self, now: float) -> float | None:
+        return max(0.0, min(guest.end for guest in self._guests.values()) - now) if self._guests else None
+
+    def _let_in(self, now: float) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has gone already, or there are no descriptors: the next turn sees
+            return
+        connection.setblocking(False)
+        if len(self._guests) >= GUESTS:
+            waiting = (guest for guest in self._guests.values() if not guest.is_answered)
+            self._part(next(waiting, next(iter(self._guests.values()))))
+        self._guests[connection.fileno()] = _Guest(connection, now + GUEST_S)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _go_on(self, guest: _Guest) -> None:
+        try:
+            if not guest.is_answered:
+                data = guest.connection.recv(scrape.LONGEST_HEAD)
+                if not data:
+                    self._part(guest)
+                    return
+                guest.received += data
+                if not scrape.is_whole(guest.received):
+                    return
+                guest.answer = memoryview(scrape.answer(bytes(guest.received), self._page, self._token))
+                guest.is_answered = True
+                self._selector.modify(guest.connection, selectors.EVENT_WRITE)
+            guest.answer = guest.answer[guest.connection.send(guest.answer) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._part(guest)
+            return
+        if not guest.answer:
+            self._part(guest)
+
+    def _part(self, guest: _Guest) -> None:
+        fd = guest.connection.fileno()
+        self._selector.unregister(guest.connection)
+        del self._guests[fd]
+        guest.connection.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(GUESTS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def run(settings: Settings, address: str, security: Security | None, control: Connection, journal: Journal) -> None:
     """The endpoint's process, until the supervisor says stop, or is gone."""
+    try:
+        token = KeyRing(settings.keys_folder).metrics_token()
+        listener = listen(settings.host, settings.metrics_port)
+    except (OSError, KeysError) as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"the metrics cannot be served: {error}")))
+        return
     membership = Membership(address, security.engine.public, NAME, security.watcher) if security else None
     counts = Counts(address, membership)
     registry = CollectorRegistry()
     registry.register(counts)
-    try:
-        server, _ = start_http_server(settings.metrics_port, settings.host, registry)
-    except OSError as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"the metrics cannot be served: {error}")))
-        return
+
+    def page(accept: str) -> tuple[bytes, str]:
+        encode, kind = choose_encoder(accept)
+        return encode(registry), kind
+
+    def is_over() -> bool:
+        try:
+            return bool(msgspec.msgpack.decode(control.recv_bytes())[0] == "stop")  # the rest is for workers
+        except EOFError:
+            return True
+
+    server = Server(listener, page, token)
     journal.say(f"Starting [METRICS] on http://{settings.host}:{settings.metrics_port}/metrics")
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
-    with contextlib.suppress(EOFError):
-        while msgspec.msgpack.decode(control.recv_bytes())[0] != "stop":
-            continue  # the rest is for workers
-    server.shutdown()
-    server.server_close()
-    counts.close()
+    try:
+        server.serve(control, is_over)
+    finally:
+        server.close()
+        counts.close()

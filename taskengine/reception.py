@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskengine import packed, seedwire
 from taskengine._socket import Port
@@ -34,7 +34,7 @@ from taskengine.moments import Clock
 from taskengine.origins import Origins, is_near
 from taskengine.outlet import Outlet
 from taskengine.package import Package
-from taskengine.policy import ANONYMOUS, Policy
+from taskengine.policy import ANONYMOUS, Entry, Policy
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
@@ -78,6 +78,7 @@ class Reception:
         self.origins = Origins(os.urandom(8))
         self._attendance = attendance
         self._machine = machine
+        self._pinned = machine.lanes if machine is not None else ()
         self.halting = Halting(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
@@ -102,6 +103,10 @@ class Reception:
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
         self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
+
+    def obey(self, policy: Mapping[str, Entry] | None) -> None:
+        """This is the policy from here on."""
+        self._visitors.obey(None if policy is None else Policy(policy))
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
         """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
@@ -145,6 +150,7 @@ class Reception:
         if self._gate is None or now < self._next_look:
             return
         self._next_look = now + KEYS_LOOK_MS / 1000
+        self._audit.summarise(now)
         change = self._gate.refresh()
         for event, keys in (("key allowed", change.added), ("key revoked", change.gone)):
             for key, name in keys.items():
@@ -203,6 +209,7 @@ class Reception:
         return self._visitors.of(name)
 
     def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float) -> None:
+        began, visitor = time.monotonic(), None
         try:
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
@@ -214,18 +221,26 @@ class Reception:
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
             self._outlet.send(route, seedwire.malformed(meta, told))
+            if visitor is not None:
+                visitor.spend(time.monotonic() - began)
             return
         try:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
             self._outlet.send(route, package.refusal(error))
+        finally:
+            visitor.spend(time.monotonic() - began)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
         visitor = self._visitor(route)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            origin = self._origin(route, visitor, request)
-            package = packed.read_package(route, request, frames, visitor.lanes, self._settings.data_workers, origin)
-            self._accept(package, visitor, now)
+            began = time.monotonic()
+            try:
+                origin = self._origin(route, visitor, request)
+                lanes, data_workers = visitor.lanes, self._settings.data_workers
+                self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
+            finally:
+                visitor.spend(time.monotonic() - began)
             return
         if request.kind == Kind.STOP:
             self._take_stop(route, request, frames, visitor)
@@ -276,7 +291,10 @@ class Reception:
 
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
+            # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
+        if self._pinned:
+            package.check_small(self._pinned, self._settings.pin_bytes)
         most = self._settings.package_tasks
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
@@ -300,6 +318,9 @@ class Reception:
         if denied:
             told = [shortened(name, NAME_TOLD) for name in denied[:TASKS_TOLD]]
             self._audit.note("refused", client=visitor.name, tasks=told)
+        if noted := visitor.noted(package):
+            told = [shortened(name, NAME_TOLD) for name in noted[:TASKS_TOLD]]
+            self._audit.note("called", client=visitor.name, tasks=told, count=package.count)
         if is_whole:
             self.deliver([package])
         elif self._journal.enabled:

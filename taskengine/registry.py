@@ -180,9 +180,11 @@ class Registry:
                     registry.failures.append(TaskModuleError(f"task module {name}: {reason}", module=name))
         return registry
 
-    def nearest(self, name: str) -> list[str]:
-        """The task names that `name` may have meant, the likeliest first."""
-        return difflib.get_close_matches(name, self.tasks, n=3)
+    def nearest(self, name: str, may_call: Callable[[str, str], bool] = lambda task, lane: True) -> list[str]:
+        """The names of tasks that `name` may have meant, the likeliest first; only of those that one may call."""
+        return difflib.get_close_matches(
+            name, [task.name for task in self.tasks.values() if may_call(task.name, task.lane)]
+        )
 
     def _add_task(self, function: Callable[..., Any], mark: TaskMark) -> None:
         _add(self.tasks, _task(function, mark))

@@ -29,7 +29,8 @@ from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
 from taskengine.messages import TaskInfo
 from taskengine.package import Package
-from taskengine.procfs import is_stopped
+from taskengine.policy import Entry
+from taskengine.procfs import is_stopped, peer_process
 from taskengine.quota import Limits
 from taskengine.reception import Reception
 from taskengine.salvage import Answered
@@ -224,6 +225,8 @@ class Router:
             self._broker.retire(argument)
         elif order == "tasks":
             self._learn(msgspec.convert(argument, list[TaskInfo]))
+        elif order == "policy":
+            self._reception.obey(msgspec.convert(argument, dict[str, Entry] | None))
         elif order == "reloading":
             self._reception.begin_reload()
         elif order == "reloaded":
@@ -274,9 +277,9 @@ class Router:
             if name is not None:
                 self._expel(name)
 
-    def _enlist(self, identity: bytes, token: bytes, said: bytes) -> None:
+    def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """A worker says hello. Raises ProtocolError."""
-        hello = self._backplane.read_hello(token, said)
+        hello = self._backplane.read_hello(proof, said, peer_process(self._backend.descriptor))
         if self._crew.is_here(hello.name):
             self._bury(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)

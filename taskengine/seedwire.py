@@ -120,6 +120,12 @@ class SeedPackage(Package):
     def mend(self, tasks: int, body: bytes) -> bytes:
         return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
 
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        for position in range(first, stop):
+            size = len(self._frame(position))
+            if size > most:
+                raise BadArguments(f"task {position} has {size} bytes, and a lane with pins takes {most} (PIN_BYTES)")
+
     def called(self) -> Collection[str]:
         return self.names
 

@@ -18,7 +18,6 @@ from taskengine.clock import FRESH_NS, Clock
 from taskengine.errors import (
     BadArguments,
     EngineUnreachable,
-    NotAllowed,
     ProtocolError,
     TaskEngineError,
     TaskTimeout,
@@ -352,14 +351,6 @@ class Session:
         for future in unwanted:
             self.retract(serial, future.position)
         return True
-
-    def refusal(self) -> NotAllowed:
-        """What it means that the engine does not let us in."""
-        return NotAllowed(
-            f"the engine at {self._address} does not let this client in: it wants a key that it knows "
-            "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here), or it is not encrypted "
-            f"and this client has a key for it (`taskengine keys forget {self._address}` here)"
-        )
 
     def give_up(self, error: TaskEngineError) -> deque[Outcome]:
         """Nothing that is pending will be answered."""

@@ -1,7 +1,8 @@
 """The process that takes stops of the machine from other machines, past the router: a port of its own, STOP_PORT.
 
 It does nothing else, and the guardian does not wait for it: a flood here costs answers, and no pin its safe state. The
-policy holds as at the router: a client may stop the machine that may call `system.stop` of some lane.
+policy holds as at the router: a client may stop the machine that may call `system.stop` of some lane. A reload tells
+the listener the policy as it is then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -20,15 +23,17 @@ from taskengine.audit import Audit, file_of
 from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
 from taskengine.gate import Gate, Security
+from taskengine.halting import Halting, Route
+from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, decode_request
+from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
+from taskengine.moments import Clock
 from taskengine.outlet import Outlet
-from taskengine.policy import ANONYMOUS, Policy
+from taskengine.policy import ANONYMOUS, Entry, Policy
 from taskengine.settings import Settings
-from taskengine.stops import Route, Stoppable, Stops
+from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import MAGIC, MAX_HEAD, NAME_TOLD, TURN_MESSAGES, UNREAD_MESSAGES
-from taskengine.worker import is_over
 
 CONTROL, CLIENTS, QUESTION = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -45,14 +50,18 @@ class Listener:
     """The socket, who is let in by it, and the loop."""
 
     def __init__(
-        self, settings: Settings, security: Security | None, machine: Stoppable, control: Connection, journal: Journal
+        self, settings: Settings, security: Security | None, machine: Machine, control: Connection, journal: Journal
     ) -> None:
+        self._clock = Clock()
+        self._machine = machine
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
         self._audit = Audit(file_of(settings), journal.say)
         self._gate = Gate(self._context, security, journal.say, self._audit.note) if security else None
-        self._stops = Stops(machine, None if settings.policy is None else Policy(settings.policy))
+        self._visitors = Visitors(None if settings.policy is None else Policy(settings.policy))
+        self._visitors.learn(machine.stop_lanes)
+        self._halting = Halting(machine, int, partial(self._audit.note, by="STOP_PORT"))
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.sndhwm, self._socket.rcvhwm = UNREAD_MESSAGES, TURN_MESSAGES
         self._socket.router_mandatory = 1
@@ -72,22 +81,36 @@ class Listener:
         waiter = Waiter(self._control.fileno(), self._port, *questions)
         while True:
             ready = waiter.wait(self._wait_ms())
-            if ready & CONTROL and is_over(self._control):
+            if ready & CONTROL and self._is_over():
                 break
             if ready & QUESTION and self._gate:
                 self._gate.handle()
             if ready & CLIENTS:
                 self._take()
-            for answer in self._stops.answers(time.monotonic_ns()):
-                self._outlet.send(answer.route, answer.frames)
+            for answer in self._halting.answers(time.monotonic_ns()):
+                self._answer(*answer)
             self._journal.flush()
         self._socket.close()
         if self._gate:
             self._gate.stop()
         self._context.term()
 
+    def obey(self, policy: Mapping[str, Entry] | None) -> None:
+        """This is the policy from here on."""
+        self._visitors.obey(None if policy is None else Policy(policy))
+
+    def _is_over(self) -> bool:
+        """Do what the supervisor says; True where it says that it is time to stop, or is gone."""
+        try:
+            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
+        except (EOFError, OSError):
+            return True
+        if order == "policy":
+            self.obey(msgspec.convert(argument, dict[str, Entry] | None))
+        return bool(order == "stop")
+
     def _wait_ms(self) -> int:
-        if self._stops.is_waiting:
+        if self._halting.waiting:
             return LOOK_MS
         return PAUSE_MS if self._journal.pending else -1
 
@@ -107,21 +130,30 @@ class Listener:
                 serial = decode_request(frames[0]).serial
                 self._stop(route, frames)
             except TaskEngineError as error:
-                self._outlet.send(route, packed.refusal(serial, error))
+                self._answer(route, serial, error)
+
+    def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
+        """Answer with nil, or the error."""
+        stamp = self._clock.told(), self._clock.boot, self._machine.stop_number()
+        message = packed.refusal(serial, error, stamp) if error else packed.value_reply(serial, None, stamp)
+        self._outlet.send(route, message)
 
     def _stop(self, route: Route, frames: list[bytes]) -> None:
-        client = self._client(route)
+        request = decode_request(frames[0])
+        if request.kind != Kind.STOP:
+            raise ProtocolError("this port takes STOP and nothing else; the rest is for the engine's own address")
+        visitor, asked = self._visitor(route), decode_stop(frames)
         try:
-            self._stops.take(route, frames, client, time.monotonic_ns())
+            for answer in self._halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
+                self._answer(*answer)
         except NotAllowed as error:
-            self._audit.note("refused", client=client, reason=str(error))
+            self._audit.note("refused", client=visitor.name, reason=str(error))
             raise
-        self._audit.note("stopped", client=client, by="STOP_PORT")
 
-    def _client(self, route: Route) -> str:
-        """The name of whoever sent what was received last. Raises NotAllowed where its key was revoked."""
+    def _visitor(self, route: Route) -> Visitor:
+        """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
-            return ANONYMOUS
+            return self._visitors.of(ANONYMOUS)
         if not route[0].startswith(OWN_IDS):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         self._gate.refresh()
@@ -129,12 +161,10 @@ class Listener:
         if name is None:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
-        return shortened(name, NAME_TOLD)
+        return self._visitors.of(shortened(name, NAME_TOLD))
 
 
-def run(
-    settings: Settings, security: Security | None, machine: Stoppable, control: Connection, journal: Journal
-) -> None:
+def run(settings: Settings, security: Security | None, machine: Machine, control: Connection, journal: Journal) -> None:
     """The listener's process. Tells the supervisor `online`, or `failed` with the reason."""
     limit_files(settings)
     limit_memory(router_memory(settings))

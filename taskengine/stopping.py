@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import zmq
 
-from taskengine.connection import Connection
+from taskengine.connection import Connection, check_address
 from taskengine.errors import (
     EngineUnreachable,
     NotAllowed,
@@ -33,7 +33,7 @@ from taskengine.errors import (
     TaskTimeout,
     text_of,
 )
-from taskengine.keys import Membership
+from taskengine.keys import Membership, check_encrypted, is_loopback, not_let_in
 from taskengine.messages import Info, Kind
 from taskengine.rundir import stop_path
 from taskengine.session import STOPPABLE, Options, Parcel, Session, settle
@@ -61,7 +61,8 @@ def stops_machine(task: object) -> bool:
 class Target(NamedTuple):
     """The engine at `address`, as a client with this membership reaches it; `info` is what it said of itself, if ever.
 
-    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports.
+    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports. Without a
+    membership a stop leaves this machine only if `insecure`.
     """
 
     address: str
@@ -69,6 +70,17 @@ class Target(NamedTuple):
     name: str = "CLIENT"
     info: Info | None = None
     stop_address: str | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raises BadArguments for what is no address, KeysError for one to which nothing may be said in clear."""
+        for address in filter(None, (self.address, self.stop_address)):
+            check_address(address)
+            check_encrypted(address, self.membership, insecure=self.insecure)
+
+    def may_reach(self, address: str) -> bool:
+        """Return whether a stop may go there."""
+        return self.membership is not None or self.insecure or is_loopback(address)
 
     def stop_port(self) -> str | None:
         """The address of the stop port, None where it has none, as far as is known."""
@@ -175,6 +187,7 @@ class _Attempt:
 
     def __init__(self, connection: Connection, target: Target, order: Order, *, is_known: bool) -> None:
         self.connection = connection
+        self._target = target
         self._session = Session(target.name, target.address)
         self._order = order
         self._is_known = is_known
@@ -185,10 +198,10 @@ class _Attempt:
         """Send where that is possible now; what has come."""
         if self.connection.lost():
             self.connection.close(0)
-        if self.connection.refused:
-            self.connection.refused = False
+        if self.connection.refused or self.connection.is_cut:
+            self.connection.refused = self.connection.is_cut = False
             self.connection.close(0)
-            yield self._session.refusal()
+            yield NotAllowed(not_let_in(self._target.address, self._target.membership))
         if self.connection.connected and self._future is None:
             self._send()
         while not self.connection.socket.closed and (frames := self.connection.port.receive()) is not None:
@@ -282,6 +295,7 @@ class Stopping:
 
     def run(self) -> None:
         """Order it until one way confirms it. Raises the error that tells the most."""
+        self._target.check()
         began = time.monotonic()
         guardian = Guardian(self._target.address, self._order)
         guardian.order()  # before anything that takes a moment
@@ -304,7 +318,7 @@ class Stopping:
     def _add_ports(self, context: zmq.Context[Any], ways: dict[str, Way]) -> None:
         target, info = self._target, self._target.info
         port = target.stop_port()
-        if port is not None:
+        if port is not None and target.may_reach(port):
             ways["stop port"] = Port(context, port, target, self._order, is_known=True)
         is_known = info is not None and STOPPABLE in info.capabilities
         ways["router"] = Port(context, target.address, target, self._order, is_known=is_known)

@@ -17,14 +17,15 @@ from taskengine import systemd
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
-from taskengine.errors import TaskModuleError
+from taskengine.errors import ProtocolError, SettingsError, TaskModuleError
 from taskengine.hardware import GUARDIAN
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
 from taskengine.liveness import Census
 from taskengine.preflight import StartError, check_metrics, check_ports
 from taskengine.process import Child
-from taskengine.roles import ROUTER, Roles
+from taskengine.renewal import renew_policy
+from taskengine.roles import LISTENER, ROUTER, Roles
 from taskengine.rollout import Rollout
 from taskengine.rundir import RunDir
 from taskengine.settings import Settings
@@ -46,7 +47,8 @@ ROUTER_PATIENCE = 3
 class Supervisor:
     """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
 
-    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can.
+    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can;
+    `read` reads the settings anew for a reload.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Supervisor:
         terminal: Terminal,
         notifier: systemd.Notifier,
         check: Callable[[], str] = str,
+        read: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
+        self._read_anew = read or (lambda: settings)
         self._identity = identity
         self._terminal = terminal
         self._notifier = notifier
@@ -156,7 +160,7 @@ class Supervisor:
         self._due.pop(role, None)
         child = self._roles.make(role)
         try:
-            child.start(self._children.values())
+            child.start()
         except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
             if not self._is_serving:
                 raise StartError(f"{role} cannot be started: {error.strerror}") from None
@@ -202,8 +206,17 @@ class Supervisor:
         self._unwatch(child)
 
     def _hear(self, child: Child) -> None:
-        report, text = child.hear()
+        try:
+            reports = child.hear()
+        except ProtocolError as error:
+            child.fault = str(error)
+            child.process.kill()
+            reports = []
         self._unwatch(child)
+        for report, text in reports:
+            self._heed(child, report, str(text))
+
+    def _heed(self, child: Child, report: str, text: str) -> None:
         if report == "alive":
             self._census.heard(child.role, time.monotonic())
             self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
@@ -255,7 +268,7 @@ class Supervisor:
             self._terminal.say(f"[SUPERVISOR] Renewing process [{child.pid}]: {child.role}")
             self._due[child.role] = time.monotonic()
             return
-        how = child.failure or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        how = child.failure or child.fault or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
         self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
@@ -300,12 +313,16 @@ class Supervisor:
             new = {task.lane for task in tasks} - self._roles.lanes.keys()
             if new:
                 raise TaskModuleError(f"a new lane, {', '.join(sorted(new))}, takes a restart of the engine")
-        except TaskModuleError as error:
+            renew_policy(self._settings, self._read_anew())
+        except (TaskModuleError, SettingsError) as error:
             self._end_reload(str(error))
             return
         self._roles.learn(tasks)
         self._served = len(tasks)
         self._tell_router("tasks", tasks)
+        for role in (ROUTER, LISTENER):
+            self._tell(role, "policy", self._settings.policy)
+        self._tell(GUARDIAN, "strangers", self._roles.may_strangers_stop())
         self._rollout = Rollout(self._roles.renewed(), self._settings.drain_time)
 
     def _go_on_reloading(self, now: float) -> None:
@@ -333,8 +350,12 @@ class Supervisor:
 
     def _tell_router(self, order: str, argument: object = None) -> None:
         """Where there is none, the next one is told what it has to know when it is online."""
-        if ROUTER in self._children:
-            self._children[ROUTER].order(order, argument)
+        self._tell(ROUTER, order, argument)
+
+    def _tell(self, role: str, order: str, argument: object = None) -> None:
+        """Tell the process in that role, where there is one."""
+        if role in self._children:
+            self._children[role].order(order, argument)
 
     def _end_the_silent(self, now: float) -> None:
         """Kill a router, or a guardian, that has stood still for too long."""
@@ -462,12 +483,12 @@ def _name(child: Child) -> str:
     return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
 
 
-def serve(settings: Settings, identity: Identity | None, check: Callable[[], str]) -> int:
+def serve(settings: Settings, identity: Identity | None, check: Callable[[], str], read: Callable[[], Settings]) -> int:
     """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
 
-    `check` says why the engine cannot be reloaded. Raises StartError, TaskModuleError.
+    `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
     terminal = Terminal()
     notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
-    return Supervisor(settings, identity, terminal, notifier, check).serve()
+    return Supervisor(settings, identity, terminal, notifier, check, read).serve()

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from taskengine.errors import EngineUnreachable, TaskTimeout
+from taskengine.errors import EngineUnreachable, TaskTimeout, printable
 from taskengine.messages import Latency, Stats
 
 STAGES = ("waiting", "running", "total")
@@ -109,7 +109,7 @@ def _lanes(stats: Stats) -> Table:
     table = _table("lane", "workers", "online", "busy", "queued", "at workers")
     for lane in stats.lanes:
         numbers = (lane.workers, lane.online, lane.busy, lane.queued, lane.running)
-        table.add_row(Text(lane.name or "(default)"), *(f"{number:,}" for number in numbers))
+        table.add_row(Text(printable(lane.name) or "(default)"), *(f"{number:,}" for number in numbers))
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from taskengine.errors import NotAllowed, Overloaded, shortened
 from taskengine.messages import Kind, Priority, TaskInfo
 from taskengine.package import DEFAULT_LANE, Package
-from taskengine.policy import Policy, Rights
+from taskengine.policy import Policy, Rates, Rights
 from taskengine.wire import DENIED_LANES, NAME_TOLD
 
 VISITORS_KEPT = 1024
@@ -16,28 +16,46 @@ VISITORS_KEPT = 1024
 _CALLS: Mapping[Kind, Literal["reload", "stats"]] = {Kind.RELOAD: "reload", Kind.STATS: "stats"}
 
 
-class Allowance:
-    """How many tasks a client may send at this moment: `rate` a second, and after a second of rest as many at once.
+class _Bucket:
+    """What is left of one rate."""
 
-    A package may be larger than that; the next then waits for longer (a token bucket that may be overdrawn).
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left = rate
+    def __init__(self, rate: float, unit: str) -> None:
+        self._rate = self._left = rate
+        self._unit = unit
         self._since = 0.0
 
     def check(self, now: float) -> None:
-        """Tasks may be sent at `now`, monotonic s. Raises Overloaded, which says when to come back."""
         self._left = min(self._rate, self._left + (now - self._since) * self._rate)
         self._since = now
         if self._left <= 0:
             wait = -self._left / self._rate + 1 / self._rate
-            raise Overloaded(f"this client may send {self._rate:g} tasks a second", retry_after=wait)
+            raise Overloaded(f"this client may send {self._rate:g} {self._unit} a second", retry_after=wait)
 
-    def charge(self, tasks: int) -> None:
-        """So many were sent."""
-        self._left -= tasks
+    def charge(self, amount: float) -> None:
+        self._left -= amount
+
+
+class Allowance:
+    """How much a client may send at this moment: its `rates` a second, and after a second of rest as much at once.
+
+    A package may be larger than that; the next then waits for longer (token buckets that may be overdrawn).
+    """
+
+    def __init__(self, rates: Rates) -> None:
+        units = ("tasks", "bytes", "microseconds of the router's time")
+        places = [place for place, rate in enumerate(rates) if rate < float("inf")]
+        self._buckets = {place: _Bucket(rates[place], units[place]) for place in places}
+
+    def check(self, now: float) -> None:
+        """Something may be sent at `now`, monotonic s. Raises Overloaded, which says when to come back."""
+        for bucket in self._buckets.values():
+            bucket.check(now)
+
+    def charge(self, tasks: int, size: int = 0, microseconds: float = 0.0) -> None:
+        """So many tasks and bytes were sent, and took the router so long."""
+        amounts = (tasks, size, microseconds)
+        for place, bucket in self._buckets.items():
+            bucket.charge(amounts[place])
 
 
 class _Lanes(dict[str, str]):
@@ -86,7 +104,19 @@ class Visitor:
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
         if self._allowance is not None and not package.is_exempt:
-            self._allowance.charge(package.count)
+            self._allowance.charge(package.count, package.bytes)
+
+    def spend(self, seconds: float) -> None:
+        """The router was busy for so long with a message of its, accepted or not."""
+        if self._allowance is not None:
+            self._allowance.charge(0, 0, seconds * 1e6)
+
+    def noted(self, package: Package) -> list[str]:
+        """Return the names of the package's tasks whose calls are noted in the audit log although it may call them."""
+        if self._rights is None or not any(entry.audit for entry in self._rights.entries):
+            return []
+        denied = frozenset(package.denied())
+        return [name for name in package.kind if self._rights.is_noted(name) and name not in denied]
 
     def may_call(self, task: str) -> bool:
         """There is such a task, and the client may have it run."""
@@ -124,6 +154,12 @@ class Visitors:
         self.own = Visitor("", None, {})
         """The engine's own client, which may do everything."""
 
+    def obey(self, policy: Policy | None) -> None:
+        """This is the policy from here on, with rates of its own."""
+        self._policy = policy
+        self._known.clear()
+        self._allowances.clear()
+
     def learn(self, lanes: Mapping[str, str]) -> None:
         """These are the tasks' lanes from here on."""
         self._lanes = lanes
@@ -142,6 +178,6 @@ class Visitors:
 
     def _allowance(self, name: str, rights: Rights | None) -> Allowance | None:
         """What the client may send, which outlives what is known of tasks."""
-        if rights is None or rights.rate == float("inf"):
+        if rights is None or rights.rates == Rates():
             return None
-        return self._allowances.setdefault(name, Allowance(rights.rate))
+        return self._allowances.setdefault(name, Allowance(rights.rates))

@@ -6,7 +6,7 @@ the start and again every hour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True):
     """The settings' file, where others can change it, or put another in its place."""
     tasks: tuple[str, ...] = ()
     """The task files and folders that others can change."""
+    has_metrics_token: bool = False
+    """Scrapers of the metrics have to show a token."""
     stops: Mapping[str, str] = {}
     """The tasks that stop the machine, with the lane of each."""
 
@@ -88,9 +90,11 @@ class Reminder:
 
 
 def _may_stop(facts: Facts) -> bool:
-    """Some entry of the policy gives somebody a task that stops the machine."""
+    """Some entry of the policy gives somebody a task that stops the machine, and none denies it to everybody."""
     entries = [entry for entry in (facts.settings.policy or {}).values() if entry.members != ()]
-    return any(Rights((entry,)).may_call(task, lane) for entry in entries for task, lane in facts.stops.items())
+    everybodys = [entry for entry in entries if "*" in (entry.members or ())]
+    rights = [Rights((entry, *everybodys)) for entry in entries]
+    return any(one.may_call(task, lane) for one in rights for task, lane in facts.stops.items())
 
 
 def _listed(paths: tuple[str, ...]) -> str:
@@ -147,8 +151,11 @@ TABLE = (
     ),
     Weakness(
         "metrics open",
-        lambda facts: facts.settings.metrics_port and not facts.settings.on_loopback,
-        lambda facts: f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key",
+        lambda facts: facts.settings.metrics_port and not (facts.settings.on_loopback or facts.has_metrics_token),
+        lambda facts: (
+            f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key: "
+            "`taskengine keys metrics` makes a token that scrapers have to show"
+        ),
     ),
     Weakness("old libzmq", lambda facts: old_libzmq(facts.libzmq), lambda facts: old_libzmq(facts.libzmq)),
     Weakness(
@@ -159,8 +166,12 @@ TABLE = (
 )
 
 
-def weaknesses(facts: Facts) -> Iterator[str]:
-    """A line for each weakness, in the order of the table."""
+MODES = frozenset({"keys readable", "settings writable", "tasks writable"})
+"""The rows about modes and owners of files, which `serve` says too."""
+
+
+def weaknesses(facts: Facts, names: Container[str] | None = None) -> Iterator[str]:
+    """A line for each weakness, in the order of the table; with `names` only for those rows."""
     for weakness in TABLE:
-        if weakness.holds(facts):
+        if (names is None or weakness.name in names) and weakness.holds(facts):
             yield weakness.says(facts)

@@ -15,7 +15,8 @@ import zmq
 from taskengine import _fastpath, seedwire
 from taskengine._fastpath import Slate
 from taskengine._socket import Waiter
-from taskengine.caller import begin, obey
+from taskengine.caller import begin, may_call, obey
+from taskengine.confinement import limit_memory, worker_memory
 from taskengine.dealer import Dealer
 from taskengine.disclosure import discreet, without_folders
 from taskengine.errors import (
@@ -102,7 +103,7 @@ class Turn:
 
     def _unknown(self, name: str) -> UnknownTask:
         name = shortened(name, NAME_TOLD)
-        nearest = self._registry.nearest(name)
+        nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
 
@@ -232,6 +233,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 
 def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
+    limit_memory(worker_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
         worker = Worker(settings, backplane, place, lane, control, journal)

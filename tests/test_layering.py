@@ -35,7 +35,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "salvage",
         "counters",
         "packed",
-        "stops",
         "visitor",
         "causes",
         "broker",
@@ -49,11 +48,28 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "liveness",
         "rollout",
         "disclosure",
+        "budgets",
+        "chain",
+        "scrape",
+        "pake",
+        "reports",
+        "subscribers",
     ),
     ("hardware", "feed"),
-    ("registry", "settings", "configuration", "confinement", "weaknesses", "journal", "queue", "crew"),
-    ("_socket", "rundir", "memory", "procfs", "moments", "identity", "orphan"),
-    ("keys", "audit", "gate", "outlet", "attendance", "inspection"),
+    (
+        "registry",
+        "settings",
+        "configuration",
+        "confinement",
+        "weaknesses",
+        "journal",
+        "queue",
+        "crew",
+        "trust",
+        "renewal",
+    ),
+    ("_socket", "rundir", "memory", "procfs", "sockets", "moments", "identity", "orphan"),
+    ("keys", "pairing", "audit", "gate", "outlet", "attendance", "inspection"),
     (
         "caller",
         "broadcast",
@@ -73,7 +89,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "supervisor"),
-    ("commandline", "cli_keys", "cli"),
+    ("commandline", "cli_audit", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
@@ -95,7 +111,6 @@ PURE = {
     "salvage",
     "counters",
     "packed",
-    "stops",
     "causes",
     "broker",
     "topics",
@@ -109,7 +124,14 @@ PURE = {
     "rollout",
     "crew",
     "disclosure",
+    "budgets",
+    "chain",
+    "scrape",
+    "pake",
+    "reports",
+    "subscribers",
     "weaknesses",
+    "renewal",
 }
 SHELLS = {
     "_socket",
@@ -121,6 +143,7 @@ SHELLS = {
     "inspection",
     "dealer",
     "procfs",
+    "sockets",
     "router",
     "stop_listener",
     "worker",
@@ -305,6 +328,6 @@ def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.p[yx]*")}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
-        ("publisher.py", "self._broadcast.publish(self._board.publish(topic, value, time.time()))"),
+        ("publisher.py", "self._broadcast.publish(topic, self._board.publish(topic, value, time.time(), publisher))"),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
     }

@@ -22,9 +22,10 @@ def test_a_remote_client_drives_led_servo_and_button_over_curve(tmp_path: Path) 
     with machine(curve="on", keys=keys) as engine:
         port = engine.settings["router_frontend"]
         command = [sys.executable, "-m", "taskengine", "keys"]
-        pair = [*command, "pair", "laptop", "--address", f"tcp://127.0.0.1:{port}", "--keys", str(keys)]
-        line = subprocess.run(pair, capture_output=True, text=True, check=True).stdout.strip()
-        subprocess.run([*command, "accept", line, "--keys", str(theirs)], check=True, capture_output=True)
+        pair = [*command, "pair", "laptop", "--line", "--address", f"tcp://127.0.0.1:{port}", "--keys", str(keys)]
+        line = subprocess.run(pair, capture_output=True, text=True, check=True).stdout
+        accept = [*command, "accept", "--keys", str(theirs)]
+        subprocess.run(accept, input=line, text=True, check=True, capture_output=True)
         with Client(engine.address, timeout=deadline(20), keys=theirs) as client:
             for on in (True, False, True):
                 client.call("gpio.write", "lamp", on)

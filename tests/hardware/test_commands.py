@@ -135,7 +135,7 @@ def test_a_sweep_goes_on_until_it_is_halted(machine: Bench) -> None:
         ("servo_set", ("pan", None, True), "from -90 to 90, not True"),
         ("servo_set", ("tilt", float("inf")), "from -1 to 1, not inf"),
         ("servo_set", ("lamp", 0), "lamp is a LED, not a servo"),
-        ("servo_set", ("button", 0), "no output is named 'button'; there are pan, tilt"),
+        ("servo_set", ("button", 0), "no output is named 'button'; devices.list shows"),
         ("servo_set", (["pan"], 0), "no output is named"),
         ("gpio_write", ("lamp", 0.5), "true or false, not 0.5"),
         ("gpio_write", ("lamp", 1), "true or false, not 1"),

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ import zmq
 from taskengine import Client, NotAllowed, TaskEngineError
 from taskengine.messages import Kind, Request, decode_reply, encode_request
 from taskengine.rundir import stop_path
+from taskengine_hardware import Panel, read
+from taskengine_hardware.guardian import Guardian, Links
 from tests.engine import Engine, alive, deadline, wait_until
 from tests.hardware.pigpiod import Daemon
 
@@ -177,3 +180,16 @@ def _drives(client: Client) -> bool:
     except TaskEngineError:
         return False
     return True
+
+
+def test_it_is_told_whether_strangers_may_stop_the_machine_by_another_policy() -> None:
+    layout = read({"devices": {"pan": {"type": "Servo", "pin": 2}}})
+    supervisor, control = Pipe()
+    with supervisor, control, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        links = Links(control, 1.0, print, print, print, listener, strangers_may=True)
+        guardian = Guardian(layout, Panel(layout), "mock", links)
+        assert guardian._stops is not None
+        for may in (False, True):
+            supervisor.send_bytes(msgspec.msgpack.encode(("strangers", may)))
+            guardian._obey()
+            assert guardian._stops.strangers_may is may

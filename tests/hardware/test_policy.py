@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from taskengine import Client, NotAllowed, Overloaded, _fastpath
+from taskengine import BadArguments, Client, NotAllowed, Overloaded, _fastpath
 from taskengine.keys import KeyRing
 from taskengine.messages import Kind, Request, encode_request
 from taskengine.session import Call
@@ -29,6 +29,10 @@ lease = 3600
 tasks = ["servo.*", "devices.*", "lease.*"]
 devices = ["pan"]
 subscribe = ["hardware.pan*"]
+
+[policy.painter]
+tasks = ["servo.*"]
+devices = ["pa*"]
 
 [policy.guard]
 tasks = ["system.*"]
@@ -66,6 +70,21 @@ def test_devices_are_those_of_the_policy(connect: Callable[[str], Client]) -> No
         results = laptop.options(errors="return").run(calls)
         assert [type(result) for result in results] == [NotAllowed, type(None), NotAllowed]
         assert laptop.call("devices.state", "pan")["pan"]["value"] == 0.25
+
+
+def test_no_name_tells_of_a_device_that_the_policy_hides(connect: Callable[[str], Client]) -> None:
+    with connect("laptop") as laptop:
+        told = []
+        for name in ("tilt", "never"):  # one that is there, one that is not
+            for call in ("lease.release", "lease.acquire", "lease.renew"):
+                with pytest.raises(NotAllowed) as refused:
+                    laptop.call(call, [name])
+                told.append(str(refused.value).replace(name, "*"))
+        assert len(set(told)) == 1
+        laptop.call("lease.release", ["pan"])
+    with connect("painter") as painter, pytest.raises(BadArguments, match="no output is named 'panel'") as unknown:
+        painter.call("servo.set", "panel", 0)
+    assert "tilt" not in str(unknown.value)
 
 
 def test_who_may_not_stop_the_machine_does_not(

@@ -92,6 +92,22 @@ def test_who_may_stops_it_and_who_may_not_does_not(ask: Ask, folder: Path, engin
     assert (noted[0], set(noted[1:])) == (("refused", "laptop"), {("stopped", "guard")})
 
 
+def test_a_renewed_policy_holds_without_a_restart(ask: Ask, folder: Path, engine: Engine) -> None:
+    listeners = engine.pids("stop"), engine.pids("guard")
+    assert all(listeners)
+    exchanged = SETTINGS.replace("policy.laptop", "policy.driver").replace("policy.guard", "policy.laptop")
+    (folder / "taskengine.toml").write_text(exchanged)
+    engine.process.send_signal(signal.SIGHUP)
+
+    def refusal(name: str) -> str:
+        error = ask(name).error
+        return "" if error is None else error[1]
+
+    wait_until(lambda: "does not let client 'guard' stop" in refusal("guard"), 20, "the policy at the stop port")
+    wait_until(lambda: refusal("laptop") == "", 10, "the confirmation")
+    assert (engine.pids("stop"), engine.pids("guard")) == listeners
+
+
 def test_it_takes_nothing_but_stops(ask: Ask) -> None:
     refused = ask("guard", kind=Kind.INFO)
     assert refused.error is not None

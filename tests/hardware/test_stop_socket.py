@@ -107,6 +107,14 @@ def test_a_stop_is_answered_once_every_lane_is_safe(guard: Guard) -> None:
     assert guard.noted == [("stopped", {"uid": os.geteuid(), "why": "smoke"})]
 
 
+def test_the_machine_is_stopped_before_the_log_is_told(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops, caller = guard.serve(), guard.connect()
+    were: list[bool] = []
+    monkeypatch.setattr(stops, "_note", lambda event, **fields: were.append(guard.panel.is_stopped))
+    ask(stops, guard, caller, stop(), 5)
+    assert were == [True]
+
+
 def test_one_that_nobody_confirms_is_answered_with_the_lanes_that_are_late(guard: Guard) -> None:
     stops, caller = guard.serve(), guard.connect()
     ask(stops, guard, caller, stop(), 5)
@@ -162,6 +170,10 @@ def test_another_user_may_where_strangers_may(guard: Guard, may: bool) -> None:
     if not may:
         assert answer(caller) == [0, ["the engine's policy does not let user 4711 stop the machine"]]
         assert guard.noted == [("refused", {"uid": 4711, "call": "STOP"})]
+        stops.strangers_may = True  # by another policy
+        caller.send(stop())
+        hear(stops, guard, 6)
+        assert guard.panel.is_stopped
 
 
 def test_who_leaves_is_forgotten(guard: Guard) -> None:

@@ -122,7 +122,7 @@ def test_a_stranger_s_answer_is_not_read(engine: Engine, client: Client) -> None
     before = resident(engine.pids("router")[0])
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 1000
-        dealer.connect(f"tcp://127.0.0.1:{engine.settings['router_backend']}")
+        dealer.connect(engine.backend)
         dealer.send((MIB).to_bytes(4, "little") + (b"\xff" * 28 + bytes(4)) * MIB)
     for _ in range(20):
         assert client.call("task_count", 2, 3) == 2.5
@@ -214,3 +214,16 @@ def test_a_message_without_end_is_cut_off_and_costs_others_nothing() -> None:
         assert client.call("task_echo", 1) == 1
         wait_until(lambda: resident(router) - before < 64 * MIB, 20, "its memory back")
         assert engine.pids("router") == [router]
+
+
+def test_a_message_that_unpacks_to_more_than_a_worker_may_have_fails_alone() -> None:
+    """An empty list is one byte of a message and 64 of memory."""
+    with Engine(worker_memory=2**28, task_workers=1) as engine, Client(engine.address, timeout=deadline(30)) as client:
+        assert client.call("task_echo", 1) == 1
+        [worker] = engine.pids("task")
+        assert re.search(rf"Max data size +{2**28} ", Path(f"/proc/{worker}/limits").read_text())
+        with pytest.raises(TaskFailed, match="MemoryError"):
+            client.call("task_echo", [[]] * 8_000_000)
+        assert client.call("task_echo", 1) == 1
+        assert engine.pids("task") == [worker]
+        assert resident(worker) < 2**28 + 64 * MIB

@@ -53,6 +53,11 @@ subscribe = ["drive.*"]
 priorities = ["normal", "urgent"]
 calls = ["stats", "reload"]
 
+[policy.slow]
+tasks = ["who"]
+rate_microseconds = 0.001
+audit = ["*"]
+
 [policy.toys]
 members = ["toy-*"]
 tasks = ["who"]
@@ -205,6 +210,15 @@ def test_a_revoked_client_is_cut_off_within_a_second(ruled: Ruled) -> None:
         pytest.raises(NotAllowed),
     ):
         old.call("who")
+
+
+def test_the_time_of_the_router_has_a_rate_and_calls_may_be_noted(ruled: Ruled) -> None:
+    with ruled.client("slow") as client:
+        assert client.call("who") == "slow"
+        with pytest.raises(Overloaded, match="microseconds of the router's time a second"):
+            client.call("who")
+    called = [line for line in ruled.audit() if line["event"] == "called" and line["client"] == "slow"]
+    assert [(line["tasks"], line["count"]) for line in called] == [(["who"], 1)]
 
 
 def test_refusals_changes_of_keys_and_privileged_calls_are_in_the_audit_log(ruled: Ruled) -> None:

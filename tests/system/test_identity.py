@@ -118,7 +118,7 @@ def test_every_process_but_the_supervisor_gives_root_up(folder: Path) -> None:
 
 def test_the_keys_have_to_be_the_users(folder: Path) -> None:
     keys = folder / "keys"
-    pair = [sys.executable, "-m", "taskengine", "keys", "pair", "laptop", "--keys", str(keys)]
+    pair = [sys.executable, "-m", "taskengine", "keys", "pair", "laptop", "--line", "--keys", str(keys)]
     accept = [sys.executable, "-m", "taskengine", "keys", "accept", "--keys", str(folder / "mine")]
     if not ROOT:
         assert "only root can become nobody" in refusal("--user", "nobody", "--curve", "on", "--keys", str(keys))
@@ -131,7 +131,7 @@ def test_the_keys_have_to_be_the_users(folder: Path) -> None:
     with Engine(user="nobody", curve="on", keys=keys, tasks=folder / "robot.py") as engine:
         made = subprocess.run([*pair, "--address", engine.address], capture_output=True, text=True, check=True)
         assert (keys / "clients" / "laptop.json").stat().st_uid == NOBODY.pw_uid, "root keeps the files the user's"
-        subprocess.run([*accept, made.stdout.strip()], capture_output=True, check=True)
+        subprocess.run(accept, input=made.stdout, text=True, capture_output=True, check=True)
         with Client(engine.address, keys=folder / "mine", timeout=deadline(20)) as client:
             assert client.call("who")[1] == [NOBODY.pw_uid] * 3
         engine.process.send_signal(signal.SIGTERM)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from taskengine import Client
+from taskengine import Client, metrics
 from taskengine.keys import KeyRing
 from tests.engine import Engine, deadline, free_ports, wait_until
 
@@ -61,6 +66,67 @@ def test_with_curve_it_is_let_in_by_a_key_that_is_in_no_file(tmp_path: Path) -> 
     with Engine(curve="on", keys=tmp_path, metrics_port=port):
         wait_until(lambda: "taskengine_up 1.0" in scrape(port), 20, "the counts")
         assert ring.allowed() == {}
+
+
+def test_idle_connections_cost_neither_threads_nor_time_and_keep_nobody_out() -> None:
+    port = free_ports(1)
+    with Engine(metrics_port=port) as engine, contextlib.ExitStack() as idle:
+        wait_until(lambda: "taskengine_up 1.0" in scrape(port), 20, "the counts")
+        (process,) = engine.pids("metrics")
+        threads = len(os.listdir(f"/proc/{process}/task"))
+        before = cpu_seconds(process)
+        for number in range(600):
+            connection = idle.enter_context(socket.create_connection(("127.0.0.1", port), deadline(20)))
+            if number % 2:
+                connection.send(b"GET /metrics HTTP/1.1\r\n")
+        assert "taskengine_up 1.0" in scrape(port)
+        assert len(os.listdir(f"/proc/{process}/task")) == threads
+        assert len(os.listdir(f"/proc/{process}/fd")) < 100
+        for _ in range(5):
+            assert "taskengine_up 1.0" in scrape(port), "however many are silent"
+        assert cpu_seconds(process) - before < deadline(1.0)
+
+
+def test_an_idle_connection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "GUEST_S", 0.05)
+    with contextlib.closing(metrics.listen("127.0.0.1", 0)) as listener:
+        server = metrics.Server(listener, lambda accept: (b"up 1\n", "text/plain"), None)
+        ours, theirs = multiprocessing.Pipe()
+        thread = threading.Thread(target=server.serve, args=(theirs, lambda: True))
+        thread.start()
+        try:
+            with socket.create_connection(listener.getsockname(), deadline(20)) as idle:
+                assert idle.recv(1) == b""
+        finally:
+            ours.send("stop")
+            thread.join()
+            server.close()
+
+
+def test_a_token_is_wanted_where_the_keys_have_one(tmp_path: Path) -> None:
+    port, token = free_ports(1), KeyRing(tmp_path).make_metrics_token()
+    with Engine(metrics_port=port, keys=tmp_path):
+        wait_until(lambda: _status(port, None) == 401, 20, "a refusal")
+        assert _status(port, "wrong") == 401
+        assert _status(port, token) == 200
+
+
+def _status(port: int, token: str | None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=deadline(10))
+    try:
+        connection.request("GET", "/metrics", headers=headers)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of a core."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("flag", ["--router-frontend", "--metrics-port"])

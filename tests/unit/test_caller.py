@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from taskengine import NotAllowed, Origin, caller, check_device
-from taskengine.caller import begin, obey
+from taskengine.caller import begin, may_call, obey
 from taskengine.policy import Entry, Policy
+from taskengine.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +57,14 @@ def test_without_a_policy_everything_may_be_used() -> None:
     obey(None)
     begin(Origin(connection=b"c"))
     assert may_use("pan")
+
+
+def test_near_names_are_of_tasks_that_the_caller_may_call() -> None:
+    registry = Registry.load(["taskengine.tasks"])
+    obey(Policy({"laptop": Entry(tasks=("task_count", "task_cont"))}))
+    begin(Origin(client="laptop", received=1))
+    assert registry.nearest("task_cont", may_call) == ["task_count"]
+    begin(Origin(client="stranger", received=1))
+    assert registry.nearest("task_cont", may_call) == []
+    obey(None)
+    assert registry.nearest("task_sleap", may_call)[0] == "task_sleep"

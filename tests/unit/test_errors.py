@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import msgspec
 import pytest
 
 import taskengine
 from taskengine import _fastpath, errors
-from taskengine.errors import BY_CODE, BadArguments, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
+from taskengine.errors import BY_CODE, BadArguments, TaskEngineError, TaskFailed, from_wire, printable, text_of, to_wire
 from taskengine.packed import error_entry
 
 KINDS = list(BY_CODE.values())
@@ -102,3 +103,23 @@ def test_a_code_from_a_newer_engine_is_an_error_all_the_same() -> None:
     error = from_wire(99, "new", {"x": 1})
     assert type(error) is TaskEngineError
     assert to_wire(error) == (0, "new", {})
+
+
+ACTING = "\x1b[2J\x07 \x9b31m \x85 \u202eabc\u2066 \u200f\u061c\u2028 \x7f \r\x00\ufeff"
+"""What clears a terminal, colours it, or turns the direction of the text."""
+
+
+def test_no_error_holds_what_acts_on_a_terminal() -> None:
+    error = from_wire(1, ACTING, {"type": ACTING, "traceback": f"\ta\n{ACTING}"})
+    unknown = from_wire(2, ACTING, {"name": ACTING, "nearest": [ACTING]})
+    for text in (str(error), error.type, error.traceback, str(unknown), unknown.name, *unknown.nearest):
+        assert all(character.isprintable() or character in "\t\n" for character in text), ascii(text)
+    assert str(error).startswith(r"\x1b[2J\x07 \u009b31m")
+    assert error.traceback.startswith("\ta\n"), "lines stay lines"
+    assert printable("naïve → 日本 🤖\t\n") == "naïve → 日本 🤖\t\n"
+
+
+def test_json_that_is_printable_says_the_same() -> None:
+    text = printable(msgspec.json.encode({ACTING: [ACTING]}).decode())
+    assert text.isprintable()
+    assert msgspec.json.decode(text) == {ACTING: [ACTING]}

@@ -48,8 +48,8 @@ def test_a_line_says_it_keeps_the_order_and_stays_one_line(pipe: tuple[int, int]
 
 
 def test_what_would_command_the_terminal_is_shown(pipe: tuple[int, int]) -> None:
-    Journal(pipe[1], enabled=True).say("\x1b[2J\x07\x9b é")
-    assert drain(pipe[0]) == "\\x1b[2J\\x07\\x9b é\n"
+    Journal(pipe[1], enabled=True).say("\x1b[2J\x07\x9b\u202e é")
+    assert drain(pipe[0]) == "\\x1b[2J\\x07\\x9b\\u202e é\n"
 
 
 def test_a_full_pipe_costs_lines_and_says_how_many(pipe: tuple[int, int]) -> None:

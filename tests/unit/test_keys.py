@@ -8,7 +8,17 @@ import pytest
 
 from taskengine import keys
 from taskengine.errors import KeysError
-from taskengine.keys import KeyRing, Pair, default_folder, find_membership, fingerprint, new_pair
+from taskengine.keys import (
+    KeyRing,
+    Pair,
+    check_encrypted,
+    default_folder,
+    find_membership,
+    fingerprint,
+    is_loopback,
+    new_pair,
+    not_let_in,
+)
 
 ADDRESS = "tcp://robot.local:9000"
 
@@ -170,8 +180,98 @@ def test_which_key_a_client_uses(robot: KeyRing, laptop: KeyRing, monkeypatch: p
     assert KeyRing().accept(line) == laptop.accept(line)
     assert KeyRing().folder == default_folder()
     assert find_membership(ADDRESS, None) == find_membership(ADDRESS, laptop.folder) is not None
-    assert find_membership("tcp://robot.local:9100", None) is None
     assert find_membership("no address", None) is None
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyRing:
+    """The keys of a user, who knows the engine robot.local."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    ring = KeyRing()
+    ring.join("tcp://robot.local:9000", new_pair().public, "laptop")
+    return ring
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.7:9000", "tcp://robot.local:9100", "tcp://[fe80::1]:9000"])
+def test_an_engine_called_by_another_address_is_the_only_one_that_is_known(home: KeyRing, address: str) -> None:
+    assert find_membership(address, None) == find_membership(address, home.folder) == home.memberships()[0]
+
+
+def test_who_says_insecure_means_no_engine_at_another_address(home: KeyRing) -> None:
+    assert find_membership("tcp://10.0.0.7:9000", None, insecure=True) is None
+    known = home.memberships()[0]
+    assert find_membership(known.address, None, insecure=True) == known, "where a key is known, it is used"
+    assert find_membership("tcp://10.0.0.7:9000", None, "robot", insecure=True) == known
+    assert find_membership("tcp://10.0.0.7:9000", home.folder, insecure=True) == known
+
+
+def test_an_engine_on_this_machine_is_none_that_is_known_elsewhere(home: KeyRing) -> None:
+    assert find_membership("tcp://127.0.0.1:9000", None) is None
+    assert find_membership("tcp://127.0.0.1:9000", home.folder) == home.memberships()[0], "but with a folder named"
+    assert find_membership("tcp://127.0.0.1:9000", None, "robot") == home.memberships()[0], "or an engine"
+
+
+def test_of_several_engines_a_client_says_which(home: KeyRing) -> None:
+    second = home.join("tcp://10.0.0.9:9000", new_pair().public, "laptop")
+    assert find_membership("tcp://10.0.0.9:9000", None) == second
+    with pytest.raises(KeysError, match=r"10\.0\.0\.9:9000, tcp://robot\.local:9000: say which, .*engine="):
+        find_membership("tcp://10.0.0.7:9000", None)
+    first = next(found for found in home.memberships() if found != second)
+    own_names = (first.address, "robot", "robot.local", "robot.local:9000", first.engine, fingerprint(first.engine))
+    for engine in own_names:
+        assert find_membership("tcp://10.0.0.7:9000", None, engine) == first
+    assert find_membership(first.address, None, "10.0.0.9") == second, "what is said counts more than the address"
+    for engine in ("10", "local", "robo", "laptop"):
+        with pytest.raises(KeysError, match=f"no key for engine '{engine}'"):
+            find_membership("tcp://10.0.0.7:9000", None, engine)
+
+
+def test_one_engine_by_two_addresses_is_one(home: KeyRing) -> None:
+    (known,) = home.memberships()
+    line = base64.urlsafe_b64encode(msgspec.json.encode(msgspec.structs.replace(known, address="tcp://10.0.0.9:9000")))
+    home.accept("taskengine-pair:" + line.decode())
+    found = find_membership("tcp://10.0.0.7:9000", None)
+    assert found is not None
+    assert found.engine == known.engine
+
+
+LOCAL = ("tcp://127.0.0.1:9000", "tcp://127.9.9.9:1", "tcp://localhost:9000", "tcp://[::1]:9000", "ipc:///run/x")
+REMOTE = ("tcp://robot.local:9000", "tcp://10.0.0.7:9000", "tcp://[fe80::1]:9000", "tcp://127.0.0.1.evil.org:9000")
+ELSEWHERE = ("tcp://0.0.0.0:9000", "tcp://127.0.0.1;10.0.0.7:9000", "udp://127.0.0.1:9000", "tcp://127.1:9000", "")
+
+
+@pytest.mark.parametrize("address", LOCAL)
+def test_on_loopback_a_client_may_speak_in_clear(address: str) -> None:
+    assert is_loopback(address)
+    check_encrypted(address, None, insecure=False)
+
+
+@pytest.mark.parametrize("address", REMOTE + ELSEWHERE)
+def test_off_loopback_it_may_not(home: KeyRing, address: str) -> None:
+    assert not is_loopback(address)
+    with pytest.raises(KeysError, match=r"`taskengine keys pair NAME` there and .* or say insecure=True"):
+        check_encrypted(address, None, insecure=False)
+    check_encrypted(address, None, insecure=True)
+    check_encrypted(address, home.memberships()[0], insecure=False)
+
+
+def test_a_handshake_that_fails_tells_whom_we_expected(home: KeyRing) -> None:
+    (known,) = home.memberships()
+    told = not_let_in("tcp://10.0.0.7:9000", known)
+    assert "key may have changed" in told
+    assert fingerprint(known.engine) in told
+    assert known.own.secret not in told
+    assert "keys pair" in not_let_in("tcp://10.0.0.7:9000", None)
+
+
+def test_a_token_for_the_metrics_is_made_once_and_nobody_else_reads_it(robot: KeyRing) -> None:
+    assert robot.metrics_token() is None
+    token = robot.make_metrics_token()
+    assert len(token) > 40
+    assert robot.make_metrics_token() == robot.metrics_token() == token
+    (robot.folder / "metrics.token").chmod(0o644)
+    with pytest.raises(KeysError, match="chmod 600"):
+        robot.metrics_token()
 
 
 def test_fingerprints_are_short_and_differ() -> None:

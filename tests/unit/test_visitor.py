@@ -4,7 +4,7 @@ import pytest
 
 from taskengine.errors import NotAllowed, Overloaded
 from taskengine.messages import Kind, Priority, TaskInfo
-from taskengine.policy import Entry, Policy
+from taskengine.policy import Entry, Policy, Rates
 from taskengine.visitor import VISITORS_KEPT, Allowance, Visitor, Visitors
 from taskengine.wire import DENIED_LANES
 from tests.packages import Plain, package
@@ -70,7 +70,7 @@ def test_priorities_topics_and_calls() -> None:
 
 
 def test_an_allowance_is_a_second_of_tasks_and_may_be_overdrawn() -> None:
-    allowance = Allowance(10.0)
+    allowance = Allowance(Rates(10.0))
     for tasks in (4, 26):
         allowance.check(100.0)
         allowance.charge(tasks)
@@ -82,6 +82,49 @@ def test_an_allowance_is_a_second_of_tasks_and_may_be_overdrawn() -> None:
     with pytest.raises(Overloaded):
         allowance.check(102.2)
     allowance.check(200.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "seconds", "said", "wait"),
+    [
+        ({"rate": 2.0}, 0.0, "may send 2 tasks a second", 4.5),
+        ({"rate_bytes": 10.0}, 0.0, "may send 10 bytes a second", 6.5),
+        ({"rate_microseconds": 1000.0}, 0.006, "may send 1000 microseconds of the router's time a second", 5.001),
+    ],
+)
+def test_tasks_bytes_and_the_routers_time_have_rates(
+    entry: dict[str, float], seconds: float, said: str, wait: float
+) -> None:
+    mine = visitor(tasks=("*",), **entry)
+    sent = package(10)
+    sent.bytes = 74
+    mine.admit(sent, 100.0)
+    mine.charge(sent)
+    mine.spend(seconds)
+    with pytest.raises(Overloaded, match=said) as refused:
+        mine.admit(sent, 100.0)
+    assert refused.value.retry_after == pytest.approx(wait)
+    mine.admit(sent, 100.001 + wait)
+
+
+def test_of_several_rates_the_first_that_is_used_up_counts() -> None:
+    mine = visitor(tasks=("*",), rate=100.0, rate_bytes=10.0)
+    sent = package(1)
+    sent.bytes = 11
+    mine.admit(sent, 100.0)
+    mine.charge(sent)
+    mine.spend(1.0)
+    with pytest.raises(Overloaded, match="10 bytes"):
+        mine.admit(sent, 100.0)
+
+
+def test_calls_that_the_policy_wants_noted() -> None:
+    mine = visitor(tasks=("servo.*",), audit=("servo.*", "gpio.*"))
+    sent = package(2)
+    sent.kind = ("servo.set", "task_count", "gpio.write")
+    sent.lanes = [("arm", 1), (f"{DENIED_LANES}gpio.write", 1)]
+    assert mine.noted(sent) == ["servo.set"]
+    assert visitor(tasks=("servo.*",)).noted(sent) == Visitor("x", None, {}).noted(sent) == []
 
 
 def test_what_the_broker_refuses_costs_no_allowance_and_a_reload_gives_none() -> None:
@@ -108,6 +151,17 @@ def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bou
     first = visitors.of("x")
     visitors.learn({})
     assert visitors.of("x") is not first
+
+
+def test_another_policy_holds_at_once() -> None:
+    visitors = Visitors(Policy({"laptop": Entry(tasks=("servo.*",), rate=1.0)}))
+    visitors.learn(LANES)
+    before = visitors.of("laptop")
+    before.charge(package(100))
+    visitors.obey(Policy({"laptop": Entry(tasks=("gpio.*",), rate=50.0)}))
+    mine = visitors.of("laptop")
+    assert [task.name for task in mine.tasks(TASKS)] == ["gpio.write"]
+    mine.admit(package(1), 0.0)
 
 
 def test_what_is_urgent_by_what_it_calls_needs_no_right_to_a_priority_and_no_allowance() -> None:

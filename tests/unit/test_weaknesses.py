@@ -7,7 +7,7 @@ import pytest
 
 from taskengine.policy import Entry
 from taskengine.settings import Settings
-from taskengine.weaknesses import REMINDER_S, TABLE, Facts, Reminder, insecure, old_libzmq, weaknesses
+from taskengine.weaknesses import MODES, REMINDER_S, TABLE, Facts, Reminder, insecure, old_libzmq, weaknesses
 
 SOUND = Facts(Settings())
 OPEN = Settings(host="0.0.0.0")
@@ -53,6 +53,14 @@ SAID = {
 def test_a_sound_configuration_has_none() -> None:
     assert list(weaknesses(SOUND)) == []
     assert list(weaknesses(facts(OPEN, clients=1))) == []
+    scraped = msgspec.structs.replace(OPEN, metrics_port=9100)
+    assert list(weaknesses(facts(scraped, clients=1, has_metrics_token=True))) == []
+
+
+def test_serve_says_what_is_about_modes() -> None:
+    loose = facts(OPEN, keys=("/keys",), config=("/taskengine.toml",), tasks=("/a",))
+    assert len(list(weaknesses(loose, MODES))) == 3
+    assert {row.name for row in TABLE} > MODES
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -79,6 +87,12 @@ def test_a_policy_of_a_machine_lets_somebody_stop_it(entry: Entry, warned: bool)
     settings = Settings(policy={"laptop": entry})
     assert any("nobody call" in line for line in weaknesses(facts(settings, clients=1, stops=STOPS))) == warned
     assert list(weaknesses(facts(settings, clients=1))) == [], "without a machine there is nothing to stop"
+
+
+def test_nobody_stops_it_where_that_is_denied_to_everybody() -> None:
+    table = {"laptop": Entry(tasks=("*",)), "brake": Entry(members=("*",), deny_tasks=("*system.stop",))}
+    settings = Settings(policy=table)
+    assert any("nobody call" in line for line in weaknesses(facts(settings, clients=1, stops=STOPS)))
 
 
 def test_an_old_libzmq_is_named_with_what_it_lacks() -> None:
