@@ -1,9 +1,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeAlias, final, type_check_only
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, final, overload, type_check_only
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
+T = TypeVar("T")
 _Entry: TypeAlias = tuple[int, int, int, int, int, bytes]
 
 @type_check_only
@@ -31,12 +32,23 @@ def unpack(body: ReadableBuffer, count: int, error: Callable[[bytes], object]) -
 def limit_depth(most: int) -> None: ...
 def check_index(index: ReadableBuffer, body_len: int) -> int: ...
 def check_columns(codes: ReadableBuffer, body_len: int) -> int: ...
-def task_names(index: ReadableBuffer, body: ReadableBuffer) -> list[tuple[int, int, int]]: ...
+def task_names(
+    index: ReadableBuffer, body: ReadableBuffer, marks: bytes | None = None, most: int = ...
+) -> list[tuple[int, int, int]]: ...
 def used_names(index: ReadableBuffer, body: ReadableBuffer) -> list[int]: ...
 def find_tasks(index: ReadableBuffer, body: ReadableBuffer, wanted: bytes, most: int) -> list[tuple[int, int, int]]: ...
+@overload
 def frame_names(
     index: ReadableBuffer, body: ReadableBuffer, decode: Callable[[bytes, int], str]
 ) -> list[tuple[int, int, str]]: ...
+@overload
+def frame_names(
+    index: ReadableBuffer,
+    body: ReadableBuffer,
+    decode: Callable[[bytes, int], str],
+    mark: Callable[[str], T],
+    most: int = ...,
+) -> list[tuple[int, int, T]]: ...
 def read_topic(body: ReadableBuffer) -> tuple[str, int]: ...
 def pack_batch(
     number: int,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket as sockets
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import zmq
 
 from taskengine._socket import Port
+from taskengine.keys import fingerprint
+from taskengine.origins import is_near
 from taskengine.presence import Presence
 
 _EVENT = struct.Struct("=HI")
@@ -16,13 +21,17 @@ _EVENT = struct.Struct("=HI")
 class Attendance:
     """Watches the connections of `socket`, which is not bound yet, and whose requests `port` receives.
 
-    `news` is readable when there are any.
+    Of these there are `most`; what is too many is cut off, and `note` writes that into the audit log: an event and its
+    fields. `news` is readable when there are any.
     """
 
-    def __init__(self, context: zmq.Context[Any], socket: zmq.Socket[Any], port: Port) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], socket: zmq.Socket[Any], port: Port, most: int, note: Callable[..., None]
+    ) -> None:
         self._watched = socket
-        self._presence = Presence()
+        self._presence = Presence(most)
         self._port = port
+        self._note = note
         self._left: list[bytes] = []
         address = f"inproc://attendance-{id(self)}"
         socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
@@ -31,13 +40,22 @@ class Attendance:
         self.socket.connect(address)
         self.news = Port(self.socket)
 
-    def greet(self, client: bytes) -> None:
-        """The last request came from this client."""
+    def greet(self, client: bytes, key: str = "") -> bool:
+        """The last request came from this client, with this key; False where it has another's routing id."""
         if self._presence.knows(client):
-            return
+            return not key or self._presence.belongs(client, self._port.descriptor, key)
         self._read()
-        if not self._presence.hear(client, self._port.descriptor):
+        descriptor = self._port.descriptor
+        if self._presence.hear(client, descriptor, key):
+            self._cut_excess(descriptor, key)
+        else:
             self._left.append(client)
+        return True
+
+    def is_here(self, client: bytes, key: str) -> bool:
+        """The client that was heard with this key has not left, as far as is known at this moment."""
+        self._read()
+        return self._presence.has_key(client, key)
 
     def left(self) -> list[bytes]:
         """The clients that have left since this was asked last."""
@@ -53,5 +71,45 @@ class Attendance:
     def _read(self) -> None:
         while (frames := self.news.receive()) is not None:
             event, descriptor = _EVENT.unpack_from(frames[0])
-            tell = self._presence.begin if event == zmq.EVENT_ACCEPTED else self._presence.end
-            self._left += tell(descriptor)
+            if event != zmq.EVENT_ACCEPTED:
+                self._left += self._presence.end(descriptor)
+                continue
+            self._left += self._presence.begin(descriptor, _far_address(descriptor))
+            self._cut_excess(descriptor)
+
+    def _cut_excess(self, descriptor: int, key: str = "") -> None:
+        """End the connection that is too many, now that this one is there."""
+        excess = self._presence.excess(descriptor)
+        if excess is None:
+            return
+        told = {"fingerprint": fingerprint(key)} if key else {"address": _address(excess)}
+        self._note("cut off", **told, reason="too many connections (CONNECTIONS)")
+        _end(excess)
+
+
+def _address(descriptor: int) -> str:
+    """The IP address that is connected by this descriptor, "" where there is none, or not any more."""
+    with contextlib.suppress(OSError):
+        connection = sockets.socket(fileno=descriptor)
+        try:
+            name = connection.getpeername()
+            return str(name[0]) if isinstance(name, tuple) else ""
+        finally:
+            connection.detach()  # it is libzmq's
+    return ""
+
+
+def _far_address(descriptor: int) -> str:
+    """As `_address`, "" for this machine's own."""
+    found = _address(descriptor)
+    return "" if is_near(found) else found
+
+
+def _end(descriptor: int) -> None:
+    """End a connection. libzmq sees that as an end of the client's making, and closes the descriptor."""
+    with contextlib.suppress(OSError):
+        connection = sockets.socket(fileno=descriptor)
+        try:
+            connection.shutdown(sockets.SHUT_RDWR)
+        finally:
+            connection.detach()

@@ -16,11 +16,11 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, gate
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
-from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.confinement import limit_files, limit_memory, most_connections, router_memory
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
@@ -45,6 +45,7 @@ from taskengine.wire import (
     SLATE_KEPT,
     TICK_MS,
     TURN_MESSAGES,
+    TURN_S,
     UNREAD_MESSAGES,
 )
 
@@ -104,9 +105,11 @@ class Router:
         """When something was received last."""
         self._control = control
         self._journal = journal
+        # libzmq ends a process in which a peer has announced the id that is next
+        seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.say)
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: Attendance | None = None
@@ -141,7 +144,9 @@ class Router:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
-            self._attendance = Attendance(self._context, socket, port)
+            self._attendance = Attendance(
+                self._context, socket, port, most_connections(self._settings), self._audit.note
+            )
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
@@ -391,11 +396,14 @@ class Router:
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
     """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    last = time.monotonic() + TURN_S
     for _ in range(TURN_MESSAGES):
         message = receive()
         if message is None:
             return
         yield message
+        if time.monotonic() > last:
+            return
 
 
 def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:

@@ -18,7 +18,7 @@ import msgspec
 import zmq
 
 from taskengine import gate, packed
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.audit import Audit, file_of
 from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
@@ -31,6 +31,7 @@ from taskengine.messages import NO_SERIAL, Kind, Stamp, decode_request, decode_s
 from taskengine.moments import Clock
 from taskengine.outlet import Outlet
 from taskengine.policy import ANONYMOUS, Entry, Policy
+from taskengine.presence import is_own_id
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import MAGIC, MAX_HEAD, NAME_TOLD, TURN_MESSAGES, UNREAD_MESSAGES
@@ -42,8 +43,6 @@ LOOK_MS = 1
 FRAMES = 4
 """A route of two, a head and a body."""
 LINGER_MS = 200
-OWN_IDS = b"\0"
-"""How routing ids begin that a ROUTER itself has given to its peers."""
 
 
 class Listener:
@@ -56,6 +55,7 @@ class Listener:
         self._machine = machine
         self._control = control
         self._journal = journal
+        seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._audit = Audit(file_of(settings), journal.say)
         self._gate = Gate(self._context, security, journal.say, self._audit.note) if security else None
@@ -154,7 +154,7 @@ class Listener:
         """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
-        if not route[0].startswith(OWN_IDS):
+        if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         self._gate.refresh()
         name = self._gate.name_of(self._port.user)

@@ -109,7 +109,7 @@ def test_where_a_request_came_from(way: str, tmp_path: Path) -> None:
 def test_who_has_left() -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         port = Port(router)
-        attendance = Attendance(context, router, port)
+        attendance = Attendance(context, router, port, 4096, lambda event, **fields: None)
         router.bind("tcp://127.0.0.1:*")
         address = router.getsockopt_string(zmq.LAST_ENDPOINT)
         clients: list[bytes] = []
