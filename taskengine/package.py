@@ -145,8 +145,6 @@ class Package:
         """Whose turns and limits it counts against."""
         self.key = ""
         """Its client's public key, where it has shown one."""
-        self.namesake: Package | None = None
-        """A package that its client sent before, with the same serial."""
         self.topic: str | None = None
         """What a data request is about,"""
         self.publishes = False
