@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket as sockets
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +60,20 @@ class Attendance:
         self._read()
         return self._presence.has_key(client, key)
 
+    def cut_off(self, client: bytes) -> None:
+        """End the connection of a client that leaves too many replies unread."""
+        self._read()
+        descriptor = self._presence.descriptor_of(client)
+        if descriptor >= 0:
+            self._note("cut off", address=_address(descriptor), reason="too many replies unread")
+            _end(descriptor)
+
+    def has_read(self, client: bytes) -> bool:
+        """All that was written to the client has arrived at its machine, or it has left."""
+        self._read()
+        descriptor = self._presence.descriptor_of(client)
+        return descriptor < 0 or _unsent(descriptor) == 0
+
     def left(self) -> list[bytes]:
         """The clients that have left since this was asked last."""
         self._read()
@@ -103,6 +120,14 @@ def _far_address(descriptor: int) -> str:
     """As `_address`, "" for this machine's own."""
     found = _address(descriptor)
     return "" if is_near(found) else found
+
+
+def _unsent(descriptor: int) -> int:
+    """Bytes of a connection that the system holds because they were not received."""
+    held = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, termios.TIOCOUTQ, held)
+    return int.from_bytes(held, sys.byteorder)
 
 
 def _end(descriptor: int) -> None:

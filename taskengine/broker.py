@@ -389,10 +389,11 @@ class Broker:
         """A package in flight has a deadline."""
         return bool(self._deadlines)
 
-    def stats(self, restarts: Mapping[str, int]) -> Stats:
-        """What has been counted, and who waits where; `restarts` as the supervisor tells them."""
+    def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
+        """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
         lanes = [lane.stats(name, self._sizes[name]) for name, lane in self._lanes.items()]
-        return self.counters.stats(lanes, len(self.packages), self._quota.bytes + self._quota.results, restarts)
+        held = self._quota.bytes + self._quota.results + unread
+        return self.counters.stats(lanes, len(self.packages), held, restarts)
 
     def idle(self) -> bool:
         """Nothing is in flight."""

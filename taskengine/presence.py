@@ -64,6 +64,10 @@ class Presence:
         """The client is known, and was first heard with this key."""
         return client in self._known and self._known[client][1] == key
 
+    def descriptor_of(self, client: bytes) -> int:
+        """By which the client was first heard; -1 where it is not known."""
+        return self._known[client][0] if client in self._known else -1
+
     def begin(self, descriptor: int, address: str = "") -> list[bytes]:
         """A connection was made; the clients that have left, since another had its descriptor."""
         left = self.end(descriptor)

@@ -84,7 +84,7 @@ class Reception:
         self._settings = settings
         self._broker = broker
         self._port = port
-        self._outlet = Outlet(port)
+        self._outlet = Outlet(port, attendance)
         self._gate = gate
         self._journal = journal
         self._tell = tell
@@ -122,9 +122,9 @@ class Reception:
             serial = request.serial
             self._take_packed(route, request, frames, now)
         except TaskEngineError as error:
-            self._refuse(route, serial, error)
+            self._refuse(route, serial, error, self._port.user)
         except MemoryError:
-            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None))
+            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None), self._port.user)
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
@@ -133,13 +133,14 @@ class Reception:
             if package.key and not self._is_owed(package):
                 package.forget()
                 continue
-            if self._outlet.is_full(package.client, package.assembly.held):
+            size = package.assembly.held
+            if self._outlet.is_full(package.client, package.key, size):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error, self._stamp()))
+                self._outlet.send(package.route, package.refusal(error, self._stamp()), package.key)
             else:
                 package.forget_tasks()
-                self._outlet.send(package.route, package.answer(self._stamp()))
+                self._outlet.send(package.route, package.answer(self._stamp()), package.key, size)
             package.forget()
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
@@ -190,8 +191,8 @@ class Reception:
         else:
             self._outlet.send(route, packed.value_reply(serial, None, self._stamp()))
 
-    def _refuse(self, route: Route, serial: int, error: TaskEngineError) -> None:
-        self._outlet.send(route, packed.refusal(serial, error, self._stamp()))
+    def _refuse(self, route: Route, serial: int, error: TaskEngineError, key: str = "") -> None:
+        self._outlet.send(route, packed.refusal(serial, error, self._stamp()), key)
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
@@ -237,14 +238,14 @@ class Reception:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            self._outlet.send(route, seedwire.malformed(meta, told))
+            self._outlet.send(route, seedwire.malformed(meta, told), self._port.user)
             if visitor is not None:
                 visitor.spend(time.monotonic() - began)
             return
         try:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error))
+            self._outlet.send(route, package.refusal(error), self._port.user)
         finally:
             visitor.spend(time.monotonic() - began)
 
@@ -276,7 +277,7 @@ class Reception:
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
-            self._reply(route, request, self._broker.stats(self.restarts))
+            self._reply(route, request, self._broker.stats(self.restarts, self._outlet.unread))
         elif request.kind == Kind.PROGRESS:
             self._reply(route, request, self._progress(route))
         elif request.kind == Kind.CANCEL:
@@ -297,9 +298,9 @@ class Reception:
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer with a value. Raises Overloaded where the client leaves too much unread."""
         head, body = packed.value_reply(request.serial, value, self._stamp())
-        if self._outlet.is_full(route[0], len(body)):
+        if self._outlet.is_full(route[0], self._port.user, len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body])
+        self._outlet.send(route, [head, body], self._port.user, len(body))
 
     def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
         asked = decode_stop(frames)

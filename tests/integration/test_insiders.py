@@ -14,8 +14,9 @@ from taskengine import Client, NotAllowed
 from taskengine.gate import present
 from taskengine.keys import KeyRing
 from taskengine.messages import Kind, Request, decode_reply, encode_request
-from tests.engine import Engine, deadline, wait_until
+from tests.engine import Engine, deadline, resident, wait_until
 
+MIB = 2**20
 FIRST_ID = 0x6B8B4567
 """What libzmq counts its peers from where nobody has seeded its generator."""
 
@@ -61,6 +62,10 @@ tasks = ["task_echo"]
 [policy.insider]
 tasks = ["task_count"]
 rate = 5.0
+
+[policy.viewer]
+tasks = ["big"]
+calls = ["stats"]
 """
 URGENT = """
 from taskengine import task
@@ -68,6 +73,10 @@ from taskengine import task
 @task(urgent=True)
 def halt() -> None:
     "What must not wait."
+
+@task
+def big(size: int) -> bytes:
+    return bytes(size)
 """
 
 
@@ -84,7 +93,7 @@ class Site:
         self.ring = KeyRing(folder / "keys")
         self.members = {
             name: KeyRing(folder / name).accept(self.ring.pair(name, self.engine.address))
-            for name in ("tablet", "insider")
+            for name in ("tablet", "insider", "viewer")
         }
 
     def client(self, name: str) -> Client:
@@ -139,6 +148,28 @@ def test_what_may_not_be_called_is_not_urgent(site: Site, context: zmq.Context[z
     refused = [error for error in errors if error is not None]
     assert refused
     assert all("5 tasks a second" in error[1] for error in refused)
+
+
+def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """30 connections that did not read held 1.8 GB, of which STATS said nothing."""
+    [router] = site.engine.pids("router")
+    before = resident(router)
+    task = b"\x92\x00\x91\xce" + (7 * MIB).to_bytes(4)
+    with contextlib.ExitStack() as held, site.client("viewer") as viewer:
+        assert len(viewer.call("big", 1)) == 1
+        for _ in range(9):
+            lazy = held.enter_context(site.dealer(context, "viewer"))
+            lazy.rcvhwm = 1
+            for serial in (1, 2, 3):
+                head = encode_request(Request(Kind.PACKAGE, serial, "x", ["big"]))
+                lazy.send_multipart([head, len(task).to_bytes(4, "little"), task])
+            assert lazy.poll(int(deadline(20) * 1000))
+        wait_until(lambda: viewer.stats().in_flight == 0, 20, "the packages")
+        grown, told = resident(router) - before, viewer.stats().bytes_in_flight
+    assert 16 * MIB < told < 72 * MIB, f"{told / MIB:.0f} MiB"
+    assert grown < 1.5 * told + 32 * MIB, f"{grown / MIB:.0f} MiB, of which {told / MIB:.0f} are told"
 
 
 def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[zmq.Socket[bytes]]) -> None:
