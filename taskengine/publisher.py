@@ -24,6 +24,7 @@ from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
+from taskengine.seedwire import latest_entry
 from taskengine.settings import Settings
 from taskengine.topics import Board, data_lane, owner
 from taskengine.wire import OWNED_TOPICS, TURN_MESSAGES
@@ -149,7 +150,7 @@ class Publisher:
         try:
             topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
-                return _fastpath.encode(self._board.latest(topic)), 0
+                return latest_entry(head, self._board.latest(topic), room), 0
             self._publish(topic, value[0])
             return _fastpath.encode(None), 0
         except TaskEngineError as error:

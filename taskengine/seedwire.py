@@ -207,13 +207,13 @@ class SeedDataRequest(SeedPackage):
         return ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        failures: list[str] = []
-        value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
-        if failures:
+        body = self.assembly.join()
+        if self.failed:
+            failures: list[str] = []
+            _fastpath.unpack(body, 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
             return self.refusal(TaskEngineError(failures[0]))
-        if self.meta.type == "PUB":
-            return self._answer([])
-        return self._answer([data_frame(value[0], self.pack)])
+        # the data worker has made the frame: what it makes takes others no time
+        return self._answer([] if self.meta.type == "PUB" else [body])
 
 
 def read_package(
@@ -299,6 +299,23 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     """A DATA frame: the response entries of a chunk, or a topic's value."""
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+
+
+def latest_entry(head: bytes, value: Any, room: int) -> bytes:
+    """What answers a data request for the value of a topic: a DATA frame where it came by wire 0.1.
+
+    `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or has no JSON.
+    """
+    _, pack, _ = decode_head(head)
+    if not isinstance(pack, bytes):
+        return _fastpath.encode(value)
+    try:
+        frame = data_frame(value, msgspec.Raw(pack))
+    except Exception as error:  # whatever a value raises that JSON has not
+        raise BadArguments(f"the value has no JSON: {text_of(error)}") from None
+    if len(frame) > room:
+        raise BadArguments(f"as JSON the value takes {len(frame)} bytes, more than {room}: ask by wire 0.2")
+    return frame
 
 
 class Frames:
