@@ -19,8 +19,9 @@ import zmq
 
 from taskengine import gate, packed
 from taskengine._socket import Port, Waiter, seed_ids
+from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
-from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.confinement import limit_files, limit_memory, most_connections, router_memory
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
 from taskengine.gate import Gate, Security
 from taskengine.halting import Halting, Route
@@ -36,7 +37,7 @@ from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import MAGIC, MAX_HEAD, NAME_TOLD, TURN_MESSAGES, UNREAD_MESSAGES
 
-CONTROL, CLIENTS, QUESTION = 1, 2, 4
+CONTROL, CLIENTS, NEWS, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
 LOOK_MS = 1
 """How often the lanes are looked at while a stop waits for its answer."""
@@ -71,14 +72,16 @@ class Listener:
         self._socket.ipv6 = "[" in settings.stop_address
         if security:
             security.serve(self._socket, gate.FRONTEND)
-        self._socket.bind(settings.stop_address)
         self._port = Port(self._socket, is_gated=self._gate is not None)
-        self._outlet = Outlet(self._port)
+        most = most_connections(settings)
+        self._attendance = Attendance(self._context, self._socket, self._port, most, self._audit.note)
+        self._socket.bind(settings.stop_address)
+        self._outlet = Outlet(self._port, self._attendance)
 
     def serve(self) -> None:
         """Take stops until the supervisor says that it is over, or is gone."""
         questions = [self._gate.port] if self._gate else []
-        waiter = Waiter(self._control.fileno(), self._port, *questions)
+        waiter = Waiter(self._control.fileno(), self._port, self._attendance.news, *questions)
         while True:
             ready = waiter.wait(self._wait_ms())
             if ready & CONTROL and self._is_over():
@@ -87,9 +90,12 @@ class Listener:
                 self._gate.handle()
             if ready & CLIENTS:
                 self._take()
+            if ready & (CLIENTS | NEWS):
+                self._attendance.left()
             for answer in self._halting.answers(time.monotonic_ns()):
                 self._answer(*answer)
             self._journal.flush()
+        self._attendance.close()
         self._socket.close()
         if self._gate:
             self._gate.stop()
@@ -124,7 +130,10 @@ class Listener:
             envelope = 2 if len(frames) > 1 and not frames[1] else 1
             route, frames = tuple(frames[:envelope]), frames[envelope:]
             serial = NO_SERIAL
+            is_itself = self._attendance.greet(route[0], self._port.user)
             try:
+                if not is_itself:
+                    raise NotAllowed("another connection has this routing id")
                 if not frames:
                     raise ProtocolError("a message begins with a head")
                 serial = decode_request(frames[0]).serial

@@ -15,6 +15,7 @@ from taskengine.gate import present
 from taskengine.keys import KeyRing
 from taskengine.messages import Kind, Request, decode_reply, encode_request
 from tests.engine import Engine, deadline, resident, wait_until
+from tests.integration.seedclient import meta, task
 
 MIB = 2**20
 FIRST_ID = 0x6B8B4567
@@ -53,6 +54,17 @@ def test_nobody_guesses_the_routing_id_that_is_next(engine: Engine, context: zmq
             with Client(engine.address, timeout=deadline(20)) as client:
                 assert client.call("task_echo", 1) == 1
     wait_until(lambda: engine.pids("router") == [router], 2, "the router that was there")
+
+
+def test_a_plain_client_may_say_who_it_is(engine: Engine, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """On a plain loopback wire 0.1 clients set their identity, and come again with it."""
+    for _ in range(2):
+        with context.socket(zmq.REQ) as socket:
+            socket.linger, socket.routing_id = 0, b"REQ-1"
+            socket.connect(engine.address)
+            socket.send_multipart([meta(), task("task_echo", 7)])
+            assert socket.poll(int(deadline(20) * 1000))
+            assert b": 7" in socket.recv_multipart()[1]
 
 
 POLICY = """
@@ -139,11 +151,11 @@ def test_an_id_that_libzmq_does_not_give_is_refused(
 
 def test_what_may_not_be_called_is_not_urgent(site: Site, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """No rate held for packages of small stops that the policy denied, and they went before all others."""
-    task = b"\x92\x00\x90"
+    call = b"\x92\x00\x90"
     with site.dealer(context, "insider") as hostile:
         for serial in range(1, 65):
             head = encode_request(Request(Kind.PACKAGE, serial, "x", ["halt"]))
-            hostile.send_multipart([head, len(task).to_bytes(4, "little"), task])
+            hostile.send_multipart([head, len(call).to_bytes(4, "little"), call])
         errors = [error_of(hostile) for _ in range(64)]
     refused = [error for error in errors if error is not None]
     assert refused
@@ -156,7 +168,7 @@ def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
     """30 connections that did not read held 1.8 GB, of which STATS said nothing."""
     [router] = site.engine.pids("router")
     before = resident(router)
-    task = b"\x92\x00\x91\xce" + (7 * MIB).to_bytes(4)
+    call = b"\x92\x00\x91\xce" + (7 * MIB).to_bytes(4)
     with contextlib.ExitStack() as held, site.client("viewer") as viewer:
         assert len(viewer.call("big", 1)) == 1
         for _ in range(9):
@@ -164,7 +176,7 @@ def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
             lazy.rcvhwm = 1
             for serial in (1, 2, 3):
                 head = encode_request(Request(Kind.PACKAGE, serial, "x", ["big"]))
-                lazy.send_multipart([head, len(task).to_bytes(4, "little"), task])
+                lazy.send_multipart([head, len(call).to_bytes(4, "little"), call])
             assert lazy.poll(int(deadline(20) * 1000))
         wait_until(lambda: viewer.stats().in_flight == 0, 20, "the packages")
         grown, told = resident(router) - before, viewer.stats().bytes_in_flight
