@@ -4,7 +4,7 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar, final, overload, typ
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _Entry: TypeAlias = tuple[int, int, int, int, int, bytes]
 
 @type_check_only
@@ -46,9 +46,9 @@ def frame_names(
     index: ReadableBuffer,
     body: ReadableBuffer,
     decode: Callable[[bytes, int], str],
-    mark: Callable[[str], T],
+    mark: Callable[[str], _T] | None = None,
     most: int = ...,
-) -> list[tuple[int, int, T]]: ...
+) -> list[tuple[int, int, _T]]: ...
 def read_topic(body: ReadableBuffer) -> tuple[str, int]: ...
 def pack_batch(
     number: int,

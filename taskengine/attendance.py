@@ -18,6 +18,8 @@ from taskengine.keys import fingerprint
 from taskengine.origins import is_near
 from taskengine.presence import Presence
 
+SILENT = 128
+"""Connections beside the most, by which nobody was heard yet: half of `confinement.SPARE_FILES`."""
 _EVENT = struct.Struct("=HI")
 
 
@@ -32,10 +34,12 @@ class Attendance:
         self, context: zmq.Context[Any], socket: zmq.Socket[Any], port: Port, most: int, note: Callable[..., None]
     ) -> None:
         self._watched = socket
-        self._presence = Presence(most)
+        self._presence = Presence(most, SILENT)
         self._port = port
         self._note = note
         self._left: list[bytes] = []
+        self.is_unsettled = False
+        """`settle` is to be called once all that has come is read."""
         address = f"inproc://attendance-{id(self)}"
         socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self.socket: zmq.Socket[Any] = context.socket(zmq.PAIR)
@@ -46,7 +50,12 @@ class Attendance:
     def greet(self, client: bytes, key: str = "") -> bool:
         """The last request came from this client, with this key; False where it has another's routing id."""
         if self._presence.knows(client):
-            return not key or self._presence.belongs(client, self._port.descriptor, key)
+            if not key:
+                return True
+            descriptor = self._port.descriptor
+            if self._presence.claim(descriptor, key):
+                self._cut_excess(descriptor, key)
+            return self._presence.belongs(client, descriptor, key)
         self._read()
         descriptor = self._port.descriptor
         if self._presence.hear(client, descriptor, key):
@@ -59,6 +68,11 @@ class Attendance:
         """The client that was heard with this key has not left, as far as is known at this moment."""
         self._read()
         return self._presence.has_key(client, key)
+
+    def settle(self) -> None:
+        """All requests were read that had come when this was asked last."""
+        self._presence.settle()
+        self.is_unsettled = False
 
     def cut_off(self, client: bytes) -> None:
         """End the connection of a client that leaves too many replies unread."""
@@ -86,12 +100,17 @@ class Attendance:
         self.socket.close()
 
     def _read(self) -> None:
+        begun = []
         while (frames := self.news.receive()) is not None:
             event, descriptor = _EVENT.unpack_from(frames[0])
             if event != zmq.EVENT_ACCEPTED:
                 self._left += self._presence.end(descriptor)
+                self.is_unsettled = True
                 continue
             self._left += self._presence.begin(descriptor, _far_address(descriptor))
+            begun.append(descriptor)
+        # not before all is known: what is too many may have ended, and its descriptor be another's
+        for descriptor in begun:
             self._cut_excess(descriptor)
 
     def _cut_excess(self, descriptor: int, key: str = "") -> None:

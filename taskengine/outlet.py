@@ -61,13 +61,16 @@ class Outlet:
     def is_full(self, client: bytes, key: str, size: int) -> bool:
         """So much is left unread, by the client, with its key or by all, that `size` more bytes would be too many.
 
-        One reply may be larger than a client's limit, where others leave little unread.
+        One reply may be larger than a client's limit, where others leave little unread. A small one goes to whoever has
+        read all before it.
         """
         mine = self._debt(client, key).unsent
         if mine and mine + size > UNREAD_BYTES:
             return True
         unread = self._all.unsent
         share = max((UNREAD_ALL_BYTES - unread) // 2, UNREAD_LEAST_BYTES)
+        if not mine and size <= UNREAD_LEAST_BYTES:
+            return False
         most = min(UNREAD_KEY_BYTES, share)
         by_key = self._of_keys[key].unsent if key else mine
         if by_key and by_key + size > most:

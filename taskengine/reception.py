@@ -261,7 +261,8 @@ class Reception:
             else:
                 self._take_question(route, request, frames, visitor, now)
         finally:
-            visitor.spend(time.monotonic() - began)
+            if request.kind != Kind.INFO:
+                visitor.spend(time.monotonic() - began)
 
     def _take_question(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor, now: float) -> None:
         """What concerns the engine itself, or packages that are in flight."""

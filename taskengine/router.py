@@ -163,6 +163,8 @@ class Router:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.counters.tick(self._now)
+            if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
+                self._attendance.settle()
             if not ready:
                 self._journal.flush()
             if ready & CONTROL:
@@ -355,6 +357,8 @@ class Router:
     def _look_around(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
+        if self._attendance:  # also where there is always something to read
+            self._attendance.settle()
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
             self._tell("alive", self._reception.has_answered)

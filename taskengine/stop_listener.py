@@ -90,6 +90,8 @@ class Listener:
                 self._gate.handle()
             if ready & CLIENTS:
                 self._take()
+            else:
+                self._attendance.settle()
             if ready & (CLIENTS | NEWS):
                 self._attendance.left()
             for answer in self._halting.answers(time.monotonic_ns()):

@@ -82,6 +82,9 @@ def test_the_connections_of_a_key_share_what_it_may_leave_unread(street: Street)
     sent = sum(fill(made, street.client(), "greedy", BIG, 20) for _ in range(5))
     assert 14 <= sent <= 20
     assert not made.is_full(street.client(), "other", BIG)
+    reads = street.client()
+    assert made.is_full(reads, "greedy", 2 * BIG)
+    assert not made.is_full(reads, "greedy", 1000), "it has read all before it"
     assert 12 * BIG < made.unread < 17 * BIG
 
 

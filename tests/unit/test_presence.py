@@ -99,6 +99,31 @@ def test_nobody_takes_more_connections_than_are_left_to_others(by: str) -> None:
     assert kept == ["greedy"] * 5 + ["other", "third"]
 
 
+def test_the_last_message_of_another_ends_nobodys_connection() -> None:
+    """It may come by a descriptor that is a third client's by then."""
+    presence = Presence(4)
+    for descriptor in (1, 2):
+        presence.begin(descriptor)
+        presence.hear(own(descriptor), descriptor, "greedy")
+    presence.begin(3)
+    presence.end(3)
+    presence.begin(3)
+    assert presence.hear(own(3), 3, "greedy"), "of whoever had the descriptor before"
+    assert presence.excess(3) is None
+    presence.settle()
+    assert presence.hear(own(4), 3, "honest")
+    assert presence.claim(3, "honest") or presence.excess(3) is None
+    assert presence.end(3) == [own(3), own(4)]
+    presence.begin(5)
+    presence.end(5)
+    presence.begin(5)
+    presence.hear(own(5), 5, "greedy")
+    assert not presence.claim(5, "greedy")
+    presence.settle()
+    assert presence.claim(5, "greedy"), "it is known by its second message"
+    assert presence.excess(5) == 5
+
+
 def test_where_no_connection_is_free_the_one_goes_that_has_been_silent_for_longest() -> None:
     presence = Presence(3)
     presence.begin(1)
