@@ -12,16 +12,12 @@ import msgspec
 import zmq
 
 from bench.system import TASK
-from bench.trips import COLUMNS, NAME, Trip
-from taskengine import Client, _fastpath
+from bench.trips import COLUMNS, NAME, Trip, welcome
+from taskengine import Client
 from taskengine._socket import Port, Waiter
-from taskengine.connection import local_time
-from taskengine.messages import Info, Kind, Reply, decode_reply, decode_request, encode_reply
-from taskengine.session import CAPABILITIES
+from taskengine.messages import decode_reply, decode_request, encode_reply
 
 END_S = 10.0
-BOOT = 1
-INFO = Info(2, 0.005, 10, 2, [], 1, CAPABILITIES)
 
 
 class End:
@@ -75,6 +71,7 @@ class Exchange:
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
         self._client = Client(front, name=NAME)
+        self._client.info()
 
     def play(self, trip: Trip) -> Trip:
         """Send the package of the trip, and wait for its results."""
@@ -82,28 +79,27 @@ class Exchange:
         return Trip(results=results)
 
     def _answer(self) -> None:
-        for trip in self._trips:
-            route, serial = self._package()
+        # all of this before anything is counted: a package says no hello, and its reply is made by the router, once
+        replies = [_numbered(trip.reply, serial) for serial, trip in enumerate(self._trips, self._greet())]
+        for trip, reply in zip(self._trips, replies, strict=True):
+            route, *_ = self._front.receive()
             for (name, batch), answer in zip(trip.batches, trip.answers, strict=True):
                 self._back.send([name, batch])
                 worker = self._workers[name]
                 worker.receive()
                 worker.send([answer])
                 self._back.receive()
-            head, *body = trip.reply
-            # a hello has a number too, so that those of packages are not those of the recording
-            reply = msgspec.structs.replace(decode_reply(head), serial=serial, clock=local_time(), boot=BOOT)
-            self._front.send([route, encode_reply(reply), *body])
+            self._front.send([route, *reply])
 
-    def _package(self) -> tuple[bytes, int]:
-        """Wait for a package, and say hello to whoever asks before: where its reply goes, and its number."""
-        while True:
+    def _greet(self) -> int:
+        """Answer the hello that a connection begins with, and what waits for it; the number of the next request."""
+        last = 0
+        for _ in range(2):
             route, head, *_ = self._front.receive()
-            request = decode_request(head)
-            if request.kind == Kind.PACKAGE:
-                return route, request.serial
-            reply = Reply(request.serial, 1, clock=local_time(), boot=BOOT)
-            self._front.send([route, encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))])
+            serial = decode_request(head).serial
+            self._front.send([route, *welcome(serial)])
+            last = max(last, serial)
+        return last + 1
 
     def close(self) -> None:
         """Close every socket."""
@@ -120,3 +116,9 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _numbered(reply: Sequence[bytes], serial: int) -> list[bytes]:
+    """The reply to the same request under another number."""
+    head, *body = reply
+    return [encode_reply(msgspec.structs.replace(decode_reply(head), serial=serial)), *body]

@@ -19,18 +19,19 @@ import msgspec
 from bench.budget import PACKAGE
 from bench.span import RESULT
 from bench.system import ARGUMENTS, CHUNK, TASK, WORKERS
-from taskengine import gate
+from taskengine import _fastpath, gate
 from taskengine._socket import Debt, Port
+from taskengine.client import TOKEN_BYTES
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
 from taskengine.memory import new_slate
-from taskengine.messages import TaskInfo
+from taskengine.messages import Info, Reply, TaskInfo, encode_reply
 from taskengine.moments import Clock
 from taskengine.origins import Moment, Origins
 from taskengine.package import DEFAULT_LANE, Message
 from taskengine.registry import Registry
 from taskengine.router import Router
-from taskengine.session import Options, Parcel, Session, settle
+from taskengine.session import CAPABILITIES, Options, Parcel, Session, settle
 from taskengine.settings import Settings
 from taskengine.wire import BATCH, COUNT, ENTRY
 from taskengine.worker import Turn
@@ -39,6 +40,11 @@ NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
 TASK_NS = 1500
 """What a task takes on a Pi 3 B+, about: 1000 instructions at 0.7 a ns."""
+CALLED, ANSWERED = 2**47, 2**47 + 1_000_000
+"""When each package is called and answered, in ns of the client's clock,"""
+NOW, BOOT = 2**48, 2**62
+"""and when that is by the engine's, all along; and its boot."""
+INFO = Info(2, 0.005, CHUNK, WORKERS, [], 1, CAPABILITIES)
 COLUMNS = [[argument] * PACKAGE for argument in ARGUMENTS]
 
 
@@ -90,6 +96,8 @@ def in_pi_time(answer: bytes) -> bytes:
 class Sent:
     """Takes the place of a socket's port, and keeps what is sent."""
 
+    descriptor = -1
+
     def __init__(self) -> None:
         self._messages: list[list[bytes]] = []
 
@@ -107,13 +115,31 @@ class StillClock(Clock):
     """A clock that stands."""
 
     def __init__(self) -> None:
-        self.boot = 2**62
+        self.boot = BOOT
 
     def now(self) -> Moment:
-        return Moment(2**48, 2**48)
+        return Moment(NOW, NOW)
 
     def told(self) -> int:
-        return 2**48
+        return NOW
+
+
+def welcome(serial: int) -> list[bytes]:
+    """What the engine answers to a hello."""
+    reply = Reply(serial, 1, clock=NOW, boot=BOOT)
+    return [encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))]
+
+
+def greeted() -> Session:
+    """The session of a client over a connection whose hello was answered: a package costs none."""
+    session = Session(NAME, "nowhere", bytes(TOKEN_BYTES), CALLED)
+    hello = session.greet(CALLED)
+    if hello is None:
+        raise WrongTrip("a connection begins with a hello")
+    session.write(hello, CALLED)
+    session.greeted(hello, CALLED)
+    settle(session.receive(welcome(hello.serial), ANSWERED))
+    return session
 
 
 class SteppedRouter(Router):
@@ -179,7 +205,7 @@ class Roles:
 
     def __init__(self) -> None:
         registry = Registry.load(SETTINGS.tasks)
-        self._session = Session(NAME, "nowhere")
+        self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
         self._turn = Turn(registry, new_slate())
@@ -187,7 +213,8 @@ class Roles:
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""
         future, parcel = self._request()
-        self._router.take_request(parcel.frames)
+        request = self._written(parcel)
+        self._router.take_request(request)
         batches: list[tuple[bytes, bytes]] = []
         answers: list[bytes] = []
         waiting = deque(self._router.batches())
@@ -203,12 +230,12 @@ class Roles:
         results = self._results(future, reply)
         if results != [RESULT] * PACKAGE:
             raise WrongTrip("the results are wrong")
-        return Trip(request=parcel.frames, batches=batches, answers=answers, reply=reply, results=results)
+        return Trip(request=request, batches=batches, answers=answers, reply=reply, results=results)
 
     def client(self, trip: Trip) -> Trip:
         """Encode the package, decode the reply."""
         future, parcel = self._request()
-        return Trip(request=parcel.frames, results=self._results(future, trip.reply))
+        return Trip(request=self._written(parcel), results=self._results(future, trip.reply))
 
     def router(self, trip: Trip) -> Trip:
         """Cut and dispatch the package, join the answers."""
@@ -224,14 +251,15 @@ class Roles:
     def sequence(self, trip: Trip) -> Trip:
         """All of these, one after the other."""
         future, parcel = self._request()
-        self._router.take_request(parcel.frames)
+        request = self._written(parcel)
+        self._router.take_request(request)
         answers = []
         for (name, batch), answer in zip(trip.batches, trip.answers, strict=True):
             answers.append(self._turn.run(batch))
             self._router.take_answer(name, answer)
         batches, reply = self._router.batches(), self._router.reply()
         return Trip(
-            request=parcel.frames,
+            request=request,
             batches=batches,
             answers=answers,
             reply=reply,
@@ -252,9 +280,12 @@ class Roles:
 
     def _request(self) -> tuple[Future[Any], Parcel]:
         future: Future[Any] = Future()
-        return future, self._session.mapped(TASK, COLUMNS, future, self._options)
+        return future, self._session.mapped(TASK, COLUMNS, future, self._options, CALLED)
+
+    def _written(self, parcel: Parcel) -> list[bytes]:
+        return self._session.write(parcel, CALLED)
 
     def _results(self, future: Future[Any], reply: list[bytes]) -> list[Any]:
-        settle(self._session.receive(reply))
+        settle(self._session.receive(reply, ANSWERED))
         results: list[Any] = future.result(timeout=0)
         return results

@@ -6,8 +6,9 @@ brought the device to rest since it was received; where it says how old it is, a
 client has the device for itself. Checks go in this order, and none of them changes anything.
 
 Leases. The **author** of an output is the holder (`Origin.holder`) whose word its value is; the author's lease, which
-stands on the panel, is how long that word holds. Others that acquire the output get a **claim**, by which they may
-renew what is theirs, never the author's word. A **hold** keeps others out while its holder renews or commands.
+stands on the panel, is how long that word holds, from when it was said: what came late holds as much less. Others that
+acquire the output get a **claim**, by which they may renew what is theirs, never the author's word. A **hold** keeps
+others out while its holder renews or commands.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from taskengine_hardware.panel import NEVER, Panel
 
 MOST_CLAIMS = 64
 MOST_CONSENTS = 4096
-"""How many holders are remembered; of one that was forgotten, `lease.acquire` is asked again."""
+"""How many holders an owner remembers; of one that was forgotten, `lease.acquire` is asked again."""
 
 
 def stopped_text(panel: Panel) -> str:
@@ -54,8 +55,9 @@ class Admission:
 
     def check(self, output: Output, origin: Origin, now: float) -> None:
         """Whether a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
-        self._check_stop(origin)
-        self._check_consent(origin)
+        if self._panel.number:  # it was stopped once
+            self._check_stop(origin)
+            self._check_consent(origin)
         self._check_age(output, origin, now)
         self._check_hold(output, origin, now)
 
@@ -74,9 +76,11 @@ class Admission:
         panel = self._panel
         if not panel.armed or origin.holder in self._consents:
             return
-        if origin.since and _latest(origin.since, origin) > panel.armed_at:
+        if origin.since > panel.armed_at:
             return
-        if not panel.has_armed(origin.holder):
+        if panel.has_consented(self._lane, origin.holder):  # to an owner before us
+            self._remember(origin.holder)
+        elif not panel.has_armed(origin.holder):
             raise NotAllowed(
                 f"the machine was stopped and armed again (stop {panel.armed}), and this client has not said since that"
                 " it wants to move things: call lease.acquire first"
@@ -128,6 +132,9 @@ class Admission:
         if output.author != origin.holder and self._runs(output):
             self._claim(output, output.author, self._ends[output.place] / NS, now)
         output.author = origin.holder
+        output.word_ns = _word(output, origin)
+        if output.word_ns:
+            self.due = min(self.due, _moment(output.word_ns + output.lease_ns))
         output.granted = origin
         is_ageless = output.age is None or not origin.received
         output.granted_until = math.inf if is_ageless else (origin.sent or origin.received) / NS + (output.age or 0.0)
@@ -135,7 +142,7 @@ class Admission:
     def extend(self, output: Output, now: float) -> None:
         """Have the author's lease begin anew."""
         if output.lease_ns:
-            self._ends[output.place] = end = int(now * NS) + output.lease_ns
+            self._ends[output.place] = end = (output.word_ns or int(now * NS)) + output.lease_ns
             self.due = min(self.due, _moment(end))
         if output.holder is not None and output.holder == output.author:
             self._hold_on(output, now)
@@ -192,13 +199,12 @@ class Admission:
             if exclusive:
                 output.holder, output.holder_client, output.held_until = origin.holder, origin.client, math.inf
                 output.granted = None
-            self._renew(output, origin.holder, now)
+            self._renew(output, origin, now)
 
     def _check_call(self, origin: Origin) -> None:
-        """Consent is given after the arm, not to whatever may come."""
+        """Consent is given after the arm for sure, not to whatever may come."""
         panel, received = self._panel, origin.received
-        called = received if not origin.sent else min(received, _latest(origin.sent, origin))
-        if panel.armed and received and called <= panel.armed_at:
+        if panel.armed and received and (origin.sent or received) <= panel.armed_at:
             raise NotAllowed(f"the machine was armed (stop {panel.armed}) after this was called: call it again")
 
     def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
@@ -211,14 +217,16 @@ class Admission:
             if not is_author and output.claims.get(origin.holder, 0.0) <= now:
                 raise NotAllowed(f"this client's lease of {output.device.name} has lapsed: call lease.acquire")
         for output in outputs:
-            self._renew(output, origin.holder, now)
+            self._renew(output, origin, now)
 
-    def _renew(self, output: Output, holder: bytes, now: float) -> None:
+    def _renew(self, output: Output, origin: Origin, now: float) -> None:
+        holder, word = origin.holder, _word(output, origin)
         if not self._runs(output):
             output.author = holder
         if output.author == holder:
+            output.word_ns, output.granted = word, None
             self.extend(output, now)
-        self._claim(output, holder, now + output.lease_ns / NS, now)
+        self._claim(output, holder, (word / NS or now) + output.lease_ns / NS, now)
         if output.holder == holder:
             self._hold_on(output, now)
 
@@ -270,14 +278,21 @@ class Admission:
                 del claims[old]
 
     def _consent(self, holder: bytes) -> None:
+        if self._panel.armed and holder not in self._consents:
+            self._panel.consent(self._lane, holder)
+        self._remember(holder)
+
+    def _remember(self, holder: bytes) -> None:
         self._consents[holder] = None
         if len(self._consents) > MOST_CONSENTS:
             del self._consents[next(iter(self._consents))]
 
 
-def _latest(moment: int, origin: Origin) -> int:
-    """When what an origin says at the earliest may have been at the latest."""
-    return moment + 2 * origin.bound
+def _word(output: Output, origin: Origin) -> int:
+    """When the word was said that a lease counts from, in ns; 0 for now, where words may be older than a lease."""
+    if output.age is None or output.age * NS > output.lease_ns:
+        return 0
+    return origin.sent or origin.received
 
 
 def _moment(end: int) -> float:

@@ -149,7 +149,7 @@ class Control:
                 self._drop(output)
             self._drive(output, value, now)
         if not is_new and output.lease_ns:
-            self._ends[output.place] = int(now * NS) + output.lease_ns
+            self._ends[output.place] = (output.word_ns or int(now * NS)) + output.lease_ns
             if output.holder is not None:
                 self.admission.extend(output, now)
 
@@ -317,7 +317,8 @@ class Control:
         """As far as it concerns one output. Raises TaskFailed where its pins could not be had."""
         if output.failure:
             raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
-        self._heed_stop(now)
+        if self._numbers[0] != self._number:
+            self._heed_stop(now)
         if self._rest_orders[output.place] != output.rest_order:
             self._heed_rest(output, now)
         if now >= self.admission.due:

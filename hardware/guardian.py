@@ -234,7 +234,7 @@ class Guardian:
                 self._yield(lane)
             elif ward.is_held:
                 self._try_again(lane, now)
-                self._panel.confirm(lane, self._panel.number)
+                self._confirm(lane, self._panel.number)
 
     def _probe(self) -> int:
         """Sleep for a moment, to see how late that ends; the time then."""
@@ -281,15 +281,25 @@ class Guardian:
             return
         for name, reason in rig.failed.items():
             self._say(f"[GUARDIAN] Not made safe: {name}: {reason}")
-        now = time.monotonic_ns()
         for device in outputs:
-            value = self._safe(device)
-            self._panel.note(device.place, value, -now)
+            if device.name not in rig.failed:
+                self._note_safe(device)
             self._panel.ends[device.place] = NEVER
-            self._bulletin.made_safe(device, value, now / NS)
-        self._panel.confirm(lane, number)
+        self._confirm(lane, number)
         self._wards[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
+
+    def _note_safe(self, device: Device) -> None:
+        """An output has its safe value."""
+        value, now = self._safe(device), time.monotonic_ns()
+        self._panel.note(device.place, value, -now)
+        self._bulletin.made_safe(device, value, now / NS)
+
+    def _confirm(self, lane: str, number: int) -> None:
+        """Say that a lane is safe, unless an output is not that its owner drove, and that could not be had."""
+        failed = self._rigs[lane].failed
+        if all(self._last(device) == self._safe(device) for device in self._outputs if device.name in failed):
+            self._panel.confirm(lane, number)
 
     def _try_again(self, lane: str, now: int) -> None:
         """Make safe what could not be had before."""
@@ -298,6 +308,7 @@ class Guardian:
             self._again_at[lane] = now + int(AGAIN_S * NS)
             for device in [device for device in self._layout.of(lane) if device.name in rig.failed]:
                 if rig.again(device):
+                    self._note_safe(device)
                     self._say(f"[GUARDIAN] Made safe after all: {device.name}")
 
     def _last(self, device: Device) -> Value:

@@ -70,6 +70,7 @@ class Output:
         "seen",
         "told",
         "value",
+        "word_ns",
         "write",
     )
 
@@ -102,6 +103,8 @@ class Output:
         """When that went on last."""
         self.author = b""
         """Whose word the present value is (`Origin.holder`); meaningless where no lease runs."""
+        self.word_ns = 0
+        """When the author called, from where its lease counts; 0 for when the command runs."""
         self.claims: dict[bytes, float] = {}
         """Until when others, that have acquired it or were its author before, may renew."""
         self.holder: bytes | None = None

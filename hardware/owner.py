@@ -103,6 +103,9 @@ class Owner:
             self.panel.begin(self._lane, os.getpid())
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
+            # what was published of it before is not so any more
+            unknown = {**sample(None, time.monotonic()), "reason": f"left out: {reason}"}
+            self._publish(self._layout.devices[name], unknown)
         self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
@@ -253,7 +256,9 @@ class Owner:
         """A device that was left out can be had."""
         with self.lock:
             if device.kind.is_output:
-                self._attach(self.control.outputs[device.name], rig.writers[device.place])
+                output = self.control.outputs[device.name]
+                self._attach(output, rig.writers[device.place])
+                self._tell(output, time.monotonic())
             else:
                 self.sensors.add(device, self._resumed(device, rig))
         self._say(f"[HARDWARE] Had after all: {device.name}")

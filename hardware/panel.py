@@ -20,6 +20,7 @@ import mmap
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ NOBODY = 0
 IDS = 64
 """How many of the last stops are known by their ids."""
 ID_BYTES = 16
+CONSENTS = 64
+"""How many consents to motion of a lane outlive its owner."""
 TEXT_BYTES = 240
 """What may be said of a stop: by whom, and why."""
 GUARDIAN = "guardian"
@@ -51,7 +54,7 @@ class _Word:
 class _Lane:
     """And those of each lane."""
 
-    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, COUNT = range(10)
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, CONSENTED, COUNT = range(11)
 
 
 class _Device:
@@ -89,9 +92,9 @@ class Panel:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
         lanes, devices = len(self._lanes), len(layout.devices)
-        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS]
+        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes]
         words = sum(sizes)
-        size = 8 * (words + CHANNELS * devices) + IDS * ID_BYTES + ID_BYTES + 2 * TEXT_BYTES
+        size = 8 * (words + CHANNELS * devices) + ID_BYTES * (IDS + CONSENTS * lanes + 1) + 2 * TEXT_BYTES
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
         self._mutex = threading.Lock()
@@ -101,7 +104,7 @@ class Panel:
         for length in sizes:
             parts.append(numbers[at : at + length])
             at += length
-        self._words, lane_words, device_words, self._id_numbers = parts
+        self._words, lane_words, device_words, self._id_numbers, self._consent_numbers = parts
         self.numbers = self._words[: _Word.NUMBER + 1]
         """The number of the latest stop, for whoever looks often."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
@@ -111,6 +114,7 @@ class Panel:
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
         self._ids, rest = rest[: IDS * ID_BYTES], rest[IDS * ID_BYTES :]
+        self._consents, rest = rest[: CONSENTS * lanes * ID_BYTES], rest[CONSENTS * lanes * ID_BYTES :]
         self._armed_by, rest = rest[:ID_BYTES], rest[ID_BYTES:]
         self._by, self._why = rest[:TEXT_BYTES], rest[TEXT_BYTES:]
         for place in range(len(self.values)):
@@ -118,6 +122,13 @@ class Panel:
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
         self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the guardian is to look: something is stopped, armed, or another process owns a lane."""
+        self.close = weakref.finalize(self, _close, [self._fd, self.news, *self._bells])
+        """Closes its descriptors here, as the end of the last reference does. May be called twice."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What has to stay open in a process that uses it."""
+        return [self._fd, *self._bells, self.news]
 
     # Stops -----------------------------------------------------------------------------------------------------------
 
@@ -221,6 +232,26 @@ class Panel:
     def has_armed(self, holder: bytes) -> bool:
         """It was this holder who armed the machine last."""
         return self.armed > 0 and self._armed_by == _digest(holder)
+
+    def consent(self, lane: str, holder: bytes) -> None:
+        """A holder has said, since the machine was armed, that it wants to move things in a lane; its owner calls this.
+
+        That outlives the owner, and ends with the next stop.
+        """
+        place = CONSENTS * self._lanes[lane] + self._get(lane, _Lane.CONSENTED) % CONSENTS
+        # the number last: until then it is nobody's
+        self._consent_numbers[place] = 0
+        self._consents[ID_BYTES * place :][:ID_BYTES] = _digest(holder)
+        self._consent_numbers[place] = self.armed
+        self._set(lane, _Lane.CONSENTED, self._get(lane, _Lane.CONSENTED) + 1)
+
+    def has_consented(self, lane: str, holder: bytes) -> bool:
+        """It has, if it is one of the last that did."""
+        digest, first, armed = _digest(holder), CONSENTS * self._lanes[lane], self.armed
+        return armed > 0 and any(
+            self._consent_numbers[place] == armed and self._consents[ID_BYTES * place :][:ID_BYTES] == digest
+            for place in range(first, first + CONSENTS)
+        )
 
     def latest(self) -> Stop:
         """The latest stop."""
@@ -389,6 +420,11 @@ class Panel:
 
     def _set(self, lane: str, column: int, number: int) -> None:
         self._of_lanes[column][self._lanes[lane]] = number
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _digest(id: bytes) -> bytes:

@@ -4,7 +4,7 @@
 | who | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
-| router | check_index, check_columns, task_names, used_names, find_tasks, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
+| router | check_index, check_tasks, check_columns, task_names, used_names, find_tasks, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
 | worker | run_batch, read_batch |
 | all | encode |
 
@@ -100,6 +100,7 @@ cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
+    CALL_DEPTH = 2  # of a task around its arguments
     MOST_NAMES = 65536  # in a head of wire.MAX_HEAD bytes there are fewer
     BATCH_SIZE = 20
     COUNT_SIZE = 4
@@ -124,6 +125,7 @@ cdef inline bytes some(const u8* data, Py_ssize_t size):
 
 
 include "_msgpack.pxi"
+include "_keys.pxi"
 include "_json.pxi"
 
 

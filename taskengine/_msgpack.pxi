@@ -191,7 +191,7 @@ cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
 
 cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) except NULL:
     """A dict whose keys and values lie at `depth`."""
-    cdef Py_ssize_t position = 0, left = PyDict_GET_SIZE(values)
+    cdef Py_ssize_t position = 0, size = PyDict_GET_SIZE(values), left = size
     cdef PyObject* key
     cdef PyObject* value
     at = put_size(out, at, left, 0x80, 16, 0xde, 2)
@@ -199,15 +199,19 @@ cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) e
         left -= 1
         if is_keywords and not PyUnicode_CheckExact(<object>key):
             return refuse(f"a keyword is text, not {<object>key!r}")
-        at = put_pair(out, at, <object>key, <object>value, depth)
+        at = put_pair(out, at, <object>key, <object>value, depth, size)
     if left:
         return refuse("a dict changed its size while it was being sent")
     return at
 
 
-cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth) except NULL:
-    held = value  # while the key is written; see put_held
-    at = put_value(out, at, key, depth)
+cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth, size_t size) except NULL:
+    """A key and its value, of a map of this size."""
+    cdef size_t start = at - out.data
+    name, held = key, value  # while the key is written; see put_held
+    at = put_value(out, at, name, depth)
+    if not is_key(out.data[start], size):
+        return refuse(f"{told_key(size)}, not {type(name).__name__}")
     return put_value(out, at, held, depth)
 
 
@@ -346,8 +350,8 @@ cdef int get_head(_Reader src, uint64_t* n) except -1:
     return kind
 
 
-cdef inline object get_value(_Reader src, int depth, bint is_key):
-    """The value that begins here; of a map's key, arrays become tuples."""
+cdef inline object get_value(_Reader src, int depth):
+    """The value that begins here."""
     cdef const u8* start = src.at
     if start < src.end and start[0] < 0x80:
         src.at += 1
@@ -355,7 +359,7 @@ cdef inline object get_value(_Reader src, int depth, bint is_key):
     if src.end - start >= 9 and start[0] == 0xcb:
         src.at += 9
         return get_double(start + 1)
-    return get_more(src, depth, is_key)
+    return get_more(src, depth)
 
 
 cdef object get_double(const u8* at):
@@ -367,7 +371,7 @@ cdef object get_double(const u8* at):
     return PyFloat_FromDouble(real)
 
 
-cdef object get_more(_Reader src, int depth, bint is_key):
+cdef object get_more(_Reader src, int depth):
     cdef const u8* start = src.at
     cdef uint64_t n
     cdef uint32_t bits
@@ -382,7 +386,7 @@ cdef object get_more(_Reader src, int depth, bint is_key):
     if kind == STR:
         return get_text(<const char*>take(src, n), n)
     if kind == ARRAY:
-        return get_array(src, n, depth, is_key)
+        return get_array(src, n, depth)
     if kind == MAP:
         return get_map(src, n, depth)
     if kind == BIN:
@@ -407,7 +411,7 @@ cdef int enter(int depth) except -1:
     return malformed(f"values nest more than {MAX_DEPTH} deep") if depth >= MAX_DEPTH else 0
 
 
-cdef object get_array(_Reader src, uint64_t size, int depth, bint is_key):
+cdef object get_array(_Reader src, uint64_t size, int depth):
     cdef Py_ssize_t j
     cdef list values
     enter(depth)
@@ -415,25 +419,23 @@ cdef object get_array(_Reader src, uint64_t size, int depth, bint is_key):
     values = PyList_New(size)
     for j in range(<Py_ssize_t>size):
         src.owed -= 1
-        value = get_value(src, depth + 1, is_key)
+        value = get_value(src, depth + 1)
         Py_INCREF(value)
         PyList_SET_ITEM(values, j, value)
-    return tuple(values) if is_key else values
+    return values
 
 
 cdef object get_map(_Reader src, uint64_t size, int depth):
     cdef dict values = {}
     enter(depth)
     claim(src, 2 * size)
-    try:
-        for _ in range(size):
-            src.owed -= 1
-            key = get_value(src, depth + 1, True)
-            src.owed -= 1
-            value = get_value(src, depth + 1, False)
-            values[key] = value
-    except TypeError as error:
-        raise ProtocolError(f"the key of a map: {error}") from None
+    for _ in range(size):
+        src.owed -= 1
+        check_key(src, size)
+        key = get_value(src, depth + 1)
+        src.owed -= 1
+        value = get_value(src, depth + 1)
+        values[key] = value
     return values
 
 
@@ -462,6 +464,7 @@ cdef int skip(_Reader src, int depth) except -1:
     """Pass over one value."""
     cdef uint64_t n
     cdef int kind = get_head(src, &n)
+    cdef uint64_t size = n if kind == MAP else 0
     if kind == EXT:
         no_error(ext_code(src, n))
     if kind == EXT or kind == STR or kind == BIN:
@@ -471,6 +474,8 @@ cdef int skip(_Reader src, int depth) except -1:
         n = n if kind == ARRAY else 2 * n
         claim(src, n)
         while n:
+            if kind == MAP and n % 2 == 0:
+                check_key(src, size)
             n -= 1
             src.owed -= 1
             skip(src, depth + 1)

@@ -1,4 +1,5 @@
-# The client's side: calls into packages, bodies into results. The text is part of _fastpath.pyx.
+# The client's side: calls into packages, bodies into results; and what the router lets through to owners of pins. The
+# text is part of _fastpath.pyx.
 
 @cython.final
 cdef class _Package:
@@ -228,4 +229,23 @@ cdef object get_entry(_Reader src, object error):
         if ext_code(src, n) == ERROR_EXT:
             return error(some(take(src, n), n))
         src.at = start
-    return get_value(src, 0, False)
+    return get_value(src, 0)
+
+
+def check_tasks(index, body, uint32_t first, uint32_t stop, size_t most):
+    """That the tasks from `first` to `stop` of a package have at most so many bytes each, and hold whole values.
+
+    The index has been checked. Raises BadArguments for what is too large, ProtocolError for what is no value.
+    """
+    cdef _Reader places = _Reader(index), src = _Reader(body)
+    cdef const u8* start = src.at
+    cdef uint32_t at = get_u32(places.at + 4 * (first - 1)) if first else 0, end
+    cdef uint32_t k
+    for k in range(first, min(stop, <uint32_t>((places.end - places.at) // 4))):
+        end = get_u32(places.at + 4 * k)
+        if end - at > most:
+            raise BadArguments(f"task {k} has {end - at} bytes, and a lane with pins takes {most} (PIN_BYTES)")
+        src.at, src.end, src.owed = start + at, start + end, 0
+        skip(src, -CALL_DEPTH)
+        finish(src)
+        at = end

@@ -86,6 +86,7 @@ cdef enum:
     COUNTED = 34  # what is smaller lies in the message itself, of which the high-water mark has no more
     FRAME_BYTES = 128  # what a frame takes beside its bytes, about
     FIRST_PLACES = 64
+    FIRST_KEPT = 1024  # bytes of a first frame from which on it is not kept, and nobody asks where it came from
     UNJOINED = 16  # frames of a message that has 5 at most, with its route
 
 cdef uint64_t MAX_MESSAGE = wire.MAX_MESSAGE
@@ -294,7 +295,7 @@ cdef class Port:
     `user` is the user id that the gate gave to whoever sent the last message, "" for none.
     """
 
-    cdef Message _first  # the first frame of the last request, which says by which connection it came
+    cdef Message _first  # the first frame of the last message, which says by which connection it came
     cdef object _socket
     cdef void* _handle
     cdef bint _is_gated
@@ -314,37 +315,42 @@ cdef class Port:
 
     @property
     def peer(self):
-        """Whence the last request came: an IP address, or of a Unix socket what is none; "" where nothing is known."""
+        """Whence the last message came: an IP address, or of a Unix socket what is none; "" where nothing is known."""
         cdef const char* peer = msg_gets(&self._first, b"Peer-Address")
         return "" if peer is NULL else peer.decode("ascii", "replace")
 
     @property
     def descriptor(self):
-        """The file descriptor by which the last request came; -1 where nothing is known."""
+        """The file descriptor by which the last message came; -1 where nothing is known."""
         cdef const char* number = msg_gets(&self._first, b"__fd")
         return -1 if number is NULL else atoi(number)
 
     def receive(self):
         """The frames of the next message, or None where none is there. Raises ZMQError."""
         cdef Message message
+        cdef Message* at = &self._first
         cdef list frames = []
         cdef bint more = True
         msg_init(&message)
         try:
             while more:
                 # behind the first, frames are there: ZeroMQ delivers all of a message or nothing
-                if msg_recv(&message, self._handle, DONTWAIT) < 0:
+                if msg_recv(at, self._handle, DONTWAIT) < 0:
                     if last_errno() == EINTR:
                         continue
                     if not frames and last_errno() == EAGAIN:
                         return None
                     fail()
-                frames.append(PyBytes_FromStringAndSize(<char*>msg_data(&message), msg_size(&message)))
-                more = msg_more(&message)
+                frames.append(PyBytes_FromStringAndSize(<char*>msg_data(at), msg_size(at)))
+                more = msg_more(at)
+                at = &message
             if self._is_gated:
-                self.user = user_of(&message)
+                self.user = user_of(&message if len(frames) > 1 else &self._first)
         finally:
             msg_close(&message)
+            if msg_size(&self._first) > FIRST_KEPT:
+                msg_close(&self._first)
+                msg_init(&self._first)
         return frames
 
     def receive_request(self, bytes unjoined not None, size_t most):

@@ -174,7 +174,7 @@ cdef class _Turn:
 
     cdef inline int get_argument(self, _Reader src) except -1:
         src.owed -= 1
-        value = get_value(src, 0, False)
+        value = get_value(src, 0)
         Py_INCREF(value)
         self.args[1 + self.live] = <PyObject*>value
         self.live += 1
@@ -293,10 +293,11 @@ cdef class _Turn:
                     if section.deadline and now_ns() >= section.deadline:
                         self.i = -1
                         raise TaskTimeout("the deadline passed before the task could start")
+                    # what a value costs to be read is the task's too: a death there is not another worker's to die
+                    self.pane.started = section.first + k + 1
                     function = self.get_row(section, k, functions) if columns else self.get_call(src, functions)
                     if function is None:
                         break
-                    self.pane.started = section.first + k + 1
                     if self.limits is not None:
                         self.start_clock()
                     # called here, not in a function of its own: a traceback with this frame alone tells

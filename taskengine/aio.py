@@ -24,9 +24,9 @@ from taskengine.subscription import Feed, Sample, reachable
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits `timeout` s, for ever with None.
 
-    `keys` as for `taskengine.Client`. May be used in any event loop, and in several. Close it, or use it in
-    `async with`; where that ends by an exception, what is still queued is not sent. Raises BadArguments for what is no
-    address, KeysError for keys that cannot be used.
+    `keys`, `engine` and `insecure` as for `taskengine.Client`. May be used in any event loop, and in several. Close it,
+    or use it in `async with`; where that ends by an exception, what is still queued is not sent. Raises BadArguments
+    for what is no address, KeysError for keys that cannot be used, or are missing.
     """
 
     async def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:

@@ -26,18 +26,25 @@ _EVENT = struct.Struct("=HI")
 class Attendance:
     """Watches the connections of `socket`, which is not bound yet, and whose requests `port` receives.
 
-    Of these there are `most`; what is too many is cut off, and `note` writes that into the audit log: an event and its
-    fields. `news` is readable when there are any.
+    `part` is told of each client that has left. Of the connections there are `most`; what is too many is cut off, and
+    `note` writes that into the audit log: an event and its fields. `news` is a descriptor that becomes readable when
+    there is something to `read`: to wait for it costs a turn less than to wait for ZeroMQ's socket.
     """
 
     def __init__(
-        self, context: zmq.Context[Any], socket: zmq.Socket[Any], port: Port, most: int, note: Callable[..., None]
+        self,
+        context: zmq.Context[Any],
+        socket: zmq.Socket[Any],
+        port: Port,
+        part: Callable[[bytes], None],
+        most: int,
+        note: Callable[..., None],
     ) -> None:
         self._watched = socket
+        self._part = part
         self._presence = Presence(most, SILENT)
         self._port = port
         self._note = note
-        self._left: list[bytes] = []
         self.is_unsettled = False
         """`settle` is to be called once all that has come is read."""
         address = f"inproc://attendance-{id(self)}"
@@ -45,28 +52,50 @@ class Attendance:
         self.socket: zmq.Socket[Any] = context.socket(zmq.PAIR)
         self.socket.rcvhwm = 0  # libzmq's own thread waits where its news find no room
         self.socket.connect(address)
-        self.news = Port(self.socket)
+        self.news = self.socket.FD
+        self._told = Port(self.socket)
+        self.read()  # ZeroMQ signals nothing to one that has never looked
 
     def greet(self, client: bytes, key: str = "") -> bool:
         """The last request came from this client, with this key; False where it has another's routing id."""
-        if self._presence.knows(client):
-            if not key:
-                return True
-            descriptor = self._port.descriptor
-            if self._presence.claim(descriptor, key):
-                self._cut_excess(descriptor, key)
-            return self._presence.belongs(client, descriptor, key)
-        self._read()
+        known = self._presence.known.get(client)
+        if known is not None:
+            return not key or self._is_itself(known, key)
+        self.read()
         descriptor = self._port.descriptor
         if self._presence.hear(client, descriptor, key):
             self._cut_excess(descriptor, key)
         else:
-            self._left.append(client)
+            self._part(client)
         return True
+
+    def _is_itself(self, known: tuple[int, str], key: str) -> bool:
+        """A client that is known with this descriptor and key has sent the last request, with its own key."""
+        descriptor = self._port.descriptor
+        if descriptor in self._presence.unclaimed and self._presence.claim(descriptor, key):
+            self._cut_excess(descriptor, key)
+        return known == (descriptor, key)
+
+    def read(self) -> None:
+        """Take the news, all of it: what is left would not make the descriptor readable again."""
+        begun = []
+        while (frames := self._told.receive()) is not None:
+            event, descriptor = _EVENT.unpack_from(frames[0])
+            if event == zmq.EVENT_ACCEPTED:
+                left = self._presence.begin(descriptor, _far_address(descriptor))
+                begun.append(descriptor)
+            else:
+                left = self._presence.end(descriptor)
+                self.is_unsettled = True
+            for client in left:
+                self._part(client)
+        # not before all is known: what is too many may have ended, and its descriptor be another's
+        for descriptor in begun:
+            self._cut_excess(descriptor)
 
     def is_here(self, client: bytes, key: str) -> bool:
         """The client that was heard with this key has not left, as far as is known at this moment."""
-        self._read()
+        self.read()
         return self._presence.has_key(client, key)
 
     def settle(self) -> None:
@@ -76,7 +105,7 @@ class Attendance:
 
     def cut_off(self, client: bytes) -> None:
         """End the connection of a client that leaves too many replies unread."""
-        self._read()
+        self.read()
         descriptor = self._presence.descriptor_of(client)
         if descriptor >= 0:
             self._note("cut off", address=_address(descriptor), reason="too many replies unread")
@@ -84,34 +113,14 @@ class Attendance:
 
     def has_read(self, client: bytes) -> bool:
         """All that was written to the client has arrived at its machine, or it has left."""
-        self._read()
+        self.read()
         descriptor = self._presence.descriptor_of(client)
         return descriptor < 0 or _unsent(descriptor) == 0
-
-    def left(self) -> list[bytes]:
-        """The clients that have left since this was asked last."""
-        self._read()
-        left, self._left = self._left, []
-        return left
 
     def close(self) -> None:
         """Watch no more; before the socket is closed, since libzmq's own thread waits for who reads its news."""
         self._watched.disable_monitor()
         self.socket.close()
-
-    def _read(self) -> None:
-        begun = []
-        while (frames := self.news.receive()) is not None:
-            event, descriptor = _EVENT.unpack_from(frames[0])
-            if event != zmq.EVENT_ACCEPTED:
-                self._left += self._presence.end(descriptor)
-                self.is_unsettled = True
-                continue
-            self._left += self._presence.begin(descriptor, _far_address(descriptor))
-            begun.append(descriptor)
-        # not before all is known: what is too many may have ended, and its descriptor be another's
-        for descriptor in begun:
-            self._cut_excess(descriptor)
 
     def _cut_excess(self, descriptor: int, key: str = "") -> None:
         """End the connection that is too many, now that this one is there."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections import Counter
-from collections.abc import Iterable
 
 import zmq
 
 from taskengine import gate
-from taskengine._socket import Port
+from taskengine._socket import Debt, Port
 from taskengine.audit import Audit, file_of
 from taskengine.errors import shortened
 from taskengine.gate import Gate, Security
@@ -18,23 +17,34 @@ from taskengine.journal import Journal
 from taskengine.memory import trim_memory
 from taskengine.policy import ANONYMOUS, Policy
 from taskengine.settings import Settings
+from taskengine.sockets import cut, number_of, unread
+from taskengine.subscribers import Connection, Replay, Subscribers, idlest
 from taskengine.topics import Board
-from taskengine.wire import KEYS_LOOK_MS, MAX_TOPIC, NAME_TOLD
+from taskengine.wire import KEYS_LOOK_MS, MAX_TOPIC, MOST_UNTAKEN, NAME_TOLD, SUBSCRIPTIONS_KEPT, UNTAKEN_BYTES
 
 SUBSCRIBES, UNSUBSCRIBES = b"\x01", b"\0"
-SUBSCRIPTIONS_KEPT = 2048
-"""Subscriptions of all clients, refused or not, since ZeroMQ keeps them all."""
+GREETED = 16
+"""Subscriptions that are taken in one turn."""
+UNTAKEN_SUBSCRIPTIONS = 256
+"""Of one connection; what it says beyond waits at it."""
 CURVE_OVERHEAD = 64
 """Bytes by which an encrypted frame may be longer."""
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
-REBIND_S = 2.0
+READERS_LOOK_S = 0.1
+"""How often it is looked who does not take what is published, where much is not taken."""
 TRIM_S = 1.0
-"""How long after a socket was closed ZeroMQ's own thread has freed what it held."""
-REBIND_PAUSE_S = 0.002
+"""How long after a connection was ended ZeroMQ's own thread has freed what it held."""
+LAST_VALUE = 98
+"""ZMQ_XPUB_MANUAL_LAST_VALUE: what is sent goes to whoever spoke last, alone; pyzmq has no name for it."""
 
 
 class Broadcast:
-    """An XPUB at `address`, which `port` reads; new subscribers get the last values from the `board`."""
+    """An XPUB at `address`, which `port` reads; new subscribers get the last values from the `board`.
+
+    ZeroMQ asks us what to do with each subscription, applies it to the connection that it believes to have spoken, and
+    keeps it in memory whatever we say: who has too many is cut off. A message that is no subscription has it take the
+    wrong connection, until all messages that were there are taken; who spoke meanwhile is cut off, and comes back.
+    """
 
     def __init__(
         self,
@@ -45,117 +55,179 @@ class Broadcast:
         board: Board,
         journal: Journal,
     ) -> None:
-        self._context = context
-        self._security = security
+        self._say = journal.say
         self._audit = Audit(file_of(settings), journal.say)
         self._policy = None if settings.policy is None else Policy(settings.policy)
         self.gate = Gate(context, security, journal.say, self._audit.note) if security else None
-        self._address = address
-        self._handshake_ms = math.ceil(settings.handshake_time * 1000)
         self._board = board
+        self._subscribers = Subscribers()
+        self._replay = Replay()
+        self._debt = Debt()
+        self._is_confused = False
         self._next_look = 0.0
-        self._is_again = False
+        self._next_readers = 0.0
         self._trim_at = math.inf
-        self._open()
-
-    def _open(self) -> None:
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.xpub_verbose = 1
-        if self._policy is not None:  # nobody is subscribed before we say so
-            self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
+        self._socket.setsockopt(zmq.XPUB_MANUAL, 1)  # nobody is subscribed before we say so
+        self._is_direct = self._has_last_value()
+        self._socket.rcvhwm = UNTAKEN_SUBSCRIPTIONS
         self._socket.maxmsgsize = 1 + MAX_TOPIC + CURVE_OVERHEAD
-        self._subscriptions = 0
-        self._subscribed: Counter[str] = Counter()
-        self._socket.handshake_ivl = self._handshake_ms
+        self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
         self._socket.linger = 0
-        self._socket.ipv6 = "[" in self._address
-        if self._security:
-            self._security.serve(self._socket, gate.DATA)
-        self._bind()
-        self.port = Port(self._socket, is_gated=self._security is not None)
+        self._socket.ipv6 = "[" in address
+        if security:
+            security.serve(self._socket, gate.DATA)
+        self._socket.bind(address)
+        self.port = Port(self._socket, is_gated=security is not None)
 
-    def _bind(self) -> None:
-        """Bind, as soon as ZeroMQ's own thread has let go of the address. Raises ZMQError."""
-        end = time.monotonic() + REBIND_S
-        while True:
-            try:
-                self._socket.bind(self._address)
-                return
-            except zmq.ZMQError:
-                if not self._is_again or time.monotonic() >= end:
-                    raise
-                time.sleep(REBIND_PAUSE_S)
-
-    def publish(self, frames: Iterable[bytes]) -> None:
-        """To all who have subscribed."""
-        self._socket.send_multipart([*frames])
-
-    def greet(self) -> bool:
-        """Take what a subscriber says: give it the last values, or refuse it; whether `port` is another one now.
-
-        ZeroMQ applies what we decide to the connection that it believes to have spoken. A message that is no
-        subscription has it believe the wrong one from then on, so whoever sends one is cut off with all the others.
-        """
-        message = self.port.receive()
-        if message is None:
+    def _has_last_value(self) -> bool:
+        """Return whether this libzmq can send to one subscriber alone."""
+        try:
+            self._aim(at_last=True)
+            self._aim(at_last=False)
+        except zmq.ZMQError:
             return False
-        if len(message) != 1 or message[0][:1] not in (SUBSCRIBES, UNSUBSCRIBES) or len(message[0]) > 1 + MAX_TOPIC:
-            return self._ban(self.port.user, "it sends what is no subscription")
-        prefix, is_new = message[0][1:], message[0][:1] == SUBSCRIBES
-        if self._policy is not None:
-            self._subscriptions += 1 if is_new else -1
-            self._subscribed[self.port.user] += is_new
-            if self._subscriptions > SUBSCRIPTIONS_KEPT:
-                [(most, _)] = self._subscribed.most_common(1)
-                return self._ban(most, f"there are more than {SUBSCRIPTIONS_KEPT} subscriptions, most of them its")
-            if is_new and not self._may_subscribe(self._policy, prefix):
-                return False
-            self._socket.setsockopt(zmq.SUBSCRIBE if is_new else zmq.UNSUBSCRIBE, prefix)
-        for frames in self._board.replay(prefix) if is_new else ():
-            self.publish(frames)
-        return False
-
-    def _ban(self, user: str, why: str) -> bool:
-        """Let a key in no more until the allow-list changes; without keys nobody can be told from others."""
-        if self.gate is None:
-            return False
-        self._audit.note("cut off", client=self.gate.name_of(user), reason=why)
-        self.gate.ban(user)
-        self._open_again()
         return True
 
-    def _open_again(self) -> None:
-        """A connection of one peer cannot be cut: the socket is bound anew, and all but those not let in come back."""
-        self._socket.close()
-        self._is_again = True
-        self._trim_at = time.monotonic() + TRIM_S
-        self._open()
+    def _aim(self, *, at_last: bool) -> None:
+        """What is sent next goes to whoever spoke last, alone, or from here on to all who have subscribed to it."""
+        self._socket.setsockopt(LAST_VALUE, int(at_last))
+        if not at_last:  # which has ended both
+            self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
 
-    def _may_subscribe(self, policy: Policy, prefix: bytes) -> bool:
-        name = self.gate.name_of(self.port.user) if self.gate else ANONYMOUS
+    def publish(self, topic: str, frames: list[bytes]) -> None:
+        """To all who have subscribed."""
+        self._replay.drop(topic)
+        self._send(frames)
+
+    def _send(self, frames: list[bytes]) -> None:
+        # whoever holds so much up is cut off in a moment; until then it is the last value that counts
+        if self._debt.unsent <= MOST_UNTAKEN:
+            self.port.send(frames, self._debt)
+
+    def greet(self, now: float) -> None:
+        """Take what subscribers say: give them the last values, or refuse it."""
+        for _ in range(GREETED):
+            message = self.port.receive()
+            if message is None:
+                self._is_confused = False
+                return
+            number = number_of(self.port.descriptor)
+            if number:  # else ZeroMQ tells that a connection has ended, or it has by now
+                self._heed(message, self._subscribers.meet(self.port.descriptor, number, self.port.user), now)
+
+    def _heed(self, message: list[bytes], connection: Connection, now: float) -> None:
+        prefix, is_new = message[0][1:], message[0][:1] == SUBSCRIBES
+        if len(message) != 1 or len(prefix) > MAX_TOPIC or message[0][:1] not in (SUBSCRIBES, UNSUBSCRIBES):
+            self._is_confused = True
+            self._ban([connection], "it sends what is no subscription")
+        elif self._is_confused or (self.gate is not None and self.gate.is_banned(connection.user)):
+            self._cut(connection)
+        elif not is_new:
+            self._subscribers.remove(connection, prefix)
+            self._socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
+        else:
+            self._subscribe(connection, prefix, now)
+
+    def _subscribe(self, connection: Connection, prefix: bytes, now: float) -> None:
+        is_first = self._subscribers.add(connection, prefix)
+        if is_first and self._subscribers.is_too_much(connection):
+            self._subscribers.sweep(lambda known: number_of(known.descriptor) == known.number)
+            if self._subscribers.is_too_much(connection):
+                whose = self._subscribers.greediest()
+                self._ban(whose, f"of {SUBSCRIPTIONS_KEPT} subscriptions that there may be, most are its")
+                if connection in whose:
+                    return
+        if not self._may_subscribe(connection.user, prefix):
+            return
+        topics = self._board.topics(prefix) if is_first else []
+        first = min(topics, key=len, default="")
+        frames = self._board.frames(first) if topics else []
+        is_alone = topics and self._is_direct and connection.may_have(sum(map(len, frames)), now)
+        if is_alone:
+            self._aim(at_last=True)
+        self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
+        if is_alone:
+            self._send(frames)
+            self._aim(at_last=False)
+            topics.remove(first)
+        self._replay.add(topics)
+
+    def _ban(self, connections: list[Connection], why: str) -> None:
+        """Cut off connections of one owner, whose key is let in no more until the allow-list changes."""
+        user = connections[0].user
+        name = self.gate.name_of(user) if self.gate else ANONYMOUS
+        self._audit.note("cut off", client=name, reason=why)
+        if self.gate is None:
+            self._say(f"[WORKER-{os.getpid()}(DATA)] Cut off a subscriber: {why}")
+        else:
+            self.gate.ban(user)
+            connections = self._subscribers.of(user)
+        for connection in connections:
+            self._cut(connection)
+
+    def _cut(self, connection: Connection) -> None:
+        """End a connection; a peer that is let in comes back by itself."""
+        cut(connection.descriptor, connection.number)
+        self._subscribers.forget(connection)
+        self._trim_at = time.monotonic() + TRIM_S
+
+    def _may_subscribe(self, user: str, prefix: bytes) -> bool:
+        name = self.gate.name_of(user) if self.gate else ANONYMOUS
         topic = prefix.decode(errors="replace")
-        if name is not None and policy.rights(name).may_subscribe(topic):
+        if name is not None and (self._policy is None or self._policy.rights(name).may_subscribe(topic)):
             return True
         self._audit.note("refused", client=name, subscribe=shortened(topic, NAME_TOLD))
         return False
 
-    def look_at_keys(self, now: float) -> bool:
-        """Cut off whoever is not let in any more; whether `port` is another one now."""
-        if self.gate is None or now < self._next_look:
-            return False
-        self._next_look = now + KEYS_LOOK_S
-        self._audit.summarise(now)
+    def look(self, now: float) -> None:
+        """Publish again what new subscribers wait for, and cut off who does not read or is not let in any more."""
+        while (topic := self._replay.next(now)) is not None:
+            frames = self._board.frames(topic)
+            self._send(frames)
+            self._replay.spend(sum(map(len, frames)), now)
+        if self._debt.unsent > UNTAKEN_BYTES and now >= self._next_readers:
+            self._next_readers = now + READERS_LOOK_S
+            self._look_at_readers()
         if self._trim_at <= now:
             self._trim_at = math.inf
             trim_memory()
-        if not self.gate.refresh().gone:
-            return False
-        self._open_again()
-        return True
+        if self.gate is not None and now >= self._next_look:
+            self._next_look = now + KEYS_LOOK_S
+            self._audit.summarise(now)
+            for key in self.gate.refresh().gone:
+                for connection in self._subscribers.of(key):
+                    self._cut(connection)
+
+    def _look_at_readers(self) -> None:
+        waiting = []
+        for connection in list(self._subscribers.known.values()):
+            told = unread(connection.descriptor, connection.number)
+            if told is None:
+                self._subscribers.forget(connection)
+            elif told[0]:
+                waiting.append((connection, told[1]))
+            else:
+                connection.acked = None
+        for connection in idlest(waiting):
+            name = self.gate.name_of(connection.user) if self.gate else ANONYMOUS
+            self._audit.note("cut off", client=name, reason="it does not read what is published")
+            self._say(
+                f"[WORKER-{os.getpid()}(DATA)] Cut off a subscriber that does not read: {name or 'without a key'}"
+            )
+            self._cut(connection)
 
     def due(self, now: float) -> float:
-        """In how many s to look at the keys; infinite where there are none."""
-        return max(0.0, self._next_look - now) if self.gate else float("inf")
+        """In how many s to `look`; infinite where nothing is to be seen."""
+        dues = [self._replay.due(now)]
+        if self._debt.unsent > UNTAKEN_BYTES:
+            dues.append(self._next_readers - now)
+        if self._trim_at < math.inf:
+            dues.append(self._trim_at - now)
+        if self.gate is not None:
+            dues.append(self._next_look - now)
+        return max(0.0, min(dues))
 
     def close(self) -> None:
         """Close the socket, and the gate."""

@@ -28,7 +28,7 @@ from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.serials import Serials
 from taskengine.turns import Span
 from taskengine.unwanted import Unwanted
-from taskengine.wire import BATCH_NS, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, REPEATS, SOONEST_RETRY_S
+from taskengine.wire import BATCH_NS, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, SOONEST_RETRY_S
 
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
@@ -95,8 +95,8 @@ class Broker:
             causes.check_denied(denied)
         if not package.count:
             return True
-        size, backlog_s = package.measure(), self._backlog_s()
-        self._quota.take(package.owner, package.count, size, backlog_s, is_exempt=package.is_exempt)
+        size, is_exempt = package.measure(), package.is_exempt
+        self._quota.take(package.owner, package.count, size, self._backlog_s, is_exempt=is_exempt)
         package.cut(self._size, self._sizes)
         self._jobs += 1
         package.job = self._jobs
@@ -162,7 +162,8 @@ class Broker:
         had not begun it.
 
         What it had done is kept, what it had not begun goes to another. The task that it ran is answered with
-        `error(its name)`, or, where that is None, with WorkerLost unless it is idempotent and goes to another too.
+        `error(its name)`, or, where that is None, with WorkerLost unless it is idempotent and goes to another too. A
+        worker that ran none died at the chunk that was next, which is WorkerLost where DEATHS workers have.
         """
         worker = self._workers.pop(name, None)
         if worker is None:
@@ -171,6 +172,7 @@ class Broker:
         self._lanes[worker.lane].workers.remove(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
+        is_blamed = worker.is_retired or not is_dead
         for slices, account in zip(worker.batches, accounts, strict=True):
             left = slices
             if account is not None:
@@ -179,17 +181,25 @@ class Broker:
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
+                    is_blamed = True
                     whole += self._fail([slice.tasks() for slice in slices], causes.lost(name))
                     continue
                 whole += self._keep(name, done, is_timed=False)
                 running = account[2]
+                is_blamed = is_blamed or running is not None
                 if left and running == (left[0].package.job, left[0].first):
                     lost, after = left[0], left[0].first + 1
-                    if error or not self._may_repeat(lost.package, lost.first):
+                    if not error and lost.package.may_repeat(lost.first, self._idempotent):
+                        self.counters.retried += 1
+                    else:
                         reason = error(lost.package.name_of(lost.first)) if error else causes.lost(name)
                         whole += self._fail([(lost.package, lost.first, after)], reason)
                         left[:1] = [lost._replace(first=after)] if after < lost.stop else []
             rest += left
+        if rest and not is_blamed:  # what it was about to begin has ended it, where that happens again
+            head, after = rest[0], min(rest[0].package.blame(rest[0].first), rest[0].stop)
+            whole += self._fail([(head.package, head.first, after)] if after > head.first else [], causes.lost(name))
+            rest[:1] = [head._replace(first=after)] if after < head.stop else []
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
             return whole + self._bereave(worker, rest)
         return whole + self._return(rest)
@@ -210,20 +220,11 @@ class Broker:
         whole = self._fail(owed, causes.bereft(worker.lane, worker.name))
         return whole + self._return([slice for slice in rest if slice.package not in lost])
 
-    def _may_repeat(self, package: Package, position: int) -> bool:
-        """Whether the task, which was lost while it ran, is to run again; counts that."""
-        attempts = package.attempts.get(position, 0)
-        if attempts >= REPEATS or not (package.idempotent or package.name_of(position) in self._idempotent):
-            return False
-        package.attempts[position] = attempts + 1
-        self.counters.retried += 1
-        return True
-
     def dispatch(self) -> list[Batch]:
         """Hand out what there is room for."""
         batches: list[Batch] = []
         for lane in self._lanes.values():
-            while filled := self._fill(lane):
+            while lane.queued and (filled := self._fill(lane)):
                 batches += filled
         return batches
 
@@ -386,8 +387,8 @@ class Broker:
 
     @property
     def timed(self) -> bool:
-        """A package in flight has a deadline."""
-        return bool(self._deadlines)
+        """A package in flight has a deadline, or a client has left since `settle`."""
+        return bool(self._deadlines or self._parted)
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
         """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""

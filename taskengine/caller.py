@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from taskengine.errors import NotAllowed
 from taskengine.messages import NOWHERE, Origin
@@ -23,15 +23,8 @@ class _Rules:
     """Where the worker notes which task it is at."""
 
 
-class _Caller(NamedTuple):
-    """Where the call came from, and what its client may do."""
-
-    origin: Origin
-    rights: Rights
-
-
-_NOBODY = _Caller(NOWHERE, Rights(()))
-_current: ContextVar[_Caller] = ContextVar("caller", default=_NOBODY)
+_NONE = Rights(())
+_current: ContextVar[Origin] = ContextVar("origin", default=NOWHERE)
 
 
 def obey(policy: Policy | None, slate: Slate | None = None) -> None:
@@ -43,16 +36,15 @@ def obey(policy: Policy | None, slate: Slate | None = None) -> None:
 
 def begin(origin: Origin) -> None:
     """The tasks that this thread runs from here on came from there."""
-    current = _current.get().origin
-    if origin is not current and origin != current:
-        _current.set(_Caller(origin, _NOBODY.rights if _Rules.policy is None else _rights(origin.client)))
+    _current.set(origin)
 
 
-def _rights(name: str) -> Rights:
+def _rights(policy: Policy, name: str) -> Rights:
     """Those of a client, of which there are as many as keys."""
-    if name not in _Rules.rights and _Rules.policy is not None:
-        _Rules.rights[name] = _Rules.policy.rights(name)
-    return _Rules.rights[name]
+    rights = _Rules.rights.get(name)
+    if rights is None:
+        rights = _Rules.rights[name] = policy.rights(name)
+    return rights
 
 
 def caller() -> str:
@@ -60,7 +52,7 @@ def caller() -> str:
 
     A thread that a task starts has none, unless it runs in the task's context (`contextvars.copy_context`).
     """
-    return _current.get().origin.client
+    return _current.get().client
 
 
 def caller_id() -> bytes:
@@ -68,12 +60,12 @@ def caller_id() -> bytes:
 
     b"" where no task runs.
     """
-    return _current.get().origin.connection
+    return _current.get().connection
 
 
 def origin() -> Origin:
     """Where the call of the task that runs came from, and when it was sent and received."""
-    return _current.get().origin
+    return _current.get()
 
 
 def position() -> int:
@@ -83,13 +75,20 @@ def position() -> int:
 
 def may_call(task: str, lane: str) -> bool:
     """Return whether the client that called the task which runs may call another one in that lane."""
-    return _Rules.policy is None or _current.get().rights.may_call(task, lane)
+    policy = _Rules.policy
+    return policy is None or _rights_of(policy, _current.get()).may_call(task, lane)
 
 
 def check_device(device: str) -> None:
     """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
-    if _Rules.policy is None:
+    policy = _Rules.policy
+    if policy is None:
         return
-    origin, rights = _current.get()
-    if not rights.may_use(device):
+    origin = _current.get()
+    if not _rights_of(policy, origin).may_use(device):
         raise NotAllowed(f"the engine's policy does not let client {origin.client!r} use device {device}")
+
+
+def _rights_of(policy: Policy, origin: Origin) -> Rights:
+    """Those of whoever called; a thread that a task has started has none."""
+    return _NONE if origin is NOWHERE else _rights(policy, origin.client)

@@ -63,7 +63,7 @@ class Reading:
 def _read(modules: list[str], answer: Callable[[], bytes]) -> Catalogue:
     try:
         return msgspec.msgpack.decode(answer(), type=Catalogue)
-    except (EOFError, TimeoutError) as error:
+    except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
         reason = str(error) or "the process ended while it loaded them"
         raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None
 

@@ -7,9 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -66,20 +66,41 @@ def _admit(settings: Settings) -> tuple[Identity | None, int]:
     return identity, clients
 
 
+class Where(NamedTuple):
+    """The engine that a command talks to: `engine` says which it is, where the folder `keys` knows several."""
+
+    address: str
+    keys: Path | None
+    engine: str
+    insecure: bool
+
+
 def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that talks to an engine."""
+    """The options of a command that talks to an engine, which it gets as `where`."""
+
+    @wraps(function)
+    def command(address: str, keys: Path | None, engine: str, insecure: bool, **rest: Any) -> Any:
+        return function(where=Where(address, keys, engine, insecure), **rest)
+
     text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
-    option = click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text)
-    return option(keys_option("yours")(function))
+    which = "Which engine it is, where there are keys for several: its host, or its key's fingerprint."
+    clear = "Speak unencrypted to another machine, where anybody may play the engine."
+    options = (
+        click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text),
+        keys_option("yours"),
+        click.option("--engine", default="", metavar="HOST", help=which),
+        click.option("--insecure", is_flag=True, help=clear),
+    )
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
 @contextlib.contextmanager
-def _client(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine at `address`, where there may be none."""
+def _client(where: Where, timeout: float | None) -> Iterator[Client]:
+    """A client of the engine, where there may be none."""
     from taskengine.client import Client
 
     try:
-        client = Client(address, name="taskengine", timeout=timeout, keys=keys)
+        client = Client(name="taskengine", timeout=timeout, **where._asdict())
     except TaskEngineError as error:
         leave(str(error), WRONG_USAGE)
     with plain_errors(), client:
@@ -87,9 +108,9 @@ def _client(address: str, keys: Path | None, timeout: float | None) -> Iterator[
 
 
 @contextlib.contextmanager
-def _connected(address: str, keys: Path | None, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine at `address`, which has answered."""
-    with _client(address, keys, timeout) as client:
+def _connected(where: Where, timeout: float | None) -> Iterator[Client]:
+    """A client of the engine, which has answered."""
+    with _client(where, timeout) as client:
         client.options(timeout=PROBE_S).info()
         yield client
 
@@ -214,8 +235,7 @@ def call(
     keywords: dict[str, Any],
     count: int | None,
     timeout: float,
-    address: str,
-    keys: Path | None,
+    where: Where,
 ) -> None:
     """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
     from taskengine.client import arming
@@ -223,7 +243,7 @@ def call(
 
     values = [_json_or_text(text) for text in args]
     # what stops does not wait for a router that may be gone
-    with (_client if stops_machine(name) else _connected)(address, keys, timeout) as client:
+    with (_client if stops_machine(name) else _connected)(where, timeout) as client:
         if count is None:
             if not (values or keywords):
                 keywords = arming(name, client.stop_in_force)
@@ -272,7 +292,7 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 @click.option("--stop-address", metavar="tcp://HOST:PORT", help=f"The engine's stop port [default: {STOP_PORT_TEXT}].")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
 @_engine
-def stop(why: str, stop_address: str | None, timeout: float, address: str, keys: Path | None) -> None:
+def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> None:
     """Stop the machine: every output goes to its safe state, and nothing moves until `taskengine call system.arm`.
 
     All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
@@ -282,7 +302,9 @@ def stop(why: str, stop_address: str | None, timeout: float, address: str, keys:
         from taskengine.stopping import Order, Stopping, Target
 
         try:
-            target = Target(address, find_membership(address, keys), "taskengine", stop_address=stop_address)
+            address, insecure = where.address, where.insecure
+            membership = find_membership(address, where.keys, where.engine, insecure=insecure)
+            target = Target(address, membership, "taskengine", stop_address=stop_address, insecure=insecure)
             Stopping(target, Order.new(why), timeout).run()
         except BadArguments as error:
             leave(str(error), WRONG_USAGE)
@@ -291,12 +313,12 @@ def stop(why: str, stop_address: str | None, timeout: float, address: str, keys:
 
 @cli.command()
 @_engine
-def reload(address: str, keys: Path | None) -> None:
+def reload(where: Where) -> None:
     """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
 
     Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
     """
-    with _connected(address, keys, None) as client:
+    with _connected(where, None) as client:
         client.reload()
     click.echo("reloaded")
 
@@ -304,9 +326,9 @@ def reload(address: str, keys: Path | None) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @_engine
-def tasks(as_json: bool, address: str, keys: Path | None) -> None:
+def tasks(as_json: bool, where: Where) -> None:
     """List the tasks that an engine serves."""
-    with _connected(address, keys, PROBE_S) as client:
+    with _connected(where, PROBE_S) as client:
         known = client.tasks()
         if as_json:
             import msgspec
@@ -328,11 +350,11 @@ def tasks(as_json: bool, address: str, keys: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of tables.")
 @click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two looks.")
 @_engine
-def top(once: bool, as_json: bool, interval: float, address: str, keys: Path | None) -> None:
+def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
     """Show what the engine does: tasks, errors, lanes and latencies, until ctrl-c."""
     from taskengine.top import Look, looks, plain, show
 
-    with _connected(address, keys, PROBE_S) as client:
+    with _connected(where, PROBE_S) as client:
         seen = [Look(0.0, client.stats())] if once else looks(client, interval)
         if as_json:
             for look in seen:
@@ -345,9 +367,9 @@ def top(once: bool, as_json: bool, interval: float, address: str, keys: Path | N
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
 @_engine
-def subscribe(topic: str, count: int | None, address: str, keys: Path | None) -> None:
+def subscribe(topic: str, count: int | None, where: Where) -> None:
     """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
-    with _connected(address, keys, PROBE_S) as client, client.subscribe(topic) as feed:
+    with _connected(where, PROBE_S) as client, client.subscribe(topic) as feed:
         for number, sample in enumerate(feed, start=1):
             _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
             if number == count:
@@ -358,9 +380,9 @@ def subscribe(topic: str, count: int | None, address: str, keys: Path | None) ->
 @click.argument("topic")
 @click.argument("value")
 @_engine
-def publish(topic: str, value: str, address: str, keys: Path | None) -> None:
+def publish(topic: str, value: str, where: Where) -> None:
     """Publish VALUE, JSON where it parses as JSON and text otherwise, on TOPIC."""
-    with _connected(address, keys, PROBE_S) as client:
+    with _connected(where, PROBE_S) as client:
         client.publish(topic, _json_or_text(value))
 
 

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import msgspec
 
-from taskengine.connection import local_time
+from taskengine.connection import check_address, local_time
 from taskengine.errors import BadArguments, TaskEngineError
-from taskengine.keys import find_membership
+from taskengine.keys import check_encrypted, find_membership
 from taskengine.lease import Lease
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
@@ -40,12 +40,17 @@ class Caller:
         name: str = "CLIENT",
         timeout: float | None = 60.0,
         keys: str | os.PathLike[str] | None = None,
+        engine: str = "",
+        insecure: bool = False,
     ) -> None:
         if not (isinstance(address, str) and isinstance(name, str)):
             raise BadArguments(f"an address is text, tcp://HOST:PORT, and a name text, not {address!r} and {name!r}")
+        check_address(address)
         self.address = address
         self._name = name
-        self._membership = find_membership(address, None if keys is None else Path(keys))
+        self._insecure = insecure
+        self._membership = find_membership(address, None if keys is None else Path(keys), engine, insecure=insecure)
+        check_encrypted(address, self._membership, insecure=insecure)
         self._options = Options(timeout=timeout)
         self._session = Session(name, address, os.urandom(TOKEN_BYTES), local_time())
         self._queue = Queue()
@@ -120,7 +125,7 @@ class Caller:
 
     def _target(self) -> Target:
         """The engine, for a stop."""
-        return Target(self.address, self._membership, self._name, self._session.info)
+        return Target(self.address, self._membership, self._name, self._session.info, insecure=self._insecure)
 
     def _stop_by_task(self, call: Call, options: Options) -> Future[Any]:
         """Stop the machine by every way, of which the task that was called is one."""
@@ -158,8 +163,10 @@ class Caller:
         """
         parcel, future = posted
         request, known = parcel.request, self._session.stop_tasks
+        if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
+            return posted
         stops = [name for name in request.names if stops_machine(name)]
-        if request.names and all(name in known or stops_machine(name) for name in request.names):
+        if all(name in known or name in stops for name in request.names):
             parcel = self._session.urge(parcel)
         if not stops:
             return parcel, future
@@ -187,16 +194,23 @@ class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
     `keys` is the folder of the keys, None for the platform's own; where it has one for this engine, the connection is
-    encrypted. May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that
-    ends by an exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for
-    keys that cannot be used.
+    encrypted. Off loopback that is the only engine that it has a key for, whatever its address; of several, `engine`
+    says which: its host, or the fingerprint of its key. Without a key a client speaks in clear on loopback, elsewhere
+    only if `insecure`, where anybody may play the engine.
+
+    May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that ends by an
+    exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for keys that
+    cannot be used, or are missing.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
         if stops_machine(task):
             return self._outcome(self._stop_by_task((task, args, kwargs), self._options))
-        return self._wait(self._call((task, args, kwargs)))
+        posted = self._call((task, args, kwargs))
+        if task in self._session.stop_tasks:
+            return self._wait(posted)
+        return self._link.exchange(*posted, self._options.timeout)
 
     def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.

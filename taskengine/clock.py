@@ -18,16 +18,15 @@ LATEST: Final = 2**63 - 1
 
 
 class Sample(NamedTuple):
-    """The engine's clock showed `clock` when ours showed `middle`, give or take `half`."""
+    """The engine's clock showed `clock` when ours showed `middle`, give or take `half`.
+
+    At any later moment the bound of one is narrower than that of another just where its `width` is less.
+    """
 
     middle: int
     half: int
     clock: int
-
-    def bound(self, local: int) -> int:
-        """How far off the estimate of the engine's time may be at `local`."""
-        away = abs(local - self.middle) + self.half
-        return self.half + -(-away * DRIFT_PPM // 10**6) + 1
+    width: int
 
 
 class Clock:
@@ -45,12 +44,13 @@ class Clock:
         """A request was sent and its reply received at these moments; the engine's clock and boot as the reply says."""
         if boot != self._boot:
             self._boot, self._best = boot, None
-        half = -(-(received - sent) // 2)
+        half = (received - sent + 1) // 2
         if half < 0:
             return
-        new = Sample(sent + half, half, clock)
-        if self._best is None or new.bound(received) <= self._best.bound(received):
-            self._best = new
+        middle = sent + half
+        width = half * (10**6 + DRIFT_PPM) - middle * DRIFT_PPM
+        if self._best is None or width <= self._best.width:
+            self._best = Sample(middle, half, clock, width)
 
     def forget(self) -> None:
         """Know nothing any more: what answers from here on may be another engine."""
@@ -65,6 +65,10 @@ class Clock:
         best = self._best
         if best is None:
             return None
+        away = local - best.middle
+        time = best.clock + away
+        bound = best.half + -(-(abs(away) + best.half) * DRIFT_PPM // 10**6) + 1
+        if 0 < time <= LATEST and bound <= LATEST:
+            return time, bound
         # what was before the engine's machine was started was long ago, and no time is 0, which says that none is told
-        time = min(max(1, best.clock + local - best.middle), LATEST)
-        return time, min(best.bound(local), LATEST)
+        return min(max(1, time), LATEST), min(bound, LATEST)

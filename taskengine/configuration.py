@@ -21,7 +21,7 @@ from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
 from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
-LEAST_ROUTER_MEMORY = 2**28
+LEAST_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
 
@@ -247,9 +247,9 @@ def _line_in_table(file: Path, path: Sequence[str]) -> str:
 
 
 def _check_memory(settings: Settings, places: Mapping[str, str]) -> None:
-    if 0 < settings.router_memory < LEAST_ROUTER_MEMORY:
-        place = places["router_memory"]
-        raise SettingsError(f"router_memory in {place}: expected 0 or from 2^28 bytes, not {settings.router_memory}")
+    for name, size in ("router_memory", settings.router_memory), ("worker_memory", settings.worker_memory):
+        if 0 < size < LEAST_MEMORY:
+            raise SettingsError(f"{name} in {places[name]}: expected 0 or from 2^28 bytes, not {size}")
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:

@@ -10,13 +10,21 @@ from taskengine.settings import Settings
 SPARE_FILES = 256
 """Files beside connections: sockets and pipes of the process's own, and what ZeroMQ needs for them."""
 DEFAULT_SHARE = 2
-"""Without a setting the router may have this part of the machine's memory: one half."""
+"""Without a setting the router, or a task worker, may have this part of the machine's memory: one half."""
 
 
 def router_memory(settings: Settings) -> int:
     """The most bytes that the router's own memory may have."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return settings.router_memory or whole // DEFAULT_SHARE
+    return settings.router_memory or _share()
+
+
+def worker_memory(settings: Settings) -> int:
+    """The most bytes that the own memory of a task worker may have."""
+    return settings.worker_memory or _share()
+
+
+def _share() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // DEFAULT_SHARE
 
 
 def limit_files(settings: Settings) -> None:
@@ -31,7 +39,7 @@ def most_connections(settings: Settings) -> int:
 
 
 def limit_memory(size: int) -> None:
-    """End this process where it takes more than `size` bytes for itself: better than the whole machine."""
+    """Give this process no more than `size` bytes for itself, and end it where it cannot do without."""
     _limit(resource.RLIMIT_DATA, size)
 
 

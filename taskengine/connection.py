@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from functools import partial
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -25,19 +26,26 @@ KEEPALIVE_S = 1
 """How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
 KEEPALIVES = 4
 """and how many times, before the connection counts as lost (tcp(7))."""
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
+local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_CUT = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
-def local_time() -> int:
-    """What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
-    return time.clock_gettime_ns(_CLOCK)
+def check_address(address: str) -> None:
+    """Raises BadArguments for what is no address of an engine."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or (found[1] and not 0 < int(found[1]) < 2**16):
+        raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r}")
 
 
 class Connection:
-    """A DEALER to `address`; `monitor` is readable when there is news. Raises BadArguments for what is no address.
+    """A DEALER to `address`. Raises BadArguments for what is no address.
 
-    `refused` tells that an engine was there and did not let us in.
+    `monitor` is readable when there is news, and its descriptor `news` becomes so where all before were taken: to wait
+    for that costs less. `refused` tells that an engine was there and did not let us in, and
+    `is_cut` that it went away while it was about to: it does so too with a client that does not encrypt as it does.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Connection:
     ) -> None:
         self.connected = False
         self.refused = False
+        self.is_cut = False
         with contextlib.ExitStack() as undo:
             self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
             undo.callback(self.socket.close, 0)
@@ -60,16 +69,16 @@ class Connection:
             self.socket.ipv6 = "[" in address
             introduce(self.socket, membership)
             self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED | _CUT
             )
             undo.callback(self.monitor.close)
+            self.news = self.monitor.FD
             self._news = Waiter(Port(self.monitor))
+            self._news.wait(0)  # ZeroMQ signals nothing to one that has never looked
             try:
-                port = re.fullmatch(r"tcp://.*:(\d+)", address)
-                if port and not 0 < int(port[1]) < 2**16:
-                    raise ValueError("no such port")
+                check_address(address)
                 self.socket.connect(nearest(address))
-            except (zmq.ZMQError, ValueError) as error:
+            except zmq.ZMQError as error:
                 text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
                 raise BadArguments(text) from None
             self.port = Port(self.socket)
@@ -80,8 +89,9 @@ class Connection:
         lost = False
         while self._news.wait(0):
             event = recv_monitor_message(self.monitor)["event"]
-            if event & _REFUSED:
-                self.refused = True
+            if event & (_REFUSED | _CUT):
+                self.refused = self.refused or bool(event & _REFUSED)
+                self.is_cut = self.is_cut or bool(event & _CUT)
                 continue
             self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             lost = lost or not self.connected

@@ -74,7 +74,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
 class Backplane(msgspec.Struct, frozen=True):
     """How the processes of an engine find and know each other.
 
-    Workers meet the router at `address` and tell it the `token`, which is new with each engine and in no file; with
+    Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
+    in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With
     `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
     workers by the `feeds`, and some lanes have the pins of the `machine`.
     """
@@ -88,16 +89,26 @@ class Backplane(msgspec.Struct, frozen=True):
 
     def hello(self, name: str, lane: str, place: int) -> list[bytes]:
         """What a worker says first."""
-        return [HELLO, self.token, msgspec.msgpack.encode(Hello(name, lane, place, os.getpid()))]
+        hello = msgspec.msgpack.encode(Hello(name, lane, place, os.getpid()))
+        return [HELLO, self._proof(hello), hello]
 
-    def read_hello(self, token: bytes, hello: bytes) -> Hello:
-        """What a worker said, behind HELLO. Raises ProtocolError where a stranger did."""
-        if not hmac.compare_digest(token, self.token):
+    def read_hello(self, proof: bytes, hello: bytes, peer: int) -> Hello:
+        """What a worker said, behind HELLO, by a connection of the process `peer`; 0 where that is not known.
+
+        Raises ProtocolError where a stranger did.
+        """
+        if not hmac.compare_digest(proof, self._proof(hello)):
             raise ProtocolError("a stranger says that it is a worker")
         try:
-            return msgspec.msgpack.decode(hello, type=Hello)
+            read = msgspec.msgpack.decode(hello, type=Hello)
         except msgspec.MsgspecError as error:
             raise ProtocolError(f"a hello that is none: {error}") from None
+        if read.pid != peer and (peer or self.address.startswith("ipc:")):
+            raise ProtocolError(f"process {peer} says that it is {read.name}, process {read.pid}")
+        return read
+
+    def _proof(self, hello: bytes) -> bytes:
+        return hmac.digest(self.token, hello, "sha256")
 
 
 def present(socket: zmq.Socket[Any], engine: str, own: Pair) -> None:
@@ -186,6 +197,10 @@ class Gate(Authenticator):
     def ban(self, public: str) -> None:
         """Let a key in no more, here, until the allow-list changes."""
         self._banned.add(public)
+
+    def is_banned(self, public: str) -> bool:
+        """The key is let in no more."""
+        return public in self._banned
 
     def _is_blind(self) -> bool:
         """The allow-list could not be read for so long that somebody may have been revoked unseen."""

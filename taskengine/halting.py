@@ -68,17 +68,13 @@ class Halting:
         self._stamp = stamp
         self._note = note
         self._names = frozenset() if machine is None else machine.stop_tasks.union(machine.rest_tasks)
-        self._waiting: list[_Waiting] = []
+        self.waiting: list[_Waiting] = []
+        """Stops whose lanes are not known to be safe yet."""
 
     @property
     def names(self) -> frozenset[str]:
         """The tasks that stop the machine, or bring a device to its safe state."""
         return self._names
-
-    @property
-    def is_waiting(self) -> bool:
-        """A stop waits for its lanes to be safe."""
-        return bool(self._waiting)
 
     def stop(self, route: Route, serial: int, asked: Stop, visitor: Visitor, now: int) -> list[Answer]:
         """A client asks for a stop, at `now` in ns; the answer, or `answers` has it. Raises NotAllowed, UnknownTask."""
@@ -91,19 +87,19 @@ class Halting:
         late = machine.unconfirmed()
         if not late:
             return [Answer(route, serial, None)]
-        if len(self._waiting) >= WAITING:
+        if len(self.waiting) >= WAITING:
             return [Answer(route, serial, _not_confirmed(late))]
-        self._waiting.append(_Waiting(route, serial, now + CONFIRM_NS))
+        self.waiting.append(_Waiting(route, serial, now + CONFIRM_NS))
         return []
 
     def answers(self, now: int) -> list[Answer]:
         """To be asked again and again while something waits: the answers that can be given at `now`, in ns."""
-        if not self._waiting or self._machine is None:
+        if not self.waiting or self._machine is None:
             return []
         late = self._machine.unconfirmed()
         error = _not_confirmed(late) if late else None
-        over = [Answer(one.route, one.serial, error) for one in self._waiting if not late or one.until <= now]
-        self._waiting = [one for one in self._waiting if late and one.until > now]
+        over = [Answer(one.route, one.serial, error) for one in self.waiting if not late or one.until <= now]
+        self.waiting = [one for one in self.waiting if late and one.until > now]
         return over
 
     def heed(self, package: Package, called: Collection[str], visitor: Visitor, now: int) -> None:

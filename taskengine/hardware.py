@@ -62,6 +62,11 @@ class Machine:
         """Make what its processes share, before they are forked."""
         self._panel = _package().Panel(self.layout)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The open files of what its processes share."""
+        return [] if self._panel is None else list(self._panel.descriptors)
+
     def tasks(self) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
         """Its tasks, each with what `@task` takes."""
         yield from _package().tasks(self.layout)

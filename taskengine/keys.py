@@ -233,12 +233,15 @@ class KeyRing:
         return self.folder / "engines" / f"{re.sub('[^A-Za-z0-9.-]', '_', host)}_{found[2]}.json"
 
 
-def find_membership(address: str, folder: Path | None, engine: str = "") -> Membership | None:
+def find_membership(
+    address: str, folder: Path | None, engine: str = "", *, insecure: bool = False
+) -> Membership | None:
     """Who we are to the engine at `address`: None where nothing is encrypted, since no key is known for it.
 
     `engine` says which of several it is: a host, with or without its domain or port, or the fingerprint of its key.
     Otherwise it is the one that was accepted at this address, else, off loopback or where a folder is named, the only
-    one that is known. Raises KeysError where none is or several may be meant.
+    one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
+    be meant.
     """
     ring = KeyRing(folder)
     is_tcp = _ADDRESS.fullmatch(address) is not None
@@ -251,11 +254,13 @@ def find_membership(address: str, folder: Path | None, engine: str = "") -> Memb
             raise KeysError(f"{ring.folder} has no key for engine {engine!r}; `taskengine keys list` shows the engines")
     elif (exact := ring.membership(address)) is not None:
         return exact
-    elif folder is None and is_loopback(address):
+    elif folder is None and (insecure or is_loopback(address)):
         return None
     if len({(membership.engine, membership.own.public) for membership in known}) > 1:
         listed = ", ".join(membership.address for membership in known[:5])
-        raise KeysError(f"{address} may be any of the engines at {listed}: say which, such as Client(engine=HOST)")
+        raise KeysError(
+            f"{address} may be any of the engines at {listed}: say which, by Client(engine=HOST), or by --engine HOST"
+        )
     if not known and folder is not None:
         raise KeysError(f"{folder} has no key for {address}: run `taskengine keys accept` with --keys {folder}")
     return known[0] if known else None
@@ -298,7 +303,8 @@ def check_encrypted(address: str, membership: Membership | None, *, insecure: bo
     if membership is None and not insecure and not is_loopback(address):
         raise KeysError(
             f"no key is known for {address}, and only on loopback does a client speak unencrypted: run "
-            f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here, or say insecure=True"
+            f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here, or say insecure=True "
+            "(--insecure)"
         )
 
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import zmq
 
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
-from taskengine.errors import BadArguments, Cancelled, ProtocolError, TaskEngineError
-from taskengine.keys import Membership
+from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
+from taskengine.keys import Membership, not_let_in
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
 
@@ -39,6 +39,8 @@ RETRY_S = 0.2
 GIVE_UP_S = 1.0
 """How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
 CLOSED = "the client was closed before the reply came"
+CUTS = 2
+"""Handshakes that are cut, in a row, until an engine is said not to let us in: one may be killed in the first."""
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -63,6 +65,8 @@ class Link:
         self._info = session.info
         self._closed = False
         self._refusal = "the client is closed"
+        self._cuts = 0
+        """Handshakes in a row that the other side has cut."""
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
@@ -78,7 +82,7 @@ class Link:
 
     def _connect(self) -> None:
         self._connection = Connection(self._context, self._address, self._membership)
-        self._waiter = Waiter(self._wakeup, self._connection.port, Port(self._connection.monitor))
+        self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
     def post(self, parcel: Parcel, *, flush: bool = False) -> None:
@@ -113,9 +117,10 @@ class Link:
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
             self._take_part(parcel, future.done, end)
-            if not future.done():
-                with contextlib.suppress(TimeoutError):
-                    future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
+            if future.done():
+                return future.result()
+            with contextlib.suppress(TimeoutError):
+                future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
             if future.done() or timeout is None:
                 return future.result()
             raise self._session.no_reply(timeout, connected=self._connection.connected)
@@ -336,9 +341,11 @@ class Link:
     def _take_news(self) -> None:
         if self._connection.lost():
             self._reconnect_at = time.monotonic() + LAST_REPLIES_S
-        if self._connection.refused:
-            self._connection.refused = False
-            self._session.give_up(self._session.refusal())
+        self._cuts = 0 if self._connection.connected else self._cuts + self._connection.is_cut
+        refused = self._connection.refused or self._cuts >= CUTS
+        self._connection.refused = self._connection.is_cut = False
+        if refused:
+            self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
             self._settle()
 
     def _turn(self, now: float) -> float:
@@ -386,7 +393,10 @@ class Link:
             del self._outbox[0]
             self._parcels.extend(parcels)
         is_owed = self._parcels or self._session.retractions or self._queue.due(now) < math.inf
-        if not (is_owed and self._connection.connected and self._greet(now)):
+        if not (is_owed and self._connection.connected):
+            return
+        local = local_time()  # of the whole turn: a reply's way may only be taken for a longer one
+        if local >= self._session.greet_at and not self._greet(now, local):
             return
         if self._session.retractions:
             with self._lock:
@@ -398,11 +408,10 @@ class Link:
             parcel = self._parcels[0]
             del self._parcels[0]
             if parcel.serial in self._session.pending:
-                self._connection.port.send(self._session.write(parcel, local_time()))
+                self._connection.port.send(self._session.write(parcel, local))
 
-    def _greet(self, now: float) -> bool:
+    def _greet(self, now: float, local: int) -> bool:
         """Send a hello where one is due; whether the engine has answered the last one."""
-        local = local_time()
         hello = self._session.greet(local)
         if hello is not None:
             self._session.watch(hello.serial, now)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -92,15 +92,9 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     stop: int = 0
 
 
-class Stamp(NamedTuple):
-    """What every reply says of the engine beside its answer, see `Reply`."""
-
-    clock: int = 0
-    boot: int = 0
-    stop: int = 0
-
-
-UNSTAMPED = Stamp()
+Stamp = tuple[int, int, int]
+"""What every reply says of the engine beside its answer: `clock`, `boot` and `stop` of `Reply`."""
+UNSTAMPED: Final[Stamp] = 0, 0, 0
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):
@@ -201,7 +195,7 @@ class Stop(msgspec.Struct, array_like=True, frozen=True):
     why: str = ""
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
 
     `client` is its name as its key says, "" where clients show no keys. No two connections ever have the same
@@ -228,10 +222,17 @@ NOWHERE = Origin()
 
 M = TypeVar("M", Request, Reply, Cancel, Stop)
 _encoder = msgspec.msgpack.Encoder()
+_UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
+"""How such a head ends."""
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
+
+
+def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
+    """The head of a request that says neither when nor by which client object it was called, with these said."""
+    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
 
 
 def encode_request(request: Request) -> bytes:

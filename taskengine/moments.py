@@ -18,7 +18,7 @@ class Clock:
 
     def now(self) -> Moment:
         """This moment."""
-        return Moment(time.monotonic_ns(), self.told())
+        return Moment(time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def told(self) -> int:
         """This moment as clients are told it, in ns."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import NamedTuple
+
+import msgspec
 
 from taskengine.errors import ProtocolError
 from taskengine.messages import Origin, Request
@@ -16,7 +17,7 @@ from taskengine.wire import MAX_TOKEN
 NS = 10**9
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """One moment by both clocks, in ns."""
 
     monotonic: int
@@ -32,7 +33,7 @@ class Origins:
 
     def next(self, now: int) -> int:
         """`now`, in ns, or as little later as makes it greater than all before: the order of packages and stops."""
-        self._last = max(now, self._last + 1)
+        self._last = now if now > self._last else self._last + 1
         return self._last
 
     def of(
@@ -49,20 +50,19 @@ class Origins:
         if len(request.token) > MAX_TOKEN:
             raise ProtocolError(f"a client's token has at most {MAX_TOKEN} bytes, not {len(request.token)}")
         holder = client.encode() + b"\0" + request.token if request.token else connection
-        is_timed = request.sent > 0 and request.bound >= 0
-        bound = request.bound if is_timed else 0
-        return Origin(
-            *(client, connection, holder, received),
-            sent=_earliest(request.sent, bound, moment, received) if is_timed else 0,
-            bound=bound,
-            since=_earliest(request.since, bound, moment, received) if request.token and request.since > 0 else 0,
-            is_local=is_local,
-        )
+        sent = bound = since = 0
+        ahead = moment.boottime - moment.monotonic
+        if request.sent > 0 and request.bound >= 0:
+            bound = request.bound
+            sent = _earliest(request.sent - bound - ahead, received)
+        if request.token and request.since > 0:
+            since = _earliest(request.since - bound - ahead, received)
+        return Origin(client, connection, holder, received, sent, bound, since, is_local)
 
 
-def _earliest(told: int, bound: int, moment: Moment, received: int) -> int:
-    """The earliest moment, CLOCK_MONOTONIC, that a client can mean by a time of its estimate; none is in the future."""
-    return max(1, min(told - bound - (moment.boottime - moment.monotonic), received))
+def _earliest(moment: int, received: int) -> int:
+    """The earliest moment that a client can mean, where that has been; no time is 0, which says that none is told."""
+    return min(moment, received) if moment > 0 else 1
 
 
 def latest_sending(origin: Origin) -> float:

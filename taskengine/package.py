@@ -19,6 +19,7 @@ from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.messages import NOWHERE, UNSTAMPED, Origin, Stamp
 from taskengine.unwanted import Unwanted
 from taskengine.wire import (
+    DEATHS,
     DENIED_LANES,
     MAX_NAMES,
     MAX_RUNS,
@@ -93,17 +94,17 @@ TaskKind = tuple[str, ...]
 """What tells packages of alike cost apart: the names of their tasks, of those that there are."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
 
 
 def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE) -> bytes:
     """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its origin."""
-    return _encode((serial, shared, *origin))
+    return _encode((serial, shared, origin))
 
 
 def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     """The serial, what the slices share, and where they came from."""
-    serial, shared, *origin = msgspec.msgpack.decode(head)
-    return serial, shared, Origin(*origin)
+    return _decode_head(head)
 
 
 def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -169,6 +170,8 @@ class Package:
         """Its client says that each task may run twice."""
         self.attempts: dict[int, int] = {}
         """How often a task was lost with its worker and given to another, by position."""
+        self.deaths: dict[int, int] = {}
+        """How many workers have died at a chunk of which no task ran, by its number."""
         self.reason: TaskEngineError | None = None
         """Why what has not started never will."""
         self.unwanted: Unwanted | None = None
@@ -204,6 +207,17 @@ class Package:
         if key:
             self.owner = self.origin.client.encode()
 
+    def check_small(self, pinned: Container[str], most: int) -> None:
+        """See to it that no task of a lane with pins has more than so many bytes, or what is no value.
+
+        The owner of the pins would be busy with it. Raises BadArguments, ProtocolError.
+        """
+        first = 0
+        for lane, tasks in self.lanes:
+            if lane in pinned:
+                self.check_tasks(first, first + tasks, most)
+            first += tasks
+
     def denied(self) -> list[str]:
         """The names of the tasks that its client may not call."""
         names = (lane.removeprefix(DENIED_LANES) for lane, _ in self.lanes if lane.startswith(DENIED_LANES))
@@ -235,6 +249,23 @@ class Package:
             end = min(run.start(number + 1), stop)
             yield run.part + number, first, end
             first = end
+
+    def may_repeat(self, position: int, idempotent: Container[str]) -> bool:
+        """Whether a task, which was lost while it ran, is to run again; counts that. `idempotent` are names."""
+        attempts = self.attempts.get(position, 0) + 1
+        if attempts >= DEATHS or not (self.idempotent or self.name_of(position) in idempotent):
+            return False
+        self.attempts[position] = attempts
+        return True
+
+    def blame(self, position: int) -> int:
+        """A worker died before a task, which was next, had begun: where its chunk ends if that is to be lost.
+
+        Its own position where another worker is to have it.
+        """
+        part, _, stop = next(self.chunks(position, self.count))
+        self.deaths[part] = self.deaths.get(part, 0) + 1
+        return stop if self.deaths[part] >= DEATHS else position
 
     def cancel(self, positions: Iterable[int] | None) -> bool:
         """Have these tasks, or, with None, all, not start if they have not; whether that is news.
@@ -291,6 +322,10 @@ class Package:
     def mend(self, tasks: int, body: bytes) -> bytes:
         """The body that answers so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
         return body
+
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        """See to it that each of these tasks has at most so many bytes. Raises BadArguments, ProtocolError."""
+        raise NotImplementedError
 
     def called(self) -> Collection[str]:
         """The names that its tasks have, "" for those that have none; what is only listed is not among them."""

@@ -57,6 +57,9 @@ class PackedPackage(Package):
         else:
             yield first, stop, b""
 
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        _fastpath.check_tasks(self.index, self.body, first, stop, most)
+
     def called(self) -> Collection[str]:
         names = self.request.names
         return {names[i] if i < len(names) else "" for i in _fastpath.used_names(self.index, self.body)}
@@ -115,6 +118,9 @@ class _Columns(PackedPackage):
         self.body = body
         self.count = _fastpath.check_columns(index, len(body))
         self.assembly = _fastpath.Assembly(self.count)
+
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        """Numbers are small."""
 
     def called(self) -> Collection[str]:
         return self.request.names if self.count else ()

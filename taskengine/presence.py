@@ -58,29 +58,21 @@ class Presence:
         self._ended: set[int] = set()
         self._inherited: set[int] = set()
         """Descriptors by which the last message of another connection may still come."""
-        self._unclaimed: set[int] = set()
+        self.unclaimed: set[int] = set()
         """Of connections whose key is still to be known, since it was heard when that might have been another's."""
         self._by_address: Counter[str] = Counter()
         self._by_key: Counter[str] = Counter()
-        self._known: dict[bytes, tuple[int, str]] = {}
-        """Clients that were heard and have not left, with the descriptor and the key that came first."""
+        self.known: dict[bytes, tuple[int, str]] = {}
+        """The clients that have been heard, and have not left, with the descriptor and the key that came first."""
         self._gone: dict[bytes, None] = {}
-
-    def knows(self, client: bytes) -> bool:
-        """The client has been heard, and has not left."""
-        return client in self._known
-
-    def belongs(self, client: bytes, descriptor: int, key: str) -> bool:
-        """The client, which is known, was first heard by this descriptor, and with this key."""
-        return self._known[client] == (descriptor, key)
 
     def has_key(self, client: bytes, key: str) -> bool:
         """The client is known, and was first heard with this key."""
-        return client in self._known and self._known[client][1] == key
+        return client in self.known and self.known[client][1] == key
 
     def descriptor_of(self, client: bytes) -> int:
         """By which the client was first heard; -1 where it is not known."""
-        return self._known[client][0] if client in self._known else -1
+        return self.known[client][0] if client in self.known else -1
 
     def begin(self, descriptor: int, address: str = "") -> list[bytes]:
         """A connection was made; the clients that have left, since another had its descriptor."""
@@ -100,9 +92,9 @@ class Presence:
             return []
         self._count_off(descriptor, connection)
         self._ended.add(descriptor)
-        self._unclaimed.discard(descriptor)
+        self.unclaimed.discard(descriptor)
         for client in connection.clients:
-            self._known.pop(client, None)
+            self.known.pop(client, None)
             self._note_gone(client)
         return connection.clients
 
@@ -153,18 +145,18 @@ class Presence:
             return False
         connection.clients.append(client)
         if descriptor in self._inherited:
-            self._unclaimed.add(descriptor)
+            self.unclaimed.add(descriptor)
         else:
             self._claim(connection, key)
         self._silent.pop(descriptor, None)
-        self._known[client] = (descriptor, key)
+        self.known[client] = (descriptor, key)
         return True
 
     def claim(self, descriptor: int, key: str) -> bool:
         """A known client was heard by this descriptor again; whether its connection counts for the key since now."""
-        if descriptor not in self._unclaimed or descriptor in self._inherited:
+        if descriptor not in self.unclaimed or descriptor in self._inherited:
             return False
-        self._unclaimed.discard(descriptor)
+        self.unclaimed.discard(descriptor)
         self._claim(self._open[descriptor], key)
         return True
 

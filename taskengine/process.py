@@ -19,14 +19,22 @@ from typing import Any
 import msgspec
 
 from taskengine._fastpath import Slate
+from taskengine.errors import ProtocolError
 from taskengine.identity import Identity
 from taskengine.journal import Journal
 from taskengine.orphan import orphan
+from taskengine.reports import COMMON, REPORT_BYTES, Report, Reports
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _PIPE_BYTES = 1 << 20
+_LINE_BYTES = 1 << 16
+"""What a process has printed without an end of line is kept up to this many bytes."""
+_ANSWER_BYTES = 1 << 26
+"""The most bytes of the answer to an inquiry,"""
+_ANSWER_S = 1.0
+"""and how long it may take from its first byte to its last."""
 # children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
 # one thread and no ZeroMQ context, without which forking would not be safe
 _fork = multiprocessing.get_context("fork")
@@ -36,7 +44,8 @@ class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
     A worker has a slate at a place. One that `survives` is not ended with the supervisor, one that `rests` ends by
-    itself then, as soon as it has brought its pins to their safe state.
+    itself then, as soon as it has brought its pins to their safe state. Of the descriptors that are open it has those
+    that it `keeps`, its own pipes and the standard ones, and it may make the reports that are `known`.
     """
 
     def __init__(
@@ -51,8 +60,12 @@ class Child:
         identity: Identity | None = None,
         survives: bool = False,
         rests: bool = False,
+        keeps: Iterable[int] = (),
+        known: frozenset[str] = COMMON,
     ) -> None:
         self.role = role
+        self._keeps = tuple(keeps)
+        self._reports = Reports(known)
         self.survives = survives
         self._end = 0 if survives else signal.SIGCONT if rests else signal.SIGKILL
         self.place = place
@@ -62,6 +75,8 @@ class Child:
         self.online = False
         self._has_answered = False
         self.failure = ""
+        self.fault = ""
+        """What it reported that is no report, for which it was killed."""
         self.started = 0.0
         self._target = target
         self._args = args
@@ -71,19 +86,19 @@ class Child:
         self.silent: set[int] = set()
         """Of the descriptors `control` and `log` those whose other end is closed."""
 
-    def start(self, siblings: Iterable[Child]) -> None:
-        """Fork. The process closes what it inherits of its `siblings`, so that they see the supervisor's end.
+    def start(self) -> None:
+        """Fork. The process closes what it inherits, also of its siblings, so that they see the supervisor's end.
 
         Raises OSError where the system gives no descriptors, process or memory.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
-            self._fork(siblings, undo, theirs)
+            self._fork(undo, theirs)
             # not its sentinel, a pipe that whatever a task forks holds open
             self.pidfd = os.pidfd_open(self.pid)
             undo.pop_all()
         self.started = time.monotonic()
 
-    def _fork(self, siblings: Iterable[Child], undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
+    def _fork(self, undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
         """As `start`; `undo` ends what was begun, `theirs` closes what is the process's."""
         self.control, control = _fork.Pipe()
         undo.callback(self.control.close)
@@ -97,17 +112,11 @@ class Child:
             os.set_blocking(fd, False)
         with contextlib.suppress(OSError):  # a user may have only so much of it
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        inherited = [fd for sibling in siblings for fd in sibling.ends()]
-        inherited += self.ends()
-        how = self.role, self._identity, self._end, inherited
+        how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
         entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
         self.process.start()
         undo.callback(self.process.kill)
-
-    def ends(self) -> tuple[int, ...]:
-        """The descriptors of our ends of what leads to it."""
-        return self.control.fileno(), self._mouth.fileno(), self.log
 
     @property
     def pid(self) -> int:
@@ -142,19 +151,30 @@ class Child:
             self._unsaid.clear()
         return False
 
-    def hear(self) -> tuple[str, Any]:
-        """Take what the process reports, if anything: that it is online, why it failed, or what else it wants."""
+    def hear(self) -> list[Report]:
+        """Take what the process reports: that it is online, why it failed, or what else it wants.
+
+        Raises ProtocolError for what is no report: a task can write into whatever its process has open. It is not
+        heard any more then.
+        """
         try:
-            if not self.control.poll():
-                return "", ""
-            report, text = msgspec.msgpack.decode(self.control.recv_bytes())
-        except (EOFError, OSError):
+            data = self._mouth.recv(REPORT_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
             self.silent.add(self.control.fileno())
-            return "", ""
-        self.online = self.online or report == "online"
-        self._has_answered = self._has_answered or (report == "alive" and text)
-        self.failure = text if report == "failed" else self.failure
-        return report, text
+        try:
+            reports = self._reports.take(data)
+        except ProtocolError:
+            self.silent.add(self.control.fileno())
+            raise
+        for report, text in reports:
+            self.online = self.online or report == "online"
+            self._has_answered = self._has_answered or (report == "alive" and bool(text))
+            self.failure = str(text) if report == "failed" else self.failure
+        return reports
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""
@@ -165,6 +185,8 @@ class Child:
         if not data:
             self.silent.add(self.log)
         lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
+        if len(self._tail) > _LINE_BYTES:
+            lines, newline, self._tail = lines + newline + self._tail, b"\n", b""
         return lines + newline
 
     def close(self) -> None:
@@ -180,16 +202,14 @@ def _enter(
     role: str,
     identity: Identity | None,
     end: int,
-    inherited: list[int],
+    kept: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
     log: int,
     enable_stdout: bool,
 ) -> None:
     """The first code of a child process."""
-    _settle_in(role, identity, end)
-    for fd in inherited:
-        os.close(fd)
+    _settle_in(role, identity, kept, end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
@@ -198,12 +218,24 @@ def _enter(
     journal.flush()
 
 
-def _settle_in(role: str, identity: Identity | None, end: int = signal.SIGKILL) -> None:
+def _close_others(kept: Iterable[int]) -> None:
+    """Close what is open but these descriptors and the standard ones."""
+    ours = {0, 1, 2, *kept}
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd not in ours:
+            with contextlib.suppress(OSError):  # the folder that was read is closed already
+                os.close(fd)
+
+
+def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: int = signal.SIGKILL) -> None:
     """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
 
+    Of what we have inherited only the descriptors `kept` stay open.
     `end` is the signal that its end is to us: SIGCONT where we end by ourselves then, also while we are stopped.
     """
     signal.set_wakeup_fd(-1)
+    parent = multiprocessing.parent_process()
+    _close_others([*kept, *([parent.sentinel] if parent else [])])
     # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         # not SIG_IGN, which what a task starts would inherit
@@ -217,7 +249,6 @@ def _settle_in(role: str, identity: Identity | None, end: int = signal.SIGKILL) 
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
-    parent = multiprocessing.parent_process()
     if parent is not None and end == signal.SIGCONT:
         with contextlib.suppress(ProcessLookupError):
             orphan.watch(parent.pid or 0)
@@ -226,7 +257,7 @@ def _settle_in(role: str, identity: Identity | None, end: int = signal.SIGKILL) 
 
 
 def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
-    _settle_in("ask", identity)
+    _settle_in("ask", identity, [answer.fileno()])
     function(answer)
 
 
@@ -243,11 +274,27 @@ class Inquiry:
         theirs.close()
 
     def answer(self) -> bytes:
-        """The bytes that were sent. Raises EOFError where the process ended without."""
+        """The bytes that were sent. Raises EOFError where the process ended without, or sent something else."""
         try:
-            return self.connection.recv_bytes()
+            end = time.monotonic() + _ANSWER_S
+            size = int.from_bytes(self._read(4, end))
+            if size > _ANSWER_BYTES:
+                raise EOFError(f"an answer has at most {_ANSWER_BYTES} bytes, not {size}")
+            return self._read(size, end)
         finally:
             self.close()
+
+    def _read(self, size: int, end: float) -> bytes:
+        """So many bytes, which have to be there at the time `end`: what a module writes into the pipe is no answer."""
+        data = bytearray()
+        while len(data) < size:
+            if not wait([self.connection], max(0.0, end - time.monotonic())):
+                raise EOFError("the process wrote something else where its answer was expected")
+            more = os.read(self.connection.fileno(), size - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return bytes(data)
 
     def close(self) -> None:
         """End it, answered or not. May be called twice."""

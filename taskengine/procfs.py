@@ -1,8 +1,13 @@
-"""What the kernel tells of a process (proc(5))."""
+"""What the kernel tells of a process (proc(5), unix(7))."""
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 from pathlib import Path
+
+_CREDENTIALS = struct.Struct("iII")
 
 
 def is_stopped(pid: int) -> bool:
@@ -13,3 +18,18 @@ def is_stopped(pid: int) -> bool:
         return False
     # its name, in brackets, may hold anything
     return stat.rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+
+
+def peer_process(fd: int) -> int:
+    """The process that has connected the Unix socket which has a descriptor of ours (SO_PEERCRED).
+
+    0 where the descriptor is closed, or belongs to no Unix socket.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as peer:
+            if peer.family != socket.AF_UNIX:
+                return 0
+            pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+    except OSError:
+        return 0
+    return pid

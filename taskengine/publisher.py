@@ -18,16 +18,17 @@ from taskengine._socket import Waiter
 from taskengine.broadcast import Broadcast
 from taskengine.confinement import limit_files, limit_memory, router_memory
 from taskengine.dealer import Dealer
-from taskengine.errors import TaskEngineError, text_of
+from taskengine.errors import NotAllowed, TaskEngineError, shortened, text_of
 from taskengine.feed import receive
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
+from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
 from taskengine.seedwire import latest_entry
 from taskengine.settings import Settings
-from taskengine.topics import Board, data_lane, owner
-from taskengine.wire import OWNED_TOPICS, TURN_MESSAGES
+from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
+from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
 from taskengine.worker import as_failure, is_over
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
@@ -58,6 +59,8 @@ class Publisher:
             self._due = [due for due in self._due if due[2].topic not in taken]
             for topic in taken:
                 journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
+        self._sources = {source.topic for _, _, source in self._due}
+        self._has_machine = backplane.machine is not None
         self._context = zmq.Context()
         security = backplane.security
         self.address = settings.data_addresses()[number]
@@ -71,7 +74,8 @@ class Publisher:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._broadcast.gate:
                 self._broadcast.gate.handle()
-            is_other = bool(ready & SUBSCRIPTION) and self._broadcast.greet()
+            if ready & SUBSCRIPTION:
+                self._broadcast.greet(time.monotonic())
             if ready & CONTROL:
                 if is_over(self._control):
                     break
@@ -81,8 +85,9 @@ class Publisher:
                 self._serve_batch()
             if ready & FEED:
                 self._take_fed()
-            if self._dealer.beat() or self._broadcast.look_at_keys(time.monotonic()) or is_other:
+            if self._dealer.beat():
                 waiter = self._waiter()
+            self._broadcast.look(time.monotonic())
             self._sample(time.monotonic())
             self._journal.flush()
         self._broadcast.close()
@@ -105,7 +110,7 @@ class Publisher:
                 fed = receive(self._ear)
                 if fed is None:
                     return
-                self._publish(*fed)
+                self._publish(*fed, self._teller(fed[0]))
                 self._failing.discard("tasks")
             except Exception as error:  # a value may have any make, and there may be too many topics
                 self._complain("tasks", error, "A publication of")
@@ -123,7 +128,7 @@ class Publisher:
             try:
                 value = source.function()
                 if value is not None:
-                    self._publish(source.topic, value)
+                    self._publish(source.topic, value, SOURCE)
                 self._failing.discard(source.topic)
             except (Exception, SystemExit) as error:
                 self._complain(source.topic, error, "Source")
@@ -140,8 +145,12 @@ class Publisher:
             why = f"{type(error).__name__}: {text_of(error)}"
             self._journal.say(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
 
-    def _publish(self, topic: str, value: Any) -> None:
-        self._broadcast.publish(self._board.publish(topic, value, time.time()))
+    def _teller(self, topic: str) -> str:
+        """Who has told by the feed: on some topics only the owners of pins and their guardian do."""
+        return ENGINE if self._has_machine and topic.startswith(OWNED_TOPICS) else TASK
+
+    def _publish(self, topic: str, value: Any, publisher: str) -> None:
+        self._broadcast.publish(topic, self._board.publish(topic, value, time.time(), publisher))
 
     def _answer(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
@@ -151,7 +160,9 @@ class Publisher:
             topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
                 return latest_entry(head, self._board.latest(topic), room), 0
-            self._publish(topic, value[0])
+            if topic in self._sources:
+                raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
+            self._publish(topic, value[0], publisher_of(decode_head(head)[2].client))
             return _fastpath.encode(None), 0
         except TaskEngineError as error:
             return error_entry(error), 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from taskengine.errors import Overloaded
@@ -57,8 +58,10 @@ class Quota:
         self.results = 0
         """Bytes of results that wait until their package is whole."""
 
-    def take(self, client: bytes, tasks: int, size: int, retry_after: float, *, is_exempt: bool = False) -> None:
-        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s.
+    def take(
+        self, client: bytes, tasks: int, size: int, retry_after: Callable[[], float], *, is_exempt: bool = False
+    ) -> None:
+        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s, worked out only then.
 
         One that `is_exempt` counts, but is let in whatever the limits, unless there are very many of its kind.
         """
@@ -72,10 +75,11 @@ class Quota:
         share.bytes += size
         self.tasks += tasks
         self.bytes += size
-        share.exempt += is_exempt
-        self.exempt += is_exempt
+        if is_exempt:
+            share.exempt += 1
+            self.exempt += 1
 
-    def _check(self, share: _Share, tasks: int, size: int, retry_after: float) -> None:
+    def _check(self, share: _Share, tasks: int, size: int, retry_after: Callable[[], float]) -> None:
         limits = self._limits
         tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
         packages_left = limits.queue_packages - self.packages
@@ -84,16 +88,17 @@ class Quota:
             or share.bytes + size > min(limits.client_bytes, bytes_left)
             or share.packages >= min(limits.client_packages, packages_left)
         ):
-            _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, retry_after)
-            _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, retry_after)
-            most = limits.queue_packages
-            _check("packages", 1, share.packages, limits.client_packages, most, packages_left, retry_after)
+            soon, most = retry_after(), limits.queue_packages
+            _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, soon)
+            _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, soon)
+            _check("packages", 1, share.packages, limits.client_packages, most, packages_left, soon)
 
     def give_back(self, client: bytes, tasks: int, size: int, results: int, *, is_exempt: bool = False) -> None:
         """A package has left that took so much, and held `results` bytes of results."""
         share = self._shares[client]
-        share.exempt -= is_exempt
-        self.exempt -= is_exempt
+        if is_exempt:
+            share.exempt -= 1
+            self.exempt -= 1
         share.packages -= 1
         self.packages -= 1
         share.tasks -= tasks

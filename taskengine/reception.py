@@ -77,7 +77,8 @@ class Reception:
         self.origins = Origins(os.urandom(8))
         self._attendance = attendance
         self._machine = machine
-        self._halting = Halting(machine, self.origins.next, audit.note)
+        self._pinned = machine.lanes if machine is not None else ()
+        self.halting = Halting(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
         self._names_clients = gate is not None or settings.policy is not None
@@ -100,7 +101,7 @@ class Reception:
         """These are the tasks from here on."""
         self._tasks = tasks
         self._visitors.learn({task.name: task.lane for task in tasks})
-        self._urgent = self._halting.names | {task.name for task in tasks if task.urgent}
+        self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """This is the policy from here on."""
@@ -174,14 +175,9 @@ class Reception:
             self._end(route, serial, TaskFailed(problem, type="TaskModuleError") if problem else None)
         self._reloads_begun = []
 
-    @property
-    def is_waiting(self) -> bool:
-        """A stop is to be answered as soon as the machine is safe."""
-        return self._halting.is_waiting
-
     def answer_stops(self) -> None:
         """Answer the stops after which the machine is safe now, or is not for too long."""
-        for answer in self._halting.answers(time.monotonic_ns()):
+        for answer in self.halting.answers(time.monotonic_ns()):
             self._end(*answer)
 
     def _end(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
@@ -196,7 +192,7 @@ class Reception:
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
-        return Stamp(self.clock.told(), self.clock.boot, stop)
+        return self.clock.told(), self.clock.boot, stop
 
     def _origin(self, route: Route, visitor: Visitor, request: Request | None) -> Origin:
         """Where what was received last came from."""
@@ -306,26 +302,24 @@ class Reception:
     def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
         asked = decode_stop(frames)
         try:
-            for answer in self._halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
+            for answer in self.halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
                 self._end(*answer)
         except NotAllowed:
             self._audit.note("refused", client=visitor.name, call=request.kind.name)
             raise
 
     def _accept(self, package: Package, visitor: Visitor, now: float) -> None:
-        # what takes energy away acts first, whatever else the package is refused for
-        urgent = self._urgent.intersection(package.kind) if not self._urgent.isdisjoint(package.kind) else ()
-        urgent = frozenset(filter(visitor.may_call, urgent))
-        called = package.called() if urgent else ()
-        self._halting.heed(package, called, visitor, time.monotonic_ns())
+        if not self._urgent.isdisjoint(package.kind):
+            # what takes energy away acts first, whatever else the package is refused for
+            self._heed(package, visitor)
+        if self._pinned:
+            package.check_small(self._pinned, self._settings.pin_bytes)
         most = self._settings.package_tasks
         if package.count > most:
             raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
-        package.is_urgent = bool(called) and urgent.issuperset(called)
-        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
-        package.is_exempt = package.is_urgent and is_small
         try:
-            self._check_topic(package)
+            if package.publishes:
+                self._check_topic(package)
             visitor.admit(package, now)
             if package.is_urgent:
                 package.priority = Priority.URGENT
@@ -352,9 +346,18 @@ class Reception:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
 
+    def _heed(self, package: Package, visitor: Visitor) -> None:
+        """What takes energy away acts first, whatever else the package is refused for."""
+        urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
+        called = package.called() if urgent else ()
+        self.halting.heed(package, called, visitor, time.monotonic_ns())
+        package.is_urgent = bool(called) and urgent.issuperset(called)
+        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
+        package.is_exempt = package.is_urgent and is_small
+
     def _check_topic(self, package: Package) -> None:
         """What the pins do is told by their owners. Raises NotAllowed."""
-        if self._machine is not None and package.publishes and str(package.topic).startswith(OWNED_TOPICS):
+        if self._machine is not None and str(package.topic).startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
 
     def _info(self, visitor: Visitor) -> Info:
@@ -367,7 +370,7 @@ class Reception:
             data_addresses=settings.data_addresses(),
             pid=os.getpid(),
             capabilities=CAPABILITIES,
-            stop_tasks=sorted(filter(visitor.may_call, self._halting.names)),
+            stop_tasks=sorted(filter(visitor.may_call, self.halting.names)),
             stop_address=settings.stop_address,
         )
 

@@ -20,12 +20,16 @@ from taskengine.memory import new_slate
 from taskengine.messages import TaskInfo
 from taskengine.policy import ANONYMOUS, Policy, may_call_any
 from taskengine.process import Child
+from taskengine.reports import COMMON
 from taskengine.rundir import BACKEND, FRONTEND, STOP, RunDir
 from taskengine.settings import Settings
 
 ROUTER = "router"
 METRICS = "metrics"
 LISTENER = "stop listener"
+ROUTER_REPORTS = COMMON | {"alive", "kill", "retired", "reload"}
+GUARDIAN_REPORTS = COMMON | {"alive"}
+"""What they may report to the supervisor."""
 GUARDIAN_PATIENCE_S = 0.005
 """How long the guardian waits to write a line into the audit log, while nobody else watches the pins."""
 
@@ -52,15 +56,18 @@ class Roles:
         """The lanes that have pins, by the roles of their workers."""
         self.lanes = settings.lanes_with(task.lane for task in tasks)
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
-        backends = [settings.backend, *filter(None, [rundir.address(BACKEND)])]
+        backends = [rundir.address(BACKEND) or settings.backend]
         with borrowed(identity):
             security = Security.of(settings.keys_folder) if settings.is_curved else None
         feeds = [new_feed() for _ in range(settings.data_workers)]
-        backplane = Backplane(backends[-1], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
-        self._plan_router = partial(self._child, ROUTER, router.run, settings, frontends, backends, backplane)
-        self.learn(tasks)
+        backplane = Backplane(backends[0], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
         if machine is not None:
             machine.share()
+        routes = settings, frontends, backends, backplane
+        keeps = machine.descriptors if machine is not None else []
+        self._plan_router = partial(self._child, ROUTER, router.run, *routes, known=ROUTER_REPORTS, keeps=keeps)
+        self.learn(tasks)
+        if machine is not None:
             self._plan_guards(machine, rundir, security, feeds)
         for lane, workers in self.lanes.items():
             for number in range(1, workers + 1):
@@ -68,7 +75,8 @@ class Roles:
         if settings.metrics_port:
             self._makers[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
         for number in range(settings.data_workers):
-            self._plan_worker(f"data worker {number + 1}", publisher.run, backplane, number)
+            role, keeps = f"data worker {number + 1}", [feeds[number].ear.fileno()]
+            self._plan_worker(role, publisher.run, backplane, number, keeps=keeps)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -94,32 +102,42 @@ class Roles:
         settings = self._settings
         with borrowed(self._identity):  # it lies in a folder of theirs
             listener = rundir.listen(STOP)
-        guard = partial(self._child, GUARDIAN, _guard, settings, machine, feeds, listener, survives=True)
-        self._makers[GUARDIAN] = guard
+        keeps = [*machine.descriptors, *_mouths(feeds), *([listener.fileno()] if listener else [])]
+        extra = {"survives": True, "known": GUARDIAN_REPORTS, "keeps": keeps}
+        self._makers[GUARDIAN] = partial(self._child, GUARDIAN, _guard, settings, machine, feeds, listener, **extra)
         if settings.stop_address:
-            listen = partial(self._child, LISTENER, stop_listener.run, settings, security, machine)
+            whom = settings, security, machine
+            listen = partial(self._child, LISTENER, stop_listener.run, *whom, keeps=machine.descriptors)
             self._makers[LISTENER] = listen
 
     def _plan_task_worker(self, backplane: Backplane, lane: str, number: int) -> None:
         has_pins = self._machine is not None and lane in self._machine.lanes
+        keeps = _mouths(backplane.feeds)
+        if self._machine is not None and has_pins:
+            keeps += self._machine.descriptors
         role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
-        self._plan_worker(role, worker.run, backplane, lane, rests=has_pins)
+        self._plan_worker(role, worker.run, backplane, lane, rests=has_pins, keeps=keeps)
         if has_pins:
             self.owners[role] = lane
 
     def _plan_worker(
-        self, role: str, target: Callable[..., None], backplane: Backplane, what: str | int, *, rests: bool = False
+        self, role: str, target: Callable[..., None], backplane: Backplane, what: str | int, **extra: Any
     ) -> None:
         """Give a worker, of the lane or the number `what`, a place and its slate."""
         place, slate = len(backplane.slates), new_slate()
         backplane.slates.append(slate)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, slate=slate, place=place, rests=rests)
+        self._makers[role] = partial(self._child, *args, slate=slate, place=place, **extra)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""
         stdout = self._settings.enable_stdout
         return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
+
+
+def _mouths(feeds: list[Feed]) -> list[int]:
+    """The descriptors of whoever publishes by them."""
+    return [feed.mouth.fileno() for feed in feeds]
 
 
 def _serve_metrics(*args: Any) -> None:

@@ -30,7 +30,7 @@ from taskengine.memory import give_back_memory
 from taskengine.messages import TaskInfo
 from taskengine.package import Package
 from taskengine.policy import Entry
-from taskengine.procfs import is_stopped
+from taskengine.procfs import is_stopped, peer_process
 from taskengine.quota import Limits
 from taskengine.reception import Reception
 from taskengine.salvage import Answered
@@ -145,7 +145,8 @@ class Router:
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
             self._attendance = Attendance(
-                self._context, socket, port, most_connections(self._settings), self._audit.note
+                *(self._context, socket, port, self._broker.part),
+                *(most_connections(self._settings), self._audit.note),
             )
         for address in addresses:
             socket.ipv6 = "[" in address
@@ -177,10 +178,9 @@ class Router:
             if ready & FRONTEND:
                 for request in _received(requests):
                     self._reception.take(*request, self._now)
-            if ready & (FRONTEND | NEWS) and self._attendance:
-                for client in self._attendance.left():
-                    self._broker.part(client)
-            if self._reception.is_waiting:
+            if ready & NEWS and self._attendance:
+                self._attendance.read()
+            if self._reception.halting.waiting:
                 self._reception.answer_stops()
             if self._timeouts and not self._broker.idle():
                 self._stop_the_overdue()
@@ -206,7 +206,7 @@ class Router:
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""
-        if self._reception.is_waiting:
+        if self._reception.halting.waiting:
             return STOP_MS
         limited = self._timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited
@@ -285,9 +285,9 @@ class Router:
             if name is not None:
                 self._expel(name)
 
-    def _enlist(self, identity: bytes, token: bytes, said: bytes) -> None:
+    def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """A worker says hello. Raises ProtocolError."""
-        hello = self._backplane.read_hello(token, said)
+        hello = self._backplane.read_hello(proof, said, peer_process(self._backend.descriptor))
         if self._crew.is_here(hello.name):
             self._bury(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)

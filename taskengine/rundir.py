@@ -18,6 +18,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from taskengine.trust import changeable
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _ANY = str(ipaddress.IPv4Address(0))
 ALL_INTERFACES = {"127.0.0.1": _ANY, "localhost": _ANY, "[::1]": f"[{ipaddress.IPv6Address(0)}]"}
@@ -29,13 +31,20 @@ LONGEST_PATH = 107
 """What fits into the address of a Unix socket, in bytes (sockaddr_un, without the closing zero)."""
 
 
-def _base() -> Path:
-    wanted = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    return wanted if wanted.is_dir() else Path(tempfile.gettempdir())
+def _base() -> Path | None:
+    """Where folders of engines lie; None where everywhere somebody else could exchange them for others.
+
+    XDG_RUNTIME_DIR and TMPDIR may be another user's: su and `sudo -E` keep them.
+    """
+    for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
+        base = Path(place or "")
+        if place and base.is_dir() and not any(changeable([base / "taskengine"], (0, os.geteuid()))):
+            return base
+    return None
 
 
-def _folder(host: str, port: int | str) -> Path:
-    return _base() / f"taskengine-{os.geteuid()}-{'127.0.0.1' if host == 'localhost' else host}-{port}"
+def _folder(base: Path, host: str, port: int | str) -> Path:
+    return base / f"taskengine-{os.geteuid()}-{'127.0.0.1' if host == 'localhost' else host}-{port}"
 
 
 def _is_ours(folder: Path) -> bool:
@@ -66,11 +75,14 @@ class RunDir:
 
     def __init__(self, host: str, port: int) -> None:
         self._lock: int | None = None
-        self._folder = _folder(f"[{host}]" if ":" in host else host, port)
+        base = _base()
+        if base is None:
+            return
+        self._folder = _folder(base, f"[{host}]" if ":" in host else host, port)
         # what a task forks would hold the lock when the engine is gone
         os.register_at_fork(after_in_child=self._let_go)
         for _ in range(ATTEMPTS):  # another engine's sweep may take a folder that is not locked yet
-            _sweep()
+            _sweep(base)
             with contextlib.suppress(OSError):
                 self._folder.mkdir(mode=0o700)
                 self._lock = _lock(self._folder)
@@ -85,8 +97,10 @@ class RunDir:
 
     def address(self, name: str) -> str | None:
         """The address of the socket `name`; None where there can be none."""
+        if self._lock is None:
+            return None
         path = self._folder / name
-        if self._lock is None or len(os.fsencode(path)) > LONGEST_PATH:
+        if len(os.fsencode(path)) > LONGEST_PATH:
             return None
         return f"ipc://{path}"
 
@@ -117,7 +131,7 @@ class RunDir:
 
 def nearest(address: str) -> str:
     """The frontend's socket of the engine at `address`, where that runs here, as this user; else `address`."""
-    path = _find(address, FRONTEND, socket.SOCK_STREAM)
+    path = served(address, FRONTEND)
     return address if path is None else f"ipc://{path}"
 
 
@@ -126,15 +140,16 @@ def stop_path(address: str) -> Path | None:
 
     It takes a message msgpack `[id: bin, why: str]` and answers `[number of the stop, late lanes]`, or `[0, [error]]`.
     """
-    return _find(address, STOP, socket.SOCK_SEQPACKET)
+    return served(address, STOP, socket.SOCK_SEQPACKET)
 
 
-def _find(address: str, name: str, kind: socket.SocketKind) -> Path | None:
-    """The path of a socket that somebody serves."""
+def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Path | None:
+    """The path of the socket `name` of the engine at `address`, None unless somebody serves it here, as this user."""
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
-    if found and found[1] in LOOPBACK:
+    base = _base() if found and found[1] in LOOPBACK else None
+    if found and base is not None:
         for host in (found[1], ALL_INTERFACES[found[1]]):
-            folder = _folder(host, found[2])
+            folder = _folder(base, host, found[2])
             if _is_ours(folder) and _is_listening(folder / name, kind):
                 return folder / name
     return None
@@ -153,9 +168,9 @@ def _is_listening(path: Path, kind: socket.SocketKind) -> bool:
     return True
 
 
-def _sweep() -> None:
+def _sweep(base: Path) -> None:
     """Remove the folders that killed engines of this user have left."""
-    for folder in _base().glob(f"taskengine-{os.geteuid()}-*"):
+    for folder in base.glob(f"taskengine-{os.geteuid()}-*"):
         fd = _lock(folder) if _is_ours(folder) else None
         if fd is not None:
             shutil.rmtree(folder, ignore_errors=True)

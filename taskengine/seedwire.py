@@ -120,6 +120,12 @@ class SeedPackage(Package):
     def mend(self, tasks: int, body: bytes) -> bytes:
         return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
 
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        for position in range(first, stop):
+            size = len(self._frame(position))
+            if size > most:
+                raise BadArguments(f"task {position} has {size} bytes, and a lane with pins takes {most} (PIN_BYTES)")
+
     def called(self) -> Collection[str]:
         return self.names
 
@@ -301,16 +307,16 @@ def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
 
 
-def latest_entry(head: bytes, value: Any, room: int) -> bytes:
-    """What answers a data request for the value of a topic: a DATA frame where it came by wire 0.1.
+def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:
+    """What answers a data request for the value of a topic, in MessagePack: a DATA frame where it came by wire 0.1.
 
     `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or has no JSON.
     """
     _, pack, _ = decode_head(head)
     if not isinstance(pack, bytes):
-        return _fastpath.encode(value)
+        return entry
     try:
-        frame = data_frame(value, msgspec.Raw(pack))
+        frame = data_frame(_fastpath.unpack(entry, 1, bytes)[0], msgspec.Raw(pack))
     except Exception as error:  # whatever a value raises that JSON has not
         raise BadArguments(f"the value has no JSON: {text_of(error)}") from None
     if len(frame) > room:

@@ -18,7 +18,6 @@ from taskengine.clock import FRESH_NS, Clock
 from taskengine.errors import (
     BadArguments,
     EngineUnreachable,
-    NotAllowed,
     ProtocolError,
     TaskEngineError,
     TaskTimeout,
@@ -33,6 +32,7 @@ from taskengine.messages import (
     Request,
     decode_reply,
     encode_request,
+    stamped,
 )
 from taskengine.replies import Outcome, outcomes
 from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
@@ -43,12 +43,18 @@ POSITIONS_TOLD = 10_000
 """Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
 HELLO_S = 10.0
 """How long to wait for the answer to a hello until another one is sent."""
+GREET_NS = 10**9
+"""How often it is looked whether another one is due."""
+SAMPLE_NS = 10**7
+"""How long after a reply the next one is looked at for the engine's clock."""
 TIMED, STOPPABLE = "clock", "stop"
 """Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
 CAPABILITIES = [TIMED, STOPPABLE]
 """What this client can, as its hello says."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows where it says when its call was made, and by which client."""
+_REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
+_PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
@@ -68,8 +74,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         choices = {
-            "priority": (self.priority, [kind.name.lower() for kind in Priority]),
-            "reply": (self.reply, [kind.name.lower() for kind in ReplyMode]),
+            "priority": (self.priority, list(_PRIORITIES)),
+            "reply": (self.reply, list(_REPLIES)),
             "errors": (self.errors, ["raise", "return"]),
         }
         for name, (value, known) in choices.items():
@@ -109,20 +115,21 @@ class TaskFuture(Future[Any]):
 
 
 class Parcel(NamedTuple):
-    """A request as it is sent: its head is encoded when it goes out.
+    """A request as it is sent; `head` is `request`, which says only when it goes out when it was called.
 
-    `made` is when it was called, in ns of the client's clock; 0 where that is of no account.
+    `made` is when that was, in ns of the client's clock; 0 where that is of no account.
     """
 
     serial: int
     request: Request
+    head: bytes
     body: tuple[bytes, ...]
     made: int = 0
 
     @property
     def frames(self) -> list[bytes]:
         """It without a sending time, as an engine of version 0.1.0 gets it."""
-        return [encode_request(self.request), *self.body]
+        return [self.head, *self.body]
 
 
 class Pending(msgspec.Struct):
@@ -162,15 +169,21 @@ class Session:
         self._since = since
         self._since_told = 0
         self._clock = Clock()
+        self._sample_at = 1
+        """Replies before this moment tell nothing new of the engine's clock."""
         self._hello = NO_SERIAL
         self._greeted_at = 0
         self.is_ready = False
-        """The hello of this connection was answered."""
+        """The hello of this connection was answered,"""
+        self.greet_at = 0
+        """and no other is due before this moment."""
         self.info: Info | None = None
         """What the engine said of itself last, be it over an earlier connection."""
         self.stop_tasks: frozenset[str] = frozenset()
         """Tasks that stop the machine or bring a device to its safe state, as far as the engine has said."""
         self._capabilities: Sequence[str] = ()
+        self._is_timed = False
+        """It takes sending times and tokens."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -213,16 +226,17 @@ class Session:
 
         It is on a new connection, and where the estimate of the engine's clock has become old.
         """
-        if self._hello in self.pending:
+        is_fresh = not self._is_timed or now - self._greeted_at <= FRESH_NS or self._clock.is_fresh(now)
+        if self.is_ready and is_fresh:
+            self.greet_at = now + GREET_NS
             return None
-        is_old = self.can(TIMED) and now - self._greeted_at > FRESH_NS and not self._clock.is_fresh(now)
-        if self.is_ready and not is_old:
+        if self._hello in self.pending:
             return None
         return self.request(Kind.INFO, Future(), Options(timeout=HELLO_S), [CAPABILITIES])
 
     def greeted(self, hello: Parcel, now: int) -> None:
         """The hello was sent: nothing else is to be until it is answered."""
-        self._hello, self._greeted_at, self.is_ready = hello.serial, now, False
+        self._hello, self._greeted_at, self.is_ready, self.greet_at = hello.serial, now, False, 0
 
     @property
     def is_awaited(self) -> bool:
@@ -235,7 +249,8 @@ class Session:
 
     def urge(self, parcel: Parcel) -> Parcel:
         """The parcel as one that goes before all others."""
-        urgent = parcel._replace(request=msgspec.structs.replace(parcel.request, priority=Priority.URGENT))
+        request = msgspec.structs.replace(parcel.request, priority=Priority.URGENT)
+        urgent = parcel._replace(request=request, head=encode_request(request))
         pending = self.pending.get(parcel.serial)
         if pending is not None and pending.parcel is not None:
             pending.parcel = urgent
@@ -246,13 +261,10 @@ class Session:
         pending = self.pending.get(parcel.serial)
         if pending is not None:
             pending.written = now
-        if not self.can(TIMED):
+        if not self._is_timed:
             return parcel.frames
         sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
-        request = msgspec.structs.replace(
-            parcel.request, sent=sent, bound=bound, token=self._token, since=self._since_told
-        )
-        return [encode_request(request), *parcel.body]
+        return [stamped(parcel.head, sent, bound, self._token, self._since_told), *parcel.body]
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, from `now` on, is over."""
@@ -315,8 +327,9 @@ class Session:
 
         The next one begins with a hello, and what was known of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready = NO_SERIAL, False
+        self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
         self._clock.forget()
+        self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
@@ -339,14 +352,6 @@ class Session:
             self.retract(serial, future.position)
         return True
 
-    def refusal(self) -> NotAllowed:
-        """What it means that the engine does not let us in."""
-        return NotAllowed(
-            f"the engine at {self._address} does not let this client in: it wants a key that it knows "
-            "(`taskengine keys pair NAME` there, `taskengine keys accept LINE` here), or it is not encrypted "
-            f"and this client has a key for it (`taskengine keys forget {self._address}` here)"
-        )
-
     def give_up(self, error: TaskEngineError) -> deque[Outcome]:
         """Nothing that is pending will be answered."""
         return self.fail(list(self.pending), error)
@@ -365,7 +370,8 @@ class Session:
         pending = self.pending.get(reply.serial)
         if reply.clock > 0:
             self.stop_in_force = reply.stop
-            if pending is not None and pending.written and now:
+            if pending is not None and pending.written and now >= self._sample_at:
+                self._sample_at = now + SAMPLE_NS
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
@@ -384,6 +390,7 @@ class Session:
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
+        self._is_timed = TIMED in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest moment: nobody is to count as newer than it is
         self._since_told = since and max(1, since - bound)
@@ -417,21 +424,22 @@ class Session:
             serial,
             self._name,
             list(names),
-            ReplyMode[options.reply.upper()],
-            Priority[options.priority.upper()],
+            _REPLIES[options.reply],
+            _PRIORITIES[options.priority],
             0.0 if deadline > LONGEST_DEADLINE_S else deadline,
             options.idempotent,
             pending.array,
         )
         try:
-            size = len(encode_request(request)) + LONGEST_STAMP
+            head = encode_request(request)
         except (UnicodeEncodeError, TypeError) as error:
             raise BadArguments(f"a name that cannot be sent: {error}") from None
         if len(request.names) > MAX_NAMES:
             raise BadArguments(f"a package names at most {MAX_NAMES} tasks, not {len(request.names)}")
+        size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")
-        parcel = Parcel(serial, request, body, made)
+        parcel = Parcel(serial, request, head, body, made)
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.position = position if pending.each else None

@@ -89,7 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = msgspec.field(default_factory=dict)
     router_frontend: Annotated[int, _port("Where the router listens to clients.")] = 9000
-    router_backend: Annotated[int, _port("Where the router listens to task workers.")] = 9001
+    router_backend: Annotated[
+        int, _port("Where the router listens to workers, on loopback, if it has no Unix socket.")
+    ] = 9001
     starting_port: Annotated[int, _port("Data worker i, from 0, publishes on STARTING_PORT + TASK_WORKERS + i.")] = (
         10000
     )
@@ -209,6 +211,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "a whole number, 2^16 to 65 * 2^20"},
         ),
     ] = MAX_MESSAGE
+    pin_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**10,
+            le=MAX_MESSAGE,
+            description="The most bytes in a task for a lane with pins, whose owner has no time for large values.",
+            extra={"type": "a whole number, 2^10 to 65 * 2^20"},
+        ),
+    ] = 2**16
     value_depth: Annotated[
         int,
         Meta(
@@ -246,6 +257,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": "a whole number, 0 or from 2^28"},
         ),
     ] = 0
+    worker_memory: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**53,
+            description="The most bytes of memory that a task worker may take: more is the task's MemoryError. "
+            "Tasks with large models need more; 0 for half of the machine's.",
+            extra={"type": "a whole number, 0 or from 2^28"},
+        ),
+    ] = 0
     curve: Annotated[
         Literal["auto", "on", "off"],
         Meta(
@@ -264,8 +285,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     audit: Annotated[
         str,
         Meta(
-            description="The file of the audit log; empty for audit.jsonl beside the keys, where CURVE is on.",
-            extra={"type": "a path"},
+            description='The file of the audit log, or "journald" or "syslog" for the log of the system; empty for '
+            "audit.jsonl beside the keys, where CURVE is on.",
+            extra={"type": 'a path, "journald" or "syslog"'},
         ),
     ] = ""
     insecure: Annotated[
@@ -315,8 +337,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def backend(self) -> str:
-        """The address task workers talk to."""
-        return self._address(self.router_backend)
+        """The address task workers talk to where there can be no Unix socket; on loopback, whatever HOST is."""
+        return f"tcp://{'[::1]' if self.host == '::1' else '127.0.0.1'}:{self.router_backend}"
 
     @property
     def stop_address(self) -> str:

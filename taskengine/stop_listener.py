@@ -28,7 +28,7 @@ from taskengine.halting import Halting, Route
 from taskengine.hardware import Machine
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Kind, Stamp, decode_request, decode_stop
+from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
 from taskengine.moments import Clock
 from taskengine.outlet import Outlet
 from taskengine.policy import ANONYMOUS, Entry, Policy
@@ -73,8 +73,10 @@ class Listener:
         if security:
             security.serve(self._socket, gate.FRONTEND)
         self._port = Port(self._socket, is_gated=self._gate is not None)
-        most = most_connections(settings)
-        self._attendance = Attendance(self._context, self._socket, self._port, most, self._audit.note)
+        self._attendance = Attendance(
+            *(self._context, self._socket, self._port, _part),
+            *(most_connections(settings), self._audit.note),
+        )
         self._socket.bind(settings.stop_address)
         self._outlet = Outlet(self._port, self._attendance)
 
@@ -92,8 +94,8 @@ class Listener:
                 self._take()
             else:
                 self._attendance.settle()
-            if ready & (CLIENTS | NEWS):
-                self._attendance.left()
+            if ready & NEWS:
+                self._attendance.read()
             for answer in self._halting.answers(time.monotonic_ns()):
                 self._answer(*answer)
             self._journal.flush()
@@ -118,7 +120,7 @@ class Listener:
         return bool(order == "stop")
 
     def _wait_ms(self) -> int:
-        if self._halting.is_waiting:
+        if self._halting.waiting:
             return LOOK_MS
         return PAUSE_MS if self._journal.pending else -1
 
@@ -145,7 +147,7 @@ class Listener:
 
     def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
         """Answer with nil, or the error."""
-        stamp = Stamp(self._clock.told(), self._clock.boot, self._machine.stop_number())
+        stamp = self._clock.told(), self._clock.boot, self._machine.stop_number()
         message = packed.refusal(serial, error, stamp) if error else packed.value_reply(serial, None, stamp)
         self._outlet.send(route, message)
 
@@ -173,6 +175,10 @@ class Listener:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
         return self._visitors.of(shortened(name, NAME_TOLD))
+
+
+def _part(client: bytes) -> None:
+    """A client has left: nothing of its is in flight here."""
 
 
 def run(settings: Settings, security: Security | None, machine: Machine, control: Connection, journal: Journal) -> None:

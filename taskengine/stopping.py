@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import zmq
 
-from taskengine.connection import Connection
+from taskengine.connection import Connection, check_address
 from taskengine.errors import (
     EngineUnreachable,
     NotAllowed,
@@ -33,7 +33,7 @@ from taskengine.errors import (
     TaskTimeout,
     text_of,
 )
-from taskengine.keys import Membership
+from taskengine.keys import Membership, check_encrypted, is_loopback, not_let_in
 from taskengine.messages import Info, Kind
 from taskengine.rundir import stop_path
 from taskengine.session import STOPPABLE, Options, Parcel, Session, settle
@@ -41,6 +41,7 @@ from taskengine.subscription import reachable
 from taskengine.verdict import NOT_CONFIRMED, Verdict, most_telling
 
 STOP_TASK: Final = "system.stop"
+_LANES_STOP: Final = f".{STOP_TASK}"
 STOP_S: Final = 5.0
 """How long a stop is repeated, unless it is confirmed before."""
 ID_BYTES: Final = 16
@@ -54,13 +55,14 @@ _STOP_PORT: Final = 9002
 
 def stops_machine(task: object) -> bool:
     """Return whether the task of this name stops the machine."""
-    return isinstance(task, str) and (task == STOP_TASK or task.endswith("." + STOP_TASK))
+    return isinstance(task, str) and task.endswith(STOP_TASK) and (task == STOP_TASK or task.endswith(_LANES_STOP))
 
 
 class Target(NamedTuple):
     """The engine at `address`, as a client with this membership reaches it; `info` is what it said of itself, if ever.
 
-    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports.
+    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports. Without a
+    membership a stop leaves this machine only if `insecure`.
     """
 
     address: str
@@ -68,6 +70,17 @@ class Target(NamedTuple):
     name: str = "CLIENT"
     info: Info | None = None
     stop_address: str | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raises BadArguments for what is no address, KeysError for one to which nothing may be said in clear."""
+        for address in filter(None, (self.address, self.stop_address)):
+            check_address(address)
+            check_encrypted(address, self.membership, insecure=self.insecure)
+
+    def may_reach(self, address: str) -> bool:
+        """Return whether a stop may go there."""
+        return self.membership is not None or self.insecure or is_loopback(address)
 
     def stop_port(self) -> str | None:
         """The address of the stop port, None where it has none, as far as is known."""
@@ -174,6 +187,7 @@ class _Attempt:
 
     def __init__(self, connection: Connection, target: Target, order: Order, *, is_known: bool) -> None:
         self.connection = connection
+        self._target = target
         self._session = Session(target.name, target.address)
         self._order = order
         self._is_known = is_known
@@ -184,10 +198,10 @@ class _Attempt:
         """Send where that is possible now; what has come."""
         if self.connection.lost():
             self.connection.close(0)
-        if self.connection.refused:
-            self.connection.refused = False
+        if self.connection.refused or self.connection.is_cut:
+            self.connection.refused = self.connection.is_cut = False
             self.connection.close(0)
-            yield self._session.refusal()
+            yield NotAllowed(not_let_in(self._target.address, self._target.membership))
         if self.connection.connected and self._future is None:
             self._send()
         while not self.connection.socket.closed and (frames := self.connection.port.receive()) is not None:
@@ -281,6 +295,7 @@ class Stopping:
 
     def run(self) -> None:
         """Order it until one way confirms it. Raises the error that tells the most."""
+        self._target.check()
         began = time.monotonic()
         guardian = Guardian(self._target.address, self._order)
         guardian.order()  # before anything that takes a moment
@@ -303,7 +318,7 @@ class Stopping:
     def _add_ports(self, context: zmq.Context[Any], ways: dict[str, Way]) -> None:
         target, info = self._target, self._target.info
         port = target.stop_port()
-        if port is not None:
+        if port is not None and target.may_reach(port):
             ways["stop port"] = Port(context, port, target, self._order, is_known=True)
         is_known = info is not None and STOPPABLE in info.capabilities
         ways["router"] = Port(context, target.address, target, self._order, is_known=is_known)

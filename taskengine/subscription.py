@@ -28,18 +28,24 @@ def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One publication: its value, when it was made (wall clock, s) and its number on the topic."""
+    """One publication: its value, when it was made (wall clock, s), its number on the topic, and who made it.
+
+    `publisher` is `source`, `task`, `engine`, `client`, or of a client with a key `client:NAME`; "" where an older
+    engine does not tell.
+    """
 
     topic: str
     value: Any
     time: float
     number: int
+    publisher: str = ""
 
 
 class _Meta(msgspec.Struct):
     id: str
     pack: float
     part: int
+    publisher: str = ""
 
 
 class _Data(msgspec.Struct):
@@ -71,7 +77,7 @@ class Feed:
         if meta.id == publisher and meta.part <= number:
             return None
         self._seen[topic] = meta.id, meta.part
-        return Sample(topic, data.data, meta.pack, meta.part)
+        return Sample(topic, data.data, meta.pack, meta.part, meta.publisher)
 
 
 class Subscription:

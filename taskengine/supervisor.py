@@ -17,7 +17,7 @@ from taskengine import systemd
 from taskengine.backoff import Backoff
 from taskengine.catalogue import Catalogue, Reading, load_catalogue
 from taskengine.disclosure import without_folders
-from taskengine.errors import SettingsError, TaskModuleError
+from taskengine.errors import ProtocolError, SettingsError, TaskModuleError
 from taskengine.hardware import GUARDIAN
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
@@ -160,7 +160,7 @@ class Supervisor:
         self._due.pop(role, None)
         child = self._roles.make(role)
         try:
-            child.start(self._children.values())
+            child.start()
         except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
             if not self._is_serving:
                 raise StartError(f"{role} cannot be started: {error.strerror}") from None
@@ -206,8 +206,17 @@ class Supervisor:
         self._unwatch(child)
 
     def _hear(self, child: Child) -> None:
-        report, text = child.hear()
+        try:
+            reports = child.hear()
+        except ProtocolError as error:
+            child.fault = str(error)
+            child.process.kill()
+            reports = []
         self._unwatch(child)
+        for report, text in reports:
+            self._heed(child, report, str(text))
+
+    def _heed(self, child: Child, report: str, text: str) -> None:
         if report == "alive":
             self._census.heard(child.role, time.monotonic())
             self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
@@ -259,7 +268,7 @@ class Supervisor:
             self._terminal.say(f"[SUPERVISOR] Renewing process [{child.pid}]: {child.role}")
             self._due[child.role] = time.monotonic()
             return
-        how = child.failure or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        how = child.failure or child.fault or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
         self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
@@ -405,10 +414,17 @@ class Supervisor:
         def is_over() -> bool:
             return ROUTER not in self._children or self._signals > asked
 
-        self._run_until(lambda: self._has_shown_itself or is_over(), SIGN_S)
-        if not (self._has_shown_itself or is_over()):
+        def answers() -> bool:
+            return self._has_shown_itself or is_over()
+
+        self._run_until(answers, SIGN_S)
+        if not answers():
             self._stop_machine("the engine stops, and its router does not answer")
-        self._run_until(is_over, drain + STOP_TIMEOUT_S - SIGN_S)
+            self._run_until(answers, STOP_TIMEOUT_S - SIGN_S)
+        if answers():
+            self._run_until(is_over, drain + STOP_TIMEOUT_S)
+        else:
+            self._children[ROUTER].process.kill()
 
     def _stop_machine(self, why: str) -> None:
         """Bring every output to its safe state, where there are any, until somebody arms the machine."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 import msgspec
 
+from taskengine import _fastpath
 from taskengine.arrays import listed
-from taskengine.errors import Overloaded, TaskFailed
-from taskengine.wire import DATA_LANES, SEED_VERSION, TOPICS_KEPT
+from taskengine.errors import BadArguments, Overloaded, TaskFailed
+from taskengine.wire import DATA_LANES, LAST_BYTES, SEED_VERSION, TOPICS_KEPT
 
+ENGINE, SOURCE, TASK, CLIENT = "engine", "source", "task", "client"
+"""Who publishes; a client that shows a key is told with its name, `client:NAME`."""
 NO_DATA_WORKERS = "this engine runs no data worker (DATA_WORKERS is 0)"
 _encode = msgspec.json.Encoder(enc_hook=listed).encode
 
@@ -33,22 +36,44 @@ def lane_of(topic: str, data_workers: int) -> str:
     return data_lane(owner(topic, data_workers))
 
 
+def publisher_of(client: str) -> str:
+    """How a publication names a client, "" where it shows no key."""
+    return f"{CLIENT}:{client}" if client else CLIENT
+
+
+class _Last(NamedTuple):
+    """The last publication of a topic: its frames, its value for whoever asks, its number, whose it is and its size."""
+
+    frames: list[bytes]
+    value: bytes | BadArguments
+    number: int
+    publisher: str
+    size: int
+
+
+_NOTHING = _Last([], b"", 0, "", 0)
+
+
 class Board:
-    """The last publication of each topic of one data worker, whose `name` stands in their META."""
+    """The last publication of each topic of one data worker, whose `name` stands in their META.
+
+    Those of one client take no more than half of what there is room for.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._last: dict[str, tuple[Any, int, list[bytes]]] = {}
+        self._last: dict[str, _Last] = {}
+        self._size = 0
+        self._topics: Counter[str] = Counter()
+        self._sizes: Counter[str] = Counter()
 
-    def publish(self, topic: str, value: Any, now: float) -> list[bytes]:
+    def publish(self, topic: str, value: Any, now: float, publisher: str = ENGINE) -> list[bytes]:
         """Keep the value and give the frames `[topic, META, DATA]`; `now` is the wall clock in s.
 
-        Raises Overloaded when there are TOPICS_KEPT topics already, TypeError for a value that JSON cannot hold.
+        Raises Overloaded where there is no room for it among the last values, TypeError for a value that JSON cannot
+        hold.
         """
-        known = self._last.get(topic)
-        if known is None and len(self._last) >= TOPICS_KEPT:
-            raise Overloaded(f"this data worker keeps {TOPICS_KEPT} topics already", retry_after=None)
-        number = known[1] + 1 if known else 1
+        known = self._last.get(topic, _NOTHING)
         meta = {
             "id": self._name,
             "role": "publisher",
@@ -57,20 +82,58 @@ class Board:
             "pack": now,
             "length": 1,
             "serial": topic,
-            "part": number,
+            "part": known.number + 1,
             "size": 1,
+            "publisher": publisher,
         }
-        data = {"size": 1, "data": value, "pack": now}
-        frames = [topic.encode(), _encode(meta), _encode(data)]
-        self._last[topic] = value, number, frames
+        frames = [topic.encode(), _encode(meta), _encode({"size": 1, "data": value, "pack": now})]
+        packed = _packed(value)
+        size = sum(map(len, frames)) + (len(packed) if isinstance(packed, bytes) else 0)
+        self._keep(topic, known, _Last(frames, packed, known.number + 1, publisher, size))
         return frames
 
-    def latest(self, topic: str) -> Any:
-        """The last value. Raises TaskFailed, type LookupError, where there is none yet."""
+    def _keep(self, topic: str, known: _Last, last: _Last) -> None:
+        owner, is_other = last.publisher, last.publisher != known.publisher
+        mine = 0 if is_other else known.size
+        share = 2 if owner.startswith(CLIENT) else 1
+        if self._topics[owner] + is_other > TOPICS_KEPT // share or len(self._last) + (not known.frames) > TOPICS_KEPT:
+            text = f"this data worker keeps {TOPICS_KEPT // share} topics of {owner} already"
+            raise Overloaded(text, retry_after=None, in_flight=self._topics[owner], limit=TOPICS_KEPT // share)
+        most, used = LAST_BYTES // share, self._sizes[owner] - mine
+        if used + last.size > most or self._size - known.size + last.size > LAST_BYTES:
+            text = f"this data worker keeps {used} bytes of last values of {owner}, and {most} at most"
+            raise Overloaded(text, retry_after=None, in_flight=used, limit=most)
+        if known.frames:
+            self._topics[known.publisher] -= 1
+            self._sizes[known.publisher] -= known.size
+        self._topics[owner] += 1
+        self._sizes[owner] += last.size
+        self._size += last.size - known.size
+        self._last[topic] = last
+
+    def latest(self, topic: str) -> bytes:
+        """The last value, in MessagePack.
+
+        Raises TaskFailed, type LookupError, where there is none yet, BadArguments for one that MessagePack cannot hold.
+        """
         if topic not in self._last:
             raise TaskFailed(f"nothing was published on topic {topic!r} yet", type="LookupError")
-        return self._last[topic][0]
+        value = self._last[topic].value
+        if isinstance(value, BadArguments):
+            raise value
+        return value
 
-    def replay(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """The last publication of each topic that a new subscriber to `prefix` asked for."""
-        return (frames for _, _, frames in self._last.values() if frames[0].startswith(prefix))
+    def frames(self, topic: str) -> list[bytes]:
+        """The last publication of a topic that has one."""
+        return self._last[topic].frames
+
+    def topics(self, prefix: bytes) -> list[str]:
+        """The topics of which a new subscriber to `prefix` asked for the last publication."""
+        return [topic for topic, last in self._last.items() if last.frames[0].startswith(prefix)]
+
+
+def _packed(value: Any) -> bytes | BadArguments:
+    try:
+        return _fastpath.encode(value)
+    except BadArguments as error:  # which whoever asks for it is told
+        return error

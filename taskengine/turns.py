@@ -31,10 +31,14 @@ class Span:
 
     def chunks(self) -> int:
         """How many chunks are left."""
+        if self.stop - self.first == 1:
+            return 1
         return self.run.number(self.stop - 1) - self.run.number(self.first) + 1
 
     def end(self, chunks: int) -> int:
         """Where the next so many chunks end."""
+        if self.stop - self.first == 1:
+            return self.stop
         return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
 
     def part(self, at: int) -> Span:

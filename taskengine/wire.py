@@ -66,6 +66,8 @@ ENTRY: Final = Struct("<QIIIQI")
 
 MAX_DEPTH: Final = 64
 """How deep lists and maps may nest in one value."""
+MOST_NUMBERS: Final = 2**14
+"""The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_RUNS: Final = 2**16
@@ -121,7 +123,9 @@ SLICE_NS: Final = 2 * BATCH_NS
 IN_FLIGHT: Final = 2
 """Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
 REPEATS: Final = 2
-"""How often an idempotent task whose worker was lost is given to another."""
+"""How often a client sends an idempotent package again whose router was lost."""
+DEATHS: Final = 2
+"""How many workers may die at an idempotent task that runs, or at a chunk that was next, until that is lost."""
 PACKAGE_BYTES: Final = 4096
 """What a package in flight takes beside its bytes, about,"""
 RUN_BYTES: Final = 512
@@ -135,7 +139,17 @@ LATEST_RETRY_S: Final = 10.0
 COSTS_KEPT: Final = 1024
 """Kinds of package whose cost the router remembers."""
 TOPICS_KEPT: Final = 1024
-"""Topics whose last value a data worker keeps."""
+"""Topics whose last value a data worker keeps,"""
+LAST_BYTES: Final = 64 * 2**20
+"""and the most bytes of them. What one client has published is at most half of either."""
+SUBSCRIPTIONS_KEPT: Final = 2048
+"""Subscriptions of all clients at a data worker; what a key, or without keys a connection, has is at most half."""
+REPLAY_RATE: Final = 4 * 2**20
+"""Bytes of last values in a second that a connection is given when it subscribes, and that all get with others."""
+UNTAKEN_BYTES: Final = 16 * 2**20
+"""Bytes of publications that subscribers have not taken, from which on the idlest of them are cut off,"""
+MOST_UNTAKEN: Final = 64 * 2**20
+"""and from which on nothing more is sent to anybody."""
 FEED_BYTES: Final = 2**17
 """The most bytes of a value that a task publishes, about."""
 UNREAD_BYTES: Final = 16 * 2**20

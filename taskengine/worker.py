@@ -16,6 +16,7 @@ from taskengine import _fastpath, seedwire
 from taskengine._fastpath import Slate
 from taskengine._socket import Waiter
 from taskengine.caller import begin, may_call, obey
+from taskengine.confinement import limit_memory, worker_memory
 from taskengine.dealer import Dealer
 from taskengine.disclosure import discreet, without_folders
 from taskengine.errors import (
@@ -232,6 +233,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 
 def run(settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal) -> None:
     """The task worker's process."""
+    limit_memory(worker_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
         worker = Worker(settings, backplane, place, lane, control, journal)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError
+from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError, rundir
 
 FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1"))
 _PORTS = range(20000, 32000)
@@ -120,7 +120,7 @@ class Engine:
 
     def _await_answer(self) -> None:
         try:
-            with Client(self.address, timeout=0.2) as client:
+            with Client(self.address, timeout=0.2, insecure=True) as client:
                 wait_until(lambda: self.process.poll() is not None or _answers(client), 20.0, "the engine's start")
             wait_until(lambda: self.process.poll() is not None or self._is_whole(), 20.0, "the workers' start")
             assert self.process.poll() is None, "the engine ended"
@@ -134,6 +134,12 @@ class Engine:
     def _is_whole(self) -> bool:
         """The router answers before the last worker is started."""
         return all(len(self.pids(role)) >= count for role, count in self._workers.items())
+
+    @property
+    def backend(self) -> str:
+        """Where its workers meet its router: a Unix socket, or a port where it could make none."""
+        path = rundir.served(self.address, rundir.BACKEND)
+        return f"tcp://127.0.0.1:{self.settings['router_backend']}" if path is None else f"ipc://{path}"
 
     def output(self, start: int = 0) -> str:
         """What it has printed so far, from a byte on."""
@@ -159,7 +165,8 @@ class Engine:
         if not self.pids("router"):
             return
         try:
-            with Client(self.address, timeout=deadline(5.0), keys=self.settings.get("keys")) as client:
+            keys = self.settings.get("keys")
+            with Client(self.address, timeout=deadline(5.0), keys=keys, insecure=True) as client:
                 stats = client.stats()
         except (EngineUnreachable, KeysError, NotAllowed):
             return

@@ -69,7 +69,9 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
     if kind in ("array", "map"):
         if depth >= wire.MAX_DEPTH:
             raise ProtocolError("too deep")
-        for _ in range(size if kind == "array" else 2 * size):
+        for number in range(size if kind == "array" else 2 * size):
+            if kind == "map" and number % 2 == 0 and not is_key(data, at, size):
+                raise ProtocolError("the key of a map is a scalar, and of a large one text or bytes")
             at = end_of(data, at, depth + 1)
         return at
     end = at + size + (kind == "ext")
@@ -78,6 +80,13 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
     if kind == "ext" and ext_code(data, at) == wire.ERROR_EXT and not error_entry:
         raise ProtocolError("an error entry inside a value")
     return end
+
+
+def is_key(data: bytes, at: int, size: int) -> bool:
+    """Whether the value that begins at `at` may be a key of a map of this size."""
+    if size > wire.MOST_NUMBERS and header(data, at):
+        return 0xA0 <= data[at] < 0xC0 or data[at] in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB)
+    return header(data, at).kind == "data"
 
 
 def ext_code(data: bytes, at: int) -> int:

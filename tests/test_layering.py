@@ -52,6 +52,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "chain",
         "scrape",
         "pake",
+        "reports",
+        "subscribers",
     ),
     ("hardware", "feed"),
     (
@@ -66,7 +68,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trust",
         "renewal",
     ),
-    ("_socket", "rundir", "memory", "procfs", "moments", "identity", "orphan"),
+    ("_socket", "rundir", "memory", "procfs", "sockets", "moments", "identity", "orphan"),
     ("keys", "pairing", "audit", "gate", "outlet", "attendance", "inspection"),
     (
         "caller",
@@ -126,6 +128,8 @@ PURE = {
     "chain",
     "scrape",
     "pake",
+    "reports",
+    "subscribers",
     "weaknesses",
     "renewal",
 }
@@ -139,6 +143,7 @@ SHELLS = {
     "inspection",
     "dealer",
     "procfs",
+    "sockets",
     "router",
     "stop_listener",
     "worker",
@@ -323,6 +328,6 @@ def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.p[yx]*")}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
-        ("publisher.py", "self._broadcast.publish(self._board.publish(topic, value, time.time()))"),
+        ("publisher.py", "self._broadcast.publish(topic, self._board.publish(topic, value, time.time(), publisher))"),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
     }

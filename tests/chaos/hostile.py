@@ -149,8 +149,7 @@ def _guarded() -> Iterator[tuple[Engine, Client]]:
 def run_hostile(seconds: float, peers: int, seed: int) -> Report:
     """Attack an engine with CURVE for so long."""
     with _guarded() as (engine, client), _guarded() as (_, other):
-        ports = [int(engine.settings[name]) for name in ("router_frontend", "router_backend")]
-        ports.append(int(engine.settings["starting_port"]) + 2)
+        ports = [int(engine.settings["router_frontend"]), int(engine.settings["starting_port"]) + 2]
         calls([client, other], lambda count: count >= WARM_CALLS)
         pids = engine.pids()
         [router] = engine.pids("router")
@@ -217,7 +216,7 @@ def main() -> int:
         ["router's memory more than before, MiB", f"{report.grown / 2**20:.1f}"],
         ["router's files before, most, after", f"{report.files_before}, {report.files_during}, {report.files_after}"],
     ]
-    note = "A third of the peers each at the frontend, the backend and a data port; the calls to both engines in turns."
+    note = "Half of the peers each at the frontend and a data port; the calls to both engines in turns."
     title = f"{options.peers} hostile peers for {options.seconds:g} s"
     console = Console()
     table.show(Table(name="", title=title, note=note, heads=["", ""], rows=rows), console)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-WORKER_REPEATS = 2
+WORKER_REPEATS = 1
 """How often an idempotent task may be run again because its worker died."""
 LEGITIMATE = frozenset({"WorkerLost", "TaskTimeout", "EngineUnreachable", "Overloaded", "Cancelled", "SeedError"})
 """Errors that are an answer to any task. SeedError is one of wire 0.1, which has no types."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,8 +45,7 @@ class Lane:
 
     def close(self) -> None:
         """Close what a panel has open until its process ends, where a test makes thousands of them."""
-        for fd in (self.panel._fd, self.panel.news, *map(self.panel.bell, self.layout.lanes)):
-            os.close(fd)
+        self.panel.close()
 
     def writer(self, name: str) -> Any:
         """Writes down what an output is told."""

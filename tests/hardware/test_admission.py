@@ -120,9 +120,17 @@ def test_consent_is_given_after_the_arm(lane: Lane) -> None:
     lane.control.arm(call("boss", 10.1), 10.1)
     with pytest.raises(NotAllowed, match="call it again"):
         lane.control.acquire([lane.output("wheel")], early, 10.2)
-    with pytest.raises(NotAllowed, match="call it again"):
-        lane.control.acquire([lane.output("wheel")], call("a", 10.2, 10.01, bound=int(0.04 * NS)), 10.2)
-    lane.control.acquire([lane.output("wheel")], call("a", 10.2, 10.08, bound=int(0.04 * NS)), 10.2)
+    for sent in (10.01, 10.08):  # the later one may have been called after it
+        with pytest.raises(NotAllowed, match="call it again"):
+            lane.control.acquire([lane.output("wheel")], call("a", 10.2, sent, bound=int(0.04 * NS)), 10.2)
+    lane.control.acquire([lane.output("wheel")], call("a", 10.2, 10.11, bound=int(0.04 * NS)), 10.2)
+
+
+def test_who_may_have_appeared_before_the_arm_has_not_consented(lane: Lane) -> None:
+    stop_and_arm(lane, 10.0)
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        lane.set("wheel", 1, 10.2, call("a", 10.2, since=int(10.08 * NS), bound=int(0.04 * NS)))
+    lane.set("wheel", 1, 10.2, call("a", 10.2, since=int(10.11 * NS), bound=int(0.04 * NS)))
 
 
 def test_who_arms_what_is_armed_consents(lane: Lane) -> None:
@@ -139,6 +147,21 @@ def test_an_arm_in_another_lane_is_consent_too(lane: Lane) -> None:
     lane.control.stop(10.0)
     lane.panel.arm(1, b"a", int(10.1 * NS))
     lane.set("wheel", 1, 10.2, call("a", 10.2))
+
+
+def test_consent_outlives_the_owner_and_no_stop(lane: Lane) -> None:
+    """A reload, or the death of an owner whose devices resume, is no reason to ask a driver again."""
+    stop_and_arm(lane, 10.0)
+    lane.control.acquire([lane.output("wheel")], call("a", 10.2), 10.2)
+    later = Lane(DEVICES, lane.panel)
+    later.set("wheel", 1, 10.3, call("a", 10.3))
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        later.set("lamp", True, 10.3, call("b", 10.3))
+    stop_and_arm(later, 11.0)
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        later.set("wheel", 1, 11.2, call("a", 11.2))
+    with pytest.raises(NotAllowed, match=r"lease\.acquire"):
+        Lane(DEVICES, lane.panel).set("wheel", 1, 11.2, call("a", 11.2))
 
 
 # Rests ----------------------------------------------------------------------------------------------------------------
@@ -209,6 +232,29 @@ def test_what_is_older_than_the_lease_moves_nothing(lane: Lane) -> None:
     lane.set("lamp", True, 99.0, call("a", 12.0))  # it has no lease
     with pytest.raises(TaskTimeout):
         lane.set("old", True, 14.1, call("a", 12.0))
+
+
+def test_a_lease_runs_from_when_its_word_was_said(lane: Lane) -> None:
+    """What a dead driver said holds no longer for having been held up on its way."""
+    lane.set("wheel", 1, 10.4, call("a", 10.3, 10.0))
+    lane.control.tick(10.49)
+    assert lane.value("wheel") == 1.0
+    lane.control.tick(10.5)
+    assert lane.value("wheel") == 0.0
+    lane.set("wheel", 1, 20.0, call("a", 20.0))
+    lane.control.renew([lane.output("wheel")], call("a", 20.4, 20.3), 20.4)
+    lane.control.tick(20.79)
+    assert lane.value("wheel") == 1.0
+    lane.control.tick(20.8)
+    assert lane.value("wheel") == 0.0
+
+
+def test_where_commands_may_be_older_than_a_lease_it_runs_from_when_they_do(lane: Lane) -> None:
+    lane.set("free", 1, 10.9, call("a", 10.9, 10.0))
+    lane.control.tick(11.39)
+    assert lane.value("free") == 1.0
+    lane.control.tick(11.4)
+    assert lane.value("free") == 0.0
 
 
 def test_a_package_grows_old_while_its_tasks_run(lane: Lane) -> None:

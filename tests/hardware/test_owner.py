@@ -78,6 +78,21 @@ def test_it_is_driven_once_it_can_be_had(bench: MakeBench, busy: set[int]) -> No
     wait_until(lambda: not any(thread.name == "left out" for thread in threading.enumerate()), 5, "the thread's end")
 
 
+def test_what_is_left_out_is_published_as_not_known(
+    bench: MakeBench, busy: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last owner may have published that it is on."""
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr(owners, "publish_owned", lambda topic, value: told.append((topic, value)))
+    busy.add(16)
+    one = bench({"brake": BRAKE, "lamp": LAMP})
+    ((topic, value),) = told
+    assert (topic, value["value"], value["reason"]) == ("hardware.brake", None, "left out: GPIO16: GPIO busy")
+    busy.clear()
+    wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
+    assert (told[1][0], told[1][1]["value"]) == ("hardware.brake", True)
+
+
 def test_an_input_is_read_once_it_can_be_had(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owners, "AGAIN_S", (0.01, 0.05))
     button = gpiozero.Button

@@ -11,7 +11,7 @@ import pytest
 from taskengine_hardware import Panel, read
 from taskengine_hardware.kinds import Role
 from taskengine_hardware.layout import LANE, LATCH, RESUME
-from taskengine_hardware.panel import IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, Stop
+from taskengine_hardware.panel import CONSENTS, IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, Stop
 from tests.engine import deadline
 
 DEVICES: dict[str, Any] = {
@@ -83,6 +83,28 @@ def test_it_is_known_who_armed_last(panel: Panel) -> None:
     assert not panel.has_armed(b"otto")
     panel.arm(panel.stop(7), b"otto", 8)
     assert not panel.has_armed(b"anna")
+
+
+def test_consents_are_of_a_lane_and_an_arm(panel: Panel) -> None:
+    panel.consent(LANE, b"anna")
+    assert not panel.has_consented(LANE, b"anna")  # nothing was armed
+    panel.stop(5)
+    panel.arm(1, b"boss", 6)
+    assert not panel.has_consented(LANE, b"anna")
+    panel.consent(LANE, b"anna")
+    assert panel.has_consented(LANE, b"anna")
+    assert not panel.has_consented("legs", b"anna")
+    assert not panel.has_consented(LANE, b"bert")
+    for number in range(CONSENTS - 1):
+        panel.consent(LANE, str(number).encode())
+    assert panel.has_consented(LANE, b"anna")
+    panel.consent(LANE, b"bert")
+    assert panel.has_consented(LANE, b"bert")
+    assert not panel.has_consented(LANE, b"anna")
+    assert not panel.has_consented("legs", b"bert")
+    panel.stop(7)
+    panel.arm(2, b"boss", 8)
+    assert not panel.has_consented(LANE, b"bert")
 
 
 def test_to_arm_what_is_armed_changes_nothing(panel: Panel) -> None:

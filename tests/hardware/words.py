@@ -174,10 +174,12 @@ class Judge:
         if word.deed in ("set", "acquire", "renew") and self.authors.get(device) == holder:
             self.good[device] = max(self.good[device], called + LEASE_NS)
         owner, until = self.holds.get(device, (holder, 0))
+        # by what the message says of its time, which may be earlier
+        end = (word.sent or origin.received) + LEASE_NS
         if word.deed == "acquire" and word.flag:
-            self.holds[device] = holder, called + LEASE_NS
+            self.holds[device] = holder, end
         elif word.deed in ("set", "renew", "acquire") and owner == holder and now < until:
-            self.holds[device] = holder, max(until, called + LEASE_NS)
+            self.holds[device] = holder, max(until, end)
 
     def rested(self, device: str, place: tuple[int, int]) -> None:
         """Somebody wanted a device to be at rest."""

@@ -115,6 +115,36 @@ def test_subscriptions_take_a_data_worker_little_memory(site: Site, context: zmq
     assert site.engine.pids("data") == [worker]
 
 
+def test_who_has_too_many_subscriptions_is_cut_off_and_not_who_had_many(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    audit = site._folder / "keys" / "audit.jsonl"
+    with (
+        site.client("tablet") as tablet,
+        context.socket(zmq.XSUB) as busy,
+        site.stranger(context, zmq.XSUB, "starting_port") as hostile,
+    ):
+        busy.linger, busy.sndhwm = 0, 0
+        present(busy, site.members["tablet"].engine, site.members["tablet"].own)
+        busy.connect(f"tcp://127.0.0.1:{int(site.engine.settings['starting_port']) + 2}")
+        for number in range(2500):  # one after the other, and none of them lives
+            busy.send(b"\x01drive.%d" % number)
+            busy.send(b"\0drive.%d" % number)
+        busy.send(b"\x01drive.x")
+        tablet.publish("drive.x", 1)
+        assert busy.poll(int(deadline(20) * 1000))
+        for number in range(2100):
+            hostile.send(b"\x01%d" % number)
+        wait_until(lambda: audit.exists() and "cut off" in audit.read_text(), 20, "its end")
+        while busy.poll(300):
+            busy.recv_multipart()
+        tablet.publish("drive.x", 2)
+        assert busy.poll(int(deadline(20) * 1000))
+        assert b'"data":2' in busy.recv_multipart()[2]
+    cut_off = [line for line in audit.read_text().splitlines() if "cut off" in line]
+    assert ["stranger" in line for line in cut_off] == [True]
+
+
 @pytest.mark.parametrize("port", ["router_frontend", "starting_port"])
 def test_who_takes_all_descriptors_ends_no_process(tmp_path: Path, port: str) -> None:
     site = Site(tmp_path, connections=16, handshake_time=30)

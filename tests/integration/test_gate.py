@@ -43,10 +43,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 def knock(engine: Engine, where: str, membership: Membership | None, patience: float) -> bool:
     """Whether anything gets through in `patience` s: of the engine to a stranger, or of the stranger to it."""
-    ports = {
-        "frontend": int(engine.settings["router_frontend"]),
-        "backend": int(engine.settings["router_backend"]),
-        "data port": int(engine.settings["starting_port"]) + 2,
+    addresses = {
+        "frontend": engine.address,
+        "backend": engine.backend,
+        "data port": f"tcp://127.0.0.1:{int(engine.settings['starting_port']) + 2}",
     }
     with zmq.Context() as context, context.socket(zmq.SUB if where == "data port" else zmq.DEALER) as socket:
         socket.linger = 0
@@ -54,7 +54,7 @@ def knock(engine: Engine, where: str, membership: Membership | None, patience: f
             present(socket, membership.engine, membership.own)
         if where == "data port":
             socket.subscribe("")
-        socket.connect(f"tcp://127.0.0.1:{ports[where]}")
+        socket.connect(addresses[where])
         if where == "frontend":
             socket.send_multipart([encode_request(Request(Kind.INFO, 1, "stranger"))])
         elif where == "backend":

@@ -125,7 +125,7 @@ def test_a_stranger_s_answer_is_not_read(engine: Engine, client: Client) -> None
     before = resident(engine.pids("router")[0])
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 1000
-        dealer.connect(f"tcp://127.0.0.1:{engine.settings['router_backend']}")
+        dealer.connect(engine.backend)
         dealer.send((MIB).to_bytes(4, "little") + (b"\xff" * 28 + bytes(4)) * MIB)
     for _ in range(20):
         assert client.call("task_count", 2, 3) == 2.5
@@ -234,8 +234,22 @@ def test_the_value_of_a_topic_is_not_decoded_by_the_router() -> None:
 
 def test_the_data_worker_makes_what_answers_wire_0_1() -> None:
     value = {"x": [1, 2.5, None, "ü"]}
+    entry = _fastpath.encode(value)
     of_seed = encode_head("serial", b'"a"')
-    assert json.loads(seedwire.latest_entry(of_seed, value, 1000)) == {"size": 1, "data": value, "pack": "a"}
-    assert seedwire.latest_entry(encode_head("1", []), value, 1000) == _fastpath.encode(value)
+    assert json.loads(seedwire.latest_entry(of_seed, entry, 1000)) == {"size": 1, "data": value, "pack": "a"}
+    assert seedwire.latest_entry(encode_head("1", []), entry, 1000) is entry
     with pytest.raises(BadArguments, match="more than 10"):
-        seedwire.latest_entry(of_seed, value, 10)
+        seedwire.latest_entry(of_seed, entry, 10)
+
+
+def test_a_message_that_unpacks_to_more_than_a_worker_may_have_fails_alone() -> None:
+    """An empty list is one byte of a message and 64 of memory."""
+    with Engine(worker_memory=2**28, task_workers=1) as engine, Client(engine.address, timeout=deadline(30)) as client:
+        assert client.call("task_echo", 1) == 1
+        [worker] = engine.pids("task")
+        assert re.search(rf"Max data size +{2**28} ", Path(f"/proc/{worker}/limits").read_text())
+        with pytest.raises(TaskFailed, match="MemoryError"):
+            client.call("task_echo", [[]] * 8_000_000)
+        assert client.call("task_echo", 1) == 1
+        assert engine.pids("task") == [worker]
+        assert resident(worker) < 2**28 + 64 * MIB

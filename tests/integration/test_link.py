@@ -7,12 +7,13 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from taskengine.connection import Connection
 from taskengine.messages import Kind
 from taskengine.session import Options
 from tests.engine import Engine, deadline, free_ports, wait_until
+from tests.zmtp import GREETING
 
 
 class Failing:
@@ -275,3 +277,17 @@ def test_a_client_does_not_survive_a_fork_and_says_so(client: Client, held: bool
     assert client.call("task_count", 2, 3) == 2.5
     assert waiting.result(deadline(20)) == 0.2
     asyncio.run(asynchronous.close())
+
+
+def test_an_engine_that_is_killed_while_it_lets_us_in_has_refused_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with Client(address, timeout=deadline(1)) as client:
+            future = threads.submit(client.call, "task_count", 2, 3)
+            peer, _ = server.accept()
+            peer.sendall(GREETING)
+            peer.recv(64)  # its own
+            server.close()
+            peer.close()
+            with pytest.raises(EngineUnreachable):
+                future.result(deadline(10))

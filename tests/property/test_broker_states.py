@@ -23,7 +23,7 @@ from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import Account, Answered
-from taskengine.wire import BATCH_NS, NO_DEADLINE, REPEATS
+from taskengine.wire import BATCH_NS, DEATHS, NO_DEADLINE
 from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
@@ -41,6 +41,15 @@ class State(Enum):
     ANSWERED = auto()
 
 
+def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
+    """Which task of the slices comes behind so many, and in which of them it is."""
+    for slice in slices:
+        if done < slice.stop - slice.first:
+            return slice, slice.first + done
+        done -= slice.stop - slice.first
+    return None
+
+
 class Event(Enum):
     """What happens to a task."""
 
@@ -51,6 +60,7 @@ class Event(Enum):
     DEATH = auto()
     REPEAT = auto()
     LOSE = auto()
+    BLAME = auto()
     REVOKE = auto()
 
 
@@ -58,6 +68,7 @@ RULES: dict[tuple[State, Event], State] = {
     (State.WAITS, Event.DISPATCH): State.HELD,
     (State.WAITS, Event.REVOKE): State.ANSWERED,
     (State.WAITS, Event.LOSE): State.ANSWERED,
+    (State.WAITS, Event.BLAME): State.ANSWERED,
     (State.HELD, Event.BEGIN): State.RUNS,
     (State.HELD, Event.HAND_BACK): State.WAITS,
     (State.RUNS, Event.END): State.ANSWERED,
@@ -92,6 +103,7 @@ class Books:
         self.is_unwanted = False
         self.is_late = False
         self.is_answered = False
+        self.deaths: Counter[int] = Counter()
 
     def is_revoked(self, position: int) -> bool:
         return self.is_late or self.is_unwanted or position in self.cancelled
@@ -105,15 +117,17 @@ class Books:
             assert task.state is State.ANSWERED, f"task {position.decode()} {task.state.name} and is answered"
             happened, kind = task.events, error.decode()
             runs = happened[Event.BEGIN]
-            assert runs <= (1 + REPEATS if self.package.idempotent else 1)
+            assert runs <= (DEATHS if self.package.idempotent else 1)
             if kind == "":
                 assert happened[Event.END] == 1
             elif kind == "WorkerLost" and happened[Event.LOSE]:
                 assert task.lane in PINNED
                 assert runs == happened[Event.REPEAT], "it had begun"
+            elif kind == "WorkerLost" and happened[Event.BLAME]:
+                assert runs == happened[Event.REPEAT], "it had begun"
             elif kind == "WorkerLost":
                 assert happened[Event.DEATH] == 1
-                assert not self.package.idempotent or runs == 1 + REPEATS
+                assert not self.package.idempotent or runs == DEATHS
             else:
                 assert kind in ("Cancelled", "TaskTimeout")
                 assert happened[Event.REVOKE] == 1
@@ -291,10 +305,13 @@ class BrokerStates(RuleBasedStateMachine):
         self.is_condemned.discard(name)
         accounts: list[Account | None] = []
         is_over = name in self.is_handing_back
+        next_up: tuple[Slice, int] | None = None
+        is_blamed = name in self.is_retired
         for slices in batches:
             if is_over:
                 accounts.append(None)
                 self.put_back(slices, 0)
+                next_up = next_up or (slices[0], slices[0].first)
                 continue
             total = sum(slice.stop - slice.first for slice in slices)
             done = data.draw(st.integers(0, total))
@@ -302,12 +319,24 @@ class BrokerStates(RuleBasedStateMachine):
             entries, running = self.run(slices, done, dies=dies_running and is_over)
             self.bury(running)
             self.put_back(slices, done)
+            is_blamed = is_blamed or running is not None
+            next_up = next_up or _after(slices, done)
             last = entries.pop() if part and entries else None
             accounts.append((entries, last, running))
+        if next_up is not None and not is_blamed:
+            self.blame(*next_up)
         whole = self.broker.leave(name, accounts)
         self.bereave(name)
         self.take(whole)
         self.revoke()
+
+    def blame(self, slice: Slice, position: int) -> None:
+        """A worker died before any task had begun: the chunk that was next is lost with the second."""
+        books = self.books[slice.package]
+        part, _, stop = next(slice.package.chunks(position, slice.stop))
+        books.deaths[part] += 1
+        for task in books.tasks[position:stop] if books.deaths[part] >= DEATHS else ():
+            task.step(Event.BLAME)
 
     def bereave(self, name: str) -> None:
         """What waits for the owner of pins is lost with it, unless that was to end."""
@@ -324,7 +353,7 @@ class BrokerStates(RuleBasedStateMachine):
         job, position = running
         books = next(books for books in self.in_flight() if books.package.job == job)
         task = books.tasks[position]
-        again = books.package.idempotent and task.events[Event.REPEAT] < REPEATS
+        again = books.package.idempotent and task.events[Event.REPEAT] + 1 < DEATHS
         task.step(Event.REPEAT if again else Event.DEATH)
 
     @precondition(lambda self: self.workers)

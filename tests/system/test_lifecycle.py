@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -276,13 +277,32 @@ def test_a_terminal_that_nobody_reads_stops_no_task(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("port", ["router_frontend", "router_backend"])
-def test_garbage_on_either_side_stops_nobody(port: str) -> None:
+def _answers(host: str, port: object) -> bool:
+    """Somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(str(port)))) == 0
+
+
+def test_workers_are_met_at_a_port_of_loopback_and_only_where_there_is_no_unix_socket(tmp_path: Path) -> None:
+    with Engine() as engine:
+        assert engine.backend.startswith("ipc://")
+        assert not _answers("127.0.0.1", engine.settings["router_backend"])
+    deep = tmp_path / ("x" * 107)
+    deep.mkdir()
+    env = {"XDG_RUNTIME_DIR": str(deep)}
+    with Engine(env=env, host="0.0.0.0", curve="off", insecure="true") as engine:
+        assert _answers("127.0.0.2", engine.settings["router_frontend"])
+        assert _answers("127.0.0.1", engine.settings["router_backend"])
+        assert not _answers("127.0.0.2", engine.settings["router_backend"])
+
+
+@pytest.mark.parametrize("side", ["address", "backend"])
+def test_garbage_on_either_side_stops_nobody(side: str) -> None:
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
         context = zmq.Context()
         stranger: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         stranger.linger = 0
-        stranger.connect(f"tcp://127.0.0.1:{engine.settings[port]}")
+        stranger.connect(getattr(engine, side))
         for frames in (
             [b""],
             [b"", b""],

@@ -54,7 +54,7 @@ def test_restarts_and_strangers_are_counted_and_a_new_router_begins_anew() -> No
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
         client.call("task_count", 2, 3)
         with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
-            stranger.connect(f"tcp://127.0.0.1:{engine.settings['router_backend']}")
+            stranger.connect(engine.backend)
             stranger.send(b"an answer that nobody asked for")
             wait_until(lambda: client.stats().late == 1, 20, "the stranger's message")
         os.kill(engine.pids("task")[0], signal.SIGKILL)

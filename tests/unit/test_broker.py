@@ -13,7 +13,7 @@ from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account
-from taskengine.wire import BATCH_NS, BATCH_SLICES, DENIED_RUNS, DENIED_TASKS, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
+from taskengine.wire import BATCH_NS, BATCH_SLICES, DEATHS, DENIED_RUNS, DENIED_TASKS, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
 from tests.packages import CHEAP_NS, answer, answers, package
 
 HEAVY_NS = 100 * BATCH_NS
@@ -293,14 +293,50 @@ def test_a_batch_that_was_not_begun_runs_elsewhere_in_its_place() -> None:
     assert first.assembly.join() == ended(*[""] * 20)
 
 
+def test_a_chunk_whose_workers_died_twice_before_it_began_is_lost_and_its_neighbours_run() -> None:
+    """What kills whoever is about to read it went from worker to worker for ever."""
+    made = broker(workers=1)
+    run_all(made)
+    first, other = package(20), package(3)
+    made.accept(first)
+    made.accept(other)
+    for life in range(DEATHS):
+        [batch, *_] = made.dispatch()
+        assert batch.slices[0].first == 0
+        assert made.leave(batch.worker, [None] * len(made.held(batch.worker))) == []
+        made.join(f"next{life}", "")
+    assert set(run_all(made)) == {first, other}
+    assert first.assembly.join() == ended(*["WorkerLost"] * 10, *[""] * 10)
+    assert other.assembly.join() == ended("", "", "")
+
+
+@pytest.mark.parametrize("how", ["a reload", "another connection", "a task that ran"])
+def test_a_chunk_is_blamed_for_no_other_death(how: str) -> None:
+    made = broker(workers=1)
+    run_all(made)
+    first = package(10)
+    made.accept(first)
+    for life in range(4):
+        [batch, *_] = made.dispatch()
+        head = batch.slices[0]
+        account: Account | None = ([], None, (first.job, head.first)) if how == "a task that ran" else None
+        if how == "a reload":
+            made.retire(batch.worker)
+        assert made.leave(batch.worker, [account], is_dead=how != "another connection") == []
+        made.join(f"next{life}", "")
+    assert run_all(made) == [first]
+    lost = 4 if how == "a task that ran" else 0
+    assert first.assembly.join() == ended(*["WorkerLost"] * lost, *[""] * (10 - lost))
+
+
 @pytest.mark.parametrize("marked", ["package", "task"])
-def test_an_idempotent_task_is_given_to_two_others_at_most(marked: str) -> None:
+def test_an_idempotent_task_is_given_to_one_other_at_most(marked: str) -> None:
     made = Broker(10, {"": 1}, {"again"} if marked == "task" else ())
     first = package(3)
     first.idempotent = marked == "package"
     first.name = "again"
     made.accept(first)
-    for life in range(3):
+    for life in range(DEATHS):
         assert not first.assembly.held
         made.join(f"w{life}", "")
         (batch,) = made.dispatch()

@@ -12,6 +12,7 @@ import pytest
 
 from taskengine import _fastpath, wire
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
+from taskengine.memory import new_slate
 from taskengine.messages import ReplyMode
 from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
@@ -265,3 +266,17 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert results == [True] * 4
+
+
+def test_a_task_has_begun_when_its_arguments_are_read() -> None:
+    """A worker that dies of them has died of the task, and no other is given it."""
+    slate = new_slate()
+    seen: list[tuple[bool, int]] = []
+
+    def failed(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
+        seen.append((slate.running, slate.position))
+        return b"\xc0"
+
+    batch = batch_of([task(0), b"\x92\x00\x91\xc1", task(0)])
+    _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, slate)
+    assert seen == [(True, 1)]

@@ -37,7 +37,7 @@ REQUEST = Request(
     token=bytes(range(0x10, 0x20)),
     since=3000 * 10**9,
 )
-STAMP = Stamp(3600 * 10**9 + 2_000_000, 0x1D0C5F0E7B6A4938)
+STAMP: Stamp = (3600 * 10**9 + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
 UNKNOWN = UnknownTask("no task is named 'steer'", name="steer", nearest=[])
 STATS = Stats(
     accepted=40,
@@ -76,7 +76,7 @@ def test_a_package() -> None:
 
 def test_its_reply() -> None:
     head, body = golden()[3:5]
-    reply = Reply(7, 2, failed=1, clock=STAMP.clock, boot=STAMP.boot)
+    reply = Reply(7, 2, failed=1, clock=STAMP[0], boot=STAMP[1])
     assert encode_reply(reply) == head
     assert decode_reply(head) == reply
     assert _fastpath.encode(2.5) + error_entry(UNKNOWN) == body
@@ -114,7 +114,7 @@ def test_a_stop() -> None:
     assert _fastpath.encode(stop) == body
     assert decode_stop([head, body]) == stop
     assert decode_stop([head]) == Stop()
-    assert value_reply(11, None, STAMP._replace(stop=3)) == [answer, value]
+    assert value_reply(11, None, (*STAMP[:2], 3)) == [answer, value]
 
 
 def test_a_hello() -> None:

@@ -153,10 +153,10 @@ def test_a_stop_is_answered_once_every_lane_is_safe() -> None:
     assert desk.halting.stop((b"id",), 7, Stop(b"once", "a hand"), visitor(), 0) == []
     assert desk.machine.stops == [(1, "laptop", "a hand", b"once")]
     assert desk.halting.answers(CONFIRM_NS - 1) == []
-    waited = desk.halting.is_waiting
+    waited = bool(desk.halting.waiting)
     desk.machine.late = []
     assert desk.halting.answers(CONFIRM_NS - 1) == [((b"id",), 7, None)]
-    assert (waited, desk.halting.is_waiting) == (True, False)
+    assert (waited, desk.halting.waiting) == (True, [])
     assert desk.halting.stop((b"id",), 8, Stop(), visitor(), 0) == [((b"id",), 8, None)]
 
 
@@ -170,7 +170,7 @@ def test_or_that_nobody_has_confirmed_it_in_time() -> None:
     assert isinstance(error, TaskFailed)
     assert error.type == "NotConfirmed"
     assert "pins, arm" in str(error)
-    assert desk.halting.is_waiting
+    assert desk.halting.waiting
 
 
 def test_a_flood_of_stops_waits_for_nothing() -> None:

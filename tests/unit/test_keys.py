@@ -197,6 +197,14 @@ def test_an_engine_called_by_another_address_is_the_only_one_that_is_known(home:
     assert find_membership(address, None) == find_membership(address, home.folder) == home.memberships()[0]
 
 
+def test_who_says_insecure_means_no_engine_at_another_address(home: KeyRing) -> None:
+    assert find_membership("tcp://10.0.0.7:9000", None, insecure=True) is None
+    known = home.memberships()[0]
+    assert find_membership(known.address, None, insecure=True) == known, "where a key is known, it is used"
+    assert find_membership("tcp://10.0.0.7:9000", None, "robot", insecure=True) == known
+    assert find_membership("tcp://10.0.0.7:9000", home.folder, insecure=True) == known
+
+
 def test_an_engine_on_this_machine_is_none_that_is_known_elsewhere(home: KeyRing) -> None:
     assert find_membership("tcp://127.0.0.1:9000", None) is None
     assert find_membership("tcp://127.0.0.1:9000", home.folder) == home.memberships()[0], "but with a folder named"

@@ -14,11 +14,11 @@ def own(number: int) -> bytes:
 def test_a_client_leaves_with_its_connection() -> None:
     presence = Presence()
     assert presence.begin(7) == []
-    assert not presence.knows(own(1))
+    assert own(1) not in presence.known
     assert presence.hear(own(1), 7)
-    assert presence.knows(own(1))
+    assert own(1) in presence.known
     assert presence.end(7) == [own(1)]
-    assert not presence.knows(own(1))
+    assert own(1) not in presence.known
 
 
 def test_what_it_sent_before_is_known_to_be_a_dead_clients() -> None:
@@ -52,22 +52,20 @@ def test_who_says_who_it_is_may_come_again() -> None:
 def test_without_a_descriptor_nobody_leaves_and_memory_is_bounded() -> None:
     presence = Presence()
     assert presence.hear(b"x", -1)
-    assert not presence.knows(b"x")
+    assert b"x" not in presence.known
     for number in range(2 * GONE_KEPT):
         presence.begin(1)
         presence.hear(own(number), 1)
         presence.end(1)
     assert len(presence._gone) == GONE_KEPT
-    assert not presence._known
+    assert not presence.known
 
 
 def test_a_routing_id_belongs_to_a_key_and_a_descriptor() -> None:
     presence = Presence()
     presence.begin(7)
     assert presence.hear(own(1), 7, "key")
-    assert presence.belongs(own(1), 7, "key")
-    assert not presence.belongs(own(1), 8, "key")
-    assert not presence.belongs(own(1), 7, "other key")
+    assert presence.known[own(1)] == (7, "key")
     assert presence.has_key(own(1), "key")
     assert not presence.has_key(own(1), "other key")
     presence.end(7)

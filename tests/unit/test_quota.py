@@ -12,22 +12,26 @@ RETRY_S = 0.5
 BYTES = 2**40
 
 
+def soon() -> float:
+    return RETRY_S
+
+
 def refused(quota: Quota, client: bytes, tasks: int, size: int = 0) -> Overloaded:
     before = (quota.tasks, quota.bytes)
     with pytest.raises(Overloaded) as caught:
-        quota.take(client, tasks, size, RETRY_S)
+        quota.take(client, tasks, size, soon)
     assert (quota.tasks, quota.bytes) == before, "it was taken in part"
     return caught.value
 
 
 def test_a_client_has_at_most_its_limit() -> None:
     quota = Quota(Limits(100, BYTES, 1000, BYTES))
-    quota.take(b"a", 60, 0, RETRY_S)
+    quota.take(b"a", 60, 0, soon)
     error = refused(quota, b"a", 41)
     assert (error.retry_after, error.in_flight, error.limit) == (RETRY_S, 60, 100)
     assert "CLIENT_TASKS" in str(error)
-    quota.take(b"a", 40, 0, RETRY_S)
-    quota.take(b"b", 100, 0, RETRY_S)
+    quota.take(b"a", 40, 0, soon)
+    quota.take(b"b", 100, 0, soon)
 
 
 def test_what_never_fits_is_told_so() -> None:
@@ -48,7 +52,7 @@ def test_whoever_takes_all_it_can_leaves_half_to_the_next() -> None:
     quota = Quota(Limits(1000, BYTES, 1000, BYTES))
     for client, share in ((b"a", 500), (b"b", 250), (b"c", 125)):
         for _ in range(share):
-            quota.take(client, 1, 0, RETRY_S)
+            quota.take(client, 1, 0, soon)
         error = refused(quota, client, 1)
         assert error.retry_after == RETRY_S
         assert "QUEUE_TASKS" in str(error)
@@ -56,17 +60,17 @@ def test_whoever_takes_all_it_can_leaves_half_to_the_next() -> None:
 
 def test_results_take_room_too() -> None:
     quota = Quota(Limits(1000, BYTES, 1000, 4 * PACKAGE_BYTES))
-    quota.take(b"a", 1, PACKAGE_BYTES, RETRY_S)
+    quota.take(b"a", 1, PACKAGE_BYTES, soon)
     assert quota.holds(2 * PACKAGE_BYTES)
     assert not quota.holds(PACKAGE_BYTES + 1)
     refused(quota, b"b", 1, 2 * PACKAGE_BYTES)
     quota.give_back(b"a", 1, PACKAGE_BYTES, 2 * PACKAGE_BYTES)
     assert (quota.tasks, quota.bytes, quota.results) == (0, 0, 0)
-    quota.take(b"b", 1, 2 * PACKAGE_BYTES, RETRY_S)
+    quota.take(b"b", 1, 2 * PACKAGE_BYTES, soon)
 
 
 def test_no_limits_are_none() -> None:
-    Quota(NO_LIMITS).take(b"a", 2**40, 2**40, RETRY_S)
+    Quota(NO_LIMITS).take(b"a", 2**40, 2**40, soon)
 
 
 @given(
@@ -83,7 +87,7 @@ def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> Non
     taken: list[tuple[bytes, int, int]] = []
     for client, tasks, size in offers:
         try:
-            quota.take(client, tasks, size, RETRY_S)
+            quota.take(client, tasks, size, soon)
         except Overloaded:
             if len(taken) > 3:
                 quota.give_back(*taken.pop(0), 0)
@@ -100,20 +104,20 @@ def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> Non
 
 def test_what_stops_something_is_let_in_although_it_is_full_but_not_without_end() -> None:
     quota = Quota(Limits(10, BYTES, 10, BYTES))
-    quota.take(b"a", 10, 0, RETRY_S)
+    quota.take(b"a", 10, 0, soon)
     for _ in range(EXEMPT_PACKAGES):
-        quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
+        quota.take(b"a", 1, 0, soon, is_exempt=True)
     with pytest.raises(Overloaded):
-        quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
-    quota.take(b"b", 1, 0, RETRY_S, is_exempt=True)
+        quota.take(b"a", 1, 0, soon, is_exempt=True)
+    quota.take(b"b", 1, 0, soon, is_exempt=True)
     quota.give_back(b"a", 1, 0, 0, is_exempt=True)
-    quota.take(b"a", 1, 0, RETRY_S, is_exempt=True)
+    quota.take(b"a", 1, 0, soon, is_exempt=True)
     refused(quota, b"c", 1)
 
 
 def test_not_even_of_many_clients() -> None:
     quota = Quota(Limits(10, BYTES, 0, BYTES))
     for number in range(MOST_EXEMPT):
-        quota.take(b"%d" % number, 1, 0, RETRY_S, is_exempt=True)
+        quota.take(b"%d" % number, 1, 0, soon, is_exempt=True)
     with pytest.raises(Overloaded):
-        quota.take(b"one more", 1, 0, RETRY_S, is_exempt=True)
+        quota.take(b"one more", 1, 0, soon, is_exempt=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from taskengine._socket import Port
+from taskengine._socket import Port, Waiter
 from taskengine.attendance import Attendance
 from taskengine.origins import is_near
 from taskengine.wire import MAGIC, MAX_MESSAGE
@@ -106,10 +107,26 @@ def test_where_a_request_came_from(way: str, tmp_path: Path) -> None:
             assert port.receive_request(MAGIC, 9) is None
 
 
+def test_news_of_connections_are_signalled_from_the_first_on() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        attendance = Attendance(context, router, Port(router), lambda _: None, 4096, lambda event, **fields: None)
+        news = Waiter(attendance.news)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)):
+                assert news.wait(int(deadline(10.0) * 1000))
+                attendance.read()
+            assert news.wait(int(deadline(10.0) * 1000))
+            attendance.read()
+            assert not news.wait(0)
+        attendance.close()
+
+
 def test_who_has_left() -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         port = Port(router)
-        attendance = Attendance(context, router, port, 4096, lambda event, **fields: None)
+        left: list[bytes] = []
+        attendance = Attendance(context, router, port, left.append, 4096, lambda event, **fields: None)
         router.bind("tcp://127.0.0.1:*")
         address = router.getsockopt_string(zmq.LAST_ENDPOINT)
         clients: list[bytes] = []
@@ -127,10 +144,9 @@ def test_who_has_left() -> None:
                 assert message is not None
                 clients.append(message[0][0])
                 attendance.greet(clients[-1])
-            left: list[bytes] = []
 
             def have_left() -> bool:
-                left.extend(attendance.left())
+                attendance.read()
                 return len(set(left)) >= 20
 
             wait_until(have_left, 10, "the news of their ends")

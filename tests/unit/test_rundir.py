@@ -131,3 +131,31 @@ def test_where_there_can_be_no_socket_there_is_none(base: Path, monkeypatch: pyt
     rundir = RunDir("127.0.0.1", 9000)
     assert rundir.address(BACKEND) is None
     rundir.close()
+
+
+@pytest.mark.parametrize("whose", ["the folder", "above it", "open to all"])
+def test_a_folder_in_which_another_user_has_a_hand_is_not_used(
+    base: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """XDG_RUNTIME_DIR is another user's after `su` and `sudo -E`."""
+    theirs = base / "theirs"
+    inner = theirs / "inner" if whose == "above it" else theirs
+    inner.mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(inner))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(inner))
+    before = RunDir("127.0.0.1", 9000)
+    assert before.address(BACKEND) == f"ipc://{inner}/taskengine-{os.geteuid()}-127.0.0.1-9000/backend"
+    if whose == "open to all":
+        theirs.chmod(0o777)
+    else:
+        os.chown(theirs, 65534, 65534)
+    with listen(before):
+        assert nearest(ADDRESS) == ADDRESS
+        rundir = RunDir("127.0.0.1", 9100)
+        assert rundir.address(BACKEND) is None
+        assert rundir.listen(BACKEND) is None
+        rundir.close()
+        theirs.chmod(0o1777)
+        os.chown(theirs, 0, 0)
+        assert nearest(ADDRESS) == before.address(FRONTEND), "a sticky folder of root, as /tmp is"
+    before.close()

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from taskengine import _fastpath
+from taskengine.clock import LATEST
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -31,13 +32,16 @@ from taskengine.messages import (
     Priority,
     Reply,
     ReplyMode,
+    Request,
     decode_cancel,
     decode_request,
     encode_reply,
+    encode_request,
+    stamped,
 )
 from taskengine.packed import error_entry
 from taskengine.replies import Outcome
-from taskengine.session import HELLO_S, Call, Options, Parcel, Pending, Session, TaskFuture, settle
+from taskengine.session import GREET_NS, HELLO_S, Call, Options, Parcel, Pending, Session, TaskFuture, settle
 from taskengine.wire import MAX_HEAD, MAX_TASKS, REPEATS
 
 ADDRESS = "tcp://127.0.0.1:9000"
@@ -566,3 +570,31 @@ def test_names_leave_room_for_what_a_head_says_beside_them() -> None:
             longest -= 1
     assert longest > MAX_HEAD - 200
     assert len(session.write(parcel, 101 * S)[0]) <= MAX_HEAD
+
+
+def test_a_head_that_says_when_it_was_called_is_as_if_it_were_encoded_then() -> None:
+    request = Request(Kind.PACKAGE, 7, "ARM", ["task_count"], deadline=2.0, idempotent=True)
+    for said in ((500 * S, MS, TOKEN, 490 * S), (0, 0, TOKEN, 0), (1, LATEST, b"", LATEST)):
+        sent, bound, token, since = said
+        whole = msgspec.structs.replace(request, sent=sent, bound=bound, token=token, since=since)
+        assert stamped(encode_request(request), *said) == encode_request(whole)
+
+
+def test_between_two_looks_no_hello_is_due() -> None:
+    session = greeted(TIMED_INFO, now=100 * S)
+    assert session.greet_at <= 101 * S
+    assert session.greet(101 * S) is None
+    assert 101 * S < session.greet_at <= 101 * S + GREET_NS
+    session.lose([])
+    assert session.greet_at == 0
+
+
+def test_replies_one_right_after_the_other_are_one_sample() -> None:
+    session = greeted(TIMED_INFO, now=100 * S)
+    for ms, clock in ((4, 900 * S), (20, 600 * S)):  # the first is too near to the hello's, 2 ms after it was sent
+        parcel = packaged(session, made=100 * S)
+        session.write(parcel, 100 * S + ms * MS)
+        reply = Reply(parcel.serial, 1, clock=clock, boot=7)
+        settle(session.receive([encode_reply(reply), b"\x01"], 100 * S + ms * MS + 1))
+    sent = decode_request(session.write(packaged(session, made=101 * S), 101 * S)[0]).sent
+    assert 600 * S < sent < 602 * S

@@ -71,10 +71,12 @@ def test_defaults_are_the_contract() -> None:
         "CLIENT_PACKAGES": "32768",
         "PACKAGE_TASKS": "2097152",
         "MESSAGE_BYTES": "68157440",
+        "PIN_BYTES": "65536",
         "VALUE_DEPTH": "64",
         "CONNECTIONS": "4096",
         "HANDSHAKE_TIME": "5.0",
         "ROUTER_MEMORY": "0",
+        "WORKER_MEMORY": "0",
         "CURVE": '"auto"',
         "KEYS": '""',
         "AUDIT": '""',
@@ -348,6 +350,8 @@ def test_names_of_the_module_hold() -> None:
 
 def test_a_router_with_hardly_any_memory_is_none() -> None:
     assert load(None, {}, {"router_memory": 2**28}).router_memory == 2**28
+    assert load(None, {}, {"worker_memory": 2**28}).worker_memory == 2**28
+    assert "worker_memory in flag --worker-memory: expected 0 or from 2^28" in refused(flags={"worker_memory": 2**27})
     assert "router_memory in flag --router-memory: expected 0 or from 2^28" in refused(flags={"router_memory": 2**27})
 
 

@@ -199,6 +199,13 @@ def test_the_units_limits_leave_the_engine_its_time() -> None:
     assert float(service["TimeoutStartSec"]) > IMPORT_TIMEOUT_S + 2 * supervisor.START_TIMEOUT_S
 
 
+def test_the_unit_has_limits_and_goes_before_other_services() -> None:
+    unit = dict(directives())
+    assert unit["MemoryMax"] == "80%"
+    assert int(unit["TasksMax"]) == 1024
+    assert int(unit["CPUWeight"]) > 100, "the weight of a service that says nothing"
+
+
 def directives() -> list[tuple[str, str]]:
     """Every line of the unit, as a key and a value."""
     lines = UNIT.read_text(encoding="utf-8").splitlines()

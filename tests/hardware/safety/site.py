@@ -21,6 +21,8 @@ from tests.engine import Engine, deadline, wait_until
 LEASE_S = 0.5
 GRACE_S = 0.05
 """How long after a lease has ended its output may still be on."""
+KNOWN_S = 0.1
+"""How well a client of this machine knows the engine's clock, also where others keep it busy."""
 AT_ONCE_S = 0.25
 """Within which a stop has to act on a machine that others use, too."""
 EXCLUSIVE_S = 3.0
@@ -184,6 +186,9 @@ class Site:
             wait_until(lambda: _answers(client), 20, "the lane")
             client.stop()
             client.arm()
+        armed = time.monotonic()
+        # whoever appears from here on has done so after the arm for sure, as far as its clock is known
+        wait_until(lambda: time.monotonic() > armed + KNOWN_S, 5, "a moment")
 
     # Pins ------------------------------------------------------------------------------------------------------------
 
@@ -265,7 +270,10 @@ def _answers(client: Client) -> bool:
 
 
 class Relay:
-    """A TCP line to a port, which can stand still: what is sent meanwhile comes later, whoever sent it."""
+    """A TCP line to a port, which can stand still: what is sent meanwhile comes later, whoever sent it.
+
+    The port does not see that a sender has ended, as where its last packet is lost.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -273,6 +281,8 @@ class Relay:
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._flows = threading.Event()
         self._flows.set()
+        self.passed = threading.Event()
+        """Set once a sender has ended, and all that it sent has come through."""
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._begin(self._accept)
@@ -298,7 +308,7 @@ class Relay:
                 self._flows.wait()
                 data = source.recv(65536)
                 if not data:
-                    target.shutdown(socket.SHUT_WR)
+                    self.passed.set()
                     return
                 target.sendall(data)
 

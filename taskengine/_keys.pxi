@@ -1,0 +1,27 @@
+# What may be a key of a map in MessagePack. The text is part of _fastpath.pyx.
+
+cdef size_t MOST_NUMBERS = wire.MOST_NUMBERS
+
+
+cdef inline bint is_key(u8 tag, size_t size) noexcept:
+    """The value with this tag may be a key of a map of this size.
+
+    Python hashes numbers, and tuples of them, by a formula that everybody knows, and a map whose keys were chosen for
+    that takes seconds to be made. Text and bytes are hashed by a secret.
+    """
+    if 0xa0 <= tag < 0xc0:
+        return True
+    if 0xc0 <= tag < 0xe0:
+        return KINDS[tag - 0xc0] in (STR, BIN) or (size <= MOST_NUMBERS and KINDS[tag - 0xc0] < STR)
+    return size <= MOST_NUMBERS and not 0x80 <= tag < 0xa0
+
+
+cdef str told_key(size_t size):
+    if size > MOST_NUMBERS:
+        return f"the key of a map is text or bytes where it has more than {MOST_NUMBERS}"
+    return "the key of a map is text, bytes, a number, a bool or nothing"
+
+
+cdef inline int check_key(_Reader src, uint64_t size) except -1:
+    """The key of a map of this size begins here, or the bytes end."""
+    return malformed(told_key(size)) if src.at < src.end and not is_key(src.at[0], size) else 0

@@ -1,0 +1,59 @@
+"""What the kernel tells of a connection of ours, by its descriptor, and how one is ended (tcp(7))."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Iterator
+
+_ACKED = struct.Struct("Q")
+_ACKED_AT = 120
+"""Where tcpi_bytes_acked lies in tcp_info(7), since Linux 4.2."""
+
+
+def number_of(descriptor: int) -> int:
+    """The number of a socket, which no other has while the machine runs; 0 where the descriptor has none."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def _held(descriptor: int, number: int) -> Iterator[socket.socket | None]:
+    """The socket, None where the descriptor is another's by now; nobody else gets the descriptor meanwhile."""
+    try:
+        held = socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        yield None
+        return
+    with held:
+        yield held if number_of(held.fileno()) == number else None
+
+
+def unread(descriptor: int, number: int) -> tuple[int, int] | None:
+    """Of a connection: the bytes that its peer has not acknowledged, and how many it has; None where it is closed."""
+    queue = array.array("i", [0])
+    with _held(descriptor, number) as held:
+        try:
+            if held is None:
+                return None
+            fcntl.ioctl(held, termios.TIOCOUTQ, queue)
+            told = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + _ACKED.size)
+        except OSError:
+            return None
+    if len(told) < _ACKED_AT + _ACKED.size:
+        return queue[0], 0
+    return queue[0], _ACKED.unpack_from(told, _ACKED_AT)[0]
+
+
+def cut(descriptor: int, number: int) -> None:
+    """End a connection, whoever has its socket: that sees its peer close it."""
+    with _held(descriptor, number) as held, contextlib.suppress(OSError):
+        if held is not None:
+            held.shutdown(socket.SHUT_RDWR)
