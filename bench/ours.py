@@ -29,7 +29,7 @@ class Ours:
 
     def __init__(self, name: str, address: str, keys: Path | None = None) -> None:
         self.name = name
-        self.client = Client(address, timeout=TIMEOUT_S, keys=keys)
+        self.client = Client(address, timeout=TIMEOUT_S, keys=keys, insecure=keys is None)
 
     def package(self, tasks: int) -> Job:
         first, second = [ARGUMENTS[0]] * tasks, [ARGUMENTS[1]] * tasks

@@ -57,6 +57,7 @@ def module(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(module: Path) -> Iterator[Engine]:
     with Engine(tasks=module, drain_time=deadline(5)) as engine:
+        wait_until(lambda: len(engine.pids("worker")) == 4, 10, "the worker of lane arm, too")
         yield engine
 
 
