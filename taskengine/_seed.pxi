@@ -102,12 +102,12 @@ cdef const u8* scan_label(const u8* at, const u8* end, Frame* frame) noexcept:
 
 # ---- the router's side
 
-def frame_names(index, body, decode):
+def frame_names(index, body, decode, mark=None, Py_ssize_t most=MAX_TASKS):
     """The names of the tasks in TASK frames laid end to end, as runs of equal ones: (first position, stop, name).
 
-    decode(frame, position) gives the name in a frame that is not surely plain.
-
-    Raises ProtocolError for frames that are no package.
+    decode(frame, position) gives the name in a frame that is not surely plain. With `mark`, runs are of equal
+    mark(name), which is asked once for each name and has these in place of names. What follows the first `most` runs
+    is left out. Raises ProtocolError for frames that are no package.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef Py_ssize_t k, first = 0, count = frame_count(places, src.end - src.at)
@@ -116,6 +116,7 @@ def frame_names(index, body, decode):
     cdef const u8* end
     cdef Frame frame, known
     cdef list runs = []
+    cdef dict marks = {}
     cdef object name, current = None
     known.name = NULL
     for k in range(count):
@@ -132,8 +133,14 @@ def frame_names(index, body, decode):
             known.name = NULL
             name = decode(some(at, end - at), k)
         at = end
+        if mark is not None:
+            if name not in marks:
+                marks[name] = mark(name)
+            name = marks[name]
         if k and name != current:
             runs.append((first, k, current))
+            if len(runs) == most:
+                return runs
             first = k
         current = name
     if count:

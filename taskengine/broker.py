@@ -69,8 +69,6 @@ class Broker:
         self.packages: dict[int, Package] = {}
         self._serials = Serials()
         self._recalled: set[Worker] = set()
-        self._cancelled: dict[bytes, int] = {}
-        """Clients that want nothing more up to a job."""
         self._parted: set[bytes] = set()
         """Clients that have left."""
         self._touched: set[Package] = set()
@@ -310,7 +308,7 @@ class Broker:
     def settle(self, now: float) -> list[Package]:
         """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
         whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._cancelled or self._parted else whole
+        return whole + self.revoke() if self._touched or self._parted else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
@@ -323,14 +321,18 @@ class Broker:
         return self._revoke(late)
 
     def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
-        """A client does not want these tasks of a package of its any more, or all of it, or all that is in flight.
+        """A client does not want a package of its any more, or, without a serial, all that it has in flight.
 
-        Raises Overloaded where they lie too scattered.
+        With positions it is these tasks, of the last package with that serial. Raises Overloaded where they lie too
+        scattered.
         """
-        if serial is None:
-            self._cancelled[client] = self._jobs
-            return
-        for package in self._serials.of(client, serial):
+        if serial is not None and positions is not None:
+            newest = self._serials.newest(client, serial)
+            packages = [] if newest is None else [newest]
+        else:
+            packages = self._serials.take_all(client) if serial is None else self._serials.take(client, serial)
+            positions = None
+        for package in packages:
             if package.cancel(positions):
                 self._touched.add(package)
 
@@ -350,12 +352,9 @@ class Broker:
         Single tasks are answered when they would be handed out, and when nothing else is left of their package. To be
         called before `dispatch`.
         """
-        cancelled, self._cancelled = self._cancelled, {}
         parted, self._parted = self._parted, set()
-        for package in self.packages.values() if cancelled or parted else ():
-            is_unwanted = package.job <= cancelled.get(package.client, 0) and package.cancel(None)
-            if is_unwanted or (package.client in parted and package.part(self._pinned)):
-                self._touched.add(package)
+        for client in parted:
+            self._touched.update(package for package in self._serials.of(client) if package.part(self._pinned))
         if not self._touched:
             return []
         touched, self._touched = self._touched, set()
@@ -388,13 +387,14 @@ class Broker:
 
     @property
     def timed(self) -> bool:
-        """A package in flight has a deadline."""
-        return bool(self._deadlines)
+        """A package in flight has a deadline, or a client has left since `settle`."""
+        return bool(self._deadlines or self._parted)
 
-    def stats(self, restarts: Mapping[str, int]) -> Stats:
-        """What has been counted, and who waits where; `restarts` as the supervisor tells them."""
+    def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
+        """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
         lanes = [lane.stats(name, self._sizes[name]) for name, lane in self._lanes.items()]
-        return self.counters.stats(lanes, len(self.packages), self._quota.bytes + self._quota.results, restarts)
+        held = self._quota.bytes + self._quota.results + unread
+        return self.counters.stats(lanes, len(self.packages), held, restarts)
 
     def idle(self) -> bool:
         """Nothing is in flight."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
 """What the router and a worker send when they have nothing else to send."""
+
+BLIND_S = 1.0
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -131,7 +134,8 @@ class Change(NamedTuple):
 class Gate(Authenticator):
     """Answers libzmq's questions who is let in; `handle` one when `port` is ready.
 
-    `say` prints a line, `note` writes one into the audit log: an event and its fields.
+    `say` prints a line, `note` writes one into the audit log: an event and its fields. Where the allow-list cannot be
+    read for BLIND_S, nobody new is let in.
     """
 
     def __init__(
@@ -140,15 +144,17 @@ class Gate(Authenticator):
         security: Security,
         say: Callable[[str], None],
         note: Callable[..., None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(context)
         self._say = say
         self._note = note
+        self._now = now
         self._knocks_from = ""
         self._added: dict[str, str] = {}
         self._gone: dict[str, str] = {}
         self._banned: set[str] = set()
-        self._is_blind = False
+        self._blind_since: float | None = None
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
         self._watcher = security.watcher.public
@@ -183,7 +189,7 @@ class Gate(Authenticator):
             is_let_in = domain == FRONTEND
         else:
             self._read()
-            is_let_in = public in self._names and public not in self._banned
+            is_let_in = public in self._names and public not in self._banned and not self._is_blind()
         if not is_let_in:
             self._note("not let in", domain=domain, fingerprint=fingerprint(public), address=self._knocks_from)
         return is_let_in
@@ -196,18 +202,23 @@ class Gate(Authenticator):
         """The key is let in no more."""
         return public in self._banned
 
+    def _is_blind(self) -> bool:
+        """The allow-list could not be read for so long that somebody may have been revoked unseen."""
+        return self._blind_since is not None and self._now() - self._blind_since >= BLIND_S
+
     def _read(self) -> None:
         try:
             stamp = self._ring.stamp()
             if stamp == self._stamp:
+                self._blind_since = None
                 return
             names, left_out = self._ring.admitted()
         except OSError as error:  # for want of descriptors, which says nothing about keys
-            if not self._is_blind:
+            if self._blind_since is None:
                 self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
-            self._is_blind = True
+                self._blind_since = self._now()
             return
-        self._is_blind = False
+        self._blind_since = None
         self._banned.clear()
         for problem in left_out:
             self._say(f"[GATE-{os.getpid()}] Left out: {problem}")

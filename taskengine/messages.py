@@ -160,9 +160,9 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
 
     `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
-    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight.
-    The stages: `waiting` from acceptance until a worker was given the task, `running` there, as the mean of its slice,
-    `total` from acceptance until its package was whole.
+    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight and
+    of replies that were not read. The stages: `waiting` from acceptance until a worker was given the task, `running`
+    there, as the mean of its slice, `total` from acceptance until its package was whole.
     """
 
     accepted: int

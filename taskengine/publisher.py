@@ -25,6 +25,7 @@ from taskengine.journal import Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
+from taskengine.seedwire import latest_entry
 from taskengine.settings import Settings
 from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
@@ -158,7 +159,7 @@ class Publisher:
         try:
             topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
-                return self._board.latest(topic), 0
+                return latest_entry(head, self._board.latest(topic), room), 0
             if topic in self._sources:
                 raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
             self._publish(topic, value[0], publisher_of(decode_head(head)[2].client))

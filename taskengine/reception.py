@@ -35,12 +35,11 @@ from taskengine.origins import Origins, is_near
 from taskengine.outlet import Outlet
 from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Entry, Policy
+from taskengine.presence import is_own_id
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
 
-OWN_IDS = b"\0"
-"""How routing ids begin that the ROUTER itself has given to its peers."""
 NO_MEMORY = "the engine has no memory for this (ROUTER_MEMORY)"
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
@@ -86,7 +85,7 @@ class Reception:
         self._settings = settings
         self._broker = broker
         self._port = port
-        self._outlet = Outlet(port)
+        self._outlet = Outlet(port, attendance)
         self._gate = gate
         self._journal = journal
         self._tell = tell
@@ -112,38 +111,46 @@ class Reception:
         """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
-        if self._attendance is not None:
-            self._attendance.greet(route[0])
+        is_itself = self._attendance is None or self._attendance.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
-            self._take_seed(route, frames[0] if frames else b"", index, body, now)
+            self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
             return
         serial = NO_SERIAL
         try:
+            if not is_itself:
+                raise self._impostor()
             request = decode_request(frames[0])
             serial = request.serial
             self._take_packed(route, request, frames, now)
         except TaskEngineError as error:
-            self._refuse(route, serial, error)
+            self._refuse(route, serial, error, self._port.user)
         except MemoryError:
-            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None))
+            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None), self._port.user)
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
         for package in packages:
             self.has_answered = True
-            if package.key and self._gate is not None and self._gate.name_of(package.key) is None:
+            if package.key and not self._is_owed(package):
                 package.forget()
                 continue
-            if self._outlet.is_full(package.client, package.assembly.held):
+            size = package.assembly.held
+            if self._outlet.is_full(package.client, package.key, size):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error, self._stamp()))
+                self._outlet.send(package.route, package.refusal(error, self._stamp()), package.key)
             else:
                 package.forget_tasks()
-                self._outlet.send(package.route, package.answer(self._stamp()))
+                self._outlet.send(package.route, package.answer(self._stamp()), package.key, size)
             package.forget()
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
+
+    def _is_owed(self, package: Package) -> bool:
+        """The client with the key that sent the package is let in, and still has the connection by which it did."""
+        if self._gate is not None and self._gate.name_of(package.key) is None:
+            return False
+        return self._attendance is None or self._attendance.is_here(package.client, package.key)
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list, now and then, and want nothing any more of clients that are not on it."""
@@ -180,8 +187,8 @@ class Reception:
         else:
             self._outlet.send(route, packed.value_reply(serial, None, self._stamp()))
 
-    def _refuse(self, route: Route, serial: int, error: TaskEngineError) -> None:
-        self._outlet.send(route, packed.refusal(serial, error, self._stamp()))
+    def _refuse(self, route: Route, serial: int, error: TaskEngineError, key: str = "") -> None:
+        self._outlet.send(route, packed.refusal(serial, error, self._stamp()), key)
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
@@ -198,7 +205,7 @@ class Reception:
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
         # whoever takes a name of its own choice may take another's, once that has left, and get its replies
-        if not route[0].startswith(OWN_IDS):
+        if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         if self._gate.is_watcher(self._port.user):
             return self._visitors.own
@@ -208,9 +215,16 @@ class Reception:
             raise NotAllowed("the engine does not let this key in any more")
         return self._visitors.of(name)
 
-    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float) -> None:
+    def _impostor(self) -> NotAllowed:
+        """Whoever sent what was received last, with the routing id of another connection that is still there."""
+        self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="another's routing id")
+        return NotAllowed("another connection has this routing id")
+
+    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool) -> None:
         began, visitor = time.monotonic(), None
         try:
+            if not is_itself:
+                raise self._impostor()
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
             visitor = self._visitor(route)
@@ -220,31 +234,36 @@ class Reception:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            self._outlet.send(route, seedwire.malformed(meta, told))
+            self._outlet.send(route, seedwire.malformed(meta, told), self._port.user)
             if visitor is not None:
                 visitor.spend(time.monotonic() - began)
             return
         try:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error))
+            self._outlet.send(route, package.refusal(error), self._port.user)
         finally:
             visitor.spend(time.monotonic() - began)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
-        visitor = self._visitor(route)
-        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            began = time.monotonic()
-            try:
+        began, visitor = time.monotonic(), self._visitor(route)
+        try:
+            if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
                 origin = self._origin(route, visitor, request)
                 lanes, data_workers = visitor.lanes, self._settings.data_workers
                 self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
-            finally:
+            elif request.kind == Kind.STOP:
+                self._take_stop(route, request, frames, visitor)
+            else:
+                self._take_question(route, request, frames, visitor, now)
+        finally:
+            if request.kind != Kind.INFO:
                 visitor.spend(time.monotonic() - began)
-            return
-        if request.kind == Kind.STOP:
-            self._take_stop(route, request, frames, visitor)
-            return
+
+    def _take_question(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor, now: float) -> None:
+        """What concerns the engine itself, or packages that are in flight."""
+        if request.kind not in (Kind.INFO, Kind.CANCEL):  # a client is told who we are before it sends less
+            visitor.check_rate(now)
         try:
             visitor.check_call(request.kind)
         except NotAllowed:
@@ -255,7 +274,7 @@ class Reception:
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
-            self._reply(route, request, self._broker.stats(self.restarts))
+            self._reply(route, request, self._broker.stats(self.restarts, self._outlet.unread))
         elif request.kind == Kind.PROGRESS:
             self._reply(route, request, self._progress(route))
         elif request.kind == Kind.CANCEL:
@@ -276,9 +295,9 @@ class Reception:
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer with a value. Raises Overloaded where the client leaves too much unread."""
         head, body = packed.value_reply(request.serial, value, self._stamp())
-        if self._outlet.is_full(route[0], len(body)):
+        if self._outlet.is_full(route[0], self._port.user, len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body])
+        self._outlet.send(route, [head, body], self._port.user, len(body))
 
     def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
         asked = decode_stop(frames)
@@ -329,9 +348,10 @@ class Reception:
 
     def _heed(self, package: Package, visitor: Visitor) -> None:
         """What takes energy away acts first, whatever else the package is refused for."""
-        called = package.called()
+        urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
+        called = package.called() if urgent else ()
         self.halting.heed(package, called, visitor, time.monotonic_ns())
-        package.is_urgent = bool(called) and self._urgent.issuperset(called)
+        package.is_urgent = bool(called) and urgent.issuperset(called)
         is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
         package.is_exempt = package.is_urgent and is_small
 

@@ -16,11 +16,11 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, gate
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
-from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.confinement import limit_files, limit_memory, most_connections, router_memory
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
@@ -45,6 +45,7 @@ from taskengine.wire import (
     SLATE_KEPT,
     TICK_MS,
     TURN_MESSAGES,
+    TURN_S,
     UNREAD_MESSAGES,
 )
 
@@ -104,9 +105,11 @@ class Router:
         """When something was received last."""
         self._control = control
         self._journal = journal
+        # libzmq ends a process in which a peer has announced the id that is next
+        seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.say)
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: Attendance | None = None
@@ -141,7 +144,10 @@ class Router:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
-            self._attendance = Attendance(self._context, socket, port, self._broker.part)
+            self._attendance = Attendance(
+                *(self._context, socket, port, self._broker.part),
+                *(most_connections(self._settings), self._audit.note),
+            )
         for address in addresses:
             socket.ipv6 = "[" in address
             socket.bind(address)
@@ -158,6 +164,8 @@ class Router:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.counters.tick(self._now)
+            if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
+                self._attendance.settle()
             if not ready:
                 self._journal.flush()
             if ready & CONTROL:
@@ -349,6 +357,8 @@ class Router:
     def _look_around(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
+        if self._attendance:  # also where there is always something to read
+            self._attendance.settle()
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
             self._tell("alive", self._reception.has_answered)
@@ -390,11 +400,14 @@ class Router:
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
     """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    last = time.monotonic() + TURN_S
     for _ in range(TURN_MESSAGES):
         message = receive()
         if message is None:
             return
         yield message
+        if time.monotonic() > last:
+            return
 
 
 def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:

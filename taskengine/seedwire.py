@@ -14,10 +14,10 @@ from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.messages import UNSTAMPED, Origin, Stamp
-from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, decode_head, lanes_of
+from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, check_names, decode_head, lanes_of
 from taskengine.packed import error_entry
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
+from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_RUNS, MAX_SEED_DATA, SEED_VERSION, Format
 
 T = TypeVar("T")
 TASKS_TYPE = "REQ"
@@ -130,8 +130,8 @@ class SeedPackage(Package):
         return self.names
 
     def calls(self, names: Container[str], most: int) -> Iterator[Called]:
-        runs = _fastpath.frame_names(self.index, self.body, _name_in)
-        wanted = (position for first, stop, name in runs if name in names for position in range(first, stop))
+        runs = _fastpath.frame_names(self.index, self.body, _name_in, names.__contains__, 2 * most + 1)
+        wanted = (position for first, stop, is_wanted in runs if is_wanted for position in range(first, stop))
         for position in itertools.islice(wanted, most):
             frame = self._frame(position)
             if len(frame) > CALL_BYTES:
@@ -213,13 +213,13 @@ class SeedDataRequest(SeedPackage):
         return ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        failures: list[str] = []
-        value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
-        if failures:
+        body = self.assembly.join()
+        if self.failed:
+            failures: list[str] = []
+            _fastpath.unpack(body, 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
             return self.refusal(TaskEngineError(failures[0]))
-        if self.meta.type == "PUB":
-            return self._answer([])
-        return self._answer([data_frame(value[0], self.pack)])
+        # the data worker has made the frame: what it makes takes others no time
+        return self._answer([] if self.meta.type == "PUB" else [body])
 
 
 def read_package(
@@ -248,10 +248,18 @@ def read_package(
         raise ProtocolError(f"META frame: type {meta.type!r} takes no frames; tasks come with {TASKS_TYPE}")
     if meta.type == TASKS_TYPE and given is not None and given != package.count:
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
-    runs = _fastpath.frame_names(index, body, _name_in)
-    package.names = sorted({name for _, _, name in runs})
+    lanes: dict[str, str] = {}
+
+    def lane(name: str) -> str:
+        check_names(len(lanes) + 1)
+        lanes[name] = found = lane_of.get(name, DEFAULT_LANE)
+        return found
+
+    runs = _fastpath.frame_names(index, body, _name_in, lane, MAX_RUNS + 1)
+    package.names = sorted(lanes)
+    package.names_held = len(lanes)
     package.kind = tuple(name for name in package.names if name in lane_of)
-    package.lanes = lanes_of((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs)
+    package.lanes = lanes_of((lane, stop - first) for first, stop, lane in runs)
     return package
 
 
@@ -297,6 +305,23 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     """A DATA frame: the response entries of a chunk, or a topic's value."""
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+
+
+def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:
+    """What answers a data request for the value of a topic, in MessagePack: a DATA frame where it came by wire 0.1.
+
+    `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or has no JSON.
+    """
+    _, pack, _ = decode_head(head)
+    if not isinstance(pack, bytes):
+        return entry
+    try:
+        frame = data_frame(_fastpath.unpack(entry, 1, bytes)[0], msgspec.Raw(pack))
+    except Exception as error:  # whatever a value raises that JSON has not
+        raise BadArguments(f"the value has no JSON: {text_of(error)}") from None
+    if len(frame) > room:
+        raise BadArguments(f"as JSON the value takes {len(frame)} bytes, more than {room}: ask by wire 0.2")
+    return frame
 
 
 class Frames:

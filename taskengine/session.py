@@ -35,7 +35,7 @@ from taskengine.messages import (
     stamped,
 )
 from taskengine.replies import Outcome, outcomes
-from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
+from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 
 RETRACT_S = 5.0
 """How long to wait for the engine's word that it knows what was retracted."""
@@ -434,6 +434,8 @@ class Session:
             head = encode_request(request)
         except (UnicodeEncodeError, TypeError) as error:
             raise BadArguments(f"a name that cannot be sent: {error}") from None
+        if len(request.names) > MAX_NAMES:
+            raise BadArguments(f"a package names at most {MAX_NAMES} tasks, not {len(request.names)}")
         size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")

@@ -104,7 +104,12 @@ class Visitor:
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
         if self._allowance is not None and not package.is_exempt:
-            self._allowance.charge(package.count, package.bytes)
+            self._allowance.charge(max(1, package.count), package.bytes)
+
+    def check_rate(self, now: float) -> None:
+        """Let something in that is no package. Raises Overloaded."""
+        if self._allowance is not None:
+            self._allowance.check(now)
 
     def spend(self, seconds: float) -> None:
         """The router was busy for so long with a message of its, accepted or not."""

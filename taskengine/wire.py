@@ -72,6 +72,8 @@ MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_RUNS: Final = 2**16
 """The most often that the tasks of a package may change from lane to lane."""
+MAX_NAMES: Final = 4096
+"""The most names of tasks in a package."""
 MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
 MAX_HEAD: Final = 2**16
@@ -128,6 +130,8 @@ PACKAGE_BYTES: Final = 4096
 """What a package in flight takes beside its bytes, about,"""
 RUN_BYTES: Final = 512
 """and each run of neighbouring tasks of a lane."""
+NAME_BYTES: Final = 64
+"""and each name in its head, beside its bytes."""
 SOONEST_RETRY_S: Final = 0.01
 """How soon a client that was refused is told to come back at the soonest,"""
 LATEST_RETRY_S: Final = 10.0
@@ -150,6 +154,14 @@ FEED_BYTES: Final = 2**17
 """The most bytes of a value that a task publishes, about."""
 UNREAD_BYTES: Final = 16 * 2**20
 """Bytes of replies that the router keeps for a client that does not read them; one reply may be larger."""
+UNREAD_KEY_BYTES: Final = 4 * UNREAD_BYTES
+"""And for all connections of one key,"""
+UNREAD_ALL_BYTES: Final = 2**28
+"""and for all clients, of which each leaves half of what is free to others,"""
+UNREAD_LEAST_BYTES: Final = 2**16
+"""but for so many bytes."""
+UNREAD_SMALL_BYTES: Final = 2**25
+"""Bytes of small replies, for one key: whoever leaves more unread is cut off."""
 UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 CLIENTS_KEPT: Final = 1024
@@ -162,6 +174,8 @@ TRACEBACK_TOLD: Final = 16384
 """Characters of its traceback."""
 TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
+TURN_S: Final = 0.02
+"""How long it does so at most, in s, and a message more."""
 TICK_MS: Final = 50
 """How often the router looks for passed deadlines, in ms."""
 LATENCY_SHIFT: Final = 10

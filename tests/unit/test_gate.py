@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ import zmq
 
 from taskengine._socket import Port, Waiter
 from taskengine.errors import ProtocolError
-from taskengine.gate import Backplane
+from taskengine.gate import BACKEND, BLIND_S, FRONTEND, Backplane, Gate, Security
+from taskengine.keys import KeyRing, new_pair
 from taskengine.procfs import peer_process
 from tests.engine import deadline
 
@@ -18,6 +20,7 @@ def _say(address: str, frames: list[bytes]) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.connect(address)
         dealer.send_multipart(frames)
+        dealer.recv()  # while it is looked who has said that
 
 
 def said(address: str, frames: list[bytes], process: int | None) -> tuple[list[bytes], int]:
@@ -29,13 +32,14 @@ def said(address: str, frames: list[bytes], process: int | None) -> tuple[list[b
             own.connect(address)
             own.send_multipart(frames)
         else:
-            other = multiprocessing.get_context("spawn").Process(target=_say, args=(address, frames))
+            other = multiprocessing.get_context("spawn").Process(target=_say, args=(address, frames), daemon=True)
             other.start()
         assert Waiter(port).wait(int(deadline(20) * 1000))
         received = port.receive()
         assert received is not None
         peer = peer_process(port.descriptor)
         if process is not None:
+            router.send_multipart([received[0], b"seen"])
             other.join()
     return received[1:], peer
 
@@ -71,3 +75,29 @@ def test_a_descriptor_that_is_no_unix_socket_is_nobodys(tmp_path: Path) -> None:
     assert peer_process(-1) == 0
     with (tmp_path / "file").open("w") as file:
         assert peer_process(file.fileno()) == 0
+
+
+def test_nobody_new_is_let_in_while_the_allow_list_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have been revoked meanwhile: the list was believed for as long as no descriptor was left."""
+    security, client = Security.of(tmp_path), new_pair()
+    KeyRing(tmp_path).allow("tablet", client.public)
+    time, said = [0.0], list[str]()
+    with zmq.Context() as context:
+        gate = Gate(context, security, said.append, lambda event, **fields: None, lambda: time[0])
+        assert gate.lets_in(FRONTEND, client.public)
+        with monkeypatch.context() as patched:
+
+            def blind(ring: KeyRing) -> object:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            patched.setattr(KeyRing, "stamp", blind)
+            assert gate.lets_in(FRONTEND, client.public), "for a moment that says nothing about keys"
+            time[0] += BLIND_S
+            assert not gate.lets_in(FRONTEND, client.public)
+            assert gate.lets_in(BACKEND, security.inner.public), "the engine's own are in no file"
+            assert gate.name_of(client.public) == "tablet", "who is here stays"
+        assert gate.lets_in(FRONTEND, client.public)
+        gate.stop()
+    assert len(said) == 1
