@@ -125,7 +125,7 @@ class StillClock(Clock):
 
 
 def welcome(serial: int) -> list[bytes]:
-    """What the engine answers to a hello."""
+    """The engine's answer to a hello."""
     reply = Reply(serial, 1, clock=NOW, boot=BOOT)
     return [encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))]
 

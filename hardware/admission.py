@@ -27,7 +27,7 @@ MOST_CONSENTS = 4096
 
 
 def stopped_text(panel: Panel) -> str:
-    """What a command is told while the machine is stopped."""
+    """The text of the error of a command while the machine is stopped."""
     stop = panel.latest()
     by, why = stop.by and f" by {stop.by}", stop.why and f": {stop.why}"
     return f"the machine was stopped{by}{why} (stop {stop.number}); system.arm lets it move again"

@@ -17,7 +17,7 @@ from taskengine_hardware.layout import Layout
 
 
 class Pin(Protocol):
-    """What the pins of a backend can beyond gpiozero's, so that no output makes a blip."""
+    """A pin of a backend, which can more than gpiozero's, so that no output makes a blip."""
 
     is_held: bool
     """It stays as it was claimed, whatever gpiozero tells it: its constructors begin with off, and some with low."""
