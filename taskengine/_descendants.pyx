@@ -11,11 +11,11 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <fcntl.h>
-    #include <limits.h>
     #include <poll.h>
     #include <pthread.h>
     #include <signal.h>
     #include <string.h>
+    #include <sys/prctl.h>
     #include <sys/syscall.h>
     #include <sys/time.h>
     #include <time.h>
@@ -25,6 +25,7 @@ cdef extern from *:
     #define PASSES 150
     #define PAUSE_NS 1000000
     #define STACK (256 * 1024)
+    #define TOLD (SIGRTMAX - 3)  /* that the parent has ended */
 
     struct relation { pid_t pid, parent; char state; };
 
@@ -118,41 +119,50 @@ cdef extern from *:
     }
 
     static void end_with_descendants(int signal) {
+        static int has_begun;
+        if (__atomic_exchange_n(&has_begun, 1, __ATOMIC_ACQ_REL)) {
+            for (;;) pause();  /* another thread is at it */
+        }
         kill_all_below(&ending, getpid());
         kill(getpid(), SIGKILL);
     }
 
-    /* Wait for our parent's end; a task may close the descriptor, or have another file there. */
-    static void await_parents_end(int pidfd) {
-        struct pollfd process = {.fd = pidfd, .events = POLLIN};
-        while (getppid() == supervisor) {
-            if (poll(&process, 1, -1) < 0 && errno == EINTR) continue;
-            if (getppid() == supervisor) nap(20 * PAUSE_NS);
-        }
+    static void handle(int number, void (*handler)(int)) {
+        struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+        sigfillset(&action.sa_mask);
+        sigaction(number, &action, NULL);
     }
 
-    static void block_signals(void) {
+    static void end_if_orphan(int signal) {
+        if (getppid() != supervisor) end_with_descendants(signal);
+    }
+
+    /* The kernel tells this thread by a signal; a descriptor could be closed by a task, or used. */
+    static void* tend(void* unused) {
         sigset_t signals;
-        sigfillset(&signals);  /* they are for the other threads */
+        sigfillset(&signals);  /* the others are for the other threads */
         pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    }
-
-    static void* tend(void* pidfd) {
-        block_signals();
-        await_parents_end((int) (long) pidfd);
+        sigdelset(&signals, TOLD);
+        prctl(PR_SET_PDEATHSIG, TOLD);
+        while (getppid() == supervisor) sigsuspend(&signals);
         end_with_descendants(0);
         return NULL;
     }
 
-    static int start_tending(int pidfd) {
+    static int start_tending(pid_t parent) {
         pthread_attr_t attributes;
         pthread_t thread;
+        sigset_t told;
         int error;
-        supervisor = getppid();
+        supervisor = parent;
+        handle(TOLD, end_if_orphan);
+        sigemptyset(&told);
+        sigaddset(&told, TOLD);
+        pthread_sigmask(SIG_BLOCK, &told, NULL);  /* this thread may be held up */
         pthread_attr_init(&attributes);
         pthread_attr_setstacksize(&attributes, STACK);
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        error = pthread_create(&thread, &attributes, tend, (void*) (long) pidfd);
+        error = pthread_create(&thread, &attributes, tend, NULL);
         pthread_attr_destroy(&attributes);
         errno = error;
         return error;
@@ -160,13 +170,12 @@ cdef extern from *:
 
     static void end_after(int pidfd, long last_ms) {
         struct pollfd process = {.fd = pidfd, .events = POLLIN};
-        struct sigaction action = {.sa_handler = end_with_descendants};
         struct itimerval timer = {.it_value = {last_ms / 1000, 1000 * (last_ms % 1000)}};
         sigset_t signals;
-        block_signals();
+        sigfillset(&signals);  /* they are for the other threads */
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
         while (poll(&process, 1, -1) < 0 && errno == EINTR) {}
-        sigfillset(&action.sa_mask);
-        sigaction(SIGALRM, &action, NULL);
+        handle(SIGALRM, end_with_descendants);
         sigemptyset(&signals);
         sigaddset(&signals, SIGALRM);
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
@@ -182,7 +191,7 @@ cdef extern from *:
     view called
     int look_around(view* view) noexcept nogil
     int kill_all_below(view* view, int root) noexcept nogil
-    int start_tending(int pidfd) noexcept nogil
+    int start_tending(int parent) noexcept nogil
     void end_after(int pidfd, long last_ms) noexcept nogil
 
 
@@ -199,12 +208,12 @@ def end_descendants(int root):
     return kill_all_below(&called, root) == 0
 
 
-def end_with_parent(int pidfd):
-    """Have a thread end us, and first what descends from us, when our parent ends, whose pidfd is given.
+def end_with_parent(int parent):
+    """Have a thread end us, and first what descends from us, as soon as that process is not our parent any more.
 
     Raises OSError where there can be no thread.
     """
-    if start_tending(pidfd):
+    if start_tending(parent):
         PyErr_SetFromErrno(OSError)
 
 

@@ -279,11 +279,11 @@ def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
     adopt()
     if parent is not None and number == signal.SIGCONT:
-        with contextlib.suppress(ProcessLookupError):
-            if end is _End.RESTED:
+        if end is _End.AFTER:
+            end_with_parent(parent.pid or 0)
+        else:
+            with contextlib.suppress(ProcessLookupError):
                 orphan.watch(parent.pid or 0)
-            else:
-                end_with_parent(os.pidfd_open(parent.pid or 0))
     if parent is not None and parent.pid != os.getppid():
         os._exit(1)
 

@@ -101,7 +101,9 @@ def test_what_a_worker_has_started_ends_with_it(end: str) -> None:
         have_ended(pids)
 
 
-@pytest.mark.parametrize("state", ["", "os.closerange(3, 4096)", "os.kill(os.getpid(), signal.SIGSTOP)"])
+@pytest.mark.parametrize(
+    "state", ["", "os.closerange(3, 4096)", "os.kill(os.getpid(), signal.SIGSTOP)", "signal.pthread_sigmask(2, [])"]
+)
 def test_what_a_worker_has_started_ends_with_a_killed_supervisor(state: str) -> None:
     script = f"""
     def target():
