@@ -45,10 +45,6 @@ def leave():
         print(os.getpid(), flush=True)
         time.sleep(60)
         os._exit(0)
-
-def leave_and_stay():
-    leave()
-    time.sleep(60)
 """
 LEFT = 7
 
@@ -72,7 +68,8 @@ def playing(script: str, left: int = LEFT) -> Iterator[tuple[subprocess.Popen[st
 def run(script: str) -> str:
     """What a supervisor by that script prints."""
     command = [sys.executable, "-c", SUPERVISOR + textwrap.dedent(script)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=deadline(30), check=True).stdout
+    done = subprocess.run(command, input="", stdout=subprocess.PIPE, text=True, timeout=deadline(30), check=True)
+    return done.stdout
 
 
 def have_ended(pids: list[int]) -> None:
@@ -136,21 +133,32 @@ def test_a_task_that_keeps_the_interpreter_keeps_nothing_alive() -> None:
         have_ended(pids)
 
 
-@pytest.mark.parametrize("busy", ["time.sleep(60)", "__import__('re').match('(a*)*b', 'a' * 40)"])
-def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: str) -> None:
+@pytest.mark.parametrize(
+    ("busy", "said"), [("time.sleep(60)", "safe before 5 ended"), ("__import__('re').match('(a*)*b', 'a' * 40)", "")]
+)
+def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: str, said: str) -> None:
     script = f"""
+    from taskengine._descendants import children_of
     from taskengine.orphan import orphan
+    def rest():
+        living = [pid for pid, has_ended in children_of(os.getpid()) if not has_ended]
+        print(f"safe before {{len(living)}} ended", flush=True)
     def target():
         leave()
-        orphan.first(lambda: os.write(2, b"safe"))
+        time.sleep(0.1)
+        orphan.first(rest)
+        print(flush=True)
         {busy}
     child = Child("owner", lambda control, journal: target(), (), enable_stdout=True, slate=new_slate(), rests=True)
     child.start()
     time.sleep(60)
     """
     with playing(script) as (process, pids):
+        assert process.stdout is not None
+        process.stdout.readline()
         process.kill()
         have_ended(pids)
+        assert process.stdout.readline() == (f"{said}\n" if said else "")
 
 
 def test_what_forks_without_end_ends_too() -> None:
