@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from taskengine import Client, TaskTimeout
+from taskengine._descendants import children_of
 from tests.engine import Engine, alive, children, deadline, free_ports, wait_until
 
 pytestmark = pytest.mark.system
@@ -133,3 +134,33 @@ def test_ctrl_c_does_not_reach_what_a_task_has_started(module: Path, tmp_path: P
     assert process.wait(deadline(20)) == 0
     os.close(ours)
     wait_until(lambda: not any(map(alive, pids)), 2.0, "the end of its processes")
+
+
+def test_as_pid_1_it_reaps_orphans_and_kills_none_that_are_not_its_own() -> None:
+    """As in a container: what `docker exec` leaves becomes the child of PID 1."""
+    first = free_ports(5)
+    command = [sys.executable, "-m", "taskengine", "serve", "--router-frontend", str(first)]
+    command += ["--router-backend", str(first + 1), "--starting-port", str(first + 2)]
+    space = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--pid", "--fork"]
+    space += ["--kill-child", "--mount-proc"]
+    with subprocess.Popen([*space, *command], stdout=subprocess.DEVNULL) as process:
+        try:
+            with Client(f"tcp://127.0.0.1:{first}", timeout=deadline(20)) as client:
+                assert client.call("task_count", 2, 3) == 2.5
+            [(init, _)] = children_of(process.pid)
+            enter = ["nsenter", *([] if os.geteuid() == 0 else ["--user"]), "--target", str(init), "--pid", "--mount"]
+            subprocess.run([*enter, "sh", "-c", "sleep 60 & sleep 0.01 &"], check=True)
+            wait_until(lambda: list(children(init).values()).count("sleep") == 1, 5, "the end of an orphan")
+            wait_until(lambda: not any(has_ended for _, has_ended in children_of(init)), 5, "its reaping")
+            worker = next(pid for pid, name in children(init).items() if "task" in name)
+            os.kill(worker, signal.SIGKILL)
+            wait_until(
+                lambda: worker not in children(init) and sum("task" in n for n in children(init).values()) == 2,
+                20,
+                "another worker",
+            )
+            assert "sleep" in children(init).values()
+            os.kill(init, signal.SIGTERM)
+            assert process.wait(deadline(20)) == 0
+        finally:
+            process.kill()
