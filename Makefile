@@ -9,6 +9,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
 SECONDS := 120
+# Tests at a time: many wait for an engine, and need no core meanwhile.
+JOBS := $(shell expr $$(nproc) + 1)
+BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
@@ -35,8 +38,8 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-asan test-gpio test-network test-compat bench bench-full bench-peers bench-hardware \
-	bench-stops pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-gpio test-network test-compat bench bench-full bench-peers \
+	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -44,8 +47,9 @@ help:  ## this list
 run: $(VENV)/.run  ## set up, compile and serve with the sample tasks
 	$(PY) -m taskengine
 
-test: $(VENV)/.test  ## set up and run every test
-	$(PY) -m pytest
+test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those that measure, alone
+	$(PY) -m pytest -m "not alone" $(BESIDE)
+	$(PY) -m pytest -m alone
 
 demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
 	$(PY) -m bench.demo
@@ -68,8 +72,11 @@ fuzz: RUNS := 1000000
 fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each decoder and its like, with sanitizers; TARGETS for some of them
 	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
 
+test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each decoder and its like, always the same ones
+	$(PY) -m tests.fuzz --runs 100000
+
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
-	$(PY) -m tests.sanitized pytest $(ASAN_TESTS)
+	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
 
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio

@@ -41,6 +41,8 @@ GUESTS = 16
 """Connections at a time."""
 GUEST_S = 5.0
 """How long one may last."""
+BACKLOG = 128
+"""Connections that wait to be let in; one more is dropped, and its client tries again after a second."""
 
 
 class Counts(Collector):
@@ -221,7 +223,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(GUESTS)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -16,8 +16,19 @@ from typing import Any
 
 from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError, rundir
 
-FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1"))
-_PORTS = range(20000, 32000)
+_WORKER, _WORKERS = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1")) * (2 if _WORKER else 1)
+"""How much slower than a quiet machine this one is; beside other tests twice as slow."""
+_ALL_PORTS = range(20000, 32000)
+
+
+def share_of_ports(worker: str, workers: int) -> range:
+    """The ports of one of pytest-xdist's workers, "gw0" and on; no two try the same."""
+    each = len(_ALL_PORTS) // workers
+    return _ALL_PORTS[int(worker.removeprefix("gw")) * each :][:each]
+
+
+_PORTS = share_of_ports(_WORKER or "gw0", _WORKERS)
 
 
 def deadline(seconds: float) -> float:
@@ -42,7 +53,7 @@ def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
 def free_ports(number: int) -> int:
     """The first of `number` neighbouring ports that nobody listens on."""
     while True:
-        first = random.choice(_PORTS)
+        first = random.choice(_PORTS[:-number])
         try:
             for port in range(first, first + number):
                 with socket.socket() as probe:

@@ -99,6 +99,7 @@ def test_the_examples_for_clients_run() -> None:
     with Engine() as engine:
         address = f'"{engine.address}"'
         for script in blocks("docs/clients.md", "python"):
+            script = re.sub(r"\btimeout=([\d.]+)", lambda found: f"timeout={deadline(float(found[1]))}", script)
             ran = run_python(script.replace(f'"{ADDRESS}"', address).replace("Client()", f"Client({address})"))
             assert (ran.returncode, ran.stderr) == (0, ""), script
 
