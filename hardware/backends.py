@@ -41,7 +41,9 @@ def lgpio(layout: Layout) -> Any:
     try:
         factory = _fine()
     except (ImportError, OSError) as error:
-        raise SettingsError(f"pins: lgpio cannot be imported ({error}): pip install 'taskengine[hardware]'") from None
+        raise SettingsError(
+            f"pins: lgpio cannot be imported ({error}): in the clone, `.venv/bin/pip install '.[hardware]'`"
+        ) from None
     try:
         return factory(layout.chip, layout.board)
     except Exception as error:  # lgpio's and gpiozero's have no common make

@@ -44,4 +44,4 @@ def check_ports(settings: Settings) -> None:
 def check_metrics(settings: Settings) -> None:
     """Raises StartError where metrics are wanted and what serves them is not installed."""
     if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
-        raise StartError("METRICS_PORT needs prometheus-client: pip install 'taskengine[metrics]'")
+        raise StartError("METRICS_PORT needs prometheus-client: in the clone, `.venv/bin/pip install '.[metrics]'`")
