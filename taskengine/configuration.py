@@ -6,11 +6,10 @@ error is a `SettingsError` that names the key, the place and what was expected.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,6 +17,7 @@ import msgspec
 
 from taskengine.errors import SettingsError
 from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
+from taskengine.spelling import closest
 from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
@@ -78,7 +78,7 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
     """The (name, place, value) of each key of the file."""
     path = Path(CONFIG_FILE) if config is None else config
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
     except FileNotFoundError as error:
         if config is None:
             return
@@ -92,12 +92,21 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(_invalid_toml(path, text, str(error))) from error
+    seen: dict[str, str] = {}
     for key, value in document.items():
-        line = _line_of(text, key)
+        line, name = _line_of(text, key), key.lower()
         place = f"{path}, line {line}" if line else str(path)
-        if key not in Settings.__struct_fields__:
+        if name not in Settings.__struct_fields__:
             raise SettingsError(f"{key} in {place}: no such setting; {_nearest(key, Settings.__struct_fields__)}")
-        yield key, place, value
+        if name in seen:
+            raise SettingsError(f"{key} in {place}: the same setting as {seen[name]}; expected one of the two")
+        seen[name] = key
+        yield name, place, value
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file of settings, without the mark that editors on Windows put in front (BOM)."""
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _invalid_toml(path: Path, text: str, why: str) -> str:
@@ -122,8 +131,8 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object
         if name in TABLES:
             raise SettingsError(f"{place}: [{name}] is a table; expected it in the configuration file")
         if name not in NAMES or not key.isupper():
-            known = [ENV_PREFIX + known.upper() for known in NAMES]
-            raise SettingsError(f"{place}: no such setting; {_nearest(key.upper(), known)}")
+            known = _nearest(name, NAMES, lambda known: ENV_PREFIX + known.upper())
+            raise SettingsError(f"{place}: no such setting; {known}")
         yield name, place, _parse(name, place, environ[key])
 
 
@@ -131,16 +140,19 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, str, object]
     for name, value in flags.items():
         if value is None:
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         if name not in NAMES:
-            known = ["--" + known.replace("_", "-") for known in NAMES]
-            raise SettingsError(f"flag {flag}: no such setting; {_nearest(flag, known)}")
+            raise SettingsError(f"flag {flag}: no such setting; {_nearest(name, NAMES, _flag)}")
         yield name, f"flag {flag}", _parse(name, f"flag {flag}", value) if isinstance(value, str) else value
 
 
-def _nearest(key: str, known: tuple[str, ...] | list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"the nearest is {close[0]}" if close else f"expected one of {', '.join(known)}"
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _nearest(key: str, known: tuple[str, ...], shown: Callable[[str], str] = str) -> str:
+    close = closest(key, known)
+    return f"the nearest is {shown(close[0])}" if close else "`taskengine serve --help` lists the settings"
 
 
 def _parse(name: str, place: str, text: str) -> object:
@@ -232,7 +244,7 @@ def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
 
 def _line_in_table(file: Path, path: Sequence[str]) -> str:
     """Where the key stands in the file, or else the longest part of the way to it: ", line 7"."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = _text_of(file).splitlines()
     table: list[str] = []
     best = 0, 0
     for number, line in enumerate(lines, 1):
@@ -241,6 +253,7 @@ def _line_in_table(file: Path, path: Sequence[str]) -> str:
         if header:
             table = [part.strip(" \"'") for part in header[1].split(".")]
         way = table if header else [*table, *key[1].split(".")] if key else []
+        way[:1] = [part.lower() for part in way[:1]]
         depth = len(way) if list(path[: len(way)]) == way else 0
         best = max(best, (depth, -number))
     return f", line {-best[1]}" if best[0] else ""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up: a module imports from its own layer or one below. A new module gets its row here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "spelling"),
     ("wire",),
     ("messages", "datatypes", "arrays"),
     ("_fastpath",),
@@ -93,6 +93,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 PURE = {
+    "spelling",
     "arrays",
     "chunking",
     "package",
