@@ -45,14 +45,15 @@ class Command(click.Group):
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Errors as one line on stderr, and the exit code that goes with them."""
+def plain_errors(source: str = "") -> Iterator[None]:
+    """Errors as one line on stderr, and the exit code that goes with them; `source` says what the address is from."""
     try:
         yield
     except (KeysError, SettingsError, TaskModuleError) as error:
         leave(str(error), WRONG_USAGE)
     except EngineUnreachable as error:
-        leave(f"{error}; is one running? `taskengine serve` starts one", SAID_NO)
+        told = "; ".join(filter(None, [str(error), source]))
+        leave(f"{told}; is one running? `taskengine serve` starts one", SAID_NO)
     except TaskEngineError as error:
         leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
     except KeyboardInterrupt:

@@ -23,7 +23,9 @@ from taskengine.wire import RESERVED_LANES
 CONFIG_FILE = "taskengine.toml"
 LEAST_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
-NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
+ADDRESS_VARIABLE = "TASKENGINE_ADDRESS"
+"""Where commands find the engine; no setting of an engine."""
+NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR", ADDRESS_VARIABLE})
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -41,6 +43,22 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     Raises:
         SettingsError: a key is unknown, a value ill-typed or out of range, two ports the same, or the file unreadable.
     """
+    settings, places = read(config, environ, flags)
+    _check_lanes(settings, places)
+    _check_heartbeats(settings, places)
+    _check_memory(settings, places)
+    _check_ports(settings, places)
+    _check_machine(settings, places)
+    return settings
+
+
+def read(
+    config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, each of them valid, and where those that are given are from; for who serves nothing by them.
+
+    Arguments and errors are those of `load`, which in addition checks that the settings go together.
+    """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name, place, value in (*_from_file(config), *_from_environ(environ), *_from_flags(flags)):
@@ -48,12 +66,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
         places[name] = place
     settings = Settings(**values)
     _check_host(settings, places)
-    _check_lanes(settings, places)
-    _check_heartbeats(settings, places)
-    _check_memory(settings, places)
-    _check_ports(settings, places)
-    _check_machine(settings, places)
-    return settings
+    return settings, places
 
 
 def table_problem(config: Path | None, hardware: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "supervisor"),
-    ("commandline", "cli_audit", "cli_keys", "cli_policy", "cli"),
+    ("commandline", "cli_audit", "cli_engine", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
