@@ -14,6 +14,7 @@ import zmq.asyncio
 
 from taskengine.client import CLOSE_S, Caller, Posted
 from taskengine.gate import introduce
+from taskengine.hosts import needs_ipv6
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
 from taskengine.session import Call
@@ -101,7 +102,7 @@ class Client(Caller):
         feed = Feed(topic)
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
-            socket.ipv6 = any("[" in address for address in addresses)
+            socket.ipv6 = await asyncio.to_thread(lambda: any(map(needs_ipv6, addresses)))
             introduce(socket, self._membership)
             socket.subscribe(feed.prefix)
             for address in addresses:

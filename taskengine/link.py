@@ -27,6 +27,7 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
+from taskengine.hosts import Lookup
 from taskengine.keys import Membership, not_let_in
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
@@ -41,6 +42,8 @@ GIVE_UP_S = 1.0
 CLOSED = "the client was closed before the reply came"
 CUTS = 2
 """Handshakes that are cut, in a row, until an engine is said not to let us in: one may be killed in the first."""
+FAMILIES = 2
+"""IPv4 and IPv6."""
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
 """What is ready, by its place among the sources of the waiter."""
@@ -70,6 +73,8 @@ class Link:
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
+        self._tries = 0
+        self._lookup = Lookup(address, session.doubt)
         self._context = zmq.Context()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
@@ -81,7 +86,10 @@ class Link:
         _links.add(self)
 
     def _connect(self) -> None:
-        self._connection = Connection(self._context, self._address, self._membership)
+        # the addresses of a name by turns: one of them may lead nowhere
+        self._tries += 1
+        by_ipv6 = self._tries % FAMILIES == 0
+        self._connection = Connection(self._context, self._address, self._membership, by_ipv6=by_ipv6)
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
@@ -340,7 +348,8 @@ class Link:
 
     def _take_news(self) -> None:
         if self._connection.lost():
-            self._reconnect_at = time.monotonic() + LAST_REPLIES_S
+            self._reconnect_at = time.monotonic() + (LAST_REPLIES_S if self._tries % FAMILIES else RETRY_S)
+            self._lookup.begin()
         self._cuts = 0 if self._connection.connected else self._cuts + self._connection.is_cut
         refused = self._connection.refused or self._cuts >= CUTS
         self._connection.refused = self._connection.is_cut = False

@@ -252,7 +252,7 @@ def run(settings: Settings, address: str, security: Security | None, control: Co
             return True
 
     server = Server(listener, page, token)
-    journal.say(f"Starting [METRICS] on http://{settings.host}:{settings.metrics_port}/metrics")
+    journal.say(f"Starting [METRICS] on {settings.metrics_page}")
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     try:
         server.serve(control, is_over)

@@ -148,7 +148,8 @@ def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
     base = _base() if found and found[1] in LOOPBACK else None
     if found and base is not None:
-        for host in (found[1], ALL_INTERFACES[found[1]]):
+        named = ("[::1]", ALL_INTERFACES["[::1]"]) if found[1] == "localhost" else ()
+        for host in (found[1], ALL_INTERFACES[found[1]], *named):
             folder = _folder(base, host, found[2])
             if _is_ours(folder) and _is_listening(folder / name, kind):
                 return folder / name

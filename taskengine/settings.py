@@ -345,6 +345,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The address at which the machine can be stopped past the router; "" for none."""
         return self._address(self.stop_port) if self.stop_port and self.hardware else ""
 
+    @property
+    def metrics_page(self) -> str:
+        """Where Prometheus finds the metrics, if METRICS_PORT is set."""
+        return f"{self._address(self.metrics_port).replace('tcp://', 'http://')}/metrics"
+
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
         """How many task workers each lane has, the default one "", with those that tasks name."""
         known = {"": self.task_workers, **self.lanes}

@@ -68,7 +68,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trust",
         "renewal",
     ),
-    ("_socket", "rundir", "memory", "procfs", "sockets", "moments", "identity", "orphan"),
+    ("_socket", "rundir", "hosts", "memory", "procfs", "sockets", "moments", "identity", "orphan"),
     ("keys", "pairing", "audit", "gate", "outlet", "attendance", "inspection"),
     (
         "caller",
