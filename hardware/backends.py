@@ -56,7 +56,11 @@ def lgpio(layout: Layout) -> Any:
 def _fine() -> Callable[[int | None, int | None], Any]:
     """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
     here = os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="taskengine-lg-") as folder:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="taskengine-lg-")
+    except FileNotFoundError:
+        raise OSError("it needs a folder that can be written to: mount a tmpfs on /tmp") from None
+    with place as folder:
         os.environ.setdefault("LG_WD", folder)
         try:
             from taskengine_hardware.fine import FineFactory

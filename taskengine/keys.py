@@ -63,8 +63,21 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Where keys lie unless a folder is named: the platform's folder for configuration."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    """Where keys lie unless a folder is named: the platform's folder for configuration. Raises KeysError: no home."""
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    except RuntimeError:
+        raise KeysError(
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
+            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+        ) from None
+
+
+def known_folder(folder: Path | None) -> Path | None:
+    """The folder that is named, or the default one; None where nobody names one and there is no home."""
+    with contextlib.suppress(KeysError):
+        return default_folder() if folder is None else folder
+    return None
 
 
 def new_pair() -> Pair:
@@ -243,10 +256,11 @@ def find_membership(
     one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
     be meant.
     """
-    ring = KeyRing(folder)
     is_tcp = _ADDRESS.fullmatch(address) is not None
-    if not engine and folder is None and not (ring.folder.is_dir() and is_tcp):
+    place = known_folder(folder)
+    if not engine and folder is None and not (place and os.path.isdir(place) and is_tcp):
         return None
+    ring = KeyRing(folder)
     known = ring.memberships()
     if engine:
         known = [membership for membership in known if engine in _names(membership)]

@@ -382,7 +382,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def keys_folder(self) -> Path | None:
         """The folder of the keys; None for the platform's own."""
-        return Path(self.keys).expanduser() if self.keys else None
+        return _expanded("keys", self.keys) if self.keys else None
+
+    @property
+    def audit_file(self) -> Path | None:
+        """The file that AUDIT names; None where it names none."""
+        return _expanded("audit", self.audit) if self.audit not in ("", "journald", "syslog") else None
 
     def check_exposure(self, clients: int) -> None:
         """Refuses to serve off loopback without encryption, or for nobody.
@@ -408,6 +413,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def _address(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{port}"
+
+
+def _expanded(name: str, path: str) -> Path:
+    """The path, with ~ as the home folder. Raises SettingsError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{name}: {path} begins with ~, and there is no such home; expected a whole path") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -61,7 +61,12 @@ def test_ipv6_is_needed_for_names_that_have_no_other_address(names: dict[str, se
 
 def test_a_host_by_name_that_has_only_an_ipv6_address_is_probed_as_such(names: dict[str, set[int]]) -> None:
     first = free_ports(4)
-    ports = {"router_frontend": first, "router_backend": first + 1, "starting_port": first, "stop_port": 0}
+    ports: dict[str, Any] = {
+        "router_frontend": first,
+        "router_backend": first + 1,
+        "starting_port": first,
+        "stop_port": 0,
+    }
     with socket.socket(socket.AF_INET6) as taken:
         taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         taken.bind(("::1", first))
