@@ -107,7 +107,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pins: Annotated[
         Literal["auto", "lgpio", "pigpio", "mock"],
         Meta(
-            description="What drives the pins of the table [hardware]. auto: lgpio; mock: memory, to learn with.",
+            description="What drives the pins of the table [hardware]. auto: what GPIOZERO_PIN_FACTORY names, "
+            "else lgpio; mock: memory, to learn with.",
             extra={"type": '"auto", "lgpio", "pigpio" or "mock"'},
         ),
     ] = "auto"
