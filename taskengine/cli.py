@@ -164,9 +164,9 @@ def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, 
 
 
 def _print_json(value: Any) -> None:
-    import msgspec
+    from taskengine.cli_json import json_text
 
-    click.echo(printable(msgspec.json.encode(value).decode()))
+    click.echo(printable(json_text(value)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -284,14 +284,15 @@ def tasks(as_json: bool, where: Where) -> None:
 
             _print_json([msgspec.structs.asdict(task) for task in known])
             return
-        from rich.console import Console
         from rich.table import Table
+
+        from taskengine.top import console
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
             cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
             table.add_row(*map(printable, cells))
-        Console().print(table, markup=False)
+        console().print(table, markup=False)
 
 
 @cli.command()

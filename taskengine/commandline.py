@@ -41,6 +41,13 @@ class Command(click.Group):
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
         except click.Abort:
             code = INTERRUPTED
+        except BrokenPipeError:
+            _forget_output()
+            code = SAID_NO
+        except OSError as error:
+            _forget_output()
+            what = error.filename or "the output cannot be written"
+            leave(f"{what}: {error.strerror or error}", SAID_NO)
         sys.exit(code)
 
 
@@ -58,9 +65,11 @@ def plain_errors(source: str = "") -> Iterator[None]:
         leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SAID_NO)
+
+
+def _forget_output() -> None:
+    """What is still to be written goes nowhere: Python would try again at its end, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(message: str, code: int) -> NoReturn:

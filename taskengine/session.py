@@ -325,6 +325,11 @@ class Session:
         text = f"no engine answers at {self._address} (waited {seconds:g} s){why}"
         return EngineUnreachable(text, address=self._address)
 
+    def unsent(self, count: int, seconds: float) -> TaskEngineError:
+        """What it means that calls were not sent when the client was closed."""
+        why = self.no_reply(round(seconds, 1), connected=False)
+        return EngineUnreachable(f"{count} call{'s'[: count > 1]} not sent: {why}", address=self._address)
+
     def doubt(self, why: str) -> None:
         """Know what is wrong with the engine's address, "" for nothing; any thread may say so."""
         self._doubt = why

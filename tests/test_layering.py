@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "weaknesses",
         "journal",
         "queue",
+        "outbox",
         "crew",
         "trust",
         "renewal",
@@ -89,10 +90,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "supervisor"),
-    ("commandline", "cli_audit", "cli_engine", "cli_keys", "cli_policy", "cli"),
+    ("commandline", "cli_audit", "cli_engine", "cli_json", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
+    "outbox",
     "spelling",
     "arrays",
     "chunking",
