@@ -52,7 +52,7 @@ def find_engine(given: str | None, environ: Mapping[str, str]) -> Where:
     if ADDRESS_VARIABLE in environ:
         return Where(environ[ADDRESS_VARIABLE], source=f"the address is from {ADDRESS_VARIABLE}")
     file = Path(CONFIG_FILE)
-    if file.exists():
+    if os.path.exists(file):
         refuse_changeable("the settings", [file], trusted_users())
     settings, places = read(None, environ, {})
     deciding = dict.fromkeys(place for name, place in places.items() if name in _DECIDING)

@@ -93,7 +93,7 @@ def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
     """The settings; task modules may lie in the current folder. Root reads none that others can change."""
     use_current_folder()
     file = Path(CONFIG_FILE) if config is None else config
-    if file.exists():
+    if os.path.exists(file):
         refuse_changeable("the settings", [file], trusted_users())
     return load(config, os.environ, flags)
 

@@ -7,6 +7,7 @@ error is a `SettingsError` that names the key, the place and what was expected.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,6 +101,8 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}, line {line}: not UTF-8; expected a TOML file of settings") from error
     except OSError as error:
+        if config is None and not os.access(path.parent, os.X_OK, effective_ids=True):
+            return  # a folder that we may not look into has no file for us
         raise SettingsError(f"{path}: {error.strerror or error}; expected a readable TOML file of settings") from error
     try:
         document = tomllib.loads(text)

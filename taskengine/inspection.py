@@ -40,7 +40,7 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
         libzmq=libzmq_version(),
         has_metrics_token=folder is not None and os.path.lexists(folder / TOKEN_FILE),
         keys=tuple(str(path) for path in folders if _is_open(path)),
-        config=tuple(map(str, changeable([file] if file.exists() else [], (0, uid)))),
+        config=tuple(map(str, changeable([file] if os.path.exists(file) else [], (0, uid)))),
         tasks=tuple(map(str, changeable((place for entry in settings.tasks for place in places(entry)), (0, uid)))),
         stops={} if machine is None else machine.stop_lanes,
     )

@@ -100,11 +100,11 @@ class KeyRing:
     def engine(self) -> Pair:
         """The engine's own pair."""
         path = self.folder / "engine.json"
-        if not path.exists():
+        if not os.path.exists(path):
             try:
                 _write(path, new_pair(), replace=False)
             except KeysError:
-                if not path.exists():  # where it is there now, another start was faster
+                if not os.path.exists(path):  # where it is there now, another start was faster
                     raise
         return _read(path, Pair)
 
@@ -154,7 +154,7 @@ class KeyRing:
                 known = _read(path, Known)
                 allowed[known.public] = known.name
             except KeysError as error:
-                if path.exists():  # else it was revoked this moment
+                if os.path.exists(path):  # else it was revoked this moment
                     left_out.append(error)
         return allowed, left_out
 
@@ -220,11 +220,12 @@ class KeyRing:
     def membership(self, address: str) -> Membership | None:
         """What was accepted for the engine at `address`."""
         path = self._engine(address)
-        return _read(path, Membership) if path.exists() else None
+        return _read(path, Membership) if os.path.exists(path) else None
 
     def memberships(self) -> list[Membership]:
         """All engines that this folder knows."""
-        return [_read(path, Membership) for path in sorted((self.folder / "engines").glob("*.json"))]
+        engines = self.folder / "engines"
+        return [_read(path, Membership) for path in sorted(engines.glob("*.json"))] if os.path.isdir(engines) else []
 
     def forget(self, address: str) -> None:
         """Have no key for an engine any more."""

@@ -98,6 +98,38 @@ def test_a_home_that_we_may_not_look_into_is_none(monkeypatch: pytest.MonkeyPatc
     assert not list(changeable([Path("/closed/taskengine")], (0, os.geteuid())))
 
 
+def test_keys_of_another_user_are_none_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after `sudo -E` or su, which keep the variables."""
+    folder = tmp_path / "taskengine" / "keys"
+    (folder / "engines").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    real = os.stat
+
+    def closed(path: object, *rest: object, **named: object) -> object:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert find_membership(LOOPBACK, None) is None
+
+
+def test_a_folder_that_we_may_not_look_into_has_no_settings_for_us(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(path: Path, **named: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(SettingsError, match="Permission denied"):
+        load(None, {}, {})
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert load(None, {}, {}) == Settings()
+    with pytest.raises(SettingsError, match="Permission denied"):
+        load(Path("robot.toml"), {}, {})
+
+
 @pytest.mark.usefixtures("read_only")
 def test_without_a_folder_to_write_to_there_are_no_unix_sockets() -> None:
     port = free_ports(1)
