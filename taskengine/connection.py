@@ -18,7 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
 from taskengine.gate import introduce
-from taskengine.hosts import name_in
+from taskengine.hosts import host_in, name_in
 from taskengine.keys import Membership
 from taskengine.rundir import nearest
 
@@ -80,7 +80,7 @@ class Connection:
             self.socket.tcp_maxrt = KEEPALIVE_S * (KEEPALIVES + 1) * 1000
             endpoint = nearest(address)
             is_named = bool(name_in(endpoint))
-            self.socket.ipv6 = "[" in endpoint or (is_named and by_ipv6)
+            self.socket.ipv6 = ":" in host_in(endpoint) or (is_named and by_ipv6)
             if is_named:
                 self.socket.connect_timeout, self.socket.reconnect_ivl = CONNECT_MS, NEVER_MS
             introduce(self.socket, membership)

@@ -88,6 +88,7 @@ def test_a_name_is_tried_by_one_family_at_a_time(by_ipv6: bool) -> None:
             (f"tcp://{NAME}:9000", by_ipv6),
             ("tcp://127.0.0.1:9000", False),
             ("tcp://[::1]:9000", True),
+            ("tcp://::1:9000", True),
         ):
             made = Connection(context, address, by_ipv6=by_ipv6)
             assert made.socket.ipv6 == is_ipv6, address
