@@ -12,8 +12,9 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from taskengine.client import CLOSE_S, Caller, Posted
+from taskengine.client import Caller, Posted
 from taskengine.gate import introduce
+from taskengine.hosts import needs_ipv6
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
 from taskengine.session import Call
@@ -101,7 +102,7 @@ class Client(Caller):
         feed = Feed(topic)
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
-            socket.ipv6 = any("[" in address for address in addresses)
+            socket.ipv6 = await asyncio.to_thread(lambda: any(map(needs_ipv6, addresses)))
             introduce(socket, self._membership)
             socket.subscribe(feed.prefix)
             for address in addresses:
@@ -115,11 +116,23 @@ class Client(Caller):
         self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = ""
     ) -> AsyncLease:
         """Begin the leases of devices; see `taskengine.Client.lease`."""
-        return await AsyncLease(self.call, devices, lane).acquire(exclusive=exclusive, take_over=take_over)
+        return await AsyncLease(self.call, devices, lane, self._brief().call).acquire(
+            exclusive=exclusive, take_over=take_over
+        )
 
-    async def close(self, timeout: float = CLOSE_S) -> None:
-        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
-        await asyncio.to_thread(self._link.close, timeout)
+    async def close(self, timeout: float | None = None) -> None:
+        """Send what is queued, wait up to `timeout` s for what is pending, and close; see `taskengine.Client.close`.
+
+        Where it is cancelled, it waits no longer.
+        """
+        await self._close(timeout, flush=True)
+
+    async def _close(self, timeout: float | None, *, flush: bool) -> None:
+        try:
+            await asyncio.to_thread(self._link.close, timeout, flush=flush)
+        except asyncio.CancelledError:
+            self._link.hurry()  # the thread, for which the end of the program would wait
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +140,7 @@ class Client(Caller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._link.close, CLOSE_S, flush=kind is None)
+        await self._close(None if kind is None else 0.0, flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

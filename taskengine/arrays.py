@@ -58,7 +58,7 @@ def decoded(data: bytes) -> numpy.ndarray:
     try:
         import numpy
     except ImportError:
-        raise ProtocolError("an array came, and numpy is missing here: pip install 'taskengine[numpy]'") from None
+        raise ProtocolError("an array came, and numpy is missing here: pip install numpy") from None
     try:
         end = 1 + data[0]
         dtype = data[1:end].decode("ascii")

@@ -42,8 +42,8 @@ def file_of(settings: Settings) -> Target | None:
     """Where an engine with these settings keeps its log; None for nowhere, where nobody is told from anybody."""
     if settings.audit in ("journald", "syslog"):
         return cast(Literal["journald", "syslog"], settings.audit)
-    if settings.audit:
-        return Path(settings.audit).expanduser()
+    if settings.audit_file:
+        return settings.audit_file
     return (settings.keys_folder or default_folder()) / AUDIT_FILE if settings.is_curved else None
 
 

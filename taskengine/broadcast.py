@@ -13,6 +13,7 @@ from taskengine._socket import Debt, Port
 from taskengine.audit import Audit, file_of
 from taskengine.errors import shortened
 from taskengine.gate import Gate, Security
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import Journal
 from taskengine.memory import trim_memory
 from taskengine.policy import ANONYMOUS, Policy
@@ -75,7 +76,7 @@ class Broadcast:
         self._socket.maxmsgsize = 1 + MAX_TOPIC + CURVE_OVERHEAD
         self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
         self._socket.linger = 0
-        self._socket.ipv6 = "[" in address
+        self._socket.ipv6 = needs_ipv6(address)
         if security:
             security.serve(self._socket, gate.DATA)
         self._socket.bind(address)

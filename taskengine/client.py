@@ -24,7 +24,7 @@ from taskengine.stopping import STOP_S, Order, Stopping, Target, first_of, stops
 from taskengine.subscription import Subscription, reachable
 from taskengine.wire import COUNT, DEFAULT_ADDRESS
 
-CLOSE_S = 5.0
+LEAVE_S = 0.5
 TOKEN_BYTES = 16
 """Of what tells one client from others of the same name."""
 ARM_TASK = "system.arm"
@@ -176,6 +176,11 @@ class Caller:
         Stopping(self._target(), Order.new()).begin()
         return parcel, future
 
+    def _brief(self) -> Self:
+        """This client for a call that is made on the way out, by a program that has failed or was interrupted."""
+        timeout = self._options.timeout
+        return self.options(timeout=LEAVE_S if timeout is None else min(timeout, LEAVE_S))
+
     def _arming(self, lane: str) -> tuple[str, dict[str, Any]]:
         """The task that arms, and how it is called."""
         task = f"{lane}.{ARM_TASK}" if lane else ARM_TASK
@@ -199,8 +204,8 @@ class Client(Caller):
     only if `insecure`, where anybody may play the engine.
 
     May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that ends by an
-    exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for keys that
-    cannot be used, or are missing.
+    exception, what is still queued is not sent, and nothing is waited for. Raises BadArguments for what is no address,
+    KeysError for keys that cannot be used, or are missing.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -309,10 +314,14 @@ class Client(Caller):
         unless they `take_over`. `lane` is the devices' own, if they have one. Raises BadArguments for a device that has
         no lease, NotAllowed where another client has one for itself.
         """
-        return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over)
+        return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over, leave=self._brief().call)
 
-    def close(self, timeout: float = CLOSE_S) -> None:
-        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
+    def close(self, timeout: float | None = None) -> None:
+        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice.
+
+        Without a `timeout` that is 5 s, or 1 s where no engine has ever answered. Raises EngineUnreachable where what
+        was given to `send` was not sent.
+        """
         self._link.close(timeout)
 
     def __enter__(self) -> Self:
@@ -321,8 +330,8 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # who presses ctrl-c has stopped waiting; what failed did not mean what is still queued to happen
-        self._link.close(0.0 if kind is KeyboardInterrupt else CLOSE_S, flush=kind is None)
+        # what failed, or was interrupted, waits for nothing, and did not mean what is still queued to happen
+        self._link.close(None if kind is None else 0.0, flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

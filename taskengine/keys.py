@@ -63,8 +63,21 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Where keys lie unless a folder is named: the platform's folder for configuration."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    """Where keys lie unless a folder is named: the platform's folder for configuration. Raises KeysError: no home."""
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    except RuntimeError:
+        raise KeysError(
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
+            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+        ) from None
+
+
+def known_folder(folder: Path | None) -> Path | None:
+    """The folder that is named, or the default one; None where nobody names one and there is no home."""
+    with contextlib.suppress(KeysError):
+        return default_folder() if folder is None else folder
+    return None
 
 
 def new_pair() -> Pair:
@@ -87,11 +100,11 @@ class KeyRing:
     def engine(self) -> Pair:
         """The engine's own pair."""
         path = self.folder / "engine.json"
-        if not path.exists():
+        if not os.path.exists(path):
             try:
                 _write(path, new_pair(), replace=False)
             except KeysError:
-                if not path.exists():  # where it is there now, another start was faster
+                if not os.path.exists(path):  # where it is there now, another start was faster
                     raise
         return _read(path, Pair)
 
@@ -141,7 +154,7 @@ class KeyRing:
                 known = _read(path, Known)
                 allowed[known.public] = known.name
             except KeysError as error:
-                if path.exists():  # else it was revoked this moment
+                if os.path.exists(path):  # else it was revoked this moment
                     left_out.append(error)
         return allowed, left_out
 
@@ -207,11 +220,12 @@ class KeyRing:
     def membership(self, address: str) -> Membership | None:
         """What was accepted for the engine at `address`."""
         path = self._engine(address)
-        return _read(path, Membership) if path.exists() else None
+        return _read(path, Membership) if os.path.exists(path) else None
 
     def memberships(self) -> list[Membership]:
         """All engines that this folder knows."""
-        return [_read(path, Membership) for path in sorted((self.folder / "engines").glob("*.json"))]
+        engines = self.folder / "engines"
+        return [_read(path, Membership) for path in sorted(engines.glob("*.json"))] if os.path.isdir(engines) else []
 
     def forget(self, address: str) -> None:
         """Have no key for an engine any more."""
@@ -243,10 +257,11 @@ def find_membership(
     one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
     be meant.
     """
-    ring = KeyRing(folder)
     is_tcp = _ADDRESS.fullmatch(address) is not None
-    if not engine and folder is None and not (ring.folder.is_dir() and is_tcp):
+    place = known_folder(folder)
+    if not engine and folder is None and not (place and os.path.isdir(place) and is_tcp):
         return None
+    ring = KeyRing(folder)
     known = ring.memberships()
     if engine:
         known = [membership for membership in known if engine in _names(membership)]

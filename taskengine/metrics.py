@@ -25,7 +25,7 @@ from taskengine import scrape
 from taskengine.errors import KeysError, TaskEngineError
 from taskengine.gate import Security
 from taskengine.journal import Journal
-from taskengine.keys import KeyRing, Membership
+from taskengine.keys import KeyRing, Membership, known_folder
 from taskengine.link import Link
 from taskengine.messages import Kind, Latency, Stats
 from taskengine.queue import Queue
@@ -233,7 +233,8 @@ def listen(host: str, port: int) -> socket.socket:
 def run(settings: Settings, address: str, security: Security | None, control: Connection, journal: Journal) -> None:
     """The endpoint's process, until the supervisor says stop, or is gone."""
     try:
-        token = KeyRing(settings.keys_folder).metrics_token()
+        folder = known_folder(settings.keys_folder)
+        token = KeyRing(folder).metrics_token() if folder else None
         listener = listen(settings.host, settings.metrics_port)
     except (OSError, KeysError) as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the metrics cannot be served: {error}")))
@@ -254,7 +255,7 @@ def run(settings: Settings, address: str, security: Security | None, control: Co
             return True
 
     server = Server(listener, page, token)
-    journal.say(f"Starting [METRICS] on http://{settings.host}:{settings.metrics_port}/metrics")
+    journal.say(f"Starting [METRICS] on {settings.metrics_page}")
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     try:
         server.serve(control, is_over)

@@ -5,7 +5,6 @@ Nothing is imported, evaluated or called by a name that came over the wire: a ta
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -22,6 +21,7 @@ import msgspec
 
 from taskengine.errors import TaskModuleError
 from taskengine.messages import TaskInfo
+from taskengine.spelling import closest
 from taskengine.wire import RESERVED_LANES
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"
 PREFIX = "task_"
+NEAREST = 3
+"""How many names an unknown one is told that it may have meant."""
 BUILT_IN = "taskengine.sources"
 
 
@@ -182,9 +184,8 @@ class Registry:
 
     def nearest(self, name: str, may_call: Callable[[str, str], bool] = lambda task, lane: True) -> list[str]:
         """The names of tasks that `name` may have meant, the likeliest first; only of those that one may call."""
-        return difflib.get_close_matches(
-            name, [task.name for task in self.tasks.values() if may_call(task.name, task.lane)]
-        )
+        known = [task.name for task in self.tasks.values() if may_call(task.name, task.lane)]
+        return closest(name, known, count=NEAREST)
 
     def _add_task(self, function: Callable[..., Any], mark: TaskMark) -> None:
         _add(self.tasks, _task(function, mark))

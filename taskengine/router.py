@@ -24,6 +24,7 @@ from taskengine.confinement import limit_files, limit_memory, most_connections, 
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
@@ -149,7 +150,7 @@ class Router:
                 *(most_connections(self._settings), self._audit.note),
             )
         for address in addresses:
-            socket.ipv6 = "[" in address
+            socket.ipv6 = needs_ipv6(address)
             socket.bind(address)
         return port
 
@@ -435,7 +436,7 @@ def run(
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return
-    journal.say(f"Starting [ROUTER] on socket: {settings.host}:{settings.router_frontend}")
+    journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
     journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
     journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
     journal.say("[ROUTER-MASTER] Routing started")

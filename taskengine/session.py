@@ -165,6 +165,7 @@ class Session:
     def __init__(self, name: str, address: str, token: bytes = b"", since: int = 0) -> None:
         self._name = name
         self._address = address
+        self._doubt = ""
         self._token = token
         self._since = since
         self._since_told = 0
@@ -320,7 +321,18 @@ class Session:
         """What it means that nothing came in so many seconds."""
         if connected:
             return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
-        return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
+        why = f": {self._doubt}" if self._doubt else ""
+        text = f"no engine answers at {self._address} (waited {seconds:g} s){why}"
+        return EngineUnreachable(text, address=self._address)
+
+    def unsent(self, count: int, seconds: float) -> TaskEngineError:
+        """What it means that calls were not sent when the client was closed."""
+        why = self.no_reply(round(seconds, 1), connected=False)
+        return EngineUnreachable(f"{count} call{'s'[: count > 1]} not sent: {why}", address=self._address)
+
+    def doubt(self, why: str) -> None:
+        """Know what is wrong with the engine's address, "" for nothing; any thread may say so."""
+        self._doubt = why
 
     def lose(self, serials: Iterable[int]) -> list[Parcel]:
         """The connection over which these requests were sent is gone; the parcels that are to be sent again.

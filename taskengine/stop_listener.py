@@ -26,6 +26,7 @@ from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shorte
 from taskengine.gate import Gate, Security
 from taskengine.halting import Halting, Route
 from taskengine.hardware import Machine
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
 from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
@@ -69,7 +70,7 @@ class Listener:
         self._socket.linger = LINGER_MS
         self._socket.maxmsgsize = MAX_HEAD
         self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
-        self._socket.ipv6 = "[" in settings.stop_address
+        self._socket.ipv6 = needs_ipv6(settings.stop_address)
         if security:
             security.serve(self._socket, gate.FRONTEND)
         self._port = Port(self._socket, is_gated=self._gate is not None)

@@ -13,6 +13,7 @@ import zmq
 
 from taskengine.errors import Overloaded, ProtocolError, TaskTimeout
 from taskengine.gate import introduce
+from taskengine.hosts import needs_ipv6
 from taskengine.keys import Membership
 
 
@@ -88,7 +89,7 @@ class Subscription:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
         self._socket.linger = 0
-        self._socket.ipv6 = any("[" in address for address in addresses)
+        self._socket.ipv6 = any(map(needs_ipv6, addresses))
         introduce(self._socket, membership)
         self._socket.subscribe(self._feed.prefix)
         for address in addresses:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,8 @@ from taskengine.errors import EngineUnreachable, TaskTimeout, printable
 from taskengine.messages import Latency, Stats
 
 STAGES = ("waiting", "running", "total")
+WIDEST = 400
+"""Columns of what is printed where there is no terminal."""
 SHARES = (50, 90, 99)
 
 
@@ -64,10 +66,22 @@ def plain(stats: Stats) -> dict[str, Any]:
     return fields
 
 
+def console() -> Console:
+    """Standard output; where that is no terminal, no line is broken, since a program may read it."""
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDEST, soft_wrap=True)
+
+
 def show(seen: Iterable[Look]) -> None:
-    """Print looks, each in the place of the one before where that is a terminal."""
-    before = None
-    with Live(auto_refresh=False) as live:
+    """Print looks, each in the place of the one before where that is a terminal, else one below the other."""
+    before, output = None, console()
+    if not output.is_terminal:
+        for look in seen:
+            output.print(view(look, before), Text())
+            output.file.flush()
+            before = look
+        return
+    with Live(console=output, auto_refresh=False) as live:
         for look in seen:
             live.update(view(look, before), refresh=True)
             before = look

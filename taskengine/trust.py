@@ -24,7 +24,7 @@ def changeable(paths: Iterable[Path], trusted: Collection[int]) -> Iterator[Path
     for path in paths:
         for whole in (path.absolute(), path.resolve()):
             for part in (whole, *whole.parents):
-                if part in seen or not part.exists():
+                if part in seen or not os.path.exists(part):  # Path.exists raises where we may not look
                     continue
                 seen.add(part)
                 found = part.stat()

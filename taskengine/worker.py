@@ -150,7 +150,7 @@ class Worker:
         self._journal = journal
         self._context = zmq.Context()
         self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place)
-        journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
+        journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:

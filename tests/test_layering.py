@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up: a module imports from its own layer or one below. A new module gets its row here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "spelling"),
     ("wire",),
     ("messages", "datatypes", "arrays"),
     ("_fastpath",),
@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "weaknesses",
         "journal",
         "queue",
+        "outbox",
         "crew",
         "trust",
         "renewal",
@@ -72,6 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_socket",
         "_descendants",
         "rundir",
+        "hosts",
         "memory",
         "procfs",
         "sockets",
@@ -100,10 +102,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "metrics",
     ),
     ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "supervisor"),
-    ("commandline", "cli_audit", "cli_keys", "cli_policy", "cli"),
+    ("commandline", "cli_audit", "cli_engine", "cli_json", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
 PURE = {
+    "outbox",
+    "spelling",
     "arrays",
     "chunking",
     "package",

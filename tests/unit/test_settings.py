@@ -261,6 +261,36 @@ def test_unknown_keys_name_the_nearest_one(toml: Toml) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["xyzzy", "t", "gpio_everything_else"])
+def test_no_name_is_suggested_for_what_is_like_none(toml: Toml, name: str) -> None:
+    assert "`taskengine serve --help` lists the settings" in refused(toml(f"{name} = 5\n"))
+    assert "`taskengine serve --help` lists the settings" in refused(env={f"TASKENGINE_{name.upper()}": "5"})
+    assert "`taskengine serve --help` lists the settings" in refused(flags={name: 5})
+
+
+def test_names_in_the_file_may_be_capital_as_the_documents_write_them(toml: Toml) -> None:
+    text = "TASK_WORKERS = 3\nHost = '::1'\n[LANES]\narm = 1\n[Hardware.devices.lamp]\ntype = 'LED'\npin = 99\n"
+    config = toml(text.replace("99", "4"))
+    loaded = load(config, {}, {})
+    assert (loaded.task_workers, loaded.host, loaded.lanes, list(loaded.hardware)) == (
+        3,
+        "::1",
+        {"arm": 1},
+        ["devices"],
+    )
+    assert f"{config}, line 7: " in refused(toml(text)), "which device it is"
+    assert "TASK_WORKERS in" in refused(toml("task_workers = 2\nTASK_WORKERS = 3\n"))
+    assert "the nearest is drain_time" in refused(toml("DRAIN_TIM = 3\n"))
+
+
+def test_the_file_may_begin_with_the_mark_of_an_editor(toml: Toml) -> None:
+    text = "\ufefftask_workers = 3\n[hardware.devices.lamp]\ntype = 'LED'\npin = 99\n"
+    assert load(toml(text.replace("99", "4")), {}, {}).task_workers == 3
+    config = toml(text)
+    assert f"{config}, line 4: " in refused(config)
+    assert f"{config}, line 1: " in refused(toml("\ufefftask_workers = 0\n"))
+
+
 def test_lower_case_variables_and_tables_are_no_settings_of_the_environment() -> None:
     assert "the nearest is TASKENGINE_HOST" in refused(env={"TASKENGINE_host": "::1"})
     assert "[policy] is a table" in refused(env={"TASKENGINE_POLICY": "x"})
