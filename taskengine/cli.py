@@ -162,7 +162,7 @@ def check(config: Path | None, **flags: object) -> None:
         from taskengine.inspection import inspect
         from taskengine.weaknesses import weaknesses
 
-        catalogue = load_catalogue(settings.tasks, identity=identity, machine=settings.machine())
+        catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,23 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
         place = f"{path}, line {line}" if line else str(path)
         if key not in Settings.__struct_fields__:
             raise SettingsError(f"{key} in {place}: no such setting; {_nearest(key, Settings.__struct_fields__)}")
-        yield key, place, value
+        yield key, place, _from_its_folder(path.parent, value) if key == "tasks" else value
+
+
+def _from_its_folder(folder: Path, tasks: object) -> object:
+    """The entries of TASKS in a file of settings, of which files and folders are meant from the folder of that file."""
+    if not isinstance(tasks, list) or folder == Path():
+        return tasks
+    return [_from_folder(folder, entry) if isinstance(entry, str) else entry for entry in tasks]
+
+
+def _from_folder(folder: Path, entry: str) -> str:
+    """An entry as it is meant from the current folder; the name of a module stays one unless it lies there."""
+    is_path = entry.endswith(".py") or "/" in entry or os.path.isdir(folder / entry)
+    file = folder.joinpath(*entry.split(".")).with_suffix(".py")
+    if is_path:
+        return str(folder / entry)
+    return str(file) if entry and file.is_file() else entry
 
 
 def _invalid_toml(path: Path, text: str, why: str) -> str:

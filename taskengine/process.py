@@ -24,6 +24,7 @@ from taskengine.identity import Identity
 from taskengine.journal import Journal
 from taskengine.orphan import orphan
 from taskengine.reports import COMMON, REPORT_BYTES, Report, Reports
+from taskengine.wire import MODULE_MARK
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -75,6 +76,10 @@ class Child:
         self.online = False
         self._has_answered = False
         self.failure = ""
+        self.loading = ""
+        """The task module that it imports."""
+        self.lacks: dict[str, str] = {}
+        """The task modules that it could not load, and why."""
         self.fault = ""
         """What it reported that is no report, for which it was killed."""
         self.started = 0.0
@@ -171,10 +176,18 @@ class Child:
             self.silent.add(self.control.fileno())
             raise
         for report, text in reports:
+            self._note_loading(report, str(text))
             self.online = self.online or report == "online"
             self._has_answered = self._has_answered or (report == "alive" and bool(text))
             self.failure = str(text) if report == "failed" else self.failure
         return reports
+
+    def _note_loading(self, report: str, text: str) -> None:
+        if report in ("loading", "online"):
+            self.loading = text
+        elif report == "lacks":
+            module, _, reason = text.partition(MODULE_MARK)
+            self.lacks[module] = reason
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""
@@ -261,6 +274,11 @@ def _ask(function: Callable[[Connection], None], identity: Identity | None, answ
     function(answer)
 
 
+def ending(code: int) -> str:
+    """How a process ended, by what its parent was told: a signal's name, or an exit code."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+
+
 class Inquiry:
     """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then.
 
@@ -269,7 +287,8 @@ class Inquiry:
 
     def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
         self.connection, theirs = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_ask, args=(function, identity, theirs), daemon=True)
+        # no daemon of multiprocessing's, which could make no inquiries itself
+        self._process = _fork.Process(target=_ask, args=(function, identity, theirs))
         self._process.start()
         theirs.close()
 
@@ -292,9 +311,15 @@ class Inquiry:
                 raise EOFError("the process wrote something else where its answer was expected")
             more = os.read(self.connection.fileno(), size - len(data))
             if not more:
-                raise EOFError
+                raise EOFError(self._ending())
             data += more
         return bytes(data)
+
+    def _ending(self) -> str:
+        """How the process ended, as far as it has."""
+        self._process.join(_ANSWER_S)
+        code = self._process.exitcode
+        return "it wrote no answer" if code is None else ending(code)
 
     def close(self) -> None:
         """End it, answered or not. May be called twice."""
