@@ -109,12 +109,9 @@ def _from_its_folder(folder: Path, tasks: object) -> object:
 
 
 def _from_folder(folder: Path, entry: str) -> str:
-    """An entry as it is meant from the current folder; the name of a module stays one unless it lies there."""
+    """An entry as it is meant from the current folder; the name of a module stays one."""
     is_path = entry.endswith(".py") or "/" in entry or os.path.isdir(folder / entry)
-    file = folder.joinpath(*entry.split(".")).with_suffix(".py")
-    if is_path:
-        return str(folder / entry)
-    return str(file) if entry and file.is_file() else entry
+    return str(folder / entry) if entry and is_path else entry
 
 
 def _invalid_toml(path: Path, text: str, why: str) -> str:
