@@ -24,8 +24,10 @@ class Availability:
         self._workers = workers
         self._own = list(lanes)
         self._modules: dict[str, set[str]] = {}
-        self._parts: dict[str, set[str]] = {}
+        self._apart: dict[str, set[str]] = {}
         """The modules of each lane that go by a part of it."""
+        self._parts: dict[str, dict[str, Lane]] = {}
+        """The parts that each lane has ever had, by their modules: something may still wait there."""
         self.unsettled: set[str] = set()
         """Lanes in which a worker does not take part yet."""
         self.has_changed = False
@@ -41,18 +43,17 @@ class Availability:
 
     def join(self, worker: Worker) -> None:
         """A worker has come."""
-        if worker.missing or self._parts.get(worker.lane) or worker.lane in self.unsettled:
+        if worker.missing or self._is_arranged(worker.lane):
             self.arrange(worker.lane)
         else:
             self._lanes[worker.lane].workers.append(worker)
 
     def leave(self, worker: Worker) -> None:
         """A worker has gone."""
-        for name in (worker.lane, *self._part_names(worker.lane)):
-            workers = self._lanes[name].workers
-            if worker in workers:
-                workers.remove(worker)
-        if self._parts.get(worker.lane) or worker.lane in self.unsettled:
+        for lane in (self._lanes[worker.lane], *self._parts.get(worker.lane, {}).values()):
+            if worker in lane.workers:
+                lane.workers.remove(worker)
+        if self._is_arranged(worker.lane):
             self.arrange(worker.lane)
 
     def settle(self) -> None:
@@ -62,7 +63,7 @@ class Availability:
 
     def route(self, task: TaskInfo) -> str:
         """The lane, or the part of it, by which a task goes."""
-        is_apart = task.module in self._parts.get(task.lane, ())
+        is_apart = task.module in self._apart.get(task.lane, ())
         return task.lane + MODULE_MARK + task.module if is_apart else task.lane
 
     def arrange(self, name: str) -> None:
@@ -76,21 +77,23 @@ class Availability:
         for worker in crew:
             if worker not in lane.workers and self._may_take_part(worker, lane, crew, is_whole=is_whole):
                 lane.workers.append(worker)
-        parts = set()
-        for module in sorted(self._modules.get(name, ())):
-            having = [worker for worker in crew if module not in worker.missing]
-            is_everywhere = len(having) == len(crew) or (not having and is_whole)
+        apart = set()
+        having = {
+            module: [worker for worker in crew if module not in worker.missing]
+            for module in self._modules.get(name, set()) | self._parts.get(name, {}).keys()
+        }
+        for module in self._modules.get(name, ()):
+            is_everywhere = len(having[module]) == len(crew) or (not having[module] and is_whole)
             if not (is_everywhere and len(lane.workers) == len(crew)):
-                parts.add(module)
+                apart.add(module)
                 self._part(name, module)
-            part = self._lanes.get(name + MODULE_MARK + module)
-            if part is not None:
-                part.workers[:] = crew if not having and is_whole else having
+        for module, part in self._parts.get(name, {}).items():
+            part.workers[:] = crew if is_whole and not having[module] else having[module]
         self.unsettled.discard(name)
         if len(lane.workers) < len(crew):
             self.unsettled.add(name)
-        if parts != self._parts.get(name, set()):
-            self._parts[name] = parts
+        if apart != self._apart.get(name, set()):
+            self._apart[name] = apart
             self.has_changed = True
 
     def stats(self) -> list[LaneStats]:
@@ -99,17 +102,19 @@ class Availability:
 
     def _stats(self, name: str) -> LaneStats:
         workers = [worker for worker in self._workers.values() if worker.lane == name]
-        queued = sum(self._lanes[part].queued for part in (name, *self._part_names(name)))
+        queued = sum(lane.queued for lane in (self._lanes[name], *self._parts.get(name, {}).values()))
         return self._lanes[name].stats(name, self._sizes[name], workers, queued)
 
-    def _part_names(self, name: str) -> list[str]:
-        return [part for part in self._lanes if part.startswith(name + MODULE_MARK)]
+    def _is_arranged(self, name: str) -> bool:
+        """Who takes part in what is not simply who is there."""
+        return name in self._parts or name in self.unsettled
 
     def _part(self, name: str, module: str) -> None:
-        part = name + MODULE_MARK + module
-        if part not in self._lanes:
+        parts = self._parts.setdefault(name, {})
+        if module not in parts:
+            part = name + MODULE_MARK + module
             self._sizes[part] = self._sizes[name]
-            self._lanes[part] = Lane(self._sizes[name])
+            self._lanes[part] = parts[module] = Lane(self._sizes[name])
 
     @staticmethod
     def _may_take_part(worker: Worker, lane: Lane, crew: list[Worker], *, is_whole: bool) -> bool:
