@@ -236,12 +236,11 @@ def survey(entries: Iterable[str], machine: Machine | None = None) -> Code:
         registry.add_machine(machine)
         modules.append(Module(MACHINE, "", tasks=[known.info() for known in registry.tasks.values()]))
     for entry in (BUILT_IN, *entries):
-        is_folder = os.path.isdir(entry)
-        modules += [_read(place, surveyor, is_folder=is_folder) for place in places_of(entry)]
+        modules += [_read(place, surveyor) for place in places_of(entry)]
     return Code(modules, surveyor.sources)
 
 
-def _read(place: Place, surveyor: _Surveyor, *, is_folder: bool) -> Module:
+def _read(place: Place, surveyor: _Surveyor) -> Module:
     module = Module(place.name, place.module, place.path, failure=place.problem)
     file = "" if module.failure else file_of(place)
     if module.failure:
@@ -260,7 +259,7 @@ def _read(place: Place, surveyor: _Surveyor, *, is_folder: bool) -> Module:
         return module
     module.complaints = found.complaints
     module.doubt = found.doubt
-    if not (found.declared or found.complaints or is_folder):
+    if not (found.declared or found.complaints):
         module.doubt = module.doubt or "nothing is registered in it"
     return module
 
