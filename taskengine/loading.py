@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import linecache
 import os
 import sys
 import sysconfig
@@ -37,7 +38,12 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> object:  # type: ignore[override]  # a code object, which has no name here
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        code = self.source_to_code(source, path)
+        # a traceback shows what runs, whatever the file holds by then
+        text = importlib.util.decode_source(source)
+        linecache.cache[path] = len(text), None, text.splitlines(keepends=True), path
+        return code
 
     def get_data(self, path: str) -> bytes:
         known = _finder.sources.get(os.path.abspath(path))

@@ -179,9 +179,11 @@ class _Surveyor:
         """As `tree`."""
         if path not in self._found:
             self._found[path] = Found([], [], "", frozenset())  # for those that import each other
-            self._found[path] = discover(
-                self.tree(path), lambda module, level, name: self._offers(path, module, level, name)
-            )
+            tree = self.tree(path)
+            try:
+                self._found[path] = discover(tree, lambda *name: self._offers(path, *name))
+            except RecursionError:
+                self._found[path] = Found([], [], "it is nested too deeply to be read", frozenset())
         return self._found[path]
 
     def _read_quietly(self, path: str) -> bool:

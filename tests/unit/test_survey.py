@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,25 @@ def test_a_module_is_loaded_as_it_was_read(tmp_path: Path) -> None:
     registry, failed = load_code(code.modules, code)
     assert failed == []
     assert registry.tasks["task_f"].function() == 1
+
+
+def test_a_traceback_shows_what_runs(tmp_path: Path) -> None:
+    (file,) = write(tmp_path, main="def task_f():\n    raise OSError('old line')\n")
+    code = survey([file])
+    registry, _ = load_code(code.modules, code)
+    write(tmp_path, main="def task_f():\n    this is being edited\n")
+    with pytest.raises(OSError, match="old line") as caught:
+        registry.tasks["task_f"].function()
+    assert "    raise OSError('old line')" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "text", ["-" * 200_000 + "1", "x = " + " + ".join(["1"] * 50_000), "[" * 500, "lambda: " * 5_000 + "1", "f(" * 90]
+)
+def test_no_text_ends_the_reading(tmp_path: Path, text: str) -> None:
+    files = write(tmp_path, deep=text, main="import deep\ndef task_main(): ...", good="def task_good(): ...")
+    code = load_catalogue(files)
+    assert [info.name for info in code.tasks] == ["task_main", "task_good"]
 
 
 def test_two_modules_with_one_task_are_told(tmp_path: Path) -> None:
