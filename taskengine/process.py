@@ -36,6 +36,8 @@ _ANSWER_BYTES = 1 << 26
 """The most bytes of the answer to an inquiry,"""
 _ANSWER_S = 1.0
 """and how long it may take from its first byte to its last."""
+_MOST_LACKS = 4096
+"""The most task modules of which a process may say that it could not load them."""
 # children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
 # one thread and no ZeroMQ context, without which forking would not be safe
 _fork = multiprocessing.get_context("fork")
@@ -183,9 +185,10 @@ class Child:
         return reports
 
     def _note_loading(self, report: str, text: str) -> None:
-        if report in ("loading", "online"):
+        """Only until it is online: tasks, which may write into the pipe, come later."""
+        if report in ("loading", "online") and not self.online:
             self.loading = text
-        elif report == "lacks":
+        elif report == "lacks" and not self.online and len(self.lacks) < _MOST_LACKS:
             module, _, reason = text.partition(MODULE_MARK)
             self.lacks[module] = reason
 

@@ -222,6 +222,7 @@ def load_modules(
             _report(control, "loading", module.name)
 
     registry, failed = load_code(modules, plan.code, began, machine=machine, excluded=excluded, lane=lane)
+    _report(control, "loading", "")
     for module, reason in failed:
         _report(control, "lacks", module.name + MODULE_MARK + shortened(reason, TEXT_TOLD))
     return registry, [module.module for module, _ in failed]
