@@ -105,7 +105,7 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy --strict $(CODE)
-	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket bench._echo
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
 audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks the network

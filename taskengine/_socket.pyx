@@ -28,31 +28,6 @@ cdef extern from "dlfcn.h" nogil:
 
 cdef extern from *:
     """
-    #include <errno.h>
-    #include <poll.h>
-    #include <signal.h>
-    #include <sys/time.h>
-
-    static void end_after(int pidfd, long last_ms) {
-        struct pollfd process = {.fd = pidfd, .events = POLLIN};
-        struct sigaction action = {.sa_handler = SIG_DFL};
-        struct itimerval timer = {.it_value = {last_ms / 1000, 1000 * (last_ms % 1000)}};
-        sigset_t signals;
-        sigfillset(&signals);  /* they are for the other threads */
-        pthread_sigmask(SIG_BLOCK, &signals, NULL);
-        while (poll(&process, 1, -1) < 0 && errno == EINTR) {}
-        sigemptyset(&action.sa_mask);
-        sigaction(SIGALRM, &action, NULL);
-        sigemptyset(&signals);
-        sigaddset(&signals, SIGALRM);
-        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
-        setitimer(ITIMER_REAL, &timer, NULL);
-    }
-    """
-    void end_after(int pidfd, long last_ms) noexcept nogil
-
-cdef extern from *:
-    """
     #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_ACQ_REL)
     #define get_atomic(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     """
@@ -471,12 +446,3 @@ cdef class Waiter:
 def seed_ids(unsigned int seed):
     """Have the routing ids of this process's ROUTERs begin where nobody can know; before the first one is made."""
     srand(seed)
-
-
-def await_end(int pidfd, long last_ms):
-    """Wait for the end of a process, by its pidfd; the kernel ends ours `last_ms` ms later, whatever holds us up.
-
-    None of this waits for the interpreter: a task may keep it for as long as it likes.
-    """
-    with nogil:
-        end_after(pidfd, last_ms)

@@ -159,9 +159,11 @@ def check(config: Path | None, **flags: object) -> None:
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
         from taskengine.catalogue import load_catalogue
+        from taskengine.descendants import orphans
         from taskengine.inspection import inspect
         from taskengine.weaknesses import weaknesses
 
+        orphans.begin(is_init=False)
         catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 import zmq
 
 from taskengine._socket import Port
+from taskengine.descendants import Adopted
 from taskengine.gate import HEARTBEAT, Backplane
 from taskengine.liveness import Pulse
 from taskengine.settings import Settings
 
 LINGER_MS = 1000
+TIDY_BATCHES = 256
+"""How often a worker without a pause looks whether processes of its tasks are to be reaped."""
 
 
 class Dealer:
@@ -37,6 +40,8 @@ class Dealer:
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
         self._backplane = backplane
         self._hello = backplane.hello(name, lane, place, missing)
+        self._adopted = Adopted()
+        self._batches = 0
         self._connect()
 
     def _connect(self) -> None:
@@ -66,6 +71,9 @@ class Dealer:
             self._pulse.heard(time.monotonic())
             return None
         self._is_busy = True
+        self._batches += 1
+        if self._batches % TIDY_BATCHES == 0:
+            self._adopted.tidy()
         return message[0]
 
     def send(self, answer: bytes) -> None:
@@ -87,6 +95,7 @@ class Dealer:
         self._note(now)
         if self._pulse.due(now) > 0:
             return False
+        self._adopted.tidy()
         if self._pulse.is_silent(now):
             self.rejoin()
             return True

@@ -17,6 +17,7 @@ from typing import Any
 from taskengine import systemd
 from taskengine.backoff import Backoff
 from taskengine.catalogue import load_catalogue
+from taskengine.descendants import orphans
 from taskengine.disclosure import without_folders
 from taskengine.errors import ProtocolError
 from taskengine.hardware import GUARDIAN
@@ -103,6 +104,7 @@ class Supervisor:
         settings = self._settings
         check_ports(settings)
         check_metrics(settings)
+        orphans.begin(is_init=os.getpid() == 1)
         stop = self._listen_to_signals()
         catalogue = None
         while catalogue is None and not self._signals:
@@ -393,10 +395,11 @@ class Supervisor:
                 self._remind(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
+            orphans.look(now)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
             unsaid = [child for child in self._children.values() if child.speak()]
             soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
-            due = [self._next_look, self._notifier.due, self._reminder.due, *self._due.values()]
+            due = [self._next_look, self._notifier.due, self._reminder.due, orphans.due, *self._due.values()]
             self._watch(min([end, soon, *due]) - now)
 
     def _watch(self, timeout: float) -> None:
@@ -450,7 +453,7 @@ class Supervisor:
             for child in list(self._children.values()):
                 if not (child.survives and survivors):
                     child.process.kill()
-            self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
+            self._run_until(lambda: not (self._children or orphans.is_hunting), STOP_TIMEOUT_S)
         self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
 
     def _listen_to_signals(self) -> socket.socket:
