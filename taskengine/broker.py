@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
 from taskengine import causes
+from taskengine.availability import Availability
 from taskengine.costs import Costs
 from taskengine.counters import Counters
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
@@ -58,9 +59,10 @@ class Broker:
         self._size = size
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
-        self._sizes = lanes
+        self._sizes = dict(lanes)
         self._lanes = {name: Lane(workers) for name, workers in lanes.items()}
         self._workers: dict[str, Worker] = {}
+        self.availability = Availability(self._lanes, self._sizes, self._workers)
         self._costs = Costs()
         self._jobs = 0
         self._deadlines: list[tuple[float, int]] = []
@@ -116,14 +118,14 @@ class Broker:
                 line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
 
-    def join(self, name: str, lane: str) -> None:
-        """A worker is ready. Raises ProtocolError for a lane that is not configured or a name in use."""
+    def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
+        """A worker is ready, without the modules `missing`. Raises ProtocolError for no lane, or a name in use."""
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
             raise ProtocolError(f"worker {name} has joined already")
-        worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32)
-        self._lanes[lane].workers.append(worker)
+        worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32, missing)
+        self.availability.join(worker)
 
     def learn(self, idempotent: Container[str]) -> None:
         """Other tasks are idempotent from here on."""
@@ -169,7 +171,7 @@ class Broker:
         if worker is None:
             return []
         self._recalled.discard(worker)
-        self._lanes[worker.lane].workers.remove(worker)
+        self.availability.leave(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
         is_blamed = worker.is_retired or not is_dead
@@ -229,9 +231,8 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """Workers that are to hand back all that they have once the task that runs has ended, with their last batch's
-        number: what is urgent waits, and is not what they have, or something that they have is not wanted any more.
-        """
+        """Workers that are to hand back what they have once their task has ended, with their last batch's number: what
+        is urgent waits, and is not what they have, or something that they have is not wanted any more."""
         if not (self._urgent or self._recalled):
             return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
@@ -307,6 +308,7 @@ class Broker:
 
     def settle(self, now: float) -> list[Package]:
         """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
+        self.availability.settle()
         whole = self.expire(now) if self._deadlines else []
         return whole + self.revoke() if self._touched or self._parted else whole
 
@@ -392,7 +394,7 @@ class Broker:
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
         """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
-        lanes = [lane.stats(name, self._sizes[name]) for name, lane in self._lanes.items()]
+        lanes = self.availability.stats()
         held = self._quota.bytes + self._quota.results + unread
         return self.counters.stats(lanes, len(self.packages), held, restarts)
 

@@ -111,7 +111,7 @@ def check(config: Path | None, **flags: object) -> None:
         from taskengine.weaknesses import weaknesses
 
         orphans.begin(is_init=False)
-        catalogue = load_catalogue(settings.tasks, identity=identity, machine=settings.machine())
+        catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:

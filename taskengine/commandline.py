@@ -91,7 +91,7 @@ def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
     """The settings; task modules may lie in the current folder. Root reads none that others can change."""
-    use_current_folder()
+    use_current_folder(config)
     file = Path(CONFIG_FILE) if config is None else config
     if os.path.exists(file):
         refuse_changeable("the settings", [file], trusted_users())

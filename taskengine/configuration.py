@@ -117,12 +117,25 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
         if name in seen:
             raise SettingsError(f"{key} in {place}: the same setting as {seen[name]}; expected one of the two")
         seen[name] = key
-        yield name, place, value
+        yield name, place, _from_its_folder(path.parent, value) if name == "tasks" else value
 
 
 def _text_of(path: Path) -> str:
     """The text of a file of settings, without the mark that editors on Windows put in front (BOM)."""
     return path.read_text(encoding="utf-8-sig")
+
+
+def _from_its_folder(folder: Path, tasks: object) -> object:
+    """The entries of TASKS in a file of settings, of which files and folders are meant from the folder of that file."""
+    if not isinstance(tasks, list) or folder == Path():
+        return tasks
+    return [_from_folder(folder, entry) if isinstance(entry, str) else entry for entry in tasks]
+
+
+def _from_folder(folder: Path, entry: str) -> str:
+    """An entry as it is meant from the current folder; the name of a module stays one."""
+    is_path = entry.endswith(".py") or "/" in entry or os.path.isdir(folder / entry)
+    return str(folder / entry) if entry and is_path else entry
 
 
 def _invalid_toml(path: Path, text: str, why: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import zmq
 
@@ -19,7 +20,7 @@ TIDY_BATCHES = 256
 
 
 class Dealer:
-    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane.
+    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane and not the modules `missing`.
 
     A router that is silent for too long is gone: `beat` joins again, and `port` is another one then.
     """
@@ -32,12 +33,13 @@ class Dealer:
         name: str,
         lane: str,
         place: int,
+        missing: Sequence[str] = (),
     ) -> None:
         self._context = context
         self.interval_ms = math.ceil(settings.heartbeat_interval * 1000)
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
         self._backplane = backplane
-        self._hello = backplane.hello(name, lane, place)
+        self._hello = backplane.hello(name, lane, place, missing)
         self._adopted = Adopted()
         self._batches = 0
         self._connect()

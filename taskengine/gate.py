@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from taskengine.errors import ProtocolError
 from taskengine.feed import Feed
 from taskengine.hardware import Machine
 from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
+from taskengine.survey import Plan
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
@@ -69,6 +70,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
     lane: str
     place: int
     pid: int
+    missing: list[str] = []
+    """The modules that it could not load, whose tasks others run."""
 
 
 class Backplane(msgspec.Struct, frozen=True):
@@ -77,7 +80,7 @@ class Backplane(msgspec.Struct, frozen=True):
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
     in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With
     `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
-    workers by the `feeds`, and some lanes have the pins of the `machine`.
+    workers by the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
     """
 
     address: str
@@ -86,10 +89,11 @@ class Backplane(msgspec.Struct, frozen=True):
     slates: list[Slate] = []
     feeds: list[Feed] = []
     machine: Machine | None = None
+    plan: Plan = msgspec.field(default_factory=Plan)
 
-    def hello(self, name: str, lane: str, place: int) -> list[bytes]:
+    def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
         """What a worker says first."""
-        hello = msgspec.msgpack.encode(Hello(name, lane, place, os.getpid()))
+        hello = msgspec.msgpack.encode(Hello(name, lane, place, os.getpid(), list(missing)))
         return [HELLO, self._proof(hello), hello]
 
     def read_hello(self, proof: bytes, hello: bytes, peer: int) -> Hello:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -47,11 +47,13 @@ class Batch(NamedTuple):
 class Worker:
     """What a worker has to do, and how much that is."""
 
-    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "name", "recalled")
+    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "missing", "name", "recalled")
 
-    def __init__(self, name: str, lane: str, first: int) -> None:
+    def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
         self.lane = lane
+        self.missing = frozenset(missing)
+        """Modules of its lane that it could not load."""
         self.load = 0.0
         self.is_condemned = False
         self.is_retired = False
@@ -180,12 +182,12 @@ class Lane:
         if span is not None and span.first < span.stop:
             self._line(span).add(span)
 
-    def stats(self, name: str, size: int) -> LaneStats:
-        """What is to be seen of it, whose size is configured to be `size`."""
-        busy = [worker for worker in self.workers if worker.batches]
+    def stats(self, name: str, size: int, workers: Sequence[Worker], queued: int) -> LaneStats:
+        """What is to be seen of it, whose size is configured to be `size`, with these workers."""
+        busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
-        online = sum(not worker.is_condemned for worker in self.workers)
-        return LaneStats(name, size, online, len(busy), self.queued, running)
+        online = sum(not worker.is_condemned for worker in workers)
+        return LaneStats(name, size, online, len(busy), queued, running)
 
     def _line(self, span: Span) -> Line | Turns:
         return self._line_of[span.package.priority]

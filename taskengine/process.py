@@ -28,6 +28,7 @@ from taskengine.identity import Identity
 from taskengine.journal import Journal
 from taskengine.orphan import orphan
 from taskengine.reports import COMMON, REPORT_BYTES, Report, Reports
+from taskengine.wire import MODULE_MARK
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -39,6 +40,8 @@ _ANSWER_BYTES = 1 << 26
 """The most bytes of the answer to an inquiry,"""
 _ANSWER_S = 1.0
 """and how long it may take from its first byte to its last."""
+_MOST_LACKS = 4096
+"""The most task modules of which a process may say that it could not load them."""
 _LAST_S = 0.5
 """How long a process that was told to stop may wait for what its tasks have started."""
 _FOREGROUND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
@@ -97,6 +100,10 @@ class Child:
         self.online = False
         self._has_answered = False
         self.failure = ""
+        self.loading = ""
+        """The task module that it imports."""
+        self.lacks: dict[str, str] = {}
+        """The task modules that it could not load, and why."""
         self.fault = ""
         """What it reported that is no report, for which it was killed."""
         self.started = 0.0
@@ -194,10 +201,19 @@ class Child:
             self.silent.add(self.control.fileno())
             raise
         for report, text in reports:
+            self._note_loading(report, str(text))
             self.online = self.online or report == "online"
             self._has_answered = self._has_answered or (report == "alive" and bool(text))
             self.failure = str(text) if report == "failed" else self.failure
         return reports
+
+    def _note_loading(self, report: str, text: str) -> None:
+        """Only until it is online: tasks, which may write into the pipe, come later."""
+        if report in ("loading", "online") and not self.online:
+            self.loading = text
+        elif report == "lacks" and not self.online and len(self.lacks) < _MOST_LACKS:
+            module, _, reason = text.partition(MODULE_MARK)
+            self.lacks[module] = reason
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""
@@ -301,7 +317,9 @@ def _leave_terminal() -> None:
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_heed_signals)
+    if not getattr(_mask, "is_held_at_forks", False):  # an inquiry may make inquiries
+        _mask.is_held_at_forks = True
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_heed_signals)
 
 
 def _pass_over(number: int, frame: object) -> None:
@@ -329,6 +347,11 @@ def _ask(function: Callable[[Connection], None], identity: Identity | None, answ
     _settle_in("ask", identity, [answer.fileno()])
     function(answer)
     _end_soon()
+
+
+def ending(code: int) -> str:
+    """How a process ended, by what its parent was told: a signal's name, or an exit code."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
 
 
 class Inquiry:
@@ -365,9 +388,15 @@ class Inquiry:
                 raise EOFError("the process wrote something else where its answer was expected")
             more = os.read(self.connection.fileno(), size - len(data))
             if not more:
-                raise EOFError
+                raise EOFError(self._ending())
             data += more
         return bytes(data)
+
+    def _ending(self) -> str:
+        """How the process ended, as far as it has."""
+        self._process.join(_ANSWER_S)
+        code = self._process.exitcode
+        return "it wrote no answer" if code is None else ending(code)
 
     def close(self) -> None:
         """End it and what it has started, answered or not. May be called twice."""

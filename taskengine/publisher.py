@@ -29,7 +29,7 @@ from taskengine.seedwire import latest_entry
 from taskengine.settings import Settings
 from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
-from taskengine.worker import as_failure, is_over
+from taskengine.worker import as_failure, is_over, load_modules
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
 """What is ready, by its place among the sources of the waiter."""
@@ -50,7 +50,8 @@ class Publisher:
         self._tells_all = settings.has_tracebacks
         self._failing: set[str] = set()
         self._ear = backplane.feeds[number].ear
-        registry = Registry.load(settings.tasks)
+        modules = backplane.plan.code.of_data_worker(number, settings.data_workers)
+        registry, _ = load_modules(backplane.plan, place, modules, control)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         self._due = list(_owned(registry, number, settings.data_workers))

@@ -100,8 +100,14 @@ class Reception:
     def learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
         self._tasks = tasks
-        self._visitors.learn({task.name: task.lane for task in tasks})
+        self.reroute()
         self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
+
+    def reroute(self) -> None:
+        """Have tasks go by the lanes, or the parts of them, whose workers have them."""
+        availability = self._broker.availability
+        availability.has_changed = False
+        self._visitors.learn({task.name: availability.route(task) for task in self._tasks})
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """This is the policy from here on."""

@@ -125,6 +125,7 @@ class Router:
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
+        self._broker.availability.learn(tasks)
         self._reception.learn(tasks)
         self._timeouts |= {task.name: task.timeout for task in tasks if task.timeout}
         self._broker.learn({task.name for task in tasks if task.idempotent})
@@ -192,6 +193,8 @@ class Router:
             if settled:
                 self._reception.deliver(settled)
             self._dispatch()
+            if self._broker.availability.has_changed:
+                self._reception.reroute()
             if self._retiring:
                 self._let_go()
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
@@ -297,7 +300,7 @@ class Router:
             self._obey()
         if not self._crew.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane)
+        self._broker.join(hello.name, hello.lane, hello.missing)
         self._crew.enlist(hello.name, identity, hello.place)
         self._newcomers.leave(hello.name)
         self._census.heard(hello.name, self._now)

@@ -9,7 +9,7 @@ from taskengine.errors import NotAllowed, Overloaded, shortened
 from taskengine.messages import Kind, Priority, TaskInfo
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.policy import Policy, Rates, Rights
-from taskengine.wire import DENIED_LANES, NAME_TOLD
+from taskengine.wire import DENIED_LANES, MODULE_MARK, NAME_TOLD
 
 VISITORS_KEPT = 1024
 """Clients whose rights are kept at hand."""
@@ -71,7 +71,7 @@ class _Lanes(dict[str, str]):
 
 
 def _lane(rights: Rights, name: str, lane: str) -> str:
-    return lane if rights.may_call(name, lane) else DENIED_LANES + name
+    return lane if rights.may_call(name, lane.partition(MODULE_MARK)[0]) else DENIED_LANES + name
 
 
 class Visitor:

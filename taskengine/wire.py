@@ -183,6 +183,8 @@ LATENCY_SHIFT: Final = 10
 LATENCY_BUCKETS: Final = 27
 """of which the last begins at 2^35 ns, 34 s."""
 
+MODULE_MARK: Final = "\0"
+"""In the name of a lane's part for the tasks of one module, between the two names."""
 IMPORT_TIMEOUT_S: Final = 60.0
 """How long task modules may take to load."""
 KEYS_LOOK_MS: Final = 250

@@ -54,10 +54,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pake",
         "reports",
         "subscribers",
+        "discovery",
+        "availability",
     ),
     ("hardware", "feed"),
     (
+        "loading",
         "registry",
+        "survey",
         "settings",
         "configuration",
         "confinement",
@@ -101,7 +105,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "aio",
         "metrics",
     ),
-    ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "supervisor"),
+    ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "reloading", "supervisor"),
     ("commandline", "cli_audit", "cli_engine", "cli_json", "cli_keys", "cli_policy", "cli"),
     ("__main__",),
 )
@@ -145,6 +149,8 @@ PURE = {
     "pake",
     "reports",
     "subscribers",
+    "discovery",
+    "availability",
     "weaknesses",
     "renewal",
 }

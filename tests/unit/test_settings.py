@@ -118,6 +118,16 @@ def test_the_file_of_the_folder_is_read_and_a_named_one_replaces_it(tmp_path: Pa
     assert load(toml("chunking_size = 8"), {}, {}) == Settings(chunking_size=8)
 
 
+def test_tasks_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "robot" / "folder").mkdir(parents=True)
+    (tmp_path / "robot" / "x.toml").write_text('tasks = ["main.py", "folder", "robot.arm", "/srv/other.py"]')
+    expected = ["robot/main.py", "robot/folder", "robot.arm", "/srv/other.py"]
+    assert load(Path("robot/x.toml"), {}, {}).tasks == expected
+    (tmp_path / "taskengine.toml").write_text('tasks = ["main.py", "robot/folder"]')
+    assert load(None, {}, {}).tasks == ["main.py", "robot/folder"]
+    assert load(Path("robot/x.toml"), {"TASKENGINE_TASKS": "main.py"}, {}).tasks == ["main.py"]
+
+
 def test_everything_from_toml(toml: Toml) -> None:
     text = """
         host = "localhost"
@@ -131,11 +141,12 @@ def test_everything_from_toml(toml: Toml) -> None:
         [policy.laptop]
         tasks = ["servo.*"]
     """
-    assert load(toml(text), {}, {}) == Settings(
+    file = toml(text)
+    assert load(file, {}, {}) == Settings(
         host="localhost",
         response_time=1.0,
         chunking=False,
-        tasks=["robot.tasks", "./more"],
+        tasks=["robot.tasks", str(file.parent / "more")],
         lanes={"arm": 1},
         hardware={"devices": {"pan": {"type": "Servo", "pin": 17}}},
         policy={"laptop": Entry(tasks=("servo.*",))},
