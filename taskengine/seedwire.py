@@ -16,7 +16,7 @@ from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.messages import UNSTAMPED, Origin, Stamp
 from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, check_names, decode_head, lanes_of
-from taskengine.packed import error_entry
+from taskengine.packed import error_entry, error_of
 from taskengine.topics import lane_of as topic_lane
 from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_RUNS, MAX_SEED_DATA, SEED_VERSION, Format
 
@@ -228,9 +228,7 @@ class SeedDataRequest(SeedPackage):
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         body = self.assembly.join()
         if self.failed:
-            failures: list[str] = []
-            _fastpath.unpack(body, 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
-            return self.refusal(TaskEngineError(failures[0]))
+            return self.refusal(error_of(body))
         # the data worker has made the frame: what it makes takes others no time
         return self._answer([] if self.meta.type == "PUB" else [body])
 

@@ -14,6 +14,7 @@ from taskengine.seedwire import SeedTask, result_text
 MARK_ROOM = 9
 """Bytes that an error takes beside its text."""
 
+
 class _Echo(msgspec.Struct):
     """A TASK frame whose pack is told as it came."""
 
