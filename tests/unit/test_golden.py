@@ -130,7 +130,7 @@ def test_columns() -> None:
 @pytest.mark.parametrize("vector", **named(VECTORS["wire 0.1"]))
 def test_wire_01(vector: Vector) -> None:
     meta, *frames = [frame.encode() for frame in vector["request"]]
-    message = (), meta, *join_frames(frames), {}, 1, NOWHERE
+    message: tuple[Any, ...] = (), meta, *join_frames(frames), {}, 1, NOWHERE
     refusal = json.loads(vector["reply"][0]).get("error") if "reply" in vector else None
     if refusal is None:
         assert seedwire.read_package(*message).count == len(frames)
