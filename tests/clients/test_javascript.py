@@ -78,9 +78,6 @@ def test_plain(tmp_path: Path) -> None:
 def test_encrypted(tmp_path: Path) -> None:
     ring = KeyRing(tmp_path / "keys")
     with served(tmp_path, curve="on", keys=ring.folder) as engine:
-        member = ring.accept(ring.pair("node", engine.address))
-        keys = {"engine": member.engine, "public": member.own.public, "secret": member.own.secret}
-        own = new_pair()
-        stranger = {"engine": member.engine, "public": own.public, "secret": own.secret}
-        found = conformance(address=engine.address, keys=keys, stranger=stranger)
+        line, own = ring.pair("node", engine.address), new_pair()
+        found = conformance(address=engine.address, pair=line, stranger={"public": own.public, "secret": own.secret})
     assert "CURVE: a stranger gets no reply" in found

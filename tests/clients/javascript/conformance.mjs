@@ -1,5 +1,5 @@
 // `node conformance.mjs CONFIG`: what an engine does, by docs/protocol.md. Prints a line of JSON: each check, and why
-// it failed or null. CONFIG is JSON: `address`, where the engine is encrypted `keys` of a client and of a `stranger`,
+// it failed or null. CONFIG is JSON: `address`, where the engine is encrypted the line of `taskengine keys pair` and the keys of a `stranger`,
 // the file of `vectors`, how long the servo's `lease` runs in s, and the `patience` that a slow machine needs, in ms.
 
 import assert from "node:assert/strict";
@@ -10,9 +10,18 @@ import { readFileSync } from "node:fs";
 import { EngineError, join, KIND, NumpyArray, pack, packCalls, PRIORITY, REPLY, unpackHead } from "./wire.mjs";
 
 const config = JSON.parse(process.argv[2]);
-const { address, keys, vectors, lease, patience } = config;
+const { address, vectors, lease, patience } = config;
+const keys = config.pair && readPair(config.pair);
 const found = {};
 const open = (options = {}) => Client.open(address, { keys, timeout: patience, ...options });
+
+function readPair(line) {
+  const prefix = "taskengine-pair:";
+  assert.ok(line.startsWith(prefix));
+  const { address: where, engine, name, own } = JSON.parse(Buffer.from(line.slice(prefix.length), "base64url"));
+  assert.deepEqual([where, name], [config.address, "node"]);
+  return { engine, ...own };
+}
 
 async function check(name, run) {
   try {
@@ -329,7 +338,7 @@ async function seed(delimiter) {
 
 async function strangers() {
   await check("CURVE: a stranger gets no reply", async () => {
-    for (const wrong of [undefined, config.stranger]) {
+    for (const wrong of [undefined, { engine: keys.engine, ...config.stranger }]) {
       const client = new Client(address, { keys: wrong, timeout: 500 });
       await fails(client.info(), "EngineUnreachable");
       client.close();
