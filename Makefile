@@ -38,7 +38,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-gpio test-network test-compat bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-gpio test-network test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -87,6 +87,9 @@ test-network: $(VENV)/.test  ## cut and mend links between network namespaces, a
 test-compat: $(VENV)/.test  ## play the newest client with the engine of 0.1.0, which is built once, and the reverse
 	$(PY) -m tests.compatibility
 
+test-clients: $(VENV)/.clients  ## run the clients in other languages against an engine; fetches Node as a wheel
+	$(PY) -m tests.clients
+
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
 
@@ -119,7 +122,7 @@ audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks th
 	$(VENV)/bin/pip-audit --local --skip-editable
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
+	rm -rf $(VENV) $(PEERS) tests/clients/javascript/node_modules build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -143,6 +146,10 @@ $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[test]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.bench
+
+$(VENV)/.clients: tests/clients/requirements.txt | $(VENV)/.test
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[bench]"

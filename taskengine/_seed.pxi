@@ -4,6 +4,10 @@
 # Most frames are plain: surely JSON, each key once, no escapes in what is looked up. All others go to Python, which
 # reads them with msgspec, so that what is taken and what errors say does not depend on this file.
 
+cdef enum:
+    ERROR_ROOM = 8  # the position of an error in its DATA frame, with a comma
+
+
 cdef struct Frame:
     const u8* name
     Py_ssize_t name_size
@@ -194,6 +198,7 @@ cdef class _Frames:
         cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
         cdef size_t failures = 0, mark, size_at, size_room
         cdef uint32_t begin = k
+        cdef list failed = []
         if k:
             at += get_u32(section.ends + 4 * (k - 1)) - section.base
         turn.at = put_raw(out, turn.at, b'{"size":', 8)
@@ -209,6 +214,8 @@ cdef class _Frames:
             if self.run_frame(at, end, room):
                 failures += 1
                 turn.pane.failed += 1
+                failed.append(k - begin)
+                room -= ERROR_ROOM
             turn.pane.until = 0
             room -= turn.at - out.data - mark
             at = end
@@ -223,7 +230,12 @@ cdef class _Frames:
             write_digits(out.data + size_at, k - begin, 1)
         turn.at = put_raw(out, turn.at - 1, b'],"pack":', 9)
         turn.at = put_raw(out, turn.at, PyBytes_AS_STRING(self.pack), PyBytes_GET_SIZE(self.pack))
-        turn.at = put_byte(out, turn.at, c"}")
+        turn.at = put_raw(out, turn.at, b',"errors":[', 11)
+        for place, position in enumerate(failed):
+            if place:
+                turn.at = put_byte(out, turn.at, c",")
+            turn.at = write_digits(reserve(out, turn.at, NUMBER_ROOM), position, 1)
+        turn.at = put_raw(out, turn.at, b"]}", 2)
         return failures
 
     cdef bint run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
@@ -257,10 +269,15 @@ cdef class _Frames:
         return self.put_told((self.python.fail(label, name, error), True))
 
     cdef bint put_told(self, tuple told) except -1:
-        """Write an entry that Python made, and say whether the task failed."""
+        """Write an entry that Python made, and say whether the task failed.
+
+        A space before it marks an error where the worker dies before it has written the rest of its DATA frame.
+        """
         cdef bytes entry
         cdef bint is_failure
         entry, is_failure = told
+        if is_failure:
+            self.turn.at = put_byte(self.turn.out, self.turn.at, c" ")
         self.turn.at = put_raw(self.turn.out, self.turn.at, PyBytes_AS_STRING(entry), PyBytes_GET_SIZE(entry))
         return is_failure
 

@@ -14,7 +14,7 @@ from taskengine.errors import ProtocolError
 from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD, MAX_TASKS, MAX_TOKEN
 
 NO_SERIAL: Final = 0
-"""The serial of a refusal of a request whose own cannot be read; no request has it."""
+"""The serial of a refusal of a request whose own cannot be read; requests have others."""
 
 
 class Kind(IntEnum):
@@ -224,6 +224,11 @@ M = TypeVar("M", Request, Reply, Cancel, Stop)
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
 """How such a head ends."""
+_ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
+"""Bytes of the MessagePack tags that begin an array,"""
+_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+"""and of an int behind its tag."""
+_NIL: Final = 0xC0
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
@@ -250,6 +255,26 @@ def decode_request(frame: bytes) -> Request:
     if len(frame) > MAX_HEAD:
         raise ProtocolError(f"a head has at most {MAX_HEAD} bytes, not {len(frame)}")
     return _decode(_request, frame)
+
+
+def serial_of(frame: bytes) -> int:
+    """Return the serial in the head of a request, whatever is wrong behind it, NO_SERIAL where it cannot be read."""
+    kind_at = len(MAGIC) + _ARRAY_HEADS.get(frame[len(MAGIC)] if len(frame) > len(MAGIC) else 0, 0)
+    if not frame.startswith(MAGIC) or kind_at == len(MAGIC):
+        return NO_SERIAL
+    _, serial_at = _int_at(frame, kind_at)
+    return _int_at(frame, serial_at)[0]
+
+
+def _int_at(frame: bytes, at: int) -> tuple[int, int]:
+    """Return the int that begins at a place, and where it ends; `NO_SERIAL, len(frame)` where there is none."""
+    tag = frame[at] if at < len(frame) else _NIL
+    if tag < 0x80 or tag >= 0xE0:
+        return tag - 256 * (tag >= 0xE0), at + 1
+    end = at + 1 + _INT_SIZES.get(tag, len(frame))
+    if end > len(frame):
+        return NO_SERIAL, len(frame)
+    return int.from_bytes(frame[at + 1 : end], signed=tag >= 0xD0), end
 
 
 def decode_reply(frame: bytes) -> Reply:

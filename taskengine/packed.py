@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from taskengine import _fastpath
-from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
+from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.messages import UNSTAMPED, Kind, Origin, Reply, ReplyMode, Request, Stamp, encode_reply
 from taskengine.origins import latest_sending
 from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, TaskKind, check_names, lanes_of
@@ -24,6 +24,13 @@ def error_entry(error: TaskEngineError) -> bytes:
     except Exception:  # a task may raise our errors with fields, or of a make, that cannot be sent
         data = _fastpath.encode(list(to_wire(TaskFailed(text_of(error), type=type(error).__name__))))
     return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
+
+
+def error_of(entry: bytes) -> TaskEngineError:
+    """The error that `error_entry` wrote."""
+    errors: list[TaskEngineError] = []
+    _fastpath.unpack(entry, 1, lambda data: errors.append(from_wire(*msgspec.msgpack.decode(data))))
+    return errors[0]
 
 
 def refusal(serial: int, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
@@ -99,7 +106,18 @@ class PackedPackage(Package):
 
 
 class _DataRequest(PackedPackage):
+    """A PUBLISH or LATEST: no package to its client, so that it is answered like the other requests."""
+
     format = Format.DATA
+
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
+        super().__init__(route, request, index, body, origin)
+        self.reply_mode = ReplyMode.ALL
+
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
+        if self.failed:
+            return self.refusal(error_of(self.assembly.join()), stamp)
+        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.assembly.bodies()]
 
     def called(self) -> Collection[str]:
         return ()

@@ -29,6 +29,7 @@ from taskengine.messages import (
     decode_cancel,
     decode_request,
     decode_stop,
+    serial_of,
 )
 from taskengine.moments import Clock
 from taskengine.origins import Origins, is_near
@@ -121,17 +122,14 @@ class Reception:
         if not frames or not frames[0].startswith(MAGIC):
             self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
             return
-        serial = NO_SERIAL
         try:
             if not is_itself:
                 raise self._impostor()
-            request = decode_request(frames[0])
-            serial = request.serial
-            self._take_packed(route, request, frames, now)
+            self._take_packed(route, decode_request(frames[0]), frames, now)
         except TaskEngineError as error:
-            self._refuse(route, serial, error, self._port.user)
+            self._refuse(route, serial_of(frames[0]), error, self._port.user)
         except MemoryError:
-            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None), self._port.user)
+            self._refuse(route, serial_of(frames[0]), Overloaded(NO_MEMORY, retry_after=None), self._port.user)
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""

@@ -29,7 +29,7 @@ from taskengine.hardware import Machine
 from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
+from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop, serial_of
 from taskengine.moments import Clock
 from taskengine.outlet import Outlet
 from taskengine.policy import ANONYMOUS, Entry, Policy
@@ -134,17 +134,15 @@ class Listener:
             frames = message[0]
             envelope = 2 if len(frames) > 1 and not frames[1] else 1
             route, frames = tuple(frames[:envelope]), frames[envelope:]
-            serial = NO_SERIAL
             is_itself = self._attendance.greet(route[0], self._port.user)
             try:
                 if not is_itself:
                     raise NotAllowed("another connection has this routing id")
                 if not frames:
                     raise ProtocolError("a message begins with a head")
-                serial = decode_request(frames[0]).serial
                 self._stop(route, frames)
             except TaskEngineError as error:
-                self._answer(route, serial, error)
+                self._answer(route, serial_of(frames[0]) if frames else NO_SERIAL, error)
 
     def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
         """Answer with nil, or the error."""

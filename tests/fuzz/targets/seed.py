@@ -115,6 +115,7 @@ def fuzz(data: bytes) -> None:
         assert [len(frame["data"]) for frame in answer[1:]] == [
             stop - first for _, first, stop in package.chunks(0, package.count)
         ]
+        assert all(frame["errors"] == list(range(len(frame["data"]))) for frame in answer[1:])
 
 
 def _check_refusal(message: Any, error: ProtocolError) -> None:
