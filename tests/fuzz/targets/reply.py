@@ -12,8 +12,8 @@ from taskengine import _fastpath, wire
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.messages import Reply, ReplyMode, encode_reply
 from taskengine.packed import error_entry
+from taskengine.samples import Feed
 from taskengine.session import Options, Session, settle
-from taskengine.subscription import Feed
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
 
