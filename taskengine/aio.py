@@ -101,7 +101,7 @@ class Client(Caller):
 
         async def begin() -> Receiver:
             addresses = reachable((await self.info()).data_addresses, self.address)
-            return wish.receive(addresses, self._membership)
+            return await asyncio.to_thread(wish.receive, addresses, self._membership)
 
         return AsyncSubscription(begin, self._ages())
 
