@@ -9,7 +9,6 @@ and the columns end to end. Their results are read as an array where all are flo
 
 from __future__ import annotations
 
-import datetime
 import math
 import re
 import struct
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 # what numpy's array interface allows without Python objects or fields in it, and means the same on every processor
 _DTYPE = re.compile(r"[<>|](?:f[248]|c8|c16|[biuSU][1-9]\d{0,8})|[<>][Mm]8(\[\d*[A-Za-z]{1,2}\])?")
-_TIMES = {"M": "datetime", "m": "timedelta"}
+_TIMES = "Mm"
 _FLOAT64_TAG, _INT64_TAG = 0xCB, 0xD3
 
 
@@ -56,8 +55,8 @@ def _plain(value: Any) -> Any:
     """A scalar of numpy's as Python has it. Raises TypeError where Python has none that is equal."""
     item = value.item()
     kind = value.dtype.kind
-    if kind in _TIMES and not isinstance(item, (datetime.date, datetime.timedelta)):
-        raise TypeError(f"a numpy.{value.dtype} is no {_TIMES[kind]} of Python's: send it in an array, or in µs")
+    if kind in _TIMES and (item is None or isinstance(item, int)):
+        raise TypeError(f"a numpy.{value.dtype} like this has no equal in Python: send it in an array, or in µs")
     if type(item) is type(value):
         raise TypeError(f"a numpy.{value.dtype} is wider than Python's numbers: send float(…) or complex(…) of it")
     return item

@@ -72,9 +72,9 @@ MASKED = numpy.ma.array([1.5, 2.5], mask=[False, True])
         (numpy.zeros(2, "i4,g")[0], "is wider than Python's numbers"),
         (numpy.array([1], "g"), "differs from processor to processor"),
         (numpy.array([1], "G"), "differs from processor to processor"),
-        (numpy.datetime64(1, "ns"), "a numpy.datetime64[ns] is no datetime of Python's"),
-        (numpy.datetime64("NaT"), "is no datetime"),
-        (numpy.timedelta64(1, "ns"), "is no timedelta"),
+        (numpy.datetime64(1, "ns"), "a numpy.datetime64[ns] like this has no equal in Python"),
+        (numpy.datetime64("NaT"), "has no equal"),
+        (numpy.timedelta64(1, "ns"), "has no equal"),
     ],
 )
 def test_what_would_lose_something_is_refused_by_name(value: Any, said: str) -> None:
@@ -88,7 +88,7 @@ def test_a_map_over_what_would_lose_something_is_refused_by_name() -> None:
     """Its rows were sent: None for what is masked, and ints for nanoseconds."""
     session = Session("x", "tcp://127.0.0.1:9000")
     values: Any
-    for values, said in ((MASKED, "masked array"), (numpy.array([1, 2], "M8[ns]"), "no datetime of Python's")):
+    for values, said in ((MASKED, "masked array"), (numpy.array([1, 2], "M8[ns]"), "has no equal")):
         for iterables in ([values], [values, [1, 2]]):
             with pytest.raises(BadArguments, match=said):
                 session.mapped("t", iterables, Future(), Options())
@@ -113,9 +113,9 @@ def test_what_json_has_of_numpy(value: Any, told: Any) -> None:
     ids=repr,
 )
 def test_what_would_lose_something_is_no_json(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"mask|wider|timedelta"):
+    with pytest.raises(TypeError, match=r"mask|wider|no equal"):
         msgspec.json.encode(value, enc_hook=arrays.listed)
-    with pytest.raises(TypeError, match=r"mask|wider|timedelta"):
+    with pytest.raises(TypeError, match=r"mask|wider|no equal"):
         Board("DATA-1").publish("x", value, now=0.0)
 
 
