@@ -69,6 +69,7 @@ class Publisher:
         self._samplers = Samplers(sources, self._slate)
         self._next_look = 0.0
         self._told: list[SourceStats] = []
+        """What this router was told of them."""
         self._overrunning: set[str] = set()
         self._has_machine = backplane.machine is not None
         self._context = zmq.Context()
@@ -101,6 +102,7 @@ class Publisher:
             if ready & SAMPLED:
                 self._take_sampled()
             if self._dealer.beat():
+                self._told = []
                 waiter = self._waiter()
             now = time.monotonic()
             self._broadcast.look(now)

@@ -254,7 +254,7 @@ class Router:
                 self._enlist(frames[0], frames[2], frames[3])
                 return
             if name is None:
-                if frames[1:] != [HEARTBEAT]:
+                if frames[1] != HEARTBEAT:
                     raise ProtocolError("it has not said who it is, or is dead")
                 return
             self._census.heard(name, self._now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -69,6 +70,13 @@ def test_a_slow_source_holds_up_no_other_and_is_named(engine: Engine, client: Cl
     assert slow.longest >= 0.4
     for name in ("slow", "hung"):
         assert engine.output().count(f"Source {name} overruns: it takes") == 1
+
+
+def test_another_router_is_told_too(engine: Engine, client: Client) -> None:
+    [router] = engine.pids("router")
+    os.kill(router, signal.SIGKILL)
+    wait_until(lambda: engine.pids("router") not in ([router], []), 20, "another router")
+    wait_until(lambda: {each.topic for each in client.stats().sources} == {"slow", "hung"}, 20, "their names")
 
 
 def test_a_slow_subscriber_is_given_the_newest(client: Client) -> None:
