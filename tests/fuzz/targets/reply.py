@@ -54,7 +54,7 @@ def seeds() -> list[bytes]:
             2,
             [
                 b"cpu",
-                b'{"id": "DATA-1", "role": "publisher", "pack": 7.5, "part": 3, "serial": "cpu", "clock": 5, "boot": 7}',
+                b'{"id": "DATA-1", "role": "publisher", "pack": 7.5, "part": 3, "clock": 5, "boot": 7}',
                 b'{"data": 1.5, "pack": 7.5}',
             ],
         ),
