@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import zmq
-import zmq.asyncio
 
+from taskengine.aio_subscription import AsyncSubscription
 from taskengine.client import Caller, Posted
-from taskengine.gate import introduce
-from taskengine.hosts import needs_ipv6
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
+from taskengine.receiver import Receiver
+from taskengine.samples import WAITING
 from taskengine.session import Call
 from taskengine.stopping import STOP_S, Order, Stopping, stops_machine
-from taskengine.subscription import Feed, Sample, reachable
+from taskengine.subscription import Wish, reachable
 
 
 class Client(Caller):
@@ -96,21 +95,15 @@ class Client(Caller):
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
         return await self._wait(self._ask(Kind.LATEST, [topic]))
 
-    async def subscribe(self, topic: str) -> AsyncIterator[Sample]:
+    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> AsyncSubscription:
         """The values on a topic from the last one on; see `taskengine.Client.subscribe`."""
-        addresses = reachable((await self.info()).data_addresses, self.address)
-        feed = Feed(topic)
-        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.linger = 0
-            socket.ipv6 = await asyncio.to_thread(lambda: any(map(needs_ipv6, addresses)))
-            introduce(socket, self._membership)
-            socket.subscribe(feed.prefix)
-            for address in addresses:
-                socket.connect(address)
-            while True:
-                sample = feed.take(await socket.recv_multipart())
-                if sample is not None:
-                    yield sample
+        wish = Wish(topic, waiting, newest=newest)
+
+        async def begin() -> Receiver:
+            addresses = reachable((await self.info()).data_addresses, self.address)
+            return await asyncio.to_thread(wish.receive, addresses, self._membership)
+
+        return AsyncSubscription(begin, self._ages())
 
     async def lease(
         self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = ""

@@ -318,10 +318,11 @@ def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
 @cli.command()
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
+@click.option("--newest", is_flag=True, help="Leave out what newer values of its topic have followed.")
 @engine_options
-def subscribe(topic: str, count: int | None, where: Where) -> None:
+def subscribe(topic: str, count: int | None, newest: bool, where: Where) -> None:
     """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
-    with connected(where, PROBE_S) as client, client.subscribe(topic) as feed:
+    with connected(where, PROBE_S) as client, client.subscribe(topic, newest=newest) as feed:
         for number, sample in enumerate(feed, start=1):
             _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
             if number == count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +20,10 @@ from taskengine.lease import Lease
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.queue import Queue
-from taskengine.session import STOPPABLE, Call, Options, Parcel, Session, TaskFuture
+from taskengine.samples import WAITING, Ages
+from taskengine.session import HELLO_S, STOPPABLE, Call, Options, Parcel, Session, TaskFuture
 from taskengine.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
-from taskengine.subscription import Subscription, reachable
+from taskengine.subscription import Subscription, Wish, reachable
 from taskengine.wire import COUNT, DEFAULT_ADDRESS
 
 LEAVE_S = 0.5
@@ -101,6 +103,15 @@ class Caller:
     def _ask(self, kind: Kind, value: Sequence[Any] | None = None) -> Posted:
         future: Future[Any] = Future()
         return self._session.request(kind, future, Options(timeout=self._options.timeout), value), future
+
+    def _ages(self) -> Ages:
+        """How old publications are, by what this client learns of the engine's clock."""
+
+        def ask() -> None:
+            with contextlib.suppress(TaskEngineError):  # it is closed
+                self._link.post(self._session.request(Kind.INFO, Future(), Options(timeout=HELLO_S)))
+
+        return Ages(self._session.engine_time, ask)
 
     def _submit(self, call: Call, options: Options) -> Future[Any]:
         """Queue a call, or send it at once, past the queue, where it stops the machine or a device."""
@@ -299,13 +310,15 @@ class Client(Caller):
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
         return self._wait(self._ask(Kind.LATEST, [topic]))
 
-    def subscribe(self, topic: str) -> Subscription:
+    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> Subscription:
         """The values on a topic from the last one on; a topic that ends in `*` takes all that begin so.
 
-        Raises Overloaded where the engine runs no data worker.
+        Values that are not taken wait, so many at most, and the oldest give way; with `newest` only the last one of
+        each topic does. `dropped` counts those that gave way. Raises Overloaded where the engine runs no data worker.
         """
+        wish = Wish(topic, waiting, newest=newest)
         addresses = reachable(self.info().data_addresses, self.address)
-        return Subscription(addresses, topic, self._membership)
+        return Subscription(addresses, wish, self._ages(), self._membership)
 
     def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
         """Begin the leases of devices of the table [hardware], in `with`, and `renew` them in the loop that drives.

@@ -80,6 +80,10 @@ class Dealer:
         """Answer the batch that was received."""
         self.port.send([answer])
 
+    def tell(self, news: bytes) -> None:
+        """Tell the router what only it keeps, which shows that we live as well."""
+        self.port.send([HEARTBEAT, news])
+
     def due(self) -> float:
         """In how many seconds the next beat is due."""
         now = time.monotonic()

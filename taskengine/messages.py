@@ -156,13 +156,23 @@ class Latency(msgspec.Struct, array_like=True, frozen=True):
         return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
 
 
+class SourceStats(msgspec.Struct, array_like=True, frozen=True):
+    """A source that is slower than its `period`: the longest of its last samples, in s, and how many it has skipped."""
+
+    topic: str
+    period: float
+    longest: float
+    skipped: int
+
+
 class Stats(msgspec.Struct, array_like=True, frozen=True):
     """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
 
     `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
     workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight and
     of replies that were not read. The stages: `waiting` from acceptance until a worker was given the task, `running`
-    there, as the mean of its slice, `total` from acceptance until its package was whole.
+    there, as the mean of its slice, `total` from acceptance until its package was whole. `sources` are those that take
+    longer than their period.
     """
 
     accepted: int
@@ -179,6 +189,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     waiting: Latency
     running: Latency
     total: Latency
+    sources: list[SourceStats] = []
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
@@ -220,7 +231,7 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, Cancel, Stop)
+M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
 """How such a head ends."""
@@ -233,6 +244,7 @@ _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
+_overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
 
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
@@ -297,6 +309,16 @@ def decode_stop(frames: Sequence[bytes]) -> Stop:
     if len(stop.id) > MAX_TOKEN:
         raise ProtocolError(f"the id of a stop has at most {MAX_TOKEN} bytes, not {len(stop.id)}")
     return stop
+
+
+def write_overruns(sources: list[SourceStats]) -> bytes:
+    """What a data worker tells the router of its sources."""
+    return _encoder.encode(sources)
+
+
+def read_overruns(data: bytes) -> list[SourceStats]:
+    """Read what a data worker tells of its sources. Raises ProtocolError."""
+    return _convert(_overruns, data)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:

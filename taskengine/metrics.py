@@ -10,7 +10,7 @@ import math
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
@@ -98,6 +98,9 @@ def families(stats: Stats) -> Iterator[Metric]:
     ):
         numbers = {lane.name: getattr(lane, field) for lane in stats.lanes}
         yield _by("lane", GaugeMetricFamily, f"taskengine_lane_{field}", text, numbers)
+    slow = {source.topic: source.longest for source in stats.sources}
+    text = "What samples of a source that overruns take, in s."
+    yield _by("topic", GaugeMetricFamily, "taskengine_source_overrun_seconds", text, slow)
     seconds = HistogramMetricFamily("taskengine_task_seconds", "How long tasks took, by stage.", labels=["stage"])
     for stage, latency in (("waiting", stats.waiting), ("running", stats.running), ("total", stats.total)):
         seconds.add_metric([stage], _buckets(latency), latency.seconds)
@@ -109,7 +112,7 @@ def _by(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     text: str,
-    numbers: dict[str, int],
+    numbers: Mapping[str, float],
 ) -> Metric:
     family = kind(name, text, labels=[label])
     for value, number in numbers.items():

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
+
 from taskengine import packed, seedwire
 from taskengine._socket import Port
 from taskengine.attendance import Attendance
@@ -24,7 +26,9 @@ from taskengine.messages import (
     Origin,
     Priority,
     Request,
+    SourceStats,
     Stamp,
+    Stats,
     TaskInfo,
     decode_cancel,
     decode_request,
@@ -96,6 +100,8 @@ class Reception:
         self._reloads_begun: list[tuple[Route, int]] = []
         self._next_look = 0.0
         self.restarts: dict[str, int] = {}
+        self.overruns: dict[str, list[SourceStats]] = {}
+        """Of each data worker the sources that take longer than their period."""
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
@@ -278,7 +284,7 @@ class Reception:
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
-            self._reply(route, request, self._broker.stats(self.restarts, self._outlet.unread))
+            self._reply(route, request, self._stats(visitor))
         elif request.kind == Kind.PROGRESS:
             self._reply(route, request, self._progress(route))
         elif request.kind == Kind.CANCEL:
@@ -377,6 +383,12 @@ class Reception:
             stop_tasks=sorted(filter(visitor.may_call, self.halting.names)),
             stop_address=settings.stop_address,
         )
+
+    def _stats(self, visitor: Visitor) -> Stats:
+        """What has been counted; of sources only those that the client may know of."""
+        stats = self._broker.stats(self.restarts, self._outlet.unread)
+        sources = (source for told in self.overruns.values() for source in told)
+        return msgspec.structs.replace(stats, sources=[each for each in sources if visitor.may_subscribe(each.topic)])
 
     def _progress(self, route: Route) -> list[tuple[str, int, int]]:
         """Serial, tasks done and tasks in all of each package that the client has in flight."""

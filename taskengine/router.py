@@ -28,7 +28,7 @@ from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
-from taskengine.messages import TaskInfo
+from taskengine.messages import TaskInfo, read_overruns
 from taskengine.package import Package
 from taskengine.policy import Entry
 from taskengine.procfs import is_stopped, peer_process
@@ -258,11 +258,13 @@ class Router:
                 self._enlist(frames[0], frames[2], frames[3])
                 return
             if name is None:
-                if frames[1:] != [HEARTBEAT]:
+                if frames[1] != HEARTBEAT:
                     raise ProtocolError("it has not said who it is, or is dead")
                 return
             self._census.heard(name, self._now)
             if frames[1] == HEARTBEAT:
+                if len(frames) > 2:
+                    self._reception.overruns[name] = read_overruns(frames[2])
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._backend.send([frames[0], HEARTBEAT])
                 return
@@ -325,6 +327,7 @@ class Router:
         """A worker is dead, or its connection is: answer, keep or give to others what it held."""
         self._census.leave(name)
         self._newcomers.leave(name)
+        self._reception.overruns.pop(name, None)
         member = self._crew.dismiss(name)
         # it may have ended in time after all, and another task have begun
         is_overdue = name in self._overdue and member is not None and member.is_overdue(time.monotonic_ns())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import _fastpath, arrays
-from taskengine.clock import FRESH_NS, Clock
+from taskengine.clock import FRESH_NS, Clock, Estimate
 from taskengine.errors import (
     BadArguments,
     EngineUnreachable,
@@ -247,6 +247,10 @@ class Session:
     def can(self, capability: str) -> bool:
         """Return whether the engine at the other end of this connection has said that it can do that."""
         return self.is_ready and capability in self._capabilities
+
+    def engine_time(self, now: int) -> Estimate | None:
+        """What the engine's clock shows at `now`; None where nothing is known of it."""
+        return self._clock.estimate(now)
 
     def urge(self, parcel: Parcel) -> Parcel:
         """The parcel as one that goes before all others."""

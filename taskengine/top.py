@@ -58,7 +58,8 @@ def quantile_s(latency: Latency, percent: float) -> float | None:
 def plain(stats: Stats) -> dict[str, Any]:
     """As JSON: every field by its name, latencies in s."""
     fields = msgspec.structs.asdict(stats)
-    fields["lanes"] = [msgspec.structs.asdict(lane) for lane in stats.lanes]
+    for listed in ("lanes", "sources"):
+        fields[listed] = [msgspec.structs.asdict(each) for each in fields[listed]]
     for stage in STAGES:
         latency = fields[stage]
         quantiles = {f"p{percent}": quantile_s(latency, percent) for percent in SHARES}
@@ -95,7 +96,8 @@ def view(now: Look, before: Look | None = None) -> RenderableType:
     if last is not None and last.accepted > stats.accepted:  # another router's
         last = None
     seconds = now.at - before.at if before and last else 0.0
-    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last))
+    sources: list[RenderableType] = [Text(), _sources(stats)] if stats.sources else []
+    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last), *sources)
 
 
 def _table(*columns: str) -> Table:
@@ -124,6 +126,14 @@ def _lanes(stats: Stats) -> Table:
     for lane in stats.lanes:
         numbers = (lane.workers, lane.online, lane.busy, lane.queued, lane.running)
         table.add_row(Text(printable(lane.name) or "(default)"), *(f"{number:,}" for number in numbers))
+    return table
+
+
+def _sources(stats: Stats) -> Table:
+    table = _table("source that overruns", "period", "takes", "samples skipped")
+    for source in stats.sources:
+        times = _duration(source.period), _duration(source.longest)
+        table.add_row(Text(printable(source.topic)), *times, f"{source.skipped:,}")
     return table
 
 

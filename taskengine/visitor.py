@@ -127,6 +127,10 @@ class Visitor:
         """There is such a task, and the client may have it run."""
         return not self.lanes.get(task, DENIED_LANES).startswith(DENIED_LANES)
 
+    def may_subscribe(self, topic: str) -> bool:
+        """Return whether it may be told what is published on a topic."""
+        return self._rights is None or self._rights.may_subscribe(topic)
+
     def may_use(self, device: str) -> bool:
         """Have a task act on the device."""
         return self._rights is None or self._rights.may_use(device)
