@@ -103,12 +103,13 @@ class Attendance:
         self._presence.settle()
         self.is_unsettled = False
 
-    def cut_off(self, client: bytes) -> None:
-        """End the connection of a client that leaves too many replies unread."""
+    def cut_off(self, client: bytes, reason: str = "") -> None:
+        """End the connection of a client; `reason` is noted."""
         self.read()
         descriptor = self._presence.descriptor_of(client)
         if descriptor >= 0:
-            self._note("cut off", address=_address(descriptor), reason="too many replies unread")
+            if reason:
+                self._note("cut off", address=_address(descriptor), reason=reason)
             _end(descriptor)
 
     def has_read(self, client: bytes) -> bool:

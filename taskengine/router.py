@@ -50,6 +50,8 @@ from taskengine.wire import (
 )
 
 M = TypeVar("M")
+Request = tuple[list[bytes], bytes, bytes]
+"""A client's message, as `Port.receive_request` gives it."""
 LINGER_MS = 1000
 KEEPALIVE_S, KEEPALIVES = 10, 3
 """A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
@@ -176,8 +178,7 @@ class Router:
                 for frames in _received(self._backend.receive):
                     self._from_worker(frames)
             if ready & FRONTEND:
-                for request in _received(requests):
-                    self._reception.take(*request, self._now)
+                self._take(requests)
             if ready & NEWS and self._attendance:
                 self._attendance.read()
             if self._reception.halting.waiting:
@@ -203,6 +204,15 @@ class Router:
         if self._gate:
             self._gate.stop()
         self._context.term()
+
+    def _take(self, requests: Callable[[], Request | None]) -> None:
+        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        began = time.thread_time()  # what others do on the machine is nobody's work
+        for request in _received(requests):
+            self._reception.take(*request, self._now)
+            ended = time.thread_time()
+            self._reception.charge(ended - began, self._now)
+            began = ended
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""

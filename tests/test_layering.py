@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "chunking",
         "quota",
+        "work_budget",
         "fair",
         "unwanted",
         "policy",
@@ -102,6 +103,7 @@ PURE = {
     "presence",
     "halting",
     "quota",
+    "work_budget",
     "fair",
     "unwanted",
     "policy",
