@@ -167,6 +167,36 @@ def test_what_may_not_be_called_is_not_urgent(site: Site, context: zmq.Context[z
     assert all("5 tasks a second" in error[1] for error in refused)
 
 
+def test_one_key_does_not_keep_the_router_busy_while_others_wait(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """Names alone, which no quota counts, took the router as long as they came."""
+    call = b"\x92\x00\x90"
+    names = [f"nobody.{number:x}" for number in range(4096)]
+    refused: list[tuple[int, str, dict[str, Any]]] = []
+    with site.client("tablet") as tablet, site.dealer(context, "insider") as hostile:
+        hostile.reconnect_ivl = 100
+        hostile.sndhwm = 50
+
+        def is_cut_off() -> bool:
+            head = encode_request(Request(Kind.PACKAGE, 1, "x", names))
+            with contextlib.suppress(zmq.Again):
+                for _ in range(50):
+                    hostile.send_multipart([head, len(call).to_bytes(4, "little"), call], zmq.NOBLOCK)
+            while hostile.poll(0):
+                error = decode_reply(hostile.recv_multipart()[0]).error
+                if error is not None and "while others wait" in error[1]:
+                    refused.append(error)
+            assert tablet.call("task_echo", 1) == 1
+            return "while others wait" in site.audit() and bool(refused)
+
+        wait_until(is_cut_off, 20, "its refusal")
+    assert all(error[2]["retry_after"] > 0 for error in refused)
+    told = [line for line in site.audit().splitlines() if "while others wait" in line]
+    assert len(told) <= 2
+    assert all('"client":"insider"' in line for line in told)
+
+
 def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
     site: Site, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
