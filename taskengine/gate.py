@@ -22,6 +22,7 @@ from taskengine._fastpath import Slate
 from taskengine._socket import Port
 from taskengine.errors import ProtocolError
 from taskengine.feed import Feed
+from taskengine.handshakes import Handshakes
 from taskengine.hardware import Machine
 from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
 
@@ -31,6 +32,10 @@ HEARTBEAT = b"HEARTBEAT"
 """What the router and a worker send when they have nothing else to send."""
 
 BLIND_S = 1.0
+_TEMPORARY = b"300"
+"""What ZAP says of a client that is to come again: libzmq ends its connection without a word (RFC 27)."""
+_ASKED = 7
+"""Frames of a question about a key: version, number, domain, address, routing id, mechanism, key."""
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -151,6 +156,7 @@ class Gate(Authenticator):
         self._note = note
         self._now = now
         self._knocks_from = ""
+        self._handshakes = Handshakes()
         self._added: dict[str, str] = {}
         self._gone: dict[str, str] = {}
         self._banned: set[str] = set()
@@ -235,12 +241,26 @@ class Gate(Authenticator):
         frames = self.port.receive()
         if frames is not None:
             self._knocks_from = frames[3].decode(errors="replace") if len(frames) > 3 else ""
+            if len(frames) == _ASKED and self._is_hasty(frames[2].decode(errors="replace"), frames[6]):
+                self.port.send([frames[0], frames[1], _TEMPORARY, b"too many connections in a second", b"", b""])
+                return
             answer = self.handle_zap_message(frames)
             try:
                 answer.send(None)  # nothing in it waits
             except StopIteration:
                 return
             raise RuntimeError("pyzmq's authenticator waits for something")
+
+    def _is_hasty(self, domain: str, key: bytes) -> bool:
+        """Whether a client connects too often; the engine's own and strangers do not count."""
+        public = self.curve_user_id(key)
+        name = self._names.get(public)
+        if name is None or domain == BACKEND:
+            return False
+        knock = self._handshakes.knock(public, self._now())
+        if knock.is_news:
+            self._note("refused", client=name, address=self._knocks_from, reason="it connects too often")
+        return not knock.is_let_in
 
 
 class _Provider:
