@@ -31,7 +31,7 @@ from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, pub
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
 from taskengine.worker import as_failure, is_over
 
-CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
+CONTROL, SUBSCRIPTION, BATCH, FEED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32
 """What is ready, by its place among the sources of the waiter."""
 
 
@@ -74,6 +74,8 @@ class Publisher:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._broadcast.gate:
                 self._broadcast.gate.handle()
+            if ready & NEWS:
+                self._broadcast.meet()
             if ready & SUBSCRIPTION:
                 self._broadcast.greet(time.monotonic())
             if ready & CONTROL:
@@ -96,7 +98,8 @@ class Publisher:
 
     def _waiter(self) -> Waiter:
         questions = [self._broadcast.gate.port] if self._broadcast.gate else []
-        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, self._ear.fileno(), *questions)
+        own = (self._control.fileno(), self._broadcast.port, self._dealer.port, self._ear.fileno())
+        return Waiter(*own, self._broadcast.news, *questions)
 
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()

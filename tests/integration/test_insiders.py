@@ -74,6 +74,8 @@ def test_a_plain_client_may_say_who_it_is(engine: Engine, context: zmq.Context[z
 POLICY = """
 [policy.tablet]
 tasks = ["task_echo"]
+publish = ["battery"]
+subscribe = ["battery*"]
 
 [policy.insider]
 tasks = ["task_count"]
@@ -234,3 +236,25 @@ def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[
         with site.client("insider") as insider, pytest.raises(NotAllowed):
             insider.call("task_count", 1, 2)
     assert site.engine.pids("router") == [router]
+
+
+def test_one_key_does_not_take_all_connections_of_a_data_worker(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """Whoever subscribed often enough had all its descriptors."""
+    [worker] = site.engine.pids("data")
+    port = f"tcp://127.0.0.1:{int(site.engine.settings['starting_port']) + 2}"
+    ends = "too many connections"
+    before = site.audit().count(ends)
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            hostile: zmq.Socket[bytes] = held.enter_context(context.socket(zmq.SUB))
+            hostile.linger, hostile.reconnect_ivl = 0, -1
+            present(hostile, site.members["viewer"].engine, site.members["viewer"].own)
+            hostile.connect(port)
+            hostile.subscribe("x")
+        wait_until(lambda: site.audit().count(ends) > before, 20, "their end")
+        wait_until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) < 80, 20, "their descriptors")
+        with site.client("tablet") as tablet, tablet.subscribe("battery*") as feed:
+            tablet.publish("battery", 1)
+            assert feed.get(deadline(20)).value == 1
