@@ -25,7 +25,7 @@ from taskengine.journal import Journal
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.registry import Registry, Source
-from taskengine.seedwire import latest_entry
+from taskengine.seedwire import latest_entry, published
 from taskengine.settings import Settings
 from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
@@ -165,7 +165,7 @@ class Publisher:
                 return latest_entry(head, self._board.latest(topic), room), 0
             if topic in self._sources:
                 raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
-            self._publish(topic, value[0], publisher_of(decode_head(head)[2].client))
+            self._publish(topic, published(head, value[0]), publisher_of(decode_head(head)[2].client))
             return _fastpath.encode(None), 0
         except TaskEngineError as error:
             return error_entry(error), 1

@@ -311,7 +311,7 @@ class Reception:
         elif request.kind == Kind.STATS:
             self._reply(route, request, self._broker.stats(self.restarts, self._outlet.unread))
         elif request.kind == Kind.PROGRESS:
-            self._reply(route, request, self._progress(route))
+            self._reply(route, request, self._broker.serials.progress(route))
         elif request.kind == Kind.CANCEL:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
@@ -412,11 +412,6 @@ class Reception:
             stop_tasks=sorted(filter(visitor.may_call, self.halting.names)),
             stop_address=settings.stop_address,
         )
-
-    def _progress(self, route: Route) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package that the client has in flight."""
-        mine = (package for package in self._broker.packages.values() if package.route == route)
-        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:
