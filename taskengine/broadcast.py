@@ -65,6 +65,7 @@ class Broadcast:
     ) -> None:
         self._say = journal.say
         self._audit = Audit(file_of(settings), journal.say)
+        self._audit.open()
         self._policy = None if settings.policy is None else Policy(settings.policy)
         self.gate = Gate(context, security, journal.say, self._audit.note) if security else None
         self._board = board

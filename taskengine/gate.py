@@ -24,7 +24,7 @@ from taskengine.errors import ProtocolError
 from taskengine.feed import Feed
 from taskengine.handshakes import Handshakes
 from taskengine.hardware import Machine
-from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
+from taskengine.keys import KeyRing, Membership, Pair, Stamp, fingerprint, new_pair
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
@@ -165,7 +165,7 @@ class Gate(Authenticator):
         self._inner = security.inner.public
         self._watcher = security.watcher.public
         self._names: dict[str, str] = {}
-        self._stamp: object = None
+        self._stamp: Stamp | None = None
         self.start()
         self.port = Port(self.zap_socket)
         for domain in (FRONTEND, BACKEND, DATA):
@@ -223,6 +223,7 @@ class Gate(Authenticator):
             if self._blind_since is None:
                 self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
                 self._blind_since = self._now()
+            self._revoke(self._ring.changed(self._stamp or ()))
             return
         self._blind_since = None
         self._banned.clear()
@@ -231,6 +232,12 @@ class Gate(Authenticator):
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp
+
+    def _revoke(self, names: list[str]) -> None:
+        """Let these clients in no more, until the allow-list can be read."""
+        for public, name in list(self._names.items()):
+            if name in names:
+                self._gone[public] = self._names.pop(public)
 
     def curve_user_id(self, client_public_key: bytes) -> str:
         """What libzmq stamps on the messages of a connection: the key itself, since names can be given to others."""

@@ -21,7 +21,6 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,6 +75,10 @@ def new_pair() -> Pair:
 def fingerprint(public: str) -> str:
     """A public key as it is read aloud: the first 16 bytes of its SHA-256, in pairs of hexadecimal digits."""
     return hashlib.sha256(public.encode()).digest()[:16].hex(":", 2)
+
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+"""Of each file of a client: its name, when it was changed and written, and its size."""
 
 
 class KeyRing:
@@ -145,7 +148,7 @@ class KeyRing:
                     left_out.append(error)
         return allowed, left_out
 
-    def stamp(self) -> Hashable:
+    def stamp(self) -> Stamp:
         """What changes when the allow-list does, or whether one of its files can be used."""
         found = []
         for name in self._files():
@@ -153,6 +156,18 @@ class KeyRing:
                 status = os.stat(self.folder / "clients" / name)
                 found.append((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
         return tuple(found)
+
+    def changed(self, stamp: Stamp) -> list[str]:
+        """The names of the clients whose files are not as they were by the stamp: looked at without a descriptor."""
+        found = []
+        for name, *was in stamp:
+            now: list[int] = []  # of one that was revoked
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(self.folder / "clients" / name)
+                now = [status.st_ctime_ns, status.st_mtime_ns, status.st_size]
+            if now != was:
+                found.append(name.removesuffix(".json"))
+        return found
 
     def _files(self) -> list[str]:
         """The names of the files of clients."""

@@ -112,6 +112,7 @@ class Router:
         self._context = zmq.Context()
         self._backplane = backplane
         self._audit = audit = Audit(file_of(settings), journal.say)
+        audit.open()
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: Attendance | None = None

@@ -14,7 +14,7 @@ from taskengine.gate import BACKEND, BLIND_S, FRONTEND, Backplane, Gate, Securit
 from taskengine.keys import KeyRing, new_pair
 from taskengine.procfs import peer_process
 from taskengine.wire import HANDSHAKE_BURST, HANDSHAKE_RATE
-from tests.engine import deadline
+from tests.engine import deadline, no_descriptors
 
 
 def _say(address: str, frames: list[bytes]) -> None:
@@ -102,6 +102,32 @@ def test_nobody_new_is_let_in_while_the_allow_list_cannot_be_read(
         assert gate.lets_in(FRONTEND, client.public)
         gate.stop()
     assert len(said) == 1
+
+
+def test_a_key_is_revoked_with_no_descriptor_left(tmp_path: Path) -> None:
+    """The list is a folder, which cannot be read then; it was believed as it was."""
+    security, tablet, phone = Security.of(tmp_path), new_pair(), new_pair()
+    ring, said = KeyRing(tmp_path), list[str]()
+    for name, pair in (("tablet", tablet), ("phone", phone)):
+        ring.allow(name, pair.public)
+    with zmq.Context() as context:
+        gate = Gate(context, security, said.append, lambda event, **fields: None)
+        gate.refresh()
+        with no_descriptors():
+            with pytest.raises(OSError, match="Too many open files"):
+                os.open(tmp_path, os.O_RDONLY)
+            ring.revoke("tablet")
+            change = gate.refresh()
+            assert (change.added, change.gone) == ({}, {tablet.public: "tablet"})
+            assert gate.refresh().gone == {}
+            assert gate.name_of(tablet.public) is None
+            assert gate.name_of(phone.public) == "phone"
+            assert not gate.lets_in(FRONTEND, tablet.public)
+        assert gate.refresh().gone == {}
+        assert gate.lets_in(FRONTEND, phone.public)
+        ring.allow("tablet", tablet.public)
+        assert gate.refresh().added == {tablet.public: "tablet"}
+        gate.stop()
 
 
 def test_a_key_connects_only_so_often(tmp_path: Path) -> None:
