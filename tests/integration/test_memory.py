@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -62,7 +63,9 @@ def seed() -> Frames:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     (tmp_path / "held.py").write_text(TASKS)
-    most = {f"{whose}_{what}": 2**31 for whose in ("queue", "client") for what in ("bytes", "tasks", "packages")}
+    most: dict[str, Any] = {
+        f"{whose}_{what}": 2**31 for whose in ("queue", "client") for what in ("bytes", "tasks", "packages")
+    }
     with Engine(cwd=tmp_path, tasks="held.py", enable_stdout="false", **most) as engine:
         yield engine
         (tmp_path / "over").touch()
