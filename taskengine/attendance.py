@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import socket as sockets
 import struct
 import sys
 import termios
+import time
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 
 from taskengine._socket import Port
+from taskengine.handshakes import Handshakes
 from taskengine.keys import fingerprint
 from taskengine.origins import is_near
 from taskengine.presence import Presence
 
 SILENT = 128
 """Connections beside the most, by which nobody was heard yet: half of `confinement.SPARE_FILES`."""
+NETWORK_BITS = 64
+"""Addresses of IP version 6 that have so many bits in common are one machine's."""
 _EVENT = struct.Struct("=HI")
 
 
@@ -45,6 +50,7 @@ class Attendance:
         self._presence = Presence(most, SILENT)
         self._port = port
         self._note = note
+        self._handshakes = Handshakes()
         self.is_unsettled = False
         """`settle` is to be called once all that has come is read."""
         address = f"inproc://attendance-{id(self)}"
@@ -78,19 +84,21 @@ class Attendance:
 
     def read(self) -> None:
         """Take the news, all of it: what is left would not make the descriptor readable again."""
-        begun = []
+        begun: dict[int, str] = {}
         while (frames := self._told.receive()) is not None:
             event, descriptor = _EVENT.unpack_from(frames[0])
             if event == zmq.EVENT_ACCEPTED:
-                left = self._presence.begin(descriptor, _far_address(descriptor))
-                begun.append(descriptor)
+                address = _far_address(descriptor)
+                left = self._presence.begin(descriptor, address)
+                begun[descriptor] = address
             else:
                 left = self._presence.end(descriptor)
                 self.is_unsettled = True
             for client in left:
                 self._part(client)
         # not before all is known: what is too many may have ended, and its descriptor be another's
-        for descriptor in begun:
+        for descriptor, address in begun.items():
+            self._cut_hasty(descriptor, address)
             self._cut_excess(descriptor)
 
     def is_here(self, client: bytes, key: str) -> bool:
@@ -103,12 +111,13 @@ class Attendance:
         self._presence.settle()
         self.is_unsettled = False
 
-    def cut_off(self, client: bytes) -> None:
-        """End the connection of a client that leaves too many replies unread."""
+    def cut_off(self, client: bytes, reason: str = "") -> None:
+        """End the connection of a client; `reason` is noted."""
         self.read()
         descriptor = self._presence.descriptor_of(client)
         if descriptor >= 0:
-            self._note("cut off", address=_address(descriptor), reason="too many replies unread")
+            if reason:
+                self._note("cut off", address=_address(descriptor), reason=reason)
             _end(descriptor)
 
     def has_read(self, client: bytes) -> bool:
@@ -121,6 +130,16 @@ class Attendance:
         """Watch no more; before the socket is closed, since libzmq's own thread waits for who reads its news."""
         self._watched.disable_monitor()
         self.socket.close()
+
+    def _cut_hasty(self, descriptor: int, address: str) -> None:
+        """End a new connection where its address makes too many: before the handshake, if we are in time."""
+        if not address:
+            return
+        knock = self._handshakes.knock(address, time.monotonic())
+        if not knock.is_let_in and self._presence.cut(descriptor):
+            if knock.is_news:
+                self._note("cut off", address=address, reason="it connects too often")
+            _end(descriptor)
 
     def _cut_excess(self, descriptor: int, key: str = "") -> None:
         """End the connection that is too many, now that this one is there."""
@@ -145,9 +164,15 @@ def _address(descriptor: int) -> str:
 
 
 def _far_address(descriptor: int) -> str:
-    """As `_address`, "" for this machine's own."""
+    """As `_address`, "" for this machine's own, and one address for all that a machine may have of version 6."""
     found = _address(descriptor)
-    return "" if is_near(found) else found
+    if is_near(found):
+        return ""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(found)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+            return str(ipaddress.IPv6Address(int(address) >> NETWORK_BITS << NETWORK_BITS))
+    return found
 
 
 def _unsent(descriptor: int) -> int:

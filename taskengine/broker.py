@@ -69,7 +69,7 @@ class Broker:
         """A heap of deadlines and jobs, some of which are over."""
         self._urgent = 0
         self.packages: dict[int, Package] = {}
-        self._serials = Serials()
+        self.serials = Serials()
         self._recalled: set[Worker] = set()
         self._parted: set[bytes] = set()
         """Clients that have left."""
@@ -103,7 +103,7 @@ class Broker:
         self._jobs += 1
         package.job = self._jobs
         self.packages[package.job] = package
-        self._serials.add(package)
+        self.serials.add(package)
         self.counters.accept(package)
         if package.deadline != NO_DEADLINE:
             self._note_deadline(package)
@@ -329,10 +329,10 @@ class Broker:
         scattered.
         """
         if serial is not None and positions is not None:
-            newest = self._serials.newest(client, serial)
+            newest = self.serials.newest(client, serial)
             packages = [] if newest is None else [newest]
         else:
-            packages = self._serials.take_all(client) if serial is None else self._serials.take(client, serial)
+            packages = self.serials.take_all(client) if serial is None else self.serials.take(client, serial)
             positions = None
         for package in packages:
             if package.cancel(positions):
@@ -356,7 +356,7 @@ class Broker:
         """
         parted, self._parted = self._parted, set()
         for client in parted:
-            self._touched.update(package for package in self._serials.of(client) if package.part(self._pinned))
+            self._touched.update(package for package in self.serials.of(client) if package.part(self._pinned))
         if not self._touched:
             return []
         touched, self._touched = self._touched, set()
@@ -490,7 +490,7 @@ class Broker:
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
         self.counters.release(package)
-        self._serials.remove(package)
+        self.serials.remove(package)
         held, is_exempt = package.assembly.held, package.is_exempt
         self._quota.give_back(package.owner, package.count, package.size, held, is_exempt=is_exempt)
         self._urgent -= package.priority == Priority.URGENT

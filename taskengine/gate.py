@@ -22,8 +22,9 @@ from taskengine._fastpath import Slate
 from taskengine._socket import Port
 from taskengine.errors import ProtocolError
 from taskengine.feed import Feed
+from taskengine.handshakes import Handshakes
 from taskengine.hardware import Machine
-from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
+from taskengine.keys import KeyRing, Membership, Pair, Stamp, fingerprint, new_pair
 from taskengine.survey import Plan
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
@@ -32,6 +33,10 @@ HEARTBEAT = b"HEARTBEAT"
 """What the router and a worker send when they have nothing else to send."""
 
 BLIND_S = 1.0
+_TEMPORARY = b"300"
+"""What ZAP says of a client that is to come again: libzmq ends its connection without a word (RFC 27)."""
+_ASKED = 7
+"""Frames of a question about a key: version, number, domain, address, routing id, mechanism, key."""
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -155,6 +160,7 @@ class Gate(Authenticator):
         self._note = note
         self._now = now
         self._knocks_from = ""
+        self._handshakes = Handshakes()
         self._added: dict[str, str] = {}
         self._gone: dict[str, str] = {}
         self._banned: set[str] = set()
@@ -163,7 +169,7 @@ class Gate(Authenticator):
         self._inner = security.inner.public
         self._watcher = security.watcher.public
         self._names: dict[str, str] = {}
-        self._stamp: object = None
+        self._stamp: Stamp | None = None
         self.start()
         self.port = Port(self.zap_socket)
         for domain in (FRONTEND, BACKEND, DATA):
@@ -221,6 +227,7 @@ class Gate(Authenticator):
             if self._blind_since is None:
                 self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
                 self._blind_since = self._now()
+            self._revoke(self._ring.changed(self._stamp or ()))
             return
         self._blind_since = None
         self._banned.clear()
@@ -229,6 +236,12 @@ class Gate(Authenticator):
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp
+
+    def _revoke(self, names: list[str]) -> None:
+        """Let these clients in no more, until the allow-list can be read."""
+        for public, name in list(self._names.items()):
+            if name in names:
+                self._gone[public] = self._names.pop(public)
 
     def curve_user_id(self, client_public_key: bytes) -> str:
         """What libzmq stamps on the messages of a connection: the key itself, since names can be given to others."""
@@ -239,12 +252,26 @@ class Gate(Authenticator):
         frames = self.port.receive()
         if frames is not None:
             self._knocks_from = frames[3].decode(errors="replace") if len(frames) > 3 else ""
+            if len(frames) == _ASKED and self._is_hasty(frames[2].decode(errors="replace"), frames[6]):
+                self.port.send([frames[0], frames[1], _TEMPORARY, b"too many connections in a second", b"", b""])
+                return
             answer = self.handle_zap_message(frames)
             try:
                 answer.send(None)  # nothing in it waits
             except StopIteration:
                 return
             raise RuntimeError("pyzmq's authenticator waits for something")
+
+    def _is_hasty(self, domain: str, key: bytes) -> bool:
+        """Whether a client connects too often; the engine's own and strangers do not count."""
+        public = self.curve_user_id(key)
+        name = self._names.get(public)
+        if name is None or domain == BACKEND:
+            return False
+        knock = self._handshakes.knock(public, self._now())
+        if knock.is_news:
+            self._note("refused", client=name, address=self._knocks_from, reason="it connects too often")
+        return not knock.is_let_in
 
 
 class _Provider:

@@ -21,7 +21,6 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,6 +90,10 @@ def fingerprint(public: str) -> str:
     return hashlib.sha256(public.encode()).digest()[:16].hex(":", 2)
 
 
+Stamp = tuple[tuple[str, int, int, int], ...]
+"""Of each file of a client: its name, when it was changed and written, and its size."""
+
+
 class KeyRing:
     """The keys in `folder`. Raises KeysError for files that cannot be trusted, read or written."""
 
@@ -158,7 +161,7 @@ class KeyRing:
                     left_out.append(error)
         return allowed, left_out
 
-    def stamp(self) -> Hashable:
+    def stamp(self) -> Stamp:
         """What changes when the allow-list does, or whether one of its files can be used."""
         found = []
         for name in self._files():
@@ -166,6 +169,18 @@ class KeyRing:
                 status = os.stat(self.folder / "clients" / name)
                 found.append((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
         return tuple(found)
+
+    def changed(self, stamp: Stamp) -> list[str]:
+        """The names of the clients whose files are not as they were by the stamp: looked at without a descriptor."""
+        found = []
+        for name, *was in stamp:
+            now: list[int] = []  # of one that was revoked
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(self.folder / "clients" / name)
+                now = [status.st_ctime_ns, status.st_mtime_ns, status.st_size]
+            if now != was:
+                found.append(name.removesuffix(".json"))
+        return found
 
     def _files(self) -> list[str]:
         """The names of the files of clients."""

@@ -30,8 +30,8 @@ class Connections(Protocol):
     def has_read(self, client: bytes) -> bool:
         """Nothing that was written to the client waits for it."""
 
-    def cut_off(self, client: bytes) -> None:
-        """End its connection."""
+    def cut_off(self, client: bytes, reason: str = "") -> None:
+        """End its connection, and note the reason."""
 
 
 class Outlet:
@@ -89,7 +89,7 @@ class Outlet:
         if size < SMALL:
             debt = self._known(self._small_of, key or route[0], self._all)
             if debt.unsent > UNREAD_SMALL_BYTES and self._connections is not None:
-                self._connections.cut_off(route[0])
+                self._connections.cut_off(route[0], "too many replies unread")
                 return
         else:
             debt = self._debt(route[0], key)

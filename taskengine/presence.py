@@ -111,6 +111,14 @@ class Presence:
             self._count_off(excess, self._open[excess])
         return excess
 
+    def cut(self, descriptor: int) -> bool:
+        """End a connection for another reason; whether it was to stay."""
+        connection = self._open.get(descriptor)
+        if connection is None or connection.is_cut:
+            return False
+        self._count_off(descriptor, connection)
+        return True
+
     def _excess(self, descriptor: int, connection: _Connection) -> int | None:
         free = self._most - self._count
         for who, counts in ((connection.address, self._by_address), (connection.key, self._by_key)):

@@ -27,13 +27,13 @@ from taskengine.package import decode_head
 from taskengine.packed import error_entry
 from taskengine.rhythm import overrunning
 from taskengine.sampler import Samplers
-from taskengine.seedwire import latest_entry
+from taskengine.seedwire import latest_entry, published
 from taskengine.settings import Settings
 from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
 from taskengine.worker import as_failure, is_over, load_modules
 
-CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, QUESTION = 1, 2, 4, 8, 16, 32
+CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32, 64
 """What is ready, by its place among the sources of the waiter."""
 LOOK_S = 0.5
 """How often it is looked which sources overrun."""
@@ -87,6 +87,8 @@ class Publisher:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._broadcast.gate:
                 self._broadcast.gate.handle()
+            if ready & NEWS:
+                self._broadcast.meet()
             if ready & SUBSCRIPTION:
                 self._broadcast.greet(time.monotonic())
             if ready & CONTROL:
@@ -116,7 +118,7 @@ class Publisher:
 
     def _waiter(self) -> Waiter:
         questions = [self._broadcast.gate.port] if self._broadcast.gate else []
-        ours = self._ear.fileno(), self._samplers.descriptor
+        ours = self._ear.fileno(), self._samplers.descriptor, self._broadcast.news
         return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, *ours, *questions)
 
     def _serve_batch(self) -> None:
@@ -200,7 +202,8 @@ class Publisher:
             if topic in self._sources:
                 raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
             origin: Origin = decode_head(head)[2]
-            self._publish(topic, value[0], publisher_of(origin.client), self._received(origin))
+            value = published(head, value[0])
+            self._publish(topic, value, publisher_of(origin.client), self._received(origin))
             return _fastpath.encode(None), 0
         except TaskEngineError as error:
             return error_entry(error), 1

@@ -44,6 +44,7 @@ from taskengine.presence import is_own_id
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
+from taskengine.work_budget import WorkBudget
 
 NO_MEMORY = "the engine has no memory for this (ROUTER_MEMORY)"
 RELOADS_ASKED = 256
@@ -99,6 +100,11 @@ class Reception:
         self._reloads_asked: list[tuple[Route, int]] = []
         self._reloads_begun: list[tuple[Route, int]] = []
         self._next_look = 0.0
+        self._work = WorkBudget()
+        self._charged: str | bytes | None = None
+        """Whose work the last message was, None where it was a stop,"""
+        self._sender: Visitor | None = None
+        """and whoever sent it, where that is known."""
         self.restarts: dict[str, int] = {}
         self.overruns: dict[str, list[SourceStats]] = {}
         """Of each data worker the sources that take longer than their period."""
@@ -121,9 +127,10 @@ class Reception:
         self._visitors.obey(None if policy is None else Policy(policy))
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
-        """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
+        """A message, as `Port.receive_request` gave it at `now`, monotonic s; `charge` tells what that took."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
+        self._charged, self._sender = self._port.user or route[0], None
         is_itself = self._attendance is None or self._attendance.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
             self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
@@ -136,6 +143,31 @@ class Reception:
             self._refuse(route, serial_of(frames[0]), error, self._port.user)
         except MemoryError:
             self._refuse(route, serial_of(frames[0]), Overloaded(NO_MEMORY, retry_after=None), self._port.user)
+
+    def charge(self, seconds: float, now: float) -> None:
+        """The router was busy for so long with what it took last."""
+        if self._charged is not None:
+            self._work.charge(self._charged, seconds, now)
+            if self._sender is not None:
+                self._sender.spend(seconds)
+
+    def _check_work(self, client: bytes, now: float, *, is_needed: bool = False) -> None:
+        """Let in what was received last, from a client that leaves the router time for others.
+
+        What `is_needed` is refused only to one that does not heed refusals. Raises Overloaded.
+        """
+        excess = self._work.excess(self._port.user or client, now)
+        if excess is None or (is_needed and not excess.is_stubborn):
+            return
+        if excess.is_news:
+            name = self._sender.name if self._sender is not None and self._names_clients else ""
+            about = {"client": name} if name else {"address": self._port.peer}
+            event = "cut off" if excess.is_stubborn else "refused"
+            self._audit.note(event, **about, reason="it keeps the router busy while others wait")
+        if excess.is_stubborn and self._attendance is not None:
+            self._attendance.cut_off(client)
+        text = "this client keeps the router busy with what it sends, while others wait"
+        raise Overloaded(text, retry_after=excess.retry_after)
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
@@ -211,7 +243,12 @@ class Reception:
         return self.origins.of(name, route[0], self.clock.now(), request, is_local=is_local)
 
     def _visitor(self, route: Route) -> Visitor:
-        """Whoever sent what was received last, by this route. Raises NotAllowed where its key was revoked."""
+        """Whoever sent what was received last, by this route, and is charged for it. Raises NotAllowed."""
+        self._sender = self._found(route)
+        return self._sender
+
+    def _found(self, route: Route) -> Visitor:
+        """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
         # whoever takes a name of its own choice may take another's, once that has left, and get its replies
@@ -231,7 +268,6 @@ class Reception:
         return NotAllowed("another connection has this routing id")
 
     def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool) -> None:
-        began, visitor = time.monotonic(), None
         try:
             if not is_itself:
                 raise self._impostor()
@@ -245,34 +281,32 @@ class Reception:
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
             self._outlet.send(route, seedwire.malformed(meta, told), self._port.user)
-            if visitor is not None:
-                visitor.spend(time.monotonic() - began)
             return
         try:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
             self._outlet.send(route, package.refusal(error), self._port.user)
-        finally:
-            visitor.spend(time.monotonic() - began)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
-        began, visitor = time.monotonic(), self._visitor(route)
-        try:
-            if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-                origin = self._origin(route, visitor, request)
-                lanes, data_workers = visitor.lanes, self._settings.data_workers
-                self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
-            elif request.kind == Kind.STOP:
-                self._take_stop(route, request, frames, visitor)
-            else:
-                self._take_question(route, request, frames, visitor, now)
-        finally:
-            if request.kind != Kind.INFO:
-                visitor.spend(time.monotonic() - began)
+        visitor = self._visitor(route)
+        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
+            if max(len(frames[0]), len(frames[-1])) > EXEMPT_BYTES and self._urgent.isdisjoint(request.names):
+                self._check_work(route[0], now)  # before it is read
+            origin = self._origin(route, visitor, request)
+            lanes, data_workers = visitor.lanes, self._settings.data_workers
+            self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
+        elif request.kind == Kind.STOP:
+            self._charged = None
+            self._take_stop(route, request, frames, visitor)
+        else:
+            self._take_question(route, request, frames, visitor, now)
 
     def _take_question(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor, now: float) -> None:
         """What concerns the engine itself, or packages that are in flight."""
-        if request.kind not in (Kind.INFO, Kind.CANCEL):  # a client is told who we are before it sends less
+        # a client is told who we are before it sends less
+        is_needed = request.kind in (Kind.INFO, Kind.CANCEL)
+        self._check_work(route[0], now, is_needed=is_needed)
+        if not is_needed:
             visitor.check_rate(now)
         try:
             visitor.check_call(request.kind)
@@ -280,13 +314,14 @@ class Reception:
             self._audit.note("refused", client=visitor.name, call=request.kind.name)
             raise
         if request.kind == Kind.INFO:
+            self._sender = None  # no rate is charged for it
             self._reply(route, request, self._info(visitor))
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
             self._reply(route, request, self._stats(visitor))
         elif request.kind == Kind.PROGRESS:
-            self._reply(route, request, self._progress(route))
+            self._reply(route, request, self._broker.serials.progress(route))
         elif request.kind == Kind.CANCEL:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
@@ -322,12 +357,16 @@ class Reception:
         if not self._urgent.isdisjoint(package.kind):
             # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
-        if self._pinned:
-            package.check_small(self._pinned, self._settings.pin_bytes)
-        most = self._settings.package_tasks
-        if package.count > most:
-            raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
+            if package.is_exempt:
+                self._charged = None
+            else:
+                self._check_work(package.client, now)
+            if self._pinned:
+                package.check_small(self._pinned, self._settings.pin_bytes)
+            most = self._settings.package_tasks
+            if package.count > most:
+                raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.publishes:
                 self._check_topic(package)
             visitor.admit(package, now)
@@ -389,11 +428,6 @@ class Reception:
         stats = self._broker.stats(self.restarts, self._outlet.unread)
         sources = (source for told in self.overruns.values() for source in told)
         return msgspec.structs.replace(stats, sources=[each for each in sources if visitor.may_subscribe(each.topic)])
-
-    def _progress(self, route: Route) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package that the client has in flight."""
-        mine = (package for package in self._broker.packages.values() if package.route == route)
-        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:

@@ -51,6 +51,8 @@ from taskengine.wire import (
 )
 
 M = TypeVar("M")
+Request = tuple[list[bytes], bytes, bytes]
+"""A client's message, as `Port.receive_request` gives it."""
 LINGER_MS = 1000
 KEEPALIVE_S, KEEPALIVES = 10, 3
 """A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
@@ -111,6 +113,7 @@ class Router:
         self._context = zmq.Context()
         self._backplane = backplane
         self._audit = audit = Audit(file_of(settings), journal.say)
+        audit.open()
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: Attendance | None = None
@@ -178,8 +181,7 @@ class Router:
                 for frames in _received(self._backend.receive):
                     self._from_worker(frames)
             if ready & FRONTEND:
-                for request in _received(requests):
-                    self._reception.take(*request, self._now)
+                self._take(requests)
             if ready & NEWS and self._attendance:
                 self._attendance.read()
             if self._reception.halting.waiting:
@@ -207,6 +209,15 @@ class Router:
         if self._gate:
             self._gate.stop()
         self._context.term()
+
+    def _take(self, requests: Callable[[], Request | None]) -> None:
+        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        began = time.thread_time()  # what others do on the machine is nobody's work
+        for request in _received(requests):
+            self._reception.take(*request, self._now)
+            ended = time.thread_time()
+            self._reception.charge(ended - began, self._now)
+            began = ended
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""

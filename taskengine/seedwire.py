@@ -69,10 +69,17 @@ class _EchoMeta(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw(b'""')
 
 
+class _Asked(msgspec.Struct):
+    """What a data request is about; the value is the data worker's to read."""
+
+    topic: msgspec.Raw = msgspec.Raw()
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class SeedData(msgspec.Struct):
     """The DATA frame of a data request."""
 
-    data: dict[str, Any]
+    data: _Asked
 
 
 class _Answer(msgspec.Struct):
@@ -92,10 +99,11 @@ _decode_meta = msgspec.json.Decoder(SeedMeta).decode
 _decode_echo = msgspec.json.Decoder(_EchoMeta).decode
 _decode_task = msgspec.json.Decoder(SeedTask).decode
 _decode_echo_task = msgspec.json.Decoder(_EchoTask).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_data = msgspec.json.Decoder(SeedData).decode
 
 
-def _read(decode: Callable[[bytes], T], frame: bytes, what: str) -> T:
+def _read(decode: Callable[[bytes | msgspec.Raw], T], frame: bytes | msgspec.Raw, what: str) -> T:
     try:
         return decode(frame)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
@@ -203,16 +211,16 @@ class SeedDataRequest(SeedPackage):
         if len(body) > MAX_SEED_DATA:
             raise ProtocolError(f"DATA frame: a data request has at most {MAX_SEED_DATA} bytes, not {len(body)}")
         data = _read(_decode_data, body, "DATA frame").data
-        topic = data.get("topic")
-        if not isinstance(topic, str):
+        if not bytes(data.topic).startswith(b'"'):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
-        if self.meta.type == "PUB" and "value" not in data:
-            raise ProtocolError("DATA frame: PUB needs a value")
+        topic = _read(_decode_text, data.topic, "DATA frame")
         self.topic, self.publishes = topic, self.meta.type == "PUB"
-        try:
-            request = _fastpath.encode([topic, data["value"]] if self.publishes else [topic])
-        except BadArguments as error:  # JSON has numbers that MessagePack has not
-            raise ProtocolError(f"DATA frame: {error}") from None
+        if not self.publishes:
+            request = _fastpath.encode([topic])
+        elif isinstance(data.value, msgspec.Raw):
+            request = _fastpath.encode([topic, bytes(data.value)])
+        else:
+            raise ProtocolError("DATA frame: PUB needs a value")
         self.hold(len(request).to_bytes(4, "little"), request)
         self.lanes = [(topic_lane(topic, data_workers), 1)]
 
@@ -316,6 +324,22 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
     """A DATA frame with a topic's value."""
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+
+
+def published(head: bytes, value: Any) -> Any:
+    """The value that a data request publishes, as it came to the data worker; `head` is that of its slice.
+
+    By wire 0.1 that is JSON. Raises BadArguments.
+    """
+    _, pack, _ = decode_head(head)
+    if not isinstance(pack, bytes):
+        return value
+    try:
+        read = msgspec.json.decode(value)
+        _fastpath.encode(read)  # JSON has numbers that MessagePack has not
+    except (BadArguments, msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise BadArguments(f"DATA frame: {text_of(error)}") from None
+    return read
 
 
 def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:

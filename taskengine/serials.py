@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from taskengine.package import Package
 
@@ -41,6 +42,11 @@ class Serials:
         """The client's packages."""
         for alike in self._flying.get(client, {}).values():
             yield from alike
+
+    def progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
+        """Serial, tasks done and tasks in all of each package of the client's that is to be answered by this route."""
+        mine = sorted((package for package in self.of(route[0]) if package.route == route), key=attrgetter("job"))
+        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
     def take(self, client: bytes, serial: str) -> list[Package]:
         """The client's packages with this serial, which are not found any more."""

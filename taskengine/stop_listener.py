@@ -60,6 +60,7 @@ class Listener:
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._audit = Audit(file_of(settings), journal.say)
+        self._audit.open()
         self._gate = Gate(self._context, security, journal.say, self._audit.note) if security else None
         self._visitors = Visitors(None if settings.policy is None else Policy(settings.policy))
         self._visitors.learn(machine.stop_lanes)

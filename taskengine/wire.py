@@ -166,6 +166,10 @@ UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 CLIENTS_KEPT: Final = 1024
 """Clients that the router remembers although it owes them nothing."""
+HANDSHAKE_RATE: Final = 50.0
+"""Connections that a key, and an address of another machine, may make in a second,"""
+HANDSHAKE_BURST: Final = 200
+"""and at once, after a rest: a fleet comes back when the engine was started again."""
 NAME_TOLD: Final = 128
 """Characters of an unknown task's name that its error repeats."""
 TEXT_TOLD: Final = 4096

@@ -21,6 +21,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "chunking",
         "quota",
+        "work_budget",
+        "handshakes",
         "fair",
         "unwanted",
         "policy",
@@ -126,6 +128,8 @@ PURE = {
     "presence",
     "halting",
     "quota",
+    "work_budget",
+    "handshakes",
     "fair",
     "unwanted",
     "policy",

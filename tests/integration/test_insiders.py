@@ -74,6 +74,8 @@ def test_a_plain_client_may_say_who_it_is(engine: Engine, context: zmq.Context[z
 POLICY = """
 [policy.tablet]
 tasks = ["task_echo"]
+publish = ["battery"]
+subscribe = ["battery*"]
 
 [policy.insider]
 tasks = ["task_count"]
@@ -167,6 +169,36 @@ def test_what_may_not_be_called_is_not_urgent(site: Site, context: zmq.Context[z
     assert all("5 tasks a second" in error[1] for error in refused)
 
 
+def test_one_key_does_not_keep_the_router_busy_while_others_wait(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """Names alone, which no quota counts, took the router as long as they came."""
+    call = b"\x92\x00\x90"
+    names = [f"nobody.{number:x}" for number in range(4096)]
+    refused: list[tuple[int, str, dict[str, Any]]] = []
+    with site.client("tablet") as tablet, site.dealer(context, "insider") as hostile:
+        hostile.reconnect_ivl = 100
+        hostile.sndhwm = 50
+
+        def is_cut_off() -> bool:
+            head = encode_request(Request(Kind.PACKAGE, 1, "x", names))
+            with contextlib.suppress(zmq.Again):
+                for _ in range(50):
+                    hostile.send_multipart([head, len(call).to_bytes(4, "little"), call], zmq.NOBLOCK)
+            while hostile.poll(0):
+                error = decode_reply(hostile.recv_multipart()[0]).error
+                if error is not None and "while others wait" in error[1]:
+                    refused.append(error)
+            assert tablet.call("task_echo", 1) == 1
+            return "while others wait" in site.audit() and bool(refused)
+
+        wait_until(is_cut_off, 20, "its refusal")
+    assert all(error[2]["retry_after"] > 0 for error in refused)
+    told = [line for line in site.audit().splitlines() if "while others wait" in line]
+    assert len(told) <= 2
+    assert all('"client":"insider"' in line for line in told)
+
+
 def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
     site: Site, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
@@ -204,3 +236,25 @@ def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[
         with site.client("insider") as insider, pytest.raises(NotAllowed):
             insider.call("task_count", 1, 2)
     assert site.engine.pids("router") == [router]
+
+
+def test_one_key_does_not_take_all_connections_of_a_data_worker(
+    site: Site, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """Whoever subscribed often enough had all its descriptors."""
+    [worker] = site.engine.pids("data")
+    port = f"tcp://127.0.0.1:{int(site.engine.settings['starting_port']) + 2}"
+    ends = "too many connections"
+    before = site.audit().count(ends)
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            hostile: zmq.Socket[bytes] = held.enter_context(context.socket(zmq.SUB))
+            hostile.linger, hostile.reconnect_ivl = 0, -1
+            present(hostile, site.members["viewer"].engine, site.members["viewer"].own)
+            hostile.connect(port)
+            hostile.subscribe("x")
+        wait_until(lambda: site.audit().count(ends) > before, 20, "their end")
+        wait_until(lambda: len(list(Path(f"/proc/{worker}/fd").iterdir())) < 80, 20, "their descriptors")
+        with site.client("tablet") as tablet, tablet.subscribe("battery*") as feed:
+            tablet.publish("battery", 1)
+            assert feed.get(deadline(20)).value == 1

@@ -759,7 +759,7 @@ def test_packages_with_one_serial_are_all_cancelled() -> None:
     made.cancel(b"client", "serial")
     assert set(made.revoke()) == set(packages)
     assert made.idle()
-    assert not made._serials
+    assert not made.serials
 
 
 def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None:
@@ -771,7 +771,7 @@ def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None
     assert set(made.revoke()) == {middle, newer}
     made.cancel(b"client", "serial")
     assert made.revoke() == [older]
-    assert not made._serials
+    assert not made.serials
 
 
 def test_a_serial_that_is_always_in_flight_keeps_no_package_that_is_over() -> None:
@@ -818,5 +818,16 @@ def test_cancelling_a_repeated_serial_costs_what_it_says_and_not_as_often_as_it_
     assert [each.unwanted is not None for each in packages] == [False] * 499 + [True], "the last with that serial"
     made.cancel(b"client", "serial")
     assert all(each.reason is not None for each in packages)
-    assert made._serials.take(b"client", "serial") == [], "there is nothing to look at again"
+    assert made.serials.take(b"client", "serial") == [], "there is nothing to look at again"
     assert set(made.revoke()) == set(packages)
+
+
+def test_progress_looks_at_the_clients_own_packages_and_no_others() -> None:
+    """It went through all that were in flight, of whomever."""
+    made = broker()
+    mine = [package(2), package(3)]
+    for each in (package(1, client=b"other"), *mine, package(1, client=b"other")):
+        made.accept(each)
+    made.packages = {}
+    assert made.serials.progress(mine[0].route) == [("serial", 0, 2), ("serial", 0, 3)]
+    assert made.serials.progress((b"nobody",)) == []

@@ -50,7 +50,7 @@ class Connections:
     def has_read(self, client: bytes) -> bool:
         return client in self.have_read
 
-    def cut_off(self, client: bytes) -> None:
+    def cut_off(self, client: bytes, reason: str = "") -> None:
         self.cut.append(client)
 
 

@@ -172,3 +172,16 @@ def test_nobody_who_is_there_is_said_to_have_left(data: st.DataObject) -> None:
         left.update(presence.begin(number) if is_begin else presence.end(number))
     heard = {own(number) for number in range(made)} - {client for client, _ in unread}
     assert left == heard, "all have left in the end"
+
+
+def test_what_is_cut_counts_no_more() -> None:
+    presence = Presence(4)
+    for descriptor in (1, 2):
+        presence.begin(descriptor, "storm")
+        assert presence.excess(descriptor) is None
+    assert presence.cut(2)
+    assert not presence.cut(2)
+    assert not presence.cut(9)
+    presence.begin(3, "storm")
+    assert presence.excess(3) is None
+    assert presence.end(2) == []

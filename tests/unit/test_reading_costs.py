@@ -101,6 +101,24 @@ def test_what_a_package_is_said_to_hold_is_what_its_names_take() -> None:
     assert len(packed_package(["stop"] * MAX_NAMES, (b"\x92\x00\x90",), LANES).kind) == 1
 
 
+def test_the_router_does_not_decode_what_a_client_of_wire_01_publishes() -> None:
+    """What it held while it read a value was many times as much, and everybody waited for that."""
+    frame = b'{"data": {"topic": "t", "value": [%b[]]}}' % (b"[]," * 300_000)
+    tracemalloc.start()
+    package = seedwire.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert package.topic == "t"
+    assert peak < 6 * len(frame), f"{peak / 2**20:.1f} MiB"
+
+
+@pytest.mark.parametrize("topic", [b"", b"1", b'["x"]', b'"\\ud800"', b'"\\q"', b'"\xff"', b"null"])
+def test_a_topic_is_text(topic: bytes) -> None:
+    frame = b'{"data": {"topic": %b, "value": 1}}' % topic
+    with pytest.raises(ProtocolError):
+        seedwire.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
+
+
 @given(st.text("abA.*?[]!-", max_size=6), st.lists(st.text("abA.*?[]!-", max_size=5), max_size=4))
 def test_patterns_match_together_as_one_by_one(name: str, patterns: list[str]) -> None:
     assert matches(name, tuple(patterns)) == any(fnmatchcase(name, pattern) for pattern in patterns)
