@@ -14,7 +14,7 @@ from collections.abc import Callable, Sized
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-STEPS_A_MESSAGE, STEPS_A_BYTE = 3000, 12
+STEPS_A_MESSAGE, STEPS_A_BYTE = 1500, 12
 """What a message may cost whatever it holds, and for each of its bytes."""
 BLOCKS_A_MESSAGE, BLOCKS_A_BYTE = 3000, 40
 SCANS = {

@@ -8,6 +8,8 @@ of an input stand for many names, tasks or positions.
 from __future__ import annotations
 
 import os
+import random
+import zlib
 from functools import cache
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ from taskengine.settings import Settings
 from taskengine.topics import data_lane
 from taskengine.wire import MAGIC
 from tests.batches import join_frames, task
+from tests.fuzz import mutate
 from tests.fuzz.cost import Meter, check_linear
 from tests.fuzz.inputs import SEPARATOR, TEXT_SEPARATOR, joined, number
 from tests.fuzz.targets import packed, seed
@@ -33,12 +36,13 @@ STEP = b"\xc1>\xc1"
 STEPS = 8
 PACKED, SEED, BUILT = range(3)
 """What a step's first byte says: frames of wire 0.2, of wire 0.1, or how a message is made."""
-LARGEST, MOST_REPEATS, MOST_BYTES = 9, 5, 2**15
-"""The most names, tasks, positions and repeats, as powers of two, and bytes in all."""
+LARGEST, MOST_REPEATS, MOST_BYTES = 9, 5, 2**13
+"""The most names, tasks, positions and repeats, as powers of two, and bytes of all repeats."""
 HOWS = 8
 """Bytes that say how: kind, names, which names, tasks, which of the names they have, serial, repeats, size."""
-PATTERNS = ["task_*", "halt", *(f"x*{letter}" for letter in "abcdefghijklmnopqr")]
-TASKS = {"task_count": "", "arm.wave": "arm", "io.read": "io", "halt": ""}
+URGENT = "halt"
+PATTERNS = ["task_*", URGENT, *(f"x*{letter}" for letter in "abcdefghijklmnopqr")]
+TASKS = {"task_count": "", "arm.wave": "arm", "io.read": "io", URGENT: ""}
 TOKENS = [STEP, STEP + bytes([BUILT]), *packed.TOKENS]
 CLIENT = b"\0abcd"
 
@@ -60,11 +64,11 @@ class Desk:
         settings = Settings(enable_stdout=False, policy={"everybody": rights})
         lanes = settings.lanes_with(TASKS.values()) | {data_lane(0): 1}
         self.broker = Broker(10, lanes, limits=Limits(*(2**14, 2**24, 2**15, 2**25, 2**10, 2**11)))
-        journal = Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
+        journal = _journal()
         audit = Audit(None, journal.say)
         self.reception = Reception(settings, self.broker, cast(Any, _NoPort()), None, audit, journal, lambda _: None)
         self.reception.learn(
-            [TaskInfo(name, lane, "()", "", None, False, "x", name == "halt") for name, lane in TASKS.items()]
+            [TaskInfo(name, lane, "()", "", None, False, "x", name == URGENT) for name, lane in TASKS.items()]
         )
 
     def clear(self) -> None:
@@ -73,30 +77,48 @@ class Desk:
         self.reception.deliver(self.broker.settle(1.0))
 
 
-@cache
-def _desk() -> Desk:
-    return Desk()
+def _opened() -> Desk:
+    """A desk behind its first messages, by which much is looked up that is kept."""
+    desk = Desk()
+    for kind in Kind:
+        desk.reception.take([CLIENT, *_built(kind - 1, 0, 0, 0, 0, 0, 0, 0)], b"", b"", 1.0)
+    desk.clear()
+    return desk
 
 
 def seeds() -> list[bytes]:
     """Messages of both wires as they come, and one of each kind that is made."""
     raw = [bytes([PACKED]) + joined(packed.frames_of(data)) for data in packed.seeds()]
     texts = [bytes([SEED]) + data for data in seed.seeds()]
-    made = [bytes([BUILT, kind, 3, kind, 4, 1, 1, 1, 8]) for kind in Kind]
-    naps = bytes([BUILT, Kind.PACKAGE, 0, 0, 2, 0, 1, 3, 8])
-    return [*raw[::3], *texts[::4], *made, STEP.join([naps, made[Kind.CANCEL - 1]]), STEP.join([naps, made[5]])]
+    made = [bytes([BUILT, kind - 1, 3, kind, 4, 1, 1, 1, 8]) for kind in Kind]
+    naps = bytes([BUILT, Kind.PACKAGE - 1, 0, 0, 2, 0, 1, 3, 8])
+    made += [bytes([BUILT, 0, names, which, tasks, 1, 1, 0, 0]) for names, which, tasks in ((9, 133, 0), (0, 5, 9))]
+    return [
+        *raw[::3],
+        *texts[::4],
+        *made,
+        STEP.join([naps, made[Kind.CANCEL - 1]]),
+        STEP.join([naps, made[Kind.PROGRESS - 1]]),
+    ]
 
 
 def fuzz(data: bytes) -> None:
-    """Steps, of one client, which leaves then."""
-    desk, meter = _desk(), Meter()
-    sent = [message for step in data.split(STEP)[:STEPS] for message in _messages(number(step) % 3, step[1:])]
-    messages = list(_first(sent))
+    """Steps, of one client, which leaves then; where there are fewer than STEPS, others like them follow."""
+    steps = data.split(STEP)[:STEPS]
+    chance = random.Random(zlib.crc32(data))
+    steps += [mutate.mutated(chance, steps, TOKENS) for _ in range(STEPS - len(steps))]
+    messages = [message for step in steps for message in _messages(number(step) % 3, step[1:])]
+    desk, meter = _opened(), Meter()
     with meter:
         for message in messages:
             desk.reception.take(*message, 1.0)
         desk.clear()
     check_linear(meter.cost, len(messages), sum(map(_size, messages)))
+
+
+@cache
+def _journal() -> Journal:
+    return Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
 
 
 Message = tuple[list[bytes], bytes, bytes]
@@ -108,20 +130,11 @@ def _size(message: Message) -> int:
     return sum(map(len, frames)) + len(index) + len(body)
 
 
-def _first(messages: list[Message]) -> list[Message]:
-    """As many as have MOST_BYTES, and one more."""
-    size = 0
-    for place, message in enumerate(messages):
-        size += _size(message)
-        if size > MOST_BYTES:
-            return messages[: place + 1]
-    return messages
-
-
 def _messages(kind: int, said: bytes) -> list[Message]:
     if kind == BUILT:
         how = [*said[:HOWS], *bytes(HOWS - len(said[:HOWS]))]
-        return [([CLIENT, *_built(*how)], b"", b"")] * 2 ** (how[6] % (MOST_REPEATS + 1))
+        message: Message = [CLIENT, *_built(*how)], b"", b""
+        return [message] * max(1, min(2 ** (how[6] % (MOST_REPEATS + 1)), MOST_BYTES // _size(message)))
     frames = said.split(SEPARATOR if kind == PACKED else TEXT_SEPARATOR)
     if frames[0].startswith(MAGIC):
         return [([CLIENT, *frames], b"", b"")]
@@ -134,7 +147,10 @@ def _built(kind: int, names: int, which: int, tasks: int, stride: int, serial: i
     wanted = Kind(kind % len(Kind) + 1)
     prefixes = [*TASKS, "x{}a", "x{}z", "{}", "task_{}"]
     prefix = prefixes[which % len(prefixes)]
-    head = encode_request(Request(wanted, 1 + serial % 4, "x", [prefix.format(k) for k in range(count)]))
+    listed = [prefix.format(k) for k in range(count)]
+    if which & 128:
+        listed[0] = URGENT
+    head = encode_request(Request(wanted, 1 + serial % 4, "x", listed))
     if wanted == Kind.PACKAGE:
         calls = [task(k * stride % count, bytes(size)) for k in range(tasks)]
         return [head, *join_frames(calls)]
