@@ -12,7 +12,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sized
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 STEPS_A_MESSAGE, STEPS_A_BYTE = 1500, 12
 """What a message may cost whatever it holds, and for each of its bytes."""
@@ -65,7 +65,7 @@ class Meter:
         sys.setprofile(profile)
 
     def _block_count(self) -> int:
-        return sum(counter.value for counter in self._blocks)
+        return sum(counter() for counter in self._blocks)
 
     def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call":
@@ -78,13 +78,15 @@ class Meter:
         return self._trace
 
 
-def _block_counter(name: str) -> ctypes.c_uint64 | None:
-    """The counter of a compiled module, which only the build with sanitizers has."""
+def _block_counter(name: str) -> Callable[[], int] | None:
+    """Return what counts the blocks of a compiled module, which only the build with sanitizers has."""
     library = ctypes.CDLL(str(importlib.import_module(f"taskengine.{name}").__file__))
     try:
-        return ctypes.c_uint64.in_dll(library, "blocks_run")
-    except ValueError:
+        counter = library.blocks_run
+    except AttributeError:
         return None
+    counter.restype = ctypes.c_uint64
+    return cast(Callable[[], int], counter)
 
 
 def check_linear(cost: Cost, messages: int, size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.fuzz import mutate
 from tests.fuzz.cost import Cost, Meter, TooExpensive, check_linear
 from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import cost as target
+from tests.sanitized import environment
 
 RUNS = 200
 
@@ -70,3 +73,14 @@ def test_the_target_finds_a_look_through_the_package_for_each_name(
     with pytest.raises(TooExpensive):
         mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
     assert list(tmp_path.glob("crash-*"))
+
+
+def test_the_build_with_sanitizers_counts_blocks() -> None:
+    program = (
+        "from taskengine import _fastpath; from tests.fuzz.cost import Meter; meter = Meter()\n"
+        "with meter: _fastpath.pack_map([range(100)])\nprint(meter.cost.blocks)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+    assert int(output) > 100
