@@ -157,14 +157,15 @@ def _cancels(insider: Insider, context: zmq.Context[Any]) -> Rounds:
 
 
 def _one_serial(insider: Insider, context: zmq.Context[Any]) -> Rounds:
-    """One serial that is always in flight, so that nothing of it is ever over."""
-    nap = _package(9, ["loot_nap"], [call(msgspec.msgpack.encode(3.0))])
-    large = _package(9, ["loot_size", *(f"loot_{number:04}" for number in range(4095))], [call(b"\xc0")])
+    """One serial that is always in flight, for packages whose tasks change from lane to lane."""
+    large = _package(9, ["task_echo", "loot_size"], [NO_ARGUMENTS, b"\x92\x01\x91\xc0"] * 4000)
     with insider.socket(context, sndhwm=0) as socket:
-        for turn in itertools.count():
-            if turn % 64 == 0:
-                socket.send_multipart(nap)
-            _exchange(socket, [large] * 8)
+        for _ in range(8):
+            socket.send_multipart(large)
+        while True:
+            if socket.poll(PATIENCE_MS):
+                socket.recv_multipart()
+            socket.send_multipart(large)
             yield
 
 

@@ -33,9 +33,12 @@ TIMES, NOISE_S, STOP_S = 2.0, 0.020, 0.020
 OPEN_S = {
     "names x policy": 0.2,
     "empty packages": 0.2,
+    "questions": 0.2,
+    "one serial in flight": 1.0,
     "GET of wire 0.1": 0.2,
     "PUB of wire 0.1": 0.4,
-    "questions": 0.2,
+    "CANCEL storm": 0.1,
+    "unread replies": 0.2,
 }
 """The s of attacks by which a client still keeps the router busy."""
 STATS_TIMES, ROUTER_BYTES = 1.5, 96 * MIB
@@ -105,25 +108,24 @@ def broken(figures: Figures) -> list[str]:
     return [f"{figures.attack}: {line}" for line in (*found, *figures.refused[:1])]
 
 
-_COLUMNS = {"call p99": 16, "stop p99": 16, "router": 14, "worker": 14, "audit": 12, "ended": 9, "refused": 10}
-HEADS = f"{'attack':<22}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
+class Row(NamedTuple):
+    """What a table shows of an attack: p99s in ms, and how far the router and the largest worker grew, in MiB."""
 
+    call: float
+    beside: float
+    stop: float
+    router: int
+    worker: int
+    audit_lines: int
+    ended: int
+    refused: int
 
-def _pair(before: str, after: str) -> str:
-    return f"{before} > {after}"
-
-
-def line(before: Figures | None, after: Figures) -> str:
-    """A row of the table: ms and MiB, before and after."""
-
-    def both(read: Callable[[Figures], float], form: str = ".0f") -> str:
-        return _pair("?" if before is None else format(read(before), form), format(read(after), form))
-
-    return (
-        f"{after.attack:<22}{both(lambda f: f.call * 1000, '.1f'):>16}{both(lambda f: f.stop * 1000, '.1f'):>16}"
-        f"{both(lambda f: f.router / MIB):>14}{both(lambda f: f.worker / MIB):>14}"
-        f"{both(lambda f: f.audit_lines):>12}{both(lambda f: f.ended):>9}{both(lambda f: len(f.refused)):>10}"
-    )
+    @classmethod
+    def of(cls, figures: Figures) -> Row:
+        """Round what was seen."""
+        call, beside, stop = (round(s * 1000, 1) for s in (figures.call, figures.call_beside, figures.stop))
+        router, worker = figures.router // MIB, figures.worker // MIB
+        return cls(call, beside, stop, router, worker, figures.audit_lines, figures.ended, len(figures.refused))
 
 
 class _Honest(NamedTuple):
