@@ -158,7 +158,7 @@ def _cancels(insider: Insider, context: zmq.Context[Any]) -> Rounds:
 
 def _one_serial(insider: Insider, context: zmq.Context[Any]) -> Rounds:
     """One serial that is always in flight, for packages whose tasks change from lane to lane."""
-    large = _package(9, ["task_echo", "loot_size"], [NO_ARGUMENTS, b"\x92\x01\x91\xc0"] * 4000)
+    large = _in_turns(9, 2000)
     with insider.socket(context, sndhwm=0) as socket:
         for _ in range(8):
             socket.send_multipart(large)
@@ -167,6 +167,11 @@ def _one_serial(insider: Insider, context: zmq.Context[Any]) -> Rounds:
                 socket.recv_multipart()
             socket.send_multipart(large)
             yield
+
+
+def _in_turns(serial: int, times: int) -> Message:
+    """A package whose tasks change so often from lane to lane and back."""
+    return _package(serial, ["task_echo", "loot_size"], [NO_ARGUMENTS, b"\x92\x01\x91\xc0"] * times)
 
 
 def _unread(insider: Insider, context: zmq.Context[Any]) -> Rounds:
@@ -296,6 +301,7 @@ ATTACKS: dict[str, Attack] = {
     "system.stop in heads": _repeated([_package(1, [STOP_TASK] * 2, [NO_ARGUMENTS, b"\x92\x01\x90"] * 50_000)] * 2),
     "CANCEL storm": _cancels,
     "one serial in flight": _one_serial,
+    "lanes in turns": _repeated([_in_turns(1, 5000)] * 2),
     "names x policy": _repeated([_package(1, _NAMES, [NO_ARGUMENTS])] * 16),
     "empty packages": _repeated([_package(1, _NAMES, [])] * 16),
     "unread replies": _unread,
