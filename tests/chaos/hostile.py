@@ -250,7 +250,7 @@ def _insiders(seconds: float, count: int, console: Console) -> list[str]:
     title = f"{count} hostile clients with allowed keys for {seconds:g} s"
     heads = ["", "before", "under attack"]
     table.show(Table(name="", title=title, note=note, heads=heads, rows=rows), console)
-    return siege.broken(seen, count)
+    return siege.slow(seen) + siege.broken(seen, count)
 
 
 _FIGURES: dict[str, Callable[[siege.Figures], float]] = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.chaos.insiders import ATTACKS
-from tests.chaos.siege import Row, Siege, broken
+from tests.chaos.siege import Row, Siege, broken, slow
 from tests.summary import SIEGE
 
 pytestmark = pytest.mark.system
@@ -56,5 +56,9 @@ def test_an_allowed_key_hurts_nobody_else(
     siege: Siege, attack: str, record_property: Callable[[str, object], None]
 ) -> None:
     figures = siege.measure(attack, SECONDS)
+    problems = broken(figures)
+    if slow(figures):  # perhaps the machine was
+        figures = siege.measure(attack, SECONDS)
+        problems += broken(figures) + slow(figures)
     record_property(SIEGE, (attack, BEFORE[attack], Row.of(figures)))
-    assert broken(figures) == []
+    assert problems == []
