@@ -26,7 +26,7 @@ HONEST, TOPIC, NOTHING = "honest", "tick", "no attack"
 ALL_AT_ONCE = "all at once"
 CONNECTIONS = 256
 PATIENCE_S = 30.0
-WATCH_S, PAUSE_S, SETTLED_S = 0.02, 0.001, 20.0
+WATCH_S, LOOK_S, PAUSE_S, SETTLED_S = 0.02, 0.1, 0.001, 20.0
 WARM_CALLS = 100
 EVERY = 8
 """After so many calls the honest client publishes and stops once."""
@@ -278,6 +278,7 @@ def p99(took: Sequence[float]) -> float:
 def _visit(client: Client, other: Client, feed: Subscription, is_over: Callable[[_Honest], bool]) -> _Honest:
     """Be the honest client of both engines until it is over."""
     seen = _Honest([], [], [], [], [], [], [])
+    looked_at = 0.0
     for turn in _until(lambda: is_over(seen)):
         seen.calls.append(_timed(lambda: client.call("task_count", 2, 3), seen))
         seen.calls_beside.append(_timed(lambda: other.call("task_count", 2, 3), seen))
@@ -285,7 +286,9 @@ def _visit(client: Client, other: Client, feed: Subscription, is_over: Callable[
             seen.publications.append(_timed(lambda turn=turn: _publish(client, feed, turn), seen))  # type: ignore[misc]
             seen.stops.append(_timed(client.stop, seen))
             seen.stops_beside.append(_timed(other.stop, seen))
-            with contextlib.suppress(TaskEngineError):
+        with contextlib.suppress(TaskEngineError):
+            if turn % EVERY == 0 or time.monotonic() > looked_at + LOOK_S:
+                looked_at = time.monotonic()
                 seen.told.append(client.stats().bytes_in_flight)
         time.sleep(PAUSE_S)
     return seen
