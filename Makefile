@@ -61,8 +61,8 @@ soak: SECONDS := 600
 soak: $(VENV)/.test  ## ask the same of an engine for SECONDS (600), and fail where a process grows
 	$(PY) -m tests.chaos.soak --seconds $(SECONDS)
 
-hostile: SECONDS := 30
-hostile: $(VENV)/.test  ## have 1000 TCP peers attack an engine for SECONDS (30), beside an honest client
+hostile: SECONDS := 60
+hostile: $(VENV)/.test  ## have 1000 TCP peers, then 50 allowed keys attack an engine for SECONDS (60), beside an honest client
 	$(PY) -m tests.chaos.hostile --seconds $(SECONDS)
 
 million: $(VENV)/.test  ## offer a million tasks at once and read no reply, beside another client

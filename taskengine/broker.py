@@ -29,7 +29,7 @@ from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.serials import Serials
 from taskengine.turns import Span
 from taskengine.unwanted import Unwanted
-from taskengine.wire import BATCH_NS, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, SOONEST_RETRY_S
+from taskengine.wire import BATCH_NS, DATA_LANES, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, SOONEST_RETRY_S
 
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
@@ -60,7 +60,7 @@ class Broker:
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
         self._sizes = dict(lanes)
-        self._lanes = {name: Lane(workers) for name, workers in lanes.items()}
+        self._lanes = {name: Lane(workers, is_shared=name.startswith(DATA_LANES)) for name, workers in lanes.items()}
         self._workers: dict[str, Worker] = {}
         self.availability = Availability(self._lanes, self._sizes, self._workers)
         self._costs = Costs()

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "corpus"
 TARGETS = tuple(sorted(path.stem for path in (FOLDER / "targets").glob("[a-z]*.py")))
 ATHERIS, RANDOM = "atheris", "random"
-IN_EACH = {"router": 16}
+IN_EACH = {"router": 16, "cost": 8}
 """How many messages an input of a target holds, where it is they that are counted."""
 PLAIN = {"settings_file"}
 """Targets without compiled code, which need no sanitizers."""

@@ -13,6 +13,7 @@ from taskengine.messages import Priority
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import SENSELESS, Account
+from taskengine.topics import data_lane
 from taskengine.wire import BATCH_NS, BATCH_SLICES, DEATHS, DENIED_RUNS, DENIED_TASKS, IN_FLIGHT, MAX_RUNS, NO_DEADLINE
 from tests.packages import CHEAP_NS, answer, answers, package
 
@@ -831,3 +832,17 @@ def test_progress_looks_at_the_clients_own_packages_and_no_others() -> None:
     made.packages = {}
     assert made.serials.progress(mine[0].route) == [("serial", 0, 2), ("serial", 0, 3)]
     assert made.serials.progress((b"nobody",)) == []
+
+
+def test_a_data_worker_serves_clients_in_turns_and_each_in_its_order() -> None:
+    """Whoever asked for a large value again and again had everybody's publications wait for all of that."""
+    lane = data_lane(0)
+    made = Broker(None, {lane: 1})
+    made.join("d", lane)
+    sent = [package(1, lanes=[(lane, 1)], client=client) for client in [b"greedy"] * 50 + [b"modest"] * 2]
+    for each in sent:
+        made.accept(each)
+    order = [done.job - sent[0].job for done in run_all(made, ns_a_task=10**8)]
+    assert order[:50] != list(range(50))
+    assert order.index(50) < order.index(51) < 10
+    assert [job for job in order if job < 50] == list(range(50))
