@@ -13,7 +13,7 @@ from tests.chaos.insiders import ATTACKS
 from tests.chaos.siege import Row, Siege, broken, slow
 from tests.summary import SIEGE
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 SECONDS = 1.5
 BEFORE = {
