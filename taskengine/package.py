@@ -21,8 +21,8 @@ from taskengine.unwanted import Unwanted
 from taskengine.wire import (
     DEATHS,
     DENIED_LANES,
+    MAX_CHANGES,
     MAX_NAMES,
-    MAX_RUNS,
     NAME_BYTES,
     NO_DEADLINE,
     PACKAGE_BYTES,
@@ -68,10 +68,10 @@ def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """Neighbouring (lane, number of tasks) made one where the lane is the same. Raises ProtocolError for too many."""
     lanes = [
         (lane, sum(tasks for _, tasks in group))
-        for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_RUNS + 1)
+        for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_CHANGES + 1)
     ]
-    if len(lanes) > MAX_RUNS:
-        raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_RUNS} times")
+    if len(lanes) > MAX_CHANGES:
+        raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_CHANGES} times")
     return lanes
 
 

@@ -14,7 +14,7 @@ from taskengine.messages import UNSTAMPED, Kind, Origin, Reply, ReplyMode, Reque
 from taskengine.origins import latest_sending
 from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, TaskKind, check_names, lanes_of
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, MAX_RUNS, Format
+from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, MAX_CHANGES, Format
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -210,7 +210,7 @@ def _read_tasks(
     numbers: dict[str, int] = {}
     marks = array("I", [numbers.setdefault(lane, len(numbers)) for lane in (*lanes, nameless)]).tobytes()
     names = list(numbers)
-    runs = _fastpath.task_names(index, body, marks, MAX_RUNS + 1)
+    runs = _fastpath.task_names(index, body, marks, MAX_CHANGES + 1)
     package.lanes = lanes_of((names[i], stop - first) for first, stop, i in runs)
     return package
 

@@ -18,7 +18,7 @@ from taskengine.messages import UNSTAMPED, Origin, Stamp
 from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, check_names, decode_head, lanes_of
 from taskengine.packed import error_entry, error_of
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_RUNS, MAX_SEED_DATA, SEED_VERSION, Format
+from taskengine.wire import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
 
 T = TypeVar("T")
 _ENTRY = re.compile(rb'(?:^|,)( ?)"job-')
@@ -274,7 +274,7 @@ def read_package(
         lanes[name] = found = lane_of.get(name, DEFAULT_LANE)
         return found
 
-    runs = _fastpath.frame_names(index, body, _name_in, lane, MAX_RUNS + 1)
+    runs = _fastpath.frame_names(index, body, _name_in, lane, MAX_CHANGES + 1)
     package.names = sorted(lanes)
     package.names_held = len(lanes)
     package.kind = tuple(name for name in package.names if name in lane_of)

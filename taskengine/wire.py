@@ -70,9 +70,11 @@ MOST_NUMBERS: Final = 2**14
 """The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
+MAX_CHANGES: Final = 2**13
+"""The most often that the tasks of a package may change from lane to lane: each takes the router 10 us."""
 MAX_RUNS: Final = 2**16
-"""The most often that the tasks of a package may change from lane to lane."""
-MAX_NAMES: Final = 4096
+"""The most places in which the cancelled tasks of a package may lie."""
+MAX_NAMES: Final = 1024
 """The most names of tasks in a package."""
 MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""

@@ -134,7 +134,7 @@ def test_a_stranger_s_answer_is_not_read(engine: Engine, client: Client) -> None
 
 def test_tasks_change_lanes_only_so_often() -> None:
     assert lanes_of((str(n // 2 % 2), 1) for n in range(8)) == [("0", 2), ("1", 2)] * 2
-    with pytest.raises(ProtocolError, match="at most 65536 times"):
+    with pytest.raises(ProtocolError, match="at most 8192 times"):
         lanes_of((str(n % 2), 1) for n in range(2**16 + 1))
 
 
