@@ -32,8 +32,8 @@ CURVE_OVERHEAD = 64
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
 READERS_LOOK_S = 0.1
 """How often it is looked who does not take what is published, where much is not taken."""
-TRIM_S, LAST_TRIM_S = 1.0, 16.0
-"""How long after a connection was ended memory that ZeroMQ has freed goes back, and again, after twice as long."""
+TRIM_S = 1.0
+"""How long after a connection was ended ZeroMQ's own thread has freed what it held."""
 LAST_VALUE = 98
 """ZMQ_XPUB_MANUAL_LAST_VALUE: what is sent goes to whoever spoke last, alone; pyzmq has no name for it."""
 
@@ -67,7 +67,6 @@ class Broadcast:
         self._next_look = 0.0
         self._next_readers = 0.0
         self._trim_at = math.inf
-        self._trim_pause = TRIM_S
         self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.xpub_verbose = 1
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)  # nobody is subscribed before we say so
@@ -172,7 +171,6 @@ class Broadcast:
         """End a connection; a peer that is let in comes back by itself."""
         cut(connection.descriptor, connection.number)
         self._subscribers.forget(connection)
-        self._trim_pause = TRIM_S
         self._trim_at = time.monotonic() + TRIM_S
 
     def _may_subscribe(self, user: str, prefix: bytes) -> bool:
@@ -193,8 +191,7 @@ class Broadcast:
             self._next_readers = now + READERS_LOOK_S
             self._look_at_readers()
         if self._trim_at <= now:
-            self._trim_pause *= 2
-            self._trim_at = now + self._trim_pause if self._trim_pause <= LAST_TRIM_S else math.inf
+            self._trim_at = math.inf
             trim_memory()
         if self.gate is not None and now >= self._next_look:
             self._next_look = now + KEYS_LOOK_S
