@@ -35,8 +35,8 @@ CURVE_OVERHEAD = 64
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
 READERS_LOOK_S = 0.1
 """How often it is looked who does not take what is published, where much is not taken."""
-TRIM_S, LAST_TRIM_S = 1.0, 16.0
-"""How long after a connection was ended memory that ZeroMQ has freed goes back, and again, after twice as long."""
+TRIM_S = 1.0
+"""How long after a connection was ended ZeroMQ's own thread has freed what it held."""
 ROUNDS, LOOKS, LOOK_S = 6, 20, 0.002
 """How often, and how far apart, in s, it is looked whether there is room again for what is published."""
 SLOW_BYTES = 2 * 2**20
@@ -77,7 +77,6 @@ class Broadcast:
         self._next_look = 0.0
         self._next_readers = 0.0
         self._trim_at = math.inf
-        self._trim_pause = TRIM_S
         self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.xpub_verbose = 1
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)  # nobody is subscribed before we say so
@@ -221,7 +220,6 @@ class Broadcast:
         """End a connection; a peer that is let in comes back by itself."""
         cut(connection.descriptor, connection.number)
         self._subscribers.forget(connection)
-        self._trim_pause = TRIM_S
         self._trim_at = time.monotonic() + TRIM_S
 
     def _may_subscribe(self, user: str, prefix: bytes) -> bool:
@@ -242,8 +240,7 @@ class Broadcast:
             self._next_readers = now + READERS_LOOK_S
             self._look_at_readers()
         if self._trim_at <= now:
-            self._trim_pause *= 2
-            self._trim_at = now + self._trim_pause if self._trim_pause <= LAST_TRIM_S else math.inf
+            self._trim_at = math.inf
             trim_memory()
         if self.gate is not None and now >= self._next_look:
             self._next_look = now + KEYS_LOOK_S
