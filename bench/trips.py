@@ -97,6 +97,7 @@ class Sent:
     """Takes the place of a socket's port, and keeps what is sent."""
 
     descriptor = -1
+    user = ""
 
     def __init__(self) -> None:
         self._messages: list[list[bytes]] = []
@@ -166,7 +167,8 @@ class SteppedRouter(Router):
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
-        self._reception.take([NAME.encode(), *frames], b"", b"", time.monotonic())
+        requests = [([NAME.encode(), *frames], b"", b"")]
+        self._take(lambda: requests.pop() if requests else None)
         self._end_turn()
 
     def take_answer(self, name: bytes, answer: bytes) -> None:

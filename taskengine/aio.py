@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from taskengine.aio_subscription import AsyncSubscription
-from taskengine.client import Caller, Posted
+from taskengine.client import Caller, Posted, patience
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
 from taskengine.receiver import Receiver
@@ -133,7 +133,7 @@ class Client(Caller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close(None if kind is None else 0.0, flush=kind is None)
+        await self._close(patience(kind), flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

@@ -27,6 +27,8 @@ from taskengine.subscription import Subscription, Wish, reachable
 from taskengine.wire import COUNT, DEFAULT_ADDRESS
 
 LEAVE_S = 0.5
+FAILED_S = 0.3
+"""How long a `with` block that fails waits for replies to what was sent."""
 TOKEN_BYTES = 16
 """Of what tells one client from others of the same name."""
 ARM_TASK = "system.arm"
@@ -206,6 +208,17 @@ def arming(task: str, stop: int) -> dict[str, Any]:
     return {"stop": stop} if stop and (task == ARM_TASK or task.endswith("." + ARM_TASK)) else {}
 
 
+def patience(kind: type[BaseException] | None) -> float | None:
+    """How long, in s, the end of a `with` block waits for replies where this kind of exception ends it; None as ever.
+
+    An interrupted program, or one whose time was over, has stopped waiting. One that fails waits shortly for what it
+    has sent, which happens anyway.
+    """
+    if kind is None:
+        return None
+    return 0.0 if not issubclass(kind, Exception) or issubclass(kind, TimeoutError) else FAILED_S
+
+
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
@@ -343,8 +356,8 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # what failed, or was interrupted, waits for nothing, and did not mean what is still queued to happen
-        self._link.close(None if kind is None else 0.0, flush=kind is None)
+        # what failed did not mean what is still queued to happen
+        self._link.close(patience(kind), flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

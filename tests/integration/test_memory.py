@@ -12,6 +12,7 @@ import zmq
 
 from taskengine import Client
 from taskengine.messages import Kind, Request, decode_reply, encode_request
+from taskengine.wire import MAX_NAMES
 from tests.engine import Engine, deadline, resident
 from tests.integration.seedclient import meta, task
 
@@ -53,7 +54,7 @@ def many_tasks() -> Frames:
 
 
 def many_names() -> Frames:
-    return package(["still", *(f"{number:x}" for number in range(4095))], [b"\x92\x00\x90"])
+    return package(["still", *(f"{number:x}" for number in range(MAX_NAMES - 1))], [b"\x92\x00\x90"])
 
 
 def seed() -> Frames:
