@@ -254,8 +254,13 @@ def _enter(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
     journal = Journal(log, enable_stdout)
-    target(*args, journal)
-    journal.flush()
+    try:
+        target(*args, journal)
+        journal.flush()
+    finally:
+        parent = multiprocessing.parent_process()
+        if end is _End.AFTER and parent is not None and parent.pid != os.getppid():
+            end_descendants(os.getpid())  # our own end may come before that by the thread that does so
     _end_soon()
 
 
