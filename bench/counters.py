@@ -94,8 +94,9 @@ def arm64_python(root: Path) -> Path:
 def _build(folder: Path, root: Path, python: str) -> None:
     """The engine's package for arm64: links to its modules, and its extensions."""
     folder.mkdir()
-    for path in (ROOT / "taskengine").glob("*.py"):
-        (folder / path.name).symlink_to(path)
+    for path in (ROOT / "taskengine").iterdir():
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            (folder / path.name).symlink_to(path)
     suffix = f".cpython-{python.removeprefix('python').replace('.', '')}-aarch64-linux-gnu.so"
     for name in sorted(path.stem for path in (ROOT / "taskengine").glob("*.pyx")):
         _run(

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import taskengine
 from taskengine import Client, TaskEngineError
-from taskengine.keys import KeyRing
+from taskengine.security.keys import KeyRing
 
 START_S = 30.0
 STOP_S = 15.0

@@ -15,7 +15,7 @@ from bench.system import TASK
 from bench.trips import COLUMNS, NAME, Trip, welcome
 from taskengine import Client
 from taskengine._socket import Port, Waiter
-from taskengine.messages import decode_reply, decode_request, encode_reply
+from taskengine.protocol.messages import decode_reply, decode_request, encode_reply
 
 END_S = 10.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
-from taskengine.chunking import cut
+from taskengine.broker.chunking import cut
 
 
 def makespan(durations: Iterable[float], workers: int) -> float:

@@ -107,7 +107,7 @@ def by_send(site: Site) -> None:
 
 def by_guardian(site: Site) -> object:
     """The guardian's socket, as `docs/protocol.md` has it."""
-    from taskengine.rundir import stop_path
+    from taskengine.runtime.rundir import stop_path
 
     path = stop_path(site.address)
     if path is None:
@@ -135,13 +135,13 @@ def by_router(site: Site) -> object:
 
 
 def _by_socket(address: str) -> object:
-    from taskengine.messages import Kind, Request, encode_request
+    from taskengine.protocol.messages import Request, RequestKind, encode_request
 
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         socket.connect(address)
         body = msgspec.msgpack.encode([secrets.token_bytes(16), "bench"])
-        socket.send_multipart([encode_request(Request(Kind.STOP, 1, "bench")), body])
+        socket.send_multipart([encode_request(Request(RequestKind.STOP, 1, "bench")), body])
         if not socket.poll(int(1000 * PATIENCE_S)):
             raise SystemExit(f"bench: {address} does not answer a stop")
         return socket.recv_multipart()

@@ -19,22 +19,23 @@ import msgspec
 from bench.budget import PACKAGE
 from bench.span import RESULT
 from bench.system import ARGUMENTS, CHUNK, TASK, WORKERS
-from taskengine import _fastpath, gate
+from taskengine import _fastpath
 from taskengine._socket import Debt, Port
-from taskengine.client import TOKEN_BYTES
-from taskengine.gate import Backplane
-from taskengine.journal import Journal
-from taskengine.memory import new_slate
-from taskengine.messages import Info, Reply, TaskInfo, encode_reply
-from taskengine.moments import Clock
-from taskengine.origins import Moment, Origins
-from taskengine.package import DEFAULT_LANE, Message
-from taskengine.registry import Registry
-from taskengine.router import Router
-from taskengine.session import CAPABILITIES, Options, Parcel, Session, settle
-from taskengine.settings import Settings
-from taskengine.wire import BATCH, COUNT, ENTRY
-from taskengine.worker import Turn
+from taskengine.broker.origins import Moment, Origins
+from taskengine.broker.package import DEFAULT_LANE, Message
+from taskengine.client.blocking import TOKEN_BYTES
+from taskengine.client.session import CAPABILITIES, Options, OutgoingRequest, Session, settle
+from taskengine.config.settings import Settings
+from taskengine.protocol.layouts import BATCH, COUNT, ENTRY
+from taskengine.protocol.messages import Info, Reply, TaskInfo, encode_reply
+from taskengine.registry.registry import Registry
+from taskengine.router.router import Router
+from taskengine.runtime.clocks import MachineClock
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.runtime.memory import new_slate
+from taskengine.runtime.topology import Topology
+from taskengine.security import credentials
+from taskengine.worker.worker import Turn
 
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
@@ -112,7 +113,7 @@ class Sent:
         return messages
 
 
-class StillClock(Clock):
+class StillClock(MachineClock):
     """A clock that stands."""
 
     def __init__(self) -> None:
@@ -150,9 +151,9 @@ class SteppedRouter(Router):
         self._replies, self._batches = Sent(), Sent()
         self._supervisor, control = Pipe()
         slates = [new_slate() for _ in range(WORKERS)]
-        backplane = Backplane(address="nowhere", token=b"", security=None, slates=slates)
+        backplane = Topology(address="nowhere", token=b"", security=None, slates=slates)
         super().__init__(
-            SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, Journal(2, enabled=False)
+            SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, LogBuffer(2, enabled=False)
         )
         # the bytes of a package tell when it came, and those of a reply when it went
         self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
@@ -163,7 +164,7 @@ class SteppedRouter(Router):
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         # a Port is final, and the router only sends by it
-        return cast(Port, self._replies if domain == gate.FRONTEND else self._batches)
+        return cast(Port, self._replies if domain == credentials.FRONTEND else self._batches)
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
@@ -280,11 +281,11 @@ class Roles:
     ) -> None:
         self.close()
 
-    def _request(self) -> tuple[Future[Any], Parcel]:
+    def _request(self) -> tuple[Future[Any], OutgoingRequest]:
         future: Future[Any] = Future()
         return future, self._session.mapped(TASK, COLUMNS, future, self._options, CALLED)
 
-    def _written(self, parcel: Parcel) -> list[bytes]:
+    def _written(self, parcel: OutgoingRequest) -> list[bytes]:
         return self._session.write(parcel, CALLED)
 
     def _results(self, future: Future[Any], reply: list[bytes]) -> list[Any]:

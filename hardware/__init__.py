@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from taskengine import SettingsError
-from taskengine_hardware.header import lines as header_lines
-from taskengine_hardware.layout import Layout, prefix_of, read
-from taskengine_hardware.panel import Panel
+
+from .device_config import HardwareConfig, prefix_of, read
+from .header import lines as header_lines
+from .shared_state import SharedState
 
 if TYPE_CHECKING:
-    from taskengine_hardware.commands import Commands
-    from taskengine_hardware.owner import Owner
+    from .commands import Commands
+    from .owner import Owner
 
 __all__ = [
     "Layout",
@@ -45,23 +46,23 @@ _commands: dict[str, Commands] = {}
 _owned: list[str] = []
 
 
-def tasks(layout: Layout) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+def tasks(layout: HardwareConfig) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
     """The tasks of all lanes, each with what `taskengine.task` takes beside it."""
-    from taskengine_hardware.commands import Commands, tasks_of
+    from .commands import Commands, tasks_of
 
     for lane in layout.lanes:
         _commands[lane] = Commands(layout, lane)
         yield from tasks_of(_commands[lane], lane)
 
 
-def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str], None]) -> Owner:
+def own(layout: HardwareConfig, lane: str, panel: SharedState, pins: str, say: Callable[[str], None]) -> Owner:
     """Get the pins of a lane, whose tasks act from here on, in the process of its worker.
 
     Raises RuntimeError where they cannot be had, SettingsError where this machine has none. Closing the owner brings
     every output to its safe state.
     """
     try:
-        from taskengine_hardware.owner import Owner
+        from .owner import Owner
     except ImportError as error:
         raise SettingsError(f"hardware: {error}: in the clone, `.venv/bin/pip install '.[hardware]'`") from None
     owner = Owner(layout, lane, panel, pins, say)
@@ -73,32 +74,32 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
 
 def keep_memory() -> None:
     """Have this process, which is about to own pins, be ended last where memory runs out."""
-    from taskengine_hardware import priority
+    from . import priority
 
     priority.keep_memory()
 
 
-def guard(layout: Layout, panel: Panel, pins: str, **links: Any) -> None:
+def guard(layout: HardwareConfig, panel: SharedState, pins: str, **links: Any) -> None:
     """Be the guardian, until the supervisor says stop or is gone; `links` are those of `guardian.Links`."""
-    from taskengine_hardware.guardian import Links, main
+    from .guardian import Links, main
 
     main(layout, panel, pins, Links(**links))
 
 
-def stop_tasks(layout: Layout) -> dict[str, str]:
+def stop_tasks(layout: HardwareConfig) -> dict[str, str]:
     """The names of the tasks that stop the machine, with the lane of each."""
     return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
 
 
-def rest_tasks(layout: Layout) -> dict[str, str]:
+def rest_tasks(layout: HardwareConfig) -> dict[str, str]:
     """The names of the tasks that bring one device to its safe state, with the lane of each."""
     names = ("motor.stop", "robot.stop", "device.rest")
     return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
 
-def owners(layout: Layout, pins: str) -> dict[int, str]:
+def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
     """What has which GPIO: the devices of the layout, and, where the kernel knows it, who uses a line now."""
-    from taskengine_hardware.lines import users
+    from .lines import users
 
     found: dict[int, str] = {}
     for device in layout.devices.values():
@@ -108,13 +109,13 @@ def owners(layout: Layout, pins: str) -> dict[int, str]:
     return found
 
 
-def make_safe(layout: Layout, pins: str) -> None:
+def make_safe(layout: HardwareConfig, pins: str) -> None:
     """Claim every output at its safe value, and let go. Raises RuntimeError where one cannot be had, SettingsError."""
-    from taskengine_hardware.backends import BACKENDS
-    from taskengine_hardware.rig import Rig
+    from .backends import BACKENDS
+    from .device_set import DeviceSet
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
-    rig = Rig(outputs, BACKENDS[pins](layout))
+    rig = DeviceSet(outputs, BACKENDS[pins](layout))
     try:
         failed = list(rig.rest(outputs, lambda device: None))
     finally:

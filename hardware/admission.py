@@ -17,16 +17,17 @@ import math
 from collections.abc import Callable, Iterable
 
 from taskengine import BadArguments, Cancelled, NotAllowed, Origin, TaskTimeout
-from taskengine_hardware.layout import EXCLUSIVE_S
-from taskengine_hardware.outputs import NS, Output
-from taskengine_hardware.panel import NEVER, Panel
+
+from .device_config import EXCLUSIVE_S
+from .outputs import NS, Output
+from .shared_state import NEVER, SharedState
 
 MOST_CLAIMS = 64
 MOST_CONSENTS = 4096
 """How many holders an owner remembers; of one that was forgotten, `lease.acquire` is asked again."""
 
 
-def stopped_text(panel: Panel) -> str:
+def stopped_text(panel: SharedState) -> str:
     """The text of the error of a command while the machine is stopped."""
     stop = panel.latest()
     by, why = stop.by and f" by {stop.by}", stop.why and f": {stop.why}"
@@ -40,7 +41,7 @@ class Admission:
     """
 
     def __init__(
-        self, lane: str, panel: Panel, exclusive: float = EXCLUSIVE_S, position: Callable[[], int] = lambda: 0
+        self, lane: str, panel: SharedState, exclusive: float = EXCLUSIVE_S, position: Callable[[], int] = lambda: 0
     ) -> None:
         self._lane = lane
         self._panel = panel

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskengine import SettingsError
-from taskengine_hardware.layout import Layout
+
+from .device_config import HardwareConfig
 
 AUTO = "auto"
 FACTORY_VARIABLE = "GPIOZERO_PIN_FACTORY"
@@ -33,14 +34,14 @@ class Pin(Protocol):
         """Be nobody's. May be called twice."""
 
 
-def mock(layout: Layout) -> Any:
+def mock(layout: HardwareConfig) -> Any:
     """Pins that are nowhere but in memory, for learning and for tests."""
-    from taskengine_hardware.mock_pins import factory
+    from .mock_pins import factory
 
     return factory(layout.board or 0xA020D3)
 
 
-def lgpio(layout: Layout) -> Any:
+def lgpio(layout: HardwareConfig) -> Any:
     """The kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
     try:
         factory = _fine()
@@ -67,7 +68,7 @@ def _fine() -> Callable[[int | None, int | None], Any]:
     with place as folder:
         os.environ.setdefault("LG_WD", folder)
         try:
-            from taskengine_hardware.fine import FineFactory
+            from .lgpio_pwm import FineFactory
         finally:
             # it goes to that folder, too, and we may be where we may not go
             with contextlib.suppress(OSError):
@@ -79,10 +80,10 @@ def _fine() -> Callable[[int | None, int | None], Any]:
     return factory
 
 
-def pigpio(layout: Layout) -> Any:
+def pigpio(layout: HardwareConfig) -> Any:
     """The daemon pigpiod, here or where PIGPIO_ADDR says. Raises SettingsError where there is none."""
     try:
-        from taskengine_hardware.pigpio_pins import factory
+        from .pigpio_pins import factory
     except ImportError as error:
         raise SettingsError(f"pins: pigpio cannot be imported ({error}): pip install pigpio") from None
     try:
@@ -108,7 +109,7 @@ def chosen(pins: str) -> str:
     )
 
 
-def auto(layout: Layout) -> Any:
+def auto(layout: HardwareConfig) -> Any:
     """What GPIOZERO_PIN_FACTORY names, else lgpio, where there is a gpiochip. Raises SettingsError: there is none."""
     name = chosen(AUTO)
     if name != AUTO:
@@ -125,4 +126,4 @@ def warm_up(pins: str) -> None:
             _fine()
 
 
-BACKENDS: Mapping[str, Callable[[Layout], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}
+BACKENDS: Mapping[str, Callable[[HardwareConfig], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError
-from taskengine_hardware.layout import Device, Value
-from taskengine_hardware.panel import Panel
+
+from .device_config import Device, Value
+from .shared_state import SharedState
 
 TOPIC = "hardware."
 SYSTEM = "hardware.system"
@@ -16,7 +17,9 @@ SYSTEM = "hardware.system"
 class Bulletin:
     """Publishes with `publish` what has changed on the panel, and again the next time where that raises Overloaded."""
 
-    def __init__(self, panel: Panel, publish: Callable[[str, Any], None], complain: Callable[[str], object]) -> None:
+    def __init__(
+        self, panel: SharedState, publish: Callable[[str, Any], None], complain: Callable[[str], object]
+    ) -> None:
         self._panel = panel
         self._publish = publish
         self._complain = complain

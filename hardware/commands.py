@@ -14,16 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from taskengine import BadArguments, Origin, TaskFailed, check_device, origin, position
-from taskengine_hardware.admission import stopped_text
-from taskengine_hardware.control import Control
-from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import Device, Layout, Limits, Value, prefix_of
-from taskengine_hardware.outputs import NS, Output
-from taskengine_hardware.panel import NEVER
-from taskengine_hardware.values import angle_of, checked, is_number, seconds
+
+from .admission import stopped_text
+from .control import Control
+from .device_config import Device, DeviceLimits, HardwareConfig, Value, prefix_of
+from .device_types import Role
+from .outputs import NS, Output
+from .shared_state import NEVER
+from .values import angle_of, checked, is_number, seconds
 
 if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to pay
-    from taskengine_hardware.owner import Owner
+    from .owner import Owner
 
 STOP_S = 0.2
 """How long `system.stop` waits for other lanes."""
@@ -34,7 +35,7 @@ SHORTEST_S = 0.001
 class Commands:
     """What a lane's tasks do, once `start` has given it an owner that is open."""
 
-    def __init__(self, layout: Layout, lane: str) -> None:
+    def __init__(self, layout: HardwareConfig, lane: str) -> None:
         self._devices = {device.name: device for device in layout.of(lane)}
         self._owner: Owner | None = None
 
@@ -62,7 +63,7 @@ class Commands:
 
         `easing` is linear, sine or smooth. The next command takes over. Its lease ends on the way, too.
         """
-        with _Turn(self._open(), device, Role.SERVO) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
             goal = _goal(output, value, angle)
             seconds: float = owner.control.move(output, goal, duration, easing, origin(), now)
             return seconds
@@ -76,7 +77,7 @@ class Commands:
         cycles: int | None = None,
     ) -> None:
         """Turn a servo to and fro between two positions, `period` s for both ways, `cycles` times or for ever."""
-        with _Turn(self._open(), device, Role.SERVO) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
             limits = _limits(output)
             ends = (limits.least if low is None else low), (limits.most if high is None else high)
             first, last = (_number(checked(output, end, _unit(output))) for end in ends)
@@ -86,7 +87,7 @@ class Commands:
 
     def servo_halt(self, device: str) -> None:
         """Have a servo that is on its way stay where it is."""
-        with _Turn(self._open(), device, Role.SERVO) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
             owner.control.halt(output, origin(), now)
 
     def servo_detach(self, device: str) -> None:
@@ -105,7 +106,7 @@ class Commands:
 
     def gpio_toggle(self, device: str) -> bool:
         """Switch an output on if it is off, and off if it is on; which it is now."""
-        with _Turn(self._open(), device, Role.SWITCH) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
             value = not output.value
             owner.control.command(output, value, origin(), now)
             return value
@@ -113,7 +114,7 @@ class Commands:
     def gpio_pulse(self, device: str, duration: float) -> None:
         """Switch an output on for `duration` s, from 0.001, to 20 ms; answers at once."""
         duration = seconds(duration, SHORTEST_S)
-        with _Turn(self._open(), device, Role.SWITCH) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
             owner.control.pulse(output, True, False, duration, origin(), now)
 
     def pwm_set(self, device: str, duty: float) -> None:
@@ -128,7 +129,7 @@ class Commands:
         """Play a tone of so many Hz for `duration` s, or until told else; answers at once."""
         if duration is not None:
             duration = seconds(duration, SHORTEST_S)
-        with _Turn(self._open(), device, Role.TONE) as (owner, output, now):
+        with _RunningCommand(self._open(), device, Role.TONE) as (owner, output, now):
             tone = _number(checked(output, frequency, "frequency in Hz"))
             if duration is None:
                 owner.control.command(output, tone, origin(), now)
@@ -295,7 +296,7 @@ class Commands:
                     owner.hurry()
 
     def _bring_to_rest(self, device: str, *roles: Role) -> None:
-        with _Turn(self._open(), device, *roles) as (owner, output, now):
+        with _RunningCommand(self._open(), device, *roles) as (owner, output, now):
             owner.control.bring_to_rest(output, origin(), position(), now)
 
     def _confirm(self, owner: Owner) -> None:
@@ -345,7 +346,7 @@ class Commands:
         return found
 
 
-class _Turn:
+class _RunningCommand:
     """A command on one output: the lock, the output, and the time."""
 
     def __init__(self, owner: Owner, device: str, *roles: Role) -> None:
@@ -394,9 +395,9 @@ def _number(value: Value) -> float:
     return cast(float, value)
 
 
-def _limits(output: Output) -> Limits:
+def _limits(output: Output) -> DeviceLimits:
     """The limits, of an output that has some."""
-    return cast(Limits, output.device.limits)
+    return cast(DeviceLimits, output.device.limits)
 
 
 def _position(output: Output, value: Any, angle: Any) -> Value:
@@ -429,7 +430,7 @@ def _speed(output: Output, speed: Any, sign: float) -> Value:
 
 def _described(device: Device) -> dict[str, Any]:
     kind = device.kind
-    found = {"name": device.name, "type": device.type, "role": kind.role.value, "pins": device.pins}
+    found: dict[str, Any] = {"name": device.name, "type": device.type, "role": kind.role.value, "pins": device.pins}
     found["unit"] = "degrees" if device.angles else kind.unit
     if kind.is_output:
         found["lease"] = device.lease

@@ -18,26 +18,14 @@ from functools import partial
 from typing import cast
 
 from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
-from taskengine_hardware.admission import Admission, stopped_text
-from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import EXCLUSIVE_S, HOLD, Device, Limits, Value
-from taskengine_hardware.motion import (
-    EASINGS,
-    FRAME_S,
-    Motion,
-    Plan,
-    Pulse,
-    Ramp,
-    State,
-    Sweep,
-    Then,
-    Trapezoid,
-    go,
-    least_duration,
-)
-from taskengine_hardware.outputs import NS, Output, safe_value, start_value
-from taskengine_hardware.panel import NEVER, Panel
-from taskengine_hardware.values import checked, numbers_of, seconds
+
+from .admission import Admission, stopped_text
+from .device_config import EXCLUSIVE_S, HOLD, Device, DeviceLimits, Value
+from .device_types import Role
+from .motion import EASINGS, FRAME_S, Motion, Plan, Pulse, Ramp, State, Sweep, Then, Trapezoid, go, least_duration
+from .outputs import NS, Output, safe_value, start_value
+from .shared_state import NEVER, SharedState
+from .values import checked, numbers_of, seconds
 
 __all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
@@ -52,7 +40,7 @@ class Control:
         self,
         lane: str,
         devices: Iterable[Device],
-        panel: Panel,
+        panel: SharedState,
         tell: Callable[[Output, float], bool],
         *,
         exclusive: float = EXCLUSIVE_S,
@@ -463,6 +451,6 @@ class Control:
                 self.due = output.next_tell
 
 
-def _set(target: float, limits: Limits, state: State, clock: float) -> Motion:
+def _set(target: float, limits: DeviceLimits, state: State, clock: float) -> Motion:
     """A plan: as fast as the limits allow."""
     return Trapezoid(state, target, clock, limits)

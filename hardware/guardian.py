@@ -20,15 +20,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import SettingsError
-from taskengine_hardware.backends import BACKENDS, warm_up
-from taskengine_hardware.bulletin import Bulletin
-from taskengine_hardware.control import safe_value
-from taskengine_hardware.layout import Device, Layout, Value
-from taskengine_hardware.panel import NEVER, NOBODY, Panel
-from taskengine_hardware.priority import hurry, is_starved, keep_memory
-from taskengine_hardware.rig import Rig
-from taskengine_hardware.stop_socket import StopSocket
-from taskengine_hardware.ward import BLIND_S, MOST_GRACE_S, NS, Deed, Lateness, Ward
+
+from .backends import BACKENDS, warm_up
+from .bulletin import Bulletin
+from .control import safe_value
+from .device_config import Device, HardwareConfig, Value
+from .device_set import DeviceSet
+from .failover import BLIND_S, MOST_GRACE_S, NS, Action, FailoverPolicy, Lateness
+from .priority import hurry, is_starved, keep_memory
+from .shared_state import NEVER, NOBODY, SharedState
+from .stop_socket import StopSocket
 
 AGAIN_S = 1.0
 """How soon a device that could not be had is tried again."""
@@ -59,7 +60,7 @@ class Links(NamedTuple):
 class Guardian:
     """The guardian of all lanes."""
 
-    def __init__(self, layout: Layout, panel: Panel, pins: str, links: Links) -> None:
+    def __init__(self, layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
         self._layout = layout
         self._panel = panel
         self._pins = pins
@@ -71,8 +72,8 @@ class Guardian:
         self._lateness = Lateness()
         self._bulletin = Bulletin(panel, links.publish, links.say)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
-        self._wards = {lane: Ward([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
-        self._rigs: dict[str, Rig] = {}
+        self._wards = {lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
+        self._rigs: dict[str, DeviceSet] = {}
         self._again_at: dict[str, int] = {}
         """When devices that could not be had are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
@@ -223,14 +224,14 @@ class Guardian:
         for lane, ward in self._wards.items():
             deed = self._deed(lane, ward, now)
             # a second look, since a number of 8 bytes may be half written on a machine of 4
-            if deed is Deed.KILL:
+            if deed is Action.KILL:
                 deed = self._deed(lane, ward, self._probe(), is_starved=self._is_starved(lane))
-            if deed is Deed.KILL:
+            if deed is Action.KILL:
                 self._kill(lane)
                 deed = self._deed(lane, ward, time.monotonic_ns())
-            if deed is Deed.SEIZE:
+            if deed is Action.SEIZE:
                 self._seize(lane)
-            elif deed is Deed.YIELD:
+            elif deed is Action.YIELD:
                 self._yield(lane)
             elif ward.is_held:
                 self._try_again(lane, now)
@@ -248,7 +249,7 @@ class Guardian:
         """The thread that has to act would, if the machine let it run."""
         return bool(is_starved(self._panel.owner(lane), self._panel.watcher(lane)))
 
-    def _deed(self, lane: str, ward: Ward, now: int, *, is_starved: bool = False) -> Deed | None:
+    def _deed(self, lane: str, ward: FailoverPolicy, now: int, *, is_starved: bool = False) -> Action | None:
         wanted_by, has_begun = self._panel.wanted_by(lane), self._has_begun(lane)
         grace = MOST_GRACE_S if is_starved else self._lateness.grace(now)
         return ward.next(self._ends(), now, wanted_by=wanted_by, has_begun=has_begun, grace=grace, **self._duties(lane))
@@ -271,7 +272,7 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            rig = self._rigs[lane] = Rig(outputs, BACKENDS[self._pins](self._layout), self._safe)
+            rig = self._rigs[lane] = DeviceSet(outputs, BACKENDS[self._pins](self._layout), self._safe)
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._wards[lane].failed(time.monotonic_ns())
@@ -327,7 +328,7 @@ class Guardian:
         self._wards[lane].yielded()
 
 
-def main(layout: Layout, panel: Panel, pins: str, links: Links) -> None:
+def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """The guardian's process."""
     warm_up(pins)
     links.control.send_bytes(msgspec.msgpack.encode(("online", "")))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import Device, Value
+from .device_config import Device, Value
+from .device_types import Role
 
 Numbers = tuple[float, ...]
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taskengine import SettingsError
-from taskengine_hardware.header import GPIOS
-from taskengine_hardware.layout import Layout
+
+from .device_config import HardwareConfig
+from .header import GPIOS
 
 
-def users(layout: Layout, pins: str) -> dict[int, str]:
+def users(layout: HardwareConfig, pins: str) -> dict[int, str]:
     """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
-    from taskengine_hardware.backends import AUTO, BACKENDS, chosen
+    from .backends import AUTO, BACKENDS, chosen
 
     try:
         if chosen(pins) not in (AUTO, "lgpio"):

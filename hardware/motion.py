@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from taskengine_hardware.layout import Limits, Value
+from .device_config import DeviceLimits, Value
 
 FRAME_S = 0.02
 """How often an output moves: 50 Hz, as often as a servo is told anything."""
@@ -82,7 +82,7 @@ EASINGS: Mapping[str, Easing] = {
 }
 
 
-def least_duration(distance: float, easing: Easing, limits: Limits) -> float:
+def least_duration(distance: float, easing: Easing, limits: DeviceLimits) -> float:
     """How long a move over the distance takes at least, in s."""
     distance = abs(distance)
     by_speed: float = distance * easing.speed / limits.speed
@@ -219,7 +219,7 @@ class Trapezoid:
     That is: speed up, go on, brake; what goes the other way, or too fast to stop at the target, brakes first.
     """
 
-    def __init__(self, start: State, target: float, began: float, limits: Limits, duration: float = 0.0) -> None:
+    def __init__(self, start: State, target: float, began: float, limits: DeviceLimits, duration: float = 0.0) -> None:
         self._start = start
         self._target = target
         self._began = began
@@ -229,13 +229,13 @@ class Trapezoid:
             self._plan(limits, duration)
         self.end = began + sum(part for part, _ in self._parts)
 
-    def _plan_even(self, limits: Limits, duration: float) -> None:
+    def _plan_even(self, limits: DeviceLimits, duration: float) -> None:
         way = self._target - self._start.position
         took = max(abs(way) / limits.speed, duration)
         self._start = State(self._start.position, way / took if took > 0 else 0.0)
         self._parts = [(took, 0.0)]
 
-    def _plan(self, limits: Limits, duration: float) -> None:
+    def _plan(self, limits: DeviceLimits, duration: float) -> None:
         pull = limits.acceleration
         position, speed = self._start
         # from where it would stand if it braked now it goes on in this direction
@@ -288,7 +288,7 @@ def _slower(way: float, speed: float, pull: float, square: float, duration: floa
 
 
 def go(
-    start: State, target: float, began: float, limits: Limits | None, duration: float, easing: Easing
+    start: State, target: float, began: float, limits: DeviceLimits | None, duration: float, easing: Easing
 ) -> Move | Trapezoid:
     """A move that takes `duration` s, or as long as the limits ask for."""
     if limits is None:

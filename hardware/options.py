@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from taskengine import SettingsError
-from taskengine_hardware.header import PULLED_UP, gpio_of
-from taskengine_hardware.kinds import Kind, Option, Role
+
+from .device_types import DeviceType, Option, Role
+from .header import PULLED_UP, gpio_of
 
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -33,7 +34,7 @@ def switch(value: object, path: list[str]) -> bool:
     return value
 
 
-def pins_of(entry: Mapping[str, Any], kind: Kind, path: list[str]) -> dict[str, Any]:
+def pins_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> dict[str, Any]:
     """The pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
     for key in (*kind.pins, *kind.groups):
         if key not in entry:
@@ -41,7 +42,7 @@ def pins_of(entry: Mapping[str, Any], kind: Kind, path: list[str]) -> dict[str, 
     return {key: _pins(entry[key], kind, key, path) for key in (*kind.pins, *kind.spare, *kind.groups) if key in entry}
 
 
-def _pins(value: object, kind: Kind, key: str, path: list[str]) -> Any:
+def _pins(value: object, kind: DeviceType, key: str, path: list[str]) -> Any:
     if key not in kind.groups:
         return _pin(value, [*path, key])
     if not isinstance(value, list) or not 2 <= len(value) <= 3:
@@ -56,7 +57,7 @@ def _pin(value: object, path: list[str]) -> int:
     return gpio
 
 
-def options_of(entry: Mapping[str, Any], kind: Kind, pins: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
+def options_of(entry: Mapping[str, Any], kind: DeviceType, pins: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
     """The options that gpiozero is given. Raises SettingsError.
 
     Each is in its range, and they go together, also with the `pins` that the device has.
@@ -106,7 +107,7 @@ def span(option: Option) -> str:
     return f"{option.least:g} to {option.most:g}" if option.least > -float("inf") else ""
 
 
-def _check_pulls(kind: Kind, options: Mapping[str, Any], pins: Mapping[str, Any], path: list[str]) -> None:
+def _check_pulls(kind: DeviceType, options: Mapping[str, Any], pins: Mapping[str, Any], path: list[str]) -> None:
     """Refuses another pull than up where the board has a resistor that pulls up."""
     for name, is_up in kind.pulls.items():
         pull = None if "active_state" in options else options.get("pull_up", is_up)
@@ -132,7 +133,7 @@ def _has_numpy() -> bool:
     return hasattr(numpy, "array")
 
 
-def check_motor(kind: Kind, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:
+def check_motor(kind: DeviceType, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:
     """Refuses what needs a speed in between of a motor that is only on or off."""
     if kind.role is Role.MOTOR and options.get("pwm") is False:
         for key in ("limits", "soft_start"):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from taskengine import Origin
-from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import CHANNELS, DETACH, HOLD, Device, Limits, Value
-from taskengine_hardware.motion import Motion, Plan
+
+from .device_config import CHANNELS, DETACH, HOLD, Device, DeviceLimits, Value
+from .device_types import Role
+from .motion import Motion, Plan
 
 NS = 1_000_000_000
 _OFF: Mapping[Role, Value] = {
@@ -129,12 +130,12 @@ class Output:
         return self.device.home if self.value is None else cast(float, self.value)
 
 
-def _paced(device: Device) -> Limits | None:
+def _paced(device: Device) -> DeviceLimits | None:
     limits = device.limits
     if limits is None or limits.speed == float("inf"):
         return None
     if device.soft_start and device.kind.role in _RAMPED:
-        return Limits(limits.least, limits.most, min(limits.speed, 1 / device.soft_start), limits.acceleration)
+        return DeviceLimits(limits.least, limits.most, min(limits.speed, 1 / device.soft_start), limits.acceleration)
     return limits
 
 

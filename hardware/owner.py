@@ -21,15 +21,16 @@ from functools import partial
 from typing import Any
 
 from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
-from taskengine_hardware import priority
-from taskengine_hardware.backends import BACKENDS
-from taskengine_hardware.control import Control, Output, safe_value, start_value
-from taskengine_hardware.layout import Device, Layout, Value
-from taskengine_hardware.levels import needs_pulses
-from taskengine_hardware.motion import Pulse
-from taskengine_hardware.panel import NEVER, NOBODY, Panel
-from taskengine_hardware.rig import Rig, Writer
-from taskengine_hardware.sensors import Sensors, sample
+
+from . import priority
+from .backends import BACKENDS
+from .control import Control, Output, safe_value, start_value
+from .device_config import Device, HardwareConfig, Value
+from .device_set import DeviceSet, Writer
+from .levels import needs_pulses
+from .motion import Pulse
+from .sensors import Sensors, sample
+from .shared_state import NEVER, NOBODY, SharedState
 
 OPEN_S = 2.0
 """How long an owner waits for pins that another one, or the guardian, is about to give back."""
@@ -57,14 +58,16 @@ class PinsInUse(RuntimeError):
 class Owner:
     """The owner of `lane`; `say` prints a line. `open` gets the pins."""
 
-    def __init__(self, layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: HardwareConfig, lane: str, panel: SharedState, pins: str, say: Callable[[str], None]
+    ) -> None:
         self._layout = layout
         self._lane = lane
         self.panel = panel
         self._pins = pins
         self._say = say
         self._devices = layout.of(lane)
-        self.rig: Rig | None = None
+        self.rig: DeviceSet | None = None
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
         self._failing: set[str] = set()
@@ -89,7 +92,7 @@ class Owner:
         self._take()
         if self.panel.owner(self._lane) != NOBODY:
             self._at = self._safe
-        rig = self.rig = Rig(self._devices, BACKENDS[self._pins](self._layout), self._at)
+        rig = self.rig = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
         self.left_out = rig.failed
         # what a dead owner has left there is not ours
         self.panel.beat(self._lane, NEVER)
@@ -158,13 +161,13 @@ class Owner:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
         return self.sensors.state(name) if name in self.sensors.known else None
 
-    def _inputs(self, rig: Rig) -> Iterator[tuple[Device, Any]]:
+    def _inputs(self, rig: DeviceSet) -> Iterator[tuple[Device, Any]]:
         """The inputs that were opened; an encoder goes on from where its last owner was."""
         for device in self._devices:
             if not device.kind.is_output and device.place in rig.opened:
                 yield device, self._resumed(device, rig)
 
-    def _resumed(self, device: Device, rig: Rig) -> Any:
+    def _resumed(self, device: Device, rig: DeviceSet) -> Any:
         """An input that was opened, which has counted what it had for the last owner."""
         opened = rig.opened[device.place]
         if not device.kind.counts:
@@ -252,7 +255,7 @@ class Owner:
                 if rig is not None and rig.again(device):
                     self._begin(device, rig)
 
-    def _begin(self, device: Device, rig: Rig) -> None:
+    def _begin(self, device: Device, rig: DeviceSet) -> None:
         """A device that was left out can be had."""
         with self.lock:
             if device.kind.is_output:

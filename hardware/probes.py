@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskengine_hardware.layout import Device
+from .device_config import Device
 
 PATIENCE_S = 0.2
 """How long the last value is told at least while an input gives no other."""
@@ -119,7 +119,8 @@ class _Converter:
         now = time.monotonic()
         value = self._opened.value
         first, last = self._bus.words[-2:]
-        if (first << 8 | last) >> self._device.kind.null_bit & 1:
+        null_bit = self._device.kind.null_bit
+        if null_bit is not None and (first << 8 | last) >> null_bit & 1:
             raise NotMeasured(self._device.kind.missing)
         return now, value
 

@@ -16,8 +16,9 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from taskengine import TaskFailed
-from taskengine_hardware.layout import Device
-from taskengine_hardware.probes import NotMeasured, NotYet, patience, probe_of, told
+
+from .device_config import Device
+from .probes import NotMeasured, NotYet, patience, probe_of, told
 
 Tell = Callable[[Device, Any], bool]
 Keep = Callable[[Device, float], None]

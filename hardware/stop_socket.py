@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskengine_hardware.panel import Panel
+from .shared_state import SharedState
 
 CONFIRM_NS = 200_000_000
 """How long a stop waits for the lanes at most before it is answered."""
@@ -48,7 +48,7 @@ class StopSocket:
     def __init__(
         self,
         listener: socket.socket,
-        panel: Panel,
+        panel: SharedState,
         note: Callable[..., object],
         watch: Callable[[int], object],
         unwatch: Callable[[int], object],

@@ -6,9 +6,10 @@ import math
 from typing import Any, cast
 
 from taskengine import BadArguments
-from taskengine_hardware.kinds import Role
-from taskengine_hardware.layout import Value, channels
-from taskengine_hardware.outputs import Output
+
+from .device_config import Value, channels
+from .device_types import Role
+from .outputs import Output
 
 LONGEST_S = 86400.0
 """How long anything that a client asks for may take: a day."""

@@ -8,9 +8,9 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].endswith("taskengine
     # `python -m taskengine` puts the current folder first; from here on nothing there hides a module of Python
     sys.path.append(sys.path.pop(0))
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from taskengine.caller import caller, caller_id, check_device, origin, position
 from taskengine.errors import (
     BadArguments,
     Cancelled,
@@ -27,12 +27,13 @@ from taskengine.errors import (
     UnknownTask,
     WorkerLost,
 )
-from taskengine.messages import Origin
-from taskengine.registry import source, task
+from taskengine.protocol.messages import Origin
 
 if TYPE_CHECKING:
-    from taskengine.client import Client
-    from taskengine.feed import publish, publish_owned
+    from taskengine.client.blocking import Client
+    from taskengine.registry.registry import source, task
+    from taskengine.runtime.feed import publish, publish_owned
+    from taskengine.worker.context import caller, caller_id, check_device, origin, position
 
 __version__ = "0.1.0"
 __all__ = [
@@ -64,15 +65,17 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "Client": "taskengine.client.blocking",
+    **dict.fromkeys(("source", "task"), "taskengine.registry.registry"),
+    **dict.fromkeys(("publish", "publish_owned"), "taskengine.runtime.feed"),
+    **dict.fromkeys(("caller", "caller_id", "check_device", "origin", "position"), "taskengine.worker.context"),
+}
+"""Names imported when they are asked for: a client has no use for the engine, nor a worker for a client."""
+
+
 def __getattr__(name: str) -> Any:
-    # a worker that imports a task module has no use for the client
-    if name == "Client":
-        from taskengine.client import Client
-
-        return Client
-    # and a client none for the way from tasks to data workers
-    if name in ("publish", "publish_owned"):
-        from taskengine import feed
-
-        return getattr(feed, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value

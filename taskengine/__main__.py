@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskengine.cli import main
+from taskengine.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
-"""The compiled leaf: whole messages in, whole messages out. taskengine.wire has their layouts.
+"""The compiled leaf: whole messages in, whole messages out. taskengine.protocol.layouts has their layouts.
 
 | who | calls |
 |---|---|
@@ -34,7 +34,9 @@ from bisect import bisect_right
 
 import msgspec
 
-from taskengine import arrays, wire
+from taskengine.protocol import arrays
+from taskengine.protocol import layouts
+from taskengine.protocol import limits
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 
 cdef extern from "endian.h" nogil:
@@ -75,33 +77,33 @@ cdef extern from "Python.h":
 
 ctypedef unsigned char u8
 
-cdef int MAX_DEPTH = wire.MAX_DEPTH
+cdef int MAX_DEPTH = limits.MAX_DEPTH
 
 
 def limit_depth(int most):
-    """Let lists and maps nest at most so deep from here on, in this process. Raises ValueError beyond wire.MAX_DEPTH."""
+    """Let lists and maps nest at most so deep from here on, in this process. Raises ValueError beyond limits.MAX_DEPTH."""
     global MAX_DEPTH
-    if not 1 <= most <= wire.MAX_DEPTH:
-        raise ValueError(f"values nest 1 to {wire.MAX_DEPTH} deep, not {most}")
+    if not 1 <= most <= limits.MAX_DEPTH:
+        raise ValueError(f"values nest 1 to {limits.MAX_DEPTH} deep, not {most}")
     MAX_DEPTH = most
 
-cdef int ERROR_EXT = wire.ERROR_EXT
-cdef size_t MAX_TASKS = wire.MAX_TASKS
-cdef size_t MAX_BODY = wire.MAX_BODY
-cdef size_t MAX_MESSAGE = wire.MAX_MESSAGE
-cdef size_t SLATE_HEAD = wire.SLATE_HEAD
-cdef uint64_t IN_FLIGHT = wire.IN_FLIGHT
-cdef size_t SLATE_BYTES = wire.SLATE_BYTES
+cdef int ERROR_EXT = layouts.ERROR_EXT
+cdef size_t MAX_TASKS = limits.MAX_TASKS
+cdef size_t MAX_BODY = limits.MAX_BODY
+cdef size_t MAX_MESSAGE = limits.MAX_MESSAGE
+cdef size_t SLATE_HEAD = layouts.SLATE_HEAD
+cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
+cdef size_t SLATE_BYTES = layouts.SLATE_BYTES
 cdef int MADV_REMOVE = mmap.MADV_REMOVE
-cdef int64_t NO_NAME = wire.NO_NAME
-cdef int ARRAY_EXT = wire.ARRAY_EXT
+cdef int64_t NO_NAME = layouts.NO_NAME
+cdef int ARRAY_EXT = layouts.ARRAY_EXT
 cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
     CALL_DEPTH = 2  # of a task around its arguments
-    MOST_NAMES = 65536  # in a head of wire.MAX_HEAD bytes there are fewer
+    MOST_NAMES = 65536  # in a head of limits.MAX_HEAD bytes there are fewer
     BATCH_SIZE = 20
     COUNT_SIZE = 4
     SECTION_SIZE = 54
@@ -114,10 +116,10 @@ cdef enum:
     ERRORS = 1
     NONE = 2
 
-if (wire.COUNT.size, wire.BATCH.size, wire.SECTION.size, wire.ENTRY.size, *sorted(wire.Format)) != (
+if (layouts.COUNT.size, layouts.BATCH.size, layouts.SECTION.size, layouts.ENTRY.size, *sorted(layouts.Format)) != (
     COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
 ):
-    raise ImportError("taskengine.wire and its compiled twin have drifted apart: compile it again")
+    raise ImportError("taskengine.protocol.layouts and its compiled twin have drifted apart: compile it again")
 
 
 cdef inline bytes some(const u8* data, Py_ssize_t size):
@@ -228,8 +230,8 @@ cdef int64_t get_name(_Reader src) noexcept:
 def task_names(index, body, bytes marks=None, Py_ssize_t most=MAX_TASKS):
     """The name index of each task, as runs of equal ones: (first position, stop position, name index).
 
-    Only the head of each task is read. An index from wire.NO_NAME on, and that of a task which has none, is
-    wire.NO_NAME: such a task fails by itself, at the worker. With `marks`, u32 each, it is the i-th for name index i,
+    Only the head of each task is read. An index from layouts.NO_NAME on, and that of a task which has none, is
+    layouts.NO_NAME: such a task fails by itself, at the worker. With `marks`, u32 each, it is the i-th for name index i,
     and the last for an index that is beyond. What follows the first `most` runs is left out. Raises ProtocolError for
     an index that does not fit.
     """

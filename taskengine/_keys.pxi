@@ -1,6 +1,6 @@
 # What may be a key of a map in MessagePack. The text is part of _fastpath.pyx.
 
-cdef size_t MOST_NUMBERS = wire.MOST_NUMBERS
+cdef size_t MOST_NUMBERS = limits.MOST_NUMBERS
 
 
 cdef inline bint is_key(u8 tag, size_t size) noexcept:

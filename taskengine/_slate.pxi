@@ -52,7 +52,7 @@ cdef extern from *:
 
 @cython.final
 cdef class Slate:
-    """The slate that lies in `memory`, a writable buffer of wire.SLATE_BYTES that both processes share."""
+    """The slate that lies in `memory`, a writable buffer of layouts.SLATE_BYTES that both processes share."""
 
     cdef Py_buffer view
     cdef SlateHead* head

@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 
 import zmq
 
-from taskengine import wire
+from taskengine.protocol import limits
 
 cdef extern from "endian.h" nogil:
     uint32_t htole32(uint32_t)
@@ -64,7 +64,7 @@ cdef enum:
     FIRST_KEPT = 1024  # bytes of a first frame from which on it is not kept, and nobody asks where it came from
     UNJOINED = 16  # frames of a message that has 5 at most, with its route
 
-cdef uint64_t MAX_MESSAGE = wire.MAX_MESSAGE
+cdef uint64_t MAX_MESSAGE = limits.MAX_MESSAGE
 cdef int (*msg_init)(Message*) noexcept nogil
 cdef int (*msg_init_size)(Message*, size_t) noexcept nogil
 cdef int (*msg_init_data)(Message*, void*, size_t, void (*)(void*, void*) noexcept nogil, void*) noexcept nogil
@@ -333,7 +333,7 @@ cdef class Port:
 
         `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. Where that
         begins with `unjoined`, the others follow; else they lie end to end in `body`, and `index` has a u32 for each:
-        where it ends. The body is empty where they have more than wire.MAX_MESSAGE bytes. What comes behind `most`
+        where it ends. The body is empty where they have more than limits.MAX_MESSAGE bytes. What comes behind `most`
         frames is left out, and behind the first few where they are not joined. Raises ZMQError.
         """
         cdef Message message

@@ -9,8 +9,8 @@ cdef extern from *:
 cdef enum:
     MOST_BUCKETS = 65
 
-cdef int LATENCY_BUCKETS = wire.LATENCY_BUCKETS
-cdef int LATENCY_SHIFT = wire.LATENCY_SHIFT
+cdef int LATENCY_BUCKETS = layouts.LATENCY_BUCKETS
+cdef int LATENCY_SHIFT = layouts.LATENCY_SHIFT
 if not 0 < LATENCY_BUCKETS <= MOST_BUCKETS:
     raise ImportError(f"{LATENCY_BUCKETS} buckets are too many")
 

@@ -10,18 +10,18 @@ from typing import Any, Self
 
 import msgspec
 
-from taskengine.aio_subscription import AsyncSubscription
-from taskengine.client import Caller, Posted, patience
-from taskengine.lease import AsyncLease
-from taskengine.messages import Info, Kind, Stats, TaskInfo
-from taskengine.receiver import Receiver
-from taskengine.samples import WAITING
-from taskengine.session import Call
-from taskengine.stopping import STOP_S, Order, Stopping, stops_machine
-from taskengine.subscription import Wish, reachable
+from taskengine.client.async_subscription import AsyncSubscription
+from taskengine.client.blocking import Caller, Posted, patience
+from taskengine.client.lease import AsyncLease
+from taskengine.client.receiver import Receiver
+from taskengine.client.samples import WAITING
+from taskengine.client.session import Call
+from taskengine.client.stopping import STOP_S, Order, Stopping, stops_machine
+from taskengine.client.subscription import Wish, reachable
+from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
 
 
-class Client(Caller):
+class AsyncClient(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits `timeout` s, for ever with None.
 
     `keys`, `engine` and `insecure` as for `taskengine.Client`. May be used in any event loop, and in several. Close it,
@@ -69,31 +69,31 @@ class Client(Caller):
 
     async def tasks(self) -> list[TaskInfo]:
         """The tasks that the engine knows: names, signatures, docs, lanes."""
-        return msgspec.convert(await self._wait(self._ask(Kind.TASKS)), list[TaskInfo])
+        return msgspec.convert(await self._wait(self._ask(RequestKind.TASKS)), list[TaskInfo])
 
     async def info(self) -> Info:
         """The engine's version, settings and data ports."""
-        return msgspec.convert(await self._wait(self._ask(Kind.INFO)), Info)
+        return msgspec.convert(await self._wait(self._ask(RequestKind.INFO)), Info)
 
     async def stats(self) -> Stats:
         """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
-        return msgspec.convert(await self._wait(self._ask(Kind.STATS)), Stats)
+        return msgspec.convert(await self._wait(self._ask(RequestKind.STATS)), Stats)
 
     async def progress(self) -> list[tuple[str, int, int]]:
         """Serial, tasks done and tasks in all of each package that this client has in flight."""
-        return [(serial, done, count) for serial, done, count in await self._wait(self._ask(Kind.PROGRESS))]
+        return [(serial, done, count) for serial, done, count in await self._wait(self._ask(RequestKind.PROGRESS))]
 
     async def reload(self) -> None:
         """Have the engine load its task modules anew; see `taskengine.Client.reload`."""
-        await self._wait(self._ask(Kind.RELOAD))
+        await self._wait(self._ask(RequestKind.RELOAD))
 
     async def publish(self, topic: str, value: Any) -> None:
         """Publish a value on a topic."""
-        await self._wait(self._ask(Kind.PUBLISH, [topic, value]))
+        await self._wait(self._ask(RequestKind.PUBLISH, [topic, value]))
 
     async def latest(self, topic: str) -> Any:
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
-        return await self._wait(self._ask(Kind.LATEST, [topic]))
+        return await self._wait(self._ask(RequestKind.LATEST, [topic]))
 
     def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> AsyncSubscription:
         """The values on a topic from the last one on; see `taskengine.Client.subscribe`."""
@@ -142,3 +142,7 @@ class Client(Caller):
         parcel, future = urged
         self._link.post(parcel, flush=True)
         return await asyncio.wrap_future(future)
+
+
+Client = AsyncClient
+"""The name that programs use: `taskengine.aio.Client`."""

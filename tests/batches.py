@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from taskengine import _fastpath, wire
-from taskengine.messages import ReplyMode
+from taskengine import _fastpath
+from taskengine.protocol import layouts
+from taskengine.protocol.messages import ReplyMode
 
 Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
 Functions = list[Callable[..., Any] | None]
@@ -22,7 +23,7 @@ def no_error(data: bytes) -> object:
 
 def entry(data: bytes) -> bytes:
     """An error entry."""
-    return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, data))
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(layouts.ERROR_EXT, data))
 
 
 def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
@@ -45,7 +46,7 @@ def section_of(
     *,
     sizes: tuple[int, int, int] | None = None,
     job: int = 1,
-    format: int = wire.Format.PACKED,
+    format: int = layouts.Format.PACKED,
     reply: int = ReplyMode.ALL,
     deadline: int = 0,
     head: bytes = b"",

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError, rundir
+from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError
+from taskengine.runtime import rundir
 
 _WORKER, _WORKERS = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1")) * (2 if _WORKER else 1)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine import arrays, wire
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
-from taskengine.messages import ReplyMode
+from taskengine.protocol import arrays, layouts, limits
+from taskengine.protocol.messages import ReplyMode
 
 Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
 Failed = Callable[[bytes, int, int, BaseException | None], bytes]
@@ -67,7 +67,7 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
     """Where the value that begins at `at` ends; `error_entry` tells that it may be one."""
     kind, size, at = header(data, at)
     if kind in ("array", "map"):
-        if depth >= wire.MAX_DEPTH:
+        if depth >= limits.MAX_DEPTH:
             raise ProtocolError("too deep")
         for number in range(size if kind == "array" else 2 * size):
             if kind == "map" and number % 2 == 0 and not is_key(data, at, size):
@@ -77,14 +77,14 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
     end = at + size + (kind == "ext")
     if end > len(data):
         raise ProtocolError("the bytes end too early")
-    if kind == "ext" and ext_code(data, at) == wire.ERROR_EXT and not error_entry:
+    if kind == "ext" and ext_code(data, at) == layouts.ERROR_EXT and not error_entry:
         raise ProtocolError("an error entry inside a value")
     return end
 
 
 def is_key(data: bytes, at: int, size: int) -> bool:
     """Whether the value that begins at `at` may be a key of a map of this size."""
-    if size > wire.MOST_NUMBERS and header(data, at):
+    if size > limits.MOST_NUMBERS and header(data, at):
         return 0xA0 <= data[at] < 0xC0 or data[at] in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB)
     return header(data, at).kind == "data"
 
@@ -106,7 +106,7 @@ def decode(data: bytes) -> Any:
 
 
 def _extension(code: int, data: memoryview) -> Any:
-    return arrays.decoded(bytes(data)) if code == wire.ARRAY_EXT else msgspec.msgpack.Ext(code, bytes(data))
+    return arrays.decoded(bytes(data)) if code == layouts.ARRAY_EXT else msgspec.msgpack.Ext(code, bytes(data))
 
 
 def encode(value: object) -> bytes:
@@ -179,7 +179,7 @@ def unpack(body: bytes, count: int, error: Callable[[bytes], object]) -> list[An
     for _ in range(min(count, len(body) + 1)):
         kind, _, start = header(body, at)
         end = end_of(body, at, error_entry=True)
-        if kind == "ext" and ext_code(body, start) == wire.ERROR_EXT:
+        if kind == "ext" and ext_code(body, start) == layouts.ERROR_EXT:
             values.append(error(body[start + 1 : end]))
         else:
             values.append(decode(body[at:end]))
@@ -201,7 +201,7 @@ def _ends(index: bytes, base: int, size: int) -> list[int]:
 
 def check_index(index: bytes, body_len: int) -> int:
     """As `_fastpath.check_index`."""
-    if len(index) // 4 > wire.MAX_TASKS:
+    if len(index) // 4 > limits.MAX_TASKS:
         raise ProtocolError("too many tasks")
     return len(_ends(index, 0, body_len))
 
@@ -211,7 +211,7 @@ def check_columns(codes: bytes, body_len: int) -> int:
     if not 1 <= len(codes) <= 255 or set(codes) - set(b"fi"):
         raise ProtocolError("no such columns")
     tasks, rest = divmod(body_len, 8 * len(codes))
-    if rest or tasks > wire.MAX_TASKS:
+    if rest or tasks > limits.MAX_TASKS:
         raise ProtocolError("no such rows")
     return tasks
 
@@ -246,7 +246,7 @@ def task_names(index: bytes, body: bytes) -> list[tuple[int, int, int]]:
     names = []
     for start, stop in _spans(_ends(index, 0, len(body)), 0):
         i, _ = _name(body[start:stop])
-        names.append(wire.NO_NAME if i < 0 else min(i, wire.NO_NAME))
+        names.append(layouts.NO_NAME if i < 0 else min(i, layouts.NO_NAME))
     runs, first = [], 0
     for i, group in groupby(names):
         stop = first + len(list(group))
@@ -257,7 +257,7 @@ def task_names(index: bytes, body: bytes) -> list[tuple[int, int, int]]:
 
 def used_names(index: bytes, body: bytes) -> list[int]:
     """As `_fastpath.used_names`."""
-    return sorted({i if i < 2**16 else wire.NO_NAME for _, _, i in task_names(index, body)})
+    return sorted({i if i < 2**16 else layouts.NO_NAME for _, _, i in task_names(index, body)})
 
 
 def find_tasks(index: bytes, body: bytes, wanted: bytes, most: int) -> list[tuple[int, int, int]]:
@@ -267,7 +267,7 @@ def find_tasks(index: bytes, body: bytes, wanted: bytes, most: int) -> list[tupl
     found = [
         (position, *spans[position])
         for position, i in enumerate(names)
-        if i < min(len(wanted), wire.NO_NAME)
+        if i < min(len(wanted), layouts.NO_NAME)
         if wanted[i]
     ]
     return found[:most]
@@ -295,9 +295,9 @@ def read_topic(body: bytes) -> tuple[str, int]:
 
 def pack_batch(number: int, slice_ns: int, sections: Sequence[Section]) -> bytes:
     """As `_fastpath.pack_batch`."""
-    parts = [wire.BATCH.pack(number, len(sections), slice_ns)]
+    parts = [layouts.BATCH.pack(number, len(sections), slice_ns)]
     for job, format, reply, deadline, head, index, body, part, first, stop, *sizes in sections:
-        columns = len(index) if format == wire.Format.COLUMNS else 0
+        columns = len(index) if format == layouts.Format.COLUMNS else 0
         ends = [end for (end,) in struct.iter_unpack("<I", index)] if not columns else []
         tasks = len(body) // (8 * columns) if columns else len(ends)
         if not first < stop <= tasks:
@@ -312,7 +312,7 @@ def pack_batch(number: int, slice_ns: int, sections: Sequence[Section]) -> bytes
             slices = [index[4 * first : 4 * stop], body[base:end]]
         size = sum(map(len, slices[1:]))
         places = (part, first, stop - first, *sizes, base, size, len(head))
-        parts += [wire.SECTION.pack(job, deadline, *places, format, reply), head, *slices]
+        parts += [layouts.SECTION.pack(job, deadline, *places, format, reply), head, *slices]
     return b"".join(parts)
 
 
@@ -364,13 +364,13 @@ def _chunks(count: int, lead: int, larger: int, size: int) -> list[int]:
 def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     frame = _Frame(batch)
     sections = []
-    _, count, slice_ns = frame.unpack(wire.BATCH)
+    _, count, slice_ns = frame.unpack(layouts.BATCH)
     for _ in range(count):
-        job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(wire.SECTION)
-        if format > max(wire.Format) or reply > max(ReplyMode):
+        job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(layouts.SECTION)
+        if format > max(layouts.Format) or reply > max(ReplyMode):
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
-        is_columns = format == wire.Format.COLUMNS
+        is_columns = format == layouts.Format.COLUMNS
         index = frame.take(base if is_columns else 4 * tasks)
         body = frame.take(size)
         slices: list[Any]
@@ -436,7 +436,7 @@ def run_batch(
     entries = []
     _, sections = _read_batch(batch)
     for section in sections:
-        packed = section.format in (wire.Format.PACKED, wire.Format.COLUMNS)
+        packed = section.format in (layouts.Format.PACKED, layouts.Format.COLUMNS)
         functions = list(resolve(section.head)) if packed else []
         if packed:
             runs = [(0, len(section.tasks))]
@@ -449,8 +449,8 @@ def run_batch(
             else:
                 ends = [sum(map(len, tasks[: k + 1])) for k in range(len(tasks))]
                 body, failures = foreign(section.format, section.head, position, ends, b"".join(tasks), 0)
-            entries.append(wire.ENTRY.pack(section.job, position, stop - first, failures, 0, len(body)) + body)
-    return wire.COUNT.pack(len(entries)) + b"".join(entries)
+            entries.append(layouts.ENTRY.pack(section.job, position, stop - first, failures, 0, len(body)) + body)
+    return layouts.COUNT.pack(len(entries)) + b"".join(entries)
 
 
 def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None], failed: Failed) -> tuple[bytes, int]:
@@ -460,7 +460,7 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
         i, result, is_failure = late if 0 < section.deadline <= time.monotonic_ns() else _run(task, functions)
         if not is_failure and section.reply == ReplyMode.ALL:
             try:
-                body += _encode_result(result, wide=section.format == wire.Format.COLUMNS)
+                body += _encode_result(result, wide=section.format == layouts.Format.COLUMNS)
             except BadArguments as error:
                 result, is_failure = TaskFailed(str(error), type="BadArguments"), True
         if not is_failure:
@@ -483,8 +483,8 @@ def read_answer(answer: bytes) -> list[tuple[int, int, int, int, int, bytes]]:
     """As `_fastpath.read_answer`."""
     frame = _Frame(answer)
     entries = []
-    for _ in range(frame.unpack(wire.COUNT)[0]):
-        job, first, count, failures, elapsed_ns, size = frame.unpack(wire.ENTRY)
+    for _ in range(frame.unpack(layouts.COUNT)[0]):
+        job, first, count, failures, elapsed_ns, size = frame.unpack(layouts.ENTRY)
         entries.append((job, first, first + count, failures, elapsed_ns, frame.take(size)))
     frame.finish()
     return entries

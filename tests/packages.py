@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from taskengine.broker.lane import Batch, Slice
+from taskengine.broker.package import Package
+from taskengine.broker.recovery import Answered
 from taskengine.errors import TaskEngineError
-from taskengine.lane import Batch, Slice
-from taskengine.package import Package
-from taskengine.salvage import Answered
 
 CHEAP_NS = 100
 

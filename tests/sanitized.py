@@ -64,7 +64,7 @@ def _runtime(*names: str) -> str:
 def _stamp() -> str:
     """What the build is made of."""
     digest = hashlib.sha256(f"{sys.version} {compiler()} {COMPILE}".encode())
-    sources = (ROOT / "taskengine").glob("*.p[xy]*")
+    sources = (ROOT / "taskengine").rglob("*.p[xy]*")
     for path in sorted([*sources, ROOT / "setup.py", GUIDE]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from taskengine.broker.legacy_json import LegacyTask, result_text
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
-from taskengine.seedwire import SeedTask, result_text
 
 MARK_ROOM = 9
 """Bytes that an error takes beside its text."""
@@ -27,7 +27,7 @@ class _Echo(msgspec.Struct):
 def name_of(frame: bytes, position: int) -> str:
     """The name of the task in a TASK frame."""
     try:
-        return msgspec.json.decode(frame, type=SeedTask).task
+        return msgspec.json.decode(frame, type=LegacyTask).task
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise ProtocolError(f"TASK frame {position + 1}: {error}") from None
 

@@ -1,337 +1,306 @@
-"""Imports point one way. Reads the ASTs, imports nothing, and fails on a breach or on a module without a row here."""
+"""Imports point one way between folders. Reads the ASTs and imports nothing."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Set
+import subprocess
+import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "taskengine"
 
-# From the bottom up: a module imports from its own layer or one below. A new module gets its row here.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "spelling"),
-    ("wire",),
-    ("messages", "datatypes", "arrays"),
-    ("_fastpath",),
-    (
-        "chunking",
-        "quota",
-        "work_budget",
-        "handshakes",
-        "fair",
-        "unwanted",
-        "policy",
-        "package",
-        "costs",
-        "serials",
-        "origins",
-        "presence",
-        "halting",
-        "turns",
-        "lane",
-        "salvage",
-        "counters",
-        "packed",
-        "visitor",
-        "causes",
-        "broker",
-        "topics",
-        "clock",
-        "samples",
-        "rhythm",
-        "replies",
-        "verdict",
-        "session",
-        "seedwire",
-        "backoff",
-        "liveness",
-        "rollout",
-        "disclosure",
-        "budgets",
-        "chain",
-        "scrape",
-        "pake",
-        "reports",
-        "subscribers",
-        "discovery",
-        "availability",
-    ),
-    ("hardware", "feed"),
-    (
-        "loading",
-        "registry",
-        "survey",
-        "settings",
-        "configuration",
-        "confinement",
-        "weaknesses",
-        "journal",
-        "queue",
-        "outbox",
-        "crew",
-        "trust",
-        "renewal",
-    ),
-    (
-        "_socket",
-        "_descendants",
-        "rundir",
-        "hosts",
-        "memory",
-        "procfs",
-        "sockets",
-        "moments",
-        "identity",
-        "orphan",
-        "descendants",
-    ),
-    ("keys", "pairing", "audit", "gate", "outlet", "attendance", "inspection"),
-    (
-        "caller",
-        "broadcast",
-        "dealer",
-        "reception",
-        "router",
-        "stop_listener",
-        "worker",
-        "sampler",
-        "publisher",
-        "connection",
-        "link",
-        "receiver",
-        "subscription",
-        "aio_subscription",
-        "lease",
-        "stopping",
-        "client",
-        "aio",
-        "metrics",
-    ),
-    ("preflight", "process", "catalogue", "terminal", "top", "systemd", "roles", "reloading", "supervisor"),
-    ("commandline", "cli_audit", "cli_engine", "cli_json", "cli_keys", "cli_policy", "cli"),
+# From the bottom up: a folder, or a module at the top, imports from its own row or from one above it in this list.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("errors", "datatypes"),
+    ("protocol",),
+    ("_fastpath", "_socket", "_descendants"),
+    ("broker", "config"),
+    ("registry", "security"),
+    ("runtime",),
+    ("client", "router", "worker"),
+    ("aio",),
+    ("supervisor",),
+    ("cli",),
     ("__main__",),
 )
+# The package's door, and what is written as a user would write it, which imports nothing else.
+DOOR = "__init__"
+USERS = {"tasks", "sources"}
+ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
+"""What a client has no use for."""
 PURE = {
-    "outbox",
-    "spelling",
-    "arrays",
-    "chunking",
-    "package",
-    "costs",
-    "serials",
-    "origins",
-    "presence",
-    "halting",
-    "quota",
-    "work_budget",
-    "handshakes",
-    "fair",
-    "unwanted",
-    "policy",
-    "visitor",
-    "turns",
-    "lane",
-    "salvage",
-    "counters",
-    "packed",
-    "causes",
-    "broker",
-    "topics",
-    "clock",
-    "samples",
-    "rhythm",
-    "replies",
-    "verdict",
-    "session",
-    "seedwire",
-    "backoff",
-    "liveness",
-    "rollout",
-    "crew",
-    "disclosure",
-    "budgets",
-    "chain",
-    "scrape",
-    "pake",
-    "reports",
-    "subscribers",
-    "discovery",
-    "availability",
-    "weaknesses",
-    "renewal",
+    "broker/availability",
+    "broker/binary",
+    "broker/broker",
+    "broker/cancellation",
+    "broker/chunking",
+    "broker/costs",
+    "broker/counters",
+    "broker/failure_reasons",
+    "broker/fair_queue",
+    "broker/lane",
+    "broker/lane_queue",
+    "broker/legacy_json",
+    "broker/origins",
+    "broker/package",
+    "broker/quota",
+    "broker/recovery",
+    "broker/serials",
+    "broker/topics",
+    "client/clock",
+    "client/outbox",
+    "client/replies",
+    "client/samples",
+    "client/session",
+    "client/verdict",
+    "config/changes",
+    "config/policy",
+    "config/spelling",
+    "config/weaknesses",
+    "protocol/arrays",
+    "registry/discovery",
+    "router/connection_table",
+    "router/emergency",
+    "router/permissions",
+    "router/work_budget",
+    "router/worker_table",
+    "runtime/heartbeat",
+    "security/audit_budgets",
+    "security/audit_chain",
+    "security/handshakes",
+    "security/pake",
+    "security/redaction",
+    "supervisor/backoff",
+    "supervisor/reports",
+    "supervisor/rollout",
+    "supervisor/scrape",
+    "worker/rhythm",
+    "worker/subscriptions",
 }
 SHELLS = {
     "_socket",
-    "keys",
-    "gate",
-    "broadcast",
-    "outlet",
-    "attendance",
-    "inspection",
-    "dealer",
-    "procfs",
-    "sockets",
-    "router",
-    "stop_listener",
-    "worker",
-    "publisher",
-    "connection",
-    "link",
-    "receiver",
-    "stopping",
-    "client",
     "aio",
+    "client/blocking",
+    "client/connection",
+    "client/receiver",
+    "client/stopping",
+    "client/transport",
+    "router/connection_monitor",
+    "router/replies",
+    "router/router",
+    "router/stop_port",
+    "runtime/procfs",
+    "runtime/sockets",
+    "security/authenticator",
+    "security/keys",
+    "supervisor/inspection",
+    "worker/publisher",
+    "worker/publisher_socket",
+    "worker/router_connection",
+    "worker/worker",
+    "security/credentials",
 }
 IMPURE = {"os", "time", "threading", "zmq", "asyncio", "multiprocessing", "select", "signal", "socket", "subprocess"}
-# The package's door; what is written for it, as a user would write it, imports nothing else.
-DOOR = "__init__"
-USERS = {"tasks", "sources"}
-
-LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
-KNOWN = LAYER.keys() | USERS | {DOOR}
-
-
-def imports(tree: ast.AST, package: str, modules: Set[str]) -> Iterator[str]:
-    """Every imported module as its absolute name, wherever in the file: `taskengine.wire`, `zmq`, or `taskengine`
-    for a name that the door offers."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = node.module or ""
-            if node.level:
-                source = f"{package}.{source}".rstrip(".")
-            if source == "taskengine":
-                yield from (f"{source}.{a.name}" if a.name in modules else source for a in node.names)
-            else:
-                yield source
-
-
-def breaches(module: str, source: str, modules: Set[str]) -> list[str]:
-    """What the imports of one module of taskengine break."""
-    found = []
-    for name in imports(ast.parse(source), "taskengine", modules):
-        top, _, rest = name.partition(".")
-        inner = rest.partition(".")[0]
-        if top == "zmq" and module not in SHELLS:
-            found.append(f"{module} imports {name}: only the shells use zmq")
-        elif top in IMPURE and module in PURE:
-            found.append(f"{module} imports {name}: it is pure")
-        if top != "taskengine":
-            continue
-        if not inner:
-            if module not in USERS:
-                found.append(f"{module} imports the door")
-        elif module in USERS:
-            found.append(f"{module} imports {name}: it uses only the door")
-        elif module == DOOR:
-            if LAYER.get(inner, 0) > LAYER["aio"]:
-                found.append(f"the door imports {name}")
-        elif inner not in LAYER or LAYER[inner] > LAYER.get(module, -1):
-            found.append(f"{module} imports {name}: against the order")
-    return found
-
-
-def door_breaches(file: str, source: str, modules: Set[str]) -> list[str]:
-    """What the imports of a file of hardware/ break: of the engine it uses only the door."""
-    return [
-        f"hardware/{file} imports {name}: it uses only the door"
-        for name in imports(ast.parse(source), "taskengine_hardware", modules)
-        if name.startswith("taskengine.") or name.partition(".")[0] in {"zmq", "hardware"}
-    ]
+ROW = {place: number for number, places in enumerate(ROWS) for place in places}
 
 
 def sources() -> dict[str, str]:
-    """Each module of taskengine with its text; of compiled ones the import lines, as far as they are Python."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.py")}
-    for path in (ROOT / "taskengine").glob("*.pyx"):
-        lines = re.findall(r"^[ \t]*((?:from[ \t]+\S+[ \t]+)?c?import[ \t].*)$", path.read_text("utf-8"), re.MULTILINE)
-        python = (re.sub(r"\bcimport\b", "import", line).partition("#")[0].strip() for line in lines)
-        texts[path.stem] = "\n".join(line + "x)" if line.endswith("(") else line for line in python)
+    """Each module of taskengine, as `broker/lane`, with its text; of compiled ones the import lines that are Python."""
+    texts = {str(path.relative_to(PACKAGE).with_suffix("")): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    for path in PACKAGE.glob("*.pyx"):
+        lines = re.findall(r"^((?:from[ \t]+\S+[ \t]+)?import[ \t].*)$", path.read_text("utf-8"), re.MULTILINE)
+        texts[path.stem] = "\n".join(lines)
     return texts
 
 
 SOURCES = sources()
-MODULES = SOURCES.keys() | KNOWN
 
 
-def test_folders_are_flat() -> None:
-    nested = [path for folder in ("taskengine", "hardware") for path in (ROOT / folder).glob("*/*.py")]
-    assert nested == []
+def imported(source: str) -> Iterator[str]:
+    """Every imported module by its dotted name, wherever in the file; `taskengine` for a name that the door offers."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "." * node.level + (node.module or "")
+            elif (node.module or "").split(".")[0] == "taskengine":
+                yield from (_module(f"{node.module}.{alias.name}") for alias in node.names)
+            else:
+                yield node.module or ""
 
 
-def test_every_module_has_its_row() -> None:
-    assert sorted(SOURCES.keys() - KNOWN) == []
+def _module(name: str) -> str:
+    """The module that holds an imported name: the name itself where it is one."""
+    path = "/".join(name.split(".")[1:])
+    is_module = path in SOURCES or f"{path}/__init__" in SOURCES
+    return name if is_module else name.rpartition(".")[0]
+
+
+def place(module: str) -> str:
+    """The folder of a module, or the module where it lies at the top."""
+    return module.split("/")[0]
+
+
+def breaches(module: str, source: str) -> list[str]:
+    """What the imports of one module break."""
+    found = []
+    for name in imported(source):
+        top, *rest = name.split(".")
+        if not top:
+            found.append(f"{module} imports {name}: relative")
+        elif top == "zmq" and module not in SHELLS:
+            found.append(f"{module} imports {name}: only the shells use zmq")
+        elif top in IMPURE and module in PURE:
+            found.append(f"{module} imports {name}: it is pure")
+        elif top == "taskengine":
+            found += _breach(module, name, rest)
+    return found
+
+
+def _breach(module: str, name: str, rest: list[str]) -> list[str]:
+    if module in USERS:
+        return [f"{module} imports {name}: it uses only the door"] if rest else []
+    if not rest:
+        return [f"{module} imports the door"]
+    if module == DOOR:
+        return [f"the door imports {name}"] if ROW.get(rest[0], 99) > ROW["aio"] else []
+    if ROW.get(rest[0], 99) > ROW.get(place(module), -1):
+        return [f"{module} imports {name}: against the order"]
+    return []
+
+
+def graph(names: dict[str, str]) -> dict[str, set[str]]:
+    """For each place those that its modules import."""
+    found: dict[str, set[str]] = {}
+    for module, source in names.items():
+        inner = {name.split(".")[1] for name in imported(source) if name.startswith("taskengine.")}
+        found.setdefault(place(module), set()).update(inner - {place(module)})
+    return found
+
+
+def test_every_place_has_its_row() -> None:
+    assert {place(module) for module in SOURCES} == ROW.keys() | USERS | {DOOR}
+
+
+def test_lists_name_modules_that_exist() -> None:
+    assert sorted((PURE | SHELLS) - SOURCES.keys()) == []
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_imports_point_one_way(module: str) -> None:
-    assert breaches(module, SOURCES[module], MODULES) == []
+    assert breaches(module, SOURCES[module]) == []
 
 
-def test_no_circle_of_imports() -> None:
-    graph = {}
-    for module, text in SOURCES.items():
-        inner = (name.split(".") for name in imports(ast.parse(text), "taskengine", MODULES))
-        graph[module] = {parts[1] for parts in inner if parts[0] == "taskengine" and parts[1:]} & SOURCES.keys()
-    TopologicalSorter(graph).prepare()
+def test_no_circle_of_imports_between_folders() -> None:
+    TopologicalSorter({key: value - {DOOR} for key, value in graph(SOURCES).items() if key != DOOR}).prepare()
+
+
+def test_a_client_imports_nothing_of_the_engine() -> None:
+    """Also not by a detour, but for the names that the door gives to whoever asks for them."""
+    reached: set[str] = set()
+    waiting = ["client/blocking", "aio"]
+    while waiting:
+        here = waiting.pop()
+        if here in SOURCES and here not in reached:
+            reached.add(here)
+            waiting += ["/".join(name.split(".")[1:]) for name in imported(SOURCES[here])]
+    assert sorted(module for module in reached if place(module) in ENGINE) == []
+
+
+def test_a_client_loads_nothing_of_the_engine() -> None:
+    script = "import sys; from taskengine import Client, aio; print(*(name for name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[1] for name in ran.stdout.split() if name.startswith("taskengine.")}
+    assert "client" in loaded
+    assert loaded & ENGINE == set()
+
+
+def test_folders_say_what_they_are_in_three_lines_and_hold_nothing_else() -> None:
+    for path in PACKAGE.glob("*/__init__.py"):
+        text = path.read_text("utf-8")
+        assert ast.get_docstring(ast.parse(text)), path
+        assert len(ast.parse(text).body) == 1, path
+        assert len(text.splitlines()) <= 3, path
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    seen: dict[str, str] = {}
+    twice = []
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("*.p[yx][xi]"), *(ROOT / "hardware").glob("*.py")]):
+        if path.suffix == ".pyi":
+            continue
+        for name in re.findall(r"^(?:cdef )?class (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            if name in seen:
+                twice.append((name, seen[name], path.name))
+            seen[name] = path.name
+    assert twice == []
 
 
 def test_hardware_uses_only_the_door() -> None:
     files = sorted((ROOT / "hardware").glob("*.py"))
     assert files
-    assert [breach for path in files for breach in door_breaches(path.name, path.read_text("utf-8"), MODULES)] == []
+    assert [breach for path in files for breach in door_breaches(path.name, path.read_text("utf-8"))] == []
+
+
+def door_breaches(file: str, source: str) -> list[str]:
+    """What the imports of a file of hardware/ break: of the engine it uses only the door."""
+    return [
+        f"hardware/{file} imports {name}: it uses only the door"
+        for name in imported(source)
+        if name.startswith("taskengine.") or name.split(".")[0] in {"zmq", "hardware", "taskengine_hardware"}
+    ]
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("wire", "from .messages import Request"),
-        ("wire", "from taskengine.messages import Request"),
-        ("wire", "from taskengine import messages"),
-        ("wire", "from . import messages"),
-        ("wire", "import taskengine.messages"),
-        ("wire", "def late():\n    from .messages import Request"),
-        ("messages", "import msgspec\nfrom .broker import Broker"),
-        ("broker", "from .settings import Settings"),
-        ("broker", "import time"),
-        ("broker", "import os.path"),
-        ("broker", "from threading import Lock"),
-        ("broker", "import zmq"),
-        ("settings", "import zmq"),
-        ("registry", "from zmq import Context"),
-        ("cli", "import zmq.asyncio"),
-        ("router", "from .supervisor import serve"),
-        ("router", "import taskengine"),
-        ("router", "from . import task"),
-        ("router", "from .unheard import of"),
-        ("tasks", "from .registry import task"),
-        ("__init__", "from .supervisor import serve"),
+        ("protocol/layouts", "from taskengine.broker.broker import Broker"),
+        ("protocol/layouts", "from taskengine.broker import broker"),
+        ("protocol/layouts", "import taskengine.broker.broker"),
+        ("protocol/layouts", "def late():\n    from taskengine.broker import broker"),
+        ("broker/broker", "from .lane import Lane"),
+        ("broker/broker", "import time"),
+        ("broker/broker", "import os.path"),
+        ("broker/broker", "import zmq"),
+        ("config/settings", "import zmq"),
+        ("registry/registry", "from zmq import Context"),
+        ("cli/main", "import zmq.asyncio"),
+        ("router/router", "from taskengine.supervisor.supervisor import serve"),
+        ("router/router", "import taskengine"),
+        ("router/router", "from taskengine import task"),
+        ("router/router", "from taskengine.unheard import of"),
+        ("tasks", "from taskengine.registry.registry import task"),
+        ("__init__", "from taskengine.supervisor.supervisor import serve"),
     ],
 )
 def test_a_breach_is_found(module: str, source: str) -> None:
-    assert len(breaches(module, source, MODULES)) == 1
+    assert len(breaches(module, source)) == 1
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("messages", "import time\nfrom . import errors, wire"),
-        ("broker", "import math\nfrom collections import deque\nfrom .chunking import sizes"),
-        ("router", "import os, time, zmq\nfrom . import _fastpath\nfrom .settings import Settings"),
-        ("aio", "from .client import Client"),
+        ("protocol/messages", "import time\nfrom taskengine import errors\nfrom taskengine.protocol import layouts"),
+        ("broker/broker", "import math\nfrom collections import deque\nfrom taskengine.broker.chunking import cut"),
+        (
+            "router/router",
+            "import os, time, zmq\nfrom taskengine import _fastpath\nfrom taskengine.config.settings import S",
+        ),
+        ("aio", "from taskengine.client.blocking import Client"),
         ("tasks", "import time\nfrom taskengine import task"),
-        ("__init__", "from .client import Client\nfrom . import aio"),
-        ("cli", "from .supervisor import serve\nimport click"),
+        ("__init__", "from taskengine.client.blocking import Client\nfrom taskengine import aio"),
+        ("cli/main", "from taskengine.supervisor.supervisor import serve\nimport click"),
     ],
 )
 def test_what_is_allowed(module: str, source: str) -> None:
-    assert breaches(module, source, MODULES) == []
+    assert breaches(module, source) == []
 
 
 @pytest.mark.parametrize(
@@ -344,20 +313,17 @@ def test_what_is_allowed(module: str, source: str) -> None:
     ],
 )
 def test_a_breach_of_hardware_is_found(source: str) -> None:
-    assert len(door_breaches("servo.py", source, MODULES)) == 1
+    assert len(door_breaches("servo.py", source)) == 1
 
 
 def test_what_hardware_may_import() -> None:
-    source = (
-        "import gpiozero\nfrom taskengine import task\nfrom .devices import Device\nimport taskengine_hardware.gpio"
-    )
-    assert door_breaches("servo.py", source, MODULES) == []
+    assert door_breaches("servo.py", "import gpiozero\nfrom taskengine import task\nfrom .devices import Device") == []
 
 
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
     """Everything that waits uses the monotonic clock; what time it is stands only in publications and the audit log."""
     wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").glob("*.p[yx]*")}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").rglob("*.p[yx]*")}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),

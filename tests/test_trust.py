@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted(path for folder in ("taskengine", "hardware") for path in (ROOT / folder).glob("*.py"))
+FILES = sorted(path for folder in ("taskengine", "hardware") for path in (ROOT / folder).rglob("*.py"))
 COMPILED = sorted(path for suffix in ("pyx", "pxi") for path in (ROOT / "taskengine").glob(f"*.{suffix}"))
 
 MODULES = {

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError
+from taskengine.protocol import layouts, limits
 from tests import model
 
 Outcome = tuple[str, object]
@@ -72,7 +73,7 @@ FUNCTIONS: list[Callable[..., Any] | None] = [
     _stop,
     _leave,
     lambda *args, **kwargs: ["x" * 3000, object()],
-    lambda *args, **kwargs: nested(wire.MAX_DEPTH + len(args), len(kwargs)),
+    lambda *args, **kwargs: nested(limits.MAX_DEPTH + len(args), len(kwargs)),
     dict,
 ]
 
@@ -89,7 +90,7 @@ class Worker:
 
     def failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         self.seen.append((head, i, position, type(error)))
-        return msgspec.msgpack.encode(msgspec.msgpack.Ext(wire.ERROR_EXT, type(error).__name__.encode()))
+        return msgspec.msgpack.encode(msgspec.msgpack.Ext(layouts.ERROR_EXT, type(error).__name__.encode()))
 
     def foreign(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int

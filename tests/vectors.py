@@ -17,19 +17,24 @@ from typing import Any
 import msgspec
 import numpy
 
-from taskengine import _fastpath, arrays, errors, seedwire
+from taskengine import _fastpath, errors
+from taskengine.broker import legacy_json
+from taskengine.broker.binary import error_entry, refusal, value_reply
+from taskengine.broker.topics import TopicTable
 from taskengine.errors import BY_CODE, TaskEngineError, to_wire
-from taskengine.messages import (
+from taskengine.protocol import arrays
+from taskengine.protocol.layouts import MAGIC
+from taskengine.protocol.messages import (
     NO_SERIAL,
     NOWHERE,
     Info,
-    Kind,
     LaneStats,
     Latency,
     Priority,
     Reply,
     ReplyMode,
     Request,
+    RequestKind,
     Stamp,
     Stats,
     TaskInfo,
@@ -37,9 +42,6 @@ from taskengine.messages import (
     encode_request,
     serial_of,
 )
-from taskengine.packed import error_entry, refusal, value_reply
-from taskengine.topics import Board
-from taskengine.wire import MAGIC
 from tests.batches import join_frames
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "protocol" / "vectors.json"
@@ -186,39 +188,43 @@ def package(name: str, head: Request, calls: Calls) -> Vector:
 def packages() -> Iterator[Vector]:
     """Packages, as clients send them."""
     calls: Calls = [("task_count", (2, 3), {}), ("steer", (-1,), {"speed": 0.5})]
-    timed = Request(Kind.PACKAGE, 7, "ARM", sent=3600 * S, bound=250_000, token=TOKEN, since=3000 * S)
+    timed = Request(RequestKind.PACKAGE, 7, "ARM", sent=3600 * S, bound=250_000, token=TOKEN, since=3000 * S)
     yield package("a package", timed, calls)
-    yield package("a package that wants errors only", Request(Kind.PACKAGE, 12, "ARM", reply=ReplyMode.ERRORS), calls)
-    yield package("a package that wants no results", Request(Kind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls)
-    hurried = Request(Kind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
+    yield package(
+        "a package that wants errors only", Request(RequestKind.PACKAGE, 12, "ARM", reply=ReplyMode.ERRORS), calls
+    )
+    yield package(
+        "a package that wants no results", Request(RequestKind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls
+    )
+    hurried = Request(RequestKind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
     yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
-    yield package("an empty package", Request(Kind.PACKAGE, 15, "ARM"), [])
-    head = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
+    yield package("an empty package", Request(RequestKind.PACKAGE, 15, "ARM"), [])
+    head = Request(RequestKind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
     columns = [numpy.array([1, 2]), numpy.array([0.5, 1.5])]
     made = arrays.columns(columns)
     assert made is not None
     told = [column.tolist() for column in columns]
     frames = [encode_request(head), *made]
     yield {"name": "columns", "head": fields(head), "columns": told, "codes": "if", "frames": hexes(frames)}
-    old = MAGIC + msgspec.msgpack.encode((Kind.PACKAGE, 16, "OLD", ["task_count"], 0, 1, 0.0, False, False))
+    old = MAGIC + msgspec.msgpack.encode((RequestKind.PACKAGE, 16, "OLD", ["task_count"], 0, 1, 0.0, False, False))
     index, body = _fastpath.pack_calls([("task_count", (2, 3), {})], {})
     yield {"name": "a package of a client of 0.1.0", "head": {"serial": 16}, "frames": hexes([old, index, body])}
 
 
 def requests() -> Iterator[Vector]:
     """The other requests."""
-    yield request("a hello", Request(Kind.INFO, 1, "ARM"), [["clock"]])
-    yield request("INFO without a body", Request(Kind.INFO, 2, "ARM"))
-    yield request("TASKS", Request(Kind.TASKS, 3, "ARM"))
-    yield request("PUBLISH", Request(Kind.PUBLISH, 4, "ARM"), ["arm.state", {"angle": 30}])
-    yield request("LATEST", Request(Kind.LATEST, 8, "ARM"), ["cpu.load"])
-    yield request("PROGRESS", Request(Kind.PROGRESS, 17, "ARM"))
-    yield request("CANCEL of all", Request(Kind.CANCEL, 18, "ARM"), [NO_SERIAL, None])
-    yield request("CANCEL of a package", Request(Kind.CANCEL, 19, "ARM"), [7, None])
-    yield request("CANCEL of some tasks", Request(Kind.CANCEL, 20, "ARM"), [7, [0, 2]])
-    yield request("STATS", Request(Kind.STATS, 10, "ARM"))
-    yield request("RELOAD", Request(Kind.RELOAD, 21, "ARM"))
-    yield request("STOP", Request(Kind.STOP, 11, "ARM"), [bytes(range(0x20, 0x30)), "a hand"])
+    yield request("a hello", Request(RequestKind.INFO, 1, "ARM"), [["clock"]])
+    yield request("INFO without a body", Request(RequestKind.INFO, 2, "ARM"))
+    yield request("TASKS", Request(RequestKind.TASKS, 3, "ARM"))
+    yield request("PUBLISH", Request(RequestKind.PUBLISH, 4, "ARM"), ["arm.state", {"angle": 30}])
+    yield request("LATEST", Request(RequestKind.LATEST, 8, "ARM"), ["cpu.load"])
+    yield request("PROGRESS", Request(RequestKind.PROGRESS, 17, "ARM"))
+    yield request("CANCEL of all", Request(RequestKind.CANCEL, 18, "ARM"), [NO_SERIAL, None])
+    yield request("CANCEL of a package", Request(RequestKind.CANCEL, 19, "ARM"), [7, None])
+    yield request("CANCEL of some tasks", Request(RequestKind.CANCEL, 20, "ARM"), [7, [0, 2]])
+    yield request("STATS", Request(RequestKind.STATS, 10, "ARM"))
+    yield request("RELOAD", Request(RequestKind.RELOAD, 21, "ARM"))
+    yield request("STOP", Request(RequestKind.STOP, 11, "ARM"), [bytes(range(0x20, 0x30)), "a hand"])
     yield {"name": "the shortest head", "head": {"serial": 22}, "frames": hexes([MAGIC + bytes.fromhex("93 03 16 a0")])}
     later = MAGIC + msgspec.msgpack.encode((99, 23, "NEW"))
     yield {
@@ -304,9 +310,9 @@ def seed_messages() -> Iterator[Vector]:
     def task(name: str, *args: Any, pack: Any) -> dict[str, Any]:
         return {"task": name, "args": args, "kwargs": {}, "pack": pack}
 
-    def read(frames: list[dict[str, Any]]) -> seedwire.SeedPackage:
+    def read(frames: list[dict[str, Any]]) -> legacy_json.LegacyPackage:
         texts = [json.dumps(frame).encode() for frame in frames]
-        found = seedwire.read_package((), texts[0], *join_frames(texts[1:]), {"task_count": ""}, 1, NOWHERE)
+        found = legacy_json.read_package((), texts[0], *join_frames(texts[1:]), {"task_count": ""}, 1, NOWHERE)
         found.worker = "TASK-4712"
         return found
 
@@ -317,7 +323,7 @@ def seed_messages() -> Iterator[Vector]:
     frames = [{}]
     yield seed("the shortest message", frames, None)
     frames = [meta(length=3, serial="s9"), task("task_count", 2, 3, pack="a1")]
-    wrong = seedwire.malformed(
+    wrong = legacy_json.malformed(
         json.dumps(frames[0]).encode(), errors.ProtocolError("META frame: length is 3, and 1 TASK frames came")
     )
     yield seed("a wrong length", frames, texts_of(wrong))
@@ -329,15 +335,15 @@ def seed_messages() -> Iterator[Vector]:
     frames = [meta(type="GET", serial="s11"), {"data": {"topic": "arm.state"}}]
     found = read(frames)
     found.worker = "DATA-4713"
-    found.put(0, 1, seedwire.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
+    found.put(0, 1, legacy_json.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
     yield seed("GET", frames, texts_of(found.answer()))
 
 
-def seed_answer(found: seedwire.SeedPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
+def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
     """What a package is answered whose tasks were one chunk."""
     results = list(results)
     labels = [json.loads(found._frame(position))["pack"] for position in range(found.count)]
-    frames = seedwire.Frames(lambda name: None, lambda name, error: errors.ProtocolError(""))
+    frames = legacy_json.TaskFrames(lambda name: None, lambda name, error: errors.ProtocolError(""))
     entries = []
     for label, result in zip(labels, results, strict=True):
         is_error = isinstance(result, TaskEngineError)
@@ -357,7 +363,7 @@ def seed(name: str, frames: Sequence[Any], reply: list[str] | None) -> Vector:
 
 
 def publications() -> Iterator[Vector]:
-    board = Board("DATA-4713")
+    board = TopicTable("DATA-4713")
     for number, (topic, value, publisher) in enumerate(
         [("arm.state", {"angle": 30}, "client:ARM"), ("arm.state", [1.5, None], "task"), ("größe", 2, "source")]
     ):

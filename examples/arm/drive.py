@@ -8,8 +8,8 @@ import sys
 import time
 
 from taskengine import Client, TaskEngineError, TaskTimeout
-from taskengine.lease import Lease
-from taskengine.subscription import Subscription
+from taskengine.client.lease import Lease
+from taskengine.client.subscription import Subscription
 
 JOINTS = ("base", "shoulder", "elbow", "gripper")
 POSES = ("left", "right", "ready")

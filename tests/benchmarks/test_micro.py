@@ -9,13 +9,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.ours import message
 from taskengine import _fastpath
-from taskengine.broker import Broker
-from taskengine.package import DEFAULT_LANE, Package, encode_head
-from taskengine.registry import Registry
-from taskengine.session import Call
+from taskengine.broker.broker import Broker
+from taskengine.broker.package import DEFAULT_LANE, Package, encode_head
+from taskengine.broker.tuning import SLICE_NS
+from taskengine.client.session import Call
+from taskengine.protocol.layouts import Format
+from taskengine.registry.registry import Registry
 from taskengine.tasks import task_count
-from taskengine.wire import SLICE_NS, Format
-from taskengine.worker import Turn
+from taskengine.worker.worker import Turn
 from tests.batches import join_frames, no_foreign, section_of
 
 TASKS = 4000

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from taskengine import Client, TaskEngineError, TaskTimeout, aio
-from taskengine.session import Call
+from taskengine.client.session import Call
 from tests.chaos.ledger import Book
 from tests.engine import deadline
 

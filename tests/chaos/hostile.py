@@ -27,7 +27,7 @@ from bench import table
 from bench.processes import resident
 from bench.table import Cell, Table
 from taskengine import Client
-from taskengine.keys import KeyRing
+from taskengine.security.keys import KeyRing
 from tests.chaos import siege
 from tests.chaos.insiders import ATTACKS
 from tests.engine import Engine, deadline, wait_until

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import msgspec
 import zmq
 
-from taskengine.gate import present
-from taskengine.keys import KeyRing, Pair
-from taskengine.messages import Kind, Request, encode_request
+from taskengine.protocol.messages import Request, RequestKind, encode_request
+from taskengine.security.credentials import present
+from taskengine.security.keys import KeyRing, Pair
 from tests.chaos.poison import call, poison
 from tests.integration.seedclient import meta
 
@@ -111,13 +111,13 @@ Attack = Callable[[Insider, zmq.Context[Any]], Rounds]
 
 def _package(serial: int, names: Sequence[str], tasks: Sequence[bytes]) -> Message:
     """A package of wire 0.2."""
-    head = encode_request(Request(Kind.PACKAGE, serial, "insider", list(names)))
+    head = encode_request(Request(RequestKind.PACKAGE, serial, "insider", list(names)))
     ends = itertools.accumulate(map(len, tasks))
     return [head, b"".join(end.to_bytes(4, "little") for end in ends), b"".join(tasks)]
 
 
 def _publication(topic: str, value: object) -> Message:
-    return [encode_request(Request(Kind.PUBLISH, 1, "insider")), msgspec.msgpack.encode([topic, value])]
+    return [encode_request(Request(RequestKind.PUBLISH, 1, "insider")), msgspec.msgpack.encode([topic, value])]
 
 
 def _exchange(socket: zmq.Socket[bytes], messages: Sequence[Message]) -> None:
@@ -146,7 +146,7 @@ def _repeated(messages: Sequence[Message]) -> Attack:
 def _cancels(insider: Insider, context: zmq.Context[Any]) -> Rounds:
     """One serial for many packages, and CANCEL messages that name it with very many positions."""
     naps = _package(7, ["loot_nap"], [call(msgspec.msgpack.encode(0.2))] * 10)
-    head = encode_request(Request(Kind.CANCEL, 7, "insider"))
+    head = encode_request(Request(RequestKind.CANCEL, 7, "insider"))
     cancel = [head, msgspec.msgpack.encode([7, [1] * 60_000])]
     with insider.socket(context, sndhwm=0) as socket:
         while True:
@@ -234,7 +234,7 @@ def _many_subscriptions(insider: Insider, context: zmq.Context[Any]) -> Rounds:
             yield
 
 
-_INFO = [encode_request(Request(Kind.INFO, 1, "insider"))]
+_INFO = [encode_request(Request(RequestKind.INFO, 1, "insider"))]
 
 
 def _connections(insider: Insider, context: zmq.Context[Any]) -> Rounds:
@@ -286,7 +286,7 @@ def _routing_ids(insider: Insider, context: zmq.Context[Any]) -> Rounds:
 
 def _questions(insider: Insider, context: zmq.Context[Any]) -> Rounds:
     """Ask what the engine has to look up, with many packages in flight."""
-    kinds = (Kind.PROGRESS, Kind.TASKS, Kind.INFO, Kind.STATS)
+    kinds = (RequestKind.PROGRESS, RequestKind.TASKS, RequestKind.INFO, RequestKind.STATS)
     asked = [[encode_request(Request(kind, 1, "insider"))] for kind in kinds]
     nap = [call(msgspec.msgpack.encode(3.0))]
     with insider.socket(context, sndhwm=0) as socket:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from rich.console import Console
 
-from taskengine.supervisor import ROUTER_PATIENCE
+from taskengine.supervisor.supervisor import ROUTER_PATIENCE
 from tests.chaos import tasks
 from tests.chaos.clients import ANSWER_S, AsyncClient, SyncClient
 from tests.chaos.dealers import PackedClient, SeedClient

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from taskengine import Client, TaskEngineError
-from taskengine.keys import KeyRing
-from taskengine.subscription import Subscription
+from taskengine.client.subscription import Subscription
+from taskengine.security.keys import KeyRing
 from tests.chaos.insiders import POLICY, TASKS, Assault, Insider
 from tests.engine import Engine, deadline, resident, wait_until
 

@@ -9,9 +9,9 @@ import threading
 
 import zmq
 
-from taskengine.gate import HELLO
-from taskengine.session import Call, Options, Session
-from taskengine.wire import MAGIC
+from taskengine.client.session import Call, Options, Session
+from taskengine.protocol.layouts import MAGIC
+from taskengine.runtime.topology import HELLO
 
 STALLED_PACKAGES = 400
 _TASKS_EACH = 20

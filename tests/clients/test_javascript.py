@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskengine.keys import KeyRing, new_pair
+from taskengine.security.keys import KeyRing, new_pair
 from tests import vectors
 from tests.clients.__main__ import JAVASCRIPT
 from tests.clients.node import command

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taskengine import Client, TaskEngineError
-from taskengine.keys import KeyRing
+from taskengine.security.keys import KeyRing
 from tests.engine import deadline, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,19 +19,19 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath
+from taskengine.broker.binary import error_entry
+from taskengine.broker.legacy_json import TaskFrames
+from taskengine.broker.topics import data_lane
+from taskengine.client.session import Options, Session, settle
+from taskengine.config.settings import Settings
 from taskengine.errors import TaskEngineError
-from taskengine.gate import HEARTBEAT, Backplane
-from taskengine.journal import Journal
-from taskengine.memory import new_slate
-from taskengine.messages import Kind, Stats, TaskInfo
-from taskengine.packed import error_entry
-from taskengine.router import Router
-from taskengine.seedwire import Frames
-from taskengine.session import Options, Session, settle
-from taskengine.settings import Settings
-from taskengine.topics import data_lane
-from taskengine.wire import NO_ANSWER
-from taskengine.worker import as_failure
+from taskengine.protocol.layouts import NO_ANSWER
+from taskengine.protocol.messages import RequestKind, Stats, TaskInfo
+from taskengine.router.router import Router
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.runtime.memory import new_slate
+from taskengine.runtime.topology import HEARTBEAT, Topology
+from taskengine.worker.worker import as_failure
 from tests.engine import deadline
 
 LANES = {"task_count": "", "arm.wave": "arm", "io.read": "io"}
@@ -74,7 +74,7 @@ def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes,
 class Worker:
     """One of a lane, in a place, honest unless it is told otherwise."""
 
-    def __init__(self, context: zmq.Context[Any], backplane: Backplane, name: str, lane: str, place: int) -> None:
+    def __init__(self, context: zmq.Context[Any], backplane: Topology, name: str, lane: str, place: int) -> None:
         self.name = name
         self.lane = lane
         self.place = place
@@ -103,7 +103,7 @@ class Worker:
         """Run the batches."""
         self._held = max(self._held - 1, 0)
         while self._batches and not self._held:
-            frames = Frames(FUNCTIONS.get, _failure)
+            frames = TaskFrames(FUNCTIONS.get, _failure)
             batch = self._batches.popleft()
             answer = _fastpath.run_batch(batch, _resolve, _failed, _foreign, frames, self._slate)
             self.socket.send(answer)
@@ -128,7 +128,7 @@ class Stage:
         atexit.register(folder.cleanup)
         front, back = (f"ipc://{Path(folder.name, side)}" for side in ("front", "back"))
         self._context: zmq.Context[Any] = zmq.Context()
-        self._backplane = Backplane(back, b"token", None, [])
+        self._backplane = Topology(back, b"token", None, [])
         settings = Settings(
             task_workers=1,
             data_workers=1,
@@ -142,7 +142,7 @@ class Stage:
         self._backplane.slates.extend(new_slate() for _ in places)
         tasks = [TaskInfo(name, lane, "()", "", None, name == "io.read", "x") for name, lane in LANES.items()]
         self._control, theirs = multiprocessing.Pipe()
-        journal = Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
+        journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
         self._router = Router(settings, [front], [back], self._backplane, lanes, tasks, theirs, journal)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -238,7 +238,7 @@ class Stage:
         assert results.result() == [2.5, 4.5, 6.5]
         self._play(lambda: self._owed <= 0, "all replies")
         stats: Future[Any] = Future()
-        self._honest.send_multipart(self._session.request(Kind.STATS, stats, _OPTIONS).frames)
+        self._honest.send_multipart(self._session.request(RequestKind.STATS, stats, _OPTIONS).frames)
         self._play(stats.done, "the counts")
         counted = msgspec.convert(stats.result(), Stats)
         assert counted.in_flight == 0

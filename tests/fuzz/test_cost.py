@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from taskengine.package import Package
-from taskengine.packed import PackedPackage
-from taskengine.reception import Reception
-from taskengine.visitor import Visitor
+from taskengine.broker.binary import BinaryPackage
+from taskengine.broker.package import Package
+from taskengine.router.frontend import Frontend
+from taskengine.router.permissions import KnownClient
 from tests.fuzz import mutate
 from tests.fuzz.cost import Cost, Meter, TooExpensive, check_linear
 from tests.fuzz.run import CORPUS
@@ -63,13 +63,13 @@ def test_the_target_finds_a_look_through_the_package_for_each_name(
 ) -> None:
     """The router once looked for urgent names so."""
 
-    def heed(self: Reception, package: Package, visitor: Visitor) -> None:
-        for name in package.request.names if isinstance(package, PackedPackage) else ():
+    def heed(self: Frontend, package: Package, visitor: KnownClient) -> None:
+        for name in package.request.names if isinstance(package, BinaryPackage) else ():
             for position in range(package.count):
                 package.is_urgent = package.name_of(position) == name
 
     mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
-    monkeypatch.setattr(Reception, "_heed", heed)
+    monkeypatch.setattr(Frontend, "_heed", heed)
     with pytest.raises(TooExpensive):
         mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
     assert list(tmp_path.glob("crash-*"))

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskengine import _fastpath, packed, seedwire
+from taskengine import _fastpath
+from taskengine.broker import binary, legacy_json
+from taskengine.client.samples import SubscriptionFilter
+from taskengine.client.session import Session
 from taskengine.errors import ProtocolError
-from taskengine.messages import NOWHERE, Kind, Request, decode_reply, decode_request, encode_request
-from taskengine.samples import Feed
-from taskengine.session import Session
-from taskengine.wire import MAGIC
+from taskengine.protocol.layouts import MAGIC
+from taskengine.protocol.messages import NOWHERE, Request, RequestKind, decode_reply, decode_request, encode_request
 from tests.batches import join_frames
 
 JSON = st.recursive(
@@ -42,9 +43,9 @@ def only_protocol_errors(read: Callable[[], object]) -> None:
 @example(frames=[b'{"pack": 1e999}', b'{"task": "x", "pack": 1e999}'])
 def test_wire_0_1(frames: list[bytes]) -> None:
     try:
-        package = seedwire.read_package((), frames[0], *join_frames(frames[1:]), {}, 1, NOWHERE)
+        package = legacy_json.read_package((), frames[0], *join_frames(frames[1:]), {}, 1, NOWHERE)
     except ProtocolError as error:
-        answer = seedwire.malformed(frames[0], error)
+        answer = legacy_json.malformed(frames[0], error)
     else:
         package.cut(10, {"": 2})
         answer = package.refusal(ProtocolError("x"))
@@ -61,16 +62,16 @@ def test_wire_0_2_heads(head: bytes, frames: list[bytes]) -> None:
 
 @given(
     names=st.lists(st.text(max_size=3), max_size=3),
-    kind=st.sampled_from([Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST]),
+    kind=st.sampled_from([RequestKind.PACKAGE, RequestKind.PUBLISH, RequestKind.LATEST]),
     frames=FRAMES | st.integers(1, 3).map(lambda n: [*_fastpath.pack_map([range(n)])]),
     deadline=st.floats(),
 )
-def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes], deadline: float) -> None:
+def test_wire_0_2_packages(names: list[str], kind: RequestKind, frames: list[bytes], deadline: float) -> None:
     request = Request(kind, 1, "x", names, deadline=deadline)
     head = encode_request(request)
 
     def accept() -> None:
-        package = packed.read_package((), request, [head, *frames], {"a": "b"}, 1, NOWHERE)
+        package = binary.read_package((), request, [head, *frames], {"a": "b"}, 1, NOWHERE)
         package.cut(2, {"": 2})
         for run in package.runs:
             _fastpath.read_batch(_fastpath.pack_batch(1, 0, [package.section(run, run.first, run.stop)]))
@@ -80,7 +81,7 @@ def test_wire_0_2_packages(names: list[str], kind: Kind, frames: list[bytes], de
 
 @given(frames=FRAMES)
 def test_publications(frames: list[bytes]) -> None:
-    only_protocol_errors(lambda: Feed("*").take(frames))
+    only_protocol_errors(lambda: SubscriptionFilter("*").take(frames))
 
 
 @given(data=st.binary(max_size=120))

@@ -21,7 +21,7 @@ import pytest
 from taskengine import Client, TaskEngineError
 from taskengine_hardware import read
 from taskengine_hardware.backends import lgpio
-from taskengine_hardware.rig import Rig
+from taskengine_hardware.device_set import DeviceSet
 from tests.engine import Engine, deadline, wait_until
 from tests.gpio import chip
 from tests.gpio.machine import BRAKE, LAMP, RELAY
@@ -94,7 +94,7 @@ def test_what_is_off_while_high_is_never_low_when_it_is_opened_and_closed(name: 
     lines = LINES[: len(DEVICES[name])]
     with watched(*lines) as meter:
         for _ in range(3):
-            Rig(layout.devices.values(), lgpio(layout)).close()
+            DeviceSet(layout.devices.values(), lgpio(layout)).close()
     assert {line: levels(meter, line) for line in lines} == {line: [1] for line in lines}
 
 
@@ -103,7 +103,7 @@ def test_the_last_pulse_ends_where_the_output_is_off() -> None:
     layout = read(
         {"devices": {"x": {"type": "PWMLED", "pin": 5, "active_high": False}}, "board": chip.BOARD, "chip": 0}
     )
-    rig = Rig(layout.devices.values(), lgpio(layout))
+    rig = DeviceSet(layout.devices.values(), lgpio(layout))
     for _ in range(20):
         rig.writers[0](0.5)
         # a cycle begins high, thus with the lamp off

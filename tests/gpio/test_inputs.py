@@ -11,14 +11,14 @@ import taskengine_hardware
 from taskengine import SettingsError, TaskFailed
 from taskengine_hardware import Panel
 from taskengine_hardware.backends import lgpio
-from taskengine_hardware.kinds import KINDS
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_set import DeviceSet
+from taskengine_hardware.device_types import KINDS
 from taskengine_hardware.owner import Owner
-from taskengine_hardware.rig import Rig
 from tests.engine import wait_until
 from tests.gpio import chip
+from tests.hardware.test_device_set import entry_of
 from tests.hardware.test_options import FILES, ends, ends_of
-from tests.hardware.test_rig import entry_of
 
 INPUTS = {
     "volts": {"type": "MCP3008", "rate": 50},
@@ -77,7 +77,7 @@ def test_what_passes_the_check_opens(name: str, key: str, value: Any) -> None:
     except SettingsError:  # it needs another option beside it
         return
     (device,) = layout.devices.values()
-    rig = Rig([device], lgpio(layout))
+    rig = DeviceSet([device], lgpio(layout))
     try:
         assert not rig.failed
         if device.kind.is_output:

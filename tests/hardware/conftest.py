@@ -11,7 +11,7 @@ import taskengine_hardware
 from taskengine_hardware import Panel
 from taskengine_hardware.backends import warm_up
 from taskengine_hardware.commands import Commands
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
 from taskengine_hardware.owner import Owner
 
 Table = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 from taskengine import Origin
 from taskengine_hardware import Panel, read
 from taskengine_hardware.control import Control, Output, checked, start_value
-from taskengine_hardware.layout import LANE, Value
+from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.outputs import NS
 
 

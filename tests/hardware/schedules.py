@@ -15,8 +15,8 @@ import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from taskengine_hardware.panel import NOBODY
-from taskengine_hardware.ward import Deed, Ward
+from taskengine_hardware.failover import Action, FailoverPolicy
+from taskengine_hardware.shared_state import NOBODY
 
 STEPS = 24
 PART = 10_000
@@ -39,7 +39,7 @@ class World:
         self.stage = 0
         """How far the owner is: it wants, has the lock, has the pins, and wants no more."""
         self.guardian = 0
-        self.ward = Ward([0])
+        self.ward = FailoverPolicy([0])
         self.plan: list[str] = []
         """What the guardian is about to do."""
         self.news: list[tuple[bool, int]] = []
@@ -92,14 +92,14 @@ class World:
             (self.ward.begins if is_start else self.ward.died)(pid)
             return
         deed = self.look()
-        if deed is Deed.KILL:
+        if deed is Action.KILL:
             self.kill(self.ward.owner)
-        elif deed is Deed.SEIZE:
+        elif deed is Action.SEIZE:
             self.plan = ["seize"]
-        elif deed is Deed.YIELD:
+        elif deed is Action.YIELD:
             self.plan = ["release", "unlock"]
 
-    def look(self) -> Deed | None:
+    def look(self) -> Action | None:
         """What the guardian finds to do."""
         is_hanging = self.stage == 4 and self.rng.random() < 0.1
         return self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted, has_begun=self.stage == 4)
@@ -163,7 +163,7 @@ class World:
         self.give(self.guardian)
         self.pins.discard(self.guardian)
         self.guardian -= 1
-        self.ward = Ward([0])
+        self.ward = FailoverPolicy([0])
         self.ward.is_orphan = True
         self.plan = []
         self.news = [(True, self.owner)] if self.owner is not None else []

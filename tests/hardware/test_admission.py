@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from taskengine import Cancelled, NotAllowed, Origin, TaskTimeout
 from taskengine_hardware.admission import MOST_CLAIMS, MOST_CONSENTS
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
 from taskengine_hardware.outputs import NS, safe_value
-from taskengine_hardware.panel import NEVER
+from taskengine_hardware.shared_state import NEVER
 from tests.hardware.lane import Lane, call
 
 DEVICES: dict[str, Any] = {

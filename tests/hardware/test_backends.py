@@ -7,7 +7,7 @@ import pytest
 from taskengine import SettingsError
 from taskengine_hardware import backends
 from taskengine_hardware.backends import BACKENDS, chosen, warm_up
-from taskengine_hardware.layout import read
+from taskengine_hardware.device_config import read
 from taskengine_hardware.lines import users
 
 VARIABLE = "GPIOZERO_PIN_FACTORY"

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import taskengine_hardware
-from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, SettingsError, policy
-from taskengine.caller import begin, obey
+from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, SettingsError
+from taskengine.config import policy
+from taskengine.worker.context import begin, obey
 from taskengine_hardware.control import Control
-from taskengine_hardware.kinds import KINDS, Role
+from taskengine_hardware.device_types import KINDS, Role
 from tests.engine import wait_until
 from tests.hardware.conftest import Bench
 

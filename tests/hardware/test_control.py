@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 from taskengine_hardware import Panel, read
 from taskengine_hardware.control import Control, safe_value, seconds
-from taskengine_hardware.layout import LANE, Value
+from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.motion import FRAME_S
-from taskengine_hardware.panel import NEVER
+from taskengine_hardware.shared_state import NEVER
 from tests.hardware.lane import Lane as AnyLane
 
 LAPTOP, TABLET = Origin("laptop", b"1", b"laptop"), Origin("tablet", b"2", b"tablet")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from taskengine import Client
-from taskengine.configuration import load
+from taskengine.config.loading import load
 from taskengine_hardware.commands import NAMES
-from taskengine_hardware.kinds import KINDS, Kind, Option
+from taskengine_hardware.device_types import KINDS, DeviceType, Option
 from tests.engine import Engine, deadline
 from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 
@@ -29,7 +29,7 @@ def ticked(names: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def pins(kind: Kind) -> str:
+def pins(kind: DeviceType) -> str:
     if kind.groups:
         return f"{ticked(kind.groups)}: each a list, forward, backward, and enable if there is one"
     spare = f"{ticked(kind.spare)} where they are not the bus's own" if kind.bus else f"may have {ticked(kind.spare)}"

@@ -15,8 +15,8 @@ import pytest
 import zmq
 
 from taskengine import Client, NotAllowed, TaskEngineError
-from taskengine.messages import Kind, Request, decode_reply, encode_request
-from taskengine.rundir import stop_path
+from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
+from taskengine.runtime.rundir import stop_path
 from taskengine_hardware import Panel, read
 from taskengine_hardware.guardian import Guardian, Links
 from tests.engine import Engine, alive, deadline, wait_until
@@ -158,7 +158,7 @@ def test_the_port_of_its_own_stops_it_although_the_router_hangs(client: Client, 
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.rcvtimeo, dealer.linger = int(1000 * deadline(5)), 0
         dealer.connect(f"tcp://127.0.0.1:{engine.settings['stop_port']}")
-        head = encode_request(Request(Kind.STOP, 7, "test"))
+        head = encode_request(Request(RequestKind.STOP, 7, "test"))
         dealer.send_multipart([head, msgspec.msgpack.encode((bytes(16), "smoke"))])
         reply = decode_reply(dealer.recv_multipart()[0])
     assert (reply.serial, reply.error, reply.stop) == (7, None, 1)

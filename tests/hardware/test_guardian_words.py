@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from taskengine_hardware import Panel, guardian, mock_pins, read
+from taskengine_hardware.device_config import LANE
 from taskengine_hardware.guardian import Guardian, Links
-from taskengine_hardware.layout import LANE
 
 DEVICES = {
     "wheel": {"type": "Motor", "forward": 20, "backward": 21},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskengine import Origin
 from taskengine_hardware.control import PAUSE_S
-from taskengine_hardware.layout import Limits
+from taskengine_hardware.device_config import DeviceLimits
 from taskengine_hardware.motion import FRAME_S
 from tests.hardware.lane import Lane
 
@@ -36,7 +36,7 @@ class Watched(Lane):
     def __init__(self, name: str) -> None:
         super().__init__(DEVICES)
         self.watched = self.output(name)
-        self.limits = cast(Limits, self.watched.limits)
+        self.limits = cast(DeviceLimits, self.watched.limits)
         self.now = 10.0
         self.set_back = 0.0
         """How much the clock was."""

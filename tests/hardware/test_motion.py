@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine_hardware.layout import Limits
+from taskengine_hardware.device_config import DeviceLimits
 from taskengine_hardware.motion import (
     EASINGS,
     FRAME_S,
@@ -43,7 +43,7 @@ def test_an_easing_is_no_faster_than_it_says(name: str) -> None:
 
 @given(POSITIONS, POSITIONS, PACES, PACES, st.sampled_from(["sine", "smooth"]))
 def test_a_move_keeps_to_its_limits(start: float, target: float, speed: float, pull: float, name: str) -> None:
-    limits = Limits(-180, 180, speed, pull)
+    limits = DeviceLimits(-180, 180, speed, pull)
     duration = least_duration(target - start, EASINGS[name], limits)
     move = Move(start, target, 5.0, duration, EASINGS[name])
     assert move.at(5.0 + duration + 1e-9) == (target, True)
@@ -59,7 +59,7 @@ def test_a_trapezoid_arrives_within_its_limits(
     start: float, share: float, target: float, speed: float, pull: float, duration: float
 ) -> None:
     """From any speed with which it can still brake before the ends of its range."""
-    limits = Limits(-180, 180, speed, pull)
+    limits = DeviceLimits(-180, 180, speed, pull)
     room = 180 - start if share > 0 else start + 180
     fastest = 0.0 if math.isinf(pull) else min(speed, math.sqrt(2 * pull * room))
     motion = Trapezoid(State(start, share * fastest), target, 5.0, limits, duration)
@@ -85,7 +85,7 @@ def test_a_trapezoid_arrives_within_its_limits(
 def test_a_trapezoid_takes_the_time_that_it_is_given(
     start: float, target: float, speed: float, pull: float, share: float, longer: float
 ) -> None:
-    limits = Limits(-180, 180, speed, pull)
+    limits = DeviceLimits(-180, 180, speed, pull)
     way = target - start
     began = State(start, math.copysign(share * min(speed, math.sqrt(2 * pull * abs(way))), way))
     least = Trapezoid(began, target, 0.0, limits).end
@@ -96,7 +96,7 @@ def test_a_trapezoid_takes_the_time_that_it_is_given(
 
 
 def test_a_trapezoid_to_what_is_too_near_goes_past_it_and_comes_back() -> None:
-    limits = Limits(-90, 90, 90.0, 90.0)
+    limits = DeviceLimits(-90, 90, 90.0, 90.0)
     motion = Trapezoid(State(40.0, 80.0), 41.0, 0.0, limits)
     ways = [motion.at(step * FRAME_S)[0] for step in range(int(motion.end / FRAME_S) + 2)]
     assert max(ways) > 41 + 5
@@ -119,7 +119,7 @@ def test_the_speed_of_what_is_on_its_way(name: str) -> None:
 
 
 def test_a_move_goes_by_its_easing_from_rest_and_by_a_trapezoid_else() -> None:
-    limits, way = Limits(-90, 90, 100.0, 200.0), EASINGS["smooth"]
+    limits, way = DeviceLimits(-90, 90, 100.0, 200.0), EASINGS["smooth"]
     assert isinstance(go(State(0.0), 60.0, 0.0, limits, 2.0, way), Move)
     moving = go(State(0.0, 50.0), 60.0, 0.0, limits, 2.0, way)
     assert isinstance(moving, Trapezoid)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from taskengine import SettingsError
 from taskengine_hardware import read
 from taskengine_hardware.backends import mock
-from taskengine_hardware.kinds import KINDS, Kind, Option, Role
-from taskengine_hardware.layout import Device, channels
-from taskengine_hardware.rig import Rig
-from tests.hardware.test_rig import entry_of
+from taskengine_hardware.device_config import Device, channels
+from taskengine_hardware.device_set import DeviceSet
+from taskengine_hardware.device_types import KINDS, DeviceType, Option, Role
+from tests.hardware.test_device_set import entry_of
 
 FILES = {
     "sensor_file": str(Path(__file__).with_name("thermometer")),
@@ -44,7 +44,7 @@ def values_of(name: str, option: Option) -> st.SearchStrategy[Any]:
     return st.one_of(st.sampled_from([least, most]), between)
 
 
-def entries_of(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
+def entries_of(kind: DeviceType) -> st.SearchStrategy[dict[str, Any]]:
     """Devices of a type on any pins, with any of its options."""
     pins = (*kind.pins, *kind.spare)
     gpios = st.lists(st.integers(0, 27), min_size=len(pins), max_size=len(pins), unique=True)
@@ -62,10 +62,10 @@ def entries_of(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def opened(table: dict[str, Any]) -> Iterator[tuple[Rig, Device]]:
+def opened(table: dict[str, Any]) -> Iterator[tuple[DeviceSet, Device]]:
     layout = read({"devices": {"x": table}})
     factory = mock(layout)
-    rig = Rig(layout.devices.values(), factory)
+    rig = DeviceSet(layout.devices.values(), factory)
     try:
         yield rig, layout.devices["x"]
     finally:
@@ -113,7 +113,7 @@ def test_a_board_that_passes_the_check_has_all_pins(board: str) -> None:
     leds = {f"led{gpio}": {"type": "LED", "pin": gpio} for gpio in range(28)}
     layout = read({"devices": leds, "board": board})
     factory = mock(layout)
-    Rig(layout.devices.values(), factory).close()
+    DeviceSet(layout.devices.values(), factory).close()
     factory.reset()
 
 

@@ -15,10 +15,10 @@ import pytest
 from taskengine import TaskFailed
 from taskengine_hardware import owner as owners
 from taskengine_hardware import read
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
 from taskengine_hardware.mock_pins import MockPin
 from taskengine_hardware.owner import BEAT_S, Owner, PinsInUse
-from taskengine_hardware.panel import NEVER, NOBODY, Panel
+from taskengine_hardware.shared_state import NEVER, NOBODY, SharedState
 from tests.engine import deadline, wait_until
 from tests.hardware.conftest import Bench, Table
 
@@ -246,7 +246,7 @@ def test_an_owner_that_has_no_pins_has_nothing_to_bring_to_rest(bench: MakeBench
 
 def test_a_lane_that_is_not_given_back_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = read({"devices": {"lamp": LAMP}})
-    panel = Panel(layout)
+    panel = SharedState(layout)
     monkeypatch.setattr(panel, "take", lambda lane: False)
     monkeypatch.setattr(owners, "OPEN_S", 0.0)
     with pytest.raises(PinsInUse, match="does not give its pins back"):

@@ -20,8 +20,8 @@ from gpiozero.pins.pigpio import PiGPIOFactory
 
 from taskengine_hardware import read
 from taskengine_hardware.backends import BACKENDS
-from taskengine_hardware.layout import Value
-from taskengine_hardware.rig import Rig
+from taskengine_hardware.device_config import Value
+from taskengine_hardware.device_set import DeviceSet
 from tests.engine import deadline, wait_until
 from tests.hardware.pigpiod import INPUT, OUTPUT, PULL_UP, Command, Daemon
 
@@ -217,15 +217,15 @@ def test_a_device_that_nobody_holds_lets_go_of_its_pin(pi: Any, daemon: Daemon) 
 
 
 @pytest.fixture
-def rig(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+def rig(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DeviceSet]]:
     """Makes rigs of one device on `daemon`, by the backend that the engine has."""
     monkeypatch.setenv("PIGPIO_ADDR", "127.0.0.1")
     monkeypatch.setenv("PIGPIO_PORT", str(daemon.port))
     with ExitStack() as made:
 
-        def make(value: Value, **device: Any) -> Rig:
+        def make(value: Value, **device: Any) -> DeviceSet:
             layout = read({"devices": {"x": device}})
-            one = Rig(layout.devices.values(), BACKENDS["pigpio"](layout), lambda device: value)
+            one = DeviceSet(layout.devices.values(), BACKENDS["pigpio"](layout), lambda device: value)
             made.callback(one.close)
             return one
 
@@ -241,7 +241,7 @@ def rig(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     ],
 )
 def test_an_output_that_is_off_while_high_is_never_driven_low(
-    daemon: Daemon, rig: Callable[..., Rig], device: dict[str, Any], off: Value, on: Value, level: float
+    daemon: Daemon, rig: Callable[..., DeviceSet], device: dict[str, Any], off: Value, on: Value, level: float
 ) -> None:
     made = rig(off, active_high=False, **device)
     assert daemon.level(17) == 1
@@ -253,7 +253,7 @@ def test_an_output_that_is_off_while_high_is_never_driven_low(
     assert daemon.gpio(17).mode == INPUT
 
 
-def test_a_line_that_is_driven_is_taken_over_without_a_gap(daemon: Daemon, rig: Callable[..., Rig]) -> None:
+def test_a_line_that_is_driven_is_taken_over_without_a_gap(daemon: Daemon, rig: Callable[..., DeviceSet]) -> None:
     """The daemon goes on with what a killed owner has left; gpiozero's own pin would make it an input first."""
     first = rig(True, type="DigitalOutput", pin=17)
     first.factory.connection.stop()
@@ -262,7 +262,7 @@ def test_a_line_that_is_driven_is_taken_over_without_a_gap(daemon: Daemon, rig: 
     assert daemon.gpio(17).mode == OUTPUT
 
 
-def test_a_button_of_the_backend_has_its_pull(daemon: Daemon, rig: Callable[..., Rig]) -> None:
+def test_a_button_of_the_backend_has_its_pull(daemon: Daemon, rig: Callable[..., DeviceSet]) -> None:
     made = rig(None, type="Button", pin=27)
     assert daemon.gpio(27).pull == PULL_UP
     daemon.drive(27, 0)

@@ -11,9 +11,9 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, TaskEngineError
+from taskengine.client.session import Call
 from taskengine.errors import ProtocolError, from_wire
-from taskengine.messages import Kind, Request, decode_reply, encode_request
-from taskengine.session import Call
+from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
 from tests.chaos.poison import call, poison
 from tests.engine import Engine, deadline
 from tests.integration.seedclient import SeedClient, meta, task
@@ -39,7 +39,7 @@ def client(engine: Engine) -> Iterator[Client]:
         yield client
 
 
-def ask(engine: Engine, names: Sequence[str], tasks: Sequence[bytes], kind: Kind = Kind.PACKAGE) -> Any:
+def ask(engine: Engine, names: Sequence[str], tasks: Sequence[bytes], kind: RequestKind = RequestKind.PACKAGE) -> Any:
     """Send what no client of ours would: the first entry of the reply, or the error that refuses it."""
     request = encode_request(Request(kind, 1, "hostile", list(names)))
     ends = [sum(map(len, tasks[: k + 1])) for k in range(len(tasks))]
@@ -47,7 +47,7 @@ def ask(engine: Engine, names: Sequence[str], tasks: Sequence[bytes], kind: Kind
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0
         dealer.connect(engine.address)
-        dealer.send_multipart([request, *([index] if kind == Kind.PACKAGE else []), b"".join(tasks)])
+        dealer.send_multipart([request, *([index] if kind == RequestKind.PACKAGE else []), b"".join(tasks)])
         assert dealer.poll(int(deadline(30) * 1000))
         head, *body = dealer.recv_multipart()
     reply = decode_reply(head)
@@ -76,7 +76,7 @@ def test_a_map_whose_keys_collide_is_an_error_at_once_and_kills_nobody(
 
 def test_a_publication_whose_keys_collide_hangs_no_data_worker(engine: Engine, client: Client) -> None:
     [data] = engine.pids("data")
-    error = ask(engine, [], [b"\x92\xa1t" + poison(8000)], Kind.PUBLISH)
+    error = ask(engine, [], [b"\x92\xa1t" + poison(8000)], RequestKind.PUBLISH)
     assert isinstance(error, ProtocolError)
     client.publish("t", 1)
     assert client.latest("t") == 1

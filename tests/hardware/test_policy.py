@@ -9,9 +9,9 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, NotAllowed, Overloaded, _fastpath
-from taskengine.keys import KeyRing
-from taskengine.messages import Kind, Request, encode_request
-from taskengine.session import Call
+from taskengine.client.session import Call
+from taskengine.protocol.messages import Request, RequestKind, encode_request
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
 SETTINGS = """
@@ -91,7 +91,7 @@ def test_who_may_not_stop_the_machine_does_not(
     connect: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # this process is the engine's own user, who may stop it by the guardian's socket whatever its key
-    monkeypatch.setattr("taskengine.stopping.stop_path", lambda address: None)
+    monkeypatch.setattr("taskengine.client.stopping.stop_path", lambda address: None)
     with connect("laptop") as laptop, connect("guard") as guard:
         with pytest.raises(NotAllowed):
             laptop.call("system.stop")
@@ -161,7 +161,7 @@ def test_a_name_alone_stops_nothing(tmp_path: Path, names: list[str], calls: lis
             stranger.linger = 0
             stranger.connect(engine.address)
             index, body = _fastpath.pack_calls(calls, {name: place for place, name in enumerate(names)})
-            stranger.send_multipart([encode_request(Request(Kind.PACKAGE, 1, "x", names)), index, body])
+            stranger.send_multipart([encode_request(Request(RequestKind.PACKAGE, 1, "x", names)), index, body])
             assert stranger.poll(int(deadline(20) * 1000))
         with Client(engine.address, timeout=deadline(20)) as client:
             client.call("gpio.write", "lamp", True)

@@ -17,9 +17,18 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, NotAllowed, TaskFailed, _fastpath
+from taskengine.client.session import Call
 from taskengine.errors import TaskEngineError, from_wire
-from taskengine.messages import Info, Kind, Reply, ReplyMode, Request, Stop, decode_reply, encode_request
-from taskengine.session import Call
+from taskengine.protocol.messages import (
+    Info,
+    Reply,
+    ReplyMode,
+    Request,
+    RequestKind,
+    Stop,
+    decode_reply,
+    encode_request,
+)
 from tests.engine import Engine, deadline, wait_until
 from tests.integration.seedclient import SeedClient, entries, meta, task
 
@@ -75,7 +84,7 @@ class Raw:
     def call(self, calls: list[Call], **head: Any) -> None:
         names: dict[str, int] = {}
         frames = _fastpath.pack_calls(calls, names)
-        self.send(Request(Kind.PACKAGE, 1, "raw", list(names), **head), *frames)
+        self.send(Request(RequestKind.PACKAGE, 1, "raw", list(names), **head), *frames)
 
     def receive(self) -> tuple[Reply, list[Any]]:
         assert self._socket.poll(int(deadline(20) * 1000)), "no reply came"
@@ -156,9 +165,9 @@ def test_every_reply_tells_the_engines_clock(raw: Raw) -> None:
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     clocks = []
     raw.call([("whence", (), {})])
-    raw.send(Request(Kind.INFO, 2, "raw"), _fastpath.encode([["clock"]]))
-    raw.send(Request(Kind.PROGRESS, 3, "raw"), b"too many frames are none of its business")
-    raw.send(Request(Kind.CANCEL, 4, "raw"))
+    raw.send(Request(RequestKind.INFO, 2, "raw"), _fastpath.encode([["clock"]]))
+    raw.send(Request(RequestKind.PROGRESS, 3, "raw"), b"too many frames are none of its business")
+    raw.send(Request(RequestKind.CANCEL, 4, "raw"))
     for _ in range(4):
         reply, _ = raw.receive()
         clocks.append(reply.clock)
@@ -169,7 +178,7 @@ def test_every_reply_tells_the_engines_clock(raw: Raw) -> None:
 
 
 def test_info_says_what_the_engine_can(raw: Raw) -> None:
-    raw.send(Request(Kind.INFO, 1, "raw"))
+    raw.send(Request(RequestKind.INFO, 1, "raw"))
     info = msgspec.convert(raw.receive()[1][0], Info)
     assert info.capabilities == ["clock", "stop"]
     assert "system.stop" in info.stop_tasks
@@ -203,7 +212,7 @@ def test_a_stop_at_the_end_of_a_package_acts_at_once(client: Client, raw: Raw) -
     keep_busy(client, 0.7)
     calls: list[Call] = [("devices.list", (), {})] * 3000
     raw.call([*calls, ("system.stop", (), {})])
-    raw.send(Request(Kind.INFO, 2, "raw"))
+    raw.send(Request(RequestKind.INFO, 2, "raw"))
     reply, _ = raw.receive()
     assert reply.serial == 2, "its tasks wait"
     assert number(reply) > 0
@@ -216,17 +225,17 @@ def test_stop_is_answered_when_the_pins_are_safe(client: Client, raw: Raw) -> No
     client.call("servo.set", "pan", 0.5)
     keep_busy(client, 1.1)
     began = time.monotonic()
-    raw.send(Request(Kind.STOP, 7, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
+    raw.send(Request(RequestKind.STOP, 7, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
     reply, values = raw.receive()
     assert (reply.serial, values) == (7, [None])
     assert time.monotonic() - began < deadline(1), "not after the task that runs"
     first = number(reply)
-    raw.send(Request(Kind.STOP, 8, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
+    raw.send(Request(RequestKind.STOP, 8, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
     assert number(raw.receive()[0]) == first
     client.call("system.arm", stop=first)
-    raw.send(Request(Kind.STOP, 9, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
+    raw.send(Request(RequestKind.STOP, 9, "raw"), _fastpath.encode(Stop(b"the same", "a hand")))
     assert number(raw.receive()[0]) == 0, "it was undone"
-    raw.send(Request(Kind.STOP, 10, "raw"))
+    raw.send(Request(RequestKind.STOP, 10, "raw"))
     last = number(raw.receive()[0])
     assert last == first + 1
     client.call("system.arm", stop=last)
@@ -239,14 +248,14 @@ def test_a_stop_that_nobody_confirms(client: Client, raw: Raw, shared: Engine) -
         os.kill(pid, signal.SIGSTOP)
         wait_until(partial(stands_still, pid), 10, "every thread of it")
     try:
-        raw.send(Request(Kind.STOP, 7, "raw"))
+        raw.send(Request(RequestKind.STOP, 7, "raw"))
         _, (error,) = raw.receive()
     finally:
         for pid in (owner, guardian):
             os.kill(pid, signal.SIGCONT)
     assert isinstance(error, TaskFailed)
     assert error.type == "NotConfirmed"
-    raw.send(Request(Kind.STOP, 8, "raw"))
+    raw.send(Request(RequestKind.STOP, 8, "raw"))
     reply, _ = raw.receive()
     client.call("system.arm", stop=reply.stop)
 
@@ -258,7 +267,7 @@ def test_nothing_is_too_full_for_a_stop(client: Client, raw: Raw) -> None:
     raw.call([("system.stop", (), {})])
     kinds = [type(raw.receive()[1][0]).__name__ for _ in range(26)]
     assert kinds.count("Overloaded") == 5
-    raw.send(Request(Kind.INFO, 2, "raw"))
+    raw.send(Request(RequestKind.INFO, 2, "raw"))
     client.call("system.arm", stop=number(raw.receive()[0]))
     assert kinds[-1] != "Overloaded"
 
@@ -291,7 +300,7 @@ def test_nobody_but_the_owners_tells_what_the_pins_do(client: Client, shared: En
 
 def test_without_pins_there_is_nothing_to_stop_and_any_topic(tmp_path: Path) -> None:
     with Engine(cwd=tmp_path, enable_stdout="false") as engine, Raw(engine.address) as raw:
-        raw.send(Request(Kind.STOP, 7, "raw"))
+        raw.send(Request(RequestKind.STOP, 7, "raw"))
         reply, (error,) = raw.receive()
         assert (reply.serial, type(error).__name__) == (7, "UnknownTask")
         with Client(engine.address, timeout=deadline(20)) as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskengine import Client, TaskFailed
-from taskengine.configuration import table_problem
+from taskengine.config.loading import table_problem
 from tests.engine import Engine, deadline, wait_until
 
 LAMP = '[hardware.devices.lamp]\ntype = "LED"\npin = 17\n'

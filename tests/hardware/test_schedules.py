@@ -10,7 +10,7 @@ import pytest
 from taskengine import Origin
 from taskengine_hardware.admission import Admission
 from taskengine_hardware.control import Control
-from taskengine_hardware.panel import Panel
+from taskengine_hardware.shared_state import SharedState
 from tests.hardware import schedules, words
 
 
@@ -76,10 +76,10 @@ FAULTS: dict[str, tuple[type, str, Callable[..., Any], str]] = {
     "looks at no age": (Admission, "_check_age", _nothing, "s old|at rest"),
     "asks for no consent": (Admission, "_check_consent", _nothing, "has not consented"),
     "forgets who holds a device": (Admission, "_check_hold", _nothing, "another client holds it"),
-    "forgets rests": (Panel, "rested", lambda panel, place: (0, 0), "brought to rest"),
+    "forgets rests": (SharedState, "rested", lambda panel, place: (0, 0), "brought to rest"),
     "arms whatever is named": (Admission, "arm", _arms_all, "was undone by"),
     "ends no lease": (Control, "_end_leases", _nothing, "after its last word was good"),
-    "counts a stop twice": (Panel, "_known", lambda panel, id: 0, "is another one"),
+    "counts a stop twice": (SharedState, "_known", lambda panel, id: 0, "is another one"),
     "hears of no stop": (Control, "_heed_stop", _nothing, "moves although the machine is stopped"),
     "takes what is older than a stop": (Admission, "_check_stop", _nothing, "stop"),
 }

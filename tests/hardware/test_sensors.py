@@ -15,8 +15,8 @@ import taskengine_hardware
 from taskengine import Overloaded, TaskFailed
 from taskengine_hardware import Panel
 from taskengine_hardware.backends import BACKENDS
-from taskengine_hardware.kinds import KINDS
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_types import KINDS
 from taskengine_hardware.owner import Owner
 from taskengine_hardware.sensors import Measurement, Sensor
 from tests.engine import deadline, wait_until

@@ -15,9 +15,9 @@ import pytest
 import zmq
 
 from taskengine import Client, NotAllowed
-from taskengine.gate import introduce
-from taskengine.keys import KeyRing
-from taskengine.messages import Kind, Reply, Request, decode_reply, encode_request
+from taskengine.protocol.messages import Reply, Request, RequestKind, decode_reply, encode_request
+from taskengine.security.credentials import introduce
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
 SETTINGS = """
@@ -67,7 +67,7 @@ def ask(keys: dict[str, Path], engine: Engine) -> Iterator[Ask]:
     """Ask the stop port, as the client of this name, for a stop or something else."""
     with zmq.Context() as context:
 
-        def ask(name: str, *, id: bytes = ID, kind: Kind = Kind.STOP) -> Reply:
+        def ask(name: str, *, id: bytes = ID, kind: RequestKind = RequestKind.STOP) -> Reply:
             with context.socket(zmq.DEALER) as dealer:
                 dealer.rcvtimeo, dealer.linger = int(1000 * deadline(5)), 0
                 introduce(dealer, KeyRing(keys[name]).membership(engine.address))
@@ -110,7 +110,7 @@ def test_a_renewed_policy_holds_without_a_restart(ask: Ask, folder: Path, engine
 
 
 def test_it_takes_nothing_but_stops(ask: Ask) -> None:
-    refused = ask("guard", kind=Kind.INFO)
+    refused = ask("guard", kind=RequestKind.INFO)
     assert refused.error is not None
     assert "this port takes STOP and nothing else" in refused.error[1]
 
@@ -119,7 +119,7 @@ def test_a_stranger_is_not_answered(engine: Engine) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.rcvtimeo, dealer.linger = 500, 0
         dealer.connect(f"tcp://127.0.0.1:{engine.settings['stop_port']}")
-        dealer.send_multipart([encode_request(Request(Kind.STOP, 7, "guard")), msgspec.msgpack.encode((ID, ""))])
+        dealer.send_multipart([encode_request(Request(RequestKind.STOP, 7, "guard")), msgspec.msgpack.encode((ID, ""))])
         with pytest.raises(zmq.Again):
             dealer.recv_multipart()
 
@@ -132,7 +132,7 @@ def test_one_key_does_not_take_all_connections(folder: Path) -> None:
     ):
         ring = KeyRing(folder / "keys")
         members = {name: KeyRing(folder / name).accept(ring.pair(name, engine.address)) for name in ("laptop", "guard")}
-        head = encode_request(Request(Kind.STOP, 7, "x"))
+        head = encode_request(Request(RequestKind.STOP, 7, "x"))
         context = held.enter_context(zmq.Context())
 
         def knock(name: str) -> zmq.Socket[bytes]:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from taskengine_hardware import Panel, read
-from taskengine_hardware.layout import LANE
+from taskengine_hardware.device_config import LANE
 from taskengine_hardware.stop_socket import CONFIRM_NS, CONNECTIONS, LOOK_S, StopSocket
 
 ID = bytes(range(16))

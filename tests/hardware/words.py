@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import taskengine_hardware
 from taskengine import Origin, TaskEngineError
 from taskengine_hardware.control import Control
-from taskengine_hardware.layout import LANE, Value
-from taskengine_hardware.panel import NEVER, Panel
-from taskengine_hardware.ward import Deed, Ward
+from taskengine_hardware.device_config import LANE, Value
+from taskengine_hardware.failover import Action, FailoverPolicy
+from taskengine_hardware.shared_state import NEVER, SharedState
 from tests.hardware.schedules import World
 
 NS = 1_000_000_000
@@ -88,7 +88,7 @@ class Table:
 
     def __init__(self) -> None:
         self.layout = taskengine_hardware.read({"devices": DEVICES})
-        self.panel = Panel(self.layout)
+        self.panel = SharedState(self.layout)
         self._memory = mmap.mmap(self.panel._fd, 0)
         self._image = self._memory[:]
 
@@ -208,7 +208,7 @@ class Machine(World):
         table.wipe()
         self.panel, self.layout = table.panel, table.layout
         self.places = [device.place for device in self.layout.devices.values()]
-        self.ward = Ward(self.places)
+        self.ward = FailoverPolicy(self.places)
         self.now = BEGIN
         self.judge = Judge()
         self.epoch = 0
@@ -418,7 +418,7 @@ class Machine(World):
             self.note("the owner dies")
         super().kill(who)
 
-    def look(self) -> Deed | None:
+    def look(self) -> Action | None:
         """See `World.look`; how late an owner is comes of the schedule."""
         is_late = LANE in self.panel.unconfirmed()
         return self.ward.next(
@@ -442,7 +442,7 @@ class Machine(World):
     def end_guardian(self) -> None:
         """See `World.end_guardian`."""
         super().end_guardian()
-        self.ward = Ward(self.places)
+        self.ward = FailoverPolicy(self.places)
         self.ward.is_orphan = True
 
 

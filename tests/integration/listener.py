@@ -14,7 +14,7 @@ import zmq
 
 from taskengine import _fastpath
 from taskengine.errors import TaskEngineError, to_wire
-from taskengine.messages import NO_SERIAL, Info, Kind, Reply, Request, decode_request, encode_reply
+from taskengine.protocol.messages import NO_SERIAL, Info, Reply, Request, RequestKind, decode_request, encode_reply
 from tests.engine import wait_until
 
 INFO = Info(2, 0.005, 10, 2, [], 1, ["clock", "stop"])
@@ -59,7 +59,7 @@ class Listener:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
-    def requests(self, kind: Kind = Kind.PACKAGE) -> list[Request]:
+    def requests(self, kind: RequestKind = RequestKind.PACKAGE) -> list[Request]:
         """The requests of this kind so far."""
         return [heard.request for heard in self.heard if heard.request.kind == kind]
 
@@ -105,10 +105,10 @@ class Listener:
         route, head, *body = frames
         heard = Heard(decode_request(head), body, self.clock())
         self.heard.append(heard)
-        value = self.info if heard.request.kind == Kind.INFO else self.answer(heard)
+        value = self.info if heard.request.kind == RequestKind.INFO else self.answer(heard)
         if value is SILENCE:
             return
-        serial, count = heard.request.serial, len(body[0]) // 4 if heard.request.kind == Kind.PACKAGE else 1
+        serial, count = heard.request.serial, len(body[0]) // 4 if heard.request.kind == RequestKind.PACKAGE else 1
         if isinstance(value, TaskEngineError):
             is_unreadable = isinstance(value, Unreadable)
             reply = Reply(NO_SERIAL if is_unreadable else serial, 0, error=to_wire(value))

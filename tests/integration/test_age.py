@@ -13,7 +13,7 @@ import pytest
 
 from taskengine import Cancelled, Client, aio
 from taskengine.errors import EngineUnreachable, NotAllowed
-from taskengine.messages import Info, Kind
+from taskengine.protocol.messages import Info, RequestKind
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.listener import SILENCE, Listener
 
@@ -25,7 +25,11 @@ def test_a_connection_begins_with_a_hello() -> None:
     with Listener() as engine, Client(engine.address, timeout=deadline(10)) as client:
         client.call("x")
         client.call("x")
-        assert [heard.request.kind for heard in engine.heard] == [Kind.INFO, Kind.PACKAGE, Kind.PACKAGE]
+        assert [heard.request.kind for heard in engine.heard] == [
+            RequestKind.INFO,
+            RequestKind.PACKAGE,
+            RequestKind.PACKAGE,
+        ]
 
 
 @pytest.mark.parametrize("shift", [-MINUTE, 0, MINUTE])
@@ -108,7 +112,7 @@ def test_nothing_is_sent_before_the_hello_is_answered() -> None:
         client.send("x")
         with pytest.raises(TimeoutError):
             client.call("x")
-        assert [heard.request.kind for heard in engine.heard] == [Kind.INFO]
+        assert [heard.request.kind for heard in engine.heard] == [RequestKind.INFO]
 
 
 def interrupted(address: str, script: Callable[[Client], None]) -> None:

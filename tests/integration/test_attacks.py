@@ -14,8 +14,8 @@ import pytest
 import zmq
 
 from taskengine import Client, NotAllowed, TaskTimeout
-from taskengine.gate import present
-from taskengine.keys import KeyRing
+from taskengine.security.credentials import present
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, resident, wait_until
 from tests.integration.seedclient import meta, task
 

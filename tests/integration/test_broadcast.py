@@ -9,11 +9,11 @@ from threading import Thread
 import pytest
 import zmq
 
-from taskengine.broadcast import Broadcast
-from taskengine.journal import Journal
-from taskengine.settings import Settings
-from taskengine.topics import Board
-from taskengine.wire import MOST_UNTAKEN
+from taskengine.broker.topics import TopicTable
+from taskengine.config.settings import Settings
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.worker.publisher_socket import PublisherSocket
+from taskengine.worker.tuning import MOST_UNTAKEN
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.test_attacks import MIB
 
@@ -34,8 +34,8 @@ def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
     """Past 64 MiB that one did not take nobody was sent anything."""
     own, theirs = contexts
     address = f"tcp://127.0.0.1:{free_ports(1)}"
-    journal = Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
-    broadcast = Broadcast(own, Settings(), None, address, Board("DATA-1"), journal)
+    journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
+    broadcast = PublisherSocket(own, Settings(), None, address, TopicTable("DATA-1"), journal)
     received: list[int] = []
     with theirs.socket(zmq.SUB) as idle, theirs.socket(zmq.SUB) as honest:
         for socket in (idle, honest):

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from taskengine import Client, KeysError, NotAllowed, aio
-from taskengine.keys import KeyRing, fingerprint, new_pair
-from taskengine.stopping import Order, Stopping, Target
+from taskengine.client.stopping import Order, Stopping, Target
+from taskengine.security.keys import KeyRing, fingerprint, new_pair
 from tests.engine import Engine, deadline
 from tests.integration.listener import INFO, SILENCE, Listener
 

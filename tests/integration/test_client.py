@@ -22,9 +22,9 @@ from taskengine import (
     TaskFailed,
     TaskTimeout,
     UnknownTask,
-    connection,
 )
-from taskengine.rundir import nearest
+from taskengine.client import connection
+from taskengine.runtime.rundir import nearest
 from tests.engine import Engine, deadline, free_ports, wait_until
 
 

@@ -11,9 +11,9 @@ import pytest
 import zmq
 
 from taskengine import Client, NotAllowed
-from taskengine.gate import present
-from taskengine.keys import KeyRing, Membership, new_pair
-from taskengine.messages import Kind, Request, decode_reply, encode_request
+from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
+from taskengine.security.credentials import present
+from taskengine.security.keys import KeyRing, Membership, new_pair
 from tests.engine import Engine, deadline, wait_until
 from tests.summary import DOOR
 
@@ -58,7 +58,7 @@ def knock(engine: Engine, where: str, membership: Membership | None, patience: f
         socket.connect(addresses[where])
         if where == "frontend":
             with contextlib.suppress(zmq.Again):  # libzmq may have given the connection up already
-                socket.send_multipart([encode_request(Request(Kind.INFO, 1, "stranger"))], zmq.NOBLOCK)
+                socket.send_multipart([encode_request(Request(RequestKind.INFO, 1, "stranger"))], zmq.NOBLOCK)
         elif where == "backend":
             # every worker must be told from this one: it would get chunks, or its own would be answered
             socket.send_multipart([b"HELLO", b"", b"x" * 32])
@@ -133,7 +133,7 @@ def test_nobody_takes_the_name_of_a_connection(guarded: Guarded) -> None:
         socket.linger, socket.routing_id = 0, b"someone"
         present(socket, membership.engine, membership.own)
         socket.connect(guarded.engine.address)
-        socket.send_multipart([encode_request(Request(Kind.INFO, 1, "someone"))])
+        socket.send_multipart([encode_request(Request(RequestKind.INFO, 1, "someone"))])
         assert socket.poll(int(deadline(20) * 1000))
         error = decode_reply(socket.recv_multipart()[0]).error
     assert error is not None

@@ -11,9 +11,9 @@ import pytest
 import zmq
 
 from taskengine import Client, NotAllowed
-from taskengine.gate import present
-from taskengine.keys import KeyRing
-from taskengine.messages import Kind, Request, decode_reply, encode_request
+from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
+from taskengine.security.credentials import present
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, resident, wait_until
 from tests.integration.seedclient import meta, task
 
@@ -150,7 +150,7 @@ def test_an_id_that_libzmq_does_not_give_is_refused(
     site: Site, context: zmq.Context[zmq.Socket[bytes]], routing_id: bytes
 ) -> None:
     with site.dealer(context, "insider", routing_id) as hostile:
-        hostile.send(encode_request(Request(Kind.INFO, 1, "x")))
+        hostile.send(encode_request(Request(RequestKind.INFO, 1, "x")))
         error = error_of(hostile)
     assert error is not None
     assert "ZMQ_ROUTING_ID" in error[1]
@@ -161,7 +161,7 @@ def test_what_may_not_be_called_is_not_urgent(site: Site, context: zmq.Context[z
     call = b"\x92\x00\x90"
     with site.dealer(context, "insider") as hostile:
         for serial in range(1, 65):
-            head = encode_request(Request(Kind.PACKAGE, serial, "x", ["halt"]))
+            head = encode_request(Request(RequestKind.PACKAGE, serial, "x", ["halt"]))
             hostile.send_multipart([head, len(call).to_bytes(4, "little"), call])
         errors = [error_of(hostile) for _ in range(64)]
     refused = [error for error in errors if error is not None]
@@ -181,7 +181,7 @@ def test_one_key_does_not_keep_the_router_busy_while_others_wait(
         hostile.sndhwm = 50
 
         def is_cut_off() -> bool:
-            head = encode_request(Request(Kind.PACKAGE, 1, "x", names))
+            head = encode_request(Request(RequestKind.PACKAGE, 1, "x", names))
             with contextlib.suppress(zmq.Again):
                 for _ in range(50):
                     hostile.send_multipart([head, len(call).to_bytes(4, "little"), call], zmq.NOBLOCK)
@@ -212,7 +212,7 @@ def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
             lazy = held.enter_context(site.dealer(context, "viewer"))
             lazy.rcvhwm = 1
             for serial in (1, 2, 3):
-                head = encode_request(Request(Kind.PACKAGE, serial, "x", ["big"]))
+                head = encode_request(Request(RequestKind.PACKAGE, serial, "x", ["big"]))
                 lazy.send_multipart([head, len(call).to_bytes(4, "little"), call])
             assert lazy.poll(int(deadline(20) * 1000))
         wait_until(lambda: viewer.stats().in_flight == 0, 20, "the packages")
@@ -227,7 +227,7 @@ def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[
     with contextlib.ExitStack() as held:
         for _ in range(300):
             hostile = held.enter_context(site.dealer(context, "insider"))
-            hostile.send(encode_request(Request(Kind.INFO, 1, "x")))
+            hostile.send(encode_request(Request(RequestKind.INFO, 1, "x")))
         wait_until(lambda: '"event":"cut off"' in site.audit(), 20, "their end")
         with site.client("tablet") as tablet:
             assert tablet.call("task_echo", 1) == 1

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from taskengine import Client, EngineUnreachable, aio
-from taskengine.link import CLOSE_S
+from taskengine.client.transport import CLOSE_S
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.listener import SILENCE, Listener
 

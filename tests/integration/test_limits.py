@@ -21,12 +21,12 @@ from taskengine import (
     TaskFailed,
     UnknownTask,
     _fastpath,
-    seedwire,
 )
-from taskengine.confinement import SPARE_FILES
-from taskengine.messages import NOWHERE, Kind, Request, encode_request
-from taskengine.package import encode_head, lanes_of
-from taskengine.wire import ARRAY_EXT, MAGIC
+from taskengine.broker import legacy_json
+from taskengine.broker.package import encode_head, lanes_of
+from taskengine.protocol.layouts import ARRAY_EXT, MAGIC
+from taskengine.protocol.messages import NOWHERE, Request, RequestKind, encode_request
+from taskengine.runtime.rlimits import SPARE_FILES
 from tests.batches import join_frames
 from tests.engine import Engine, deadline, resident, wait_until
 from tests.integration.seedclient import SeedClient, meta
@@ -49,7 +49,7 @@ def ask(engine: Engine, *frames: bytes) -> list[bytes]:
 def test_no_deadline_stops_the_router(engine: Engine, client: Client, deadline_s: float) -> None:
     pid = engine.pids("router")
     index, body = _fastpath.pack_calls([("task_count", (2, 3), {})], {})
-    ask(engine, encode_request(Request(Kind.PACKAGE, 1, "x", ["task_count"], deadline=deadline_s)), index, body)
+    ask(engine, encode_request(Request(RequestKind.PACKAGE, 1, "x", ["task_count"], deadline=deadline_s)), index, body)
     assert client.call("task_count", 2, 3) == 2.5
     assert engine.pids("router") == pid
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_answered_is_told(tmp_path: Path) -> None:
         assert engine.pids("task") == before
 
 
-def encoded_request(kind: Kind) -> bytes:
+def encoded_request(kind: RequestKind) -> bytes:
     return encode_request(Request(kind, 1, "x"))
 
 
@@ -90,7 +90,7 @@ def test_a_value_is_not_decoded_by_the_router(engine: Engine, client: Client) ->
     """A MiB of empty maps is 72 MiB once decoded, and maps whose keys collide take for ever."""
     before = resident(engine.pids("router")[0])
     value = b"\x92\xa1t\xdd" + (4 * MIB).to_bytes(4) + b"\x80" * (4 * MIB)
-    assert ask(engine, encoded_request(Kind.PUBLISH), value)
+    assert ask(engine, encoded_request(RequestKind.PUBLISH), value)
     assert resident(engine.pids("router")[0]) - before < 64 * MIB
 
 
@@ -116,7 +116,7 @@ def test_a_value_without_text_kills_no_data_worker(engine: Engine, client: Clien
     before = engine.pids("data")
     array = b"\x03<U1\x01" + (1).to_bytes(8, "little") + b"\xff\xff\xff\x7f"
     value = msgspec.msgpack.encode(["t", msgspec.msgpack.Ext(ARRAY_EXT, array)])
-    ask(engine, encoded_request(Kind.PUBLISH), value)
+    ask(engine, encoded_request(RequestKind.PUBLISH), value)
     client.publish("t", 1)
     assert engine.pids("data") == before
 
@@ -166,7 +166,7 @@ def test_frames_that_are_too_many_are_told_and_left_out(narrow: Engine, tasks: i
         head, *frames = seed.ask(b"{}", *[b'{"task": "task_count", "args": [2, 3]}'] * tasks)
     assert ("PACKAGE_TASKS" in str(head.get("error"))) == refused
     assert sum(frame["size"] for frame in frames) == (0 if refused else 100)
-    assert b"not" in b"".join(ask(narrow, encoded_request(Kind.PACKAGE), *[b"x"] * tasks))
+    assert b"not" in b"".join(ask(narrow, encoded_request(RequestKind.PACKAGE), *[b"x"] * tasks))
 
 
 def test_a_frame_has_a_size_by_settings(narrow: Engine) -> None:
@@ -222,7 +222,7 @@ def test_a_message_without_end_is_cut_off_and_costs_others_nothing() -> None:
 def test_the_value_of_a_topic_is_not_decoded_by_the_router() -> None:
     """60 MB of it took the router 3 s and 882 MB."""
     index, body = join_frames([b'{"data": {"topic": "x"}}'])
-    request = seedwire.read_package((b"client",), b'{"type": "GET", "pack": 7}', index, body, {}, 1, NOWHERE)
+    request = legacy_json.read_package((b"client",), b'{"type": "GET", "pack": 7}', index, body, {}, 1, NOWHERE)
     request.cut(1, {})
     data = b"neither JSON nor MessagePack" * 1000
     assert request.put(0, 1, data)
@@ -236,10 +236,10 @@ def test_the_data_worker_makes_what_answers_wire_0_1() -> None:
     value = {"x": [1, 2.5, None, "ü"]}
     entry = _fastpath.encode(value)
     of_seed = encode_head("serial", b'"a"')
-    assert json.loads(seedwire.latest_entry(of_seed, entry, 1000)) == {"size": 1, "data": value, "pack": "a"}
-    assert seedwire.latest_entry(encode_head("1", []), entry, 1000) is entry
+    assert json.loads(legacy_json.latest_entry(of_seed, entry, 1000)) == {"size": 1, "data": value, "pack": "a"}
+    assert legacy_json.latest_entry(encode_head("1", []), entry, 1000) is entry
     with pytest.raises(BadArguments, match="more than 10"):
-        seedwire.latest_entry(of_seed, entry, 10)
+        legacy_json.latest_entry(of_seed, entry, 10)
 
 
 def test_a_message_that_unpacks_to_more_than_a_worker_may_have_fails_alone() -> None:

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 import zmq
 
-from taskengine import Cancelled, Client, EngineUnreachable, TaskEngineError, aio, link
-from taskengine.connection import Connection
-from taskengine.messages import Kind
-from taskengine.session import Options
+from taskengine import Cancelled, Client, EngineUnreachable, TaskEngineError, aio
+from taskengine.client import transport
+from taskengine.client.connection import Connection
+from taskengine.client.session import Options
+from taskengine.protocol.messages import RequestKind
 from tests.engine import Engine, deadline, free_ports, wait_until
 from tests.zmtp import GREETING
 
@@ -57,7 +58,7 @@ def test_a_connection_that_cannot_be_made_is_tried_again(monkeypatch: pytest.Mon
         sleeping = client.submit("task_sleep", 60)
         wait_until(client.progress, 10, "the package")
         connect = Failing(Connection, zmq.ZMQError(errno.EMFILE))
-        monkeypatch.setattr(link, "Connection", connect)
+        monkeypatch.setattr(transport, "Connection", connect)
         os.kill(engine.pids("router")[0], signal.SIGKILL)
         assert isinstance(sleeping.exception(deadline(20)), EngineUnreachable)
         hasty = client.options(timeout=0.05)
@@ -127,14 +128,14 @@ def test_one_that_is_interrupted_where_it_begins_or_ends_to_lead(client: Client,
     assert others_go_on(client)
     assert pending.result(deadline(20)) == 0.2
     client.close()
-    assert client._link._leader in (link.NOBODY, threading.get_ident())
+    assert client._link._leader in (transport.NOBODY, threading.get_ident())
 
 
 def test_one_that_is_interrupted_before_it_leads(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     client.call("task_count", 2, 3)
     clock = Failing(time.monotonic, KeyboardInterrupt())
     with monkeypatch.context() as patch:
-        patch.setattr(link, "time", SimpleNamespace(monotonic=clock))
+        patch.setattr(transport, "time", SimpleNamespace(monotonic=clock))
         with pytest.raises(KeyboardInterrupt):
             client.call("task_count", 2, 3)
     assert clock.failures > 0
@@ -144,7 +145,7 @@ def test_one_that_is_interrupted_before_it_leads(client: Client, monkeypatch: py
 def test_one_that_comes_back_and_is_said_to_lead_does_so_no_longer(client: Client) -> None:
     client._link._leader = threading.get_ident()
     assert client.call("task_count", 2, 3) == 2.5
-    assert client._link._leader == link.NOBODY
+    assert client._link._leader == transport.NOBODY
 
 
 def test_what_the_interrupted_has_received_is_resolved_by_the_next(client: Client) -> None:
@@ -158,7 +159,7 @@ def test_what_the_interrupted_has_received_is_resolved_by_the_next(client: Clien
 
     client._session.receive = interrupted  # type: ignore[method-assign]
     other: Future[Any] = Future()
-    client._link._outbox.append(client._session.request(Kind.INFO, other, Options()))
+    client._link._outbox.append(client._session.request(RequestKind.INFO, other, Options()))
     with pytest.raises(KeyboardInterrupt):
         client.call("task_count", 2, 3)
     assert len(left[0]) >= 1
@@ -192,7 +193,7 @@ def test_a_thread_that_has_ended_is_replaced(client: Client) -> None:
 
 
 def test_closing_does_not_wait_for_a_callback_without_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "GIVE_UP_S", 0.05)
+    monkeypatch.setattr(transport, "GIVE_UP_S", 0.05)
     client = Client(engine.address)
     entered, end = threading.Event(), threading.Event()
 

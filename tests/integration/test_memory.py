@@ -11,8 +11,8 @@ import pytest
 import zmq
 
 from taskengine import Client
-from taskengine.messages import Kind, Request, decode_reply, encode_request
-from taskengine.wire import MAX_NAMES
+from taskengine.protocol.limits import MAX_NAMES
+from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
 from tests.engine import Engine, deadline, resident
 from tests.integration.seedclient import meta, task
 
@@ -38,7 +38,7 @@ def package(names: list[str], calls: list[bytes]) -> Frames:
     """A package of wire 0.2."""
     ends = itertools.accumulate(map(len, calls))
     index = b"".join(end.to_bytes(4, "little") for end in ends)
-    return [encode_request(Request(Kind.PACKAGE, next(_serials), "x", names)), index, b"".join(calls)]
+    return [encode_request(Request(RequestKind.PACKAGE, next(_serials), "x", names)), index, b"".join(calls)]
 
 
 def large() -> Frames:

@@ -10,9 +10,9 @@ import pytest
 import zmq
 
 from taskengine import Client, Overloaded
-from taskengine.messages import decode_reply
-from taskengine.session import Options, Session
-from taskengine.wire import UNREAD_BYTES
+from taskengine.client.session import Options, Session
+from taskengine.protocol.messages import decode_reply
+from taskengine.router.tuning import UNREAD_BYTES
 from tests.engine import Engine, deadline, resident, wait_until
 
 MIB = 2**20

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from taskengine import Client, NotAllowed, Overloaded, TaskEngineError, TaskFailed, TaskTimeout, UnknownTask
-from taskengine.keys import KeyRing
-from taskengine.session import Call
+from taskengine.client.session import Call
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
 MODULE = """

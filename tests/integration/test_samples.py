@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskengine import BadArguments, Cancelled, Client, TaskTimeout, aio
-from taskengine.subscription import Subscription
+from taskengine.client.subscription import Subscription
 from tests.engine import Engine, deadline, wait_until
 
 SOURCES = """

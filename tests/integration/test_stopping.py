@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine import Client, EngineUnreachable, NotAllowed, TaskFailed, UnknownTask, aio, stopping
-from taskengine.messages import Info, Kind, Priority
-from taskengine.stopping import Order, Stopping, Target
+from taskengine import Client, EngineUnreachable, NotAllowed, TaskFailed, UnknownTask, aio
+from taskengine.client import stopping
+from taskengine.client.stopping import Order, Stopping, Target
+from taskengine.protocol.messages import Info, Priority, RequestKind
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.listener import INFO, SILENCE, Heard, Listener, unreadable
 
@@ -30,7 +31,7 @@ def orders(listener: Listener) -> list[tuple[bytes, str]]:
     return [
         (id, why)
         for heard in listener.heard
-        if heard.request.kind == Kind.STOP
+        if heard.request.kind == RequestKind.STOP
         for id, why in [msgspec.msgpack.decode(heard.body[0])]
     ]
 
@@ -95,7 +96,7 @@ def test_the_router_stops_where_info_names_the_capability() -> None:
 
 def test_an_engine_of_0_1_0_is_stopped_by_its_task() -> None:
     def answer(heard: Heard) -> Any:
-        return unreadable() if heard.request.kind == Kind.STOP else None
+        return unreadable() if heard.request.kind == RequestKind.STOP else None
 
     with Listener(answer, info=OLD) as engine, Client(engine.address, timeout=deadline(10)) as client:
         client.stop()
@@ -229,7 +230,7 @@ def test_a_stop_by_whatever_verb_is_not_queued(verb: str, info: Info) -> None:
     }
 
     def answer(heard: Heard) -> Any:
-        return unreadable() if heard.request.kind == Kind.STOP and info is OLD else None
+        return unreadable() if heard.request.kind == RequestKind.STOP and info is OLD else None
 
     with Listener(answer, info=info) as engine, Client(engine.address, timeout=deadline(10)) as client:
         client.call("before")

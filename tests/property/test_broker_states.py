@@ -16,19 +16,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskengine.broker import Broker
+from taskengine.broker.broker import Broker
+from taskengine.broker.lane import Batch, Slice
+from taskengine.broker.package import Package
+from taskengine.broker.quota import QuotaLimits
+from taskengine.broker.recovery import Account, Answered
+from taskengine.broker.tuning import BATCH_NS, DEATHS
 from taskengine.errors import Overloaded
-from taskengine.lane import Batch, Slice
-from taskengine.messages import Priority, TaskInfo
-from taskengine.package import Package
-from taskengine.quota import Limits
-from taskengine.salvage import Account, Answered
-from taskengine.wire import BATCH_NS, DEATHS, MODULE_MARK, NO_DEADLINE
+from taskengine.protocol.layouts import MODULE_MARK, NO_DEADLINE
+from taskengine.protocol.messages import Priority, TaskInfo
 from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
 PINNED = {"arm"}
-LIMITS = Limits(300, 2**40, 500, 2**40)
+LIMITS = QuotaLimits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
 MODULES = {
     (lane, module): TaskInfo(f"{lane}.{module}", lane, "()", "", None, False, module)

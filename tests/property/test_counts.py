@@ -7,11 +7,11 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine.broker import Broker
+from taskengine.broker.broker import Broker
+from taskengine.broker.quota import QuotaLimits
+from taskengine.broker.recovery import SENSELESS, Account, Answered
 from taskengine.errors import Overloaded, TaskFailed
-from taskengine.messages import Priority
-from taskengine.quota import Limits
-from taskengine.salvage import SENSELESS, Account, Answered
+from taskengine.protocol.messages import Priority
 from tests.packages import answers, package
 
 LANES = {"": 3, "arm": 1}
@@ -23,7 +23,7 @@ class Life:
 
     def __init__(self, data: st.DataObject) -> None:
         self.draw = data.draw
-        limits = Limits(80, 2**30, 100, self.draw(st.sampled_from([2**13, 2**30])))
+        limits = QuotaLimits(80, 2**30, 100, self.draw(st.sampled_from([2**13, 2**30])))
         self.broker = Broker(self.draw(st.sampled_from([None, 1, 10])), LANES, limits=limits)
         self.now = 0
         self.names = 0

@@ -13,7 +13,8 @@ import numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
+from taskengine.protocol import layouts, limits
 from tests import model
 from tests.batches import join_frames, section_of
 from tests.twins import nested, outcome, same, turn
@@ -31,10 +32,12 @@ leaves = (
     | st.sampled_from([2**k for k in range(65)] + [-(2**k) for k in range(65)])
     | st.integers(0, 70000).map(lambda size: "x" * size)
     | st.sampled_from([datetime.datetime(2020, 2, 2, tzinfo=datetime.UTC), datetime.date(2020, 2, 2)])
-    | st.sampled_from([wire.Format.SEED, frozenset({1}), bytearray(b"ab"), "\ud800", object(), 1j])
+    | st.sampled_from([layouts.Format.SEED, frozenset({1}), bytearray(b"ab"), "\ud800", object(), 1j])
     | st.sampled_from([numpy.float64(1.5), numpy.int8(-3), numpy.arange(6).reshape(2, 3), numpy.zeros((0, 2), "f4")])
     | st.sampled_from([numpy.array([object()]), numpy.array(["a", "bc"]), numpy.datetime64("2020-02-02"), numpy.True_])
-    | st.sampled_from([msgspec.msgpack.Ext(5, b"five"), msgspec.msgpack.Ext(wire.ERROR_EXT, b""), msgspec.Raw(b"\xc1")])
+    | st.sampled_from(
+        [msgspec.msgpack.Ext(5, b"five"), msgspec.msgpack.Ext(layouts.ERROR_EXT, b""), msgspec.Raw(b"\xc1")]
+    )
 )
 keys = st.text(max_size=5) | st.integers() | st.none() | st.binary(max_size=3) | st.tuples(st.integers(0, 3))
 values = st.recursive(
@@ -48,7 +51,7 @@ values = st.recursive(
 )
 
 
-deep_values = st.builds(nested, st.integers(wire.MAX_DEPTH - 2, wire.MAX_DEPTH + 2), st.integers(0, 2))
+deep_values = st.builds(nested, st.integers(limits.MAX_DEPTH - 2, limits.MAX_DEPTH + 2), st.integers(0, 2))
 calls = st.lists(
     st.tuples(
         st.sampled_from(["task_count", "arm.wave", "é", "\ud800"]),
@@ -81,7 +84,7 @@ def messages(draw: st.DrawFn, depth: int = 3) -> bytes:
         tags = draw(st.sampled_from([(0xC4, 0xC5, 0xC6), (0xD9, 0xDA, 0xDB)]))
         return long_form(tags, len(data), width) + data
     if kind == 3:
-        code = draw(st.sampled_from([-1, wire.ERROR_EXT, wire.ARRAY_EXT, 5]))
+        code = draw(st.sampled_from([-1, layouts.ERROR_EXT, layouts.ARRAY_EXT, 5]))
         return long_form((0xC7, 0xC8, 0xC9), len(data), width) + struct.pack("b", code) + data
     if kind == 4:
         size = draw(st.integers(0, 4))
@@ -211,7 +214,7 @@ def test_any_package(package: tuple[bytes, bytes]) -> None:
 codes = st.text("fi", max_size=3).map(str.encode) | st.binary(max_size=3)
 
 
-@given(codes, st.integers(0, 200) | st.sampled_from([0, 8, 16, 24, 48, 8 * wire.MAX_TASKS, 8 * wire.MAX_TASKS + 8]))
+@given(codes, st.integers(0, 200) | st.sampled_from([0, 8, 16, 24, 48, 8 * limits.MAX_TASKS, 8 * limits.MAX_TASKS + 8]))
 def test_any_columns(codes: bytes, size: int) -> None:
     same("check_columns", codes, size)
 
@@ -230,7 +233,7 @@ def batches(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 3))):
         tasks = draw(st.lists(any_task, min_size=1, max_size=8))
         format, package = draw(st.sampled_from([0, 0, 0, 1, 2, 3])), join_frames(tasks)
-        if format == wire.Format.COLUMNS:
+        if format == layouts.Format.COLUMNS:
             columns = draw(st.text("fi", min_size=1, max_size=3)).encode()
             size = 8 * len(columns) * len(tasks)
             package = columns, draw(st.binary(min_size=size, max_size=size))
@@ -289,8 +292,8 @@ entries = st.tuples(
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    parts = [wire.ENTRY.pack(*entry[:5], len(entry[5])) + entry[5] for entry in draw(st.lists(entries, max_size=4))]
-    return wire.COUNT.pack(len(parts)) + b"".join(parts)
+    parts = [layouts.ENTRY.pack(*entry[:5], len(entry[5])) + entry[5] for entry in draw(st.lists(entries, max_size=4))]
+    return layouts.COUNT.pack(len(parts)) + b"".join(parts)
 
 
 @given(answers() | answers().flatmap(damaged) | st.binary(max_size=60))

@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
+from taskengine.broker.legacy_json import TaskFrames
+from taskengine.broker.package import encode_head
 from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
-from taskengine.package import encode_head
-from taskengine.seedwire import Frames
-from taskengine.worker import as_failure
+from taskengine.protocol import layouts, limits
+from taskengine.worker.worker import as_failure
 from tests import seed_model
 from tests.batches import Failures, join_frames, no_foreign, section_of
 
@@ -210,9 +211,9 @@ Find = Callable[[str], Callable[..., Any] | None]
 def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
     """What was kept, the DATA frame and how many failed, compiled."""
     KEPT.clear()
-    section = section_of(join_frames(frames), format=wire.Format.SEED, head=encode_head("serial", pack))
+    section = section_of(join_frames(frames), format=layouts.Format.SEED, head=encode_head("serial", pack))
     batch = _fastpath.pack_batch(1, 0, [section])
-    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, Frames(find, failure))
+    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, TaskFrames(find, failure))
     ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)
     return list(KEPT), body, failed
 
@@ -220,7 +221,7 @@ def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> 
 def expected(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
     """The same from the model."""
     KEPT.clear()
-    body, failed = seed_model.run_chunk(pack, frames, find, failure, wire.MAX_BODY)
+    body, failed = seed_model.run_chunk(pack, frames, find, failure, limits.MAX_BODY)
     return list(KEPT), body, failed
 
 

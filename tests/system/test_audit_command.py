@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskengine.audit import Audit
+from taskengine.security.audit import Audit
 from tests.engine import deadline
 
 pytestmark = pytest.mark.system

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from taskengine import NotAllowed
-from taskengine.keys import new_pair
-from taskengine.messages import Kind
+from taskengine.protocol.messages import RequestKind
+from taskengine.security.keys import new_pair
 from tests.engine import Engine, deadline, free_ports, wait_until
 from tests.integration.listener import Listener
 
@@ -66,9 +66,9 @@ def test_stop_needs_nothing_but_an_answer() -> None:
     with Listener(lambda heard: None) as engine:
         stopped = run("stop", "--address", engine.address, "--why", "smoke")
         assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
-        assert engine.heard[0].request.kind == Kind.STOP
+        assert engine.heard[0].request.kind == RequestKind.STOP
         assert b"smoke" in engine.heard[0].body[0]
-        assert not engine.requests(Kind.INFO)
+        assert not engine.requests(RequestKind.INFO)
 
 
 def test_stop_goes_by_the_stop_port_where_no_router_answers() -> None:

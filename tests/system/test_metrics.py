@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from taskengine import Client, metrics
-from taskengine.keys import KeyRing
+from taskengine import Client
+from taskengine.security.keys import KeyRing
+from taskengine.supervisor import metrics
 from tests.engine import Engine, deadline, free_ports, wait_until
 
 

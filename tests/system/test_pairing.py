@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskengine import Client
-from taskengine.keys import KeyRing
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, free_ports
 
 pytestmark = pytest.mark.system

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskengine.keys import KeyRing, new_pair
+from taskengine.security.keys import KeyRing, new_pair
 from tests.engine import deadline
 
 pytestmark = pytest.mark.system

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskengine import Client, NotAllowed, TaskFailed
-from taskengine.keys import KeyRing
+from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
 pytestmark = pytest.mark.system

@@ -14,8 +14,8 @@ import pytest
 import zmq
 
 from taskengine import Cancelled, Client, Overloaded, TaskTimeout, WorkerLost, aio
-from taskengine.messages import Kind, Request, encode_request
-from taskengine.wire import UNREAD_BYTES
+from taskengine.protocol.messages import Request, RequestKind, encode_request
+from taskengine.router.tuning import UNREAD_BYTES
 from tests.engine import Engine, deadline, wait_until
 
 pytestmark = pytest.mark.system
@@ -180,7 +180,7 @@ def test_replies_that_nobody_reads_are_refused_after_a_bound(tmp_path: Path) -> 
         lazy.rcvhwm, lazy.linger, lazy.rcvtimeo = 1, 0, int(deadline(20) * 1000)
         lazy.connect(engine.address)
         for number in range(1, 1000):
-            lazy.send(encode_request(Request(Kind.TASKS, number, "LAZY")))
+            lazy.send(encode_request(Request(RequestKind.TASKS, number, "LAZY")))
         assert [info.name for info in client.tasks()] == ["told"]
         wait_until(lambda: held_for_unread(client, 20) > UNREAD_BYTES // 4, 20, "the answer to the last")
         replies = [lazy.recv_multipart() for _ in range(1, 1000)]

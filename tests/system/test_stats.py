@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from taskengine import Client, TaskEngineError
-from taskengine.messages import Stats
+from taskengine.protocol.messages import Stats
 from tests.engine import Engine, deadline, wait_until
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from taskengine import Client, KeysError, SettingsError, rundir
-from taskengine.audit import file_of
-from taskengine.cli import cli
-from taskengine.configuration import load
-from taskengine.inspection import inspect
-from taskengine.keys import default_folder, find_membership, known_folder
-from taskengine.rundir import FRONTEND, RunDir
-from taskengine.settings import Settings
-from taskengine.trust import changeable
+from taskengine import Client, KeysError, SettingsError
+from taskengine.cli.main import cli
+from taskengine.config.loading import load
+from taskengine.config.settings import Settings
+from taskengine.runtime import rundir
+from taskengine.runtime.rundir import FRONTEND, RunDir
+from taskengine.security.audit import file_of
+from taskengine.security.keys import default_folder, find_membership, known_folder
+from taskengine.security.trusted_files import changeable
+from taskengine.supervisor.inspection import inspect
 from taskengine_hardware import backends
 from tests.engine import free_ports
 

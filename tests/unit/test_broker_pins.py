@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine.broker import Broker
+from taskengine.broker.broker import Broker
+from taskengine.broker.package import Package
 from taskengine.errors import WorkerLost
-from taskengine.package import Package
 from tests.packages import Plain, answers, package
 
 OTHER = b"somebody else"

@@ -30,7 +30,7 @@ from bench.counters import NoCounter, NotCounted
 from bench.roles import play_all
 from bench.trips import Roles, SteppedRouter, Trip, WrongTrip, check, in_pi_time, unhurried
 from taskengine import _fastpath
-from taskengine.wire import BATCH
+from taskengine.protocol.layouts import BATCH
 
 BUILD = "pdp11 3.11"
 FOUND = {LOOP: 4e6, CLIENT: 2e6, ROUTER: 1e6, WORKERS: 5e6, SEQUENCE: 8e6, PUBLIC: 2.5e6}

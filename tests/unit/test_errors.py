@@ -10,8 +10,8 @@ import pytest
 
 import taskengine
 from taskengine import _fastpath, errors
+from taskengine.broker.binary import error_entry
 from taskengine.errors import BY_CODE, BadArguments, TaskEngineError, TaskFailed, from_wire, printable, text_of, to_wire
-from taskengine.packed import error_entry
 
 KINDS = list(BY_CODE.values())
 

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError
+from taskengine.protocol import layouts, limits
 from tests import model
 from tests.batches import Failures, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
@@ -43,14 +44,14 @@ class Holder(msgspec.Struct):
     [
         datetime.datetime(2020, 2, 2, tzinfo=datetime.UTC),
         uuid.UUID(int=5),
-        wire.Format.SEED,
+        layouts.Format.SEED,
         {1},
         Point(1, 2),
         Colour("red"),
         bytearray(b"x"),
         2**64 - 1,
         {"deep": [Point(1, 2), {"k": (Colour("red"), None)}]},
-        {None: "none", 1.5: "float", b"b": "bytes", True: "bool", -1: "int", wire.Format.DATA: "enum"},
+        {None: "none", 1.5: "float", b"b": "bytes", True: "bool", -1: "int", layouts.Format.DATA: "enum"},
     ],
 )
 def test_what_is_not_plain_is_written_as_msgspec_does(value: object) -> None:
@@ -70,7 +71,7 @@ def test_the_keys_of_maps_are_scalars(key: object) -> None:
 
 def test_a_large_map_has_text_or_bytes_as_keys() -> None:
     """Of numbers there are as many as can do no harm: 2**18 that were chosen for it took 4 s."""
-    most = wire.MOST_NUMBERS
+    most = limits.MOST_NUMBERS
     for keys in (range(most), map(float, range(most)), map(str, range(most + 1)), (b"%d" % n for n in range(most + 1))):
         value: dict[object, None] = dict.fromkeys(keys)
         assert _fastpath.unpack(_fastpath.encode(value), 1, no_error) == [value]
@@ -166,7 +167,7 @@ def deep(depth: int, inner: object = 1) -> object:
 
 @pytest.mark.parametrize("inner", [[], {}, Point(1, 2), Colour("red"), {1}])
 def test_the_depth_of_a_value_has_a_limit_both_ways(inner: object) -> None:
-    fits, too_deep = deep(wire.MAX_DEPTH - 1, inner), deep(wire.MAX_DEPTH, inner)
+    fits, too_deep = deep(limits.MAX_DEPTH - 1, inner), deep(limits.MAX_DEPTH, inner)
     assert _fastpath.encode(fits) == msgspec.msgpack.encode(fits)
     with pytest.raises(BadArguments, match="deep"):
         _fastpath.encode(too_deep)
@@ -234,14 +235,14 @@ def test_what_an_iterator_raises_passes_through() -> None:
 
 
 def test_a_package_has_a_limit() -> None:
-    half = b"x" * (wire.MAX_BODY // 2)
+    half = b"x" * (limits.MAX_BODY // 2)
     with pytest.raises(BadArguments, match=r"call 1: more than \d+ bytes"):
         _fastpath.pack_map([[half, half]])
-    with pytest.raises(BadArguments, match=f"call {wire.MAX_TASKS}: "):
-        _fastpath.pack_map([range(wire.MAX_TASKS + 1)])
-    ends = struct.pack(f"<{wire.MAX_TASKS + 1}I", *range(1, wire.MAX_TASKS + 2))
+    with pytest.raises(BadArguments, match=f"call {limits.MAX_TASKS}: "):
+        _fastpath.pack_map([range(limits.MAX_TASKS + 1)])
+    ends = struct.pack(f"<{limits.MAX_TASKS + 1}I", *range(1, limits.MAX_TASKS + 2))
     with pytest.raises(ProtocolError):
-        _fastpath.check_index(ends, wire.MAX_TASKS + 1)
+        _fastpath.check_index(ends, limits.MAX_TASKS + 1)
 
 
 # ---- reading
@@ -297,14 +298,14 @@ def test_any_buffer_is_read(kind: Callable[[bytes], Any]) -> None:
 def test_runs_of_names() -> None:
     tasks = [task(0), task(0), task(3), b"\x91\x01", b"\xff", task(2**40), task(0)]
     index, body = join_frames(tasks)
-    assert _fastpath.task_names(index, body) == [(0, 2, 0), (2, 3, 3), (3, 6, wire.NO_NAME), (6, 7, 0)]
+    assert _fastpath.task_names(index, body) == [(0, 2, 0), (2, 3, 3), (3, 6, layouts.NO_NAME), (6, 7, 0)]
     assert _fastpath.task_names(b"", b"") == []
 
 
 def test_names_that_are_used_and_where() -> None:
     tasks = [task(3), task(1), task(1), b"\x91\x01", task(2**16), task(3)]
     index, body = join_frames(tasks)
-    assert _fastpath.used_names(index, body) == [1, 3, wire.NO_NAME]
+    assert _fastpath.used_names(index, body) == [1, 3, layouts.NO_NAME]
     assert _fastpath.used_names(b"", b"") == []
     (first, second, last) = _fastpath.find_tasks(index, body, b"\0\1\0\1", 3)
     assert [found[0] for found in (first, second, last)] == [0, 1, 2]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
-from taskengine.memory import new_slate
-from taskengine.messages import ReplyMode
+from taskengine.protocol import layouts, limits
+from taskengine.protocol.messages import ReplyMode
+from taskengine.runtime.memory import new_slate
 from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
 
@@ -125,7 +126,7 @@ def test_a_task_may_run_a_batch_and_change_its_own() -> None:
 
 
 def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
-    third = wire.MAX_BODY // 3
+    third = limits.MAX_BODY // 3
     failures = Failures()
     body = run([task(0, third), task(0, third), task(0, third), task(0, 1)], [bytes], failures)
     assert [(position, type(error)) for _, position, error in failures] == [(2, TaskFailed)]
@@ -141,7 +142,7 @@ def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
 
 def test_foreign_chunks() -> None:
     package = join_frames([b"one", b"three", b"five", b"seven"])
-    section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=wire.Format.SEED, head=b"head")
+    section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=layouts.Format.SEED, head=b"head")
     seen: list[tuple[Any, ...]] = []
 
     def foreign(*args: object) -> tuple[bytes, int]:
@@ -150,7 +151,7 @@ def test_foreign_chunks() -> None:
 
     answer = _fastpath.run_batch(_fastpath.pack_batch(1, 0, [section]), lambda head: [], Failures(), foreign)
     assert [args[:5] for args in seen] == [(1, b"head", 1, [5], b"three"), (1, b"head", 2, [4, 9], b"fiveseven")]
-    assert wire.MAX_BODY > seen[0][5] > seen[1][5] > wire.MAX_BODY - 200
+    assert limits.MAX_BODY > seen[0][5] > seen[1][5] > limits.MAX_BODY - 200
     assert [entry[:4] + entry[5:] for entry in _fastpath.read_answer(answer)] == [
         (5, 1, 2, 2, b"answer"),
         (5, 2, 4, 2, b"answer"),
@@ -177,7 +178,7 @@ def test_a_worker_that_has_been_at_a_batch_too_long_hands_the_rest_back() -> Non
     with_time = _fastpath.pack_batch(1, 10**18, sections)
     answer = _fastpath.run_batch(with_time, lambda head: [ran.append], Failures(), no_foreign)
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 4), (2, 4, 10)]
-    foreign = _fastpath.pack_batch(1, 1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=wire.Format.SEED)])
+    foreign = _fastpath.pack_batch(1, 1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=layouts.Format.SEED)])
     answer = _fastpath.run_batch(foreign, lambda head: [], Failures(), lambda *_: (b"", 0))
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 2)]
 
@@ -199,7 +200,7 @@ def test_what_a_callback_raises_passes_through() -> None:
         raise LookupError("the worker's own")
 
     batch = batch_of([task(0)])
-    foreign = batch_of([b"x"], format=wire.Format.DATA)
+    foreign = batch_of([b"x"], format=layouts.Format.DATA)
     for damaged, resolve in ((batch, broken), (batch, lambda head: [None]), (foreign, broken)):
         with pytest.raises(LookupError, match="own"):
             _fastpath.run_batch(damaged, resolve, broken, broken)

@@ -10,14 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine import _fastpath, arrays, seedwire
+from taskengine import _fastpath
+from taskengine.broker import legacy_json
+from taskengine.broker.binary import read_package
+from taskengine.client.session import TIMED
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
-from taskengine.messages import (
+from taskengine.protocol import arrays
+from taskengine.protocol.messages import (
     NO_SERIAL,
     NOWHERE,
     Info,
-    Kind,
     Reply,
+    RequestKind,
     Stats,
     Stop,
     TaskInfo,
@@ -27,8 +31,6 @@ from taskengine.messages import (
     decode_stop,
     serial_of,
 )
-from taskengine.packed import read_package
-from taskengine.session import TIMED
 from tests import vectors
 from tests.batches import join_frames
 from tests.vectors import Vector, shown
@@ -82,14 +84,14 @@ def test_requests(vector: Vector) -> None:
         return
     request = decode_request(frames[0])
     assert {**vectors.fields(request), **vector["head"]} == vectors.fields(request)
-    if request.kind == Kind.PACKAGE:
+    if request.kind == RequestKind.PACKAGE:
         count = len(vector["columns"][0]) if request.columns else len(vector.get("tasks", "1"))
         assert read_package((), request, frames, {}, 1, NOWHERE).count == count
-    elif request.kind in (Kind.PUBLISH, Kind.LATEST):
+    elif request.kind in (RequestKind.PUBLISH, RequestKind.LATEST):
         assert read_package((), request, frames, {}, 1, NOWHERE).topic == vector["body"][0]
-    elif request.kind == Kind.CANCEL:
+    elif request.kind == RequestKind.CANCEL:
         assert shown(msgspec.to_builtins(decode_cancel(frames))) == vector["body"]
-    elif request.kind == Kind.STOP:
+    elif request.kind == RequestKind.STOP:
         stop = decode_stop(frames)
         assert shown([stop.id, stop.why]) == vector["body"]
         assert decode_stop(frames[:1]) == Stop()
@@ -133,10 +135,10 @@ def test_wire_01(vector: Vector) -> None:
     message: tuple[Any, ...] = (), meta, *join_frames(frames), {}, 1, NOWHERE
     refusal = json.loads(vector["reply"][0]).get("error") if "reply" in vector else None
     if refusal is None:
-        assert seedwire.read_package(*message).count == len(frames)
+        assert legacy_json.read_package(*message).count == len(frames)
     else:
         with pytest.raises(ProtocolError, match=re.escape(refusal)):
-            seedwire.read_package(*message)
+            legacy_json.read_package(*message)
     for frame in vector.get("reply", [])[1:]:
         data = json.loads(frame)
         if isinstance(data["data"], list):

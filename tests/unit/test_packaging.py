@@ -15,7 +15,7 @@ import pytest
 from setuptools import Distribution
 from setuptools.config.pyprojecttoml import apply_configuration
 
-from taskengine.cli import UNIT
+from taskengine.cli.main import UNIT
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_BARE_NAME = re.compile(
@@ -44,7 +44,7 @@ def test_only_our_names_land_in_site_packages(files: set[str]) -> None:
 def test_types_and_every_module_are_packaged(files: set[str]) -> None:
     assert {"taskengine/py.typed", "taskengine/__init__.py", "taskengine/_fastpath.pyi"} <= files
     for folder, package in PROJECT["tool"]["setuptools"]["package-dir"].items():
-        wanted = {f"{folder}/{path.name}" for path in (ROOT / package).glob("*.py")}
+        wanted = {f"{folder}/{path.relative_to(ROOT / package)}" for path in (ROOT / package).rglob("*.py")}
         assert wanted <= files
 
 

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine import packed, seedwire
+from taskengine.broker import binary, legacy_json
+from taskengine.broker.package import Package
+from taskengine.broker.tuning import NAME_BYTES
+from taskengine.config.policy import Entry, Policy, Rights, matches
 from taskengine.errors import ProtocolError
-from taskengine.messages import NOWHERE, Kind, Request
-from taskengine.package import Package
-from taskengine.policy import Entry, Policy, Rights, matches
-from taskengine.visitor import Visitors
-from taskengine.wire import MAX_NAMES, NAME_BYTES
+from taskengine.protocol.limits import MAX_NAMES
+from taskengine.protocol.messages import NOWHERE, Request, RequestKind
+from taskengine.router.permissions import ClientTable
 
 ROUTE = (b"\0aaaa",)
 LANES = {"stop": "arm", "rest": "arm", "other": ""}
@@ -35,12 +36,12 @@ def laid(tasks: tuple[bytes, ...]) -> tuple[bytes, bytes]:
 
 
 def packed_package(names: list[str], tasks: tuple[bytes, ...], lanes: dict[str, str]) -> Package:
-    request = Request(Kind.PACKAGE, 1, "x", names)
-    return packed.read_package(ROUTE, request, [b"", *laid(tasks)], lanes, 1, NOWHERE)
+    request = Request(RequestKind.PACKAGE, 1, "x", names)
+    return binary.read_package(ROUTE, request, [b"", *laid(tasks)], lanes, 1, NOWHERE)
 
 
 def seed_package(tasks: tuple[bytes, ...], lanes: dict[str, str]) -> Package:
-    return seedwire.read_package(ROUTE, b'{"type": "REQ"}', *laid(tasks), lanes, 1, NOWHERE)
+    return legacy_json.read_package(ROUTE, b'{"type": "REQ"}', *laid(tasks), lanes, 1, NOWHERE)
 
 
 ALTERNATING = {
@@ -72,7 +73,7 @@ def test_the_policy_is_asked_once_for_a_name(wire: str, monkeypatch: pytest.Monk
         asked.append(task)
         return may_call(rights, task, lane)
 
-    visitors = Visitors(Policy({"x": Entry()}))
+    visitors = ClientTable(Policy({"x": Entry()}))
     visitors.learn({"known": ""})
     lanes = visitors.of("x").lanes
     monkeypatch.setattr(Rights, "may_call", counted)
@@ -105,7 +106,7 @@ def test_the_router_does_not_decode_what_a_client_of_wire_01_publishes() -> None
     """What it held while it read a value was many times as much, and everybody waited for that."""
     frame = b'{"data": {"topic": "t", "value": [%b[]]}}' % (b"[]," * 300_000)
     tracemalloc.start()
-    package = seedwire.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
+    package = legacy_json.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert package.topic == "t"
@@ -116,7 +117,7 @@ def test_the_router_does_not_decode_what_a_client_of_wire_01_publishes() -> None
 def test_a_topic_is_text(topic: bytes) -> None:
     frame = b'{"data": {"topic": %b, "value": 1}}' % topic
     with pytest.raises(ProtocolError):
-        seedwire.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
+        legacy_json.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
 
 
 @given(st.text("abA.*?[]!-", max_size=6), st.lists(st.text("abA.*?[]!-", max_size=5), max_size=4))

@@ -8,26 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine import _fastpath
+from taskengine.broker.binary import BinaryPackage, error_entry, read_package
 from taskengine.errors import NotAllowed, TaskEngineError
-from taskengine.messages import (
+from taskengine.protocol.layouts import MAGIC
+from taskengine.protocol.messages import (
     NO_SERIAL,
     NOWHERE,
-    Kind,
     Reply,
     ReplyMode,
     Request,
+    RequestKind,
     decode_reply,
     decode_request,
     encode_request,
     serial_of,
 )
-from taskengine.packed import PackedPackage, error_entry, read_package
-from taskengine.wire import MAGIC
 
 
 @given(st.integers(-(2**63), 2**64 - 1))
 def test_the_serial_of_a_request(serial: int) -> None:
-    frame = encode_request(Request(Kind.PACKAGE, serial, "ARM", ["task_count"]))
+    frame = encode_request(Request(RequestKind.PACKAGE, serial, "ARM", ["task_count"]))
     assert decode_request(frame).serial == serial == serial_of(frame)
 
 
@@ -59,9 +59,9 @@ def test_no_bytes_are_too_odd(head: bytes) -> None:
     assert serial_of(head) == NO_SERIAL or head.startswith(MAGIC)
 
 
-def asked(kind: Kind, reply: ReplyMode) -> PackedPackage:
+def asked(kind: RequestKind, reply: ReplyMode) -> BinaryPackage:
     """A data request of which something is to be told."""
-    body = _fastpath.encode(["arm", 1] if kind == Kind.PUBLISH else ["arm"])
+    body = _fastpath.encode(["arm", 1] if kind == RequestKind.PUBLISH else ["arm"])
     request = Request(kind, 8, "ARM", reply=reply)
     package = read_package((), request, [encode_request(request), body], {}, 1, NOWHERE)
     package.cut(10, {})
@@ -69,8 +69,8 @@ def asked(kind: Kind, reply: ReplyMode) -> PackedPackage:
 
 
 @pytest.mark.parametrize("reply", ReplyMode)
-@pytest.mark.parametrize("kind", [Kind.PUBLISH, Kind.LATEST])
-def test_a_data_request_is_answered_whatever_its_reply_mode_is(kind: Kind, reply: ReplyMode) -> None:
+@pytest.mark.parametrize("kind", [RequestKind.PUBLISH, RequestKind.LATEST])
+def test_a_data_request_is_answered_whatever_its_reply_mode_is(kind: RequestKind, reply: ReplyMode) -> None:
     package = asked(kind, reply)
     package.put(0, 1, _fastpath.encode(2.5))
     head, body = package.answer()
@@ -82,9 +82,9 @@ def test_a_data_request_is_answered_whatever_its_reply_mode_is(kind: Kind, reply
 @pytest.mark.parametrize("reply", ReplyMode)
 def test_the_error_of_a_data_request_stands_in_the_head(reply: ReplyMode) -> None:
     entry = error_entry(NotAllowed("no client publishes there"))
-    by_router = next(asked(Kind.LATEST, reply).pieces_of(NotAllowed("no client publishes there"), 0, 1))
+    by_router = next(asked(RequestKind.LATEST, reply).pieces_of(NotAllowed("no client publishes there"), 0, 1))
     assert by_router == (0, 1, entry)
-    package = asked(Kind.LATEST, reply)
+    package = asked(RequestKind.LATEST, reply)
     package.put(0, 1, entry)
     package.failed = 1
     (head,) = package.answer()
@@ -93,7 +93,7 @@ def test_the_error_of_a_data_request_stands_in_the_head(reply: ReplyMode) -> Non
 
 
 def test_an_error_without_a_code_is_told_too() -> None:
-    package = asked(Kind.LATEST, ReplyMode.ALL)
+    package = asked(RequestKind.LATEST, ReplyMode.ALL)
     package.put(0, 1, error_entry(TaskEngineError("odd")))
     package.failed = 1
     (head,) = package.answer()

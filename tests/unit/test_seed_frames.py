@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from taskengine import _fastpath, seedwire, wire
+from taskengine import _fastpath
+from taskengine.broker import legacy_json
+from taskengine.broker.legacy_json import TaskFrames
+from taskengine.broker.package import encode_head
 from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
-from taskengine.messages import NOWHERE
-from taskengine.package import encode_head
-from taskengine.seedwire import Frames
-from taskengine.worker import as_failure
+from taskengine.protocol import layouts, limits
+from taskengine.protocol.messages import NOWHERE
+from taskengine.worker.worker import as_failure
 from tests.batches import Failures, join_frames, no_foreign, section_of
 
 HASH = "0123456789abcdef" * 2
@@ -87,8 +89,8 @@ def test_runs_of_names() -> None:
         ((2, 1, 4), b"{}{}", "ends task 1 before it begins"),
         ((2,), b"{}{}", "tells of 2 bytes"),
         ((5,), b"{}{}", "tells of 5 bytes"),
-        ((wire.MAX_BODY, wire.MAX_BODY + 1), b"", f"at most {wire.MAX_BODY} bytes"),
-        (range(1, wire.MAX_TASKS + 2), b"", f"at most {wire.MAX_TASKS} tasks, not {wire.MAX_TASKS + 1}"),
+        ((limits.MAX_BODY, limits.MAX_BODY + 1), b"", f"at most {limits.MAX_BODY} bytes"),
+        (range(1, limits.MAX_TASKS + 2), b"", f"at most {limits.MAX_TASKS} tasks, not {limits.MAX_TASKS + 1}"),
     ],
 )
 def test_an_index_that_is_none(ends: Any, body: bytes, why: str) -> None:
@@ -107,7 +109,7 @@ def test_what_decoding_raises_passes_through() -> None:
 # ---- the worker
 
 
-class Watched(Frames):
+class Watched(TaskFrames):
     """Notes what is asked of Python."""
 
     def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
@@ -133,12 +135,12 @@ class Watched(Frames):
         return super().tell(label, result, room)
 
 
-def run(frames: list[bytes], python: Frames, size: int = 50, pack: bytes = b"1.50") -> list[tuple[bytes, int]]:
+def run(frames: list[bytes], python: TaskFrames, size: int = 50, pack: bytes = b"1.50") -> list[tuple[bytes, int]]:
     """The DATA frame of each chunk and how many of its tasks failed."""
     section = section_of(
         join_frames(frames),
         sizes=(min(size, len(frames)), 0, size),
-        format=wire.Format.SEED,
+        format=layouts.Format.SEED,
         head=encode_head("serial", pack),
     )
     batch = _fastpath.pack_batch(1, 0, [section])
@@ -212,7 +214,7 @@ def test_a_result_that_reads_like_an_error_is_none() -> None:
     (first, last) = run([*(frame("echo", text) for text in texts), frame("nobody")], Watched({"echo": str}), 3)
     assert [json.loads(body)["errors"] for body, _ in (first, last)] == [[], [1]]
     # a worker that dies leaves the entries of its chunk behind
-    package = seedwire.read_package((), b"{}", *join_frames([PLAIN[0]] * 3), {}, 1, NOWHERE)
+    package = legacy_json.read_package((), b"{}", *join_frames([PLAIN[0]] * 3), {}, 1, NOWHERE)
     for (body, _), errors in ((first, []), (last, [1])):
         entries = body.partition(b"[")[2].partition(b'],"pack"')[0]
         assert json.loads(package.mend(3, entries))["errors"] == errors
@@ -236,12 +238,12 @@ def test_any_number_of_arguments(count: int) -> None:
 
 
 def test_an_answer_has_a_limit() -> None:
-    half = "x" * (wire.MAX_BODY // 2)
+    half = "x" * (limits.MAX_BODY // 2)
     python = Watched({"half": lambda: half, "quoted": lambda: '"' + half, "short": lambda **_: "short"})
     frames = [frame("half"), frame("short"), frame("half"), frame("quoted"), frame("short"), frame("short", k=1)]
     ((body, failed),) = run(frames, python)
     told = json.loads(body)["data"]
-    error = f"job-{HASH}: ERROR: the results of this answer take more than {wire.MAX_BODY} bytes"
+    error = f"job-{HASH}: ERROR: the results of this answer take more than {limits.MAX_BODY} bytes"
     assert [entry if len(entry) < 200 else len(entry) for entry in told] == [
         len(half) + len(HASH) + 6,
         f"job-{HASH}: short",
@@ -257,7 +259,11 @@ def test_what_python_raises_passes_through() -> None:
     def broken(*_: object) -> Any:
         raise LookupError("the worker's own")
 
-    for python in (Frames(broken, broken), Frames(lambda name: None, broken), Frames(lambda name: len, broken)):
+    for python in (
+        TaskFrames(broken, broken),
+        TaskFrames(lambda name: None, broken),
+        TaskFrames(lambda name: len, broken),
+    ):
         with pytest.raises(LookupError, match="own"):
             run([frame("x", 1)], python)
 

@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine import _fastpath, seedwire, wire
+from taskengine import _fastpath
 from taskengine._fastpath import Slate
+from taskengine.broker import legacy_json
+from taskengine.broker.legacy_json import TaskFrames
+from taskengine.broker.package import encode_head
 from taskengine.errors import ProtocolError
-from taskengine.messages import NOWHERE, ReplyMode
-from taskengine.package import encode_head
-from taskengine.seedwire import Frames
+from taskengine.protocol import layouts
+from taskengine.protocol.messages import NOWHERE, ReplyMode
 from tests.batches import Failures, Functions, join_frames, no_error, no_foreign, section_of, task
 
 DIED = 7
@@ -25,7 +27,7 @@ Account = tuple[list[Any], Any, Any] | None
 
 @pytest.fixture
 def memory() -> Iterator[mmap.mmap]:
-    with mmap.mmap(-1, wire.SLATE_BYTES) as shared:
+    with mmap.mmap(-1, layouts.SLATE_BYTES) as shared:
         yield shared
 
 
@@ -127,8 +129,8 @@ def test_task_frames(memory: mmap.mmap) -> None:
 
     def work() -> None:
         slate = Slate(memory)
-        python = Frames(functions.__getitem__, lambda name, error: ProtocolError(str(error)), lambda name: 10**12)
-        batch = batch_of(4, frames, chunk=5, format=wire.Format.SEED, head=encode_head("s", b"1"))
+        python = TaskFrames(functions.__getitem__, lambda name, error: ProtocolError(str(error)), lambda name: 10**12)
+        batch = batch_of(4, frames, chunk=5, format=layouts.Format.SEED, head=encode_head("s", b"1"))
         _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
 
     assert in_a_worker(work) == DIED
@@ -139,7 +141,7 @@ def test_task_frames(memory: mmap.mmap) -> None:
     assert first[:3] == (1, 1, 2)
     assert part is not None
     assert (part[1:4], running) == ((2, 5, 1), (1, 5))
-    package = seedwire.read_package((), b"{}", *join_frames(frames), {}, 1, NOWHERE)
+    package = legacy_json.read_package((), b"{}", *join_frames(frames), {}, 1, NOWHERE)
     data = msgspec.json.decode(package.mend(3, part[5]))
     assert (data["size"], data["data"][1:], data["errors"]) == (3, ["job-p: 3", "job-p: 4"], [0])
     assert data["data"][0].startswith("job-p: ERROR: ")
@@ -152,7 +154,7 @@ def test_columns(memory: mmap.mmap) -> None:
         return a
 
     body = b"".join(n.to_bytes(8, "little") for n in range(10, 15))
-    batch = _fastpath.pack_batch(4, 0, [(1, wire.Format.COLUMNS, 0, 0, b"", b"i", body, 1, 0, 5, 5, 0, 0)])
+    batch = _fastpath.pack_batch(4, 0, [(1, layouts.Format.COLUMNS, 0, 0, b"", b"i", body, 1, 0, 5, 5, 0, 0)])
     work = _fastpath.run_batch, (batch, lambda head: [third], Failures(), no_foreign, None, Slate(memory))
     assert in_a_worker(lambda: work[0](*work[1])) == DIED
     account = Slate(memory).read(4)
@@ -206,8 +208,8 @@ def test_a_recalled_data_frame_tells_its_size(memory: mmap.mmap) -> None:
             slate.recall(1)
         return n
 
-    python = Frames(lambda name: step, lambda name, error: ProtocolError(str(error)))
-    batch = batch_of(1, frames, chunk=11, format=wire.Format.SEED, head=encode_head("s", b"1"))
+    python = TaskFrames(lambda name: step, lambda name, error: ProtocolError(str(error)))
+    batch = batch_of(1, frames, chunk=11, format=layouts.Format.SEED, head=encode_head("s", b"1"))
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
     assert [(entry[1:3], entry[5]) for entry in _fastpath.read_answer(answer)] == [
         ((1, 2), b'{"size":1,"data":["job-: 1"],"pack":1,"errors":[]}'),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import struct
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
+from taskengine.protocol import layouts
 from tests import model
 from tests.batches import join_frames, section_of, task
 from tests.fuzz.inputs import number
@@ -29,7 +30,7 @@ def seeds() -> list[bytes]:
     )
     batches = [
         [section_of(package, head=b"h")],
-        [section_of(package, 1, 5, sizes=(1, 1, 1), reply=wire.Format.SEED)],
+        [section_of(package, 1, 5, sizes=(1, 1, 1), reply=layouts.Format.SEED)],
         [section_of(package, reply=2), section_of(package, 2, 4, job=2**64 - 1)],
         [section_of(package, deadline=1)],
         [section_of(package, deadline=2**63, reply=1)],
@@ -41,12 +42,15 @@ def seeds() -> list[bytes]:
         [],
     ]
     answer = (
-        wire.COUNT.pack(2) + wire.ENTRY.pack(1, 0, 3, 1, 9, 4) + b"\x01\x02\x03\xc0" + wire.ENTRY.pack(2, 7, 1, 0, 9, 0)
+        layouts.COUNT.pack(2)
+        + layouts.ENTRY.pack(1, 0, 3, 1, 9, 4)
+        + b"\x01\x02\x03\xc0"
+        + layouts.ENTRY.pack(2, 7, 1, 0, 9, 0)
     )
     return [
         *(bytes([BATCH]) + model.pack_batch(1, 0, sections) for sections in batches),
         bytes([ANSWER]) + answer,
-        bytes([ANSWER]) + wire.COUNT.pack(0),
+        bytes([ANSWER]) + layouts.COUNT.pack(0),
         *(bytes([NUMBERED, pick]) + b"".join(tasks) for pick in (0, 0x19, 0xFF)),
     ]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from taskengine import _fastpath, wire
-from taskengine.chunking import cut, spread
+from taskengine import _fastpath
+from taskengine.broker.chunking import cut, spread
+from taskengine.protocol import limits
 from tests.packages import package
 
 MAX_BYTES = 64
@@ -38,7 +39,7 @@ def seeds() -> list[bytes]:
 def fuzz(data: bytes) -> None:
     """Tasks, CHUNKING_SIZE, workers, the places of two slices, the cost of a chunk, each worker's load and room."""
     tasks, size, workers, runs, first, length, cost = _HEAD.unpack(data[: _HEAD.size].ljust(_HEAD.size, b"\0"))
-    tasks, workers = tasks % (wire.MAX_TASKS + 1), 1 + workers % MOST_WORKERS
+    tasks, workers = tasks % (limits.MAX_TASKS + 1), 1 + workers % MOST_WORKERS
     _check_cut(tasks, size % 2**31 or None, workers)
     _check_package(1 + tasks % MOST_TASKS, size % 40 or None, 1 + runs % 4, first, length)
     rest = data[_HEAD.size :][: _WORKER.size * MOST_WORKERS]

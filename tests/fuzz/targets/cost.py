@@ -15,16 +15,16 @@ from typing import Any, cast
 
 import msgspec
 
-from taskengine.audit import Audit
-from taskengine.broker import Broker
-from taskengine.journal import Journal
-from taskengine.messages import Cancel, Kind, Request, TaskInfo, encode_request
-from taskengine.policy import Entry
-from taskengine.quota import Limits
-from taskengine.reception import Reception
-from taskengine.settings import Settings
-from taskengine.topics import data_lane
-from taskengine.wire import MAGIC
+from taskengine.broker.broker import Broker
+from taskengine.broker.quota import QuotaLimits
+from taskengine.broker.topics import data_lane
+from taskengine.config.policy import Entry
+from taskengine.config.settings import Settings
+from taskengine.protocol.layouts import MAGIC
+from taskengine.protocol.messages import Cancel, Request, RequestKind, TaskInfo, encode_request
+from taskengine.router.frontend import Frontend
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.security.audit import Audit
 from tests.batches import join_frames, task
 from tests.fuzz import mutate
 from tests.fuzz.cost import Meter, check_linear
@@ -63,10 +63,10 @@ class Desk:
         rights = Entry(members=("*",), tasks=tuple(PATTERNS), publish=("*",), subscribe=("*",), calls=("stats",))
         settings = Settings(enable_stdout=False, policy={"everybody": rights})
         lanes = settings.lanes_with(TASKS.values()) | {data_lane(0): 1}
-        self.broker = Broker(10, lanes, limits=Limits(*(2**14, 2**24, 2**15, 2**25, 2**10, 2**11)))
+        self.broker = Broker(10, lanes, limits=QuotaLimits(*(2**14, 2**24, 2**15, 2**25, 2**10, 2**11)))
         journal = _journal()
         audit = Audit(None, journal.say)
-        self.reception = Reception(settings, self.broker, cast(Any, _NoPort()), None, audit, journal, lambda _: None)
+        self.reception = Frontend(settings, self.broker, cast(Any, _NoPort()), None, audit, journal, lambda _: None)
         self.reception.learn(
             [TaskInfo(name, lane, "()", "", None, False, "x", name == URGENT) for name, lane in TASKS.items()]
         )
@@ -80,7 +80,7 @@ class Desk:
 def _opened() -> Desk:
     """A desk behind its first messages, by which much is looked up that is kept."""
     desk = Desk()
-    for kind in Kind:
+    for kind in RequestKind:
         desk.reception.take([CLIENT, *_built(kind - 1, 0, 0, 0, 0, 0, 0, 0)], b"", b"", 1.0)
     desk.clear()
     return desk
@@ -90,15 +90,15 @@ def seeds() -> list[bytes]:
     """Messages of both wires as they come, and one of each kind that is made."""
     raw = [bytes([PACKED]) + joined(packed.frames_of(data)) for data in packed.seeds()]
     texts = [bytes([SEED]) + data for data in seed.seeds()]
-    made = [bytes([BUILT, kind - 1, 3, kind, 4, 1, 1, 1, 8]) for kind in Kind]
-    naps = bytes([BUILT, Kind.PACKAGE - 1, 0, 0, 2, 0, 1, 3, 8])
+    made = [bytes([BUILT, kind - 1, 3, kind, 4, 1, 1, 1, 8]) for kind in RequestKind]
+    naps = bytes([BUILT, RequestKind.PACKAGE - 1, 0, 0, 2, 0, 1, 3, 8])
     made += [bytes([BUILT, 0, names, which, tasks, 1, 1, 0, 0]) for names, which, tasks in ((9, 133, 0), (0, 5, 9))]
     return [
         *raw[::3],
         *texts[::4],
         *made,
-        STEP.join([naps, made[Kind.CANCEL - 1]]),
-        STEP.join([naps, made[Kind.PROGRESS - 1]]),
+        STEP.join([naps, made[RequestKind.CANCEL - 1]]),
+        STEP.join([naps, made[RequestKind.PROGRESS - 1]]),
     ]
 
 
@@ -117,8 +117,8 @@ def fuzz(data: bytes) -> None:
 
 
 @cache
-def _journal() -> Journal:
-    return Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
+def _journal() -> LogBuffer:
+    return LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
 
 
 Message = tuple[list[bytes], bytes, bytes]
@@ -144,18 +144,18 @@ def _messages(kind: int, said: bytes) -> list[Message]:
 def _built(kind: int, names: int, which: int, tasks: int, stride: int, serial: int, repeats: int, size: int) -> Any:
     """The frames of a message of wire 0.2."""
     count, tasks = 2 ** (names % (LARGEST + 1)), 2 ** (tasks % (LARGEST + 1))
-    wanted = Kind(kind % len(Kind) + 1)
+    wanted = RequestKind(kind % len(RequestKind) + 1)
     prefixes = [*TASKS, "x{}a", "x{}z", "{}", "task_{}"]
     prefix = prefixes[which % len(prefixes)]
     listed = [prefix.format(k) for k in range(count)]
     if which & 128:
         listed[0] = URGENT
     head = encode_request(Request(wanted, 1 + serial % 4, "x", listed))
-    if wanted == Kind.PACKAGE:
+    if wanted == RequestKind.PACKAGE:
         calls = [task(k * stride % count, bytes(size)) for k in range(tasks)]
         return [head, *join_frames(calls)]
-    if wanted == Kind.CANCEL:
+    if wanted == RequestKind.CANCEL:
         return [head, msgspec.msgpack.encode(Cancel(serial % 4, [k * stride % tasks for k in range(tasks)]))]
-    if wanted in (Kind.PUBLISH, Kind.LATEST):
-        return [head, msgspec.msgpack.encode([prefix, bytes(size)][: 2 if wanted == Kind.PUBLISH else 1])]
+    if wanted in (RequestKind.PUBLISH, RequestKind.LATEST):
+        return [head, msgspec.msgpack.encode([prefix, bytes(size)][: 2 if wanted == RequestKind.PUBLISH else 1])]
     return [head, b"\xc0" * size][: 1 + stride % 2]

@@ -6,14 +6,16 @@ import contextlib
 
 import msgspec
 
-from taskengine import _fastpath, packed, wire
+from taskengine import _fastpath
+from taskengine.broker import binary
 from taskengine.errors import ProtocolError
-from taskengine.messages import (
+from taskengine.protocol import layouts
+from taskengine.protocol.messages import (
     NOWHERE,
     Cancel,
-    Kind,
     ReplyMode,
     Request,
+    RequestKind,
     decode_cancel,
     decode_reply,
     decode_request,
@@ -26,7 +28,7 @@ from tests.twins import same
 
 MAX_BYTES = 500
 TOKENS = [
-    *(wire.MAGIC, SEPARATOR, b"\x99\x01", b"\x99\x04", b"\x99\x05", b"\x99\x07", b"\xaatask_count", b"\xc2\xc3"),
+    *(layouts.MAGIC, SEPARATOR, b"\x99\x01", b"\x99\x04", b"\x99\x05", b"\x99\x07", b"\xaatask_count", b"\xc2\xc3"),
     *(b"\xcb" + bytes(8), b"\x92\x00", b"\x93\x00", b"\xcf" + bytes(8), b"\xdd" + bytes(4), b"\xdf" + bytes(4)),
     *(b"\xcb\x7f\xf8" + bytes(6), b"\xd3" + b"\xff" * 8, b"\xce\xff\xff\xff\xff", b"fi"),
 ]
@@ -38,28 +40,37 @@ RAW, TASKS, COLUMNS = range(3)
 def seeds() -> list[bytes]:
     """A message of each kind, and of each way to hold tasks."""
 
-    def head(kind: Kind, names: list[str] | None = None, **how: object) -> bytes:
+    def head(kind: RequestKind, names: list[str] | None = None, **how: object) -> bytes:
         return encode_request(msgspec.structs.replace(Request(kind, 7, "ARM", names or []), **how))
 
     names = ["task_count", "arm.wave", "none"]
     tasks = [task(0, 2, 3), task(1, times=2), task(2, [None, {"a": 1.5}]), task(0, -1, 2**40)]
     cancel = msgspec.msgpack.encode(Cancel(3, [0, 5, 2]))
     messages = [
-        (RAW, [head(kind) for kind in (Kind.INFO,)]),
-        *((RAW, [head(kind)]) for kind in (Kind.TASKS, Kind.PROGRESS, Kind.STATS, Kind.RELOAD)),
-        (RAW, [head(Kind.CANCEL), cancel]),
-        (RAW, [head(Kind.CANCEL), msgspec.msgpack.encode(Cancel())]),
-        (RAW, [head(Kind.PUBLISH), b"\x92\xa3cpu\xcb\x3f\xf0\0\0\0\0\0\0"]),
-        (RAW, [head(Kind.LATEST), b"\x91\xa3cpu"]),
-        (RAW, [head(Kind.PACKAGE, names), *join_frames(tasks)]),
-        (RAW, [head(Kind.PACKAGE, []), b"", b""]),
-        (TASKS, [head(Kind.PACKAGE, names), *tasks]),
-        (TASKS, [head(Kind.PACKAGE, ["task_count"], idempotent=True, deadline=1.5), *tasks[:1] * 5]),
-        (TASKS, [head(Kind.PACKAGE, names, reply=ReplyMode.ERRORS), *reversed(tasks)]),
-        (TASKS, [head(Kind.PACKAGE, names, reply=ReplyMode.NONE), b"\x92\xcd\x00\x01\x90", b"\x92\xd1\xff\xff\x90"]),
-        (TASKS, [head(Kind.PACKAGE, names), b"\x92\xcf" + bytes([255] * 8), b"\x92\xce\xff\xff\xff\xff", b"\x92"]),
-        (COLUMNS, [head(Kind.PACKAGE, ["task_count"], columns=True), b"if", bytes(range(64))]),
-        (COLUMNS, [head(Kind.PACKAGE, ["arm.wave"], columns=True), b"f", b""]),
+        (RAW, [head(kind) for kind in (RequestKind.INFO,)]),
+        *(
+            (RAW, [head(kind)])
+            for kind in (RequestKind.TASKS, RequestKind.PROGRESS, RequestKind.STATS, RequestKind.RELOAD)
+        ),
+        (RAW, [head(RequestKind.CANCEL), cancel]),
+        (RAW, [head(RequestKind.CANCEL), msgspec.msgpack.encode(Cancel())]),
+        (RAW, [head(RequestKind.PUBLISH), b"\x92\xa3cpu\xcb\x3f\xf0\0\0\0\0\0\0"]),
+        (RAW, [head(RequestKind.LATEST), b"\x91\xa3cpu"]),
+        (RAW, [head(RequestKind.PACKAGE, names), *join_frames(tasks)]),
+        (RAW, [head(RequestKind.PACKAGE, []), b"", b""]),
+        (TASKS, [head(RequestKind.PACKAGE, names), *tasks]),
+        (TASKS, [head(RequestKind.PACKAGE, ["task_count"], idempotent=True, deadline=1.5), *tasks[:1] * 5]),
+        (TASKS, [head(RequestKind.PACKAGE, names, reply=ReplyMode.ERRORS), *reversed(tasks)]),
+        (
+            TASKS,
+            [head(RequestKind.PACKAGE, names, reply=ReplyMode.NONE), b"\x92\xcd\x00\x01\x90", b"\x92\xd1\xff\xff\x90"],
+        ),
+        (
+            TASKS,
+            [head(RequestKind.PACKAGE, names), b"\x92\xcf" + bytes([255] * 8), b"\x92\xce\xff\xff\xff\xff", b"\x92"],
+        ),
+        (COLUMNS, [head(RequestKind.PACKAGE, ["task_count"], columns=True), b"if", bytes(range(64))]),
+        (COLUMNS, [head(RequestKind.PACKAGE, ["arm.wave"], columns=True), b"f", b""]),
     ]
     return [bytes([mode]) + joined(frames) for mode, frames in messages]
 
@@ -94,16 +105,16 @@ def fuzz(data: bytes) -> None:
         request = decode_request(frames[0])
         assert repr(decode_request(encode_request(request))) == repr(request)
         assert serial_of(frames[0]) == request.serial
-        if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            _check_package(packed.read_package((), request, frames, LANES, 1, NOWHERE))
-        elif request.kind == Kind.CANCEL:
+        if request.kind in (RequestKind.PACKAGE, RequestKind.PUBLISH, RequestKind.LATEST):
+            _check_package(binary.read_package((), request, frames, LANES, 1, NOWHERE))
+        elif request.kind == RequestKind.CANCEL:
             cancel = decode_cancel(frames)
             assert decode_cancel([b"", msgspec.msgpack.encode(cancel)]) == cancel
     except ProtocolError:
         return
 
 
-def _check_package(package: packed.PackedPackage) -> None:
+def _check_package(package: binary.BinaryPackage) -> None:
     """It is cut into all of its tasks, each slice is what a worker reads, and refusing all of them answers it."""
     package.cut(2, {"": 2})
     package.describe()

@@ -8,18 +8,19 @@ from typing import Any
 
 import msgspec
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
+from taskengine.broker.binary import error_entry
+from taskengine.client.samples import SubscriptionFilter
+from taskengine.client.session import Options, Session, settle
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
-from taskengine.messages import Reply, ReplyMode, encode_reply
-from taskengine.packed import error_entry
-from taskengine.samples import Feed
-from taskengine.session import Options, Session, settle
+from taskengine.protocol import layouts, limits
+from taskengine.protocol.messages import Reply, ReplyMode, encode_reply
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
 
 MAX_BYTES = 200
 TOKENS = [
-    *(wire.MAGIC, SEPARATOR, b"\x95\x01", b"\xc7\x06\x01", b"\xd6\x02", b"\xc0", b"\xcb" + bytes(8)),
+    *(layouts.MAGIC, SEPARATOR, b"\x95\x01", b"\xc7\x06\x01", b"\xd6\x02", b"\xc0", b"\xcb" + bytes(8)),
     *(b"\xd3" + bytes(8), b"\xd9\x05", b"\xc4\x03", b"\xdc\x00\x02", b"\xde\x00\x01", b"\x03<f8\x01"),
 ]
 
@@ -33,7 +34,7 @@ def seeds() -> list[bytes]:
     values = [None, True, 2.5, -3, 2**40, "text", b"data", [1, [2]], {"k": {"n": None}}, "x" * 40]
     body = b"".join(map(_fastpath.encode, values))
     failed = error_entry(TaskFailed("it failed", type="ValueError", traceback="…"))
-    array = _ext(wire.ARRAY_EXT, b"\x03<f8\x01" + (2).to_bytes(8, "little") + bytes(16))
+    array = _ext(layouts.ARRAY_EXT, b"\x03<f8\x01" + (2).to_bytes(8, "little") + bytes(16))
     wide = b"\xcb\x40\x04" + bytes(6)
     messages = [
         (0, [encode_reply(Reply(1, 3)), _fastpath.encode(1) + failed + array]),
@@ -48,7 +49,7 @@ def seeds() -> list[bytes]:
         (0, [encode_reply(Reply(1, 1)), _ext(5, b"five") + b"\xd4\xff\x00"]),
         (0, [encode_reply(Reply(1, 1)), b"\xdd\x00\x00\x00\x02\x01\xdf\x00\x00\x00\x01\xa1k\xc4\x02ab"]),
         (0, [encode_reply(Reply(1, 1)), b"\x91" * 66 + b"\x01"]),
-        (0, [encode_reply(Reply(1, 1)), _ext(wire.ARRAY_EXT, b"\x03<U3\x02" + bytes(16))]),
+        (0, [encode_reply(Reply(1, 1)), _ext(layouts.ARRAY_EXT, b"\x03<U3\x02" + bytes(16))]),
         (0, [encode_reply(Reply(1, 1)), b"\xd6\xff\x00\x00\x00\x01" + b"\xd9\x02\xc3\xa9"]),
         (
             2,
@@ -66,7 +67,7 @@ class _Requests(Session):
     """A session with a call, a map, and a map of numbers in flight, all as number 1 to whoever asks."""
 
     def __init__(self, mode: int) -> None:
-        super().__init__("x", wire.DEFAULT_ADDRESS)
+        super().__init__("x", limits.DEFAULT_ADDRESS)
         calls: list[Any] = [("t", (1,), {})] * 3
         self.futures: list[Future[Any]] = [Future() for _ in range(1 if mode % 2 else 3)]
         self.package(
@@ -95,6 +96,6 @@ def fuzz(data: bytes) -> None:
 
 def _check_publication(frames: list[bytes]) -> None:
     try:
-        Feed("*").take(frames)
+        SubscriptionFilter("*").take(frames)
     except ProtocolError:
         return

@@ -11,8 +11,8 @@ import random
 import zlib
 from functools import cache
 
-from taskengine.gate import HEARTBEAT, HELLO
-from taskengine.wire import NO_ANSWER
+from taskengine.protocol.layouts import NO_ANSWER
+from taskengine.runtime.topology import HEARTBEAT, HELLO
 from tests.fuzz import mutate
 from tests.fuzz.inputs import SEPARATOR, TEXT_SEPARATOR, joined, number
 from tests.fuzz.stage import Stage

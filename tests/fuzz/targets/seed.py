@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from taskengine import _fastpath, seedwire, wire
+from taskengine import _fastpath
+from taskengine.broker import legacy_json
+from taskengine.broker.legacy_json import LegacyPackage, TaskFrames
+from taskengine.broker.package import encode_head
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
-from taskengine.messages import NOWHERE
-from taskengine.package import encode_head
-from taskengine.seedwire import Frames, SeedPackage
+from taskengine.protocol import layouts, limits
+from taskengine.protocol.messages import NOWHERE
 from tests import seed_model
 from tests.batches import Failures, join_frames, no_foreign, section_of
 from tests.fuzz.inputs import TEXT_SEPARATOR, joined
@@ -97,21 +99,21 @@ def fuzz(data: bytes) -> None:
     names = _outcome(_fastpath.frame_names, index, body, seed_model.name_of)
     assert names == _outcome(seed_model.frame_names, frames)
     try:
-        package = seedwire.read_package((), meta, index, body, LANES, 1, NOWHERE)
+        package = legacy_json.read_package((), meta, index, body, LANES, 1, NOWHERE)
     except ProtocolError as error:
-        _check_refusal(seedwire.malformed(meta, error), error)
+        _check_refusal(legacy_json.malformed(meta, error), error)
         return
     _check_refusal(package.refusal(ProtocolError("no")), ProtocolError("no"))
     package.cut(2, {"": 2})
     msgspec.json.decode(package.describe())
-    if package.format == wire.Format.SEED and package.count:
+    if package.format == layouts.Format.SEED and package.count:
         _check_run(package, frames)
     for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
         package.assembly.put(*piece)
     package.failed = package.count
     answer = [msgspec.json.decode(frame if isinstance(frame, bytes) else b"".join(frame)) for frame in package.answer()]
     assert answer[0]["size"] == answer[0]["part"] == len(answer) - 1
-    if package.format == wire.Format.SEED:
+    if package.format == layouts.Format.SEED:
         assert [len(frame["data"]) for frame in answer[1:]] == [
             stop - first for _, first, stop in package.chunks(0, package.count)
         ]
@@ -123,15 +125,15 @@ def _check_refusal(message: Any, error: ProtocolError) -> None:
     assert msgspec.json.decode(frame)["error"] == str(error)
 
 
-def _check_run(package: SeedPackage, frames: list[bytes]) -> None:
+def _check_run(package: LegacyPackage, frames: list[bytes]) -> None:
     """The worker does what the model does, with the same arguments."""
     pack = bytes(package.pack)
-    section = section_of((package.index, package.body), format=wire.Format.SEED, head=encode_head("serial", pack))
+    section = section_of((package.index, package.body), format=layouts.Format.SEED, head=encode_head("serial", pack))
     batch = _fastpath.pack_batch(1, 0, [section])
     KEPT.clear()
-    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, Frames(FUNCTIONS.get, _failure))
+    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, TaskFrames(FUNCTIONS.get, _failure))
     ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)
     kept = repr(KEPT)
     KEPT.clear()
-    assert (body, failed) == seed_model.run_chunk(pack, frames, FUNCTIONS.get, _failure, wire.MAX_BODY)
+    assert (body, failed) == seed_model.run_chunk(pack, frames, FUNCTIONS.get, _failure, limits.MAX_BODY)
     assert kept == repr(KEPT)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from taskengine.configuration import ENV_PREFIX, load
+from taskengine.config.loading import ENV_PREFIX, load
+from taskengine.config.settings import NAMES, TABLES, Settings, rows
 from taskengine.errors import SettingsError
-from taskengine.settings import NAMES, TABLES, Settings, rows
 from tests.fuzz.inputs import TEXT_SEPARATOR, joined
 
 MAX_BYTES = 700

@@ -6,8 +6,9 @@ import mmap
 import struct
 from functools import cache
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath
 from taskengine.errors import ProtocolError
+from taskengine.protocol import layouts, limits
 from tests.batches import Failures, batch_of, no_foreign, task
 from tests.fuzz.inputs import number
 
@@ -25,7 +26,7 @@ _ENDS = [24 + 64 * pane + place for pane in range(2) for place in (8, 16, 44)]
 
 @cache
 def _memory() -> mmap.mmap:
-    return mmap.mmap(-1, wire.SLATE_BYTES)
+    return mmap.mmap(-1, layouts.SLATE_BYTES)
 
 
 @cache
@@ -35,8 +36,8 @@ def _slate() -> _fastpath.Slate:
 
 def _places() -> list[tuple[int, int]]:
     """Where the parts of an input lie: (offset, bytes)."""
-    first = wire.SLATE_HEAD
-    return [(0, HEAD_BYTES), (first, PANE_BYTES), (first + wire.MAX_MESSAGE, PANE_BYTES)]
+    first = layouts.SLATE_HEAD
+    return [(0, HEAD_BYTES), (first, PANE_BYTES), (first + limits.MAX_MESSAGE, PANE_BYTES)]
 
 
 def seeds() -> list[bytes]:
@@ -58,7 +59,7 @@ def seeds() -> list[bytes]:
 def _held() -> bytes:
     """What lies in the slate, but for how long it took."""
     held = bytearray().join(_memory()[at : at + size] for at, size in _places())
-    for entry in (HEAD_BYTES + wire.COUNT.size, HEAD_BYTES + PANE_BYTES + wire.COUNT.size):
+    for entry in (HEAD_BYTES + layouts.COUNT.size, HEAD_BYTES + PANE_BYTES + layouts.COUNT.size):
         held[entry + _ELAPSED : entry + _ELAPSED + 8] = bytes(8)
     return bytes(held)
 
@@ -77,7 +78,7 @@ def fuzz(data: bytes) -> None:
     for at in _ENDS:
         # what is read is copied, and that would take the time: an answer is short here, or longer than can be
         end = int.from_bytes(memory[at : at + 4], "little")
-        if end <= wire.MAX_MESSAGE:
+        if end <= limits.MAX_MESSAGE:
             memory[at : at + 4] = (end % SHORT).to_bytes(4, "little")
     try:
         account = slate.read(asked)

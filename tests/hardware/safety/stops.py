@@ -20,8 +20,8 @@ import zmq
 
 from bench import stops
 from taskengine import Cancelled, Client, NotAllowed, TaskEngineError, WorkerLost
-from taskengine.rundir import stop_path
-from taskengine.session import Call
+from taskengine.client.session import Call
+from taskengine.runtime.rundir import stop_path
 from tests.engine import alive, deadline, wait_until
 from tests.hardware.safety.site import AT_ONCE_S, DRILL, EXCLUSIVE_S, HEATER, WHEEL, Site, signal_all
 from tests.hardware.safety.table import plays

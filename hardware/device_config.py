@@ -1,0 +1,369 @@
+"""The `[hardware]` table of the settings file, read into frozen values; errors name the key. Pure.
+
+[hardware.devices.pan]
+type = "AngularServo"
+pin = 18
+min_angle = -90
+max_angle = 90
+limits = { angle = [-60, 60], speed = 180 }     # degrees, degrees a second
+safe = "detach"                                 # or "hold", or a value
+lease = 0.5                                     # seconds; false for none, "strict" for 0.25
+max_age = 0.2                                   # seconds: an older command is refused
+on_fault = "latch"                              # or "resume", after its owner has died
+home = 0                                        # where it stands without pulses
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from .device_types import KINDS, DeviceType, Role
+from .options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
+
+LANE = "hardware"
+LEASE_S = 0.5
+STRICT_S = 0.25
+LEASES_S = (0.05, 3600.0)
+AGES_S = (0.01, 3600.0)
+SOFT_STARTS_S = (0.0, 60.0)
+RATE_HZ = 10.0
+RATES_HZ = (0.01, 1000.0)
+MOST_DEVICES = 64
+CHANNELS = 3
+"""The most numbers that one output takes."""
+DETACH, HOLD = "detach", "hold"
+LATCH, RESUME = "latch", "resume"
+EXCLUSIVE_S = 5.0
+"""How long a client may keep others out without renewing."""
+EXCLUSIVES_S = (0.1, 3600.0)
+
+Value = bool | float | tuple[float, ...] | None
+"""What an output takes, see `Role`."""
+
+SECOND_SELECT = 7
+"""Selects device 1 of the hardware's SPI bus, as GPIO8 does device 0."""
+_NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
+"""Revision codes of boards with 40 pins: those with this bit, and of the others the last ones."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_OF_INPUTS = ("rate", "always", "batch")
+_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
+_OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
+_KEYS = ("devices", "chip", "board", "rate", "exclusive")
+_TONE_HZ = 440.0
+_UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
+
+
+class DeviceLimits(msgspec.Struct, frozen=True):
+    """Between which values an output is kept, and how fast and suddenly it moves, in its unit a second (squared)."""
+
+    least: float
+    most: float
+    speed: float = math.inf
+    acceleration: float = math.inf
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One device: what gpiozero is told, and what we watch over.
+
+    `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz. An input is read
+    at that rate, and published where it has changed, or `always`, or in batches of `batch` samples.
+
+    A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
+    came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
+    where a servo without pulses stands, None where nobody knows; `soft_start` how many s an output takes from off to
+    full.
+    """
+
+    name: str
+    type: str
+    lane: str
+    place: int
+    pins: dict[str, Any]
+    options: dict[str, Any]
+    safe: Any
+    lease: float | None
+    limits: DeviceLimits | None
+    rate: float
+    batch: int = 1
+    always: bool = False
+    max_age: float | None = None
+    untimed: bool = False
+    on_fault: str = RESUME
+    home: float | None = None
+    soft_start: float = 0.0
+
+    @property
+    def kind(self) -> DeviceType:
+        """Its type."""
+        return KINDS[self.type]
+
+    @property
+    def angles(self) -> tuple[float, float] | None:
+        """Its least and largest angle in degrees, where it has angles."""
+        if self.type != "AngularServo":
+            return None
+        return float(self.options.get("min_angle", -90)), float(self.options.get("max_angle", 90))
+
+    def gpios(self) -> Iterator[int]:
+        """The GPIOs that it takes, some of which others on its bus may have too."""
+        for pin in {**self.bus_pins, **self.pins}.values():
+            yield from pin if isinstance(pin, tuple) else (pin,)
+
+    @property
+    def bus_pins(self) -> dict[str, int]:
+        """Its pins on a bus by their parameters, also those that are not given."""
+        given = {key: self.pins.get(key, pin) for key, pin in self.kind.bus_pins.items()}
+        if self.options.get("device"):
+            given["select_pin"] = SECOND_SELECT
+        return given
+
+    @property
+    def has_hardware_bus(self) -> bool:
+        """Its pins are those of the SPI bus that the processor drives, if the kernel is told to have it do so."""
+        first = self.kind.bus_pins
+        return self.bus_pins in (first, {**first, "select_pin": SECOND_SELECT})
+
+
+class HardwareConfig(msgspec.Struct, frozen=True):
+    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None for what is found.
+
+    `exclusive` is how many s a client may keep others out without renewing.
+    """
+
+    devices: dict[str, Device]
+    chip: int | None = None
+    board: int | None = None
+    exclusive: float = EXCLUSIVE_S
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins, each with one worker."""
+        return list(dict.fromkeys(device.lane for device in self.devices.values()))
+
+    def of(self, lane: str) -> list[Device]:
+        """The devices of a lane."""
+        return [device for device in self.devices.values() if device.lane == lane]
+
+
+def read(table: Mapping[str, Any]) -> HardwareConfig:
+    """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
+    for key in table:
+        if key not in _KEYS:
+            raise wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
+    rate = number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
+    chip = table.get("chip")
+    if chip is not None and (isinstance(chip, bool) or not isinstance(chip, int) or chip < 0):
+        raise wrong(["chip"], f"expected the number of a gpiochip, from 0, not {chip!r}")
+    entries = table.get("devices", {})
+    if not (isinstance(entries, Mapping) and entries):
+        raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
+    if len(entries) > MOST_DEVICES:
+        raise wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
+    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
+    _check_pins(devices.values())
+    exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
+    return HardwareConfig(devices, chip, _board(table.get("board")), exclusive)
+
+
+def _board(board: object) -> int | None:
+    if board is None:
+        return None
+    if isinstance(board, str) and re.fullmatch(r"[0-9a-f]{4,8}", board):
+        code = int(board, 16)
+        if code & _NEW_CODE or code in _OLD_CODES:
+            return code
+    raise wrong(["board"], f'expected the revision code of a Pi with 40 pins, such as "a020d3" (3 B+), not {board!r}')
+
+
+def _device(place: int, name: str, entry: object, rate: float) -> Device:
+    path = ["devices", name]
+    if not _NAME.fullmatch(name):
+        raise wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
+    if not isinstance(entry, Mapping):
+        raise wrong(path, f"expected a table, not {entry!r}")
+    kind = _kind(entry, path)
+    parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
+    for key in entry:
+        if key not in _OURS and key not in parameters:
+            raise wrong([*path, key], f"a {kind.name} has no such key; {_nearest(key, (*parameters, *_OURS))}")
+    pins = pins_of(entry, kind, path)
+    options = options_of(entry, kind, pins, path)
+    check_motor(kind, entry, options, path)
+    limits = _limits(entry.get("limits"), kind, options, path)
+    lane = entry.get("lane", LANE)
+    if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
+        raise wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
+    batch = batch_of(entry, path)
+    return Device(
+        name,
+        kind.name,
+        lane,
+        place,
+        pins,
+        options,
+        _safe(entry.get("safe", DETACH), kind, limits, path),
+        _lease(entry.get("lease", kind.is_leased), kind, path),
+        limits,
+        number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
+        batch,
+        _always(entry.get("always", False), kind, path),
+        **_guards(entry, kind, limits, path),
+    )
+
+
+def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
+    type = entry.get("type")
+    if isinstance(type, str) and type in KINDS:
+        return KINDS[type]
+    if not isinstance(type, str):
+        raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
+    raise wrong([*path, "type"], f"{type!r} is no type of device; {_nearest(type, KINDS)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` is most like, without regard to case; all of them where it is like none."""
+    by_spelling = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
+    return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
+
+
+def _limits(entry: object, kind: DeviceType, options: Mapping[str, Any], path: list[str]) -> DeviceLimits | None:
+    if kind.role not in _UNITS:
+        if entry is not None:
+            raise wrong([*path, "limits"], f"a {kind.name} has no limits")
+        # gpiozero's TonalBuzzer plays so many octaves up and down from A4
+        octaves = 2 ** options.get("octaves", 1)
+        return DeviceLimits(_TONE_HZ / octaves, _TONE_HZ * octaves) if kind.role is Role.TONE else None
+    has_angles = "min_angle" in kind.options
+    unit = "angle" if has_angles else "value"
+    least, most = _UNITS[kind.role]
+    if has_angles:
+        least, most = sorted((options.get("min_angle", -90.0), options.get("max_angle", 90.0)))
+        if least == most:
+            raise wrong([*path, "max_angle"], "expected another angle than min_angle")
+    if entry is None:
+        return DeviceLimits(least, most)
+    if not isinstance(entry, Mapping) or entry.keys() - {unit, "speed", "acceleration"}:
+        raise wrong([*path, "limits"], f"expected {{ {unit} = [least, most], speed = …, acceleration = … }}")
+    span = entry.get(unit, [least, most])
+    if not (isinstance(span, list) and len(span) == 2):
+        raise wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    low, high = (number(end, [*path, "limits", unit], least, most) for end in span)
+    if low > high:
+        raise wrong([*path, "limits", unit], f"expected [least, most], not {span!r}")
+    pace = {key: number(entry[key], [*path, "limits", key], 1e-6, 1e9) for key in entry if key != unit}
+    if "acceleration" in pace and "speed" not in pace:
+        raise wrong([*path, "limits", "acceleration"], "a limit of the acceleration needs one of the speed")
+    return DeviceLimits(low, high, **pace)
+
+
+def _safe(value: object, kind: DeviceType, limits: DeviceLimits | None, path: list[str]) -> Any:
+    path = [*path, "safe"]
+    if not kind.is_output:
+        if value != DETACH:
+            raise wrong(path, f"a {kind.name} is read, and has no safe state")
+        return DETACH
+    if kind.drives and (isinstance(value, bool) or value not in (DETACH, 0, [0] * channels(kind.role))):
+        raise wrong(path, f'a {kind.name} is safe when it stands: expected "detach", not {value!r}')
+    if value in (DETACH, HOLD):
+        return value
+    if kind.drives:
+        return DETACH
+    if kind.role is Role.SWITCH and isinstance(value, bool):
+        return value
+    if kind.role is Role.COLOUR and isinstance(value, list) and len(value) == channels(kind.role):
+        return tuple(number(one, path, 0.0, 1.0) for one in value)
+    if limits is not None:
+        return number(value, path, limits.least, limits.most)
+    raise wrong(path, f'expected "detach", "hold" or a value that a {kind.name} takes, not {value!r}')
+
+
+def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | None, path: list[str]) -> dict[str, Any]:
+    """The keys that say which commands an output takes, and what follows a fault."""
+    allowed = {
+        "max_age": kind.is_output,
+        "untimed": kind.is_output,
+        "on_fault": kind.is_output,
+        "home": kind.role is Role.SERVO,
+        "soft_start": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+    }
+    for key, is_allowed in allowed.items():
+        if key in entry and not is_allowed:
+            raise wrong([*path, key], f"a {kind.name} has no {key}")
+    on_fault = entry.get("on_fault", LATCH if kind.drives else RESUME)
+    if on_fault not in (LATCH, RESUME):
+        raise wrong([*path, "on_fault"], f'expected "{LATCH}" or "{RESUME}", not {on_fault!r}')
+    guards: dict[str, Any] = {
+        "untimed": switch(entry.get("untimed", False), [*path, "untimed"]),
+        "on_fault": on_fault,
+    }
+    if "max_age" in entry:
+        guards["max_age"] = number(entry["max_age"], [*path, "max_age"], *AGES_S)
+    if "home" in entry and limits is not None:
+        guards["home"] = number(entry["home"], [*path, "home"], limits.least, limits.most)
+    if "soft_start" in entry:
+        guards["soft_start"] = number(entry["soft_start"], [*path, "soft_start"], *SOFT_STARTS_S)
+    return guards
+
+
+def _always(value: object, kind: DeviceType, path: list[str]) -> bool:
+    if kind.is_output and value is not False:
+        raise wrong([*path, "always"], "outputs are published where they have changed")
+    always: bool = switch(value, [*path, "always"])
+    return always
+
+
+def _lease(value: object, kind: DeviceType, path: list[str]) -> float | None:
+    path = [*path, "lease"]
+    if value is False:
+        return None
+    if not kind.is_output:
+        raise wrong(path, f"a {kind.name} is read, and needs no lease")
+    if value is True:
+        return LEASE_S
+    return STRICT_S if value == "strict" else number(value, path, *LEASES_S)
+
+
+def prefix_of(lane: str) -> str:
+    """What the names of a lane's tasks begin with."""
+    return "" if lane == LANE else f"{lane}."
+
+
+def channels(role: Role) -> int:
+    """How many numbers an output of the role takes."""
+    return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)
+
+
+def _check_pins(devices: Iterable[Device]) -> None:
+    """Refuses a pin that is two devices', unless it is the same pin of one bus."""
+    users: dict[int, tuple[Device, str]] = {}
+    for device in devices:
+        roles = {gpio: key for key, gpio in device.bus_pins.items()}
+        for gpio in dict.fromkeys(device.gpios()):
+            other, role = users.setdefault(gpio, (device, roles.get(gpio, "")))
+            if other is device:
+                continue
+            if not role or role != roles.get(gpio):
+                raise wrong(["devices", device.name], f"GPIO{gpio} is {other.name}'s already")
+            _check_bus(device, other)
+        if len(set(device.gpios())) < len(list(device.gpios())):
+            raise wrong(["devices", device.name], "two of its pins are the same")
+
+
+def _check_bus(device: Device, other: Device) -> None:
+    """Refuses two chips that share a pin of a bus, and cannot."""
+    ours, theirs = device.bus_pins, other.bus_pins
+    path = ["devices", device.name]
+    for key in ours.keys() - {"select_pin"}:
+        if ours[key] != theirs[key]:
+            raise wrong([*path, key], f"it shares {other.name}'s bus, whose {key} is GPIO{theirs[key]}")
+    if device.has_hardware_bus != other.has_hardware_bus:
+        raise wrong(path, f"GPIO7 or GPIO8 selects only one of it and {other.name}: one bus is all of them, or none")
+    if not device.has_hardware_bus and device.lane != other.lane:
+        raise wrong([*path, "lane"], f"it shares {other.name}'s bus, which is lane {other.lane}'s")

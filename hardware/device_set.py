@@ -1,0 +1,189 @@
+"""The devices of a lane as gpiozero has them: opened at the values that they are to have, and driven.
+
+All outputs' lines are claimed before any device is made, so that a line is nobody's for as short a time as can be. A
+device that cannot be opened is left out alone, and may be tried again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import gpiozero
+
+from .backends import Pin
+from .control import safe_value, start_value
+from .device_config import Device, Value
+from .device_types import Role
+from .levels import claims, needs_pulses
+from .lines import holders
+
+Writer = Callable[[Value], None]
+
+
+class DeviceSet:
+    """Devices, by their places in the layout; outputs have the values that `at` gives from the first moment on.
+
+    `factory` is gpiozero's, and closed with the rig.
+    """
+
+    def __init__(self, devices: Iterable[Device], factory: Any, at: Callable[[Device], Value] = start_value) -> None:
+        self.factory = gpiozero.Device.pin_factory = factory
+        self.opened: dict[int, Any] = {}
+        self.writers: dict[int, Writer] = {}
+        self.failed: dict[str, str] = {}
+        """Which devices are left out, and why: another program may have a line, or this board no thermometer."""
+        self._at = at
+        self._pins: dict[int, list[Pin]] = {}
+        """The pins of outputs, by place."""
+        devices = list(devices)
+        try:
+            for device in devices:
+                self._attempt(device, self._claim)
+            for device in devices:
+                if device.name not in self.failed:
+                    self._attempt(device, self._open)
+        except BaseException:
+            self.close()
+            raise
+
+    def again(self, device: Device) -> bool:
+        """Whether a device that was left out can be had now; an output has its value then."""
+        if not (self._attempt(device, self._claim) and self._attempt(device, self._open)):
+            return False
+        del self.failed[device.name]
+        return True
+
+    def rest(self, outputs: Iterable[Device], last: Callable[[Device], Value]) -> Iterator[str]:
+        """Bring outputs, told `last` before, to where they are safe, also where one fails; what failed, and why."""
+        for device in outputs:
+            if device.name in self.failed:
+                yield f"{device.name}: {self.failed[device.name]}"
+                continue
+            try:
+                self.writers[device.place](safe_value(device, last(device)))
+            except Exception as error:
+                yield f"{device.name}: {type(error).__name__}: {error}"
+
+    def let_go(self) -> None:
+        """Let go of the pins, which others can have from here on. May be called twice."""
+        for opened in self.opened.values():
+            # gpiozero's DistanceSensor closes the pins that the thread of its queue still uses
+            queue = getattr(opened, "_queue", None)
+            if queue is not None:
+                queue.stop()
+            opened.close()
+        self.opened.clear()
+        self.writers.clear()
+
+    def close(self) -> None:
+        """Let go of the pins, and of the factory, which takes lgpio 0.1 s. May be called twice."""
+        self.let_go()
+        self.factory.close()
+
+    def _attempt(self, device: Device, deed: Callable[[Device], None]) -> bool:
+        """Do something with a device, which is left out where that fails: whether it did not."""
+        try:
+            deed(device)
+        except Exception as error:  # gpiozero's, lgpio's and the kernel's have no common make
+            self.failed[device.name] = _reason(device, error)
+            for pin in self._pins.pop(device.place, ()):
+                pin.close()
+            return False
+        return True
+
+    def _claim(self, device: Device) -> None:
+        """Have the lines of an output, at the levels that it is to have."""
+        if device.kind.is_output:
+            pins = self._pins[device.place] = []
+            for gpio, level, idle in claims(device, self._at(device)):
+                pins.append(self.factory.pin(gpio))
+                pins[-1].claim(level, idle)
+
+    def _open(self, device: Device) -> None:
+        opened = _made(device, self.factory)
+        if device.kind.is_output:
+            for pin in self._pins[device.place]:
+                pin.is_held = False
+            writer, value = _writer(device, opened), self._at(device)
+            if needs_pulses(device, value):
+                writer(value)
+            self.writers[device.place] = writer
+        self.opened[device.place] = opened
+
+
+def _made(device: Device, factory: Any) -> Any:
+    """A device of gpiozero."""
+    kind = device.kind
+    options = {**device.pins, **device.options, "pin_factory": factory}
+    if "active_state" in options:
+        # gpiozero takes that only where the pull is somebody else's, and TOML has no word for None
+        options.setdefault("pull_up", None)
+    if "partial" in kind.options:
+        # without, reading waits for the first measurements, for ever where there is no echo
+        options.setdefault("partial", True)
+    for group in kind.groups:
+        options[group] = gpiozero.Motor(*device.pins[group], pin_factory=factory)
+    if kind.role is Role.SERVO:
+        # without, a servo turns to its middle
+        options["initial_angle" if device.angles else "initial_value"] = None
+    with warnings.catch_warnings():
+        # advice: without spidev and pigpio it works too, more slowly or less exactly
+        warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
+        warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
+        # of a threshold that nobody asks
+        warnings.simplefilter("ignore", gpiozero.ThresholdOutOfRange)
+        return getattr(gpiozero, kind.class_name)(**options)
+
+
+def _reason(device: Device, error: Exception) -> str:
+    """Why a device cannot be opened."""
+    what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
+    others = holders() if "busy" in str(error).lower() else ""
+    return f"{what}; in use by {others}" if others else what
+
+
+def _writer(device: Device, opened: Any) -> Writer:
+    if device.kind.role is Role.SERVO:
+        return _servo_writer(device, opened)
+    if device.kind.role is Role.TONE:
+        return partial(_sound, opened)
+    return partial(_set, opened)
+
+
+def _set(opened: Any, value: Value) -> None:
+    opened.value = value
+
+
+def _servo_writer(device: Device, opened: Any) -> Writer:
+    """Sends pulses of the width that gpiozero's Servo has for a value, past its layers, which take 3 us of 4."""
+    pin, frame = opened.pwm_device.pin, opened.frame_width
+    least, most = device.angles or (-1.0, 1.0)
+    low, slope = (
+        opened.min_pulse_width / frame,
+        (opened.max_pulse_width - opened.min_pulse_width) / frame / (most - least),
+    )
+    frequency = round(1 / frame)
+    is_silent = True
+
+    def write(position: Any) -> None:
+        nonlocal is_silent
+        if position is None:
+            pin.frequency = None
+            is_silent = True
+            return
+        if is_silent:
+            pin.frequency = frequency
+            is_silent = False
+        pin.state = low + (position - least) * slope
+
+    return write
+
+
+def _sound(opened: Any, frequency: Any) -> None:
+    if frequency is None:
+        opened.stop()
+    else:
+        opened.play(gpiozero.tones.Tone.from_frequency(frequency))

@@ -1,0 +1,1 @@
+"""The pure core of the router: packages, lanes, chunking, quotas, and which worker runs what."""

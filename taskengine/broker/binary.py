@@ -1,0 +1,246 @@
+"""Wire 0.2 at the engine: packages read and answered without decoding a task. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from taskengine import _fastpath
+from taskengine.broker.origins import latest_sending
+from taskengine.broker.package import (
+    CALL_BYTES,
+    DEFAULT_LANE,
+    Called,
+    Message,
+    Package,
+    TaskKind,
+    check_names,
+    lanes_of,
+)
+from taskengine.broker.topics import lane_of as topic_lane
+from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
+from taskengine.protocol.layouts import ERROR_EXT, Format
+from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_CHANGES
+from taskengine.protocol.messages import UNSTAMPED, Origin, Reply, ReplyMode, Request, RequestKind, Stamp, encode_reply
+
+
+def error_entry(error: TaskEngineError) -> bytes:
+    """The error as the MessagePack extension that stands for a result."""
+    try:
+        data = _fastpath.encode(list(to_wire(error)))
+    except Exception:  # a task may raise our errors with fields, or of a make, that cannot be sent
+        data = _fastpath.encode(list(to_wire(TaskFailed(text_of(error), type=type(error).__name__))))
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
+
+
+def error_of(entry: bytes) -> TaskEngineError:
+    """The error that `error_entry` wrote."""
+    errors: list[TaskEngineError] = []
+    _fastpath.unpack(entry, 1, lambda data: errors.append(from_wire(*msgspec.msgpack.decode(data))))
+    return errors[0]
+
+
+def refusal(serial: int, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
+    """The reply to a message of which nothing was taken."""
+    return [encode_reply(Reply(serial, 0, ReplyMode.ALL, to_wire(error), 0, *stamp))]
+
+
+def value_reply(serial: int, value: object, stamp: Stamp = UNSTAMPED) -> Message:
+    """The reply that holds one value."""
+    return [encode_reply(Reply(serial, 1, ReplyMode.ALL, None, 0, *stamp)), _fastpath.encode(value)]
+
+
+class BinaryPackage(Package):
+    """A package, or a data request, that came by wire 0.2."""
+
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
+        super().__init__(route, str(request.serial), request.names, (), index, body, origin)
+        self.request = request
+        self.names_held = len(request.names)
+        self.reply_mode = request.reply
+        self.priority = request.priority
+        self.idempotent = request.idempotent
+        self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
+
+    def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        entry = error_entry(error)
+        if self.reply_mode == ReplyMode.ALL:
+            yield first, stop, entry * (stop - first)
+        elif self.reply_mode == ReplyMode.ERRORS:
+            yield first, stop, b"".join(_fastpath.encode(position) + entry for position in range(first, stop))
+        else:
+            yield first, stop, b""
+
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        _fastpath.check_tasks(self.index, self.body, first, stop, most)
+
+    def called(self) -> Collection[str]:
+        names = self.request.names
+        return {names[i] if i < len(names) else "" for i in _fastpath.used_names(self.index, self.body)}
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        wanted = bytes(name in names for name in self.request.names)
+        for position, start, end in _fastpath.find_tasks(self.index, self.body, wanted, most):
+            call = _read_call(self.body[start:end]) if end - start <= CALL_BYTES else None
+            if call is not None:
+                yield Called(self.request.names[call[0]], position, call[1], call[2])
+
+    def name_of(self, position: int) -> str:
+        names, ends = self.request.names, memoryview(self.index).cast("I")
+        start = ends[position - 1] if position else 0
+        task = self.body[start : ends[position]]
+        [(_, _, i)] = _fastpath.task_names(len(task).to_bytes(4, "little"), task)
+        return names[i] if i < len(names) else ""
+
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
+        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
+        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
+
+    def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
+        return refusal(self.request.serial, error, stamp)
+
+    def describe(self) -> str:
+        return self._meta(self.count, "requestor", 0, "REQ", self.request.client)
+
+    def describe_part(self, part: int, worker: str) -> str:
+        return self._meta(1, "responder", part, "ACK", worker)
+
+    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> str:
+        return (
+            f'{{"length": {length}, "version": 0.2, "role": "{role}", "part": {part}, '
+            f'"serial": "{self.serial}", "type": "{kind}", "id": "{who}"}}'
+        )
+
+
+class _DataRequest(BinaryPackage):
+    """A PUBLISH or LATEST: no package to its client, so that it is answered like the other requests."""
+
+    format = Format.DATA
+
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
+        super().__init__(route, request, index, body, origin)
+        self.reply_mode = ReplyMode.ALL
+
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
+        if self.failed:
+            return self.refusal(error_of(self.assembly.join()), stamp)
+        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.assembly.bodies()]
+
+    def called(self) -> Collection[str]:
+        return ()
+
+    def name_of(self, position: int) -> str:
+        return ""
+
+
+class _ColumnPackage(BinaryPackage):
+    """Calls of one task, the arguments of which are columns of numbers."""
+
+    format = Format.COLUMNS
+
+    def hold(self, index: bytes, body: bytes) -> None:
+        self.index = index
+        self.body = body
+        self.count = _fastpath.check_columns(index, len(body))
+        self.assembly = _fastpath.Assembly(self.count)
+
+    def check_tasks(self, first: int, stop: int, most: int) -> None:
+        """Numbers are small."""
+
+    def called(self) -> Collection[str]:
+        return self.request.names if self.count else ()
+
+    def calls(self, names: Container[str], most: int) -> Iterator[Called]:
+        # what takes energy away takes no number
+        return iter(())
+
+    def name_of(self, position: int) -> str:
+        return self.request.names[0]
+
+
+def _read_call(task: bytes) -> tuple[int, list[Any], dict[str, Any]] | None:
+    """A call's name index, arguments and keywords; None where it will fail by itself, at the worker."""
+    try:
+        i, args, *rest = _fastpath.unpack(task, 1, bytes)[0]
+    except ProtocolError:
+        return None
+    kwargs = rest[0] if rest else {}
+    return (i, args, kwargs) if isinstance(args, list) and isinstance(kwargs, dict) else None
+
+
+def read_package(
+    route: tuple[bytes, ...],
+    request: Request,
+    frames: Sequence[bytes],
+    lanes: Mapping[str, str],
+    data_workers: int,
+    origin: Origin,
+) -> BinaryPackage:
+    """Read a PACKAGE, PUBLISH or LATEST message whose first frame was `request`.
+
+    `lanes` are those of the tasks that there are, by name, `origin` is where it came from. Raises ProtocolError.
+    """
+    if request.kind == RequestKind.PACKAGE:
+        package = _read_tasks(route, request, frames, lanes, origin)
+    else:
+        package = _read_data(route, request, frames, data_workers, origin)
+    if not request.deadline >= 0:
+        raise ProtocolError(f"a deadline is a number of seconds, 0 for none, not {request.deadline}")
+    if 0 < request.deadline <= LONGEST_DEADLINE_S:
+        package.deadline = latest_sending(origin) + request.deadline
+    return package
+
+
+def _read_tasks(
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], lane_of: Mapping[str, str], origin: Origin
+) -> BinaryPackage:
+    if len(frames) != 3:
+        raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
+    _, index, body = frames
+    check_names(len(request.names))
+    if request.columns:
+        if len(request.names) != 1:
+            raise ProtocolError(f"columns call one task, not {len(request.names)}")
+        columns = _ColumnPackage(route, request, index, body, origin)
+        columns.kind = _known(request.names, lane_of)
+        columns.lanes = [(lane_of.get(request.names[0], DEFAULT_LANE), columns.count)] if columns.count else []
+        return columns
+    count = _fastpath.check_index(index, len(body))
+    package = BinaryPackage(route, request, index, body, origin)
+    package.kind = _known(request.names, lane_of)
+    lanes = [lane_of.get(name, DEFAULT_LANE) for name in request.names]
+    nameless = lane_of.get("", DEFAULT_LANE)
+    first = lanes[0] if lanes else nameless
+    if lanes.count(first) == len(lanes):
+        package.lanes = [(first, count)] if count else []
+        return package
+    numbers: dict[str, int] = {}
+    marks = array("I", [numbers.setdefault(lane, len(numbers)) for lane in (*lanes, nameless)]).tobytes()
+    names = list(numbers)
+    runs = _fastpath.task_names(index, body, marks, MAX_CHANGES + 1)
+    package.lanes = lanes_of((names[i], stop - first) for first, stop, i in runs)
+    return package
+
+
+def _known(names: Sequence[str], lane_of: Mapping[str, str]) -> TaskKind:
+    """What is remembered of a package: a stranger's names are not."""
+    known = [name for name in names if name in lane_of]
+    return tuple(known if len(known) < 2 else dict.fromkeys(known))
+
+
+def _read_data(
+    route: tuple[bytes, ...], request: Request, frames: Sequence[bytes], data_workers: int, origin: Origin
+) -> BinaryPackage:
+    if len(frames) != 2:
+        raise ProtocolError(f"a data request has 2 frames, head and body, not {len(frames)}")
+    body = frames[1]
+    topic, values = _fastpath.read_topic(body)
+    if values != (2 if request.kind == RequestKind.PUBLISH else 1):
+        raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
+    package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body, origin)
+    package.topic, package.publishes = topic, request.kind == RequestKind.PUBLISH
+    package.lanes = [(topic_lane(topic, data_workers), 1)]
+    return package

@@ -1,0 +1,137 @@
+"""How much may be in flight, of one client and of all. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from taskengine.errors import Overloaded
+
+EXEMPT_PACKAGES = 64
+"""Packages in flight of one client that no limit holds for, as those that stop something,"""
+MOST_EXEMPT = 4096
+"""and of all clients."""
+
+
+class QuotaLimits(NamedTuple):
+    """The most tasks, bytes and packages in flight, of one client and of all."""
+
+    client_tasks: int
+    client_bytes: int
+    queue_tasks: int
+    queue_bytes: int
+    client_packages: int = sys.maxsize
+    queue_packages: int = sys.maxsize
+
+
+NO_LIMITS = QuotaLimits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
+
+
+class _Share:
+    """What is in flight of one client."""
+
+    __slots__ = ("bytes", "exempt", "packages", "tasks")
+
+    def __init__(self) -> None:
+        self.exempt = 0
+        self.packages = 0
+        self.tasks = 0
+        self.bytes = 0
+
+
+class Quota:
+    """What is in flight, against the `limits`.
+
+    A client may have as much as is free, so that one that takes all it can leaves half of everything to the next, two
+    leave a third (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998).
+    """
+
+    def __init__(self, limits: QuotaLimits) -> None:
+        self._limits = limits
+        self._room = limits.queue_bytes
+        self._shares: dict[bytes, _Share] = {}
+        self.packages = 0
+        self.tasks = 0
+        self.bytes = 0
+        self.exempt = 0
+        self.results = 0
+        """Bytes of results that wait until their package is whole."""
+
+    def take(
+        self, client: bytes, tasks: int, size: int, retry_after: Callable[[], float], *, is_exempt: bool = False
+    ) -> None:
+        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s, worked out only then.
+
+        One that `is_exempt` counts, but is let in whatever the limits, unless there are very many of its kind.
+        """
+        share = self._shares.get(client) or _Share()
+        if not (is_exempt and share.exempt < EXEMPT_PACKAGES and self.exempt < MOST_EXEMPT):
+            self._check(share, tasks, size, retry_after)
+        self._shares[client] = share
+        share.packages += 1
+        self.packages += 1
+        share.tasks += tasks
+        share.bytes += size
+        self.tasks += tasks
+        self.bytes += size
+        if is_exempt:
+            share.exempt += 1
+            self.exempt += 1
+
+    def _check(self, share: _Share, tasks: int, size: int, retry_after: Callable[[], float]) -> None:
+        limits = self._limits
+        tasks_left, bytes_left = limits.queue_tasks - self.tasks, limits.queue_bytes - self.bytes - self.results
+        packages_left = limits.queue_packages - self.packages
+        if (
+            share.tasks + tasks > min(limits.client_tasks, tasks_left)
+            or share.bytes + size > min(limits.client_bytes, bytes_left)
+            or share.packages >= min(limits.client_packages, packages_left)
+        ):
+            soon, most = retry_after(), limits.queue_packages
+            _check("tasks", tasks, share.tasks, limits.client_tasks, limits.queue_tasks, tasks_left, soon)
+            _check("bytes", size, share.bytes, limits.client_bytes, limits.queue_bytes, bytes_left, soon)
+            _check("packages", 1, share.packages, limits.client_packages, most, packages_left, soon)
+
+    def give_back(self, client: bytes, tasks: int, size: int, results: int, *, is_exempt: bool = False) -> None:
+        """A package has left that took so much, and held `results` bytes of results."""
+        share = self._shares[client]
+        if is_exempt:
+            share.exempt -= 1
+            self.exempt -= 1
+        share.packages -= 1
+        self.packages -= 1
+        share.tasks -= tasks
+        share.bytes -= size
+        self.tasks -= tasks
+        self.bytes -= size
+        self.results -= results
+        if not share.packages:
+            del self._shares[client]
+
+    def hold(self, size: int) -> None:
+        """So many bytes of results are there, whether there is room for them or not."""
+        self.results += size
+
+    def holds(self, size: int) -> bool:
+        """There is room for so many bytes of results, which count from here on."""
+        results = self.results + size
+        if self.bytes + results > self._room:
+            return False
+        self.results = results
+        return True
+
+
+def _check(unit: str, wanted: int, has: int, limit: int, whole: int, free: int, retry_after: float) -> None:
+    """Whether a client that `has` some may have more, of `whole` for all clients. Raises Overloaded."""
+    mine, all_ = f"CLIENT_{unit.upper()}", f"QUEUE_{unit.upper()}"
+    name, most = (mine, limit) if limit <= whole else (all_, whole)
+    if wanted > most:
+        text = f"a package of {wanted} {unit} is more than a client may have in flight ({name} is {most})"
+        raise Overloaded(text, retry_after=None, in_flight=has, limit=most)
+    if has + wanted > limit:
+        text = f"this client has {has} {unit} in flight, and may have {limit} ({mine})"
+        raise Overloaded(text, retry_after=retry_after, in_flight=has, limit=limit)
+    if has + wanted > free:
+        text = f"the engine has room for {max(0, free)} {unit} ({all_}), and this client has {has} in flight"
+        raise Overloaded(text, retry_after=retry_after, in_flight=has, limit=max(0, free))

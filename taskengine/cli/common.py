@@ -1,0 +1,103 @@
+"""What the commands have in common: their flags, their errors and their exit codes.
+
+0 is done, 1 the task or the engine said no, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from taskengine.config.loading import CONFIG_FILE, load
+from taskengine.config.settings import Settings, rows
+from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError, printable
+from taskengine.security.trusted_files import refuse_changeable, trusted_users, use_current_folder
+
+SAID_NO = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+class Command(click.Group):
+    """Without a subcommand, or with flags only, `serve` is meant."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(context, args)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run, and leave; wrong usage is one line."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "taskengine"
+            leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
+        except click.Abort:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            _forget_output()
+            code = SAID_NO
+        except OSError as error:
+            _forget_output()
+            what = error.filename or "the output cannot be written"
+            leave(f"{what}: {error.strerror or error}", SAID_NO)
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def plain_errors(source: str = "") -> Iterator[None]:
+    """Errors as one line on stderr, and the exit code that goes with them; `source` says what the address is from."""
+    try:
+        yield
+    except (KeysError, SettingsError, TaskModuleError) as error:
+        leave(str(error), WRONG_USAGE)
+    except EngineUnreachable as error:
+        told = "; ".join(filter(None, [str(error), source]))
+        leave(f"{told}; is one running? `taskengine serve` starts one", SAID_NO)
+    except TaskEngineError as error:
+        leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _forget_output() -> None:
+    """What is still to be written goes nowhere: Python would try again at its end, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(message: str, code: int) -> NoReturn:
+    """Say why on stderr, in one line, and exit."""
+    click.echo(f"taskengine: {printable(' '.join(message.splitlines()))}", err=True)
+    sys.exit(code)
+
+
+def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting, and `--config`."""
+    for row in reversed(rows()):
+        name, flag = row.name.lower(), "--" + row.name.lower().replace("_", "-")
+        text = f"{row.explanation} [{row.type}; default {row.default}]"
+        bare = {"is_flag": False, "flag_value": "true"} if row.default in ("true", "false") else {}
+        function = click.option(flag, name, metavar="VALUE", help=text, **bare)(function)  # type: ignore[arg-type]
+    path = click.Path(path_type=Path)
+    return click.option("--config", type=path, help="The TOML file of settings [default ./taskengine.toml].")(function)
+
+
+def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
+    """The settings; task modules may lie in the current folder. Root reads none that others can change."""
+    use_current_folder(config)
+    file = Path(CONFIG_FILE) if config is None else config
+    if os.path.exists(file):
+        refuse_changeable("the settings", [file], trusted_users())
+    return load(config, os.environ, flags)
+
+
+def keys_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option that names the folder of the keys, which otherwise is `default`."""
+    return click.option("--keys", type=click.Path(path_type=Path), help=f"The folder of the keys [default: {default}].")

@@ -1,0 +1,260 @@
+"""The command `taskengine keys`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taskengine.cli.common import SAID_NO, keys_option, leave, load_settings, plain_errors
+from taskengine.cli.engine import find_engine
+from taskengine.config.settings import Settings
+from taskengine.errors import KeysError, printable
+
+if TYPE_CHECKING:
+    from taskengine.security.keys import KeyRing, Membership
+
+PORT = 9003
+"""Where `keys pair` waits for a code."""
+
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put in front of the text of a file."""
+UID = os.getuid()
+"""Who called us, before we become another."""
+_keys = keys_option("the setting KEYS, or yours")
+
+
+@click.group()
+def keys() -> None:
+    """Make keys for clients, and say whom the engine lets in.
+
+    \b
+    taskengine keys pair laptop                    on the robot: shows a code
+    taskengine keys accept tcp://robot.local:9000  on the laptop: asks for the code
+    """
+
+
+def _ring(folder: Path | None) -> KeyRing:
+    """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
+    # whoever becomes another user may not read modules any more
+    from taskengine.security.identity import become_owner
+    from taskengine.security.keys import KeyRing
+
+    ring = KeyRing(folder or load_settings(None, {}).keys_folder)
+    become_owner(ring.folder)
+    return ring
+
+
+def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
+    """Tell the audit log of a change of the allow-list, and which user made it."""
+    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
+
+    settings = load_settings(None, {})
+    target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
+    Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option("--address", metavar="tcp://HOST:PORT", help="The engine's frontend [default: as of `call`].")
+@_keys
+def keys_new(name: str, address: str | None, keys: Path | None) -> None:
+    """Make a key for this machine, NAME to an engine, whose public key is asked for; prints ours."""
+    with plain_errors():
+        where = find_engine(address, os.environ).address
+        engine = _asked("The engine's public key (`taskengine keys show` there)", hidden=False)
+        click.echo(_ring(keys).join(where, engine, name).own.public)
+
+
+# a key may begin with -
+@keys.command("allow", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("public")
+@_keys
+def keys_allow(name: str, public: str, keys: Path | None) -> None:
+    """Let the client NAME in, by its PUBLIC key."""
+    with plain_errors():
+        ring = _ring(keys)
+        ring.allow(name, public)
+        _note(ring, "allow", name)
+
+
+@keys.command("list")
+@_keys
+def keys_list(keys: Path | None) -> None:
+    """List the clients that this engine lets in, and the engines that this machine has keys for."""
+    from taskengine.security.keys import fingerprint
+
+    with plain_errors():
+        ring = _ring(keys)
+        for public, name in sorted(ring.allowed().items(), key=lambda item: item[1]):
+            click.echo(f"client {name} {fingerprint(public)}")
+        for membership in ring.memberships():
+            click.echo(f"engine {membership.address} as {membership.name} {fingerprint(membership.own.public)}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_keys
+def keys_revoke(name: str, keys: Path | None) -> None:
+    """Let the client NAME in no more."""
+    with plain_errors():
+        ring = _ring(keys)
+        ring.revoke(name)
+        _note(ring, "revoke", name)
+
+
+@keys.command("forget")
+@click.argument("address")
+@_keys
+def keys_forget(address: str, keys: Path | None) -> None:
+    """Have no key for the engine at ADDRESS any more."""
+    with plain_errors():
+        _ring(keys).forget(address)
+
+
+@keys.command("show")
+@_keys
+def keys_show(keys: Path | None) -> None:
+    """Print the engine's public key and its fingerprint."""
+    from taskengine.security.keys import fingerprint
+
+    with plain_errors():
+        public = _ring(keys).engine().public
+        click.echo(f"{public}  {fingerprint(public)}")
+
+
+@keys.command("metrics")
+@_keys
+def keys_metrics(keys: Path | None) -> None:
+    """Print the token that scrapers of METRICS_PORT have to show; from the next start of the engine on if it is new."""
+    with plain_errors():
+        click.echo(_ring(keys).make_metrics_token())
+
+
+_port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="Where the code is waited for.")
+
+
+@keys.command("pair")
+@click.argument("name")
+@click.option("--line", is_flag=True, help="Print a line that holds the client's secret key instead of a code.")
+@click.option("--address", metavar="tcp://HOST:PORT", help="With --line: where the client finds the engine.")
+@click.option("--host", help="The interface on which the code is waited for [default: the setting HOST].")
+@_port
+@_keys
+def keys_pair(name: str, line: bool, address: str | None, host: str | None, port: int, keys: Path | None) -> None:
+    """Let the client NAME in: show a code that `keys accept` asks for on its machine, and wait for it.
+
+    Each machine makes its own key, and no secret travels. The code is good for 10 minutes, once, and for 3 tries. With
+    --line, for those who cannot type it, print a line that `keys accept` takes; it holds the client's secret key.
+    """
+    with plain_errors():
+        settings = load_settings(None, {})
+        if line:
+            _pair_by_line(name, address or f"tcp://{socket.gethostname()}:{settings.router_frontend}", keys)
+        elif address is not None:
+            raise KeysError("the client says the address, to `keys accept`; --address is for --line")
+        else:
+            _pair_by_code(name, host or settings.host, port, settings, keys)
+
+
+def _pair_by_line(name: str, address: str, keys: Path | None) -> None:
+    ring = _ring(keys)
+    click.echo(ring.pair(name, address))
+    _note(ring, "pair", name)
+    click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
+
+
+def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Path | None) -> None:
+    import asyncio
+
+    from taskengine.security.pairing import PairingListener, new_code
+    from taskengine.security.pake import Guest
+
+    code = new_code()
+    Guest(code, "").hello()  # where the library is missing, it says so before we wait
+    ring = _ring(keys)
+    ring.check_free(name)
+
+    def allow(public: str) -> None:
+        ring.allow(name, public)
+
+    def note(why: str, address: str) -> None:
+        _note(ring, "code refused", name, address=address, reason=why)
+        click.echo(printable(f"{address}: {why}"), err=True)
+
+    def ready() -> None:
+        if settings.on_loopback and host == settings.host:
+            click.echo(f"HOST is {host}: only this machine can reach it; --host says otherwise.", err=True)
+        where = f"tcp://{socket.gethostname()}:{settings.router_frontend}"
+        click.echo(f"There, within 10 minutes: `taskengine keys accept {where}`, and this code:", err=True)
+        click.echo(code)
+
+    engine = ring.engine().public
+    with _said_no():
+        asyncio.run(PairingListener(code, engine, name, allow, note).serve(host, port, ready))
+    _note(ring, "pair", name)
+    click.echo(f"{name} is let in", err=True)
+
+
+@keys.command("accept")
+@click.argument("address", required=False)
+@_port
+@_keys
+def keys_accept(address: str | None, port: int, keys: Path | None) -> None:
+    """Pair this machine with the engine at ADDRESS, by the code that `keys pair` shows there, which is asked for.
+
+    Without ADDRESS, take in the long line of `keys pair --line`. Both come from a prompt or from stdin, since every
+    user of this machine can read the arguments of a command.
+    """
+    with plain_errors():
+        if address is None:
+            membership = _ring(keys).accept(_asked("The line of `taskengine keys pair NAME --line`"))
+        elif address.startswith("taskengine-pair:"):
+            raise KeysError(
+                "this line holds a secret key, and every user of this machine can read the arguments of a command: run "
+                "`taskengine keys accept` and paste it; better revoke that key, and pair anew"
+            )
+        else:
+            membership = _accept_by_code(address, port, keys)
+        click.echo(f"{membership.address} knows this machine as {membership.name}")
+
+
+def _accept_by_code(address: str, port: int, keys: Path | None) -> Membership:
+    from taskengine.security.keys import Membership, host_of, new_pair
+    from taskengine.security.pairing import call
+    from taskengine.security.pake import Guest
+
+    host, own = host_of(address), new_pair()
+    guest = Guest(_asked(f"The code of `taskengine keys pair NAME` on {host}"), own.public)
+    ring = _ring(keys)
+    with _said_no():
+        engine, name = call(host, port, guest)
+    membership = Membership(address, engine, name, own)
+    ring.enter(membership)
+    return membership
+
+
+@contextlib.contextmanager
+def _said_no() -> Iterator[None]:
+    """That it came to nothing is no wrong usage."""
+    try:
+        yield
+    except KeysError as error:
+        leave(str(error), SAID_NO)
+
+
+def _asked(what: str, *, hidden: bool = True) -> str:
+    """What a user types or pastes, a secret if it is `hidden`, from the terminal or from stdin."""
+    if sys.stdin.isatty():
+        return str(click.prompt(what, hide_input=hidden, err=True))
+    answer = sys.stdin.readline(4096).lstrip(BYTE_ORDER_MARK).strip()
+    if not answer:
+        raise KeysError(f"nothing came on stdin; expected one line: {what}")
+    return answer

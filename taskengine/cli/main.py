@@ -1,0 +1,348 @@
+"""The `taskengine` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskengine.cli.audit import audit
+from taskengine.cli.common import SAID_NO, WRONG_USAGE, Command, leave, load_settings, plain_errors, settings_flags
+from taskengine.cli.engine import PROBE_S, Where, client_of, connected, engine_options
+from taskengine.cli.keys import keys
+from taskengine.cli.policy import policy
+from taskengine.config.settings import Settings
+from taskengine.errors import BadArguments, TaskEngineError, printable
+
+if TYPE_CHECKING:
+    from taskengine.client.blocking import Client
+    from taskengine.security.identity import Identity
+
+SHOW_PROGRESS_AFTER_S = 1.0
+STOP_PORT_HELP = "The engine's stop port [default: that of the settings, or 9002 beside 9000]."
+UNIT = Path(__file__).parents[1] / "taskengine.service"
+UNDER_SYSTEMD = f"""\b
+Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
+install it:
+{UNIT}"""
+
+
+def _admit(settings: Settings) -> tuple[Identity | None, int]:
+    """Whom the engine's processes become, and how many keys are let in.
+
+    Raises SettingsError, KeysError where it may not be started so.
+    """
+    from taskengine.security.identity import borrowed, check_keys, find_identity
+    from taskengine.security.keys import KeyRing
+    from taskengine.supervisor.inspection import refuse_tasks
+
+    identity = find_identity(settings.user, settings.group)
+    refuse_tasks(settings, identity)
+    clients = 0
+    if settings.is_curved:
+        ring = KeyRing(settings.keys_folder)
+        if identity is not None:
+            check_keys(ring.folder.absolute(), identity)
+        with borrowed(identity):
+            clients = len(ring.allowed())
+    settings.check_exposure(clients)
+    return identity, clients
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
+@click.version_option(package_name="taskengine", prog_name="taskengine")
+def cli() -> None:
+    """Serve a robot's functions, pins and servos, and call them. Without a command: serve.
+
+    \b
+    taskengine serve --tasks robot.py --chunking-size 50
+    taskengine call task_count 2 3
+    taskengine subscribe cpu.load
+    taskengine top
+    """
+
+
+cli.add_command(audit)
+cli.add_command(keys)
+cli.add_command(policy)
+
+
+@cli.command(epilog=UNDER_SYSTEMD)
+@settings_flags
+def serve(config: Path | None, **flags: object) -> None:
+    """Serve in the foreground until ctrl-c or SIGTERM."""
+    with plain_errors():
+        settings = load_settings(config, flags)
+        identity, clients = _admit(settings)
+        from taskengine.config.loading import table_problem
+        from taskengine.config.weaknesses import MODES, weaknesses
+        from taskengine.supervisor import supervisor
+        from taskengine.supervisor.inspection import inspect
+
+        for weakness in weaknesses(inspect(settings, config, identity, clients), MODES):
+            click.echo(f"taskengine: warning: {weakness}", err=True)
+        check, read = partial(table_problem, config, settings.hardware), partial(load_settings, config, flags)
+        sys.exit(supervisor.serve(settings, identity, check, read))
+
+
+@cli.command()
+@settings_flags
+def check(config: Path | None, **flags: object) -> None:
+    """Check the settings and the task modules, and warn of what weakens them; start nothing."""
+    with plain_errors():
+        settings = load_settings(config, flags)
+        identity, clients = _admit(settings)
+        from taskengine.config.weaknesses import weaknesses
+        from taskengine.runtime.descendants import orphans
+        from taskengine.supervisor.catalogue import load_catalogue
+        from taskengine.supervisor.inspection import inspect
+
+        orphans.begin(is_init=False)
+        catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
+        for failure in catalogue.failures:
+            click.echo(f"taskengine: {failure}", err=True)
+        for task in catalogue.tasks:
+            where = f" in lane {task.lane}" if task.lane else ""
+            click.echo(printable(f"task {task.name}{task.signature}{where}"))
+        for topic in catalogue.topics:
+            click.echo(printable(f"source {topic}"))
+        for weakness in weaknesses(inspect(settings, config, identity, clients)):
+            click.echo(f"taskengine: warning: {weakness}", err=True)
+        sys.exit(WRONG_USAGE if catalogue.failures else 0)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--safe", is_flag=True, help="Bring every output to its safe state, where no engine runs.")
+@settings_flags
+def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> None:
+    """Show the 40-pin header, and which device of the settings' table [hardware] has which pin."""
+    with plain_errors():
+        machine = load_settings(config, flags).machine()
+        if safe:
+            if machine is not None:
+                machine.make_safe()
+            return
+        owners = {} if machine is None else machine.owners()
+        if as_json:
+            _print_json(owners)
+            return
+        from taskengine.config.machine import header
+
+        for line in header(owners):
+            click.echo(line)
+        if machine is None:
+            click.echo("taskengine: the settings have no table [hardware]", err=True)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+    keywords = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (equals and name):
+            raise click.BadParameter(f"{pair!r} is not key=value", context, option)
+        keywords[name] = _json_or_text(value)
+    return keywords
+
+
+def _print_json(value: Any) -> None:
+    from taskengine.cli.json_output import json_text
+
+    click.echo(printable(json_text(value)))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("args", nargs=-1)
+@click.option("-k", "keywords", multiple=True, callback=_keyword, metavar="KEY=VALUE", help="A keyword argument.")
+@click.option("--count", type=click.IntRange(min=0), help="Repeat the call as one package; print a list.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Seconds to wait.")
+@engine_options
+def call(
+    name: str,
+    args: tuple[str, ...],
+    keywords: dict[str, Any],
+    count: int | None,
+    timeout: float,
+    where: Where,
+) -> None:
+    """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
+    from taskengine.client.blocking import arming
+    from taskengine.client.stopping import stops_machine
+
+    values = [_json_or_text(text) for text in args]
+    # what stops does not wait for a router that may be gone
+    with (client_of if stops_machine(name) else connected)(where, timeout) as client:
+        if count is None:
+            if not (values or keywords):
+                keywords = arming(name, client.stop_in_force)
+            _print_json(client.call(name, *values, **keywords))
+            return
+        results = _repeat(client, (name, values, keywords), count)
+        failed = [result for result in results if isinstance(result, TaskEngineError)]
+        if failed:
+            raise TaskEngineError(
+                f"{len(failed)} of {count} failed, the first with {type(failed[0]).__name__}: {failed[0]}"
+            )
+        _print_json(results)
+
+
+def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: int) -> list[Any]:
+    """Run the calls as one package, with a progress bar on a terminal when it takes a while."""
+    import threading
+    from concurrent.futures import Future, wait
+
+    package: Future[list[Any]] = Future()
+
+    def run() -> None:
+        try:
+            package.set_result(client.run([call] * count))
+        except TaskEngineError as error:
+            package.set_exception(error)
+
+    # not an executor's thread: ctrl-c does not wait for this one
+    threading.Thread(target=run, daemon=True).start()
+    wait([package], SHOW_PROGRESS_AFTER_S)
+    if not package.done() and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            tasks = bar.add_task("tasks", total=None)
+            while not package.done():
+                for _, done, count in client.progress():
+                    bar.update(tasks, completed=done, total=count)
+                wait([package], 0.1)
+    return package.result()
+
+
+@cli.command()
+@click.option("--why", default="", metavar="TEXT", help="The reason, for those who look at the machine's state.")
+@click.option("--stop-address", metavar="tcp://HOST:PORT", help=STOP_PORT_HELP)
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
+@engine_options
+def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> None:
+    """Stop the machine: every output goes to its safe state, and nothing moves until `taskengine call system.arm`.
+
+    All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
+    """
+    with plain_errors(where.source):
+        from taskengine.client.stopping import Order, Stopping, Target
+        from taskengine.security.keys import find_membership
+
+        try:
+            address, insecure = where.address, where.insecure
+            membership = find_membership(address, where.keys, where.engine, insecure=insecure)
+            target = Target(
+                address, membership, "taskengine", stop_address=stop_address or where.stop_address, insecure=insecure
+            )
+            Stopping(target, Order.new(why), timeout).run()
+        except BadArguments as error:
+            leave(str(error), WRONG_USAGE)
+    click.echo("stopped")
+
+
+@cli.command()
+@engine_options
+def reload(where: Where) -> None:
+    """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
+
+    Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
+    """
+    with connected(where, None) as client:
+        client.reload()
+    click.echo("reloaded")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@engine_options
+def tasks(as_json: bool, where: Where) -> None:
+    """List the tasks that an engine serves."""
+    with connected(where, PROBE_S) as client:
+        known = client.tasks()
+        if as_json:
+            import msgspec
+
+            _print_json([msgspec.structs.asdict(task) for task in known])
+            return
+        from rich.table import Table
+
+        from taskengine.cli.top import console
+
+        table = Table("task", "lane", "what it does", box=None, pad_edge=False)
+        for task in known:
+            cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
+            table.add_row(*map(printable, cells))
+        console().print(table, markup=False)
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Print it once, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of tables.")
+@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two looks.")
+@engine_options
+def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
+    """Show what the engine does: tasks, errors, lanes and latencies, until ctrl-c."""
+    from taskengine.cli.top import Look, looks, plain, show
+
+    with connected(where, PROBE_S) as client:
+        seen = [Look(0.0, client.stats())] if once else looks(client, interval)
+        if as_json:
+            for look in seen:
+                _print_json(look.stats and plain(look.stats))
+        else:
+            show(seen)
+
+
+@cli.command()
+@click.argument("topic")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
+@click.option("--newest", is_flag=True, help="Leave out what newer values of its topic have followed.")
+@engine_options
+def subscribe(topic: str, count: int | None, newest: bool, where: Where) -> None:
+    """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
+    with connected(where, PROBE_S) as client, client.subscribe(topic, newest=newest) as feed:
+        for number, sample in enumerate(feed, start=1):
+            _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
+            if number == count:
+                return
+
+
+@cli.command()
+@click.argument("topic")
+@click.argument("value")
+@engine_options
+def publish(topic: str, value: str, where: Where) -> None:
+    """Publish VALUE, JSON where it parses as JSON and text otherwise, on TOPIC."""
+    with connected(where, PROBE_S) as client:
+        client.publish(topic, _json_or_text(value))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("args", nargs=-1)
+def bench(args: tuple[str, ...]) -> None:
+    """Measure this machine; needs a checkout (see `make bench`)."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / "bench" / "__main__.py").is_file():
+        leave("the benchmark is not installed with the package: run `make bench` in a clone of the repository", SAID_NO)
+    os.chdir(folder)
+    # this interpreter and a module of this checkout; no shell reads the arguments
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *args])  # noqa: S606
+
+
+def main() -> None:
+    """The command's entry point."""
+    cli(prog_name="taskengine")

@@ -1,0 +1,81 @@
+"""The command `taskengine policy`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from taskengine.cli.common import SAID_NO, load_settings, plain_errors
+from taskengine.config.settings import Settings
+from taskengine.errors import KeysError, printable
+
+
+@click.group()
+def policy() -> None:
+    """Ask what the settings' table [policy] gives.
+
+    \b
+    taskengine policy can laptop do servo.set pan
+    """
+
+
+@policy.command("can")
+@click.argument("client")
+@click.argument("do", type=click.Choice(["do"]))
+@click.argument("task")
+@click.argument("device", required=False)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
+)
+def policy_can(client: str, do: str, task: str, device: str | None, config: Path | None) -> None:
+    """Say whether CLIENT, by the name of its key, may call TASK, for DEVICE, and which entry decides that.
+
+    The exit code is 0 for yes and 1 for no.
+    """
+    with plain_errors():
+        settings = load_settings(config, {})
+        for doubt in _doubts(settings, client, device):
+            click.echo(f"taskengine: warning: {printable(doubt)}", err=True)
+        lane = _lane_of(settings, task)
+        if lane is None:
+            click.echo(printable(f"no: no task is named {task}"))
+            sys.exit(SAID_NO)
+        if settings.policy is None:
+            click.echo(f"yes: there is no policy, and {client} may do everything")
+            return
+        from taskengine.config.policy import Policy
+
+        answer = Policy(settings.policy).explain(client, task, lane, device)
+        click.echo(printable(f"{'yes' if answer.is_allowed else 'no'}: {client} {'; '.join(answer.why)}"))
+        sys.exit(0 if answer.is_allowed else SAID_NO)
+
+
+def _lane_of(settings: Settings, task: str) -> str | None:
+    """The lane of a task that there is."""
+    from taskengine.security.identity import find_identity
+    from taskengine.supervisor.catalogue import load_catalogue
+    from taskengine.supervisor.inspection import refuse_tasks
+
+    identity = find_identity(settings.user, settings.group)
+    refuse_tasks(settings, identity)
+    catalogue = load_catalogue(settings.tasks, identity=identity, machine=settings.machine())
+    return next((known.lane for known in catalogue.tasks if known.name == task), None)
+
+
+def _doubts(settings: Settings, client: str, device: str | None) -> list[str]:
+    """What is asked about and is not there."""
+    from taskengine.security.keys import KeyRing
+
+    doubts = []
+    if settings.is_curved:
+        try:
+            if client not in KeyRing(settings.keys_folder).allowed().values():
+                doubts.append(f"no client {client} has a key; `taskengine keys list` shows those that have")
+        except KeysError as error:
+            doubts.append(f"whether {client} has a key cannot be read: {error}")
+    known = settings.hardware.get("devices", {})
+    if device is not None and device not in known:
+        doubts.append(f"the table [hardware] has no device {device}")
+    return doubts

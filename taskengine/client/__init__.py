@@ -1,0 +1,1 @@
+"""The Python client: session, transport, subscriptions, leases and stops."""

@@ -1,0 +1,91 @@
+"""A client's queue: calls that `submit` and `send` collect, so that they travel together. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.errors import TaskEngineError
+from taskengine.protocol.limits import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME
+from taskengine.protocol.messages import Info
+
+
+class Calls:
+    """Calls that were queued one after the other with the same options, the first of them at `made` (see Parcel)."""
+
+    def __init__(self, options: Options, made: int) -> None:
+        self.options = options
+        self.made = made
+        self.entries: list[tuple[Call, Future[Any]]] = []
+
+    def pack(self, session: Session) -> list[OutgoingRequest]:
+        """One package, or, where a call cannot be sent, one for each call, so that it fails alone.
+
+        Calls whose future was cancelled are left out.
+        """
+        wanted = [entry for entry in self.entries if _wanted(entry[1])]
+        return self._pack(session, wanted) if wanted else []
+
+    def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[OutgoingRequest]:
+        calls, futures = [call for call, _ in entries], [future for _, future in entries]
+        try:
+            return [session.package(calls, futures, self.options, each=True, made=self.made)]
+        except TaskEngineError as error:
+            if len(entries) == 1:
+                session.outcomes.append((futures[0], error))
+                return []
+            return [parcel for entry in entries for parcel in self._pack(session, [entry])]
+
+
+def _wanted(future: Future[Any]) -> bool:
+    """Whether a call is to be sent; from then on its future cannot be cancelled. May be asked again."""
+    try:
+        return future.set_running_or_notify_cancel()
+    except RuntimeError:  # not the first time, or whoever has the future has resolved it
+        return future.running()
+
+
+class CallQueue:
+    """Calls until RESPONSE_TIME has passed or a full load is there; in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._queued: list[Calls] = []
+        self._count = 0
+        self._due = math.inf
+        self._response_time = DEFAULT_RESPONSE_TIME
+        self._full_load = DEFAULT_FULL_LOAD
+
+    def learn(self, info: Info | None) -> None:
+        """Take the engine's RESPONSE_TIME and what a full load of it is, where it has said so."""
+        if info is None:
+            return
+        self._response_time = info.response_time
+        self._full_load = info.chunking_size * info.task_workers
+
+    def add(self, call: Call, future: Future[Any], options: Options, now: float, made: int = 0) -> bool:
+        """Queue a call at `now`, monotonic s, and `made` by the clock that times calls, in ns.
+
+        True where that changes when the queue is due.
+        """
+        if not self._queued or self._queued[-1].options != options:
+            self._queued.append(Calls(options, made))
+        self._queued[-1].entries.append((call, future))
+        self._count += 1
+        if self._count == 1:
+            self._due = now + self._response_time
+        return self._count == 1 or self._count >= self._full_load
+
+    def due(self, now: float) -> float:
+        """In how many seconds the queue is to be sent; inf where it is empty."""
+        if self._count >= self._full_load:
+            return 0.0
+        return max(0.0, self._due - now)
+
+    def move(self, outbox: deque[Any]) -> None:
+        """Put what is queued into the outbox; the queue is empty then."""
+        queued, self._queued = self._queued, []
+        outbox.extend(queued)  # right behind the line above: a signal's handler runs after a call, thus not between
+        self._count, self._due = 0, math.inf

@@ -1,0 +1,124 @@
+"""One connection of a client: a DEALER, and news of whether it stands.
+
+A connection that is lost is not used again, although ZeroMQ would mend it: what ZeroMQ still held would be sent to an
+engine that comes back later, when nobody wants it any more. (`ZMQ_IMMEDIATE` prevents that too, but drops replies that
+came with the last bytes.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from functools import partial
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from taskengine._socket import Port, Waiter
+from taskengine.errors import BadArguments
+from taskengine.runtime.hosts import host_in, name_in
+from taskengine.runtime.rundir import nearest
+from taskengine.security.credentials import introduce
+from taskengine.security.keys import Membership
+
+LINGER_MS = 1000
+CONNECT_MS = 2000
+"""How long one address of a host's name is tried."""
+NEVER_MS = 2**31 - 1
+KEEPALIVE_S = 1
+"""How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
+KEEPALIVES = 4
+"""and how many times, before the connection counts as lost (tcp(7))."""
+_ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
+local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_FAILED = zmq.EVENT_CONNECT_RETRIED
+_CUT = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
+def check_address(address: str) -> None:
+    """Raises BadArguments for what is no address of an engine."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or (found[1] and not 0 < int(found[1]) < 2**16):
+        raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r}")
+
+
+class Connection:
+    """A DEALER to `address`. Raises BadArguments for what is no address.
+
+    Where its host is a name, this is one try, by IPv6 if `by_ipv6`: `lost` says when it has failed.
+
+    `monitor` is readable when there is news, and its descriptor `news` becomes so where all before were taken: to wait
+    for that costs less. `refused` tells that an engine was there and did not let us in, and
+    `is_cut` that it went away while it was about to: it does so too with a client that does not encrypt as it does.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        membership: Membership | None = None,
+        *,
+        by_ipv6: bool = False,
+    ) -> None:
+        self.connected = False
+        self.refused = False
+        self.is_cut = False
+        with contextlib.ExitStack() as undo:
+            self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+            undo.callback(self.socket.close, 0)
+            self.socket.sndhwm = 0
+            self.socket.rcvhwm = 0
+            self.socket.linger = LINGER_MS
+            # an engine's machine that is gone says nothing: its silence ends the connection, whatever is in flight
+            self.socket.tcp_keepalive = 1
+            self.socket.tcp_keepalive_idle = KEEPALIVE_S
+            self.socket.tcp_keepalive_intvl = KEEPALIVE_S
+            self.socket.tcp_keepalive_cnt = KEEPALIVES
+            self.socket.tcp_maxrt = KEEPALIVE_S * (KEEPALIVES + 1) * 1000
+            endpoint = nearest(address)
+            is_named = bool(name_in(endpoint))
+            self.socket.ipv6 = ":" in host_in(endpoint) or (is_named and by_ipv6)
+            if is_named:
+                self.socket.connect_timeout, self.socket.reconnect_ivl = CONNECT_MS, NEVER_MS
+            introduce(self.socket, membership)
+            self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED | _CUT | (_FAILED if is_named else 0)
+            )
+            undo.callback(self.monitor.close)
+            self.news = self.monitor.FD
+            self._news = Waiter(Port(self.monitor))
+            self._news.wait(0)  # ZeroMQ signals nothing to one that has never looked
+            try:
+                check_address(address)
+                self.socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
+                raise BadArguments(text) from None
+            self.port = Port(self.socket)
+            undo.pop_all()
+
+    def lost(self) -> bool:
+        """Take the news, and say whether the connection has ended."""
+        lost = False
+        while self._news.wait(0):
+            event = recv_monitor_message(self.monitor)["event"]
+            if event & (_REFUSED | _CUT):
+                self.refused = self.refused or bool(event & _REFUSED)
+                self.is_cut = self.is_cut or bool(event & _CUT)
+                continue
+            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            lost = lost or not self.connected
+        self.connected = self.connected and not lost
+        return lost
+
+    def close(self, linger_ms: int = LINGER_MS) -> None:
+        """Close, after at most `linger_ms` ms for what is still to be sent. May be called twice; no news come then."""
+        self.connected = False
+        self._news = Waiter()
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            self.monitor.close()
+            self.socket.close(linger_ms)

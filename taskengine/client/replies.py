@@ -1,0 +1,64 @@
+"""What is in a reply of wire 0.2, by futures. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from taskengine import _fastpath
+from taskengine.errors import ProtocolError, TaskEngineError, from_wire
+from taskengine.protocol import arrays
+from taskengine.protocol.messages import Reply, ReplyMode
+
+Outcome = tuple[Future[Any], Any]
+
+
+def outcomes(
+    reply: Reply, body: bytes, futures: Sequence[Future[Any]], *, each: bool, raises: bool, array: bool
+) -> Iterable[Outcome]:
+    """What each future gets: its own entry where `each` does, else the one the list, or its first error with `raises`.
+
+    With `array` the list is an array where it can be.
+    """
+    try:
+        results = _results(reply, body, array=array)
+        if each and len(results) != len(futures):
+            raise ProtocolError(f"a reply of {len(results)} entries to {len(futures)} tasks")
+    except TaskEngineError as error:
+        return [(future, error) for future in futures]
+    if each:
+        return zip(futures, results, strict=True)
+    if raises and reply.failed:
+        # where no reply was wanted there is no error to be found
+        first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
+        return [(futures[0], first)]
+    return [(futures[0], results)]
+
+
+def _results(reply: Reply, body: bytes, *, array: bool) -> Any:
+    if reply.error is not None:
+        raise from_wire(*reply.error)
+    if reply.reply == ReplyMode.ALL:
+        as_array = arrays.results(body, reply.count) if array and not reply.failed else None
+        if as_array is not None:
+            return as_array
+        return _fastpath.unpack(body, reply.count, _entry_error)
+    results: list[Any] = [None] * reply.count
+    if reply.reply == ReplyMode.ERRORS:
+        values = _fastpath.unpack(body, 2 * reply.failed, _entry_error)
+        for position, error in zip(values[::2], values[1::2], strict=True):
+            if not (isinstance(position, int) and 0 <= position < reply.count and isinstance(error, TaskEngineError)):
+                raise ProtocolError("a reply of errors is positions and error entries in turn")
+            results[position] = error
+    return results
+
+
+def _entry_error(data: bytes) -> TaskEngineError:
+    try:
+        code, message, fields = msgspec.msgpack.decode(data, type=tuple[int, str, dict[str, Any]])
+    except (msgspec.MsgspecError, ValueError) as error:
+        return ProtocolError(f"an error entry that is none: {error}")
+    return from_wire(code, message, fields)

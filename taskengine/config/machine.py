@@ -1,0 +1,153 @@
+"""Where the engine meets `taskengine_hardware`, loaded by that name where the settings have a `[hardware]` table."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from taskengine.errors import SettingsError
+
+if TYPE_CHECKING:
+    import socket
+    from multiprocessing.connection import Connection
+
+PACKAGE = "taskengine_hardware"
+GUARDIAN = "guardian"
+"""The role of its process."""
+
+
+class MachineLayout(Protocol):
+    """The devices, as far as the engine is concerned."""
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins."""
+
+    @property
+    def devices(self) -> Mapping[str, Any]:
+        """The devices, by their names."""
+
+
+class PinOwner(Protocol):
+    """What has the pins of a lane."""
+
+    def close(self) -> None:
+        """Bring every output to its safe state, and let go of the pins."""
+
+    def rest_at_once(self) -> None:
+        """Bring every output to its safe state, from any thread, whatever the others do: the process ends then."""
+
+
+class Machine:
+    """The devices of a `[hardware]` table, and which setting PINS drives them; raises SettingsError."""
+
+    def __init__(self, table: Mapping[str, Any], pins: str) -> None:
+        self._pins = pins
+        self.layout: MachineLayout = _package().read(table)
+        self.stop_lanes: Mapping[str, str] = _package().stop_tasks(self.layout)
+        """The names of the tasks that stop the machine, with the lane of each."""
+        self.stop_tasks = frozenset(self.stop_lanes)
+        self.rest_tasks: Mapping[str, str] = _package().rest_tasks(self.layout)
+        """And of those that bring one device to its safe state, with the lane of each."""
+        self._panel: Any = None
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that own pins, each with one worker."""
+        return self.layout.lanes
+
+    def share(self) -> None:
+        """Make what its processes share, before they are forked."""
+        self._panel = _package().Panel(self.layout)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The open files of what its processes share."""
+        return [] if self._panel is None else list(self._panel.descriptors)
+
+    def tasks(self) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+        """Its tasks, each with what `@task` takes."""
+        yield from _package().tasks(self.layout)
+
+    def own(self, lane: str, say: Callable[[str], None]) -> PinOwner:
+        """Get the pins of a lane. Raises RuntimeError, SettingsError."""
+        _package().keep_memory()
+        owner: PinOwner = _package().own(self.layout, lane, self._panel, self._pins, say)
+        return owner
+
+    def owners(self) -> dict[int, str]:
+        """What has which GPIO: a device, its type and its lane, and which process of this machine has the line."""
+        owners: dict[int, str] = _package().owners(self.layout, self._pins)
+        return owners
+
+    def make_safe(self) -> None:
+        """Bring every output to its safe state, where no engine runs. Raises SettingsError where that cannot be."""
+        try:
+            _package().make_safe(self.layout, self._pins)
+        except (RuntimeError, OSError) as error:
+            raise SettingsError(f"hardware: {error}") from None
+
+    def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
+        """Stop the machine, whatever runs in its lanes or waits there; the number of the stop.
+
+        `now` is in ns, CLOCK_MONOTONIC. A stop that has come before, by its `id`, is not another one. Before `share`
+        there is nothing to stop: 0.
+        """
+        number: int = 0 if self._panel is None else self._panel.stop(now, by=by, why=why, id=id)
+        return number
+
+    def unconfirmed(self) -> list[str]:
+        """The lanes where nobody has made sure yet that they are safe, of the latest stop."""
+        lanes: list[str] = [] if self._panel is None else self._panel.unconfirmed()
+        return lanes
+
+    def stop_number(self) -> int:
+        """The number of the stop that is in force, 0 for none."""
+        panel = self._panel
+        number: int = panel.number if panel is not None and panel.is_stopped else 0
+        return number
+
+    def rest(self, task: str, device: object, order: int, position: int) -> bool:
+        """Have a device be safe, as one of `rest_tasks` asks; False where its lane has no such output.
+
+        Commands of packages before `order`, and of that one before `position`, move it no more.
+        """
+        found = self.layout.devices.get(device) if isinstance(device, str) else None
+        if self._panel is None or found is None or found.lane != self.rest_tasks.get(task) or not found.kind.is_output:
+            return False
+        self._panel.rest(found.lane, found.place, order, position)
+        return True
+
+    def guard(
+        self,
+        interval: float,
+        control: Connection,
+        say: Callable[[str], None],
+        note: Callable[..., object],
+        publish: Callable[[str, Any], None],
+        listener: socket.socket | None,
+        *,
+        strangers_may: bool,
+    ) -> None:
+        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live.
+
+        `say` prints a line, `note` tells the audit log, and `publish` is for what the guardian has to tell. Whoever
+        connects to `listener` can stop the machine, also as a stranger where told so.
+        """
+        links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
+        links |= {"listener": listener, "strangers_may": strangers_may}
+        _package().guard(self.layout, self._panel, self._pins, **links)
+
+
+def header(owners: Mapping[int, str]) -> Iterator[str]:
+    """The lines of the 40-pin header, where these own GPIOs."""
+    yield from _package().header_lines(owners)
+
+
+def _package() -> ModuleType:
+    try:
+        return importlib.import_module(PACKAGE)
+    except ImportError as error:
+        raise SettingsError(f"hardware: {PACKAGE} cannot be loaded: {error}") from error

@@ -1,0 +1,177 @@
+"""What weakens a configuration, as a table: what is looked at, when it is a weakness, and what is said of it. Pure.
+
+`Facts` come from `inspection.py`; `taskengine check` prints what `weaknesses` finds, and the supervisor what is said at
+the start and again every hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from taskengine.config.policy import Rights
+from taskengine.config.settings import Settings
+
+REMINDER_S = 3600.0
+TESTED_LIBZMQ = (4, 3, 5)
+LIBZMQ_FLAWS = (
+    ((4, 3, 1), "CVE-2019-6250: who is let in can run code of its own"),
+    ((4, 3, 2), "CVE-2019-13132: who is not let in can overwrite the stack of a CURVE server"),
+    ((4, 3, 3), "CVE-2020-15166: who is not let in can keep a CURVE server from hearing its clients"),
+    ((4, 3, 3), "CVE-2021-20235 and CVE-2021-20237: without CURVE strangers can overwrite and use up memory"),
+    ((4, 3, 5), "what was mended between January 2021 and October 2023"),
+)
+"""The first version of libzmq without a flaw, and the flaw; from its release notes and security advisories."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a configuration is judged by. Paths are told as text."""
+
+    settings: Settings
+    clients: int = 0
+    """Keys that are let in."""
+    is_root: bool = False
+    """Tasks run as root."""
+    libzmq: tuple[int, ...] = TESTED_LIBZMQ
+    keys: tuple[str, ...] = ()
+    """Of the keys' folders those that others can look into."""
+    config: tuple[str, ...] = ()
+    """The settings' file, where others can change it, or put another in its place."""
+    tasks: tuple[str, ...] = ()
+    """The task files and folders that others can change."""
+    has_metrics_token: bool = False
+    """Scrapers of the metrics have to show a token."""
+    stops: Mapping[str, str] = {}
+    """The tasks that stop the machine, with the lane of each."""
+
+
+class Weakness(NamedTuple):
+    """One row: `name` for tests, when it `holds`, and what it `says`."""
+
+    name: str
+    holds: Callable[[Facts], object]
+    says: Callable[[Facts], str]
+
+
+def old_libzmq(version: tuple[int, ...]) -> str:
+    """What is said of a libzmq that is older than the one that the engine is tested with; "" of any other."""
+    flaws = [flaw for first, flaw in LIBZMQ_FLAWS if version < first]
+    if not flaws:
+        return ""
+    have, tested = ".".join(map(str, version)), ".".join(map(str, TESTED_LIBZMQ))
+    return f"libzmq {have} is older than {tested} and lacks the cure of {'; '.join(flaws)}. `pip install -U pyzmq`"
+
+
+def insecure(settings: Settings) -> str:
+    """What is said loudly where INSECURE is set; "" where it is not."""
+    if not settings.insecure:
+        return ""
+    if settings.on_loopback:
+        return "INSECURE is set, and has a meaning only off loopback: take it out before HOST changes"
+    if settings.is_curved:
+        return f"INSECURE: the engine serves on {settings.host} although nobody may be let in"
+    return f"INSECURE: whoever reaches {settings.host} can run every task, and read and change what others send"
+
+
+class Reminder:
+    """When something is to be said again: at once, and then every REMINDER_S; never where it is not `wanted`."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self.due = float("-inf") if wanted else float("inf")
+
+    def is_due(self, now: float) -> bool:
+        """It is to be said now, and is taken for said."""
+        if now < self.due:
+            return False
+        self.due = now + REMINDER_S
+        return True
+
+
+def _may_stop(facts: Facts) -> bool:
+    """Some entry of the policy gives somebody a task that stops the machine, and none denies it to everybody."""
+    entries = [entry for entry in (facts.settings.policy or {}).values() if entry.members != ()]
+    everybodys = [entry for entry in entries if "*" in (entry.members or ())]
+    rights = [Rights((entry, *everybodys)) for entry in entries]
+    return any(one.may_call(task, lane) for one in rights for task, lane in facts.stops.items())
+
+
+def _listed(paths: tuple[str, ...]) -> str:
+    rest = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(paths[:3]) + rest
+
+
+TABLE = (
+    Weakness("insecure", lambda facts: facts.settings.insecure, lambda facts: insecure(facts.settings)),
+    Weakness(
+        "curve off",
+        lambda facts: not (facts.settings.on_loopback or facts.settings.is_curved),
+        lambda facts: f'CURVE is off and HOST is {facts.settings.host}: nothing is encrypted. Set CURVE to "auto"',
+    ),
+    Weakness(
+        "policy of nobody",
+        lambda facts: facts.settings.policy is not None and not facts.settings.is_curved,
+        lambda facts: (
+            'with CURVE off the policy tells nobody from anybody: all are anonymous to it. Set CURVE to "auto"'
+        ),
+    ),
+    Weakness(
+        "nobody stops",
+        lambda facts: facts.stops and facts.settings.policy is not None and not _may_stop(facts),
+        lambda facts: (
+            f"the policy lets nobody call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
+            '`[policy.everyone]` with members = ["*"] and tasks = ["system.stop"]'
+        ),
+    ),
+    Weakness(
+        "nobody let in",
+        lambda facts: facts.settings.is_curved and not facts.clients,
+        lambda facts: "no client has a key, so nobody is let in: `taskengine keys pair NAME` makes one",
+    ),
+    Weakness(
+        "keys readable",
+        lambda facts: facts.keys,
+        lambda facts: f"others can look into {_listed(facts.keys)}: `chmod 700` keeps the keys' folders to their owner",
+    ),
+    Weakness(
+        "settings writable",
+        lambda facts: facts.config,
+        lambda facts: f"others can change the settings, by {_listed(facts.config)}: `chmod go-w`, and own it",
+    ),
+    Weakness(
+        "tasks writable",
+        lambda facts: facts.tasks,
+        lambda facts: f"others can change what tasks do, by {_listed(facts.tasks)}: `chmod go-w`, and own it",
+    ),
+    Weakness(
+        "root",
+        lambda facts: facts.is_root,
+        lambda facts: "tasks run as root: name a user for them with USER, or start the engine as one",
+    ),
+    Weakness(
+        "metrics open",
+        lambda facts: facts.settings.metrics_port and not (facts.settings.on_loopback or facts.has_metrics_token),
+        lambda facts: (
+            f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key: "
+            "`taskengine keys metrics` makes a token that scrapers have to show"
+        ),
+    ),
+    Weakness("old libzmq", lambda facts: old_libzmq(facts.libzmq), lambda facts: old_libzmq(facts.libzmq)),
+    Weakness(
+        "tracebacks",
+        lambda facts: facts.settings.has_tracebacks and not facts.settings.on_loopback,
+        lambda facts: 'TRACEBACKS is on off loopback: clients are shown code and paths. Set it to "auto"',
+    ),
+)
+
+
+MODES = frozenset({"keys readable", "settings writable", "tasks writable"})
+"""The rows about modes and owners of files, which `serve` says too."""
+
+
+def weaknesses(facts: Facts, names: Container[str] | None = None) -> Iterator[str]:
+    """A line for each weakness, in the order of the table; with `names` only for those rows."""
+    for weakness in TABLE:
+        if (names is None or weakness.name in names) and weakness.holds(facts):
+            yield weakness.says(facts)

@@ -1,0 +1,89 @@
+"""What is on the wires, once: constants, limits and layouts. docs/protocol.md says the same in prose.
+
+A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to it two, `[head, BODY]`.
+
+    head  = MAGIC, MessagePack array (messages.Request, messages.Reply)
+    INDEX = u32 for each task: where it ends in BODY; of columns of numbers, a byte for each argument, `f` or `i`
+    BODY  = of a package, tasks end to end: `[i, args]` or `[i, args, kwargs]`, i the place of the task's name in the
+            head, or columns of numbers, float64 or int64, end to end; of a reply, one value for each task, an error
+            being an ext ERROR_EXT of `[code, message, fields]`
+
+Router and workers exchange single frames, a batch of slices and the answer to it:
+
+    batch   = BATCH(number, sections, slice ns), section*
+    section = SECTION(job, deadline ns, part, first, count, lead, larger, size, base, body, head, format, reply),
+              head, slice of the INDEX, slice of the BODY that starts at base;
+              of columns, base is their number, INDEX is whole, and the slices of the columns lie end to end
+    answer  = COUNT entries, entry*
+    entry   = ENTRY(job, first, count, failed, elapsed ns, body), body
+
+A section is a slice of a package: `count` tasks from position `first`, in chunks. The first `lead` tasks end chunk
+`part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
+Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
+ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
+The worker keeps its account of the batch under the batch's number in its slate, which `_slate.pxi` lays out.
+
+All integers are little-endian, nothing is padded.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+from taskengine.protocol.limits import MAX_MESSAGE
+
+VERSION: Final = 2
+SEED_VERSION: Final = 0.1
+MAGIC: Final = b"TE\x02"
+"""How the first frame of a 0.2 message begins; a 0.1 one begins with a JSON object."""
+ERROR_EXT: Final = 1
+"""The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
+ARRAY_EXT: Final = 2
+"""The MessagePack extension code of a numpy array; taskengine.protocol.arrays has its layout."""
+
+
+class Format(IntEnum):
+    """What a section holds."""
+
+    PACKED = 0
+    """Tasks of wire 0.2; a slice is answered by one piece of the body of a 0.2 reply."""
+    SEED = 1
+    """TASK frames of wire 0.1; each chunk is answered by one DATA frame."""
+    DATA = 2
+    """A data request; answered by one value of wire 0.2."""
+    COLUMNS = 3
+    """Calls of one task of wire 0.2 whose arguments are columns of numbers; answered like PACKED, ints in 64 bits."""
+
+
+COUNT: Final = Struct("<I")
+NO_ANSWER: Final = COUNT.pack(2**32 - 1)
+"""The answer to a batch that ran and whose results do not fit into one message."""
+BATCH: Final = Struct("<QIQ")
+SECTION: Final = Struct("<QQIIIIIIIIIBB")
+ENTRY: Final = Struct("<QIIIQI")
+SLATE_HEAD: Final = 2**16
+"""Bytes of a slate before its panes, which are in whole pages of 4, 16 and 64 KiB."""
+SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
+"""A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
+SLATE_KEPT: Final = 2**20
+"""The largest answer whose memory a slate keeps for the next."""
+NO_NAME: Final = 2**32 - 1
+"""The name index of a task whose own cannot be read."""
+OWNED_TOPICS: Final = "hardware."
+"""How the topics begin that only the owners of pins publish on, where there are any."""
+DATA_LANES: Final = "data:"
+"""How the names of the data workers' own lanes begin,"""
+DENIED_LANES: Final = "denied:"
+"""and of those that stand for none, where the client may not call the task whose name follows."""
+RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
+NO_DEADLINE: Final = float("inf")
+IN_FLIGHT: Final = 2
+"""Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
+LATENCY_SHIFT: Final = 10
+"""Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
+LATENCY_BUCKETS: Final = 27
+"""of which the last begins at 2^35 ns, 34 s."""
+MODULE_MARK: Final = "\0"
+"""In the name of a lane's part for the tasks of one module, between the two names."""

@@ -1,0 +1,335 @@
+"""Wire 0.2's heads, as frozen values; docs/protocol.md says what each field means."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC
+from taskengine.protocol.limits import MAX_HEAD, MAX_TASKS, MAX_TOKEN
+
+NO_SERIAL: Final = 0
+"""The serial of a refusal of a request whose own cannot be read; requests have others."""
+
+
+class RequestKind(IntEnum):
+    """What a request asks for."""
+
+    PACKAGE = 1
+    INFO = 2
+    TASKS = 3
+    PUBLISH = 4
+    LATEST = 5
+    PROGRESS = 6
+    CANCEL = 7
+    STATS = 8
+    RELOAD = 9
+    STOP = 10
+
+
+class ReplyMode(IntEnum):
+    """Which results the client wants."""
+
+    ALL = 0
+    ERRORS = 1
+    NONE = 2
+
+
+class Priority(IntEnum):
+    """What goes first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    URGENT = 3
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True):
+    """Head of a client's message; `deadline` in s from sending, 0 for none; `columns`: the arguments are such.
+
+    `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 where the client cannot say, and
+    `bound` how many ns that may be wrong either way. `token` is drawn by each client object and kept over reconnects;
+    `since` is when that object was made, as `sent`.
+    """
+
+    kind: RequestKind
+    serial: int
+    client: str
+    names: list[str] = []
+    reply: ReplyMode = ReplyMode.ALL
+    priority: Priority = Priority.NORMAL
+    deadline: float = 0.0
+    idempotent: bool = False
+    columns: bool = False
+    sent: int = 0
+    bound: int = 0
+    token: bytes = b""
+    since: int = 0
+
+
+_Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True):
+    """Head of the engine's answer: `count` entries follow, of which `failed` are errors, or `error` refuses all.
+
+    `clock` is the engine's when it answered, in ns (CLOCK_BOOTTIME), and `boot` the machine's boot; 0 where an engine
+    does not say. `stop` is the number of the stop that is in force, 0 for none.
+    """
+
+    serial: int
+    count: _Tasks
+    reply: ReplyMode = ReplyMode.ALL
+    error: tuple[int, str, dict[str, Any]] | None = None
+    failed: _Tasks = 0
+    clock: int = 0
+    boot: int = 0
+    stop: int = 0
+
+
+Stamp = tuple[int, int, int]
+"""What every reply says of the engine beside its answer: `clock`, `boot` and `stop` of `Reply`."""
+UNSTAMPED: Final[Stamp] = 0, 0, 0
+
+
+class Info(msgspec.Struct, array_like=True, frozen=True):
+    """What a client learns of the engine; `response_time` in s.
+
+    `capabilities` names what it can beyond version 0.1.0, `stop_tasks` the tasks that stop the machine or bring a
+    device to its safe state, which a client never queues, and `stop_address` the way to the stop past the router, ""
+    for none.
+    """
+
+    version: int
+    response_time: float
+    chunking_size: int
+    task_workers: int
+    data_addresses: list[str]
+    pid: int
+    capabilities: list[str] = []
+    stop_tasks: list[str] = []
+    stop_address: str = ""
+
+
+class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
+    """What a client learns of a task; `timeout` in s."""
+
+    name: str
+    lane: str
+    signature: str
+    doc: str
+    timeout: float | None
+    idempotent: bool
+    module: str
+    urgent: bool = False
+
+
+class LaneStats(msgspec.Struct, array_like=True, frozen=True):
+    """A lane: workers in all, that are there, and that have something to do; tasks that wait, and that workers have."""
+
+    name: str
+    workers: int
+    online: int
+    busy: int
+    queued: int
+    running: int
+
+
+class Latency(msgspec.Struct, array_like=True, frozen=True):
+    """How many tasks took how long: the i-th number, from 0, is of those below 2^(10 + i) ns and not below half of it.
+
+    The 27th is of all that took longer, and those that are empty at the end are left out. `seconds` is the sum of all.
+    """
+
+    tasks: list[int]
+    seconds: float
+
+    def below(self) -> Iterator[tuple[float, int]]:
+        """Each bucket's bound in s, infinite for the last, and how many tasks took less."""
+        numbers = itertools.chain(self.tasks, itertools.repeat(0))
+        bounds = [2 ** (LATENCY_SHIFT + bucket) / 1e9 for bucket in range(LATENCY_BUCKETS - 1)]
+        return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
+
+
+class SourceStats(msgspec.Struct, array_like=True, frozen=True):
+    """A source that is slower than its `period`: the longest of its last samples, in s, and how many it has skipped."""
+
+    topic: str
+    period: float
+    longest: float
+    skipped: int
+
+
+class Stats(msgspec.Struct, array_like=True, frozen=True):
+    """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
+
+    `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
+    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight and
+    of replies that were not read. The stages: `waiting` from acceptance until a worker was given the task, `running`
+    there, as the mean of its slice, `total` from acceptance until its package was whole. `sources` are those that take
+    longer than their period.
+    """
+
+    accepted: int
+    answered: int
+    in_flight: int
+    errors: dict[str, int]
+    retried: int
+    refused: int
+    late: int
+    restarts: dict[str, int]
+    packages: int
+    bytes_in_flight: int
+    lanes: list[LaneStats]
+    waiting: Latency
+    running: Latency
+    total: Latency
+    sources: list[SourceStats] = []
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True):
+    """Which package of the client is not wanted any more, 0 for all, and which of its tasks, None for all."""
+
+    serial: int = NO_SERIAL
+    positions: list[int] | None = None
+
+
+class Stop(msgspec.Struct, array_like=True, frozen=True):
+    """What stops the machine: an id by which a repeated stop is known, b"" for none, and why."""
+
+    id: bytes = b""
+    why: str = ""
+
+
+class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
+
+    `client` is its name as its key says, "" where clients show no keys. No two connections ever have the same
+    `connection`, also where the router is another one. `holder` tells client objects apart, over reconnects: of wire
+    0.2 by name and token, of what has none by its connection. `received` is when the package came, unique and
+    increasing from package to package; 0 where the process itself calls, now. `sent` is the earliest moment at which it
+    can have been called, 0 where it does not say, and `bound` how far its client's estimate may be off either way: it
+    was called twice that later at the latest. `since` is when the holder appeared, 0 where nobody knows. `is_local`
+    says that it came from this machine.
+    """
+
+    client: str = ""
+    connection: bytes = b""
+    holder: bytes = b""
+    received: int = 0
+    sent: int = 0
+    bound: int = 0
+    since: int = 0
+    is_local: bool = True
+
+
+NOWHERE = Origin()
+
+
+M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
+_encoder = msgspec.msgpack.Encoder()
+_UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
+"""How such a head ends."""
+_ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
+"""Bytes of the MessagePack tags that begin an array,"""
+_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+"""and of an int behind its tag."""
+_NIL: Final = 0xC0
+_request = msgspec.msgpack.Decoder(Request)
+_reply = msgspec.msgpack.Decoder(Reply)
+_cancel = msgspec.msgpack.Decoder(Cancel)
+_stop = msgspec.msgpack.Decoder(Stop)
+_overruns = msgspec.msgpack.Decoder(list[SourceStats])
+
+
+def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
+    """The head of a request that says neither when nor by which client object it was called, with these said."""
+    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
+
+
+def encode_request(request: Request) -> bytes:
+    """The first frame of a request."""
+    return MAGIC + _encoder.encode(request)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The first frame of a reply."""
+    return MAGIC + _encoder.encode(reply)
+
+
+def decode_request(frame: bytes) -> Request:
+    """Read the first frame of a request. Raises ProtocolError."""
+    if len(frame) > MAX_HEAD:
+        raise ProtocolError(f"a head has at most {MAX_HEAD} bytes, not {len(frame)}")
+    return _decode(_request, frame)
+
+
+def serial_of(frame: bytes) -> int:
+    """Return the serial in the head of a request, whatever is wrong behind it, NO_SERIAL where it cannot be read."""
+    kind_at = len(MAGIC) + _ARRAY_HEADS.get(frame[len(MAGIC)] if len(frame) > len(MAGIC) else 0, 0)
+    if not frame.startswith(MAGIC) or kind_at == len(MAGIC):
+        return NO_SERIAL
+    _, serial_at = _int_at(frame, kind_at)
+    return _int_at(frame, serial_at)[0]
+
+
+def _int_at(frame: bytes, at: int) -> tuple[int, int]:
+    """Return the int that begins at a place, and where it ends; `NO_SERIAL, len(frame)` where there is none."""
+    tag = frame[at] if at < len(frame) else _NIL
+    if tag < 0x80 or tag >= 0xE0:
+        return tag - 256 * (tag >= 0xE0), at + 1
+    end = at + 1 + _INT_SIZES.get(tag, len(frame))
+    if end > len(frame):
+        return NO_SERIAL, len(frame)
+    return int.from_bytes(frame[at + 1 : end], signed=tag >= 0xD0), end
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Read the first frame of a reply. Raises ProtocolError."""
+    return _decode(_reply, frame)
+
+
+def decode_cancel(frames: Sequence[bytes]) -> Cancel:
+    """Read a CANCEL message. Raises ProtocolError."""
+    if len(frames) != 2 or len(frames[1]) > MAX_HEAD:
+        raise ProtocolError(f"CANCEL has 2 frames, of at most {MAX_HEAD} bytes")
+    return _convert(_cancel, frames[1])
+
+
+def decode_stop(frames: Sequence[bytes]) -> Stop:
+    """Read a STOP message. Raises ProtocolError."""
+    if len(frames) > 2 or len(frames[-1]) > MAX_HEAD:
+        raise ProtocolError(f"STOP has a head and at most a body, of at most {MAX_HEAD} bytes")
+    stop = _convert(_stop, frames[1]) if len(frames) == 2 else Stop()
+    if len(stop.id) > MAX_TOKEN:
+        raise ProtocolError(f"the id of a stop has at most {MAX_TOKEN} bytes, not {len(stop.id)}")
+    return stop
+
+
+def write_overruns(sources: list[SourceStats]) -> bytes:
+    """What a data worker tells the router of its sources."""
+    return _encoder.encode(sources)
+
+
+def read_overruns(data: bytes) -> list[SourceStats]:
+    """Read what a data worker tells of its sources. Raises ProtocolError."""
+    return _convert(_overruns, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:
+    if not frame.startswith(MAGIC):
+        raise ProtocolError(f"a head begins with the bytes {MAGIC.hex(' ')}")
+    return _convert(decoder, memoryview(frame)[len(MAGIC) :])
+
+
+def _convert(decoder: msgspec.msgpack.Decoder[M], data: bytes | memoryview) -> M:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"head: {error}") from None

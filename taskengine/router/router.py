@@ -1,0 +1,457 @@
+"""The router process: sockets on both sides of the broker, and nothing that decides."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from taskengine import _fastpath
+from taskengine._socket import Port, Waiter, seed_ids
+from taskengine.broker.broker import Broker
+from taskengine.broker.package import Package
+from taskengine.broker.quota import QuotaLimits
+from taskengine.broker.recovery import Answered
+from taskengine.broker.topics import data_lane
+from taskengine.config.policy import Entry
+from taskengine.config.settings import Settings
+from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
+from taskengine.protocol.layouts import MAGIC, NO_ANSWER, SLATE_KEPT
+from taskengine.protocol.limits import MAX_MESSAGE
+from taskengine.protocol.messages import TaskInfo, read_overruns
+from taskengine.router.connection_monitor import ConnectionMonitor
+from taskengine.router.frontend import Frontend
+from taskengine.router.tuning import UNREAD_MESSAGES
+from taskengine.router.worker_table import WorkerTable
+from taskengine.runtime.heartbeat import HeartbeatMonitor
+from taskengine.runtime.hosts import needs_ipv6
+from taskengine.runtime.intervals import IMPORT_TIMEOUT_S, KEYS_LOOK_MS, TICK_MS, TURN_MESSAGES, TURN_S
+from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
+from taskengine.runtime.memory import give_back_memory
+from taskengine.runtime.procfs import is_stopped, peer_process
+from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
+from taskengine.runtime.topology import HEARTBEAT, HELLO, Topology
+from taskengine.security import credentials
+from taskengine.security.audit import Audit, file_of
+from taskengine.security.authenticator import KeyAuthenticator
+
+M = TypeVar("M")
+Request = tuple[list[bytes], bytes, bytes]
+"""A client's message, as `Port.receive_request` gives it."""
+LINGER_MS = 1000
+KEEPALIVE_S, KEEPALIVES = 10, 3
+"""A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
+STOP_MS = 1
+"""How often the router looks whether the machine is safe, in ms, while a stop waits for that."""
+ENVELOPE_FRAMES = 3
+"""Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
+CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
+"""What is ready, by its place among the sources of the waiter."""
+
+
+class Router:
+    """Frontend and backend at these addresses, and the broker between them; `lanes` have so many task workers.
+
+    `control` leads to the supervisor: it says who died and when to stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        frontends: list[str],
+        backends: list[str],
+        backplane: Topology,
+        lanes: dict[str, int],
+        tasks: list[TaskInfo],
+        control: Connection,
+        journal: LogBuffer,
+    ) -> None:
+        lanes = lanes | {data_lane(number): 1 for number in range(settings.data_workers)}
+        self._settings = settings
+        self._handshake_ms = math.ceil(settings.handshake_time * 1000)
+        # milliseconds since the machine's start: no router before this one had them
+        epoch = int(time.monotonic() * 1000) & 0x7FFFFFFF
+        limits = QuotaLimits(
+            *(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes),
+            *(settings.client_packages, settings.queue_packages),
+        )
+        pinned = backplane.machine.lanes if backplane.machine else ()
+        size = settings.chunking_size if settings.chunking else None
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
+        self._retiring: set[str] = set()
+        self._crew = WorkerTable(backplane.slates)
+        self._overdue: set[str] = set()
+        self._timeouts: dict[str, float] = {}
+        """In s, also of tasks that a reload has left out: a worker may still run them."""
+        self._interval = settings.heartbeat_interval
+        self._interval_ms = math.ceil(self._interval * 1000)
+        self._census = HeartbeatMonitor(self._interval, settings.heartbeat_limit, time.monotonic())
+        self._newcomers = HeartbeatMonitor(self._interval, IMPORT_TIMEOUT_S, time.monotonic())
+        """Workers that have not said hello, for the first time."""
+        self._next_look = 0.0
+        self._now = time.monotonic()
+        """When something was received last."""
+        self._control = control
+        self._journal = journal
+        # libzmq ends a process in which a peer has announced the id that is next
+        seed_ids(int.from_bytes(os.urandom(4)))
+        self._context = zmq.Context()
+        self._backplane = backplane
+        self._audit = audit = Audit(file_of(settings), journal.say)
+        audit.open()
+        self._gate = (
+            KeyAuthenticator(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
+        )
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._attendance: ConnectionMonitor | None = None
+        # what it does not take of a client waits at the client, not in our memory
+        self._frontend = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
+        reached = (self._frontend, self._gate, audit, journal, self._tell, backplane.machine)
+        self._reception = Frontend(settings, self._broker, *reached, attendance=self._attendance)
+        # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
+        self._backend = self._bind(credentials.BACKEND, backends, 0, 0)
+        self._stop_at = float("inf")
+        self._learn(tasks)
+
+    def _learn(self, tasks: list[TaskInfo]) -> None:
+        """These are the tasks from here on."""
+        self._broker.availability.learn(tasks)
+        self._reception.learn(tasks)
+        self._timeouts |= {task.name: task.timeout for task in tasks if task.timeout}
+        self._broker.learn({task.name for task in tasks if task.idempotent})
+
+    def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
+        socket = self._context.socket(zmq.ROUTER)
+        self._sockets.append(socket)
+        socket.sndhwm = unsent
+        socket.rcvhwm = untaken
+        socket.router_mandatory = 1
+        socket.linger = LINGER_MS
+        socket.maxmsgsize = self._settings.message_bytes if domain == credentials.FRONTEND else MAX_MESSAGE
+        socket.handshake_ivl = self._handshake_ms
+        if self._backplane.security:
+            self._backplane.security.serve(socket, domain)
+        port = Port(socket, is_gated=domain == credentials.FRONTEND and self._gate is not None)
+        if domain == credentials.FRONTEND:
+            socket.tcp_keepalive = 1
+            socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
+            socket.tcp_keepalive_cnt = KEEPALIVES
+            self._attendance = ConnectionMonitor(
+                *(self._context, socket, port, self._broker.part),
+                *(most_connections(self._settings), self._audit.note),
+            )
+        for address in addresses:
+            socket.ipv6 = needs_ipv6(address)
+            socket.bind(address)
+        return port
+
+    def serve(self) -> None:
+        """Route until the supervisor says stop, or is gone."""
+        questions = [self._gate.port] if self._gate else []
+        most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
+        requests = partial(self._frontend.receive_request, MAGIC, most)
+        news = [self._attendance.news] if self._attendance else []
+        waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *news, *questions)
+        while not self._stopped():
+            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
+            self._now = time.monotonic()
+            self._broker.counters.tick(self._now)
+            if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
+                self._attendance.settle()
+            if not ready:
+                self._journal.flush()
+            if ready & CONTROL:
+                self._obey()
+            if ready & QUESTION and self._gate:
+                self._gate.handle()
+            if ready & BACKEND:
+                for frames in _received(self._backend.receive):
+                    self._from_worker(frames)
+            if ready & FRONTEND:
+                self._take(requests)
+            if ready & NEWS and self._attendance:
+                self._attendance.read()
+            if self._reception.halting.waiting:
+                self._reception.answer_stops()
+            if self._timeouts and not self._broker.idle():
+                self._stop_the_overdue()
+            if self._next_look <= self._now:
+                self._look_around(self._now)
+            self._reception.look_at_keys(self._now)
+            settled = self._broker.settle(self._now)
+            if settled:
+                self._reception.deliver(settled)
+            self._dispatch()
+            if self._broker.availability.has_changed:
+                self._reception.reroute()
+            if self._retiring:
+                self._let_go()
+        stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
+        self._reception.deliver(self._broker.abandon(stopped))
+        self._journal.flush()
+        if self._attendance:
+            self._attendance.close()
+        for socket in self._sockets:
+            socket.close()
+        if self._gate:
+            self._gate.stop()
+        self._context.term()
+
+    def _take(self, requests: Callable[[], Request | None]) -> None:
+        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        began = time.thread_time()  # what others do on the machine is nobody's work
+        for request in _received(requests):
+            self._reception.take(*request, self._now)
+            ended = time.thread_time()
+            self._reception.charge(ended - began, self._now)
+            began = ended
+
+    def _wait_ms(self) -> int:
+        """Until something is to happen by itself."""
+        if self._reception.halting.waiting:
+            return STOP_MS
+        limited = self._timeouts and not self._broker.idle()
+        timed = self._broker.timed or self._broker.stopping or limited
+        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        return min(TICK_MS, longest) if timed else longest
+
+    def _stopped(self) -> bool:
+        return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
+
+    def _obey(self) -> None:
+        try:
+            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
+        except EOFError:
+            order, argument = "stop", 0.0
+        if order == "lost":
+            self._bury(argument)
+            if self._broker.stopping:
+                self._reception.deliver(self._broker.forsake())
+        elif order == "workers":
+            for worker in argument:
+                self._expect(*worker)
+        elif order == "retire":
+            self._retiring.add(argument)
+            self._broker.retire(argument)
+        elif order == "tasks":
+            self._learn(msgspec.convert(argument, list[TaskInfo]))
+        elif order == "policy":
+            self._reception.obey(msgspec.convert(argument, dict[str, Entry] | None))
+        elif order == "reloading":
+            self._reception.begin_reload()
+        elif order == "reloaded":
+            self._reception.end_reload(argument)
+        elif order == "stop":
+            self._broker.stopping = True
+            self._stop_at = time.monotonic() + (argument or 0.0)
+            self._next_look = 0.0  # the supervisor waits for a sign of life
+            self._reception.deliver(self._broker.forsake())
+        elif order == "restarts":
+            self._reception.restarts = argument
+
+    def _from_worker(self, frames: list[bytes]) -> None:
+        name = self._crew.name_of(frames[0])
+        try:
+            if len(frames) == 4 and frames[1] == HELLO:
+                self._enlist(frames[0], frames[2], frames[3])
+                return
+            if name is None:
+                if frames[1] != HEARTBEAT:
+                    raise ProtocolError("it has not said who it is, or is dead")
+                return
+            self._census.heard(name, self._now)
+            if frames[1] == HEARTBEAT:
+                if len(frames) > 2:
+                    self._reception.overruns[name] = read_overruns(frames[2])
+                with contextlib.suppress(zmq.ZMQError):  # it is gone
+                    self._backend.send([frames[0], HEARTBEAT])
+                return
+            if len(frames) != 2:
+                raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
+            if frames[1] == NO_ANSWER:
+                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+                self._reception.deliver(self._broker.give_up(name, error))
+                return
+            held = self._broker.held(name)
+            if not held:
+                raise ProtocolError("it answers what nobody asked")
+            if len(frames[1]) > SLATE_KEPT:
+                self._crew.release(name, held[0])
+            answers = _fastpath.read_answer(frames[1])
+            if self._journal.enabled:
+                self._note_answers(name, answers)
+            self._reception.deliver(self._broker.finish(name, answers))
+        except ProtocolError as malformed:
+            self._broker.counters.late += 1
+            self._journal.say(
+                f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
+            )
+            if name is not None:
+                self._expel(name)
+
+    def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
+        """A worker says hello. Raises ProtocolError."""
+        hello = self._backplane.read_hello(proof, said, peer_process(self._backend.descriptor))
+        if self._crew.is_here(hello.name):
+            self._bury(hello.name, is_dead=False)  # it has dropped what it held and not begun
+            self._expect(hello.name, hello.place, hello.pid, is_online=True)
+        # that it was started, or has died since, may just be told
+        while not self._crew.expects(hello.name, hello.place) and self._control.poll():
+            self._obey()
+        if not self._crew.expects(hello.name, hello.place):
+            raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
+        self._broker.join(hello.name, hello.lane, hello.missing)
+        self._crew.enlist(hello.name, identity, hello.place)
+        self._newcomers.leave(hello.name)
+        self._census.heard(hello.name, self._now)
+        if hello.name in self._retiring:
+            self._broker.retire(hello.name)
+
+    def _expect(self, name: str, place: int, pid: int, is_online: bool) -> None:
+        """A worker lives: it may hang before it says hello, or still in what another router gave it."""
+        if not self._crew.is_here(name):
+            self._crew.expect(name, place, pid, is_fresh=not is_online)
+            self._census.heard(name, time.monotonic())
+            if not is_online:
+                self._newcomers.heard(name, time.monotonic())
+
+    def _expel(self, name: str) -> None:
+        """Have a worker killed; once it is dead, what it held is seen to."""
+        self._broker.condemn(name)
+        self._census.leave(name)
+        self._tell("kill", name)
+
+    def _bury(self, name: str, *, is_dead: bool = True) -> None:
+        """A worker is dead, or its connection is: answer, keep or give to others what it held."""
+        self._census.leave(name)
+        self._newcomers.leave(name)
+        self._reception.overruns.pop(name, None)
+        member = self._crew.dismiss(name)
+        # it may have ended in time after all, and another task have begun
+        is_overdue = name in self._overdue and member is not None and member.is_overdue(time.monotonic_ns())
+        error = self._timed_out if is_overdue else None
+        self._overdue.discard(name)
+        self._retiring.discard(name)
+        if member is not None:
+            accounts = [member.account(number) for number in self._broker.held(name)]
+            self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
+
+    def _timed_out(self, task: str) -> TaskTimeout:
+        seconds = self._timeouts.get(task)
+        limit = f" of {seconds:g} s" if seconds else ""
+        return TaskTimeout(
+            f"{task} took longer than its timeout{limit}, and was ended with its worker", seconds=seconds
+        )
+
+    def _stop_the_overdue(self) -> None:
+        """Have workers killed whose task takes longer than it may."""
+        for name in self._crew.overdue(time.monotonic_ns()):
+            if name not in self._overdue:
+                self._overdue.add(name)
+                self._expel(name)
+
+    def _let_go(self) -> None:
+        """Tell the supervisor who is to be renewed and has nothing to do any more."""
+        for name in [name for name in self._retiring if self._broker.is_free(name)]:
+            self._retiring.discard(name)
+            self._tell("retired", name)
+
+    def _tell(self, report: str, argument: str | bool = "") -> None:
+        self._control.send_bytes(msgspec.msgpack.encode((report, argument)))
+
+    def _look_around(self, now: float) -> None:
+        """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
+        self._next_look = now + self._interval
+        if self._attendance:  # also where there is always something to read
+            self._attendance.settle()
+        # where it does not read, it is stopped itself, and we go on
+        if select.select([], [self._control], [], 0)[1]:
+            self._tell("alive", self._reception.has_answered)
+        self._stop_the_overdue()
+        for name in self._census.silent(now):
+            if self._crew.has_progressed(name):
+                self._census.heard(name, now)
+                continue
+            at_task = self._crew.is_at_task(name)
+            if at_task and not self._census.is_frozen(name, now, stopped=is_stopped(self._crew.pid_of(name))):
+                continue
+            what = "stopped in a task" if at_task else "silent"
+            limit = self._settings.heartbeat_limit
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
+            self._expel(name)
+        for name in self._newcomers.silent(now):
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has not joined in {IMPORT_TIMEOUT_S:g} s")
+            self._newcomers.leave(name)
+            self._expel(name)
+
+    def _dispatch(self) -> None:
+        for worker, number, slices, slice_ns in self._broker.dispatch():
+            message = _fastpath.pack_batch(number, slice_ns, [slice.section() for slice in slices])
+            try:
+                self._backend.send([self._crew.identity_of(worker), message])
+            except zmq.ZMQError:  # its connection is gone before its process
+                self._expel(worker)
+        for worker, number in self._broker.recalls():
+            self._crew.recall(worker, number)
+
+    def _note_answers(self, worker: str, entries: list[Answered]) -> None:
+        for job, first, stop, *_ in entries:
+            package = self._broker.packages.get(job)
+            if package is not None:
+                parts = [part for part, _, _ in package.chunks(first, stop)]
+                package.parts_told += len(parts)
+                self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
+
+
+def _received(receive: Callable[[], M | None]) -> Iterator[M]:
+    """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    last = time.monotonic() + TURN_S
+    for _ in range(TURN_MESSAGES):
+        message = receive()
+        if message is None:
+            return
+        yield message
+        if time.monotonic() > last:
+            return
+
+
+def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
+    for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
+        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"
+
+
+def run(
+    settings: Settings,
+    frontends: list[str],
+    backends: list[str],
+    backplane: Topology,
+    lanes: dict[str, int],
+    tasks: list[TaskInfo],
+    control: Connection,
+    journal: LogBuffer,
+) -> None:
+    """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
+    give_back_memory()
+    limit_files(settings)
+    limit_memory(router_memory(settings))
+    try:
+        router = Router(settings, frontends, backends, backplane, lanes, tasks, control, journal)
+    except zmq.ZMQError as error:
+        control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
+        return
+    journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
+    journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
+    journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
+    journal.say("[ROUTER-MASTER] Routing started")
+    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    router.serve()

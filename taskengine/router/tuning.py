@@ -1,0 +1,18 @@
+"""How much the router keeps for clients that do not read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+UNREAD_BYTES: Final = 16 * 2**20
+"""Bytes of replies that the router keeps for a client that does not read them; one reply may be larger."""
+UNREAD_KEY_BYTES: Final = 4 * UNREAD_BYTES
+"""And for all connections of one key,"""
+UNREAD_ALL_BYTES: Final = 2**28
+"""and for all clients, of which each leaves half of what is free to others,"""
+UNREAD_LEAST_BYTES: Final = 2**16
+"""but for so many bytes."""
+UNREAD_SMALL_BYTES: Final = 2**25
+"""Bytes of small replies, for one key: whoever leaves more unread is cut off."""
+UNREAD_MESSAGES: Final = 16384
+"""Replies that it keeps, whatever their size."""

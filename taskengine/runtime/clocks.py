@@ -1,0 +1,30 @@
+"""The clocks of the engine's machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from taskengine.broker.origins import Moment
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class MachineClock:
+    """Both clocks; `boot` is the number of the machine's boot (random(4)): another one begins at another time."""
+
+    def __init__(self) -> None:
+        self.boot = boot_number(BOOT_ID.read_text())
+
+    def now(self) -> Moment:
+        """This moment."""
+        return Moment(time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+    def told(self) -> int:
+        """This moment as clients are told it, in ns."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boot_number(boot_id: str) -> int:
+    """The first 8 bytes of a boot's id, as a number below 2**63 that every MessagePack library reads."""
+    return int(boot_id.replace("-", "")[:16], 16) & (2**63 - 1)

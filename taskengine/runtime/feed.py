@@ -1,0 +1,91 @@
+"""What tasks publish: a way from each worker to each data worker, past the router.
+
+A feed is a pair of sockets that the supervisor makes before it forks, so that it outlives both ends' processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from taskengine import _fastpath
+from taskengine.broker.topics import NO_DATA_WORKERS, owner
+from taskengine.errors import BadArguments, Overloaded, ProtocolError
+from taskengine.protocol.layouts import OWNED_TOPICS
+from taskengine.protocol.limits import FEED_BYTES, MAX_TOPIC
+
+
+class PublicationPipe(NamedTuple):
+    """The two ends."""
+
+    mouth: socket.socket
+    ear: socket.socket
+
+
+class _Feeds:
+    """Of this process: one for each data worker."""
+
+    mouths: Sequence[socket.socket] = ()
+    owned: str | None = None
+    """How the topics begin on which tasks do not publish."""
+
+
+def new_feed() -> PublicationPipe:
+    """A feed, neither of whose ends blocks."""
+    mouth, ear = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (mouth, ear):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FEED_BYTES)
+    return PublicationPipe(mouth, ear)
+
+
+def attach(feeds: Sequence[PublicationPipe], *, has_machine: bool = False) -> None:
+    """This process's tasks publish by these; what the machine's pins do only its owners tell."""
+    _Feeds.mouths = [feed.mouth for feed in feeds]
+    _Feeds.owned = OWNED_TOPICS if has_machine else None
+
+
+def publish(topic: str, value: Any) -> None:
+    """Publish a value on a topic, in a task; clients use `Client.publish`. It does not wait.
+
+    Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
+    be sent.
+    """
+    if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
+        raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
+    if _Feeds.owned is not None and topic.startswith(_Feeds.owned):
+        raise BadArguments(f"topics that begin with {_Feeds.owned} are the engine's own: no task publishes there")
+    publish_owned(topic, value)
+
+
+def publish_owned(topic: str, value: Any) -> None:
+    """As `publish`, also on the engine's own topics: for `taskengine_hardware`, and nobody else."""
+    made = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    if not _Feeds.mouths:
+        raise Overloaded(NO_DATA_WORKERS, retry_after=None)
+    try:
+        _Feeds.mouths[owner(topic, len(_Feeds.mouths))].send(_fastpath.encode([topic, value, made]))
+    except BlockingIOError:
+        raise Overloaded("the data worker has not taken what was published before", retry_after=None) from None
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:  # such as for want of buffers
+            raise Overloaded(f"the system takes no publication: {error.strerror}", retry_after=None) from None
+        raise BadArguments(f"a value that a task publishes has at most about {FEED_BYTES} bytes") from None
+
+
+def receive(ear: socket.socket) -> tuple[str, Any, int] | None:
+    """What a task has published, and when, by the engine's clock in ns; None where there is nothing more.
+
+    Raises ProtocolError for what is no value.
+    """
+    try:
+        message = ear.recv(2 * FEED_BYTES)
+    except BlockingIOError:
+        return None
+    parts = _fastpath.unpack(message, 1, bytes)[0]
+    if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[2], int)):
+        raise ProtocolError("a publication is a topic, a value, and when it was made")
+    return parts[0], parts[1], parts[2]

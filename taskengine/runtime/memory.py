@@ -1,0 +1,34 @@
+"""Memory of the system's own: what a large package took goes back with it, and a slate is shared by processes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+
+from taskengine._fastpath import Slate
+from taskengine.protocol.layouts import SLATE_BYTES
+
+_M_MMAP_THRESHOLD = -3
+LARGE = 2**20
+"""Bytes from which on a block is the system's own and goes back when it is freed."""
+
+
+def give_back_memory() -> None:
+    """Have malloc keep no blocks of LARGE bytes; by itself it moves that limit up to 32 MiB, and keeps what lies below.
+
+    Only glibc is told (mallopt(3)); other libraries have their own ways.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
+
+
+def trim_memory() -> None:
+    """Give back what was freed in small blocks (glibc's malloc_trim(3))."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def new_slate() -> Slate:
+    """A slate in memory that this process shares with those that it forks."""
+    return Slate(mmap.mmap(-1, SLATE_BYTES))

@@ -1,0 +1,72 @@
+"""How the processes of an engine find and know each other."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from taskengine._fastpath import Slate
+from taskengine.config.machine import Machine
+from taskengine.errors import ProtocolError
+from taskengine.registry.survey import Plan
+from taskengine.runtime.feed import PublicationPipe
+from taskengine.security.credentials import Credentials
+
+HELLO = b"HELLO"
+HEARTBEAT = b"HEARTBEAT"
+"""What the router and a worker send when they have nothing else to send."""
+
+
+class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
+    """Who a worker is, which lane it serves, which place it has, and its process."""
+
+    name: str
+    lane: str
+    place: int
+    pid: int
+    missing: list[str] = []
+    """The modules that it could not load, whose tasks others run."""
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """How the processes of an engine find and know each other.
+
+    Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
+    in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With
+    `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
+    workers by the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
+    """
+
+    address: str
+    token: bytes
+    security: Credentials | None
+    slates: list[Slate] = []
+    feeds: list[PublicationPipe] = []
+    machine: Machine | None = None
+    plan: Plan = msgspec.field(default_factory=Plan)
+
+    def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
+        """What a worker says first."""
+        hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing)))
+        return [HELLO, self._proof(hello), hello]
+
+    def read_hello(self, proof: bytes, hello: bytes, peer: int) -> WorkerHello:
+        """What a worker said, behind HELLO, by a connection of the process `peer`; 0 where that is not known.
+
+        Raises ProtocolError where a stranger did.
+        """
+        if not hmac.compare_digest(proof, self._proof(hello)):
+            raise ProtocolError("a stranger says that it is a worker")
+        try:
+            read = msgspec.msgpack.decode(hello, type=WorkerHello)
+        except msgspec.MsgspecError as error:
+            raise ProtocolError(f"a hello that is none: {error}") from None
+        if read.pid != peer and (peer or self.address.startswith("ipc:")):
+            raise ProtocolError(f"process {peer} says that it is {read.name}, process {read.pid}")
+        return read
+
+    def _proof(self, hello: bytes) -> bytes:
+        return hmac.digest(self.token, hello, "sha256")

@@ -1,0 +1,1 @@
+"""Keys, who is let in by them, the audit log, pairing, and what clients are not told."""

@@ -1,0 +1,1 @@
+"""The parent process: starts, watches, reloads and stops the others."""

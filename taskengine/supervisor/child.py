@@ -1,0 +1,437 @@
+"""A child process of the supervisor: how it is started, spoken to and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import fcntl
+import io
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import msgspec
+
+from taskengine._descendants import end_descendants, end_with_parent
+from taskengine._fastpath import Slate
+from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import MODULE_MARK
+from taskengine.runtime.descendants import adopt, orphans
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.runtime.orphan import orphan
+from taskengine.security.identity import Identity
+from taskengine.supervisor.reports import COMMON, REPORT_BYTES, Report, Reports
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
+_PIPE_BYTES = 1 << 20
+_LINE_BYTES = 1 << 16
+"""What a process has printed without an end of line is kept up to this many bytes."""
+_ANSWER_BYTES = 1 << 26
+"""The most bytes of the answer to an inquiry,"""
+_ANSWER_S = 1.0
+"""and how long it may take from its first byte to its last."""
+_MOST_LACKS = 4096
+"""The most task modules of which a process may say that it could not load them."""
+_LAST_S = 0.5
+"""How long a process that was told to stop may wait for what its tasks have started."""
+_FOREGROUND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+"""Signals that stop an engine, or pause it: they are the supervisor's. What a task forks has them as usual."""
+# children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
+# one thread and no ZeroMQ context, without which forking would not be safe
+_fork = multiprocessing.get_context("fork")
+_mask = threading.local()
+"""The signals that the thread had blocked before it forked."""
+
+
+class _End(enum.Enum):
+    """How a process ends when the supervisor is gone."""
+
+    NEVER = enum.auto()
+    AT_ONCE = enum.auto()
+    AFTER = enum.auto()
+    """after what its tasks have started"""
+    RESTED = enum.auto()
+    """by itself, after its pins are safe"""
+
+
+class Child:
+    """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
+
+    A worker has a slate at a place, and ends with the supervisor, after what its tasks have started. One that
+    `survives` is not ended then, one that `rests` ends by itself, as soon as it has brought its pins to their safe
+    state. Of the descriptors that are open it has those that it `keeps`, its own pipes and the standard ones, and it
+    may make the reports that are `known`.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        *,
+        enable_stdout: bool,
+        slate: Slate | None = None,
+        place: int | None = None,
+        identity: Identity | None = None,
+        survives: bool = False,
+        rests: bool = False,
+        keeps: Iterable[int] = (),
+        known: frozenset[str] = COMMON,
+    ) -> None:
+        self.role = role
+        self._keeps = tuple(keeps)
+        self._reports = Reports(known)
+        self.survives = survives
+        self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if slate else _End.AT_ONCE
+        self.place = place
+        self._identity = identity
+        self._slate = slate
+        self._finished = slate.finished if slate else 0
+        self.online = False
+        self._has_answered = False
+        self.failure = ""
+        self.loading = ""
+        """The task module that it imports."""
+        self.lacks: dict[str, str] = {}
+        """The task modules that it could not load, and why."""
+        self.fault = ""
+        """What it reported that is no report, for which it was killed."""
+        self.started = 0.0
+        self._target = target
+        self._args = args
+        self._enable_stdout = enable_stdout
+        self._tail = b""
+        self._unsaid = bytearray()
+        self.silent: set[int] = set()
+        """Of the descriptors `control` and `log` those whose other end is closed."""
+
+    def start(self) -> None:
+        """Fork. The process closes what it inherits, also of its siblings, so that they see the supervisor's end.
+
+        Raises OSError where the system gives no descriptors, process or memory.
+        """
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            self._fork(undo, theirs)
+            # not its sentinel, a pipe that whatever a task forks holds open
+            self.pidfd = os.pidfd_open(self.pid)
+            undo.pop_all()
+        orphans.add(self.pid)
+        self.started = time.monotonic()
+
+    def _fork(self, undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
+        """As `start`; `undo` ends what was begun, `theirs` closes what is the process's."""
+        self.control, control = _fork.Pipe()
+        undo.callback(self.control.close)
+        theirs.callback(control.close)
+        self._mouth = socket.socket(fileno=os.dup(self.control.fileno()))
+        undo.callback(self._mouth.close)
+        self.log, log = os.pipe()
+        undo.callback(os.close, self.log)
+        theirs.callback(os.close, log)
+        for fd in (self.log, log):
+            os.set_blocking(fd, False)
+        with contextlib.suppress(OSError):  # a user may have only so much of it
+            fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
+        entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
+        self.process = _fork.Process(target=_enter, args=entry, name=self.role)
+        self.process.start()
+        undo.callback(self.process.kill)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid or 0
+
+    @property
+    def was_useful(self) -> bool:
+        """It has answered something."""
+        return self._has_answered or (self._slate is not None and self._slate.finished > self._finished)
+
+    def recall(self) -> None:
+        """Have a worker hand back what it has once its task has ended: the router that sent it is gone."""
+        if self._slate is not None:
+            self._slate.recall_all()
+
+    def order(self, order: str, argument: Any = None) -> None:
+        """Tell the process something, as soon as it listens; a process that is gone is not told."""
+        message = msgspec.msgpack.encode((order, argument))
+        self._unsaid += len(message).to_bytes(4) + message  # as a Connection has it
+        self.speak()
+
+    def speak(self) -> bool:
+        """Say what was left unsaid, as far as the process takes it; whether something is left."""
+        try:
+            while self._unsaid:
+                del self._unsaid[: self._mouth.send(self._unsaid, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return True
+        except OSError:
+            self.failure = self.failure or "it is gone"
+            self._unsaid.clear()
+        return False
+
+    def hear(self) -> list[Report]:
+        """Take what the process reports: that it is online, why it failed, or what else it wants.
+
+        Raises ProtocolError for what is no report: a task can write into whatever its process has open. It is not
+        heard any more then.
+        """
+        try:
+            data = self._mouth.recv(REPORT_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.silent.add(self.control.fileno())
+        try:
+            reports = self._reports.take(data)
+        except ProtocolError:
+            self.silent.add(self.control.fileno())
+            raise
+        for report, text in reports:
+            self._note_loading(report, str(text))
+            self.online = self.online or report == "online"
+            self._has_answered = self._has_answered or (report == "alive" and bool(text))
+            self.failure = str(text) if report == "failed" else self.failure
+        return reports
+
+    def _note_loading(self, report: str, text: str) -> None:
+        """Only until it is online: tasks, which may write into the pipe, come later."""
+        if report in ("loading", "online") and not self.online:
+            self.loading = text
+        elif report == "lacks" and not self.online and len(self.lacks) < _MOST_LACKS:
+            module, _, reason = text.partition(MODULE_MARK)
+            self.lacks[module] = reason
+
+    def read_lines(self) -> bytes:
+        """The whole lines that the process has printed since; b"" where there are none."""
+        try:
+            data = os.read(self.log, _PIPE_BYTES)
+        except BlockingIOError:
+            return b""
+        if not data:
+            self.silent.add(self.log)
+        lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
+        if len(self._tail) > _LINE_BYTES:
+            lines, newline, self._tail = lines + newline + self._tail, b"\n", b""
+        return lines + newline
+
+    def close(self) -> None:
+        """Reap the ended process, kill what it has left, and close its pipes."""
+        self.process.join()
+        orphans.remove(self.pid, time.monotonic())
+        os.close(self.pidfd)
+        self._mouth.close()
+        self.control.close()
+        os.close(self.log)
+
+
+def _enter(
+    role: str,
+    identity: Identity | None,
+    end: _End,
+    kept: list[int],
+    target: Callable[..., None],
+    args: tuple[Any, ...],
+    log: int,
+    enable_stdout: bool,
+) -> None:
+    """The first code of a child process."""
+    _settle_in(role, identity, kept, end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
+    journal = LogBuffer(log, enable_stdout)
+    try:
+        target(*args, journal)
+        journal.flush()
+    finally:
+        parent = multiprocessing.parent_process()
+        if end is _End.AFTER and parent is not None and parent.pid != os.getppid():
+            end_descendants(os.getpid())  # our own end may come before that by the thread that does so
+    _end_soon()
+
+
+def _end_soon() -> None:
+    """Have the kernel end us where Python waits, as multiprocessing does for what a task has started with it."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _LAST_S)
+
+
+def _close_others(kept: Iterable[int]) -> None:
+    """Close what is open but these descriptors and the standard ones."""
+    ours = {0, 1, 2, *kept}
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd not in ours:
+            with contextlib.suppress(OSError):  # the folder that was read is closed already
+                os.close(fd)
+
+
+def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _End = _End.AFTER) -> None:
+    """Leave the terminal to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
+
+    Of what we have inherited only the descriptors `kept` stay open.
+    """
+    signal.set_wakeup_fd(-1)
+    parent = multiprocessing.parent_process()
+    _close_others([*kept, *([parent.sentinel] if parent else [])])
+    _leave_terminal()
+    if identity is not None:
+        identity.assume()
+    libc = ctypes.CDLL(None, use_errno=True)
+    # after the change of user, which clears what the kernel is to do when the parent dies; a process that ends by
+    # itself has to run for that, also if it was stopped
+    number = {_End.NEVER: 0, _End.AT_ONCE: signal.SIGKILL}.get(end, signal.SIGCONT)
+    libc.prctl(_PR_SET_PDEATHSIG, number)
+    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
+    adopt()
+    if parent is not None and number == signal.SIGCONT:
+        if end is _End.AFTER:
+            end_with_parent(parent.pid or 0)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                orphan.watch(parent.pid or 0)
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)
+
+
+def _leave_terminal() -> None:
+    """Hear no signals of the terminal, which are the supervisor's, nor have what a task starts hear them."""
+    os.setpgid(0, 0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
+    for number in _FOREGROUND:
+        # not SIG_IGN, which what a task starts would inherit
+        signal.signal(number, _pass_over)
+    # that is wanted here: whatever asks somebody at the terminal, in the background, gets an error and is not stopped
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    if not getattr(_mask, "is_held_at_forks", False):  # an inquiry may make inquiries
+        _mask.is_held_at_forks = True
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_heed_signals)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """A signal is the supervisor's business."""
+
+
+def _hold_signals() -> None:
+    """Have what is sent to a process that is being forked wait until it heeds signals."""
+    _mask.held = signal.pthread_sigmask(signal.SIG_BLOCK, _FOREGROUND)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.held)
+
+
+def _heed_signals() -> None:
+    """What a task forks can be ended as usual: `Process.terminate` does it by SIGTERM."""
+    for number in _FOREGROUND:
+        if signal.getsignal(number) is _pass_over:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _let_signals()
+
+
+def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
+    _settle_in("ask", identity, [answer.fileno()])
+    function(answer)
+    _end_soon()
+
+
+def ending(code: int) -> str:
+    """How a process ended, by what its parent was told: a signal's name, or an exit code."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+
+
+class Inquiry:
+    """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then.
+
+    It runs as `identity`, or as who we are.
+    """
+
+    def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
+        self._is_closed = False
+        self.connection, theirs = _fork.Pipe(duplex=False)
+        self._process = _fork.Process(target=_ask, args=(function, identity, theirs))
+        self._process.start()
+        self._pid = self._process.pid or 0
+        orphans.add(self._pid)
+        theirs.close()
+
+    def answer(self) -> bytes:
+        """The bytes that were sent. Raises EOFError where the process ended without, or sent something else."""
+        try:
+            end = time.monotonic() + _ANSWER_S
+            size = int.from_bytes(self._read(4, end))
+            if size > _ANSWER_BYTES:
+                raise EOFError(f"an answer has at most {_ANSWER_BYTES} bytes, not {size}")
+            return self._read(size, end)
+        finally:
+            self.close()
+
+    def _read(self, size: int, end: float) -> bytes:
+        """So many bytes, which have to be there at the time `end`: what a module writes into the pipe is no answer."""
+        data = bytearray()
+        while len(data) < size:
+            if not wait([self.connection], max(0.0, end - time.monotonic())):
+                raise EOFError("the process wrote something else where its answer was expected")
+            more = os.read(self.connection.fileno(), size - len(data))
+            if not more:
+                raise EOFError(self._ending())
+            data += more
+        return bytes(data)
+
+    def _ending(self) -> str:
+        """How the process ended, as far as it has."""
+        self._process.join(_ANSWER_S)
+        code = self._process.exitcode
+        return "it wrote no answer" if code is None else ending(code)
+
+    def close(self) -> None:
+        """End it and what it has started, answered or not. May be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.connection.close()
+            end_descendants(self._pid)
+            self._process.kill()
+            self._process.join()
+            orphans.remove(self._pid, time.monotonic())
+
+
+def ask(
+    function: Callable[[Connection], None],
+    timeout: float,
+    stop: socket.socket | None = None,
+    identity: Identity | None = None,
+) -> bytes:
+    """Have an `Inquiry` made and give the bytes that it sends, waiting `timeout` s.
+
+    Raises EOFError where it ended without sending, TimeoutError where it took too long, InterruptedError where `stop`
+    became readable.
+    """
+    inquiry = Inquiry(function, identity)
+    try:
+        ready = wait([inquiry.connection, *([stop] if stop else [])], timeout)
+        if inquiry.connection in ready:
+            return inquiry.answer()
+        if ready:
+            raise InterruptedError("told to stop")
+        raise TimeoutError(f"no answer in {timeout:g} s")
+    finally:
+        inquiry.close()

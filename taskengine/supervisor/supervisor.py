@@ -1,0 +1,499 @@
+"""The parent process: starts, watches, restarts and stops the others, and prints for all of them.
+
+SIGINT and SIGTERM stop the engine, SIGHUP reloads the task modules, SIGUSR1 stops the machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskengine.config.machine import GUARDIAN
+from taskengine.config.settings import Settings
+from taskengine.config.weaknesses import Reminder, insecure, old_libzmq
+from taskengine.errors import ProtocolError
+from taskengine.registry.survey import TaskCode
+from taskengine.runtime.descendants import orphans
+from taskengine.runtime.heartbeat import HeartbeatMonitor
+from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
+from taskengine.runtime.rundir import RunDir
+from taskengine.security.identity import Identity, borrowed
+from taskengine.security.redaction import without_folders
+from taskengine.supervisor import systemd
+from taskengine.supervisor.backoff import Backoff
+from taskengine.supervisor.catalogue import load_catalogue
+from taskengine.supervisor.child import Child, ending
+from taskengine.supervisor.inspection import libzmq_version
+from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
+from taskengine.supervisor.reload import Reload
+from taskengine.supervisor.roles import ROUTER, Roles
+from taskengine.supervisor.terminal import Terminal, fill_standard_fds
+
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 2.0
+LAST_LINES_S = 0.5
+TERMINAL_S = 0.02
+"""How soon a terminal that took no more is tried again."""
+SIGN_S = 0.5
+"""How soon a router shows that it lives when it is told to stop; without, the pins do not wait for it."""
+KILLS = 3
+"""How often a process is killed while it loads a module until it is started without that module."""
+ROUTER_PATIENCE = 3
+"""How many times HEARTBEAT_LIMIT the router may be silent."""
+
+
+class Supervisor:
+    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
+
+    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can;
+    `read` reads the settings anew for a reload.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity | None,
+        terminal: Terminal,
+        notifier: systemd.Notifier,
+        check: Callable[[], str] = str,
+        read: Callable[[], Settings] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._read_anew = read or (lambda: settings)
+        self._identity = identity
+        self._terminal = terminal
+        self._notifier = notifier
+        self._check = check
+        self._children: dict[str, Child] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._due: dict[str, float] = {}
+        self._restarts: dict[str, int] = {}
+        self._roles: Roles
+        self._signals = 0
+        self._stops_asked = 0
+        """SIGUSR1: to stop the machine."""
+        self._failure = ""
+        self._machine = settings.machine()
+        self._served = 0
+        self._ttys = [fd for fd in range(3) if os.isatty(fd)]
+        self._reloads = 0
+        self._reload: Reload | None = None
+        self._crashes: dict[tuple[str, str], int] = {}
+        """How often a role's process has ended while it loaded a module, in a row."""
+        self._retiring: set[str] = set()
+        self._is_serving = False
+        self._has_shown_itself = False
+        """The router lives, since it was told to stop."""
+        self._next_look = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._interval = settings.heartbeat_interval
+        # it has no tasks that may block it, but turns that may be long
+        limit = ROUTER_PATIENCE * settings.heartbeat_limit
+        self._census = HeartbeatMonitor(self._interval, limit, time.monotonic())
+        self._insecure = insecure(settings)
+        self._reminder = Reminder(wanted=bool(self._insecure))
+
+    def serve(self) -> int:
+        """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
+        settings = self._settings
+        check_ports(settings)
+        check_metrics(settings)
+        orphans.begin(is_init=os.getpid() == 1)
+        stop = self._listen_to_signals()
+        catalogue = None
+        while catalogue is None and not self._signals:
+            try:
+                catalogue = load_catalogue(settings.tasks, stop, self._identity, self._machine)
+            except InterruptedError:  # or by a reload, which is what comes next
+                stop.recv(64)
+                self._reloads = 0
+        if catalogue is None:
+            return 0
+        self._announce(catalogue)
+        with borrowed(self._identity):
+            rundir = RunDir(settings.host, settings.router_frontend)
+        try:
+            self._roles = Roles(settings, self._identity, self._machine, rundir, catalogue)
+            self._reload = self._plan_reload()
+            self._served = len(catalogue.tasks)
+            gc.freeze()
+            self._start_all()
+            self._is_serving = True
+            if not self._signals:
+                self._notifier.start(time.monotonic(), self._ready())
+            self._run_until(lambda: self._signals > 0)
+            self._stop()
+        finally:
+            self._end_all()
+            rundir.close()
+        return 0
+
+    def _ready(self) -> str:
+        return systemd.ready(os.getpid(), f"Serving {self._served} tasks on {self._settings.frontend}")
+
+    def _announce(self, catalogue: TaskCode) -> None:
+        say = self._terminal.say
+        old = old_libzmq(libzmq_version())
+        if old:
+            say(f"[SUPERVISOR] Warning: {old}")
+        self._remind(time.monotonic())
+        for failure in catalogue.failures:
+            say(f"[SUPERVISOR] Left out: {failure}")
+        say("[REGISTERED-TASKS]:")
+        for task in catalogue.tasks:
+            say(f"[-] {task.name}")
+        say("------------------")
+        say("### Type [ctrl-c] to exit and shutdown workers ###")
+
+    def _remind(self, now: float) -> None:
+        if self._reminder.is_due(now):
+            self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
+
+    def _start_all(self) -> None:
+        others = [role for role in self._roles if role != ROUTER]
+        for roles in [ROUTER], others:
+            for role in roles:
+                self._start(role)
+            self._await_online(roles)
+
+    def _start(self, role: str) -> None:
+        self._due.pop(role, None)
+        child = self._roles.make(role)
+        try:
+            child.start()
+        except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
+            if not self._is_serving:
+                raise StartError(f"{role} cannot be started: {error.strerror}") from None
+            wait = self._backoffs.setdefault(role, Backoff()).next(0.0, online=False, useful=False)
+            self._due[role] = time.monotonic() + wait
+            self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
+            return
+        self._children[role] = child
+        if self._reload is not None:
+            self._reload.started(role, time.monotonic())
+        if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
+            self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
+        if role == ROUTER:
+            child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
+        elif child.place is not None:
+            self._tell_router("workers", [_told(child)])
+        self._introduce(child)
+        self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
+        self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
+        self._terminal.say(f"Starting process [{child.pid}]: {role}")
+
+    def _introduce(self, child: Child) -> None:
+        """The guardian is told whom it watches: all when it is new, or who is."""
+        guardian = self._children.get(GUARDIAN)
+        if guardian is None:
+            return
+        for role, lane in self._roles.owners.items():
+            if role in self._children and (child is guardian or child.role == role):
+                guardian.order("owner", (lane, self._children[role].pid))
+
+    def _await_online(self, roles: list[str]) -> None:
+        def online(role: str) -> bool:
+            return role in self._children and self._children[role].online
+
+        self._run_until(lambda: self._signals or self._failure or all(map(online, roles)), START_TIMEOUT_S)
+        if self._failure:
+            raise StartError(self._failure)
+        for role in roles:
+            if not (self._signals or online(role)):
+                self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
+
+    def _read(self, child: Child) -> None:
+        self._terminal.add(child.read_lines())
+        self._unwatch(child)
+
+    def _hear(self, child: Child) -> None:
+        try:
+            reports = child.hear()
+        except ProtocolError as error:
+            child.fault = str(error)
+            child.process.kill()
+            reports = []
+        self._unwatch(child)
+        for report, text in reports:
+            self._heed(child, report, str(text))
+
+    def _heed(self, child: Child, report: str, text: str) -> None:
+        if report == "alive":
+            self._census.heard(child.role, time.monotonic())
+            self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
+        elif report == "kill":
+            for other in self._named(text):
+                other.process.kill()
+        elif report == "retired":
+            for other in self._named(text):
+                other.order("stop")
+        elif report == "reload":
+            self._reloads += 1
+        elif report == "online":
+            self._welcome(child)
+
+    def _named(self, name: str) -> list[Child]:
+        """The worker of that name, if it is still here."""
+        return [child for child in self._children.values() if _name(child) == name]
+
+    def _welcome(self, child: Child) -> None:
+        """A process is online."""
+        self._crashes = {key: count for key, count in self._crashes.items() if key[0] != child.role}
+        if self._reload is not None:
+            self._reload.online(child)
+        if child.role == ROUTER:  # it has to be told what the last one was
+            child.order("restarts", self._restarts)
+            for role in self._retiring & self._children.keys():
+                child.order("retire", _name(self._children[role]))
+
+    def _unwatch(self, child: Child) -> None:
+        """A task may close what its process has open, and the process live on."""
+        for fd in child.silent & self._selector.get_map().keys():
+            self._selector.unregister(fd)
+
+    def _ended(self, child: Child) -> None:
+        """A process is dead: free what it had, and start it again unless we are stopping."""
+        self._terminal.add(child.read_lines())
+        self._hear(child)
+        self._failure = self._failure or child.failure
+        self._forget(child)
+        self._census.leave(child.role)
+        if child.role != ROUTER:
+            self._tell_router("lost", _name(child))
+        if self._signals:
+            # the seed's spelling: scripts may look for it
+            self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
+            return
+        code = child.process.exitcode or 0
+        if child.role in self._retiring:
+            self._retiring.discard(child.role)
+            self._terminal.say(f"[SUPERVISOR] Renewing process [{child.pid}]: {child.role}")
+            self._due[child.role] = time.monotonic()
+            return
+        how = child.failure or child.fault or ending(code)
+        is_left_out = self._leave_out(child, how)
+        self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
+        backoff = self._backoffs.setdefault(child.role, Backoff())
+        now = time.monotonic()
+        wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
+        wait = 0.0 if is_left_out else wait
+        self._due[child.role] = now + wait
+        kind = child.role.partition(" ")[0]
+        self._restarts[kind] = self._restarts.get(kind, 0) + 1
+        self._tell_router("restarts", self._restarts)
+        if child.role == ROUTER:
+            for worker in self._children.values():
+                worker.recall()
+                worker.order("rejoin")
+
+    def begin_reload(self) -> None:
+        """See `reloading.Host`, as of the following ones."""
+        self._tell_router("reloading")
+        self._notifier.tell(systemd.reloading(time.monotonic()))
+
+    def end_reload(self, problem: str) -> None:
+        """The engine is ready again."""
+        self._served = len(self._roles.plan.code.tasks)
+        self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
+        self._notifier.tell(self._ready())
+        self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
+
+    def retire(self, role: str) -> None:
+        """What is not there is started with what it is to have."""
+        if role in self._children:
+            self._retiring.add(role)
+            self._tell_router("retire", _name(self._children[role]))
+
+    def _leave_out(self, child: Child, how: str) -> bool:
+        """A process has ended while it loaded a module: have the next one not load it; whether that is so.
+
+        One that was killed may have been somebody's whim, or want of memory, unless that happens again.
+        """
+        module = child.loading
+        if not module or child.place is None:
+            return False
+        key = child.role, module
+        self._crashes[key] = self._crashes.get(key, 0) + 1
+        is_late = time.monotonic() - child.started >= IMPORT_TIMEOUT_S
+        if how == signal.SIGKILL.name and not is_late and self._crashes[key] < KILLS:
+            return False
+        why = (
+            f"its import takes longer than {IMPORT_TIMEOUT_S:g} s"
+            if is_late
+            else f"it ended the process that loaded it ({how})"
+        )
+        self._roles.exclude(child.place, module, why)
+        self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
+        return True
+
+    def _plan_reload(self) -> Reload:
+        def watch(connection: Any, heard: Callable[[], object] | None) -> None:
+            if heard is None:
+                self._selector.unregister(connection)
+            else:
+                self._selector.register(connection, selectors.EVENT_READ, heard)
+
+        shared = self._settings, self._identity, self._roles, self, self._children
+        return Reload(*shared, self._check, self._read_anew, watch)
+
+    def _go_on_reloading(self, now: float) -> None:
+        """Begin a reload that was asked for, and go on with the one that has begun."""
+        if self._reload is None:
+            return
+        if self._reloads and not self._reload.is_going_on:
+            self._reloads = 0
+            self._reload.begin()
+        self._reload.go_on(now)
+
+    def _tell_router(self, order: str, argument: object = None) -> None:
+        """Where there is none, the next one is told what it has to know when it is online."""
+        self.tell(ROUTER, order, argument)
+
+    def tell(self, role: str, order: str, argument: object = None) -> None:
+        """Tell the process in that role, where there is one."""
+        if role in self._children:
+            self._children[role].order(order, argument)
+
+    def _end_the_silent(self, now: float) -> None:
+        """Kill a router, or a guardian, that has stood still for too long."""
+        for role in self._census.silent(now):
+            child = self._children[role]
+            self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
+            self._census.leave(role)
+            child.process.kill()
+
+    def _forget(self, child: Child) -> None:
+        for fd in {child.log, child.control.fileno(), child.pidfd} & self._selector.get_map().keys():
+            self._selector.unregister(fd)
+        child.close()
+        del self._children[child.role]
+
+    def _run_until(self, done: Callable[[], object], timeout: float = float("inf")) -> None:
+        """Watch the children until `done()`, or for `timeout` s."""
+        end = time.monotonic() + timeout
+        while not done():
+            now = time.monotonic()
+            if now >= end:
+                return
+            if self._stops_asked:
+                self._stops_asked = 0
+                self._stop_machine("SIGUSR1")
+            if self._signals:
+                self._due.clear()
+            if self._next_look <= now:
+                self._next_look = now + self._interval
+                self._end_the_silent(now)
+            if not self._signals:
+                self._go_on_reloading(now)
+                self._remind(now)
+            for role in [role for role, due in self._due.items() if due <= now]:
+                self._start(role)
+            orphans.look(now)
+            self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
+            unsaid = [child for child in self._children.values() if child.speak()]
+            soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
+            due = [self._next_look, self._notifier.due, self._reminder.due, orphans.due, *self._due.values()]
+            self._watch(min([end, soon, *due]) - now)
+
+    def _watch(self, timeout: float) -> None:
+        for key, _ in self._selector.select(max(0.0, timeout)):
+            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have ended it
+                key.data()
+        self._terminal.write()
+
+    def _stop(self) -> None:
+        self._terminal.say("Closing application and stopping services...")
+        asked, drain = self._signals, self._settings.drain_time
+        self._notifier.tell(systemd.stopping(drain + 3 * STOP_TIMEOUT_S + LAST_LINES_S))
+        if ROUTER in self._children:
+            self._children[ROUTER].order("stop", drain)
+        self._has_shown_itself = False
+
+        def is_over() -> bool:
+            return ROUTER not in self._children or self._signals > asked
+
+        def answers() -> bool:
+            return self._has_shown_itself or is_over()
+
+        self._run_until(answers, SIGN_S)
+        if not answers():
+            self._stop_machine("the engine stops, and its router does not answer")
+            self._run_until(answers, STOP_TIMEOUT_S - SIGN_S)
+        if answers():
+            self._run_until(is_over, drain + STOP_TIMEOUT_S)
+        else:
+            self._children[ROUTER].process.kill()
+
+    def _stop_machine(self, why: str) -> None:
+        """Bring every output to its safe state, where there are any, until somebody arms the machine."""
+        if self._machine is None:
+            self._terminal.say("[SUPERVISOR] There is no machine to stop: the settings have no [hardware]")
+            return
+        number = self._machine.stop(time.monotonic_ns(), by="supervisor", why=why)
+        self._terminal.say(f"[SUPERVISOR] Stopped the machine ({why}), stop {number}")
+
+    def _end_all(self) -> None:
+        """End what is left, and say so for each; the terminal gets its last lines."""
+        self._signals = self._signals or 1
+        if self._reload is not None:
+            self._reload.close()
+        for child in self._children.values():
+            child.order("stop")
+        deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
+        self._run_until(lambda: not self._children, deadline)
+        # the guardian sees to the pins of those that have to be killed
+        for survivors in True, False:
+            for child in list(self._children.values()):
+                if not (child.survives and survivors):
+                    child.process.kill()
+            self._run_until(lambda: not (self._children or orphans.is_hunting), STOP_TIMEOUT_S)
+        self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
+
+    def _listen_to_signals(self) -> socket.socket:
+        """Note signals from here on; the socket is readable when there is one."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._wakeup = ours, theirs
+        self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, self._note_signal)
+        return ours
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        # a terminal that was hung up says so with SIGHUP too
+        if number == signal.SIGUSR1:
+            self._stops_asked += 1
+        elif number == signal.SIGHUP and all(map(os.isatty, self._ttys)):
+            self._reloads += 1
+        else:
+            self._signals += 1
+
+
+def _told(child: Child) -> tuple[str, int | None, int, bool]:
+    """What a router is told of a worker: its name, place and process, and whether it has loaded its modules."""
+    return _name(child), child.place, child.pid, child.online
+
+
+def _name(child: Child) -> str:
+    """What a worker calls itself at the router."""
+    return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
+
+
+def serve(settings: Settings, identity: Identity | None, check: Callable[[], str], read: Callable[[], Settings]) -> int:
+    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
+
+    `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
+    """
+    fill_standard_fds()
+    terminal = Terminal()
+    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
+    return Supervisor(settings, identity, terminal, notifier, check, read).serve()

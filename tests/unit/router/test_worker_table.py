@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from taskengine._fastpath import Slate
+from taskengine.broker.recovery import SENSELESS
+from taskengine.errors import ProtocolError
+from taskengine.protocol import layouts
+from taskengine.router.worker_table import WorkerTable
+
+UNTIL = 8 * 6
+"""Where pane 0 has it, behind recall, finished, busy, number, committed and done."""
+
+
+@pytest.fixture
+def memory() -> bytearray:
+    return bytearray(layouts.SLATE_BYTES)
+
+
+def crew_of(*memories: bytearray) -> WorkerTable:
+    """A crew that expects TASK-0, TASK-1, … at their places."""
+    crew = WorkerTable([Slate(memory) for memory in memories])
+    for place in range(len(memories)):
+        crew.expect(f"TASK-{place}", place, 100 + place, is_fresh=True)
+    return crew
+
+
+def test_who_is_who(memory: bytearray) -> None:
+    crew = crew_of(memory)
+    assert crew.name_of(b"id") is None
+    assert crew.expects("TASK-0", 0)
+    assert not crew.is_here("TASK-0")
+    assert crew.pid_of("TASK-0") == 100
+    crew.enlist("TASK-0", b"id", 0)
+    assert (crew.name_of(b"id"), crew.identity_of("TASK-0"), crew.is_here("TASK-0")) == ("TASK-0", b"id", True)
+    assert not crew.expects("TASK-0", 0)
+    assert crew.dismiss("TASK-0") is not None
+    assert crew.dismiss("TASK-0") is None
+    assert crew.name_of(b"id") is None
+
+
+def test_a_worker_that_is_dead_before_it_is_here_owes_nothing(memory: bytearray) -> None:
+    crew = crew_of(memory)
+    assert crew.dismiss("TASK-0") is None
+    with pytest.raises(ProtocolError, match="is dead"):
+        crew.enlist("TASK-0", b"id", 0)
+    assert crew.name_of(b"id") is None
+
+
+@pytest.mark.parametrize("place", [-1, 1, 2, 2**40])
+def test_a_worker_has_its_own_place(memory: bytearray, place: int) -> None:
+    crew = crew_of(memory, bytearray(layouts.SLATE_BYTES))
+    with pytest.raises(ProtocolError, match="place"):
+        crew.enlist("TASK-0", b"id", place)
+    assert crew.expects("TASK-0", 0)
+
+
+def test_a_fresh_workers_slate_tells_of_another(memory: bytearray) -> None:
+    crew = crew_of(memory)
+    slate = Slate(memory)
+    memory[UNTIL : UNTIL + 8] = (100).to_bytes(8, "little")
+    slate.busy(busy=True)
+    assert list(crew.overdue(10**18)) == []
+    slate.busy(busy=False)
+    assert crew.is_at_task("TASK-0"), "it loads its modules"
+    crew.expect("TASK-0", 0, 100, is_fresh=False)  # it is known already
+    assert list(crew.overdue(10**18)) == []
+    crew.dismiss("TASK-0")
+    crew.expect("TASK-0", 0, 100, is_fresh=False)
+    assert list(crew.overdue(99)) == []
+    assert list(crew.overdue(100)) == ["TASK-0"]
+    assert not crew.is_at_task("TASK-0")
+
+
+def test_a_worker_begins_with_a_clean_slate_but_for_what_it_has_written_itself(memory: bytearray) -> None:
+    crew = crew_of(memory)
+    memory[UNTIL : UNTIL + 8] = (100).to_bytes(8, "little")
+    Slate(memory).busy(busy=True)
+    member = crew.enlist("TASK-0", b"id", 0)
+    assert list(crew.overdue(10**18)) == []
+    assert crew.is_at_task("TASK-0")
+    memory[UNTIL : UNTIL + 8] = (100).to_bytes(8, "little")
+    assert member.is_overdue(100)
+    assert list(crew.overdue(100)) == ["TASK-0"]
+
+
+def test_an_account_without_sense_is_known_as_such(memory: bytearray) -> None:
+    member = crew_of(memory).enlist("TASK-0", b"id", 0)
+    assert member.account(5) is None
+    assert member.account(0) is SENSELESS  # all zeros are no account
+
+
+def test_a_slate_whose_memory_the_system_keeps_is_used_all_the_same() -> None:
+    class Kept(bytearray):
+        def madvise(self, advice: int, start: int, length: int) -> None:
+            assert start % 2**16 == length % 2**16 == 0, "pages may be that large"
+            raise OSError(22, "Invalid argument")
+
+    assert Slate(Kept(layouts.SLATE_BYTES)).release(3) is False

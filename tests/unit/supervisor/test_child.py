@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from taskengine.errors import ProtocolError
+from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.supervisor.child import Child, Inquiry
+from taskengine.supervisor.reports import Report
+from tests.engine import deadline, wait_until
+
+
+def _tell_files(control: Connection, journal: LogBuffer) -> None:
+    control.send_bytes(msgspec.msgpack.encode(("failed", " ".join(_files()))))
+
+
+def _files() -> list[str]:
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the folder itself, which is closed by now
+            links.append(os.readlink(entry))
+    return links
+
+
+def _write(garbage: bytes, control: Connection, journal: LogBuffer) -> None:
+    os.write(control.fileno(), garbage)
+    time.sleep(60)
+
+
+def _print(control: Connection, journal: LogBuffer) -> None:
+    for _ in range(64):
+        os.write(journal._fd, b"x" * 2**14)
+    time.sleep(60)
+
+
+@contextlib.contextmanager
+def running(child: Child) -> Iterator[Child]:
+    child.start()
+    try:
+        yield child
+    finally:
+        child.process.kill()
+        child.close()
+
+
+def heard(child: Child) -> list[Report]:
+    assert wait([child.control], deadline(10))
+    return child.hear()
+
+
+def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w"), (tmp_path / "kept").open("w") as kept:
+        other = Child("other", _write, (b"",), enable_stdout=False)
+        child = Child("child", _tell_files, (), enable_stdout=False, keeps=[kept.fileno()])
+        with running(other), running(child):
+            [(_, files)] = heard(child)
+    found = [name for name in str(files).split() if name.startswith("/") and "/dev/" not in name]
+    assert str(tmp_path / "kept") in found
+    assert str(tmp_path / "secret") not in found
+    # its end of the control pipe; of the pipes, its log, and what multiprocessing has for the parent's end
+    assert str(files).count("socket:") == 1
+    assert "pidfd" not in str(files)
+
+
+def test_an_inquiry_has_nothing_of_ours(tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w"):
+        inquiry = Inquiry(lambda answer: answer.send_bytes(" ".join(_files()).encode()))
+        assert wait([inquiry.connection], deadline(10))
+        assert str(tmp_path / "secret").encode() not in inquiry.answer()
+
+
+@pytest.mark.parametrize("garbage", [b"\0\0", b"\xff\xff\xff\xff\x7f\0\0\0\0\0\0\0", b"\x7f\xff\xff\xff"])
+def test_what_a_module_writes_is_no_answer_and_holds_nobody_up(garbage: bytes) -> None:
+    inquiry = Inquiry(lambda answer: _write(garbage, answer, LogBuffer(answer.fileno(), False)))
+    assert wait([inquiry.connection], deadline(10))
+    begun = time.monotonic()
+    with pytest.raises(EOFError):
+        inquiry.answer()
+    assert time.monotonic() - begun < deadline(5)
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\2\xc1\xc1", b"\0\0\0\1\x90"])
+def test_garbage_is_an_error_and_is_heard_no_more(garbage: bytes) -> None:
+    with running(Child("child", _write, (garbage,), enable_stdout=False)) as child:
+        with pytest.raises(ProtocolError):
+            heard(child)
+        assert child.control.fileno() in child.silent
+
+
+def test_half_a_report_holds_nobody_up() -> None:
+    with running(Child("child", _write, (b"\0\0",), enable_stdout=False)) as child:
+        assert heard(child) == []
+        assert child.hear() == []
+
+
+def test_a_line_without_end_is_not_kept_for_ever() -> None:
+    with running(Child("child", _print, (), enable_stdout=False)) as child:
+        read = 0
+
+        def are_read() -> bool:
+            nonlocal read
+            read += len(child.read_lines())
+            assert len(child._tail) <= 2**16
+            return read > 2**19
+
+        wait_until(are_read, 10, "its output")

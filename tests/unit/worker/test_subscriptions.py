@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from taskengine.runtime.sockets import cut, number_of, unread
+from taskengine.worker.subscriptions import BURST_S, Replay, Subscribers, idlest
+from taskengine.worker.tuning import REPLAY_RATE, SUBSCRIPTIONS_KEPT
+
+
+def many(first: int, count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, first + count)]
+
+
+def test_subscriptions_that_are_over_do_not_count() -> None:
+    subscribers = Subscribers()
+    busy, greedy = subscribers.meet(5, 1, "busy"), subscribers.meet(6, 2, "greedy")
+    for prefix in many(0, 3 * SUBSCRIPTIONS_KEPT):
+        assert subscribers.add(busy, prefix)
+        subscribers.remove(busy, prefix)
+        subscribers.remove(busy, prefix)
+    assert not subscribers.is_too_much(busy)
+    for prefix in many(0, SUBSCRIPTIONS_KEPT // 2):
+        subscribers.add(greedy, prefix)
+        assert not subscribers.add(greedy, prefix), "it has it already"
+    assert not subscribers.is_too_much(greedy)
+    subscribers.add(greedy, b"one more")
+    assert subscribers.is_too_much(greedy)
+    assert not subscribers.is_too_much(busy)
+    assert subscribers.greediest() == [greedy]
+
+
+def test_a_key_counts_with_all_its_connections_and_without_keys_each_alone() -> None:
+    for user, is_too_much in ("key", True), ("", False):
+        subscribers = Subscribers()
+        both = [subscribers.meet(descriptor, descriptor, user) for descriptor in (5, 6)]
+        for connection in both:
+            for prefix in many(0, SUBSCRIPTIONS_KEPT // 3):
+                subscribers.add(connection, prefix)
+        assert subscribers.is_too_much(both[0]) is is_too_much
+        assert subscribers.of(user) == both
+        assert subscribers.greediest() == (both if user else both[:1])
+
+
+def test_who_has_most_goes_where_all_have_too_many() -> None:
+    subscribers = Subscribers()
+    sizes = [SUBSCRIPTIONS_KEPT // 2, SUBSCRIPTIONS_KEPT // 3, SUBSCRIPTIONS_KEPT // 3]
+    all_ = [subscribers.meet(n, n, str(n)) for n in range(len(sizes))]
+    for connection, size in zip(all_, sizes, strict=True):
+        for prefix in many(0, size):
+            subscribers.add(connection, prefix)
+    assert subscribers.is_too_much(all_[2])
+    assert subscribers.greediest() == all_[:1]
+    subscribers.sweep(lambda connection: connection is not all_[0])
+    assert not subscribers.is_too_much(all_[2])
+    subscribers.forget(all_[0])
+    assert list(subscribers.known.values()) == all_[1:]
+
+
+@pytest.mark.parametrize(("number", "user"), [(8, "a"), (7, "b")])
+def test_a_descriptor_may_become_anothers(number: int, user: str) -> None:
+    subscribers = Subscribers()
+    first = subscribers.meet(5, 7, "a")
+    subscribers.add(first, b"x")
+    assert subscribers.meet(5, 7, "a") is first
+    other = subscribers.meet(5, number, user)
+    assert not other.prefixes
+    assert list(subscribers.known.values()) == [other]
+    assert not subscribers.is_too_much(other)
+
+
+def test_who_reads_least_is_told_at_the_second_look() -> None:
+    subscribers = Subscribers()
+    stuck, trickling, reading = [subscribers.meet(n, n, "") for n in range(3)]
+    assert idlest([]) == []
+    assert idlest([(stuck, 10), (trickling, 10), (reading, 10)]) == []
+    assert idlest([(stuck, 10), (trickling, 11), (reading, 1000)]) == [stuck]
+    assert idlest([(trickling, 12), (reading, 2000)]) == [trickling]
+    assert idlest([(trickling, 13), (reading, 3000)], most_read=0) == []
+    assert idlest([(trickling, 13), (reading, 4000)], most_read=0) == [trickling]
+
+
+def test_last_values_come_again_seldom_and_small_ones_at_once() -> None:
+    replay = Replay()
+    assert replay.next(0.0) is None
+    assert replay.due(0.0) == float("inf")
+    replay.add(["a", "b", "c", "a"])
+    replay.drop("c")
+    assert replay.next(0.0) == "a"
+    replay.spend(REPLAY_RATE, 0.0)
+    replay.add(["a"])
+    assert replay.next(0.9) is None
+    assert replay.due(0.9) == pytest.approx(0.1 - BURST_S)
+    assert replay.next(1.0) == "b"
+    replay.spend(1, 1.0)
+    assert replay.next(1.0) == "a"
+    assert replay.next(1.0) is None
+
+
+def test_an_owner_is_given_last_values_at_a_rate() -> None:
+    """By connections it was, and whoever had many was given as many times as much."""
+    subscribers = Subscribers()
+    mine, own, other, nobodys = [subscribers.meet(n, n, user) for n, user in enumerate(("a", "a", "b", ""))]
+    assert subscribers.may_have(mine, 2 * REPLAY_RATE, 5.0)
+    assert not subscribers.may_have(own, 1, 6.9)
+    assert subscribers.may_have(other, 1, 6.9)
+    assert subscribers.may_have(nobodys, 1, 6.9)
+    assert subscribers.may_have(own, 1, 7.1)
+
+
+def test_a_connection_leaves_by_its_number() -> None:
+    subscribers = Subscribers()
+    first, second = (subscribers.meet(n, n + 100, "a") for n in (1, 2))
+    subscribers.add(first, b"x")
+    subscribers.leave(101)
+    assert list(subscribers.known.values()) == [second]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as peer,
+        listener.accept()[0] as own,
+    ):
+        yield own, peer
+
+
+def test_the_kernel_tells_what_a_peer_has_not_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    own, peer = pair
+    descriptor, number = own.fileno(), number_of(own.fileno())
+    own.setblocking(False)
+    own.send(b"x")
+    assert peer.recv(1) == b"x"
+    told = unread(descriptor, number)
+    assert told is not None
+    assert told[0] == 0
+    with contextlib.suppress(BlockingIOError):
+        while own.send(bytes(2**16)):
+            pass
+    told = unread(descriptor, number)
+    assert told is not None
+    assert told[0] > 2**14
+    assert unread(descriptor, number + 1) is None
+    assert unread(-1, 0) is None
+
+
+def test_a_connection_is_cut_and_no_other(pair: tuple[socket.socket, socket.socket]) -> None:
+    own, peer = pair
+    number = number_of(own.fileno())
+    peer.setblocking(False)
+    cut(own.fileno(), number + 1)
+    cut(-1, 0)
+    with pytest.raises(BlockingIOError):
+        peer.recv(1)
+    cut(own.fileno(), number)
+    assert peer.recv(1) == b""
