@@ -88,6 +88,8 @@ calls = ["stats"]
 URGENT = """
 from taskengine import task
 
+pytestmark = pytest.mark.alone
+
 @task(urgent=True)
 def halt() -> None:
     "What must not wait."
