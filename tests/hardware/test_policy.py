@@ -14,6 +14,8 @@ from taskengine.protocol.messages import Request, RequestKind, encode_request
 from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
+pytestmark = pytest.mark.alone
+
 SETTINGS = """
 [hardware.devices.pan]
 type = "Servo"

@@ -17,6 +17,8 @@ from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, resident, wait_until
 from tests.integration.seedclient import meta, task
 
+pytestmark = pytest.mark.alone
+
 MIB = 2**20
 FIRST_ID = 0x6B8B4567
 """What libzmq counts its peers from where nobody has seeded its generator."""
