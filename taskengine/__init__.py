@@ -8,7 +8,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].endswith("taskengine
     # `python -m taskengine` puts the current folder first; from here on nothing there hides a module of Python
     sys.path.append(sys.path.pop(0))
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from taskengine.errors import (
@@ -65,17 +64,22 @@ __all__ = [
 ]
 
 
-_HOMES = {
-    "Client": "taskengine.client.blocking",
-    **dict.fromkeys(("source", "task"), "taskengine.registry.registry"),
-    **dict.fromkeys(("publish", "publish_owned"), "taskengine.runtime.feed"),
-    **dict.fromkeys(("caller", "caller_id", "check_device", "origin", "position"), "taskengine.worker.context"),
-}
-"""Names imported when they are asked for: a client has no use for the engine, nor a worker for a client."""
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
-    return value
+    # imported when they are asked for: a client has no use for the engine's side, nor a worker for a client
+    if name == "Client":
+        from taskengine.client import blocking
+
+        return getattr(blocking, name)
+    if name in ("source", "task"):
+        from taskengine.registry import registry
+
+        return getattr(registry, name)
+    if name in ("publish", "publish_owned"):
+        from taskengine.runtime import feed
+
+        return getattr(feed, name)
+    if name in __all__:
+        from taskengine.worker import context
+
+        return getattr(context, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

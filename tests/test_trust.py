@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "loading.py": "what TASKS names",
     "registry.py": "find_spec of what TASKS names",
     "preflight.py": "find_spec of one name of ours",
-    "hardware.py": "one name of ours",
+    "machine.py": "one name of ours",
 }
 MAY_LOAD = MAY_IMPORT.keys() - {"preflight.py", "registry.py"}
 

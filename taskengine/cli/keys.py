@@ -18,7 +18,8 @@ from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
 
 if TYPE_CHECKING:
-    from taskengine.security.keys import KeyRing, Membership
+    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
+from taskengine.security.keys import KeyRing, Membership
 
 PORT = 9003
 """Where `keys pair` waits for a code."""
@@ -53,8 +54,6 @@ def _ring(folder: Path | None) -> KeyRing:
 
 def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
     """Tell the audit log of a change of the allow-list, and which user made it."""
-    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
-
     settings = load_settings(None, {})
     target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)

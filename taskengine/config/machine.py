@@ -60,7 +60,7 @@ class Machine:
 
     def share(self) -> None:
         """Make what its processes share, before they are forked."""
-        self._panel = _package().Panel(self.layout)
+        self._panel = _package().SharedState(self.layout)
 
     @property
     def descriptors(self) -> list[int]:

@@ -73,9 +73,9 @@ def test_who_is_not_root_cannot_become_another(folder: Path) -> None:
         assert "only root can become nobody" in refusal("--user", "nobody")
         return
     (folder / "serve.py").write_text(
-        "import os, sys\nfrom taskengine import cli, supervisor\n"
+        "import os, sys\nimport taskengine.supervisor.supervisor\nfrom taskengine.cli.main import main\n"
         f"os.setgroups([])\nos.setgid({NOBODY.pw_gid})\nos.setuid({NOBODY.pw_uid})\n"
-        "sys.argv[1:] = ['serve', '--user', 'daemon']\ncli.main()\n"
+        "sys.argv[1:] = ['serve', '--user', 'daemon']\nmain()\n"
     )
     done = subprocess.run(
         [sys.executable, "serve.py"], cwd=folder, capture_output=True, text=True, timeout=deadline(30), check=False

@@ -18,9 +18,9 @@ from tests.engine import alive, deadline, wait_until
 
 SUPERVISOR = """
 import contextlib, os, select, signal, subprocess, sys, time
-from taskengine.descendants import MOST_ENDED, Adopted, orphans
-from taskengine.memory import new_slate
-from taskengine.process import Child
+from taskengine.runtime.descendants import MOST_ENDED, Adopted, orphans
+from taskengine.runtime.memory import new_slate
+from taskengine.supervisor.child import Child
 
 def start(target, *, slate=None):
     child = Child("child", lambda control, journal: target(), (), enable_stdout=True, slate=slate or new_slate())
@@ -139,7 +139,7 @@ def test_a_task_that_keeps_the_interpreter_keeps_nothing_alive() -> None:
 def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: str, said: str) -> None:
     script = f"""
     from taskengine._descendants import children_of
-    from taskengine.orphan import orphan
+    from taskengine.runtime.orphan import orphan
     def rest():
         living = [pid for pid, has_ended in children_of(os.getpid()) if not has_ended]
         print(f"safe before {{len(living)}} ended", flush=True)

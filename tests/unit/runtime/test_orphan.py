@@ -17,7 +17,7 @@ from tests.engine import alive, deadline, wait_until
 
 CHILD = """
 import os, sys, time
-from taskengine.orphan import Orphan
+from taskengine.runtime.orphan import Orphan
 
 watched = os.getpid()
 child = os.fork()
