@@ -16,10 +16,10 @@ from taskengine.cli.common import SAID_NO, keys_option, leave, load_settings, pl
 from taskengine.cli.engine import find_engine
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
+from taskengine.security.audit import AUDIT_FILE, Audit, file_of
 
 if TYPE_CHECKING:
-    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
-from taskengine.security.keys import KeyRing, Membership
+    from taskengine.security.keys import KeyRing, Membership
 
 PORT = 9003
 """Where `keys pair` waits for a code."""
