@@ -1,8 +1,8 @@
 """Servos, pins and sensors for Task Engine, on gpiozero; the engine loads it where the settings have `[hardware]`.
 
-read       the table, as a `Layout`
+read       the table, as a `HardwareConfig`
 tasks      what the lanes' workers run
-Panel      what the owner of the pins and the guardian share
+SharedState  what the owner of the pins and the guardian share
 own        get the pins, in the lane's worker
 keep_memory  and be ended last where memory runs out
 guard      be the guardian
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .owner import Owner
 
 __all__ = [
-    "Layout",
-    "Panel",
+    "HardwareConfig",
+    "SharedState",
     "guard",
     "header_lines",
     "keep_memory",
