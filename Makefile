@@ -88,8 +88,8 @@ test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and Un
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
 
 test-plain: $(VENV)/.test  ## test what is sent and received by pyzmq's own methods, as where its libzmq cannot be reached
-	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS) --ignore=tests/integration/test_insiders.py
-	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" tests/integration/test_insiders.py
+	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS)
+	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest tests/integration/test_insiders.py
 
 test-newest: $(SOURCES)  ## test with the newest pyzmq and gpiozero, beyond our upper bounds, in .venv-newest
 	@test -x $(NEWEST)/bin/python || "$(PYTHON)" -m venv $(NEWEST)
