@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PEERS := .venv-peers
 SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
-JOBS := $(shell expr $$(nproc) + 1)
+JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench examples tests
