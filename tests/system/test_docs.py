@@ -14,8 +14,9 @@ from taskengine import errors
 from taskengine.config.descriptions import rows
 from taskengine.config.loading import load
 from taskengine.config.policy import Entry, Policy
-from tests import settings_page
+from tests import architecture_page, settings_page
 from tests.engine import Engine, deadline
+from tests.test_layering import SOURCES, graph
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -95,6 +96,33 @@ def test_every_module_is_in_the_architectures_table() -> None:
     named = {str(path.relative_to(ROOT)) for path in modules if not path.name.startswith("__")}
     told = set(re.findall(r"^\| `([\w/]+\.pyx?)` \|", page, re.MULTILINE))
     assert told == named
+
+
+def test_the_architectures_tables_are_made_from_the_modules() -> None:
+    """`python -m tests.architecture_page` makes them."""
+    assert architecture_page.PAGE.read_text() == architecture_page.page()
+
+
+def test_folders_import_only_from_those_above_them_on_the_page() -> None:
+    inside = graph(SOURCES)
+    for number, folder in enumerate(architecture_page.FOLDERS):
+        assert inside[folder] & set(architecture_page.FOLDERS) <= set(architecture_page.FOLDERS[:number]), folder
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`((?:[\w-]+/)+[\w-]+\.\w+)`", architecture_page.PAGE.read_text())
+    assert named
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "taskengine" / name).exists(), name
+
+
+def test_the_two_commands_install_what_pins_and_arrays_need() -> None:
+    for target in "run", "test":
+        told = subprocess.run(
+            ["make", "-nB", target, "PINS=mock"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        assert re.search(r"install .*\[[\w,]*\bhardware,numpy\]", told), told
+        assert target != "run" or told.endswith("-m taskengine --pins mock\n")
 
 
 def anchors(page: Path) -> set[str]:
