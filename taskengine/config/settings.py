@@ -25,12 +25,10 @@ TABLES = ("hardware", "policy")
 """What only the file has."""
 
 
-def _meta(kind: str, text: str, within: tuple[float, float] | None = None, *, is_open: bool = False) -> Meta:
-    """Return a setting's type as text, its description and its range, without the least value where it `is_open`."""
+def _meta(kind: str, text: str, within: tuple[float, float] | None = None) -> Meta:
+    """Return a setting's type as text, its description, and the least and the most that it takes."""
     least, most = within or (None, None)
-    return Meta(
-        ge=None if is_open else least, gt=least if is_open else None, le=most, description=text, extra={"type": kind}
-    )
+    return Meta(ge=least, le=most, description=text, extra={"type": kind})
 
 
 def _port(description: str, least: int = 1) -> Meta:
@@ -68,12 +66,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 1
     response_time: Annotated[
         float,
-        _meta(
-            "seconds, more than 0 and at most 3600",
-            "Longest time that a client collects queued calls (`submit`, `send`) before it sends them together. "
-            "Higher values raise throughput and add latency.",
-            (0, 3600),
-            is_open=True,
+        Meta(
+            gt=0,
+            le=3600,
+            description="Longest time that a client collects queued calls (`submit`, `send`) before it sends them "
+            "together. Higher values raise throughput and add latency.",
+            extra={"type": "seconds, more than 0 and at most 3600"},
         ),
     ] = 0.005
     chunking: Annotated[

@@ -82,9 +82,9 @@ def test_the_protocol_gives_each_field_of_an_error_a_type() -> None:
 
 def test_the_page_on_security_names_every_setting_that_protects() -> None:
     page = (ROOT / "SECURITY.md").read_text()
-    rows = re.search(r"## The settings that protect\n(.*?)\n\n", page, re.DOTALL)
-    assert rows is not None
-    named = set(re.findall(r"[A-Z_]{4,}", "".join(line.split("|")[1] for line in rows[1].splitlines()[2:])))
+    table = re.search(r"## The settings that protect\n(.*?)\n\n", page, re.DOTALL)
+    assert table is not None
+    named = set(re.findall(r"[A-Z_]{4,}", "".join(line.split("|")[1] for line in table[1].splitlines()[2:])))
     assert {"HOST", "CURVE", "KEYS", "INSECURE", "USER", "GROUP", "TRACEBACKS", "METRICS_PORT", "AUDIT"} <= named
     assert named <= {row.name for row in rows()}
 
