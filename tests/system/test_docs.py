@@ -109,8 +109,9 @@ def test_folders_import_only_from_those_above_them_on_the_page() -> None:
         assert inside[folder] & set(architecture_page.FOLDERS) <= set(architecture_page.FOLDERS[:number]), folder
 
 
-def test_files_that_the_architecture_names_are_there() -> None:
-    named = re.findall(r"`((?:[\w-]+/)+[\w-]+\.\w+)`", architecture_page.PAGE.read_text())
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md"])
+def test_files_that_a_page_names_are_there(page: str) -> None:
+    named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|pyx|pxi|md))`", (ROOT / page).read_text())
     assert named
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "taskengine" / name).exists(), name
