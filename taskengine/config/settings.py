@@ -1,7 +1,7 @@
 """The settings: one struct.
 
-A field's `Meta` holds what is allowed and the description. `descriptions.rows` lists them: docs/settings.md and the
-flags' help are made from that, the errors from `meta`.
+A field's `Meta` holds its range and its description. The table of settings in the documentation, the flags' help and
+the errors are made from it (`rows`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 TABLES = ("hardware", "policy")
-"""What only the file has."""
+"""Tables that only the file can have."""
 
 
 def _meta(kind: str, text: str, within: tuple[float, float] | None = None) -> Meta:
@@ -460,6 +460,6 @@ NAMES = tuple(name for name in Settings.__struct_fields__ if name not in TABLES)
 
 
 def meta(name: str) -> tuple[str, str]:
-    """Return the type of a setting as text, and its description."""
+    """Return the (type text, explanation) of a setting."""
     meta = get_args(HINTS[name])[-1]
     return meta.extra["type"], meta.description
