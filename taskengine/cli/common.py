@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 import click
 
+from taskengine.config.descriptions import rows
 from taskengine.config.loading import CONFIG_FILE, load
-from taskengine.config.settings import Settings, rows
+from taskengine.config.settings import Settings
 from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError, printable
 from taskengine.security.trusted_files import refuse_changeable, trusted_users, use_current_folder
 
