@@ -47,7 +47,7 @@ _owned: list[str] = []
 
 
 def tasks(layout: HardwareConfig) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-    """The tasks of all lanes, each with what `taskengine.task` takes beside it."""
+    """Yield the tasks of all lanes, each with what `taskengine.task` takes beside it."""
     from .commands import Commands, tasks_of
 
     for lane in layout.lanes:
@@ -87,12 +87,12 @@ def guard(layout: HardwareConfig, panel: SharedState, pins: str, **links: Any) -
 
 
 def stop_tasks(layout: HardwareConfig) -> dict[str, str]:
-    """The names of the tasks that stop the machine, with the lane of each."""
+    """Return the names of the tasks that stop the machine, with the lane of each."""
     return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
 
 
 def rest_tasks(layout: HardwareConfig) -> dict[str, str]:
-    """The names of the tasks that bring one device to its safe state, with the lane of each."""
+    """Return the names of the tasks that bring one device to its safe state, with the lane of each."""
     names = ("motor.stop", "robot.stop", "device.rest")
     return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
@@ -125,7 +125,7 @@ def make_safe(layout: HardwareConfig, pins: str) -> None:
 
 
 def robot() -> Commands:
-    """The commands of the lane that this process has the pins of. Raises RuntimeError where it has none."""
+    """Return the commands of the lane that this process has the pins of. Raises RuntimeError where it has none."""
     if not _owned:
         raise RuntimeError("this process has no pins: give the task the lane of the devices, @task(lane='hardware')")
     return _commands[_owned[-1]]

@@ -28,7 +28,7 @@ MOST_CONSENTS = 4096
 
 
 def stopped_text(panel: SharedState) -> str:
-    """The text of the error of a command while the machine is stopped."""
+    """Return the text of the error of a command while the machine is stopped."""
     stop = panel.latest()
     by, why = stop.by and f" by {stop.by}", stop.why and f": {stop.why}"
     return f"the machine was stopped{by}{why} (stop {stop.number}); system.arm lets it move again"
@@ -149,7 +149,7 @@ class Admission:
             self._hold_on(output, now)
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
-        """Those whose lease is over, which are to be brought to rest; the holds of their authors end."""
+        """Return those whose lease is over, which are to be brought to rest; the holds of their authors end."""
         now_ns, found, due = int(now * NS), [], math.inf
         for output in outputs:
             end = self._ends[output.place]
@@ -290,14 +290,17 @@ class Admission:
 
 
 def _word(output: Output, origin: Origin) -> int:
-    """When the word was said that a lease counts from, in ns; 0 for now, where words may be older than a lease."""
+    """Return when the word was said that a lease counts from, in ns.
+
+    0 for now, where words may be older than a lease.
+    """
     if output.age is None or output.age * NS > output.lease_ns:
         return 0
     return origin.sent or origin.received
 
 
 def _moment(end: int) -> float:
-    """When that is over, in s, whichever way it is rounded."""
+    """Return when that is over, in s, whichever way it is rounded."""
     moment: float = (end + 1) / NS
     return moment
 

@@ -42,7 +42,7 @@ def mock(layout: HardwareConfig) -> Any:
 
 
 def lgpio(layout: HardwareConfig) -> Any:
-    """The kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
+    """Return the kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
     try:
         factory = _fine()
     except (ImportError, OSError) as error:
@@ -81,7 +81,7 @@ def _fine() -> Callable[[int | None, int | None], Any]:
 
 
 def pigpio(layout: HardwareConfig) -> Any:
-    """The daemon pigpiod, here or where PIGPIO_ADDR says. Raises SettingsError where there is none."""
+    """Return the daemon pigpiod, here or where PIGPIO_ADDR says. Raises SettingsError where there is none."""
     try:
         from .pigpio_pins import factory
     except ImportError as error:
@@ -93,7 +93,9 @@ def pigpio(layout: HardwareConfig) -> Any:
 
 
 def chosen(pins: str) -> str:
-    """The name of the backend that the setting PINS stands for: for auto the one that gpiozero is told to take, if any.
+    """Return the name of the backend that the setting PINS stands for.
+
+    For auto the one that gpiozero is told to take, if any.
 
     Raises SettingsError where that is none of ours.
     """

@@ -183,7 +183,7 @@ class Commands:
         return owner.control.find(device).value
 
     def devices_list(self) -> list[dict[str, Any]]:
-        """The lane's devices that the caller may use: name, type, role (what they take), unit, limits, lease."""
+        """Return the lane's devices that the caller may use: name, type, role (what they take), unit, limits, lease."""
         return [_described(self._devices[name]) for name in self._usable()]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
@@ -271,7 +271,7 @@ class Commands:
             owner.hurry()
 
     def system_state(self) -> dict[str, Any]:
-        """Whether the machine is armed, the latest stop, by whom, why and since when (s, monotonic), and each lane."""
+        """Return whether the machine is armed, the latest stop, by whom, why and since when (s, monotonic), and each lane."""
         state: dict[str, Any] = self._open().panel.report()
         return state
 
@@ -373,12 +373,12 @@ def _names(devices: object) -> list[str]:
 
 
 def text(why: object) -> str:
-    """A reason, as far as it is one: nothing that is wrong with it keeps the machine from being stopped."""
+    """Return a reason, as far as it is one: nothing that is wrong with it keeps the machine from being stopped."""
     return why if isinstance(why, str) else ""
 
 
 def key(id: object) -> bytes:
-    """The id of a stop, as far as it is one."""
+    """Return the id of a stop, as far as it is one."""
     return bytes(id) if isinstance(id, (bytes, bytearray, memoryview)) else b""
 
 
@@ -391,17 +391,17 @@ def _unit(output: Output) -> str:
 
 
 def _number(value: Value) -> float:
-    """A position, of an output that has some."""
+    """Return a position, of an output that has some."""
     return cast(float, value)
 
 
 def _limits(output: Output) -> DeviceLimits:
-    """The limits, of an output that has some."""
+    """Return the limits, of an output that has some."""
     return cast(DeviceLimits, output.device.limits)
 
 
 def _position(output: Output, value: Any, angle: Any) -> Value:
-    """The position in the servo's own unit."""
+    """Return the position in the servo's own unit."""
     angles = output.device.angles
     if angles is None:
         if angle is not None:
@@ -468,7 +468,7 @@ URGENT = RESTS | {"system.stop"}
 
 
 def tasks_of(commands: Commands, lane: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-    """The tasks of a lane, each with what `taskengine.task` takes: `servo.set` and so on, and by wire 0.1's habit
+    """Yield the tasks of a lane, each with what `taskengine.task` takes: `servo.set` and so on, and by wire 0.1's habit
     `task_servo_set`; where the lane is not the usual one, with its name before."""
     prefix = prefix_of(lane)
     for name in NAMES:

@@ -74,7 +74,7 @@ class Control:
         self._panel.confirm(self._lane, number)
 
     def find(self, name: str, *roles: Role) -> Output:
-        """An output by its name. Raises BadArguments where there is none, or it has none of these roles."""
+        """Return an output by its name. Raises BadArguments where there is none, or it has none of these roles."""
         try:
             output = self.outputs.get(name)
         except TypeError:  # not even a name
@@ -388,7 +388,7 @@ class Control:
         output.clock += min(max(passed, 0.0), PAUSE_S)
 
     def _state(self, output: Output, now: float) -> State:
-        """Where an output is, and how fast, as far as anybody knows."""
+        """Return where an output is, and how fast, as far as anybody knows."""
         motion = output.motion
         if motion is None or isinstance(motion, (Pulse, Ramp)):
             output.seen = now
@@ -452,5 +452,5 @@ class Control:
 
 
 def _set(target: float, limits: DeviceLimits, state: State, clock: float) -> Motion:
-    """A plan: as fast as the limits allow."""
+    """Return a plan: as fast as the limits allow."""
     return Trapezoid(state, target, clock, limits)

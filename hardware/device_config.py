@@ -111,7 +111,7 @@ class Device(msgspec.Struct, frozen=True):
         return float(self.options.get("min_angle", -90)), float(self.options.get("max_angle", 90))
 
     def gpios(self) -> Iterator[int]:
-        """The GPIOs that it takes, some of which others on its bus may have too."""
+        """Yield the GPIOs that it takes, some of which others on its bus may have too."""
         for pin in {**self.bus_pins, **self.pins}.values():
             yield from pin if isinstance(pin, tuple) else (pin,)
 
@@ -147,12 +147,12 @@ class HardwareConfig(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(device.lane for device in self.devices.values()))
 
     def of(self, lane: str) -> list[Device]:
-        """The devices of a lane."""
+        """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
 
 
 def read(table: Mapping[str, Any]) -> HardwareConfig:
-    """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
+    """Return the layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
     for key in table:
         if key not in _KEYS:
             raise wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
@@ -227,7 +227,7 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` is most like, without regard to case; all of them where it is like none."""
+    """Return the known name that `name` is most like, without regard to case; all of them where it is like none."""
     by_spelling = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
     return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
@@ -285,7 +285,7 @@ def _safe(value: object, kind: DeviceType, limits: DeviceLimits | None, path: li
 
 
 def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | None, path: list[str]) -> dict[str, Any]:
-    """The keys that say which commands an output takes, and what follows a fault."""
+    """Return the keys that say which commands an output takes, and what follows a fault."""
     allowed = {
         "max_age": kind.is_output,
         "untimed": kind.is_output,
@@ -336,7 +336,7 @@ def prefix_of(lane: str) -> str:
 
 
 def channels(role: Role) -> int:
-    """How many numbers an output of the role takes."""
+    """Return how many numbers an output of the role takes."""
     return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)
 
 

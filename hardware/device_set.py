@@ -115,7 +115,7 @@ class DeviceSet:
 
 
 def _made(device: Device, factory: Any) -> Any:
-    """A device of gpiozero."""
+    """Return a device of gpiozero."""
     kind = device.kind
     options = {**device.pins, **device.options, "pin_factory": factory}
     if "active_state" in options:
@@ -139,7 +139,7 @@ def _made(device: Device, factory: Any) -> Any:
 
 
 def _reason(device: Device, error: Exception) -> str:
-    """Why a device cannot be opened."""
+    """Return why a device cannot be opened."""
     what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
     others = holders() if "busy" in str(error).lower() else ""
     return f"{what}; in use by {others}" if others else what

@@ -144,7 +144,7 @@ _LOAD = Option(float, None, 0.0, 10_000.0)
 
 
 def _converter(number: int, channels: int, null_bit: int) -> DeviceType:
-    """An MCP3xxx: its channels share the SPI bus. The bit before its result is 0, see its data sheet."""
+    """Return an MCP3xxx: its channels share the SPI bus. The bit before its result is 0, see its data sheet."""
     channel = {"channel": Option(int, 0, 0, channels - 1), "differential": Option(bool, False)}
     return DeviceType(
         f"MCP{number}",

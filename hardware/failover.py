@@ -57,7 +57,7 @@ class Lateness:
         return is_news
 
     def grace(self, now: int) -> float:
-        """How many s a process may be late that is as well as ours."""
+        """Return how many s a process may be late that is as well as ours."""
         return min(MOST_GRACE_S, GRACE_S + self._late_at(now))
 
     def _late_at(self, now: int) -> float:
@@ -164,7 +164,7 @@ class FailoverPolicy:
         return min(self._blind_s, max(0.0, (max(due, self._excused) - now) / NS + grace))
 
     def _due_at(self, ends: Sequence[int], stopped_at: int | None, beaten: int) -> int | None:
-        """When the owner has to have acted, or has to; None for never."""
+        """Return when the owner has to have acted, or has to; None for never."""
         dues = [ends[place] for place in self._places if ends[place] != NEVER]
         if stopped_at is not None:
             dues.append(stopped_at + int((STOP_S - GRACE_S) * NS))

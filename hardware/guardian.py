@@ -128,7 +128,7 @@ class Guardian:
         return due if self._stops is None else min(due, self._stops.due)
 
     def _ends(self) -> list[int]:
-        """When leases end, NEVER where the output is safe already: that nobody acts on its end does no harm."""
+        """Return when leases end, NEVER where the output is safe already: that nobody acts on its end does no harm."""
         ends: list[int] = self._panel.ends.tolist()
         for device in self._outputs:
             if ends[device.place] != NEVER:

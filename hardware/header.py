@@ -18,7 +18,10 @@ PULLED_UP = frozenset((2, 3))
 
 
 def gpio_of(pin: object) -> int | None:
-    """The GPIO that a pin is called by: 18, "GPIO18", or "BOARD12" for its place on the header; None for no GPIO."""
+    """Return the GPIO that a pin is called by: 18, "GPIO18", or "BOARD12" for its place on the header.
+
+    None for no GPIO.
+    """
     if isinstance(pin, bool):
         return None
     if isinstance(pin, int):
@@ -33,7 +36,7 @@ def gpio_of(pin: object) -> int | None:
 
 
 def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]:
-    """A row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
+    """Return a row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
 
     def cells(place: int) -> tuple[str, str, str]:
         name = HEADER[place - 1]
@@ -45,7 +48,7 @@ def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]
 
 
 def lines(owners: Mapping[int, str]) -> Iterator[str]:
-    """The header as text, as it lies with the corner of the board at the top right."""
+    """Yield the header as text, as it lies with the corner of the board at the top right."""
     table = rows(owners)
     widths = [max(len(row[column]) for row in table) for column in range(6)]
     for row in table:

@@ -24,7 +24,10 @@ class Claim(NamedTuple):
 
 
 def claims(device: Device, value: Value) -> Iterator[Claim]:
-    """The lines of an output that is to have this value; where that takes pulses, they are idle until it is told."""
+    """Yield the lines of an output that is to have this value.
+
+    Where that takes pulses, they are idle until it is told.
+    """
     idle = not device.options.get("active_high", True)
     for gpio, share in _shares(device, value):
         yield Claim(gpio, share == 1 if not idle else share != 1, idle)
@@ -38,7 +41,7 @@ def needs_pulses(device: Device, value: Value) -> bool:
 
 
 def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
-    """Each line, and which share of the time it is active."""
+    """Yield each line, and which share of the time it is active."""
     role, pins = device.kind.role, device.pins
     if role is Role.DRIVE:
         for group, speed in zip(device.kind.groups, cast(Numbers, value), strict=True):
@@ -58,7 +61,7 @@ def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
 
 
 def _turning(forward: int, backward: int, enable: int | None = None, *, speed: float) -> Iterator[tuple[int, float]]:
-    """The lines of a motor. The bridge of one that has `enable` is on all the time."""
+    """Yield the lines of a motor. The bridge of one that has `enable` is on all the time."""
     yield from ((forward, max(speed, 0.0)), (backward, max(-speed, 0.0)))
     if enable is not None:
         yield enable, 1.0

@@ -13,7 +13,7 @@ from .header import GPIOS
 
 
 def users(layout: HardwareConfig, pins: str) -> dict[int, str]:
-    """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
+    """Return the users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
     from .backends import AUTO, BACKENDS, chosen
 
     try:

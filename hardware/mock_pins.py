@@ -54,5 +54,5 @@ class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
 
 
 def factory(revision: int) -> Any:
-    """The pins of a Pi of this revision."""
+    """Return the pins of a Pi of this revision."""
     return MockFactory(revision=f"{revision:x}", pin_class=MockPin)

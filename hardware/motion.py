@@ -32,7 +32,7 @@ class Motion(Protocol):
     """A trajectory."""
 
     def at(self, now: float) -> tuple[Value, bool]:
-        """The position, and whether it is the last one."""
+        """Return the position, and whether it is the last one."""
 
     def state(self, now: float) -> State:
         """Position and speed, of an output that has such."""
@@ -83,7 +83,7 @@ EASINGS: Mapping[str, Easing] = {
 
 
 def least_duration(distance: float, easing: Easing, limits: DeviceLimits) -> float:
-    """How long a move over the distance takes at least, in s."""
+    """Return how long a move over the distance takes at least, in s."""
     distance = abs(distance)
     by_speed: float = distance * easing.speed / limits.speed
     if math.isinf(limits.acceleration):
@@ -149,7 +149,7 @@ class Sweep(NamedTuple):
         )
 
     def left(self, now: float) -> int | None:
-        """How many cycles are to come, with that which has begun."""
+        """Return how many cycles are to come, with that which has begun."""
         return None if self.cycles is None else max(1, self.cycles - int(self._turns(now)))
 
     def _turns(self, now: float) -> float:
@@ -275,7 +275,7 @@ class Trapezoid:
 
 
 def _slower(way: float, speed: float, pull: float, square: float, duration: float) -> float:
-    """The speed to go on with so that it takes `duration` s in all; infinite where it cannot be that soon."""
+    """Return the speed to go on with so that it takes `duration` s in all; infinite where it cannot be that soon."""
     if speed > 0:
         rest, braking = way - speed * speed / (2 * pull), speed / pull
         if duration <= braking:
@@ -290,7 +290,7 @@ def _slower(way: float, speed: float, pull: float, square: float, duration: floa
 def go(
     start: State, target: float, began: float, limits: DeviceLimits | None, duration: float, easing: Easing
 ) -> Move | Trapezoid:
-    """A move that takes `duration` s, or as long as the limits ask for."""
+    """Return a move that takes `duration` s, or as long as the limits ask for."""
     if limits is None:
         return Move(start.position, target, began, duration, easing)
     if start.speed and limits.acceleration < math.inf:

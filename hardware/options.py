@@ -15,13 +15,13 @@ _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def wrong(path: Iterable[str], text: str) -> SettingsError:
-    """The error for the key that `path` leads to, below [hardware]."""
+    """Return the error for the key that `path` leads to, below [hardware]."""
     path = ["hardware", *path]
     return SettingsError(f"{'.'.join(path)}: {text}", path=path)
 
 
 def number(value: object, path: list[str], least: float, most: float) -> float:
-    """A number within a range. Raises SettingsError."""
+    """Return a number within a range. Raises SettingsError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise wrong(path, f"expected a number from {least:g} to {most:g}, not {value!r}")
     return float(value)
@@ -35,7 +35,7 @@ def switch(value: object, path: list[str]) -> bool:
 
 
 def pins_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> dict[str, Any]:
-    """The pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
+    """Return the pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
     for key in (*kind.pins, *kind.groups):
         if key not in entry:
             raise wrong(path, f"a {kind.name} needs {key}")
@@ -58,7 +58,7 @@ def _pin(value: object, path: list[str]) -> int:
 
 
 def options_of(entry: Mapping[str, Any], kind: DeviceType, pins: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
-    """The options that gpiozero is given. Raises SettingsError.
+    """Return the options that gpiozero is given. Raises SettingsError.
 
     Each is in its range, and they go together, also with the `pins` that the device has.
     """
@@ -93,7 +93,7 @@ def _option(value: object, option: Option, path: list[str]) -> Any:
 
 
 def _as(type: Any, value: Any) -> Any:
-    """The number as an int or a float; None where it is none, such as an infinite one as an int."""
+    """Return the number as an int or a float; None where it is none, such as an infinite one as an int."""
     try:
         return type(value)
     except (OverflowError, ValueError):
@@ -101,7 +101,7 @@ def _as(type: Any, value: Any) -> Any:
 
 
 def span(option: Option) -> str:
-    """The range of an option as text."""
+    """Return the range of an option as text."""
     if option.choices:
         return ", ".join(map(str, option.choices))
     return f"{option.least:g} to {option.most:g}" if option.least > -float("inf") else ""
@@ -118,7 +118,7 @@ def _check_pulls(kind: DeviceType, options: Mapping[str, Any], pins: Mapping[str
 
 
 def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
-    """How many readings are published at once. Raises SettingsError, also where there is no numpy to do so."""
+    """Return how many readings are published at once. Raises SettingsError, also where there is no numpy to do so."""
     batch = int(number(entry.get("batch", 1), [*path, "batch"], 1, 10000))
     if batch > 1 and not _has_numpy():
         raise wrong([*path, "batch"], "an input with a batch needs numpy: pip install numpy")

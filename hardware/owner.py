@@ -162,13 +162,13 @@ class Owner:
         return self.sensors.state(name) if name in self.sensors.known else None
 
     def _inputs(self, rig: DeviceSet) -> Iterator[tuple[Device, Any]]:
-        """The inputs that were opened; an encoder goes on from where its last owner was."""
+        """Yield the inputs that were opened; an encoder goes on from where its last owner was."""
         for device in self._devices:
             if not device.kind.is_output and device.place in rig.opened:
                 yield device, self._resumed(device, rig)
 
     def _resumed(self, device: Device, rig: DeviceSet) -> Any:
-        """An input that was opened, which has counted what it had for the last owner."""
+        """Return an input that was opened, which has counted what it had for the last owner."""
         opened = rig.opened[device.place]
         if not device.kind.counts:
             return opened
@@ -212,7 +212,7 @@ class Owner:
             self.panel.want(self._lane, NOBODY)
 
     def _safe(self, device: Device) -> Value:
-        """The safe value of an output that another owner had."""
+        """Return the safe value of an output that another owner had."""
         return safe_value(device, self.panel.last(device.place, device.kind.role))
 
     def _last(self, device: Device) -> Value:
@@ -318,7 +318,7 @@ class Owner:
 
 
 def _pauses() -> Iterator[float]:
-    """How long to wait before each time that a device is tried again, in s."""
+    """Yield how long to wait before each time that a device is tried again, in s."""
     pause, longest = AGAIN_S
     while True:
         yield pause

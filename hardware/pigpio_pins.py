@@ -71,7 +71,7 @@ class DaemonPin(PiGPIOPin):  # type: ignore[misc]  # gpiozero has no types
 
 
 def factory() -> Any:
-    """The pins of the daemon here, or where PIGPIO_ADDR says. Raises OSError where none answers."""
+    """Return the pins of the daemon here, or where PIGPIO_ADDR says. Raises OSError where none answers."""
     made = PiGPIOFactory()
     made.pin_class = DaemonPin
     return made

@@ -31,7 +31,7 @@ class NotYet(NotMeasured):
 
 
 def probe_of(device: Device, opened: Any) -> Probe:
-    """The probe of a device that was opened."""
+    """Return the probe of a device that was opened."""
     if device.kind.null_bit is not None:
         return _Converter(device, opened)
     if getattr(opened, "_queue", None) is not None:
@@ -40,7 +40,10 @@ def probe_of(device: Device, opened: Any) -> Probe:
 
 
 def patience(device: Device) -> float:
-    """How long an input may say nothing before its value is told no more: two periods, so that three do not pass."""
+    """Return how long an input may say nothing before its value is told no more.
+
+    Two periods, so that three do not pass.
+    """
     periods: float = 2 / device.rate
     return max(PATIENCE_S, periods)
 
@@ -144,5 +147,5 @@ class _Tapped:
 
 
 def told(error: Exception) -> str:
-    """An error as the reason why there is no value."""
+    """Return an error as the reason why there is no value."""
     return str(error) if isinstance(error, NotMeasured) else f"{type(error).__name__}: {error}"

@@ -204,7 +204,7 @@ def _array_maker() -> Callable[[list[tuple[float, float]]], Any]:
 
 
 def sample(value: Any, now: float) -> dict[str, Any]:
-    """A value and its time, as it is published."""
+    """Return a value and its time, as it is published."""
     return {"time": now, "value": value}
 
 

@@ -207,7 +207,7 @@ class SharedState:
         return self._known(id) > 0
 
     def _known(self, id: bytes) -> int:
-        """The number of the stop of this id, 0 where it is new."""
+        """Return the number of the stop of this id, 0 where it is new."""
         digest = _digest(id)
         for place in range(IDS):
             if self._id_numbers[place] and self._ids[ID_BYTES * place :][:ID_BYTES] == digest:
@@ -254,7 +254,7 @@ class SharedState:
         )
 
     def latest(self) -> StopRecord:
-        """The latest stop."""
+        """Return the latest stop."""
         return StopRecord(self.number, self.stopped_at, _text(self._by), _text(self._why), self.is_stopped)
 
     def confirm(self, lane: str, number: int) -> None:
@@ -262,7 +262,7 @@ class SharedState:
         self._set(lane, _Lane.HEARD, number)
 
     def unconfirmed(self) -> list[str]:
-        """The lanes where nobody has, of the latest stop."""
+        """Return the lanes where nobody has, of the latest stop."""
         return [lane for lane in self._lanes if self._get(lane, _Lane.HEARD) < self.number]
 
     # Devices ---------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class SharedState:
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
-        """The order and the position of the last such call for a device; zeros where there was none."""
+        """Return the order and the position of the last such call for a device; zeros where there was none."""
         return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
@@ -292,7 +292,7 @@ class SharedState:
             self.told_at[place] = now
 
     def told(self, place: int) -> tuple[int, bool]:
-        """When an output was told something last, 0 for never, and whether the guardian did that."""
+        """Return when an output was told something last, 0 for never, and whether the guardian did that."""
         at = self.told_at[place]
         return abs(at), at < 0
 
@@ -333,7 +333,7 @@ class SharedState:
         return True
 
     def owner(self, lane: str) -> int:
-        """The process that had the lane's pins last; NOBODY before the first one."""
+        """Return the process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
 
     def refuse(self, lane: str) -> None:
@@ -341,7 +341,7 @@ class SharedState:
         self._set(lane, _Lane.REFUSED, self._get(lane, _Lane.REFUSED) + 1)
 
     def state(self, lane: str) -> LaneState:
-        """How the lane is."""
+        """Return how the lane is."""
         columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
         return LaneState(*(self._get(lane, column) for column in columns))
 
@@ -363,7 +363,7 @@ class SharedState:
         self._set(lane, _Lane.WATCHER, thread)
 
     def watcher(self, lane: str) -> int:
-        """The thread of the lane's owner that acts on leases and stops."""
+        """Return the thread of the lane's owner that acts on leases and stops."""
         return self._get(lane, _Lane.WATCHER)
 
     def beat(self, lane: str, now: int) -> None:
@@ -371,7 +371,7 @@ class SharedState:
         self._set(lane, _Lane.BEAT, now)
 
     def beaten(self, lane: str) -> int:
-        """When it did last, NEVER where it need not."""
+        """Return when it did last, NEVER where it need not."""
         return self._get(lane, _Lane.BEAT)
 
     def want(self, lane: str, owner: int) -> None:
@@ -379,11 +379,11 @@ class SharedState:
         self._set(lane, _Lane.WANTED, owner)
 
     def wanted_by(self, lane: str) -> int:
-        """The process that waits for the lane's pins, or NOBODY."""
+        """Return the process that waits for the lane's pins, or NOBODY."""
         return self._get(lane, _Lane.WANTED)
 
     def bell(self, lane: str) -> int:
-        """The descriptor that is readable when the lane's owner is to look (eventfd(2))."""
+        """Return the descriptor that is readable when the lane's owner is to look (eventfd(2))."""
         return self._bells[self._lanes[lane]]
 
     def ring(self, lane: str) -> None:

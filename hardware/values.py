@@ -26,7 +26,10 @@ def is_number(value: object, least: float, most: float) -> bool:
 
 
 def seconds(value: object, least: float, what: str = "duration") -> float:
-    """A time that somebody gave. Raises BadArguments where it is none, or shorter than that, or longer than a day."""
+    """Return a time that somebody gave.
+
+    Raises BadArguments where it is none, or shorter than that, or longer than a day.
+    """
     if not is_number(value, least, LONGEST_S):
         raise BadArguments(
             f"a {what} is a number of seconds, here from {least:.3g} to {LONGEST_S:g}, not {value!r:.100}"
@@ -35,7 +38,7 @@ def seconds(value: object, least: float, what: str = "duration") -> float:
 
 
 def checked(output: Output, value: object, what: str = "value") -> Value:
-    """A value as the output takes it. Raises BadArguments."""
+    """Return a value as the output takes it. Raises BadArguments."""
     role, name = output.role, output.device.name
     if role is Role.SWITCH and (value is True or value is False):
         return value
@@ -63,7 +66,7 @@ _WANTED = {
 
 
 def angle_of(output: Output, value: object) -> float:
-    """The angle that stands for a value from -1 to 1. Raises BadArguments."""
+    """Return the angle that stands for a value from -1 to 1. Raises BadArguments."""
     least, most = output.device.angles or (-1.0, 1.0)
     if not is_number(value, -1.0, 1.0):
         raise BadArguments(f"{output.device.name} takes a value from -1 to 1, not {value!r:.100}")
@@ -71,7 +74,7 @@ def angle_of(output: Output, value: object) -> float:
 
 
 def numbers_of(value: Value) -> tuple[float, ...]:
-    """The numbers of a value that has some."""
+    """Return the numbers of a value that has some."""
     if isinstance(value, tuple):
         return value
     return (math.nan if value is None else float(value),)

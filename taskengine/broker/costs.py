@@ -1,4 +1,4 @@
-"""What tasks cost, by kind of package: a moving estimate. Pure."""
+"""Estimates the cost of tasks by kind of package, as a moving average. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _COST_WEIGHT = 0.5
 
 
 class Costs:
-    """Of one task of each kind, in ns, as far as it is `known`; `mean_ns` is that of all."""
+    """The cost of one task of each kind in ns, as far as it is `known`; `mean_ns` is the mean over all kinds."""
 
     def __init__(self) -> None:
         self.mean_ns = 0.0
         self.known: dict[TaskKind, float] = {}
 
     def learn(self, kind: TaskKind, tasks: int, elapsed_ns: int) -> float | None:
-        """So many tasks took so long; what one costs, where that is news, else None."""
+        """Note that so many tasks took so long; return the cost of one task if its kind was unknown, else None."""
         cost = max(elapsed_ns, 1) / tasks
         self.mean_ns += _COST_WEIGHT * (cost - self.mean_ns)
         known = self.known.get(kind)

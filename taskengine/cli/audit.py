@@ -51,7 +51,7 @@ def audit_verify(file: Path | None, kept: str | None, config: Path | None) -> No
 
 
 def _log(config: Path | None) -> Path:
-    """Where the settings have the log."""
+    """Return where the settings have the log."""
     from taskengine.security.audit import AUDIT_FILE, file_of
     from taskengine.security.keys import default_folder
 

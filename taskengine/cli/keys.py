@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from taskengine.security.keys import KeyRing, Membership
 
 PORT = 9003
-"""Where `keys pair` waits for a code."""
+"""The port at which `keys pair` waits for a client."""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What some editors put in front of the text of a file."""
+"""The mark that some editors put in front of a file's text."""
 UID = os.getuid()
-"""Who called us, before we become another."""
+"""The user who called us, before we become another."""
 _keys = keys_option("the setting KEYS, or yours")
 
 
@@ -42,8 +42,11 @@ def keys() -> None:
 
 
 def _ring(folder: Path | None) -> KeyRing:
-    """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
-    # whoever becomes another user may not read modules any more
+    """Return the keys in a folder, or in that of the settings.
+
+    Root acts as the folder's owner, so that the files stay the owner's.
+    """
+    # after becoming another user we may not be able to read modules any more
     from taskengine.security.identity import become_owner
     from taskengine.security.keys import KeyRing
 
@@ -53,7 +56,7 @@ def _ring(folder: Path | None) -> KeyRing:
 
 
 def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
-    """Tell the audit log of a change of the allow-list, and which user made it."""
+    """Note a change of the allow-list, and the user who made it, in the audit log."""
     settings = load_settings(None, {})
     target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
@@ -177,7 +180,7 @@ def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Pat
     from taskengine.security.pake import Guest
 
     code = new_code()
-    Guest(code, "").hello()  # where the library is missing, it says so before we wait
+    Guest(code, "").hello()  # if the library is missing, this says so before we wait
     ring = _ring(keys)
     ring.check_free(name)
 
@@ -242,7 +245,7 @@ def _accept_by_code(address: str, port: int, keys: Path | None) -> Membership:
 
 @contextlib.contextmanager
 def _said_no() -> Iterator[None]:
-    """That it came to nothing is no wrong usage."""
+    """Exit with code 1 on KeysError: a failed pairing is no wrong usage."""
     try:
         yield
     except KeysError as error:
@@ -250,7 +253,7 @@ def _said_no() -> Iterator[None]:
 
 
 def _asked(what: str, *, hidden: bool = True) -> str:
-    """What a user types or pastes, a secret if it is `hidden`, from the terminal or from stdin."""
+    """Ask the user for a line, a secret if it is `hidden`, from the terminal or from stdin."""
     if sys.stdin.isatty():
         return str(click.prompt(what, hide_input=hidden, err=True))
     answer = sys.stdin.readline(4096).lstrip(BYTE_ORDER_MARK).strip()

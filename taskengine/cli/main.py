@@ -33,9 +33,9 @@ install it:
 
 
 def _admit(settings: Settings) -> tuple[Identity | None, int]:
-    """Whom the engine's processes become, and how many keys are let in.
+    """Return the user that the engine's processes are to become, and how many keys are let in.
 
-    Raises SettingsError, KeysError where it may not be started so.
+    Raises SettingsError, KeysError if the engine may not be started like this.
     """
     from taskengine.security.identity import borrowed, check_keys, find_identity
     from taskengine.security.keys import KeyRing
@@ -183,7 +183,7 @@ def call(
     from taskengine.client.stopping import stops_machine
 
     values = [_json_or_text(text) for text in args]
-    # what stops does not wait for a router that may be gone
+    # a stop does not wait for a router that may be gone
     with (client_of if stops_machine(name) else connected)(where, timeout) as client:
         if count is None:
             if not (values or keywords):

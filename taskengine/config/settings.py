@@ -1,7 +1,7 @@
 """The settings: one struct.
 
-A field's `Meta` holds what is allowed and the explanation; the README's table, the flags' help and the errors are made
-from it (`rows`).
+A field's `Meta` holds its range and its description. The table of settings in the documentation, the flags' help and
+the errors are made from it (`rows`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 TABLES = ("hardware", "policy")
-"""What only the file has."""
+"""Tables that only the file can have."""
 
 
 def _port(description: str, least: int = 1) -> Meta:
@@ -324,7 +324,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: dict[str, Entry] | None = None
 
     def machine(self) -> Machine | None:
-        """The devices of the table [hardware], None where there is none. Raises SettingsError."""
+        """Return the devices of the table [hardware], None where there is none. Raises SettingsError."""
         if not self.hardware:
             return None
         from taskengine.config.machine import Machine
@@ -333,12 +333,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def frontend(self) -> str:
-        """The address clients talk to."""
+        """The address that clients connect to."""
         return self._address(self.router_frontend)
 
     @property
     def backend(self) -> str:
-        """The address task workers talk to where there can be no Unix socket; on loopback, whatever HOST is."""
+        """The address that task workers connect to if there can be no Unix socket; on loopback, whatever HOST is."""
         return f"tcp://{'[::1]' if self.host == '::1' else '127.0.0.1'}:{self.router_backend}"
 
     @property
@@ -348,36 +348,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def metrics_page(self) -> str:
-        """Where Prometheus finds the metrics, if METRICS_PORT is set."""
+        """The address of the metrics for Prometheus, if METRICS_PORT is set."""
         return f"{self._address(self.metrics_port).replace('tcp://', 'http://')}/metrics"
 
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
-        """How many task workers each lane has, the default one "", with those that tasks name."""
+        """Return how many task workers each lane has, the default one "", and the lanes that tasks name."""
         known = {"": self.task_workers, **self.lanes}
         return known | {lane: 1 for lane in lanes if lane not in known}
 
     def data_ports(self) -> list[int]:
-        """The port of each data worker."""
+        """Return the port of each data worker."""
         first = self.starting_port + self.task_workers
         return list(range(first, first + self.data_workers))
 
     def data_addresses(self) -> list[str]:
-        """The address each data worker publishes on."""
+        """The address at which each data worker publishes."""
         return [self._address(port) for port in self.data_ports()]
 
     @property
     def on_loopback(self) -> bool:
-        """Only this machine can reach the sockets."""
+        """Whether only this machine can reach the sockets."""
         return _is_loopback(self.host)
 
     @property
     def is_curved(self) -> bool:
-        """The sockets are encrypted."""
+        """Whether the sockets are encrypted."""
         return self.curve == "on" or (self.curve == "auto" and not (self.on_loopback and self.policy is None))
 
     @property
     def has_tracebacks(self) -> bool:
-        """Clients are sent tracebacks and whole paths."""
+        """Whether clients get tracebacks and whole paths."""
         return self.tracebacks == "on" or (self.tracebacks == "auto" and self.on_loopback and not self.is_curved)
 
     @property
@@ -391,7 +391,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return _expanded("audit", self.audit) if self.audit not in ("", "journald", "syslog") else None
 
     def check_exposure(self, clients: int) -> None:
-        """Refuses to serve off loopback without encryption, or for nobody.
+        """Refuse to serve off loopback without encryption, or without clients.
 
         Args:
             clients: how many keys are let in.
@@ -417,7 +417,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def _expanded(name: str, path: str) -> Path:
-    """The path, with ~ as the home folder. Raises SettingsError where there is none."""
+    """Return the path with ~ replaced by the home folder. Raises SettingsError if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -451,7 +451,7 @@ NAMES = tuple(name for name in Settings.__struct_fields__ if name not in TABLES)
 
 
 def meta(name: str) -> tuple[str, str]:
-    """The (type text, explanation) of a setting."""
+    """Return the (type text, explanation) of a setting."""
     meta = get_args(HINTS[name])[-1]
     return meta.extra["type"], meta.description
 
@@ -469,6 +469,6 @@ def _toml_text(value: object) -> str:
 
 
 def rows() -> list[Row]:
-    """Every setting but the tables, in the order of the struct."""
+    """Return every setting but the tables, in the order of the struct."""
     defaults = _defaults()
     return [Row(name.upper(), _toml_text(defaults[name]), *meta(name)) for name in NAMES]
