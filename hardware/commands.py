@@ -187,7 +187,7 @@ class Commands:
         return [_described(self._devices[name]) for name in self._usable()]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
-        """Return the last value and the lease's remaining seconds, of these devices or of all that the caller may use."""
+        """Return the last value and the lease's remaining seconds of these devices; without any, of all."""
         owner = self._open()
         now_ns = time.monotonic_ns()
         return {name: self._state(owner, name, now_ns) for name in devices or self._usable()}
