@@ -69,7 +69,7 @@ class Admission:
         stopped_at = panel.stopped_at
         if origin.received and panel.number:
             if origin.received <= stopped_at:
-                raise NotAllowed(f"stop {panel.number} came after this command, which does not outlast it")
+                raise NotAllowed(f"stop {panel.number} came after this command, and cancels it")
             if origin.sent and origin.sent <= stopped_at:
                 raise NotAllowed(f"this command may have been sent before stop {panel.number}")
 
@@ -98,12 +98,12 @@ class Admission:
         if not origin.sent:
             if not (origin.is_local or device.untimed):
                 raise NotAllowed(
-                    f"{device.name} takes commands from other machines only where they say how old they are: use a"
+                    f"{device.name} takes commands from other machines only if they say how old they are: use a"
                     " client of this version, or set untimed = true"
                 )
         elif 2 * origin.bound > (output.lease_ns or output.age * NS):
             raise NotAllowed(
-                f"when this command was called is known to {origin.bound / NS:.3g} s only, which is more than half the"
+                f"the time of this command is known to {origin.bound / NS:.3g} s only, which is more than half the"
                 f" lease of {device.name}: this link is too slow to drive it"
             )
         age = now - (origin.sent or received) / NS
@@ -120,7 +120,7 @@ class Admission:
         if now >= output.held_until:
             output.holder = None
         elif not (takes_over and output.holder_client == origin.client):
-            raise NotAllowed(f"another client has {output.device.name} for itself")
+            raise NotAllowed(f"another client holds {output.device.name} exclusively")
 
     def is_strange(self, output: Output, origin: Origin) -> bool:
         """Return whether the output follows the command of another client."""

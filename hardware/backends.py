@@ -107,7 +107,7 @@ def chosen(pins: str) -> str:
         return name.lower()
     ours = ", ".join(known for known in BACKENDS if known != AUTO)
     raise SettingsError(
-        f"pins: {FACTORY_VARIABLE} is {name!r}, which cannot open outputs without a blip; expected one of {ours}, or "
+        f"pins: {FACTORY_VARIABLE} is {name!r}, which cannot open outputs without a glitch; expected one of {ours}, or "
         "the setting PINS, which it does not change"
     )
 
@@ -118,7 +118,7 @@ def auto(layout: HardwareConfig) -> Any:
     if name != AUTO:
         return BACKENDS[name](layout)
     if not any(Path("/dev").glob("gpiochip*")):
-        raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` plays with pins in memory")
+        raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` uses pins in memory")
     return lgpio(layout)
 
 

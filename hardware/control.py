@@ -80,7 +80,7 @@ class Control:
         except TypeError:  # no name at all
             output = None
         if output is None:
-            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows those that there are")
+            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows the names")
         if output.role not in roles and roles:
             raise BadArguments(f"{name} is a {output.device.type}, not a {' or '.join(role.value for role in roles)}")
         return output

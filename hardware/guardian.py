@@ -258,7 +258,9 @@ class Guardian:
         """Kill an owner that hangs, and wait for its end."""
         for fd, owner in list(self._owners.items()):
             if owner == (lane, self._wards[lane].owner):
-                self._say(f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] lets a lease, or a stop, pass: ending it")
+                self._say(
+                    f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] did not act on a lease or a stop: killing it"
+                )
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                 if select.select([fd], [], [], BLIND_S)[0]:
@@ -310,7 +312,7 @@ class Guardian:
             for device in [device for device in self._layout.of(lane) if device.name in rig.failed]:
                 if rig.again(device):
                     self._note_safe(device)
-                    self._say(f"[GUARDIAN] Made safe after all: {device.name}")
+                    self._say(f"[GUARDIAN] Made safe at last: {device.name}")
 
     def _last(self, device: Device) -> Value:
         return self._panel.last(device.place, device.kind.role)

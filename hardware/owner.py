@@ -266,7 +266,7 @@ class Owner:
                 self._tell(output, time.monotonic())
             else:
                 self.sensors.add(device, self._resumed(device, rig))
-        self._say(f"[HARDWARE] Had after all: {device.name}")
+        self._say(f"[HARDWARE] Opened at last: {device.name}")
 
     def _watch(self) -> None:
         """Do what is due, until the end. An unexpected error here ends the process, which the guardian sees.

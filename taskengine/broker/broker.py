@@ -260,7 +260,7 @@ class Broker:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered what nobody asked")
+            raise ProtocolError(f"worker {name} answered a batch that it was not given")
         done, rest = matched(name, worker.batches[0], entries)
         worker.end_oldest()
         whole = self._keep(name, done, is_timed=True)
@@ -309,7 +309,7 @@ class Broker:
         """
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered what nobody asked")
+            raise ProtocolError(f"worker {name} answered a batch that it was not given")
         return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
     def forsake(self) -> list[Package]:

@@ -12,7 +12,7 @@ def lost(worker: str) -> WorkerLost:
 
 def bereft(lane: str, worker: str) -> WorkerLost:
     text = f"worker {worker}, which had the pins of lane {lane}, died before this task could start"
-    return WorkerLost(f"{text}: what waited for it moves nothing afterwards", worker=worker)
+    return WorkerLost(f"{text}: tasks that waited for it do not run", worker=worker)
 
 
 def check_denied(denied: list[int]) -> None:

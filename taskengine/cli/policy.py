@@ -14,7 +14,7 @@ from taskengine.errors import KeysError, printable
 
 @click.group()
 def policy() -> None:
-    """Ask what the settings' table [policy] gives.
+    """Ask which rights the settings' table [policy] gives.
 
     \b
     taskengine policy can laptop do servo.set pan

@@ -61,5 +61,5 @@ def _entry_error(data: bytes) -> TaskEngineError:
     try:
         code, message, fields = msgspec.msgpack.decode(data, type=tuple[int, str, dict[str, Any]])
     except (msgspec.MsgspecError, ValueError) as error:
-        return ProtocolError(f"an error entry that is none: {error}")
+        return ProtocolError(f"malformed error entry: {error}")
     return from_wire(code, message, fields)

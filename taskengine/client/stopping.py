@@ -180,7 +180,7 @@ def _read(answer: bytes) -> TaskEngineError | None:
     try:
         number, texts = msgspec.msgpack.decode(answer, type=tuple[int, list[str]])
     except (msgspec.MsgspecError, ValueError) as error:
-        return ProtocolError(f"the guardian's answer is none: {error}")
+        return ProtocolError(f"malformed answer of the guardian: {error}")
     if number == 0:
         return NotAllowed("; ".join(texts))
     if texts:

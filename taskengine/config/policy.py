@@ -64,7 +64,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ):
             if not pattern.endswith("*") or set(pattern[:-1]) & set("*?["):
                 raise ValueError(
-                    f"{key}: {pattern!r}: whoever subscribes to a topic gets all that begin so, thus a pattern "
+                    f"{key}: {pattern!r}: a subscription takes all topics that begin so, therefore a pattern "
                     "ends in its only *, such as 'hardware.*'"
                 )
         for key, unit in (("rate", "tasks"), ("rate_bytes", "bytes"), ("rate_microseconds", "microseconds")):

@@ -61,7 +61,7 @@ def old_libzmq(version: tuple[int, ...]) -> str:
     if not flaws:
         return ""
     have, tested = ".".join(map(str, version)), ".".join(map(str, TESTED_LIBZMQ))
-    return f"libzmq {have} is older than {tested} and lacks the cure of {'; '.join(flaws)}. `pip install -U pyzmq`"
+    return f"libzmq {have} is older than {tested} and lacks the fixes for {'; '.join(flaws)}. `pip install -U pyzmq`"
 
 
 def insecure(settings: Settings) -> str:
@@ -71,8 +71,8 @@ def insecure(settings: Settings) -> str:
     if settings.on_loopback:
         return "INSECURE is set, and has a meaning only off loopback: take it out before HOST changes"
     if settings.is_curved:
-        return f"INSECURE: the engine serves on {settings.host} although nobody may be let in"
-    return f"INSECURE: whoever reaches {settings.host} can run every task, and read and change what others send"
+        return f"INSECURE: the engine serves on {settings.host} although no client has a key"
+    return f"INSECURE: anybody who reaches {settings.host} can run every task, and read and change what others send"
 
 
 class Reminder:
@@ -120,7 +120,7 @@ TABLE = (
         "nobody stops",
         lambda facts: facts.stops and facts.settings.policy is not None and not _may_stop(facts),
         lambda facts: (
-            f"the policy lets nobody call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
+            f"the policy lets no client call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
             '`[policy.everyone]` with members = ["*"] and tasks = ["system.stop"]'
         ),
     ),
@@ -132,7 +132,7 @@ TABLE = (
     Weakness(
         "keys readable",
         lambda facts: facts.keys,
-        lambda facts: f"others can look into {_listed(facts.keys)}: `chmod 700` keeps the keys' folders to their owner",
+        lambda facts: f"others can read {_listed(facts.keys)}: `chmod 700` keeps the keys' folders to their owner",
     ),
     Weakness(
         "settings writable",
@@ -153,7 +153,7 @@ TABLE = (
         "metrics open",
         lambda facts: facts.settings.metrics_port and not (facts.settings.on_loopback or facts.has_metrics_token),
         lambda facts: (
-            f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key: "
+            f"METRICS_PORT answers anybody who reaches {facts.settings.host}, in plain HTTP, without a key: "
             "`taskengine keys metrics` makes a token that scrapers have to show"
         ),
     ),

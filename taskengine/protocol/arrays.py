@@ -99,7 +99,7 @@ def decoded(data: bytes) -> numpy.ndarray:
             raise ValueError(f"of shape {shape} in {len(elements)} bytes")
         return numpy.frombuffer(elements, dtype).reshape(shape) if elements else numpy.empty(shape, dtype)
     except (ValueError, IndexError, struct.error, UnicodeDecodeError, TypeError, MemoryError) as error:
-        raise ProtocolError(f"an array that is none: {error}") from None
+        raise ProtocolError(f"malformed array: {error}") from None
 
 
 def columns(iterables: Sequence[Any]) -> tuple[bytes, bytes] | None:

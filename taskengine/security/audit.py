@@ -174,7 +174,7 @@ class _File:
             whole = sealed(body, seal)
             written = start + whole + b"\n"
             if os.write(fd, written) != len(written):
-                raise OSError("it was not written whole")
+                raise OSError("the line was not written completely")
             size = found.st_size + len(written)
             self._end = found.st_ino, size, seal_of(whole) or ""
             if size >= LARGEST:
@@ -256,5 +256,5 @@ def verify_file(path: Path) -> list[tuple[Path, Finding]]:
     if len(findings) == 2:
         (_, before), (_, after) = findings
         if after.sealed and after.begun != before.last:
-            after.wrong.insert(0, (1, f"it does not go on where {older.name} ends"))
+            after.wrong.insert(0, (1, f"it does not continue {older.name}"))
     return findings

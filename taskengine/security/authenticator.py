@@ -114,14 +114,14 @@ class KeyAuthenticator(Authenticator):
             names, left_out = self._ring.admitted()
         except OSError as error:  # no descriptors are left, which says nothing about keys
             if self._blind_since is None:
-                self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
+                self._say(f"[AUTH-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
                 self._blind_since = self._now()
             self._revoke(self._ring.changed(self._stamp or ()))
             return
         self._blind_since = None
         self._banned.clear()
         for problem in left_out:
-            self._say(f"[GATE-{os.getpid()}] Left out: {problem}")
+            self._say(f"[AUTH-{os.getpid()}] Left out: {problem}")
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp

@@ -215,7 +215,7 @@ class KeyRing:
         """Add an engine that lets us in. Raises KeysError for invalid keys and names."""
         keys = (membership.engine, membership.own.public, membership.own.secret)
         if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
-            raise KeysError("that is no name and key of an engine")
+            raise KeysError("expected a name and a key of an engine")
         _write(self._engine(membership.address), membership, replace=True)
 
     def check_free(self, name: str) -> None:
@@ -231,11 +231,11 @@ class KeyRing:
             data = base64.urlsafe_b64decode(line.strip().removeprefix(_LINE).encode())
             membership = msgspec.json.decode(data, type=Membership)
         except (ValueError, msgspec.MsgspecError):
-            raise KeysError("that is no line of `taskengine keys pair`") from None
+            raise KeysError("expected a line of `taskengine keys pair`") from None
         try:
             self.enter(membership)
         except KeysError as error:
-            raise KeysError(f"that is no line of `taskengine keys pair`: {error}") from None
+            raise KeysError(f"expected a line of `taskengine keys pair`: {error}") from None
         return membership
 
     def membership(self, address: str) -> Membership | None:
@@ -353,7 +353,7 @@ def not_let_in(address: str, membership: Membership | None) -> str:
         )
     return (
         f"the handshake with {address} did not complete: its key may have changed, or that of {membership.name!r} is "
-        f"allowed no more, or it does not encrypt. Expected an engine with the fingerprint "
+        f"no longer allowed, or it does not encrypt. Expected an engine with the fingerprint "
         f"{fingerprint(membership.engine)} (`taskengine keys show` there). If it is another on purpose, run "
         f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here"
     )

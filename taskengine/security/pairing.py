@@ -56,7 +56,7 @@ class PairingListener:
         try:
             server = await asyncio.start_server(self._receive, host, port, limit=LONGEST_LINE)
         except OSError as error:
-            raise KeysError(f"nobody can listen on {host}:{port}: {error.strerror}; --port names another") from None
+            raise KeysError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
         try:
             ready()
             await asyncio.wait_for(self._over.wait(), self._code.end - time.monotonic())
@@ -117,11 +117,11 @@ def call(host: str, port: int, guest: Guest) -> tuple[str, str]:
     except OSError as error:
         why = error.strerror or "it does not answer"
         raise KeysError(
-            f"{host}:{port}: {why}; `taskengine keys pair NAME` there waits for the code while it is good"
+            f"{host}:{port}: {why}; `taskengine keys pair NAME` there waits for the code while it is valid"
         ) from None
 
 
 def _line_of(line: bytes) -> bytes:
     if not line.endswith(b"\n"):
-        raise KeysError("the engine has closed the connection: too many try, or the code is good no more")
+        raise KeysError("the engine has closed the connection: too many attempts, or the code has expired")
     return line

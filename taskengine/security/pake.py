@@ -66,9 +66,9 @@ class PairingCode:
     def check(self, now: float) -> None:
         """Raise KeysError if the code is not valid any more."""
         if now >= self.end:
-            raise KeysError(f"the code was good for {CODE_S / 60:g} min, which are over")
+            raise KeysError(f"the code was valid for {CODE_S / 60:g} min, and has expired")
         if not self.tries:
-            raise KeysError("the code was tried wrongly too often, or is used")
+            raise KeysError("the code was used, or entered wrongly too often")
 
     def fail(self) -> None:
         """Count a wrong try."""
@@ -100,7 +100,7 @@ class Host:
         shown = _read(line, Proof)
         if not hmac.compare_digest(shown.proof, _client_proof(self._key, shown.public)):
             self._code.fail()
-            raise KeysError(f"that is not the code; it may be tried {self._code.tries} more times")
+            raise KeysError(f"wrong code; {self._code.tries} more tries are left")
         self._code.use_up()
         self._public = shown.public
         return shown.public
@@ -140,7 +140,7 @@ class Guest:
         welcome = _answer(line, Welcome)
         proof = _engine_proof(self._key, welcome.public, welcome.name, self._public)
         if not hmac.compare_digest(welcome.proof, proof):
-            raise KeysError("whoever answers there does not know the code: it may not be the engine. Make another code")
+            raise KeysError("the other side does not know the code and may not be the engine: make another code")
         return welcome.public, welcome.name
 
 
@@ -170,11 +170,11 @@ def _finish(side: Any, part: bytes) -> bytes:
     from spake2 import SPAKEError
 
     if len(part) != _PART_BYTES:
-        raise KeysError("that is no part of an exchange of keys")
+        raise KeysError("malformed part of a key exchange")
     try:
         key: bytes = side.finish(part)
     except (SPAKEError, ValueError):
-        raise KeysError("that is no part of an exchange of keys") from None
+        raise KeysError("malformed part of a key exchange") from None
     return key
 
 
@@ -197,7 +197,7 @@ def _read(line: bytes, kind: type[M]) -> M:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, ValueError):
-        raise KeysError("that is no message of an exchange of keys") from None
+        raise KeysError("malformed message of a key exchange") from None
 
 
 def _answer(line: bytes, kind: type[M]) -> M:

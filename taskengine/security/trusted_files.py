@@ -64,5 +64,5 @@ def refuse_changeable(what: str, paths: Iterable[Path], trusted: Collection[int]
     for path in changeable(paths, trusted):
         owner = path.stat().st_uid
         if owner not in trusted:
-            raise SettingsError(f"{what}: {path} is user {owner}'s, and root takes it in: run `chown root {path}`")
-        raise SettingsError(f"{what}: other users can change {path}, and root takes it in: run `chmod go-w {path}`")
+            raise SettingsError(f"{what}: {path} is user {owner}'s, and root would load it: run `chown root {path}`")
+        raise SettingsError(f"{what}: other users can change {path}, and root would load it: run `chmod go-w {path}`")

@@ -70,7 +70,7 @@ def test_it_is_driven_once_it_can_be_had(bench: MakeBench, busy: set[int]) -> No
     pin = one.pin(16)
     assert not pin.state
     busy.clear()
-    wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
+    wait_until(lambda: "[HARDWARE] Opened at last: brake" in one.said, 5, "the brake")
     assert pin.state
     assert one.commands.devices_state()["brake"]["value"] is True
     one.commands.gpio_write("brake", False)
@@ -89,7 +89,7 @@ def test_what_is_left_out_is_published_as_not_known(
     ((topic, value),) = told
     assert (topic, value["value"], value["reason"]) == ("hardware.brake", None, "left out: GPIO16: GPIO busy")
     busy.clear()
-    wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
+    wait_until(lambda: "[HARDWARE] Opened at last: brake" in one.said, 5, "the brake")
     assert (told[1][0], told[1][1]["value"]) == ("hardware.brake", True)
 
 
@@ -101,7 +101,7 @@ def test_an_input_is_read_once_it_can_be_had(bench: MakeBench, monkeypatch: pyte
     with pytest.raises(TaskFailed, match="button was left out: GPIO27"):
         one.commands.gpio_read("button")
     monkeypatch.setattr(gpiozero, "Button", button)
-    wait_until(lambda: "[HARDWARE] Had after all: button" in one.said, 5, "the button")
+    wait_until(lambda: "[HARDWARE] Opened at last: button" in one.said, 5, "the button")
     assert one.commands.gpio_read("button") == 0
 
 

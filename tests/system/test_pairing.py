@@ -68,7 +68,7 @@ def test_three_wrong_tries_end_it(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "0 more times" in process.stderr.read().splitlines()[-1]
         late = accept(tmp_path / "late", code, address, "--port", str(port))
-        assert (late.returncode, "waits for the code while it is good" in late.stderr) == (1, True)
+        assert (late.returncode, "waits for the code while it is valid" in late.stderr) == (1, True)
     assert KeyRing(robot).allowed() == {}
     assert KeyRing(tmp_path / "thief").memberships() == []
     events = [json.loads(line)["event"] for line in (robot / "audit.jsonl").read_text().splitlines()]

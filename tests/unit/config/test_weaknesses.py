@@ -108,8 +108,8 @@ def test_an_old_libzmq_is_named_with_what_it_lacks() -> None:
     [
         (Settings(), ""),
         (OPEN, ""),
-        (Settings(host="0.0.0.0", curve="off", insecure=True), "whoever reaches 0.0.0.0 can run every task"),
-        (Settings(host="0.0.0.0", insecure=True), "nobody may be let in"),
+        (Settings(host="0.0.0.0", curve="off", insecure=True), "anybody who reaches 0.0.0.0 can run every task"),
+        (Settings(host="0.0.0.0", insecure=True), "no client has a key"),
         (Settings(insecure=True), "only off loopback"),
     ],
 )

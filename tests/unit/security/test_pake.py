@@ -66,7 +66,7 @@ def test_a_false_engine_is_found_out_and_so_is_one_in_between() -> None:
     guest = Guest(CODE, "a")
     false = Host(PairingCode("1111-1111", 0.0))
     proof = guest.show(false.begin(guest.hello(), 1.0))
-    with pytest.raises(KeysError, match="not the code"):
+    with pytest.raises(KeysError, match="wrong code"):
         false.admit(proof, 1.0)
     with pytest.raises(KeysError, match="does not know the code"):
         guest.accept(false.welcome("engine", "laptop"))
@@ -85,7 +85,7 @@ def test_what_the_engine_says_cannot_be_changed_on_the_way(field: str) -> None:
 def test_the_clients_key_cannot_be_changed_on_the_way() -> None:
     host, proof = exchange(PairingCode(CODE, 0.0), Guest(CODE, "a"))
     told = msgspec.json.decode(proof)
-    with pytest.raises(KeysError, match="not the code"):
+    with pytest.raises(KeysError, match="wrong code"):
         host.admit(msgspec.json.encode(told | {"public": "b"}), 1.0)
 
 
