@@ -2,7 +2,7 @@
 
 read       read the table into a `HardwareConfig`
 tasks      the tasks that the lanes' workers run
-Panel      the memory that the owners of pins and the guardian share
+SharedState  the memory that the owners of pins and the guardian share
 own        get the pins, in the lane's worker
 keep_memory  protect this process when memory runs out
 guard      run the guardian
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .owner import Owner
 
 __all__ = [
-    "Layout",
-    "Panel",
+    "HardwareConfig",
+    "SharedState",
     "guard",
     "header_lines",
     "keep_memory",

@@ -9,7 +9,7 @@ import pytest
 
 import taskengine_hardware
 from taskengine import SettingsError, TaskFailed
-from taskengine_hardware import Panel
+from taskengine_hardware import SharedState
 from taskengine_hardware.backends import lgpio
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.device_set import DeviceSet
@@ -34,7 +34,7 @@ def table_of(devices: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def owner() -> Iterator[Owner]:
     layout = taskengine_hardware.read(table_of(INPUTS))
-    panel = Panel(layout)
+    panel = SharedState(layout)
     list(taskengine_hardware.tasks(layout))
     owner: Owner = taskengine_hardware.own(layout, LANE, panel, "lgpio", print)
     yield owner

@@ -15,7 +15,7 @@ import pytest
 from taskengine import TaskFailed
 from taskengine_hardware import owner as owners
 from taskengine_hardware import read
-from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.mock_pins import MockPin
 from taskengine_hardware.owner import BEAT_S, Owner, PinsInUse
 from taskengine_hardware.shared_state import NEVER, NOBODY, SharedState
@@ -176,6 +176,10 @@ def test_no_beat_is_later_than_the_guardian_waits(bench: MakeBench) -> None:
     assert time.monotonic() - start < deadline(4 * BEAT_S)
 
 
+def _fail(value: Value | None) -> None:
+    raise OSError(f"{value} cannot be written")
+
+
 def _beats_after(bench: Bench, beat: int) -> bool:
     return bool(bench.panel.beaten(LANE) > beat)
 
@@ -215,7 +219,7 @@ def test_all_rest_at_once_where_the_engine_is_gone(bench: MakeBench, is_hung: bo
     one = bench({"wheel": WHEEL, "fan": DIMMED, "brake": BRAKE, "lamp": {**LAMP, "safe": "hold"}})
     one.commands.devices_write({"wheel": 1.0, "fan": 0.5, "brake": False, "lamp": True})
     assert one.owner.rig is not None
-    one.owner.rig.writers[1] = lambda value: 1 / 0
+    one.owner.rig.writers[1] = _fail
     if is_hung:
         one.owner.lock.acquire()
     thread = threading.Thread(target=one.owner.rest_at_once)
