@@ -83,8 +83,7 @@ class Broker:
     def accept(self, package: Package) -> bool:
         """Take over the package; return whether it is complete already because its client may call none of its tasks.
 
-        Raises Overloaded when the engine is stopping, a lane of the package has no workers configured, or too much is
-        in flight.
+        Raises Overloaded when the engine is stopping, a lane has no workers configured, or too much is in flight.
         """
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
@@ -121,10 +120,7 @@ class Broker:
         return bool(whole)
 
     def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
-        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError.
-
-        Unknown lane, name in use.
-        """
+        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError: name or lane."""
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
@@ -167,11 +163,10 @@ class Broker:
     ) -> list[Package]:
         """Remove a worker that is dead, or that only has a new connection.
 
-        `accounts` holds what it has done of each batch that it held, None where it had not begun it. Finished tasks
-        keep their results; tasks that had not begun go to another worker. The task that ran is answered with `error(its
-        name)`. Where that is None, it goes to another worker if it is idempotent, and is answered with WorkerLost
-        otherwise. A worker that ran no task died at the next chunk; a chunk at which DEATHS workers have died is
-        answered with WorkerLost.
+        `accounts` is what it has done of each batch, None if it had not begun it. Finished tasks keep their results;
+        others go to another worker. The task that ran is answered with `error(its name)`; without `error` it goes to
+        another worker if it is idempotent, and is answered with WorkerLost otherwise. A worker that ran no task died at
+        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it.
         """
         worker = self._workers.pop(name, None)
         if worker is None:
@@ -215,9 +210,7 @@ class Broker:
         return whole + self._return(rest)
 
     def _bereave(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
-        """Handle the death of an owner of pins.
-
-        `rest`, which it had not begun, ends, and so does what waits in its lane.
+        """Handle the death of an owner of pins: what it had not begun, `rest`, ends with what waits in its lane.
 
         Packages whose tasks are all idempotent (they move nothing, or stop something) wait for the next owner.
         """
@@ -243,8 +236,7 @@ class Broker:
     def recalls(self) -> list[tuple[str, int]]:
         """List workers that are to hand back what they have not begun, with the number of their last batch.
 
-        A worker is asked when something urgent waits that is not at the worker already, or when something that it has
-        was cancelled.
+        The reason is that something urgent waits elsewhere, or that something which they have was cancelled.
         """
         if not (self._urgent or self._recalled):
             return []
@@ -303,10 +295,7 @@ class Broker:
         return whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
-        """Answer a worker's oldest batch with `error`: it ran, and the worker cannot send the answer.
-
-        Raises ProtocolError.
-        """
+        """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
@@ -355,10 +344,7 @@ class Broker:
                 self._touched.add(package)
 
     def part(self, client: bytes) -> None:
-        """Handle a client that has left.
-
-        What only it could be answered does not start, nor what waits in lanes with pins.
-        """
+        """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
         self._parted.add(client)
 
     def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
