@@ -115,11 +115,11 @@ def make_safe(layout: HardwareConfig, pins: str) -> None:
     from .device_set import DeviceSet
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
-    rig = DeviceSet(outputs, BACKENDS[pins](layout))
+    device_set = DeviceSet(outputs, BACKENDS[pins](layout))
     try:
-        failed = list(rig.rest(outputs, lambda device: None))
+        failed = list(device_set.rest(outputs, lambda device: None))
     finally:
-        rig.close()
+        device_set.close()
     if failed:
         raise RuntimeError(f"not made safe: {'; '.join(failed)}")
 

@@ -22,8 +22,8 @@ from .device_config import EXCLUSIVE_S
 from .outputs import NS, Output
 from .shared_state import NEVER, SharedState
 
-MOST_CLAIMS = 64
-MOST_CONSENTS = 4096
+MAX_CLAIMS = 64
+MAX_CONSENTS = 4096
 """How many holders an owner remembers; a forgotten holder has to call `lease.acquire` again."""
 
 
@@ -277,7 +277,7 @@ class Admission:
         claims = output.claims
         claims.pop(holder, None)
         claims[holder] = until
-        if len(claims) > MOST_CLAIMS:
+        if len(claims) > MAX_CLAIMS:
             for old in [old for old, end in claims.items() if end <= now] or [next(iter(claims))]:
                 del claims[old]
 
@@ -288,7 +288,7 @@ class Admission:
 
     def _remember(self, holder: bytes) -> None:
         self._consents[holder] = None
-        if len(self._consents) > MOST_CONSENTS:
+        if len(self._consents) > MAX_CONSENTS:
             del self._consents[next(iter(self._consents))]
 
 

@@ -100,7 +100,7 @@ class Control:
 
     def check(self, output: Output, value: Value, origin: Origin, now: float) -> None:
         """Check that a client may set an output to a value. Raises the errors of `Admission.check`."""
-        self._heed(output, now)
+        self._act_on_due(output, now)
         try:
             self.admission.check(output, origin, now)
         except NotAllowed:
@@ -112,7 +112,7 @@ class Control:
 
         A safe value that is not admitted brings it to rest instead.
         """
-        self._heed(output, now)
+        self._act_on_due(output, now)
         is_safe = output.is_safe_at(value)
         try:
             self.admission.check(output, origin, now)
@@ -150,7 +150,7 @@ class Control:
 
     def _admit(self, output: Output, origin: Origin, now: float) -> None:
         """Admit a client's motion of an output between the old lease and the new one, as `_take` does."""
-        self._heed(output, now)
+        self._act_on_due(output, now)
         self.admission.check(output, origin, now)
         self.admission.grant(output, origin, now)
         if self._ends[output.place] == NEVER:
@@ -237,7 +237,7 @@ class Control:
 
     def bring_to_rest(self, output: Output, origin: Origin, position: int, now: float) -> None:
         """Bring an output to its safe state at once, whoever holds it; earlier calls move it no more."""
-        self._heed(output, now)
+        self._act_on_due(output, now)
         number = (origin.received, position) if origin.received else (int(now * NS), 0)
         if number > self._panel.rested(output.place):
             self._panel.rest(self._lane, output.place, *number)
@@ -250,13 +250,13 @@ class Control:
         self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
     ) -> None:
         """Acquire outputs as `Admission.acquire` does, after ending the leases that are over."""
-        self._heed_all(now)
+        self._act_on_all(now)
         self.admission.acquire(outputs, origin, now, exclusive=exclusive, take_over=take_over)
         self.due = min(self.due, self.admission.due)
 
     def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
         """Renew outputs as `Admission.renew` does, after ending the leases that are over."""
-        self._heed_all(now)
+        self._act_on_all(now)
         self.admission.renew(outputs, origin, now)
         self.due = min(self.due, self.admission.due)
 
@@ -265,13 +265,13 @@ class Control:
     def stop(self, now: float, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output to its safe state, and accept nothing until `arm`."""
         self._panel.stop(int(now * NS), by=by, why=why, id=id)
-        self._heed_stop(now)
+        self._act_on_stop(now)
 
     def arm(self, origin: Origin, now: float, number: int | None = None) -> None:
         """Accept commands again; see `Admission.arm`."""
-        self._heed_stop(now)
+        self._act_on_stop(now)
         self.admission.arm(origin, number, now)
-        self._heed_stop(now)
+        self._act_on_stop(now)
 
     def rest(self, now: float = 0.0) -> None:
         """Bring every output to its safe state."""
@@ -281,7 +281,7 @@ class Control:
 
     def tick(self, now: float) -> None:
         """Do everything that is due."""
-        self._heed_all(now)
+        self._act_on_all(now)
         self._go_on(now)
         for output in [output for output in self._changed if output.next_tell <= now]:
             del self._changed[output]
@@ -300,25 +300,25 @@ class Control:
 
     # Stops, calls to rest, ended leases -----------------------------------------------------------------------------
 
-    def _heed_all(self, now: float) -> None:
-        self._heed_stop(now)
+    def _act_on_all(self, now: float) -> None:
+        self._act_on_stop(now)
         for output in self.outputs.values():
             if self._rest_orders[output.place] != output.rest_order:
-                self._heed_rest(output, now)
+                self._act_on_rest(output, now)
         self._end_leases(now)
 
-    def _heed(self, output: Output, now: float) -> None:
+    def _act_on_due(self, output: Output, now: float) -> None:
         """Act on what is pending for one output. Raises TaskFailed if its pins could not be had."""
         if output.failure:
             raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
         if self._numbers[0] != self._number:
-            self._heed_stop(now)
+            self._act_on_stop(now)
         if self._rest_orders[output.place] != output.rest_order:
-            self._heed_rest(output, now)
+            self._act_on_rest(output, now)
         if now >= self.admission.due:
             self._end_leases(now)
 
-    def _heed_stop(self, now: float) -> None:
+    def _act_on_stop(self, now: float) -> None:
         number = self._panel.number
         if number != self._number:
             self.admission.forget(self.outputs.values())
@@ -326,7 +326,7 @@ class Control:
             self._number = number
             self._panel.confirm(self._lane, number)
 
-    def _heed_rest(self, output: Output, now: float) -> None:
+    def _act_on_rest(self, output: Output, now: float) -> None:
         order = self._rest_orders[output.place]
         self._bring_to_rest(output, now)
         output.rest_order = order

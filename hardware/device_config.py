@@ -34,7 +34,7 @@ AGES_S = (0.01, 3600.0)
 SOFT_STARTS_S = (0.0, 60.0)
 RATE_HZ = 10.0
 RATES_HZ = (0.01, 1000.0)
-MOST_DEVICES = 64
+MAX_DEVICES = 64
 CHANNELS = 3
 """The most numbers in the value of one output."""
 DETACH, HOLD = "detach", "hold"
@@ -162,8 +162,8 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
         raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
-    if len(entries) > MOST_DEVICES:
-        raise wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
+    if len(entries) > MAX_DEVICES:
+        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(entries)}")
     devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
     _check_pins(devices.values())
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)

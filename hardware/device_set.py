@@ -83,10 +83,10 @@ class DeviceSet:
         self.let_go()
         self.factory.close()
 
-    def _attempt(self, device: Device, deed: Callable[[Device], None]) -> bool:
+    def _attempt(self, device: Device, step: Callable[[Device], None]) -> bool:
         """Do something with a device, and leave the device out if it fails; return whether it succeeded."""
         try:
-            deed(device)
+            step(device)
         except Exception as error:  # the errors of gpiozero, lgpio and the kernel have no common class
             self.failed[device.name] = _reason(device, error)
             for pin in self._pins.pop(device.place, ()):

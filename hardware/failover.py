@@ -26,7 +26,7 @@ HOLD_S = 0.005
 """How soon, in s, the next owner gets the pins."""
 BLIND_S = 0.25
 """How long, in s, the guardian sleeps at most: as long as the shortest usual lease."""
-MOST_GRACE_S = 0.25
+MAX_GRACE_S = 0.25
 """The longest grace, in s, however busy the machine is."""
 FORGET_S = 4.0
 """How long, in s, until a late wake-up counts half."""
@@ -56,12 +56,12 @@ class Lateness:
         if late <= self._late_at(now):
             return False
         is_news = late > self.grace(now)
-        self._late, self._at = min(late, MOST_GRACE_S), now
+        self._late, self._at = min(late, MAX_GRACE_S), now
         return is_news
 
     def grace(self, now: int) -> float:
         """Return how many s another process may be late that is as well as ours."""
-        return min(MOST_GRACE_S, GRACE_S + self._late_at(now))
+        return min(MAX_GRACE_S, GRACE_S + self._late_at(now))
 
     def _late_at(self, now: int) -> float:
         late: float = self._late * 0.5 ** ((now - self._at) / NS / FORGET_S)

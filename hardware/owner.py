@@ -67,7 +67,7 @@ class Owner:
         self._pins = pins
         self._say = say
         self._devices = layout.of(lane)
-        self.rig: DeviceSet | None = None
+        self.device_set: DeviceSet | None = None
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
         self._failing: set[str] = set()
@@ -92,15 +92,15 @@ class Owner:
         self._take()
         if self.panel.owner(self._lane) != NOBODY:
             self._at = self._safe
-        rig = self.rig = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
-        self.left_out = rig.failed
+        device_set = self.device_set = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
+        self.left_out = device_set.failed
         # values that a dead owner has left are not ours
         self.panel.beat(self._lane, NEVER)
         with self.lock:
             for output in self.control.outputs.values():
-                output.failure = rig.failed.get(output.device.name, "")
+                output.failure = device_set.failed.get(output.device.name, "")
                 if not output.failure:
-                    self._attach(output, rig.writers[output.place])
+                    self._attach(output, device_set.writers[output.place])
             at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
             self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
@@ -109,7 +109,7 @@ class Owner:
             # earlier publications about it are not true any more
             unknown = {**sample(None, time.monotonic()), "reason": f"left out: {reason}"}
             self._publish(self._layout.devices[name], unknown)
-        self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
+        self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
         works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
@@ -121,7 +121,7 @@ class Owner:
     def close(self) -> None:
         """Bring every output to its safe state, and release the pins. May be called twice."""
         with self.lock:
-            if self.rig is None:
+            if self.device_set is None:
                 return
             self._is_over.set()
             self.control.rest(time.monotonic())
@@ -131,11 +131,11 @@ class Owner:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
         self.panel.beat(self._lane, NEVER)
-        rig, self.rig = self.rig, None
-        rig.let_go()
+        device_set, self.device_set = self.device_set, None
+        device_set.let_go()
         # the next owner waits for nothing else
         self.panel.give(self._lane)
-        rig.close()
+        device_set.close()
 
     def rest_at_once(self) -> None:
         """Bring every output to its safe state, from any thread, and keep other threads from driving.
@@ -146,10 +146,10 @@ class Owner:
         """
         self._is_over.set()
         self.lock.acquire(timeout=LOCK_S)  # never released
-        if self.rig is not None:
+        if self.device_set is not None:
             outputs = [output.device for output in self.control.outputs.values()]
             # nobody is left to report failures to
-            list(self.rig.rest(outputs, self._last))
+            list(self.device_set.rest(outputs, self._last))
 
     def read(self, name: str) -> Any:
         """Return the value of an input. Raises TaskFailed if it has none in time, or was left out."""
@@ -163,15 +163,15 @@ class Owner:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
         return self.sensors.state(name) if name in self.sensors.known else None
 
-    def _inputs(self, rig: DeviceSet) -> Iterator[tuple[Device, Any]]:
+    def _inputs(self, device_set: DeviceSet) -> Iterator[tuple[Device, Any]]:
         """Yield the inputs that were opened; an encoder goes on from where its last owner was."""
         for device in self._devices:
-            if not device.kind.is_output and device.place in rig.opened:
-                yield device, self._resumed(device, rig)
+            if not device.kind.is_output and device.place in device_set.opened:
+                yield device, self._resumed(device, device_set)
 
-    def _resumed(self, device: Device, rig: DeviceSet) -> Any:
+    def _resumed(self, device: Device, device_set: DeviceSet) -> Any:
         """Return an open input that continues from its last owner's count."""
-        opened = rig.opened[device.place]
+        opened = device_set.opened[device.place]
         if not device.kind.counts:
             return opened
         count = self.panel.last(device.place, device.kind.role)
@@ -253,19 +253,19 @@ class Owner:
             if self._is_over.wait(pause) or not self.left_out:
                 return
             for device in [device for device in self._devices if device.name in self.left_out]:
-                rig = self.rig
-                if rig is not None and rig.again(device):
-                    self._begin(device, rig)
+                device_set = self.device_set
+                if device_set is not None and device_set.again(device):
+                    self._begin(device, device_set)
 
-    def _begin(self, device: Device, rig: DeviceSet) -> None:
+    def _begin(self, device: Device, device_set: DeviceSet) -> None:
         """Begin with a left-out device that can be opened now."""
         with self.lock:
             if device.kind.is_output:
                 output = self.control.outputs[device.name]
-                self._attach(output, rig.writers[device.place])
+                self._attach(output, device_set.writers[device.place])
                 self._tell(output, time.monotonic())
             else:
-                self.sensors.add(device, self._resumed(device, rig))
+                self.sensors.add(device, self._resumed(device, device_set))
         self._say(f"[HARDWARE] Opened at last: {device.name}")
 
     def _watch(self) -> None:
@@ -292,13 +292,13 @@ class Owner:
                     if self._pulsing:
                         self.panel.beat(self._lane, time.monotonic_ns())
 
-    def _surely(self, deed: Callable[[float], None]) -> None:
+    def _surely(self, step: Callable[[float], None]) -> None:
         """Make pins safe, or end the process.
 
         An owner that cannot drive its pins must not keep them from the guardian.
         """
         try:
-            deed(time.monotonic())
+            step(time.monotonic())
         except Exception as error:
             self._complain("an output", f"{type(error).__name__}: {error}")
             os._exit(1)

@@ -314,13 +314,13 @@ class SharedState:
 
     def begin(self, lane: str, owner: int) -> None:
         """Note that a process has the lane's pins, and that they are safe. The lock is held."""
-        self.bury(lane, self.owner(lane), time.monotonic_ns(), "died")
+        self.note_exit(lane, self.owner(lane), time.monotonic_ns(), "died")
         self._set(lane, _Lane.OWNER, owner)
         self._set(lane, _Lane.GONE, NOBODY)
         self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
         os.eventfd_write(self.news, 1)
 
-    def bury(self, lane: str, owner: int, now: int, how: str) -> bool:
+    def note_exit(self, lane: str, owner: int, now: int, how: str) -> bool:
         """Note that a process that may have had the lane's pins is dead; return whether it had not released them.
 
         Such a fault counts once, and stops the machine if a device of the lane says so. The guardian calls this, or the

@@ -98,7 +98,7 @@ class StopSocket:
         except OSError:
             message = b""
         if message:
-            self._obey(fd, user, message, now)
+            self._stop(fd, user, message, now)
         else:
             self._drop(fd)
         return True
@@ -118,7 +118,7 @@ class StopSocket:
         for fd in list(self._callers):
             self._drop(fd)
 
-    def _obey(self, fd: int, user: int, message: bytes, now: int) -> None:
+    def _stop(self, fd: int, user: int, message: bytes, now: int) -> None:
         if user not in (0, os.geteuid()) and not self.strangers_may:
             self._note("refused", uid=user, call="STOP")
             self._say(fd, (0, [f"the engine's policy does not let user {user} stop the machine"]))

@@ -70,28 +70,28 @@ class Availability:
     def arrange(self, name: str) -> None:
         """Arrange the workers of a lane anew."""
         lane, size = self._lanes[name], self._sizes[name]
-        crew = [worker for worker in self._workers.values() if worker.lane == name]
+        members = [worker for worker in self._workers.values() if worker.lane == name]
         if size == 1:
-            lane.workers[:] = crew
+            lane.workers[:] = members
             return
-        is_whole = len(crew) >= size
-        for worker in crew:
-            if worker not in lane.workers and self._may_take_part(worker, lane, crew, is_whole=is_whole):
+        is_whole = len(members) >= size
+        for worker in members:
+            if worker not in lane.workers and self._may_take_part(worker, lane, members, is_whole=is_whole):
                 lane.workers.append(worker)
         apart = set()
         having = {
-            module: [worker for worker in crew if module not in worker.missing]
+            module: [worker for worker in members if module not in worker.missing]
             for module in self._modules.get(name, set()) | self._parts.get(name, {}).keys()
         }
         for module in self._modules.get(name, ()):
-            is_everywhere = len(having[module]) == len(crew) or (not having[module] and is_whole)
-            if not (is_everywhere and len(lane.workers) == len(crew)):
+            is_everywhere = len(having[module]) == len(members) or (not having[module] and is_whole)
+            if not (is_everywhere and len(lane.workers) == len(members)):
                 apart.add(module)
                 self._part(name, module)
         for module, part in self._parts.get(name, {}).items():
-            part.workers[:] = crew if is_whole and not having[module] else having[module]
+            part.workers[:] = members if is_whole and not having[module] else having[module]
         self.unsettled.discard(name)
-        if len(lane.workers) < len(crew):
+        if len(lane.workers) < len(members):
             self.unsettled.add(name)
         if apart != self._apart.get(name, set()):
             self._apart[name] = apart
@@ -118,11 +118,11 @@ class Availability:
             self._lanes[part] = parts[module] = Lane(self._sizes[name])
 
     @staticmethod
-    def _may_take_part(worker: LaneWorker, lane: Lane, crew: list[LaneWorker], *, is_whole: bool) -> bool:
+    def _may_take_part(worker: LaneWorker, lane: Lane, members: list[LaneWorker], *, is_whole: bool) -> bool:
         """Return whether everything that waits in the lane may be given to the worker."""
         if not worker.missing or (is_whole and not lane.workers):
             return True
         if lane.workers and all(worker.missing <= other.missing for other in lane.workers):
             return True
-        batches = (batch for other in crew for batch in other.batches)
+        batches = (batch for other in members for batch in other.batches)
         return not lane.queued and not any(slice.run.lane == worker.lane for batch in batches for slice in batch)

@@ -25,7 +25,7 @@ from taskengine.broker.lane import Batch, BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package, TaskKind, cancelled
 from taskengine.broker.quota import NO_LIMITS, Quota, QuotaLimits
-from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, salvaged
+from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, recovered
 from taskengine.broker.serials import Serials
 from taskengine.broker.tuning import BATCH_NS, LATEST_RETRY_S, SOONEST_RETRY_S
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
@@ -73,7 +73,7 @@ class Broker:
         self.packages: dict[int, Package] = {}
         self.serials = Serials()
         self._recalled: set[LaneWorker] = set()
-        self._parted: set[bytes] = set()
+        self._departed: set[bytes] = set()
         """Clients that have left."""
         self._touched: set[Package] = set()
         """Packages with tasks that were cancelled since the last call of `revoke`."""
@@ -180,7 +180,7 @@ class Broker:
             left = slices
             if account is not None:
                 try:
-                    done, left = salvaged(self.packages, name, slices, account)
+                    done, left = recovered(self.packages, name, slices, account)
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
@@ -206,10 +206,10 @@ class Broker:
             )
             rest[:1] = [head._replace(first=after)] if after < head.stop else []
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
-            return whole + self._bereave(worker, rest)
+            return whole + self._on_owner_death(worker, rest)
         return whole + self._return(rest)
 
-    def _bereave(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
+    def _on_owner_death(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
         """Handle the death of an owner of pins: what it had not begun, `rest`, ends with what waits in its lane.
 
         Packages whose tasks are all idempotent (they move nothing, or stop something) wait for the next owner.
@@ -222,7 +222,7 @@ class Broker:
         }
         owed = [slice.tasks() for slice in rest if slice.package in lost]
         owed += [(span.package, span.first, span.stop) for span in self._lanes[worker.lane].revoke(lost)]
-        whole = self._fail(owed, failure_reasons.bereft(worker.lane, worker.name))
+        whole = self._fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
         return whole + self._return([slice for slice in rest if slice.package not in lost])
 
     def dispatch(self) -> list[Batch]:
@@ -315,7 +315,7 @@ class Broker:
         """Answer what is past its deadline or cancelled; call before `dispatch`. `now` is in s, monotonic."""
         self.availability.settle()
         whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._parted else whole
+        return whole + self.revoke() if self._touched or self._departed else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer tasks that waited past their deadline with TaskTimeout; they never start. `now` is in s, monotonic."""
@@ -345,7 +345,7 @@ class Broker:
 
     def part(self, client: bytes) -> None:
         """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
-        self._parted.add(client)
+        self._departed.add(client)
 
     def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
         """Cancel all packages for which `is_unwanted` is true."""
@@ -359,7 +359,7 @@ class Broker:
         Single cancelled tasks are answered when they would be handed out, or when nothing else is left of their
         package. Call this before `dispatch`.
         """
-        parted, self._parted = self._parted, set()
+        parted, self._departed = self._departed, set()
         for client in parted:
             self._touched.update(package for package in self.serials.of(client) if package.part(self._pinned))
         if not self._touched:
@@ -395,7 +395,7 @@ class Broker:
     @property
     def timed(self) -> bool:
         """Return whether a package in flight has a deadline, or a client has left since `settle`."""
-        return bool(self._deadlines or self._parted)
+        return bool(self._deadlines or self._departed)
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
         """Return the counters and the state of each lane; `restarts` by role, `unread` in bytes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskengine.broker.package import TaskKind
-from taskengine.broker.tuning import COSTS_KEPT
+from taskengine.broker.tuning import MAX_KINDS
 
 _COST_WEIGHT = 0.5
 
@@ -23,7 +23,7 @@ class Costs:
         if known is not None:
             self.known[kind] = known + _COST_WEIGHT * (cost - known)
             return None
-        if len(self.known) >= COSTS_KEPT:
+        if len(self.known) >= MAX_KINDS:
             self.known.pop(next(iter(self.known)))
         self.known[kind] = cost
         return cost

@@ -10,7 +10,7 @@ def lost(worker: str) -> WorkerLost:
     return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
 
 
-def bereft(lane: str, worker: str) -> WorkerLost:
+def owner_died(lane: str, worker: str) -> WorkerLost:
     text = f"worker {worker}, which had the pins of lane {lane}, died before this task could start"
     return WorkerLost(f"{text}: tasks that waited for it do not run", worker=worker)
 

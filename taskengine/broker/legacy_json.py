@@ -26,8 +26,8 @@ from taskengine.broker.package import (
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.protocol.arrays import listed
-from taskengine.protocol.layouts import SEED_VERSION, Format
-from taskengine.protocol.limits import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_SEED_DATA
+from taskengine.protocol.layouts import LEGACY_VERSION, Format
+from taskengine.protocol.limits import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_LEGACY_DATA
 from taskengine.protocol.messages import UNSTAMPED, Origin, Stamp
 
 T = TypeVar("T")
@@ -218,8 +218,8 @@ class LegacyDataRequest(LegacyPackage):
         super().__init__(route, frame, meta, index, body, origin)
         if self.count != 1:
             raise ProtocolError(f"a data request has 2 frames, META and DATA, not {1 + self.count}")
-        if len(body) > MAX_SEED_DATA:
-            raise ProtocolError(f"DATA frame: a data request has at most {MAX_SEED_DATA} bytes, not {len(body)}")
+        if len(body) > MAX_LEGACY_DATA:
+            raise ProtocolError(f"DATA frame: a data request has at most {MAX_LEGACY_DATA} bytes, not {len(body)}")
         data = _read(_decode_data, body, "DATA frame").data
         if not bytes(data.topic).startswith(b'"'):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
@@ -321,7 +321,7 @@ def _refusal(serial: Any, pack: Any, error: TaskEngineError) -> bytes:
 def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
     return {
         "length": length,
-        "version": SEED_VERSION,
+        "version": LEGACY_VERSION,
         "role": role,
         "part": part,
         "serial": serial,

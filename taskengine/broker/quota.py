@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from taskengine.errors import Overloaded
 
-EXEMPT_PACKAGES = 64
+MAX_EXEMPT = 64
 """Packages in flight of one client that no limit applies to, because they stop something,"""
-MOST_EXEMPT = 4096
+MAX_EXEMPT_OF_ALL = 4096
 """and of all clients."""
 
 
@@ -66,7 +66,7 @@ class Quota:
         A package that `is_exempt` counts, but no limit refuses it, unless there are very many of its kind.
         """
         share = self._shares.get(client) or _Share()
-        if not (is_exempt and share.exempt < EXEMPT_PACKAGES and self.exempt < MOST_EXEMPT):
+        if not (is_exempt and share.exempt < MAX_EXEMPT and self.exempt < MAX_EXEMPT_OF_ALL):
             self._check(share, tasks, size, retry_after)
         self._shares[client] = share
         share.packages += 1

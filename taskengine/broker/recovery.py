@@ -42,7 +42,7 @@ def matched(
     return done, rest
 
 
-def salvaged(
+def recovered(
     packages: Mapping[int, Package], name: str, slices: list[Slice], account: Account
 ) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
     """Match the account of a dead worker as `matched` matches an answer."""

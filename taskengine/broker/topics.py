@@ -11,8 +11,8 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.errors import BadArguments, Overloaded, TaskFailed
 from taskengine.protocol.arrays import listed
-from taskengine.protocol.layouts import DATA_LANES, SEED_VERSION
-from taskengine.protocol.limits import LAST_BYTES, TOPICS_KEPT
+from taskengine.protocol.layouts import DATA_LANES, LEGACY_VERSION
+from taskengine.protocol.limits import LAST_BYTES, MAX_TOPICS
 
 ENGINE, SOURCE, TASK, CLIENT = "engine", "source", "task", "client"
 """The kinds of publisher; a client with a key is named as well, `client:NAME`."""
@@ -81,7 +81,7 @@ class TopicTable:
         meta = {
             "id": self._name,
             "role": "publisher",
-            "version": SEED_VERSION,
+            "version": LEGACY_VERSION,
             "type": "PUB",
             "pack": now,
             "length": 1,
@@ -102,9 +102,9 @@ class TopicTable:
         owner, is_other = last.publisher, last.publisher != known.publisher
         mine = 0 if is_other else known.size
         share = 2 if owner.startswith(CLIENT) else 1
-        if self._topics[owner] + is_other > TOPICS_KEPT // share or len(self._last) + (not known.frames) > TOPICS_KEPT:
-            text = f"this data worker keeps {TOPICS_KEPT // share} topics of {owner} already"
-            raise Overloaded(text, retry_after=None, in_flight=self._topics[owner], limit=TOPICS_KEPT // share)
+        if self._topics[owner] + is_other > MAX_TOPICS // share or len(self._last) + (not known.frames) > MAX_TOPICS:
+            text = f"this data worker keeps {MAX_TOPICS // share} topics of {owner} already"
+            raise Overloaded(text, retry_after=None, in_flight=self._topics[owner], limit=MAX_TOPICS // share)
         most, used = LAST_BYTES // share, self._sizes[owner] - mine
         if used + last.size > most or self._size - known.size + last.size > LAST_BYTES:
             text = f"this data worker keeps {used} bytes of last values of {owner}, and {most} at most"

@@ -22,5 +22,5 @@ SOONEST_RETRY_S: Final = 0.01
 """The shortest time, in s, after which a refused client is told to try again,"""
 LATEST_RETRY_S: Final = 10.0
 """and the longest."""
-COSTS_KEPT: Final = 1024
+MAX_KINDS: Final = 1024
 """Kinds of package whose cost the router remembers."""

@@ -148,15 +148,15 @@ class Caller:
         options = msgspec.structs.replace(options, priority="urgent")
         is_plain = not args and kwargs.keys() <= {"why"}
 
-        def parcel() -> OutgoingRequest:
+        def outgoing() -> OutgoingRequest:
             if is_plain and self._session.can(STOPPABLE):
                 return self._session.request(RequestKind.STOP, future, options, list(order))
             return self._session.package([call], [future], options, each=True, made=made)
 
-        return self._stop_by_all(order, options, future, parcel, None)
+        return self._stop_by_all(order, options, future, outgoing, None)
 
     def _stop_by_all(
-        self, order: Order, options: Options, future: Future[Any], parcel: Callable[[], OutgoingRequest], value: Any
+        self, order: Order, options: Options, future: Future[Any], outgoing: Callable[[], OutgoingRequest], value: Any
     ) -> Future[Any]:
         """Stop the machine by every route and by a request with a future; the first success gives `value`."""
         stopping = Stopping(self._target(), order, min(STOP_S, options.timeout or STOP_S))
@@ -164,7 +164,7 @@ class Caller:
         outcome.set_running_or_notify_cancel()
         stopping.begin()
         try:
-            self._link.post(parcel())
+            self._link.post(outgoing())
         except TaskEngineError as error:
             future.set_exception(error)
         first_of(outcome, value, [stopping.future, future], stopping.cease)
@@ -176,20 +176,20 @@ class Caller:
         A package that stops the machine goes by every route as well. If it does nothing else, return the future of all
         routes.
         """
-        parcel, future = posted
-        request, known = parcel.request, self._session.stop_tasks
+        outgoing, future = posted
+        request, known = outgoing.request, self._session.stop_tasks
         if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
             return posted
         stops = [name for name in request.names if stops_machine(name)]
         if all(name in known or name in stops for name in request.names):
-            parcel = self._session.urge(parcel)
+            outgoing = self._session.urge(outgoing)
         if not stops:
-            return parcel, future
+            return outgoing, future
         if len(stops) == len(request.names) and not request.columns:
-            count = len(parcel.body[0]) // COUNT.size
-            return self._stop_by_all(Order.new(), self._options, future, lambda: parcel, [None] * count)
+            count = len(outgoing.body[0]) // COUNT.size
+            return self._stop_by_all(Order.new(), self._options, future, lambda: outgoing, [None] * count)
         Stopping(self._target(), Order.new()).begin()
-        return parcel, future
+        return outgoing, future
 
     def _brief(self) -> Self:
         """Return a client with a short timeout, for a call at the end of a program that failed or was interrupted."""

@@ -37,7 +37,7 @@ class Calls:
             if len(entries) == 1:
                 session.outcomes.append((futures[0], error))
                 return []
-            return [parcel for entry in entries for parcel in self._pack(session, [entry])]
+            return [outgoing for entry in entries for outgoing in self._pack(session, [entry])]
 
 
 def _wanted(future: Future[Any]) -> bool:

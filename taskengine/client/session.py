@@ -33,7 +33,7 @@ from taskengine.protocol.messages import (
 
 RETRACT_S = 5.0
 """How long to wait, in s, for the engine's confirmation of a cancellation."""
-POSITIONS_TOLD = 10_000
+MAX_POSITIONS = 10_000
 """Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
 HELLO_S = 10.0
 """How long to wait, in s, for the answer to a hello before another one is sent."""
@@ -132,7 +132,7 @@ class Pending(msgspec.Struct):
     """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
-    `parcel` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
+    `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
     `written` is when it was sent last, in ns of the client's clock.
     """
 
@@ -141,7 +141,7 @@ class Pending(msgspec.Struct):
     raises: bool
     timeout: float | None
     array: bool = False
-    parcel: OutgoingRequest | None = None
+    outgoing: OutgoingRequest | None = None
     resends: int = REPEATS
     written: int = 0
 
@@ -198,7 +198,7 @@ class Session:
         """Pack calls that were made at `made`. Raises BadArguments for values that cannot be sent."""
         names: dict[str, int] = {}
         body = _fastpath.pack_calls(calls, names)
-        return self._parcel(
+        return self._outgoing_request(
             RequestKind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made
         )
 
@@ -213,12 +213,12 @@ class Session:
         columns = arrays.columns(iterables)
         body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
-        return self._parcel(RequestKind.PACKAGE, pending, options, [name], body, made)
+        return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
 
     def request(self, kind: RequestKind, future: Future[Any], options: Options, value: Any = None) -> OutgoingRequest:
         """Make any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
         body = () if value is None else (_fastpath.encode(value),)
-        return self._parcel(kind, Pending((future,), True, False, options.timeout), options, [], body)
+        return self._outgoing_request(kind, Pending((future,), True, False, options.timeout), options, [], body)
 
     def greet(self, now: int) -> OutgoingRequest | None:
         """Return the hello to send at `now`, if one is due; the caller then calls `greeted`.
@@ -250,24 +250,24 @@ class Session:
         """Estimate the engine's clock at `now`; None if nothing is known of it."""
         return self._clock.estimate(now)
 
-    def urge(self, parcel: OutgoingRequest) -> OutgoingRequest:
+    def urge(self, outgoing: OutgoingRequest) -> OutgoingRequest:
         """Return the request with a priority before all others."""
-        request = msgspec.structs.replace(parcel.request, priority=Priority.URGENT)
-        urgent = parcel._replace(request=request, head=encode_request(request))
-        pending = self.pending.get(parcel.serial)
-        if pending is not None and pending.parcel is not None:
-            pending.parcel = urgent
+        request = msgspec.structs.replace(outgoing.request, priority=Priority.URGENT)
+        urgent = outgoing._replace(request=request, head=encode_request(request))
+        pending = self.pending.get(outgoing.serial)
+        if pending is not None and pending.outgoing is not None:
+            pending.outgoing = urgent
         return urgent
 
-    def write(self, parcel: OutgoingRequest, now: int) -> list[bytes]:
+    def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
         """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one."""
-        pending = self.pending.get(parcel.serial)
+        pending = self.pending.get(outgoing.serial)
         if pending is not None:
             pending.written = now
         if not self._is_timed:
-            return parcel.frames
-        sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
-        return [stamped(parcel.head, sent, bound, self._token, self._since_told), *parcel.body]
+            return outgoing.frames
+        sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
+        return [stamped(outgoing.head, sent, bound, self._token, self._since_told), *outgoing.body]
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, counted from `now`, is over."""
@@ -314,9 +314,9 @@ class Session:
         """Yield the requests that tell the engine of the cancellations so far."""
         retractions, self.retractions = self.retractions, {}
         for serial, positions in retractions.items():
-            starts = range(0, len(positions), POSITIONS_TOLD) if positions else range(1)
+            starts = range(0, len(positions), MAX_POSITIONS) if positions else range(1)
             for start in starts:
-                part = positions and positions[start : start + POSITIONS_TOLD]
+                part = positions and positions[start : start + MAX_POSITIONS]
                 yield self.request(RequestKind.CANCEL, Future(), Options(timeout=RETRACT_S), [serial, part])
 
     def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
@@ -347,10 +347,10 @@ class Session:
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
-            parcel = None if pending is None else pending.parcel
-            if pending is not None and parcel is not None and pending.resends and self._is_wanted(serial, pending):
+            outgoing = None if pending is None else pending.outgoing
+            if pending is not None and outgoing is not None and pending.resends and self._is_wanted(serial, pending):
                 pending.resends -= 1
-                again.append(parcel)
+                again.append(outgoing)
             else:
                 lost.append(serial)
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
@@ -428,7 +428,7 @@ class Session:
             self.pending.pop(serial, None)
         return self.outcomes
 
-    def _parcel(
+    def _outgoing_request(
         self,
         kind: RequestKind,
         pending: Pending,
@@ -459,7 +459,7 @@ class Session:
         size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")
-        parcel = OutgoingRequest(serial, request, head, body, made)
+        outgoing = OutgoingRequest(serial, request, head, body, made)
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.position = position if pending.each else None
@@ -467,9 +467,9 @@ class Session:
                 if future.is_unwanted:
                     self.retract(serial, future.position)
         if options.idempotent:
-            pending.parcel = parcel
+            pending.outgoing = outgoing
         self.pending[serial] = pending
-        return parcel
+        return outgoing
 
 
 def settle(outcomes: deque[Outcome]) -> None:

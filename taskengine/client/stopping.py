@@ -46,7 +46,7 @@ _LANES_STOP: Final = f".{STOP_TASK}"
 STOP_S: Final = 5.0
 """How long, in s, a stop is repeated until it is confirmed."""
 ID_BYTES: Final = 16
-WHY_TOLD: Final = 200
+MAX_WHY: Final = 200
 """Characters of the reason that are sent."""
 TRIES: Final = 8
 """Attempts by one route that may still be answered."""
@@ -104,7 +104,7 @@ class Order(NamedTuple):
     @classmethod
     def new(cls, why: object = "") -> Order:
         """Make a new stop."""
-        return cls(os.urandom(ID_BYTES), text_of(why)[:WHY_TOLD])
+        return cls(os.urandom(ID_BYTES), text_of(why)[:MAX_WHY])
 
 
 class StopRoute(Protocol):
@@ -227,9 +227,9 @@ class _Attempt:
 
     def _send(self) -> None:
         self._future = Future()
-        self.connection.port.send(self._parcel(self._future).frames)
+        self.connection.port.send(self._outgoing_request(self._future).frames)
 
-    def _parcel(self, future: Future[Any]) -> OutgoingRequest:
+    def _outgoing_request(self, future: Future[Any]) -> OutgoingRequest:
         if self._is_package:
             return self._session.package([(STOP_TASK, (), {})], [future], Options(priority="urgent"), each=True)
         return self._session.request(RequestKind.STOP, future, Options(priority="urgent"), list(self._order))

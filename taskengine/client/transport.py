@@ -64,7 +64,7 @@ class Transport:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._outbox: deque[OutgoingRequest | Calls] = deque()  # from all threads, for the leader
-        self._parcels: deque[OutgoingRequest] = deque()  # the leader's, in the order of sending
+        self._outgoing: deque[OutgoingRequest] = deque()  # the leader's, in the order of sending
         self._inbox: deque[list[bytes]] = deque()  # the leader's, in the order of arrival
         self._leader = NOBODY
         self._depth = 0  # how often the leader leads: a callback's call leads again
@@ -98,17 +98,17 @@ class Transport:
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
-    def post(self, parcel: OutgoingRequest, *, flush: bool = False) -> None:
+    def post(self, outgoing: OutgoingRequest, *, flush: bool = False) -> None:
         """Send soon, from whichever thread leads, and with `flush` behind queued calls.
 
         The request expires by itself.
         """
         with self._lock:
-            self._check_open(parcel)
+            self._check_open(outgoing)
             if flush:
                 self._queue.move(self._outbox)
-            self._session.watch(parcel.serial, time.monotonic())
-            self._outbox.append(parcel)
+            self._session.watch(outgoing.serial, time.monotonic())
+            self._outbox.append(outgoing)
             self._call_leader()
 
     def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
@@ -125,14 +125,14 @@ class Transport:
             self._queue.move(self._outbox)
             self._call_leader()
 
-    def exchange(self, parcel: OutgoingRequest, future: Future[Any], timeout: float | None) -> Any:
+    def exchange(self, outgoing: OutgoingRequest, future: Future[Any], timeout: float | None) -> Any:
         """Send, behind queued calls, and wait for the future.
 
         Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
         """
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
-            self._take_part(parcel, future.done, end)
+            self._take_part(outgoing, future.done, end)
             if future.done():
                 return future.result()
             with contextlib.suppress(TimeoutError):
@@ -141,9 +141,9 @@ class Transport:
                 return future.result()
             raise self._session.no_reply(timeout, connected=self._connection.connected)
         except BaseException:
-            self._session.forget(parcel.serial)
+            self._session.forget(outgoing.serial)
             if not future.done() and isinstance(future, TaskFuture) and self._connection.connected:
-                self.retract(parcel.serial, None)
+                self.retract(outgoing.serial, None)
             raise
 
     def retract(self, serial: int, position: int | None) -> None:
@@ -173,7 +173,7 @@ class Transport:
                     self._lead(self._is_done, began + (CLOSE_S if timeout is None else timeout))
             if flush:
                 with self._lock:
-                    unsent = count_nobodys(self._session, [*self._outbox, *self._parcels])
+                    unsent = count_nobodys(self._session, [*self._outbox, *self._outgoing])
         finally:
             self._end()
         if unsent:
@@ -189,14 +189,14 @@ class Transport:
     def _is_done(self) -> bool:
         return self._is_hurried or not (self._outbox or self._session.is_awaited)
 
-    def _take_part(self, parcel: OutgoingRequest, done: Callable[[], bool], end: float) -> None:
+    def _take_part(self, outgoing: OutgoingRequest, done: Callable[[], bool], end: float) -> None:
         """Send, and lead if no thread does, or if this is a callback of the leader."""
         leading, me = False, threading.get_ident()
         try:
             with self._lock:
                 self._check_open()
                 self._queue.move(self._outbox)
-                self._outbox.append(parcel)
+                self._outbox.append(outgoing)
                 if self._leader == NOBODY or (self._leader == me and not self._depth):
                     leading, self._leader = True, me
                 elif self._leader != me:
@@ -268,7 +268,7 @@ class Transport:
             unsent = list(self._outbox)
             if self._leader == threading.get_ident():
                 self._outbox.clear()
-                self._parcels.clear()
+                self._outgoing.clear()
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
@@ -278,7 +278,7 @@ class Transport:
         """Cancel all unsent requests."""
         with self._lock:
             self._queue.move(self._outbox)
-        for waiting in (self._outbox, self._parcels):
+        for waiting in (self._outbox, self._outgoing):
             fail_unsent(self._session, waiting, Cancelled(CLOSED))
             waiting.clear()
 
@@ -290,10 +290,10 @@ class Transport:
         self._reconnect_at = -math.inf
         self._abandon(failure)
 
-    def _check_open(self, parcel: OutgoingRequest | None = None) -> None:
+    def _check_open(self, outgoing: OutgoingRequest | None = None) -> None:
         if self._closing:
-            if parcel is not None:
-                self._session.forget(parcel.serial)
+            if outgoing is not None:
+                self._session.forget(outgoing.serial)
             raise Cancelled(self._refusal)
 
     def _call_leader(self) -> None:
@@ -321,7 +321,7 @@ class Transport:
 
     def _busy(self) -> bool:
         session = self._session
-        owed = self._outbox or self._parcels or self._inbox or session.pending or session.outcomes
+        owed = self._outbox or self._outgoing or self._inbox or session.pending or session.outcomes
         unsaid = session.retractions and self._connection.connected
         return bool(owed or unsaid) or self._queue.due(time.monotonic()) < math.inf
 
@@ -398,11 +398,13 @@ class Transport:
         """Handle a lost connection: fail or resend what was sent over it, and connect anew."""
         with self._lock:
             unsent = {
-                parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, OutgoingRequest)
+                outgoing.serial
+                for outgoing in (*self._outbox, *self._outgoing)
+                if isinstance(outgoing, OutgoingRequest)
             }
         self._connection.close(0)
         again = self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
-        self._parcels.extendleft(reversed(again))
+        self._outgoing.extendleft(reversed(again))
         try:
             self._connect()
         except (BadArguments, OSError, zmq.ZMQError):
@@ -418,14 +420,14 @@ class Transport:
             item = self._outbox[0]
             if isinstance(item, OutgoingRequest):
                 del self._outbox[0]
-                self._parcels.append(item)
+                self._outgoing.append(item)
                 continue
-            parcels = item.pack(self._session)
-            for parcel in parcels:
-                self._session.watch(parcel.serial, now)
+            requests = item.pack(self._session)
+            for outgoing in requests:
+                self._session.watch(outgoing.serial, now)
             del self._outbox[0]
-            self._parcels.extend(parcels)
-        is_owed = self._parcels or self._session.retractions or self._queue.due(now) < math.inf
+            self._outgoing.extend(requests)
+        is_owed = self._outgoing or self._session.retractions or self._queue.due(now) < math.inf
         if not (is_owed and self._connection.connected):
             return
         local = local_time()  # one time for the whole turn: a round trip may be overestimated, but not underestimated
@@ -434,14 +436,14 @@ class Transport:
         if self._session.retractions:
             with self._lock:
                 retracted = list(self._session.retracted())
-            for parcel in retracted:
-                self._session.watch(parcel.serial, now)
-            self._parcels.extend(retracted)
-        while self._parcels:
-            parcel = self._parcels[0]
-            del self._parcels[0]
-            if parcel.serial in self._session.pending:
-                self._connection.port.send(self._session.write(parcel, local))
+            for outgoing in retracted:
+                self._session.watch(outgoing.serial, now)
+            self._outgoing.extend(retracted)
+        while self._outgoing:
+            outgoing = self._outgoing[0]
+            del self._outgoing[0]
+            if outgoing.serial in self._session.pending:
+                self._connection.port.send(self._session.write(outgoing, local))
 
     def _greet(self, now: float, local: int) -> bool:
         """Send a hello if one is due; return whether the engine has answered the last one."""

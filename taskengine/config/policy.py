@@ -27,7 +27,7 @@ from taskengine.protocol.messages import Priority
 
 ANONYMOUS = "anonymous"
 """The name of a client without a key, where nothing is encrypted."""
-PATTERNS_KEPT = 4096
+MAX_PATTERNS = 4096
 """How many lists of patterns are kept compiled."""
 
 
@@ -82,7 +82,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return bool(patterns) and _compiled(patterns).match(name) is not None
 
 
-@lru_cache(PATTERNS_KEPT)
+@lru_cache(MAX_PATTERNS)
 def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """Compile the patterns into one, because clients choose how many names are looked up."""
     return re.compile("|".join(map(translate, patterns)))
@@ -191,18 +191,18 @@ def may_call_any(policy: Policy | None, name: str, lanes: Mapping[str, str]) -> 
 
 
 def _explain(
-    entries: Mapping[str, Entry], deed: str, name: str, key: Literal["tasks", "devices"], lane: str | None = None
+    entries: Mapping[str, Entry], action: str, name: str, key: Literal["tasks", "devices"], lane: str | None = None
 ) -> tuple[bool, str]:
     """Return whether one of the entries allows the action and none denies it, and which one decides that."""
     for place, pattern in _matching(entries, f"deny_{key}", name):
-        return False, f'may not {deed}: [policy.{place}] has "{pattern}" in deny_{key}'
+        return False, f'may not {action}: [policy.{place}] has "{pattern}" in deny_{key}'
     elsewhere = ""
     for place, pattern in _matching(entries, key, name):
         if lane is None or matches(lane, entries[place].lanes):
-            return True, f'may {deed}: [policy.{place}] has "{pattern}" in {key}'
+            return True, f'may {action}: [policy.{place}] has "{pattern}" in {key}'
         elsewhere = f', and [policy.{place}] not in lane "{lane}"'
     listed = ", ".join(f"[policy.{place}]" for place in entries)
-    return False, f"may not {deed}: none of {listed} names it{elsewhere}"
+    return False, f"may not {action}: none of {listed} names it{elsewhere}"
 
 
 def _matching(entries: Mapping[str, Entry], key: str, name: str) -> Iterator[tuple[str, str]]:

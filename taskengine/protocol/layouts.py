@@ -35,7 +35,7 @@ from typing import Final
 from taskengine.protocol.limits import MAX_MESSAGE
 
 VERSION: Final = 2
-SEED_VERSION: Final = 0.1
+LEGACY_VERSION: Final = 0.1
 MAGIC: Final = b"TE\x02"
 """The first bytes of a 0.2 message; a 0.1 message begins with a JSON object."""
 ERROR_EXT: Final = 1

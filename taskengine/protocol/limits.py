@@ -26,7 +26,7 @@ MAX_TOKEN: Final = 64
 """The most bytes in the token of a client object, and in the id of a stop."""
 MAX_ID: Final = 1024
 """The most bytes in the fields of a META frame that are repeated: its serial, its pack, an id."""
-MAX_SEED_DATA: Final = 2**20
+MAX_LEGACY_DATA: Final = 2**20
 """The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
@@ -39,7 +39,7 @@ LONGEST_DEADLINE_S: Final = 1e9
 PRIORITIES: Final = 4
 REPEATS: Final = 2
 """The number of times that a client sends an idempotent package again after its router was lost."""
-TOPICS_KEPT: Final = 1024
+MAX_TOPICS: Final = 1024
 """Topics whose last value a data worker keeps,"""
 LAST_BYTES: Final = 64 * 2**20
 """and the most bytes of them. What one client has published is at most half of either."""

@@ -157,10 +157,10 @@ class KeyAuthenticator(Authenticator):
         name = self._names.get(public)
         if name is None or domain == BACKEND:
             return False
-        knock = self._handshakes.knock(public, self._now())
-        if knock.is_news:
+        attempt = self._handshakes.knock(public, self._now())
+        if attempt.is_news:
             self._note("refused", client=name, address=self._knocks_from, reason="it connects too often")
-        return not knock.is_let_in
+        return not attempt.is_let_in
 
 
 class _Provider:

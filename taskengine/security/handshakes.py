@@ -7,14 +7,14 @@ from typing import NamedTuple
 from taskengine.protocol.limits import CLIENTS_KEPT, HANDSHAKE_BURST, HANDSHAKE_RATE
 
 
-class Knock(NamedTuple):
+class Attempt(NamedTuple):
     """Whether a connection is allowed now, and whether it is the first refusal in a row."""
 
     is_let_in: bool
     is_news: bool = False
 
 
-LET_IN = Knock(is_let_in=True)
+LET_IN = Attempt(is_let_in=True)
 
 
 class _Caller:
@@ -37,7 +37,7 @@ class Handshakes:
         self._lead = burst / rate
         self._callers: dict[str, _Caller] = {}
 
-    def knock(self, who: str, now: float) -> Knock:
+    def knock(self, who: str, now: float) -> Attempt:
         """Count a connection of `who` at `now`, monotonic s; return whether it is allowed."""
         caller = self._callers.pop(who, None) or _Caller()
         if len(self._callers) >= CLIENTS_KEPT:
@@ -46,7 +46,7 @@ class Handshakes:
         rested_at = max(caller.rested_at, now) + self._apart
         if rested_at - now > self._lead:
             is_news, caller.is_refused = not caller.is_refused, True
-            return Knock(is_let_in=False, is_news=is_news)
+            return Attempt(is_let_in=False, is_news=is_news)
         if caller.rested_at <= now:
             caller.is_refused = False
         caller.rested_at = rested_at

@@ -191,5 +191,5 @@ def test_it_is_told_whether_strangers_may_stop_the_machine_by_another_policy() -
         assert guardian._stops is not None
         for may in (False, True):
             supervisor.send_bytes(msgspec.msgpack.encode(("strangers", may)))
-            guardian._obey()
+            guardian._handle_control()
             assert guardian._stops.strangers_may is may
