@@ -1,7 +1,7 @@
 """The settings: one struct.
 
 A field's `Meta` holds its range and its description. The table of settings in the documentation, the flags' help and
-the errors are made from it (`rows`).
+the errors are made from it (`descriptions.rows`).
 """
 
 from __future__ import annotations

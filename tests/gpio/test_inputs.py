@@ -9,7 +9,7 @@ import pytest
 
 import taskengine_hardware
 from taskengine import SettingsError, TaskFailed
-from taskengine_hardware import Panel
+from taskengine_hardware import SharedState
 from taskengine_hardware.backends import lgpio
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.device_set import DeviceSet
@@ -34,7 +34,7 @@ def table_of(devices: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def owner() -> Iterator[Owner]:
     layout = taskengine_hardware.read(table_of(INPUTS))
-    panel = Panel(layout)
+    panel = SharedState(layout)
     list(taskengine_hardware.tasks(layout))
     owner: Owner = taskengine_hardware.own(layout, LANE, panel, "lgpio", print)
     yield owner
@@ -49,8 +49,8 @@ def test_what_nobody_answers_has_no_value(owner: Owner, name: str, reason: str) 
 
 
 def test_an_encoder_counts(owner: Owner) -> None:
-    assert owner.rig is not None
-    encoder = owner.rig.opened[list(INPUTS).index("dial")]
+    assert owner.device_set is not None
+    encoder = owner.device_set.opened[list(INPUTS).index("dial")]
     for _ in range(20):
         for number, up, edge in ((5, False, 2), (6, False, 3), (5, True, 1), (6, True, 0)):
             chip.pull(number, up=up)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import taskengine_hardware
-from taskengine_hardware import Panel
+from taskengine_hardware import SharedState
 from taskengine_hardware.backends import warm_up
 from taskengine_hardware.commands import Commands
 from taskengine_hardware.device_config import LANE
@@ -25,14 +25,15 @@ class Bench:
     def __init__(self, devices: dict[str, Table], **table: Any) -> None:
         self.said: list[str] = []
         self.layout = taskengine_hardware.read({"devices": devices, **table})
-        self.panel = Panel(self.layout)
+        self.panel = SharedState(self.layout)
         list(taskengine_hardware.tasks(self.layout))
         self.owner: Owner = taskengine_hardware.own(self.layout, LANE, self.panel, "mock", self.said.append)
         self.commands: Commands = taskengine_hardware.robot()
 
     def pin(self, number: int) -> Any:
         """A mock pin."""
-        return self.owner.rig.factory.pin(number)
+        assert self.owner.device_set is not None
+        return self.owner.device_set.factory.pin(number)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskengine import Origin
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.control import Control, Output, checked, start_value
 from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.outputs import NS
@@ -22,9 +22,9 @@ def call(client: str, received: float, sent: float | None = None, **where: Any) 
 class Lane:
     """A control of these devices."""
 
-    def __init__(self, devices: Mapping[str, Any], panel: Panel | None = None, **table: Any) -> None:
+    def __init__(self, devices: Mapping[str, Any], panel: SharedState | None = None, **table: Any) -> None:
         self.layout = read({"devices": devices, **table})
-        self.panel = panel or Panel(self.layout)
+        self.panel = panel or SharedState(self.layout)
         self.writes: list[tuple[str, Value]] = []
         self.tells: list[tuple[str, Value, float]] = []
         self.is_full = False

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskengine import BadArguments, Overloaded
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.bulletin import SYSTEM, Bulletin
 
 LAYOUT = read({"devices": {"lamp": {"type": "LED", "pin": 2}}})
@@ -31,8 +31,8 @@ class Air:
 
 
 @pytest.fixture
-def panel() -> Panel:
-    return Panel(LAYOUT)
+def panel() -> SharedState:
+    return SharedState(LAYOUT)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def air() -> Air:
     return Air()
 
 
-def test_how_the_machine_is_is_told_at_first_and_on_each_change(panel: Panel, air: Air) -> None:
+def test_how_the_machine_is_is_told_at_first_and_on_each_change(panel: SharedState, air: Air) -> None:
     bulletin = Bulletin(panel, air.publish, air.said.append)
     bulletin.tell()
     assert air.take() == [(SYSTEM, panel.report())]
@@ -55,7 +55,7 @@ def test_how_the_machine_is_is_told_at_first_and_on_each_change(panel: Panel, ai
     assert air.take()[0][1]["lanes"] == {"hardware": {"owner": 17, "generation": 1, "faults": 0, "refused": 0}}
 
 
-def test_what_was_made_safe_is_told(panel: Panel, air: Air) -> None:
+def test_what_was_made_safe_is_told(panel: SharedState, air: Air) -> None:
     bulletin = Bulletin(panel, air.publish, air.said.append)
     bulletin.tell()
     air.take()
@@ -66,7 +66,7 @@ def test_what_was_made_safe_is_told(panel: Panel, air: Air) -> None:
     assert air.take() == []
 
 
-def test_what_nobody_took_is_told_again_as_it_is_then(panel: Panel, air: Air) -> None:
+def test_what_nobody_took_is_told_again_as_it_is_then(panel: SharedState, air: Air) -> None:
     bulletin = Bulletin(panel, air.publish, air.said.append)
     air.error = Overloaded("later", retry_after=None)
     panel.stop(5)
@@ -78,7 +78,7 @@ def test_what_nobody_took_is_told_again_as_it_is_then(panel: Panel, air: Air) ->
     assert [value["stop"] for _, value in air.take()] == [2]
 
 
-def test_what_cannot_be_published_is_said_once(panel: Panel, air: Air) -> None:
+def test_what_cannot_be_published_is_said_once(panel: SharedState, air: Air) -> None:
     bulletin = Bulletin(panel, air.publish, air.said.append)
     air.error = BadArguments("too large")
     bulletin.tell()

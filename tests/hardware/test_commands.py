@@ -229,7 +229,8 @@ def test_a_stop_is_known_by_its_id_and_undone_by_its_number(machine: Bench) -> N
     commands.system_arm(1)
     commands.system_stop(id=b"1")
     assert commands.system_state()["armed"]
-    commands.system_stop(id=b"2", why=5)
+    no_text: Any = 5
+    commands.system_stop(id=b"2", why=no_text)
     assert commands.system_state()["stop"] == 2
     commands.system_stop()
     assert commands.system_state()["stop"] == 3

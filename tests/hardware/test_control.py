@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.control import Control, safe_value, seconds
 from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.motion import FRAME_S
@@ -41,7 +41,7 @@ SAFE: dict[str, Value] = {
 class Lane(AnyLane):
     """The lane of these devices; without another word commands are the laptop's, which calls from this process."""
 
-    def __init__(self, panel: Panel | None = None) -> None:
+    def __init__(self, panel: SharedState | None = None) -> None:
         super().__init__(DEVICES, panel)
 
     def set(self, name: str, value: Any, now: float, origin: Origin = LAPTOP) -> None:
@@ -218,7 +218,7 @@ def test_a_stop_that_was_armed_before_we_looked_is_heeded(lane: Lane) -> None:
 
 def test_nobody_arms_what_has_not_stopped() -> None:
     devices = DEVICES | {"leg": {"type": "Servo", "pin": 13, "lane": "legs"}}
-    panel = Panel(read({"devices": devices}))
+    panel = SharedState(read({"devices": devices}))
     lane = Lane(panel)
     lane.control.stop(10.0)
     with pytest.raises(NotAllowed, match="lane legs has not stopped yet"):
@@ -238,7 +238,7 @@ def test_what_holds_and_was_told_nothing_is_off(type: str) -> None:
 
 def test_a_pulse_that_is_cut_short_does_not_stay(lane: Lane) -> None:
     lamp = read({"devices": {"lamp": {"type": "LED", "pin": 4, "safe": "hold"}}})
-    control = Control(LANE, lamp.devices.values(), Panel(lamp), lane.tell)
+    control = Control(LANE, lamp.devices.values(), SharedState(lamp), lane.tell)
     control.begin({0: False})
     output = control.find("lamp")
     control.pulse(output, True, False, 5.0, LAPTOP, 10.0)

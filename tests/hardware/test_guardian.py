@@ -17,7 +17,7 @@ import zmq
 from taskengine import Client, NotAllowed, TaskEngineError
 from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
 from taskengine.runtime.rundir import stop_path
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.guardian import Guardian, Links
 from tests.engine import Engine, alive, deadline, wait_until
 from tests.hardware.pigpiod import Daemon
@@ -189,9 +189,9 @@ def test_it_is_told_whether_strangers_may_stop_the_machine_by_another_policy() -
     supervisor, control = Pipe()
     with supervisor, control, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         links = Links(control, 1.0, print, print, print, listener, strangers_may=True)
-        guardian = Guardian(layout, Panel(layout), "mock", links)
+        guardian = Guardian(layout, SharedState(layout), "mock", links)
         assert guardian._stops is not None
         for may in (False, True):
             supervisor.send_bytes(msgspec.msgpack.encode(("strangers", may)))
-            guardian._obey()
+            guardian._handle_control()
             assert guardian._stops.strangers_may is may

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine_hardware import Panel, guardian, mock_pins, read
+from taskengine_hardware import SharedState, guardian, mock_pins, read
+from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.guardian import Guardian, Links
 
@@ -25,11 +26,11 @@ class Site:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.layout = read({"devices": DEVICES})
-        self.panel = Panel(self.layout)
+        self.panel = SharedState(self.layout)
         self.said: list[str] = []
         self.published: dict[str, Any] = {}
         self.is_busy = True
-        monkeypatch.setitem(guardian.BACKENDS, "mock", self.pins)
+        monkeypatch.setitem(BACKENDS, "mock", self.pins)
         monkeypatch.setattr(guardian, "hurry", list)
         monkeypatch.setattr(guardian, "keep_memory", list)
         monkeypatch.setattr(guardian, "AGAIN_S", 0.0)

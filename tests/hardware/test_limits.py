@@ -188,7 +188,7 @@ def test_a_move_that_takes_over_takes_the_time_that_it_says() -> None:
     lane.pass_time(3.9)
     assert lane.watched.motion is not None
     lane.pass_time(0.15)
-    assert (lane.watched.motion, lane.watched.value) == (None, 40.0)
+    assert [lane.watched.motion, lane.watched.value] == [None, 40.0]
 
 
 def test_a_stop_and_a_rest_go_before_limits() -> None:
@@ -227,7 +227,8 @@ def test_what_starts_softly_grows_and_is_off_at_once(name: str, goal: Any, takes
     output = lane.output(name)
     lane.control.command(output, goal, ME, 10.0)
     lane.run(10.0, 10.0 + takes / 2)
-    sizes = [abs(number) for number in (output.value if isinstance(output.value, tuple) else (output.value,))]
+    numbers = output.value if isinstance(output.value, tuple) else (cast(float, output.value),)
+    sizes = [abs(number) for number in numbers]
     assert max(sizes) == pytest.approx(max(map(abs, goal if isinstance(goal, tuple) else (goal,))) / 2, abs=0.05)
     lane.run(10.0 + takes / 2, 10.0 + takes + 2 * FRAME_S)
     assert output.value == goal

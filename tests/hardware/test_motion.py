@@ -30,7 +30,8 @@ PACES = st.floats(1, 1000)
 @pytest.mark.parametrize("name", EASINGS)
 def test_an_easing_is_no_faster_than_it_says(name: str) -> None:
     easing = EASINGS[name]
-    assert (easing.way(0.0), easing.way(1.0)) == (0.0, pytest.approx(1.0))
+    assert easing.way(0.0) == 0.0
+    assert easing.way(1.0) == pytest.approx(1.0)
     steps = 10000
     ways = [easing.way(step / steps) for step in range(steps + 1)]
     speeds = [(after - before) * steps for before, after in pairwise(ways)]
@@ -149,7 +150,8 @@ def test_a_sweep_stays_between_its_ends() -> None:
     ways = [sweep.at(1.0 + step / 100)[0] for step in range(600)]
     assert min(ways) == -30
     assert max(ways) == pytest.approx(60)
-    assert sweep.at(2.0) == (pytest.approx(60), False)
+    assert sweep.at(2.0)[0] == pytest.approx(60)
+    assert sweep.at(2.0)[1] is False
     assert sweep.at(7.0) == (-30, True)
     assert Sweep(0, 1, 0.0, 1.0, None).at(1e6)[1] is False
 

@@ -13,7 +13,7 @@ from gpiozero.pins.mock import MockFactory, MockPin, MockSPIDevice, MockTriggerP
 
 import taskengine_hardware
 from taskengine import Overloaded, TaskFailed
-from taskengine_hardware import Panel
+from taskengine_hardware import SharedState
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.device_types import KINDS
@@ -138,7 +138,7 @@ def test_a_thread_of_gpiozero_outlives_an_error(factory: Any, told: Told, bench:
         return state_of(one, "line")
 
     wait_until(lambda: state()["value"] == 0, 5, "a value")
-    probe = one.owner.sensors.known["line"]._probe
+    probe: Any = one.owner.sensors.known["line"]._probe
     works, probe._measure = probe._measure, _fail
     wait_until(lambda: state()["value"] is None, 5, "the failure")
     assert state()["reason"] == "OSError: unplugged"
@@ -280,13 +280,13 @@ def test_an_encoder_ignores_what_bounces(bench: Callable[..., Bench]) -> None:
 
 def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
     layout = taskengine_hardware.read({"devices": {"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}}})
-    panel = Panel(layout)
+    panel = SharedState(layout)
     list(taskengine_hardware.tasks(layout))
     for expected in (20, 40):
         owner: Owner = taskengine_hardware.own(layout, LANE, panel, "mock", lambda line: None)
         try:
-            assert owner.rig is not None
-            turn(owner.rig.factory.pin, 20)
+            assert owner.device_set is not None
+            turn(owner.device_set.factory.pin, 20)
             assert owner.read("dial") == expected
         finally:
             owner.close()
@@ -296,8 +296,8 @@ def test_so_does_one_that_could_not_be_had_at_first(bench: Callable[..., Bench])
     one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}})
     (device,) = one.layout.devices.values()
     one.panel.note(device.place, 7.0)
-    assert one.owner.rig is not None
-    one.owner._begin(device, one.owner.rig)
+    assert one.owner.device_set is not None
+    one.owner._begin(device, one.owner.device_set)
     assert one.commands.sensor_read("dial") == 7
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.device_config import LANE, LATCH, RESUME
 from taskengine_hardware.device_types import Role
 from taskengine_hardware.shared_state import CONSENTS, IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, StopRecord
@@ -23,8 +23,8 @@ DEVICES: dict[str, Any] = {
 
 
 @pytest.fixture
-def panel() -> Panel:
-    return Panel(read({"devices": DEVICES}))
+def panel() -> SharedState:
+    return SharedState(read({"devices": DEVICES}))
 
 
 @pytest.mark.parametrize(
@@ -38,29 +38,34 @@ def panel() -> Panel:
         (3, Role.SERVO, 1.0),
     ],
 )
-def test_what_was_told_is_remembered(panel: Panel, place: int, role: Role, value: Any) -> None:
+def test_what_was_told_is_remembered(panel: SharedState, place: int, role: Role, value: Any) -> None:
     assert panel.last(place, role) is None
     panel.note(place, value)
     assert panel.last(place, role) == value
     assert type(panel.last(place, role)) is type(value)
 
 
-def test_a_stop_latches_until_its_number_is_armed(panel: Panel) -> None:
-    assert not panel.is_stopped
+def _is_stopped(panel: SharedState) -> bool:
+    """Ask anew; mypy takes a property to stay as it was."""
+    return panel.is_stopped
+
+
+def test_a_stop_latches_until_its_number_is_armed(panel: SharedState) -> None:
+    assert not _is_stopped(panel)
     assert panel.unconfirmed() == []
     assert panel.stop(5) == 1
-    assert panel.is_stopped
+    assert _is_stopped(panel)
     assert panel.unconfirmed() == [LANE, "legs"]
     panel.confirm("legs", panel.number)
     assert panel.unconfirmed() == [LANE]
     assert panel.arm(1, b"anna", 6)
-    assert not panel.is_stopped
+    assert not _is_stopped(panel)
     assert panel.armed_at == 6
     assert panel.stop(7) == 2
-    assert panel.is_stopped
+    assert _is_stopped(panel)
 
 
-def test_a_stop_of_a_stopped_machine_has_a_number_of_its_own(panel: Panel) -> None:
+def test_a_stop_of_a_stopped_machine_has_a_number_of_its_own(panel: SharedState) -> None:
     assert [panel.stop(5), panel.stop(6)] == [1, 2]
     assert panel.stopped_at == 6
     assert not panel.arm(1, b"anna", 7)
@@ -68,7 +73,7 @@ def test_a_stop_of_a_stopped_machine_has_a_number_of_its_own(panel: Panel) -> No
     assert panel.arm(2, b"anna", 7)
 
 
-def test_an_arm_of_another_number_undoes_nothing(panel: Panel) -> None:
+def test_an_arm_of_another_number_undoes_nothing(panel: SharedState) -> None:
     panel.stop(5)
     for number in (0, 2, -1):
         assert not panel.arm(number, b"anna", 6)
@@ -76,7 +81,7 @@ def test_an_arm_of_another_number_undoes_nothing(panel: Panel) -> None:
     assert not panel.has_armed(b"anna")
 
 
-def test_it_is_known_who_armed_last(panel: Panel) -> None:
+def test_it_is_known_who_armed_last(panel: SharedState) -> None:
     assert not panel.has_armed(b"")
     panel.arm(panel.stop(5), b"anna", 6)
     assert panel.has_armed(b"anna")
@@ -85,7 +90,7 @@ def test_it_is_known_who_armed_last(panel: Panel) -> None:
     assert not panel.has_armed(b"anna")
 
 
-def test_consents_are_of_a_lane_and_an_arm(panel: Panel) -> None:
+def test_consents_are_of_a_lane_and_an_arm(panel: SharedState) -> None:
     panel.consent(LANE, b"anna")
     assert not panel.has_consented(LANE, b"anna")  # nothing was armed
     panel.stop(5)
@@ -107,14 +112,14 @@ def test_consents_are_of_a_lane_and_an_arm(panel: Panel) -> None:
     assert not panel.has_consented(LANE, b"bert")
 
 
-def test_to_arm_what_is_armed_changes_nothing(panel: Panel) -> None:
+def test_to_arm_what_is_armed_changes_nothing(panel: SharedState) -> None:
     panel.arm(panel.stop(5), b"anna", 6)
     assert panel.arm(1, b"otto", 9)
     assert panel.armed_at == 6
     assert panel.has_armed(b"anna")
 
 
-def test_a_stop_that_is_repeated_is_not_another_one(panel: Panel) -> None:
+def test_a_stop_that_is_repeated_is_not_another_one(panel: SharedState) -> None:
     assert panel.stop(5, by="anna", id=b"one") == 1
     assert panel.stop(6, by="otto", id=b"one") == 1
     assert panel.arm(1, b"anna", 7)
@@ -126,14 +131,14 @@ def test_a_stop_that_is_repeated_is_not_another_one(panel: Panel) -> None:
     assert panel.is_stopped
 
 
-def test_ids_are_forgotten_after_many_others(panel: Panel) -> None:
+def test_ids_are_forgotten_after_many_others(panel: SharedState) -> None:
     for number in range(IDS + 1):
         panel.stop(5, id=number.to_bytes(16))
     assert not panel.knows(bytes(16))
     assert all(panel.knows(number.to_bytes(16)) for number in range(1, IDS + 1))
 
 
-def test_it_is_said_who_stopped_and_why(panel: Panel) -> None:
+def test_it_is_said_who_stopped_and_why(panel: SharedState) -> None:
     assert panel.latest() == StopRecord(0, 0, "", "", False)
     panel.stop(5, by="änna", why="smoke")
     assert panel.latest() == StopRecord(1, 5, "änna", "smoke", True)
@@ -142,7 +147,7 @@ def test_it_is_said_who_stopped_and_why(panel: Panel) -> None:
     assert panel.latest().why == "ü" * (TEXT_BYTES // 2)
 
 
-def test_a_text_is_cut_between_letters(panel: Panel) -> None:
+def test_a_text_is_cut_between_letters(panel: SharedState) -> None:
     panel.stop(5, why="a" + "ü" * TEXT_BYTES)
     assert panel.latest().why == "a" + "ü" * (TEXT_BYTES // 2 - 1)
 
@@ -150,11 +155,11 @@ def test_a_text_is_cut_between_letters(panel: Panel) -> None:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may keep a process from going on for a while."""
-    monkeypatch.setattr("taskengine_hardware.panel.PATIENCE_S", deadline(5))
+    monkeypatch.setattr("taskengine_hardware.shared_state.PATIENCE_S", deadline(5))
 
 
 @pytest.mark.usefixtures("patience")
-def test_stops_of_several_processes_are_all_counted(panel: Panel) -> None:
+def test_stops_of_several_processes_are_all_counted(panel: SharedState) -> None:
     def work() -> list[int]:
         return [panel.stop(5) for _ in range(200)]
 
@@ -164,7 +169,7 @@ def test_stops_of_several_processes_are_all_counted(panel: Panel) -> None:
 
 
 @pytest.mark.usefixtures("patience")
-def test_one_stop_by_several_ways_is_one(panel: Panel) -> None:
+def test_one_stop_by_several_ways_is_one(panel: SharedState) -> None:
     def work() -> list[int]:
         return [panel.stop(5, id=b"%d" % number) for number in range(IDS)]
 
@@ -173,7 +178,7 @@ def test_one_stop_by_several_ways_is_one(panel: Panel) -> None:
     assert sorted(first) == list(range(1, IDS + 1))
 
 
-def test_nobody_waits_for_a_process_that_stands_still(panel: Panel) -> None:
+def test_nobody_waits_for_a_process_that_stands_still(panel: SharedState) -> None:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -191,7 +196,7 @@ def test_nobody_waits_for_a_process_that_stands_still(panel: Panel) -> None:
     process.join()
 
 
-def test_a_device_is_rested_by_the_newest_call(panel: Panel) -> None:
+def test_a_device_is_rested_by_the_newest_call(panel: SharedState) -> None:
     assert panel.rested(1) == (0, 0)
     for order, position in ((7, 3), (7, 2), (5, 9)):
         panel.rest(LANE, 1, order, position)
@@ -202,7 +207,7 @@ def test_a_device_is_rested_by_the_newest_call(panel: Panel) -> None:
     assert os.eventfd_read(panel.bell(LANE)) == 4
 
 
-def test_a_lane_says_how_it_is(panel: Panel) -> None:
+def test_a_lane_says_how_it_is(panel: SharedState) -> None:
     panel.begin(LANE, 17)
     panel.begin(LANE, 19)
     panel.refuse("legs")
@@ -219,53 +224,53 @@ LATCHING: dict[str, Any] = {
 
 
 @pytest.fixture
-def latching() -> Panel:
+def latching() -> SharedState:
     layout = read({"devices": LATCHING})
     wheel = msgspec.structs.replace(layout.devices["wheel"], on_fault=LATCH)
     leg = msgspec.structs.replace(layout.devices["leg"], on_fault=RESUME)
-    return Panel(msgspec.structs.replace(layout, devices={"wheel": wheel, "leg": leg}))
+    return SharedState(msgspec.structs.replace(layout, devices={"wheel": wheel, "leg": leg}))
 
 
-def test_an_owner_that_dies_with_a_drive_stops_the_machine(latching: Panel) -> None:
+def test_an_owner_that_dies_with_a_drive_stops_the_machine(latching: SharedState) -> None:
     latching.begin(LANE, 17)
-    assert latching.bury(LANE, 17, 5, "hung")
+    assert latching.note_exit(LANE, 17, 5, "hung")
     assert latching.latest() == StopRecord(1, 5, "guardian", "the owner of lane hardware hung", True)
     assert latching.state(LANE).faults == 1
-    assert not latching.bury(LANE, 17, 6, "died")
+    assert not latching.note_exit(LANE, 17, 6, "died")
     latching.arm(1, b"", 7)
     latching.begin(LANE, 19)
     assert not latching.is_stopped
 
 
-def test_the_next_owner_stops_it_where_the_guardian_has_not_yet(latching: Panel) -> None:
+def test_the_next_owner_stops_it_where_the_guardian_has_not_yet(latching: SharedState) -> None:
     latching.begin(LANE, 17)
     latching.begin(LANE, 19)
     assert latching.latest().why == "the owner of lane hardware died"
-    assert not latching.bury(LANE, 17, 6, "died")
+    assert not latching.note_exit(LANE, 17, 6, "died")
     assert latching.number == 1
 
 
-def test_other_deaths_only_count(latching: Panel) -> None:
-    assert not latching.bury(LANE, 17, 5, "died")  # it had no pins yet
+def test_other_deaths_only_count(latching: SharedState) -> None:
+    assert not latching.note_exit(LANE, 17, 5, "died")  # it had no pins yet
     latching.begin("legs", 23)
-    assert latching.bury("legs", 23, 5, "died")
+    assert latching.note_exit("legs", 23, 5, "died")
     assert latching.state("legs").faults == 1
     assert not latching.is_stopped
 
 
-def test_an_owner_that_has_let_go_may_die(latching: Panel) -> None:
+def test_an_owner_that_has_let_go_may_die(latching: SharedState) -> None:
     latching.take(LANE)
     latching.begin(LANE, os.getpid())
     latching.give(LANE)
-    assert not latching.bury(LANE, os.getpid(), 5, "died")
+    assert not latching.note_exit(LANE, os.getpid(), 5, "died")
     latching.begin(LANE, os.getpid())
-    assert latching.bury(LANE, os.getpid(), 6, "died")
+    assert latching.note_exit(LANE, os.getpid(), 6, "died")
     latching.begin(LANE, 19)
     latching.give(LANE)  # the guardian's own, not the owner's
-    assert latching.bury(LANE, 19, 7, "died")
+    assert latching.note_exit(LANE, 19, 7, "died")
 
 
-def test_the_machine_says_how_it_is(panel: Panel) -> None:
+def test_the_machine_says_how_it_is(panel: SharedState) -> None:
     quiet = {"owner": NOBODY, "generation": 0, "faults": 0, "refused": 0}
     assert panel.report() == {
         "armed": True, "stop": 0, "by": "", "why": "", "since": 0.0, "lanes": {LANE: quiet, "legs": quiet}
@@ -280,7 +285,7 @@ def test_the_machine_says_how_it_is(panel: Panel) -> None:
     assert (panel.report()["armed"], panel.report()["since"]) == (True, 7)
 
 
-def test_it_is_known_when_an_output_was_told_and_by_whom(panel: Panel) -> None:
+def test_it_is_known_when_an_output_was_told_and_by_whom(panel: SharedState) -> None:
     assert panel.told(1) == (0, False)
     panel.note(1, True, 5)
     assert panel.told(1) == (5, False)
@@ -288,21 +293,21 @@ def test_it_is_known_when_an_output_was_told_and_by_whom(panel: Panel) -> None:
     assert panel.told(1) == (6, True)
 
 
-def test_the_guardian_hears_of_what_changes(panel: Panel) -> None:
+def test_the_guardian_hears_of_what_changes(panel: SharedState) -> None:
     panel.stop(5)
     panel.arm(1, b"", 6)
     panel.begin(LANE, 17)
     assert os.eventfd_read(panel.news) == 3
 
 
-def test_the_owner_is_known(panel: Panel) -> None:
+def test_the_owner_is_known(panel: SharedState) -> None:
     assert panel.owner(LANE) == NOBODY
     panel.begin(LANE, 17)
     panel.begin("legs", 19)
     assert (panel.owner(LANE), panel.owner("legs")) == (17, 19)
 
 
-def test_owners_are_rung_for(panel: Panel) -> None:
+def test_owners_are_rung_for(panel: SharedState) -> None:
     panel.stop(5)
     for lane in (LANE, "legs"):
         assert os.eventfd_read(panel.bell(lane)) == 1
@@ -336,7 +341,7 @@ def _ask_many(work: Callable[[], Any], count: int) -> list[Any]:
     return answers
 
 
-def test_a_lock_is_one_processs_and_goes_with_it(panel: Panel) -> None:
+def test_a_lock_is_one_processs_and_goes_with_it(panel: SharedState) -> None:
     assert _ask(lambda: panel.take(LANE)) is True
     assert panel.take(LANE)  # that one is dead
     assert _ask(lambda: panel.take(LANE)) is False
@@ -345,7 +350,7 @@ def test_a_lock_is_one_processs_and_goes_with_it(panel: Panel) -> None:
     assert _ask(lambda: panel.take(LANE)) is True
 
 
-def test_memory_is_shared(panel: Panel) -> None:
+def test_memory_is_shared(panel: SharedState) -> None:
     def work() -> bool:
         panel.want("legs", 17)
         panel.ends[1] = 2**62 + 1

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskengine_hardware import Panel, read
+from taskengine_hardware import SharedState, read
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.stop_socket import CONFIRM_NS, CONNECTIONS, LOOK_S, StopSocket
 
@@ -23,7 +23,7 @@ class Guard:
     """What the guardian has of it."""
 
     def __init__(self, path: Path) -> None:
-        self.panel = Panel(read({"devices": {"pan": {"type": "Servo", "pin": 2}}}))
+        self.panel = SharedState(read({"devices": {"pan": {"type": "Servo", "pin": 2}}}))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(str(path))
         self.listener.listen(128)

@@ -2,7 +2,7 @@
 
 Clients that live, die and come back command devices, acquire and renew leases, bring devices to rest, stop the machine
 and arm it. What they say is on its way for as long as it likes, in any order, also twice. A router numbers it, a lane
-runs it by the real `Control` over the real `Panel`, and owners, the guardian and the time go on as in `schedules`.
+runs it by the real `Control` over the real `SharedState`; owners, guardian and time go on as in `schedules`.
 
 The judge keeps its own account, of what was called when by a clock that sees all, and looks at each value that is
 written to a pin: whatever moves does so by a word that is recent, was said after the latest stop, since whose arm its
@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import random
 from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import taskengine_hardware
@@ -399,7 +400,7 @@ class Machine(World):
         devices = self.layout.of(LANE)
         control = Control(LANE, devices, self.panel, lambda output, now: True, position=lambda: self.position)
         for output in control.outputs.values():
-            output.write = lambda value, name=output.device.name: self.written(name, value)
+            output.write = partial(self.written, output.device.name)
         control.begin({device.place: SAFE[device.name] for device in devices}, self.now / NS)
         self.control = control
 

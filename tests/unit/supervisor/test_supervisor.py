@@ -33,7 +33,7 @@ def start(settings: Settings) -> tuple[Supervisor, Said]:
 def test_insecure_is_said_first_and_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
     made, terminal = start(Settings(host="0.0.0.0", curve="off", insecure=True))
-    assert "!!! INSECURE: whoever reaches 0.0.0.0" in terminal.lines[0]
+    assert "!!! INSECURE: anybody who reaches 0.0.0.0" in terminal.lines[0]
     said = len(terminal.lines)
     made._remind(1000.0 + REMINDER_S - 1)
     assert len(terminal.lines) == said
