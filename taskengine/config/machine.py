@@ -11,7 +11,6 @@ from taskengine.errors import SettingsError
 
 if TYPE_CHECKING:
     import socket
-    from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
 GUARDIAN = "guardian"
@@ -123,7 +122,7 @@ class Machine:
     def guard(
         self,
         interval: float,
-        control: Connection,
+        control: object,
         say: Callable[[str], None],
         note: Callable[..., object],
         publish: Callable[[str, Any], None],
@@ -133,7 +132,8 @@ class Machine:
     ) -> None:
         """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live.
 
-        `say` prints a line, `note` tells the audit log, and `publish` is for what the guardian has to tell. Whoever
+        `control` is what `taskengine_hardware.guardian.SupervisorLink` describes. `say` prints a line, `note` tells
+        the audit log, and `publish` is for what the guardian has to tell. Whoever
         connects to `listener` can stop the machine, also as a stranger where told so.
         """
         links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}

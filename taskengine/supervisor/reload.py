@@ -15,6 +15,7 @@ from taskengine.config.machine import GUARDIAN
 from taskengine.config.settings import Settings
 from taskengine.errors import SettingsError, TaskModuleError
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import Order, PolicyChanged, StrangersMayStop, TasksChanged
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 from taskengine.security.identity import Identity
 from taskengine.supervisor.catalogue import Reading
@@ -26,8 +27,8 @@ from taskengine.supervisor.rollout import Rollout
 class ReloadHost(Protocol):
     """What the supervisor does for a reload."""
 
-    def tell(self, role: str, order: str, argument: object = None) -> None:
-        """Tell the process in that role, where there is one."""
+    def tell(self, role: str, order: Order) -> None:
+        """Send an order to the process in that role, where there is one."""
 
     def begin_reload(self) -> None:
         """Let it be known that a reload begins."""
@@ -154,10 +155,10 @@ class Reload:
 
     def _roll_out(self, code: TaskCode, roles: Iterable[str]) -> None:
         self._roles.learn(code)
-        self._host.tell(ROUTER, "tasks", code.tasks)
+        self._host.tell(ROUTER, TasksChanged(code.tasks))
         for role in (ROUTER, LISTENER):
-            self._host.tell(role, "policy", self._settings.policy)
-        self._host.tell(GUARDIAN, "strangers", self._roles.may_strangers_stop())
+            self._host.tell(role, PolicyChanged(self._settings.policy))
+        self._host.tell(GUARDIAN, StrangersMayStop(self._roles.may_strangers_stop()))
         self._rollout = Rollout(roles, self._settings.drain_time)
 
     def _missed(self, child: Child) -> list[str]:

@@ -19,6 +19,26 @@ from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Reminder, insecure, old_libzmq
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import (
+    Alive,
+    KillWorker,
+    Online,
+    Order,
+    OwnerStarted,
+    RejoinRouter,
+    ReloadBegun,
+    ReloadEnded,
+    ReloadRequested,
+    Report,
+    RestartCounts,
+    RetireWorker,
+    StartedWorker,
+    StopProcess,
+    UnknownMessage,
+    WorkerDied,
+    WorkerIdle,
+    WorkersStarted,
+)
 from taskengine.runtime.descendants import orphans
 from taskengine.runtime.heartbeat import HeartbeatMonitor
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
@@ -180,9 +200,9 @@ class Supervisor:
         if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
             self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
         if role == ROUTER:
-            child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
+            child.order(WorkersStarted([told for other in self._children.values() for told in _told(other)]))
         elif child.place is not None:
-            self._tell_router("workers", [_told(child)])
+            self.tell(ROUTER, WorkersStarted(_told(child)))
         self._introduce(child)
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
@@ -196,7 +216,7 @@ class Supervisor:
             return
         for role, lane in self._roles.owners.items():
             if role in self._children and (child is guardian or child.role == role):
-                guardian.order("owner", (lane, self._children[role].pid))
+                guardian.order(OwnerStarted(lane, self._children[role].pid))
 
     def _await_online(self, roles: list[str]) -> None:
         def online(role: str) -> bool:
@@ -221,23 +241,27 @@ class Supervisor:
             child.process.kill()
             reports = []
         self._unwatch(child)
-        for report, text in reports:
-            self._heed(child, report, str(text))
+        for report in reports:
+            self._handle(child, report)
 
-    def _heed(self, child: Child, report: str, text: str) -> None:
-        if report == "alive":
-            self._census.heard(child.role, time.monotonic())
-            self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
-        elif report == "kill":
-            for other in self._named(text):
-                other.process.kill()
-        elif report == "retired":
-            for other in self._named(text):
-                other.order("stop")
-        elif report == "reload":
-            self._reloads += 1
-        elif report == "online":
-            self._welcome(child)
+    def _handle(self, child: Child, report: Report | UnknownMessage) -> None:
+        match report:
+            case Alive():
+                self._census.heard(child.role, time.monotonic())
+                self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
+            case KillWorker():
+                for other in self._named(report.worker):
+                    other.process.kill()
+            case WorkerIdle():
+                for other in self._named(report.worker):
+                    other.order(StopProcess())
+            case ReloadRequested():
+                self._reloads += 1
+            case Online():
+                self._welcome(child)
+            case UnknownMessage() if not child.has_sent_unknown:  # once for each process: a task may send any number
+                child.has_sent_unknown = True
+                self._terminal.say(f"[SUPERVISOR] Ignored an unknown report of {child.role}: {report.tag!r}")
 
     def _named(self, name: str) -> list[Child]:
         """The worker of that name, if it is still here."""
@@ -249,9 +273,9 @@ class Supervisor:
         if self._reload is not None:
             self._reload.online(child)
         if child.role == ROUTER:  # it has to be told what the last one was
-            child.order("restarts", self._restarts)
+            child.order(RestartCounts(self._restarts))
             for role in self._retiring & self._children.keys():
-                child.order("retire", _name(self._children[role]))
+                child.order(RetireWorker(_name(self._children[role])))
 
     def _unwatch(self, child: Child) -> None:
         """A task may close what its process has open, and the process live on."""
@@ -266,7 +290,7 @@ class Supervisor:
         self._forget(child)
         self._census.leave(child.role)
         if child.role != ROUTER:
-            self._tell_router("lost", _name(child))
+            self.tell(ROUTER, WorkerDied(_name(child)))
         if self._signals:
             # the seed's spelling: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
@@ -287,15 +311,15 @@ class Supervisor:
         self._due[child.role] = now + wait
         kind = child.role.partition(" ")[0]
         self._restarts[kind] = self._restarts.get(kind, 0) + 1
-        self._tell_router("restarts", self._restarts)
+        self.tell(ROUTER, RestartCounts(self._restarts))
         if child.role == ROUTER:
             for worker in self._children.values():
                 worker.recall()
-                worker.order("rejoin")
+                worker.order(RejoinRouter())
 
     def begin_reload(self) -> None:
         """See `reloading.Host`, as of the following ones."""
-        self._tell_router("reloading")
+        self.tell(ROUTER, ReloadBegun())
         self._notifier.tell(systemd.reloading(time.monotonic()))
 
     def end_reload(self, problem: str) -> None:
@@ -303,13 +327,13 @@ class Supervisor:
         self._served = len(self._roles.plan.code.tasks)
         self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
-        self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
+        self.tell(ROUTER, ReloadEnded(problem if self._settings.has_tracebacks else without_folders(problem)))
 
     def retire(self, role: str) -> None:
         """What is not there is started with what it is to have."""
         if role in self._children:
             self._retiring.add(role)
-            self._tell_router("retire", _name(self._children[role]))
+            self.tell(ROUTER, RetireWorker(_name(self._children[role])))
 
     def _leave_out(self, child: Child, how: str) -> bool:
         """A process has ended while it loaded a module: have the next one not load it; whether that is so.
@@ -352,14 +376,10 @@ class Supervisor:
             self._reload.begin()
         self._reload.go_on(now)
 
-    def _tell_router(self, order: str, argument: object = None) -> None:
-        """Where there is none, the next one is told what it has to know when it is online."""
-        self.tell(ROUTER, order, argument)
-
-    def tell(self, role: str, order: str, argument: object = None) -> None:
-        """Tell the process in that role, where there is one."""
+    def tell(self, role: str, order: Order) -> None:
+        """Send an order to the process in that role, where there is one; a new router is told all when it is online."""
         if role in self._children:
-            self._children[role].order(order, argument)
+            self._children[role].order(order)
 
     def _end_the_silent(self, now: float) -> None:
         """Kill a router, or a guardian, that has stood still for too long."""
@@ -413,7 +433,7 @@ class Supervisor:
         asked, drain = self._signals, self._settings.drain_time
         self._notifier.tell(systemd.stopping(drain + 3 * STOP_TIMEOUT_S + LAST_LINES_S))
         if ROUTER in self._children:
-            self._children[ROUTER].order("stop", drain)
+            self._children[ROUTER].order(StopProcess(drain))
         self._has_shown_itself = False
 
         def is_over() -> bool:
@@ -445,7 +465,7 @@ class Supervisor:
         if self._reload is not None:
             self._reload.close()
         for child in self._children.values():
-            child.order("stop")
+            child.order(StopProcess())
         deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
         self._run_until(lambda: not self._children, deadline)
         # the guardian sees to the pins of those that have to be killed
@@ -478,9 +498,9 @@ class Supervisor:
             self._signals += 1
 
 
-def _told(child: Child) -> tuple[str, int | None, int, bool]:
-    """What a router is told of a worker: its name, place and process, and whether it has loaded its modules."""
-    return _name(child), child.place, child.pid, child.online
+def _told(child: Child) -> list[StartedWorker]:
+    """Return what a router is told of a process: nothing unless it is a worker."""
+    return [] if child.place is None else [StartedWorker(_name(child), child.place, child.pid, child.online)]
 
 
 def _name(child: Child) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from typing import Any
 
-import msgspec
 import pytest
 
+from taskengine.runtime.control import StopProcess, packets
+from taskengine.runtime.control_channel import ControlChannel, new_channel
+from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import Panel, guardian, mock_pins, read
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.guardian import Guardian, Links
@@ -52,10 +53,11 @@ class Site:
 
     def guardian(self) -> Any:
         """The guardian, whose supervisor has said stop."""
-        here, there = multiprocessing.Pipe()
-        there.send_bytes(msgspec.msgpack.encode(("stop", None)))
+        there, here = new_channel()
+        there.send(packets(StopProcess())[0])
+        link = GuardianLink(ControlChannel(here, self.said.append))
         return Guardian(
-            self.layout, self.panel, "mock", Links(here, 1.0, self.said.append, print, self.published.__setitem__)
+            self.layout, self.panel, "mock", Links(link, 1.0, self.said.append, print, self.published.__setitem__)
         )
 
 
