@@ -79,6 +79,7 @@ PURE = {
     "security/pake",
     "security/redaction",
     "supervisor/backoff",
+    "supervisor/import_crashes",
     "supervisor/rollout",
     "supervisor/scrape",
     "worker/rhythm",

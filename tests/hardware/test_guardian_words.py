@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ class Site:
         self.said: list[str] = []
         self.published: dict[str, Any] = {}
         self.is_busy = True
+        self.ends: list[socket.socket] = []
         monkeypatch.setitem(guardian.BACKENDS, "mock", self.pins)
         monkeypatch.setattr(guardian, "hurry", list)
         monkeypatch.setattr(guardian, "keep_memory", list)
@@ -54,6 +57,7 @@ class Site:
     def guardian(self) -> Any:
         """The guardian, whose supervisor has said stop."""
         there, here = new_channel()
+        self.ends += [there, here]
         there.send(packets(StopProcess())[0])
         link = GuardianLink(ControlChannel(here, self.said.append))
         return Guardian(
@@ -62,8 +66,11 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(monkeypatch)
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    made = Site(monkeypatch)
+    yield made
+    for end in made.ends:
+        end.close()
 
 
 def test_what_cannot_be_had_is_not_said_to_be_safe(site: Site) -> None:
