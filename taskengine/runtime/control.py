@@ -204,10 +204,8 @@ def read_report(packet: bytes, known: frozenset[type[Report]] = COMMON) -> Repor
 
     Raises ProtocolError for bytes that are no message: a task can write into every descriptor of its process.
     """
-    if len(packet) > PACKET_BYTES:
-        raise ProtocolError(f"a report has at most {PACKET_BYTES} bytes")
-    if packet[:1] != _LAST:
-        raise ProtocolError("a report is one packet")
+    if len(packet) > PACKET_BYTES or packet[:1] != _LAST:
+        raise ProtocolError(f"a report has at most {PACKET_BYTES} bytes, in one packet")
     body = packet[1:]
     try:
         report = _decode_report(body)
