@@ -78,7 +78,7 @@ def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) ->
     found = [name for name in files.split() if name.startswith("/") and "/dev/" not in name]
     assert str(tmp_path / "kept") in found
     assert str(tmp_path / "secret") not in found
-    # its end of the control pipe; of the pipes, its log, and what multiprocessing has for the parent's end
+    # its end of the control channel; of the pipes, its log, and what multiprocessing has for the parent's end
     assert files.count("socket:") == 1
     assert "pidfd" not in files
 
