@@ -14,7 +14,10 @@ from taskengine.runtime.control import PACKET_BYTES, Order, OrderReader, Report,
 
 def new_channel() -> tuple[socket.socket, socket.socket]:
     """Return the supervisor's end of a control channel, and the process's end."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:  # a packet has to fit, also where the system's default is small
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PACKET_BYTES)
+    return ends
 
 
 class ControlChannel:
