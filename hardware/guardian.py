@@ -14,10 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any, NamedTuple, Protocol
 
 from taskengine import SettingsError
 
@@ -37,7 +34,22 @@ LAST_S = 1
 """How long, in whole seconds, the guardian lives after the supervisor."""
 PROBE_S = 0.002
 """How long, in s, the guardian sleeps before it kills an owner, to see how late the machine wakes it."""
-ALIVE = msgspec.msgpack.encode(("alive", ""))
+
+
+class SupervisorLink(Protocol):
+    """The guardian's link to the supervisor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable where `take_order` has something to do."""
+
+    def tell_online(self) -> None:
+        """Tell the supervisor that we have started."""
+
+    def tell_alive(self) -> None:
+        """Tell the supervisor that we are alive, without waiting for it."""
+
+    def take_order(self, guardian: Any) -> None:
+        """Call what the next order asks for: `meet`, `let_strangers_stop` or `end`. Raises EOFError at its end."""
 
 
 class Links(NamedTuple):
@@ -48,7 +60,7 @@ class Links(NamedTuple):
     strangers are processes of other users than the engine's.
     """
 
-    control: Connection
+    control: SupervisorLink
     interval: float
     say: Callable[[str], None]
     note: Callable[..., object]
@@ -177,29 +189,30 @@ class Guardian:
         """Report to the supervisor; if it does not read, it is stopped itself, or gone."""
         if now >= self._next_beat:
             self._next_beat = now + self._interval
-            if select.select([], [self._control], [], 0)[1]:
-                with contextlib.suppress(OSError):
-                    self._control.send_bytes(ALIVE)
+            self._control.tell_alive()
 
     def _handle_control(self) -> None:
         try:
-            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
-        except (EOFError, OSError):
+            self._control.take_order(self)
+        except EOFError:
             self._poll.unregister(self._control.fileno())
-            order, argument = "stop", None
             # if anything delays us, this ends us
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LAST_S)
-        if order == "owner":
-            self._meet(*argument)
-        elif order == "strangers" and self._stops is not None:
-            self._stops.strangers_may = bool(argument)
-        elif order == "stop":
-            self._is_over = True
-            self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
+            self.end()
 
-    def _meet(self, lane: str, pid: int) -> None:
-        """Note that an owner was started; it may be dead again."""
+    def let_strangers_stop(self, may: bool) -> None:
+        """Let other users than the engine's stop the machine, or not."""
+        if self._stops is not None:
+            self._stops.strangers_may = may
+
+    def end(self) -> None:
+        """Stop the machine, and end as soon as every owner is dead."""
+        self._is_over = True
+        self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
+
+    def meet(self, lane: str, pid: int) -> None:
+        """Watch an owner that was started; it may be dead again."""
         self._policies[lane].begins(pid)
         try:
             fd = os.pidfd_open(pid)
@@ -337,5 +350,5 @@ class Guardian:
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """Run the guardian's process."""
     warm_up(pins)
-    links.control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

@@ -11,7 +11,6 @@ from taskengine.errors import SettingsError
 
 if TYPE_CHECKING:
     import socket
-    from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
 GUARDIAN = "guardian"
@@ -123,7 +122,7 @@ class Machine:
     def guard(
         self,
         interval: float,
-        control: Connection,
+        control: object,
         say: Callable[[str], None],
         note: Callable[..., object],
         publish: Callable[[str, Any], None],
@@ -133,8 +132,9 @@ class Machine:
     ) -> None:
         """Run the guardian until the supervisor says stop or is gone; report to it every `interval` s.
 
-        `say` prints a line, `note` writes to the audit log, and `publish` publishes the guardian's messages.
-        Connections to `listener` can stop the machine, also those of other users if `strangers` may.
+        `control` is what `taskengine_hardware.guardian.SupervisorLink` describes. `say` prints a line, `note` writes to
+        the audit log, and `publish` publishes the guardian's messages. Connections to `listener` can stop the machine,
+        also those of other users if `strangers_may`.
         """
         links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
         links |= {"listener": listener, "strangers_may": strangers_may}

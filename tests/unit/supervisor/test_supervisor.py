@@ -5,7 +5,9 @@ import pytest
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import REMINDER_S
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import UnknownMessage
 from taskengine.supervisor import supervisor
+from taskengine.supervisor.child import Child
 from taskengine.supervisor.supervisor import Supervisor
 from taskengine.supervisor.systemd import Notifier, Watchdog
 from taskengine.supervisor.terminal import Terminal
@@ -45,3 +47,12 @@ def test_an_old_libzmq_is_warned_of_at_the_start(monkeypatch: pytest.MonkeyPatch
     assert "Warning" not in "".join(start(Settings())[1].lines)
     monkeypatch.setattr(supervisor, "libzmq_version", lambda: (4, 3, 2))
     assert "Warning: libzmq 4.3.2 is older than 4.3.5" in start(Settings())[1].lines[0]
+
+
+def test_an_unknown_report_is_logged_once_for_each_process() -> None:
+    made, terminal = start(Settings())
+    child = Child("task worker 1", print, (), enable_stdout=False)
+    said = len(terminal.lines)
+    for tag in ("temperature", "\x1b[2J"):
+        made._handle(child, UnknownMessage(tag))
+    assert terminal.lines[said:] == ["[SUPERVISOR] Ignored an unknown report of task worker 1: 'temperature'"]
