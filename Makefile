@@ -19,7 +19,7 @@ CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
 SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
-JOBS := $(shell expr $$(nproc) + 1)
+JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench examples tests
@@ -53,8 +53,8 @@ export PREFLIGHT
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
 
-run: $(VENV)/.run  ## set up, compile and serve with the sample tasks
-	$(PY) -m taskengine
+run: $(VENV)/.run  ## set up, compile and serve, by taskengine.toml if there is one; PINS=mock simulates the pins
+	$(PY) -m taskengine $(if $(PINS),--pins $(PINS))
 
 test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those that measure, alone
 	$(PY) -m pytest -m "not alone" $(BESIDE)
@@ -164,14 +164,14 @@ $(VENV)/bin/python:
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --editable
 
 $(VENV)/.run: $(SOURCES) | $(PY)
-	$(INSTALL) .
+	$(INSTALL) ".[hardware,numpy]"
 	@touch $@
 
 # The benchmark's own compiled module, which is never installed.
 ECHO = $(VENV)/bin/cythonize --inplace --quiet --force bench/_echo.pyx
 
 $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
-	$(INSTALL) ".[test]"
+	$(INSTALL) ".[test,hardware,numpy]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.bench
 
@@ -180,7 +180,7 @@ $(VENV)/.clients: tests/clients/requirements.txt | $(VENV)/.test
 	@touch $@
 
 $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
-	$(INSTALL) ".[bench]"
+	$(INSTALL) ".[bench,hardware,numpy]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run
 

@@ -1,8 +1,8 @@
-"""Starts the engine under the seed's name: the same as `python -m taskengine`."""
+"""Starts the engine by the file name of version 0.1; the same as `python -m taskengine`."""
 
 from __future__ import annotations
 
-from taskengine.cli import main
+from taskengine.cli.main import main
 
 if __name__ == "__main__":
     main()

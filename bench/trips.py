@@ -10,7 +10,6 @@ import os
 import time
 from collections import deque
 from concurrent.futures import Future
-from multiprocessing import Pipe
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -31,6 +30,7 @@ from taskengine.protocol.messages import Info, Reply, TaskInfo, encode_reply
 from taskengine.registry.registry import Registry
 from taskengine.router.router import Router
 from taskengine.runtime.clocks import MachineClock
+from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_slate
 from taskengine.runtime.topology import Topology
@@ -149,12 +149,12 @@ class SteppedRouter(Router):
 
     def __init__(self, tasks: list[TaskInfo]) -> None:
         self._replies, self._batches = Sent(), Sent()
-        self._supervisor, control = Pipe()
+        self._supervisor, end = new_channel()
+        journal = LogBuffer(2, enabled=False)
+        control = ControlChannel(end, journal.say)
         slates = [new_slate() for _ in range(WORKERS)]
         backplane = Topology(address="nowhere", token=b"", security=None, slates=slates)
-        super().__init__(
-            SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, LogBuffer(2, enabled=False)
-        )
+        super().__init__(SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, journal)
         # the bytes of a package tell when it came, and those of a reply when it went
         self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
         for number in range(WORKERS):

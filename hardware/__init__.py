@@ -1,13 +1,13 @@
-"""Servos, pins and sensors for Task Engine, on gpiozero; the engine loads it where the settings have `[hardware]`.
+"""Servos, pins and sensors for Task Engine, on gpiozero; the engine loads it if the settings have `[hardware]`.
 
-read       the table, as a `HardwareConfig`
-tasks      what the lanes' workers run
-SharedState  what the owner of the pins and the guardian share
+read       read the table into a `HardwareConfig`
+tasks      the tasks that the lanes' workers run
+SharedState  the memory that the owners of pins and the guardian share
 own        get the pins, in the lane's worker
-keep_memory  and be ended last where memory runs out
-guard      be the guardian
-make_safe  what the guardian does, at once, where nobody has the pins
-owners     what has which pin
+keep_memory  protect this process when memory runs out
+guard      run the guardian
+make_safe  bring every output to its safe state while no process has the pins
+owners     what uses which pin
 robot      in a task of your own that runs in a lane with pins: its commands, as methods
 """
 
@@ -47,7 +47,7 @@ _owned: list[str] = []
 
 
 def tasks(layout: HardwareConfig) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-    """The tasks of all lanes, each with what `taskengine.task` takes beside it."""
+    """Yield the tasks of all lanes, each with what `taskengine.task` takes beside it."""
     from .commands import Commands, tasks_of
 
     for lane in layout.lanes:
@@ -56,10 +56,10 @@ def tasks(layout: HardwareConfig) -> Iterator[tuple[Callable[..., Any], dict[str
 
 
 def own(layout: HardwareConfig, lane: str, panel: SharedState, pins: str, say: Callable[[str], None]) -> Owner:
-    """Get the pins of a lane, whose tasks act from here on, in the process of its worker.
+    """Get the pins of a lane for its tasks, in the process of its worker.
 
-    Raises RuntimeError where they cannot be had, SettingsError where this machine has none. Closing the owner brings
-    every output to its safe state.
+    Raises RuntimeError if they cannot be had, SettingsError if this machine has none. Closing the owner brings every
+    output to its safe state.
     """
     try:
         from .owner import Owner
@@ -73,32 +73,32 @@ def own(layout: HardwareConfig, lane: str, panel: SharedState, pins: str, say: C
 
 
 def keep_memory() -> None:
-    """Have this process, which is about to own pins, be ended last where memory runs out."""
+    """Ask the kernel to end this process last when memory runs out, because it is about to own pins."""
     from . import priority
 
     priority.keep_memory()
 
 
 def guard(layout: HardwareConfig, panel: SharedState, pins: str, **links: Any) -> None:
-    """Be the guardian, until the supervisor says stop or is gone; `links` are those of `guardian.Links`."""
+    """Run the guardian until the supervisor says stop or is gone; `links` are the fields of `guardian.Links`."""
     from .guardian import Links, main
 
     main(layout, panel, pins, Links(**links))
 
 
 def stop_tasks(layout: HardwareConfig) -> dict[str, str]:
-    """The names of the tasks that stop the machine, with the lane of each."""
+    """Return the names of the tasks that stop the machine, with the lane of each."""
     return {f"{prefix_of(lane)}system.stop": lane for lane in layout.lanes}
 
 
 def rest_tasks(layout: HardwareConfig) -> dict[str, str]:
-    """The names of the tasks that bring one device to its safe state, with the lane of each."""
+    """Return the names of the tasks that bring one device to its safe state, with the lane of each."""
     names = ("motor.stop", "robot.stop", "device.rest")
     return {f"{prefix_of(lane)}{name}": lane for lane in layout.lanes for name in names}
 
 
 def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
-    """What has which GPIO: the devices of the layout, and, where the kernel knows it, who uses a line now."""
+    """Return what uses each GPIO: a device of the layout, and the process that has the line, if the kernel tells."""
     from .lines import users
 
     found: dict[int, str] = {}
@@ -110,22 +110,22 @@ def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
 
 
 def make_safe(layout: HardwareConfig, pins: str) -> None:
-    """Claim every output at its safe value, and let go. Raises RuntimeError where one cannot be had, SettingsError."""
+    """Claim every output at its safe value, and release it. Raises RuntimeError if one cannot be had, SettingsError."""
     from .backends import BACKENDS
     from .device_set import DeviceSet
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
-    rig = DeviceSet(outputs, BACKENDS[pins](layout))
+    device_set = DeviceSet(outputs, BACKENDS[pins](layout))
     try:
-        failed = list(rig.rest(outputs, lambda device: None))
+        failed = list(device_set.rest(outputs, lambda device: None))
     finally:
-        rig.close()
+        device_set.close()
     if failed:
         raise RuntimeError(f"not made safe: {'; '.join(failed)}")
 
 
 def robot() -> Commands:
-    """The commands of the lane that this process has the pins of. Raises RuntimeError where it has none."""
+    """Return the commands of the lane whose pins this process has. Raises RuntimeError if it has none."""
     if not _owned:
         raise RuntimeError("this process has no pins: give the task the lane of the devices, @task(lane='hardware')")
     return _commands[_owned[-1]]

@@ -1,14 +1,14 @@
-"""Who may command what now: stops, arms, rests, ages, leases and holds. Pure.
+"""Decides who may command an output: stops, arms, calls to rest, ages, leases and holds. Pure.
 
-Motion needs a live, recent, consenting word. A command is admitted where the machine is not stopped; where it was
-neither sent nor received before the latest stop; where its client has consented since that was armed; where nobody has
-brought the device to rest since it was received; where it says how old it is, and is young enough; and where no other
-client has the device for itself. Checks go in this order, and none of them changes anything.
+A command is admitted if all of this holds, checked in this order: the machine is not stopped; the command was neither
+sent nor received before the latest stop; its client has consented to motion since that stop was undone; the device was
+not brought to rest since the command was received; the command says how old it is, and is young enough; and no other
+client holds the device exclusively. The checks change nothing.
 
-Leases. The **author** of an output is the holder (`Origin.holder`) whose word its value is; the author's lease, which
-stands on the panel, is how long that word holds, from when it was said: what came late holds as much less. Others that
-acquire the output get a **claim**, by which they may renew what is theirs, never the author's word. A **hold** keeps
-others out while its holder renews or commands.
+Leases. The **author** of an output is the holder (`Origin.holder`) whose command gave the present value. The author's
+lease, in the shared state, is how long that command stays in force, counted from when it was sent: a late command stays
+in force for less. Others that acquire the output get a **claim**: they may renew their own claim, but never the
+author's lease. A **hold** keeps others out while its holder renews or commands.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .device_config import EXCLUSIVE_S
 from .outputs import NS, Output
 from .shared_state import NEVER, SharedState
 
-MOST_CLAIMS = 64
-MOST_CONSENTS = 4096
-"""How many holders an owner remembers; of one that was forgotten, `lease.acquire` is asked again."""
+MAX_CLAIMS = 64
+MAX_CONSENTS = 4096
+"""How many holders an owner remembers; a forgotten holder has to call `lease.acquire` again."""
 
 
 def stopped_text(panel: SharedState) -> str:
-    """The text of the error of a command while the machine is stopped."""
+    """Return the error text of a command while the machine is stopped."""
     stop = panel.latest()
     by, why = stop.by and f" by {stop.by}", stop.why and f": {stop.why}"
     return f"the machine was stopped{by}{why} (stop {stop.number}); system.arm lets it move again"
 
 
 class Admission:
-    """Admits commands to the outputs of `lane`; a hold ends `exclusive` s after its holder's last word.
+    """Admits commands to the outputs of `lane`; a hold ends `exclusive` s after its holder's last call.
 
-    `position` gives that of the task that runs in its package.
+    `position` returns the position, in its package, of the task that runs.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Admission:
         self._position = position
         self._consents: dict[bytes, None] = {}
         self.due = math.inf
-        """No lease ends before, in s."""
+        """The time, in s, before which no lease ends."""
 
     # Checks ----------------------------------------------------------------------------------------------------------
 
     def check(self, output: Output, origin: Origin, now: float) -> None:
-        """Whether a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
-        if self._panel.number:  # it was stopped once
+        """Check that a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
+        if self._panel.number:  # the machine was stopped at least once
             self._check_stop(origin)
             self._check_consent(origin)
         self._check_age(output, origin, now)
@@ -69,7 +69,7 @@ class Admission:
         stopped_at = panel.stopped_at
         if origin.received and panel.number:
             if origin.received <= stopped_at:
-                raise NotAllowed(f"stop {panel.number} came after this command, which does not outlast it")
+                raise NotAllowed(f"stop {panel.number} came after this command, and cancels it")
             if origin.sent and origin.sent <= stopped_at:
                 raise NotAllowed(f"this command may have been sent before stop {panel.number}")
 
@@ -79,7 +79,7 @@ class Admission:
             return
         if origin.since > panel.armed_at:
             return
-        if panel.has_consented(self._lane, origin.holder):  # to an owner before us
+        if panel.has_consented(self._lane, origin.holder):  # consent given to an earlier owner
             self._remember(origin.holder)
         elif not panel.has_armed(origin.holder):
             raise NotAllowed(
@@ -98,12 +98,12 @@ class Admission:
         if not origin.sent:
             if not (origin.is_local or device.untimed):
                 raise NotAllowed(
-                    f"{device.name} takes commands from other machines only where they say how old they are: use a"
+                    f"{device.name} takes commands from other machines only if they say how old they are: use a"
                     " client of this version, or set untimed = true"
                 )
         elif 2 * origin.bound > (output.lease_ns or output.age * NS):
             raise NotAllowed(
-                f"when this command was called is known to {origin.bound / NS:.3g} s only, which is more than half the"
+                f"the time of this command is known to {origin.bound / NS:.3g} s only, which is more than half the"
                 f" lease of {device.name}: this link is too slow to drive it"
             )
         age = now - (origin.sent or received) / NS
@@ -120,16 +120,16 @@ class Admission:
         if now >= output.held_until:
             output.holder = None
         elif not (takes_over and output.holder_client == origin.client):
-            raise NotAllowed(f"another client has {output.device.name} for itself")
+            raise NotAllowed(f"another client holds {output.device.name} exclusively")
 
     def is_strange(self, output: Output, origin: Origin) -> bool:
-        """Whether the output obeys somebody else's word."""
+        """Return whether the output follows the command of another client."""
         return self._runs(output) and output.author != origin.holder
 
     # Leases ----------------------------------------------------------------------------------------------------------
 
     def grant(self, output: Output, origin: Origin, now: float) -> None:
-        """Make the client of a command that was admitted the author; its origin needs no other look for a while."""
+        """Make the client of an admitted command the author; skip the checks for its origin for a while."""
         if output.author != origin.holder and self._runs(output):
             self._claim(output, output.author, self._ends[output.place] / NS, now)
         output.author = origin.holder
@@ -141,7 +141,7 @@ class Admission:
         output.granted_until = math.inf if is_ageless else (origin.sent or origin.received) / NS + (output.age or 0.0)
 
     def extend(self, output: Output, now: float) -> None:
-        """Have the author's lease begin anew."""
+        """Begin the author's lease again."""
         if output.lease_ns:
             self._ends[output.place] = end = (output.word_ns or int(now * NS)) + output.lease_ns
             self.due = min(self.due, _moment(end))
@@ -149,7 +149,7 @@ class Admission:
             self._hold_on(output, now)
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
-        """Those whose lease is over, which are to be brought to rest; the holds of their authors end."""
+        """Return the outputs whose lease is over, which have to be brought to rest; end the holds of their authors."""
         now_ns, found, due = int(now * NS), [], math.inf
         for output in outputs:
             end = self._ends[output.place]
@@ -164,14 +164,14 @@ class Admission:
         return found
 
     def end(self, output: Output) -> None:
-        """An output is at rest: nobody's word holds. Holds stay, unless they were the author's."""
+        """Note that an output is at rest and has no author. Holds stay, unless they were the author's."""
         output.granted = None
         output.claims.pop(output.author, None)
-        # only now: whoever watches goes by it
+        # last, because other processes decide by it
         self._ends[output.place] = NEVER
 
     def forget(self, outputs: Iterable[Output]) -> None:
-        """The machine was stopped: whatever was agreed on is over."""
+        """Forget all leases, claims and holds, because the machine was stopped."""
         self._consents.clear()
         for output in outputs:
             output.granted = output.holder = None
@@ -180,10 +180,10 @@ class Admission:
     def acquire(
         self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
     ) -> None:
-        """Give a client claims to outputs, and take its consent to motion; with `exclusive` others are kept out.
+        """Give a client claims to outputs, and note its consent to motion; with `exclusive` others are kept out.
 
-        With `take_over` it gets the hold of another one of its name. Raises BadArguments for an output that has no
-        lease, and what `check` does.
+        With `take_over` it gets the hold of another client object of its name. Raises BadArguments for an output
+        without a lease, and the errors of `check`.
         """
         for output in outputs:
             if not output.lease_ns:
@@ -203,13 +203,18 @@ class Admission:
             self._renew(output, origin, now)
 
     def _check_call(self, origin: Origin) -> None:
-        """Consent is given after the arm for sure, not to whatever may come."""
+        """Check that consent was surely given after the arm, and not before it for whatever comes."""
         panel, received = self._panel, origin.received
+        if origin.holder in self._consents or panel.has_armed(origin.holder):
+            return  # it has given it, and need not know the clock so well
         if panel.armed and received and (origin.sent or received) <= panel.armed_at:
             raise NotAllowed(f"the machine was armed (stop {panel.armed}) after this was called: call it again")
 
     def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
-        """Have what a client has acquired or commanded last on. Raises NotAllowed where it has lapsed, as `acquire`."""
+        """Renew outputs that a client has acquired, or commanded last. Raises NotAllowed if its lease has lapsed.
+
+        Raises the errors of `acquire` too.
+        """
         for output in outputs:
             if not output.lease_ns:
                 raise BadArguments(f"{output.device.name} has no lease (its setting lease is false)")
@@ -232,7 +237,7 @@ class Admission:
             self._hold_on(output, now)
 
     def release(self, outputs: list[Output], origin: Origin) -> None:
-        """Let others have these outputs, if they are the client's; their leases run on."""
+        """End the client's holds of these outputs; their leases run on."""
         for output in outputs:
             if output.holder == origin.holder:
                 output.holder = None
@@ -242,7 +247,7 @@ class Admission:
     def arm(self, origin: Origin, number: int | None, now: float) -> None:
         """Undo the stop of this number; without one, the latest, if this was called after it. Raises NotAllowed.
 
-        Where that is undone already, the caller consents to motion.
+        If that stop is undone already, the caller consents to motion.
         """
         panel = self._panel
         latest, stopped_at = panel.number, panel.stopped_at
@@ -260,11 +265,11 @@ class Admission:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _runs(self, output: Output) -> bool:
-        """Whether its lease does."""
+        """Return whether the output's lease runs."""
         return bool(self._ends[output.place] != NEVER)
 
     def _hold_on(self, output: Output, now: float) -> None:
-        """Have a hold last longer, where it is not over."""
+        """Extend a hold that is not over."""
         if now >= output.held_until:
             output.holder = None
         else:
@@ -274,7 +279,7 @@ class Admission:
         claims = output.claims
         claims.pop(holder, None)
         claims[holder] = until
-        if len(claims) > MOST_CLAIMS:
+        if len(claims) > MAX_CLAIMS:
             for old in [old for old, end in claims.items() if end <= now] or [next(iter(claims))]:
                 del claims[old]
 
@@ -285,25 +290,28 @@ class Admission:
 
     def _remember(self, holder: bytes) -> None:
         self._consents[holder] = None
-        if len(self._consents) > MOST_CONSENTS:
+        if len(self._consents) > MAX_CONSENTS:
             del self._consents[next(iter(self._consents))]
 
 
 def _word(output: Output, origin: Origin) -> int:
-    """When the word was said that a lease counts from, in ns; 0 for now, where words may be older than a lease."""
+    """Return when the command was sent from which a lease counts, in ns.
+
+    0 for now, if commands may be older than leases.
+    """
     if output.age is None or output.age * NS > output.lease_ns:
         return 0
     return origin.sent or origin.received
 
 
 def _moment(end: int) -> float:
-    """When that is over, in s, whichever way it is rounded."""
+    """Return that moment in s, rounded either way."""
     moment: float = (end + 1) / NS
     return moment
 
 
 def _is_after(origin: Origin, moment: int) -> bool:
-    """Whether it was called after that for sure; what does not say when, where it came from this machine."""
+    """Return whether the call was surely made after `moment`; calls without a time count if they are local."""
     if origin.sent:
         return origin.sent > moment
     return not origin.received or (origin.is_local and origin.received > moment)

@@ -1,6 +1,6 @@
-"""Pin factories: what drives the pins, by the names that the setting PINS takes.
+"""Pin factories: the backends that drive the pins, by the names that the setting PINS takes.
 
-Another backend, such as for a PCA9685 board or the kernel's PWM, is another row of `BACKENDS`.
+To add a backend, such as for a PCA9685 board or the kernel's PWM, add a row to `BACKENDS`.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from .device_config import HardwareConfig
 
 AUTO = "auto"
 FACTORY_VARIABLE = "GPIOZERO_PIN_FACTORY"
-"""By which users of gpiozero say what drives their pins."""
+"""The variable by which users of gpiozero select the backend."""
 
 
 class Pin(Protocol):
-    """A pin of a backend, which can more than gpiozero's, so that no output makes a blip."""
+    """A pin of a backend; it can do more than gpiozero's pins, so that outputs never glitch."""
 
     is_held: bool
-    """It stays as it was claimed, whatever gpiozero tells it: its constructors begin with off, and some with low."""
+    """Whether the pin keeps its claimed state whatever gpiozero writes.
+
+    Gpiozero's constructors begin with off or low.
+    """
 
     def claim(self, level: bool, idle: bool) -> None:
-        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+        """Become an output at this level, and keep it until `is_held` is false; `idle` is the level without pulses."""
 
     def close(self) -> None:
-        """Be nobody's. May be called twice."""
+        """Release the pin. May be called twice."""
 
 
 def mock(layout: HardwareConfig) -> Any:
-    """Pins that are nowhere but in memory, for learning and for tests."""
+    """Return pins that exist in memory only, for learning and for tests."""
     from .mock_pins import factory
 
     return factory(layout.board or 0xA020D3)
 
 
 def lgpio(layout: HardwareConfig) -> Any:
-    """The kernel's gpiochip, by lgpio. Raises SettingsError where it cannot be had."""
+    """Return the kernel's gpiochip, by lgpio. Raises SettingsError if it cannot be had."""
     try:
         factory = _fine()
     except (ImportError, OSError) as error:
@@ -51,7 +54,7 @@ def lgpio(layout: HardwareConfig) -> Any:
         ) from None
     try:
         return factory(layout.chip, layout.board)
-    except Exception as error:  # lgpio's and gpiozero's have no common make
+    except Exception as error:  # the errors of lgpio and gpiozero have no common class
         raise SettingsError(
             f"pins: the gpiochip cannot be opened ({error}); is the user in the group gpio? "
             "On what is no Raspberry Pi, [hardware] names a chip and a board"
@@ -59,7 +62,7 @@ def lgpio(layout: HardwareConfig) -> Any:
 
 
 def _fine() -> Callable[[int | None, int | None], Any]:
-    """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
+    """Import lgpio in a temporary folder, because its import leaves a pipe in the current folder."""
     here = os.getcwd()
     try:
         place = tempfile.TemporaryDirectory(prefix="taskengine-lg-")
@@ -70,7 +73,7 @@ def _fine() -> Callable[[int | None, int | None], Any]:
         try:
             from .lgpio_pwm import FineFactory
         finally:
-            # it goes to that folder, too, and we may be where we may not go
+            # it changes back to the current folder too, which we may not be allowed to enter
             with contextlib.suppress(OSError):
                 os.chdir("/")
                 os.chdir(here)
@@ -81,7 +84,7 @@ def _fine() -> Callable[[int | None, int | None], Any]:
 
 
 def pigpio(layout: HardwareConfig) -> Any:
-    """The daemon pigpiod, here or where PIGPIO_ADDR says. Raises SettingsError where there is none."""
+    """Return the daemon pigpiod, here or at PIGPIO_ADDR. Raises SettingsError if there is none."""
     try:
         from .pigpio_pins import factory
     except ImportError as error:
@@ -93,9 +96,9 @@ def pigpio(layout: HardwareConfig) -> Any:
 
 
 def chosen(pins: str) -> str:
-    """The name of the backend that the setting PINS stands for: for auto the one that gpiozero is told to take, if any.
+    """Return the name of the backend for the setting PINS; for auto the one that gpiozero is told to use, if any.
 
-    Raises SettingsError where that is none of ours.
+    Raises SettingsError for an unknown one.
     """
     name = os.environ.get(FACTORY_VARIABLE, "") if pins == AUTO else ""
     if not name:
@@ -104,23 +107,23 @@ def chosen(pins: str) -> str:
         return name.lower()
     ours = ", ".join(known for known in BACKENDS if known != AUTO)
     raise SettingsError(
-        f"pins: {FACTORY_VARIABLE} is {name!r}, which cannot open outputs without a blip; expected one of {ours}, or "
+        f"pins: {FACTORY_VARIABLE} is {name!r}, which cannot open outputs without a glitch; expected one of {ours}, or "
         "the setting PINS, which it does not change"
     )
 
 
 def auto(layout: HardwareConfig) -> Any:
-    """What GPIOZERO_PIN_FACTORY names, else lgpio, where there is a gpiochip. Raises SettingsError: there is none."""
+    """Return the backend of GPIOZERO_PIN_FACTORY, else lgpio if there is a gpiochip. Raises SettingsError: neither."""
     name = chosen(AUTO)
     if name != AUTO:
         return BACKENDS[name](layout)
     if not any(Path("/dev").glob("gpiochip*")):
-        raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` plays with pins in memory")
+        raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` uses pins in memory")
     return lgpio(layout)
 
 
 def warm_up(pins: str) -> None:
-    """Import what a backend needs, if it can be had, so that a claim takes no longer than it has to."""
+    """Import a backend in advance, if it is installed, so that a later claim is fast."""
     with contextlib.suppress(ImportError, OSError, SettingsError):
         if chosen(pins) in (AUTO, "lgpio"):
             _fine()

@@ -1,4 +1,4 @@
-"""What the guardian publishes: how the machine is, on `hardware.system`, and what it made safe."""
+"""The guardian's publications: the state of the machine on `hardware.system`, and the outputs that it made safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYSTEM = "hardware.system"
 
 
 class Bulletin:
-    """Publishes with `publish` what has changed on the panel, and again the next time where that raises Overloaded."""
+    """Publishes changes of the shared state with `publish`, and repeats them next time if that raises Overloaded."""
 
     def __init__(
         self, panel: SharedState, publish: Callable[[str, Any], None], complain: Callable[[str], object]
@@ -28,11 +28,11 @@ class Bulletin:
         self._has_failed = False
 
     def made_safe(self, device: Device, value: Value, now: float) -> None:
-        """An output was made safe; `tell` publishes that."""
+        """Note that an output was made safe; `tell` publishes that."""
         self._waiting[TOPIC + device.name] = {"time": now, "value": value, "source": "guardian"}
 
     def tell(self) -> None:
-        """Publish what is new."""
+        """Publish all changes."""
         report = self._panel.report()
         if report != self._told:
             self._told = self._waiting[SYSTEM] = report

@@ -1,8 +1,8 @@
 """The tasks of a lane that owns pins: methods here, registered by `tasks_of`.
 
-Devices are named as in the settings file. Whoever commands one extends its lease. Every task raises BadArguments for
-what does not fit, and NotAllowed where the machine is stopped, the policy does not let the caller use the device, or
-another client has it for itself.
+Devices are named as in the settings file. A command extends the lease of its device. Every task raises BadArguments for
+unsuitable values. It raises NotAllowed if the machine is stopped, if the policy does not let the caller use the device,
+or if another client holds the device exclusively.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from .outputs import NS, Output
 from .shared_state import NEVER
 from .values import angle_of, checked, is_number, seconds
 
-if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to pay
+if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to spend
     from .owner import Owner
 
 STOP_S = 0.2
-"""How long `system.stop` waits for other lanes."""
+"""How long, in s, `system.stop` waits for other lanes."""
 POLL_S = 0.001
 SHORTEST_S = 0.001
 
 
 class Commands:
-    """What a lane's tasks do, once `start` has given it an owner that is open."""
+    """The tasks of a lane; `start` gives them an open owner."""
 
     def __init__(self, layout: HardwareConfig, lane: str) -> None:
         self._devices = {device.name: device for device in layout.of(lane)}
         self._owner: Owner | None = None
 
     def start(self, owner: Owner) -> None:
-        """From here on tasks act."""
+        """Have tasks act on the owner's pins from now on."""
         self._owner = owner
 
     # Servos ----------------------------------------------------------------------------------------------------------
@@ -59,9 +59,9 @@ class Commands:
         easing: str = "smooth",
         value: float | None = None,
     ) -> float:
-        """Turn a servo within `duration` s, or as soon as its limits allow; answers at once, with the seconds it takes.
+        """Turn a servo within `duration` s, or as fast as its limits allow; answers at once, with the seconds it takes.
 
-        `easing` is linear, sine or smooth. The next command takes over. Its lease ends on the way, too.
+        `easing` is linear, sine or smooth. The next command replaces this one. Its lease may end on the way, too.
         """
         with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
             goal = _goal(output, value, angle)
@@ -86,12 +86,12 @@ class Commands:
             owner.control.sweep(output, first, last, period, cycles, origin(), now)
 
     def servo_halt(self, device: str) -> None:
-        """Have a servo that is on its way stay where it is."""
+        """Stop a moving servo where it is."""
         with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
             owner.control.halt(output, origin(), now)
 
     def servo_detach(self, device: str) -> None:
-        """Send a servo no more pulses, so that it holds nothing."""
+        """Stop sending pulses to a servo, so that it holds no position."""
         self._command(device, Role.SERVO, _as_is, None)
 
     # Switches, lights, sounds ----------------------------------------------------------------------------------------
@@ -101,24 +101,24 @@ class Commands:
         self._command(device, Role.SWITCH, checked, on)
 
     def gpio_read(self, device: str) -> Any:
-        """What an input says, or an output was told last."""
+        """Return the value of an input, or the last value of an output."""
         return self.sensor_read(device)
 
     def gpio_toggle(self, device: str) -> bool:
-        """Switch an output on if it is off, and off if it is on; which it is now."""
+        """Switch an output on if it is off, and off if it is on; return the new state."""
         with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
             value = not output.value
             owner.control.command(output, value, origin(), now)
             return value
 
     def gpio_pulse(self, device: str, duration: float) -> None:
-        """Switch an output on for `duration` s, from 0.001, to 20 ms; answers at once."""
+        """Switch an output on for `duration` s, at least 0.001, accurate to 20 ms; answers at once."""
         duration = seconds(duration, SHORTEST_S)
         with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
             owner.control.pulse(output, True, False, duration, origin(), now)
 
     def pwm_set(self, device: str, duty: float) -> None:
-        """Have an output be on for this part of each cycle, from 0 to 1."""
+        """Switch an output on for this part of each cycle, from 0 to 1."""
         self._command(device, Role.LEVEL, checked, duty, "duty cycle")
 
     def colour_set(self, device: str, red: float, green: float, blue: float) -> None:
@@ -126,7 +126,7 @@ class Commands:
         self._command(device, Role.COLOUR, checked, (red, green, blue))
 
     def tone_play(self, device: str, frequency: float, duration: float | None = None) -> None:
-        """Play a tone of so many Hz for `duration` s, or until told else; answers at once."""
+        """Play a tone of so many Hz for `duration` s, or until the next command; answers at once."""
         if duration is not None:
             duration = seconds(duration, SHORTEST_S)
         with _RunningCommand(self._open(), device, Role.TONE) as (owner, output, now):
@@ -137,7 +137,7 @@ class Commands:
                 owner.control.pulse(output, tone, None, duration, origin(), now)
 
     def tone_stop(self, device: str) -> None:
-        """Be silent."""
+        """Silence a tone."""
         self._command(device, Role.TONE, _as_is, None)
 
     # Motors ----------------------------------------------------------------------------------------------------------
@@ -151,9 +151,9 @@ class Commands:
         self._command(device, Role.MOTOR, _speed, speed, -1.0)
 
     def motor_stop(self, device: str) -> None:
-        """Stop a motor, or both of a robot, at once, whatever its limits and whoever has it for itself.
+        """Stop a motor, or both of a robot, at once, whatever its limits and whoever holds it exclusively.
 
-        It overtakes what waits; commands from before are Cancelled.
+        It overtakes waiting tasks; earlier commands end in Cancelled.
         """
         self._bring_to_rest(device, Role.MOTOR, Role.DRIVE)
 
@@ -162,20 +162,20 @@ class Commands:
         self._command(device, Role.DRIVE, checked, (left, right))
 
     def robot_stop(self, device: str) -> None:
-        """As motor.stop, for a robot."""
+        """Stop both motors of a robot; see motor.stop."""
         self._bring_to_rest(device, Role.DRIVE)
 
     # All devices -----------------------------------------------------------------------------------------------------
 
     def device_rest(self, device: str) -> None:
-        """Bring an output to its safe state at once, whatever its limits and whoever has it for itself.
+        """Bring an output to its safe state at once, whatever its limits and whoever holds it exclusively.
 
-        It overtakes what waits; commands from before are Cancelled.
+        It overtakes waiting tasks; earlier commands end in Cancelled.
         """
         self._bring_to_rest(device)
 
     def sensor_read(self, device: str) -> Any:
-        """What an input says, in its unit; what an output was told last."""
+        """Return the value of an input, in its unit, or the last value of an output."""
         check_device(device)
         owner = self._open()
         if device in owner.sensors.known or device in owner.left_out:
@@ -183,17 +183,17 @@ class Commands:
         return owner.control.find(device).value
 
     def devices_list(self) -> list[dict[str, Any]]:
-        """The lane's devices that the caller may use: name, type, role (what they take), unit, limits, lease."""
+        """Return the lane's devices that the caller may use: name, type, role, unit, limits, lease."""
         return [_described(self._devices[name]) for name in self._usable()]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
-        """Of these devices, or all that the caller may use: the last value, and how many seconds a lease still runs."""
+        """Return the last value and the lease's remaining seconds of these devices; without any, of all."""
         owner = self._open()
         now_ns = time.monotonic_ns()
         return {name: self._state(owner, name, now_ns) for name in devices or self._usable()}
 
     def devices_write(self, values: dict[str, Any]) -> None:
-        """Have many outputs take values, an AngularServo an angle, together: all are checked before one moves."""
+        """Set many outputs together, an AngularServo to an angle: all values are checked before one output moves."""
         if not (isinstance(values, dict) and values):
             raise BadArguments("devices.write takes a map of devices to values")
         for name in values:
@@ -214,10 +214,12 @@ class Commands:
     # Leases and stopping ---------------------------------------------------------------------------------------------
 
     def lease_acquire(self, devices: list[str], exclusive: bool = False, take_over: bool = False) -> float:
-        """Begin leases, and, with `exclusive`, keep others out while they are renewed; the seconds of the shortest.
+        """Begin leases, and, with `exclusive`, keep others out while they are renewed.
 
-        After `system.arm` it says that the caller wants to move things. With `take_over` it gets what another client of
-        the same name has for itself.
+        Return the seconds of the shortest.
+
+        After `system.arm` this says that the caller wants to move things. With `take_over` the caller gets what another
+        client of the same name holds.
         """
         if not (isinstance(exclusive, bool) and isinstance(take_over, bool)):
             raise BadArguments("exclusive and take_over are true or false")
@@ -225,11 +227,14 @@ class Commands:
         return self._lease(devices, acquire)
 
     def lease_renew(self, devices: list[str]) -> float:
-        """Have leases last on that the caller has begun, or commanded, and that run; the seconds of the shortest."""
+        """Renew running leases that the caller has begun, or whose device it has commanded.
+
+        Return the shortest one's seconds.
+        """
         return self._lease(devices, Control.renew)
 
     def lease_release(self, devices: list[str]) -> None:
-        """Let others have devices again that were the caller's alone. Their leases run on."""
+        """Let others have devices that the caller held exclusively. Their leases run on."""
         for name in devices:
             check_device(name)
         owner = self._open()
@@ -239,8 +244,8 @@ class Commands:
     def system_stop(self, id: bytes = b"", why: str = "") -> None:
         """Emergency stop: bring every output of every lane to its safe state, and accept no command until `system.arm`.
 
-        It overtakes all that waits, and is answered when the pins are safe. Raises TaskFailed where a lane has not said
-        so in 0.2 s. One that has come before, by its `id`, does not stop the machine again.
+        It overtakes all waiting tasks, and is answered when the pins are safe. Raises TaskFailed if a lane has not
+        confirmed that in 0.2 s. A repeated `id` does not stop the machine again.
         """
         owner = self._open()
         with owner.lock:
@@ -248,7 +253,10 @@ class Commands:
         self._confirm(owner)
 
     def stop_called(self, id: bytes = b"", why: str = "") -> None:
-        """As `system_stop`, for a call that has waited: the engine may have acted when it came, as on a later stop."""
+        """Run `system_stop` for a call that has waited.
+
+        The engine may have acted when it came, also on a later stop.
+        """
         owner, where = self._open(), origin()
         with owner.lock:
             if 0 < where.received <= owner.panel.stopped_at:
@@ -258,10 +266,10 @@ class Commands:
         self._confirm(owner)
 
     def system_arm(self, stop: int | None = None) -> None:
-        """Accept commands again after `system.stop`: after the stop of this number, which `system.state` tells.
+        """Accept commands again after `system.stop`: after the stop of this number, which `system.state` returns.
 
-        Without a number it is the latest, and refused where that may have come after this was called. Other clients
-        move nothing before they have called lease.acquire.
+        Without a number it undoes the latest stop, and is refused if that may have come after this was called. Other
+        clients move nothing before they have called lease.acquire.
         """
         if not (stop is None or (is_number(stop, 0, math.inf) and isinstance(stop, int))):
             raise BadArguments(f"a stop is a whole number, or null, not {stop!r:.100}")
@@ -271,7 +279,7 @@ class Commands:
             owner.hurry()
 
     def system_state(self) -> dict[str, Any]:
-        """Whether the machine is armed, the latest stop, by whom, why and since when (s, monotonic), and each lane."""
+        """Return whether the machine is armed, the latest stop (by, why, since), and the state of each lane."""
         state: dict[str, Any] = self._open().panel.report()
         return state
 
@@ -373,12 +381,12 @@ def _names(devices: object) -> list[str]:
 
 
 def text(why: object) -> str:
-    """A reason, as far as it is one: nothing that is wrong with it keeps the machine from being stopped."""
+    """Return a reason as text; an invalid one must not keep the machine from being stopped."""
     return why if isinstance(why, str) else ""
 
 
 def key(id: object) -> bytes:
-    """The id of a stop, as far as it is one."""
+    """Return the id of a stop, b"" for an invalid one."""
     return bytes(id) if isinstance(id, (bytes, bytearray, memoryview)) else b""
 
 
@@ -391,17 +399,17 @@ def _unit(output: Output) -> str:
 
 
 def _number(value: Value) -> float:
-    """A position, of an output that has some."""
+    """Return a position of an output that has positions."""
     return cast(float, value)
 
 
 def _limits(output: Output) -> DeviceLimits:
-    """The limits, of an output that has some."""
+    """Return the limits of an output that has limits."""
     return cast(DeviceLimits, output.device.limits)
 
 
 def _position(output: Output, value: Any, angle: Any) -> Value:
-    """The position in the servo's own unit."""
+    """Return the position in the servo's own unit."""
     angles = output.device.angles
     if angles is None:
         if angle is not None:
@@ -416,7 +424,7 @@ def _position(output: Output, value: Any, angle: Any) -> Value:
 
 def _goal(output: Output, value: float | None, angle: float | None) -> float:
     if output.device.angles is None and angle is not None and value is None:
-        value, angle = angle, None  # by its place among the arguments
+        value, angle = angle, None  # given as the first argument
     if value is None and angle is None:
         raise BadArguments("servo.move needs an angle in degrees, or a value")
     return _number(_position(output, value, angle))
@@ -449,9 +457,9 @@ NAMES: dict[str, Callable[..., Any]] = {
     for name, method in vars(Commands).items()
     if not name.startswith("_") and name not in ("start", "stop_called")
 }
-"""The methods that are tasks, by the tasks' names."""
+"""The methods that are tasks, by the names of the tasks."""
 RESTS = frozenset({"motor.stop", "robot.stop", "device.rest"})
-"""Those that bring one device to its safe state, and may do nothing else."""
+"""Tasks that only bring one device to its safe state."""
 HARMLESS = RESTS | {
     "gpio.read",
     "sensor.read",
@@ -461,15 +469,18 @@ HARMLESS = RESTS | {
     "system.stop",
     "system.state",
 }
-"""Tasks that may run twice. A command may not: its owner has died, the machine is safe, and is not to move again."""
+"""Tasks that may run twice. Commands may not: their owner has died, and the safe machine is not to move again."""
 OLD = "servo."
-"""Tasks that have a second name, for clients of wire 0.1."""
+"""The prefix of tasks that have a second name, for clients of wire 0.1."""
 URGENT = RESTS | {"system.stop"}
 
 
 def tasks_of(commands: Commands, lane: str) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-    """The tasks of a lane, each with what `taskengine.task` takes: `servo.set` and so on, and by wire 0.1's habit
-    `task_servo_set`; where the lane is not the usual one, with its name before."""
+    """Yield the tasks of a lane, each with the options of `taskengine.task`: `servo.set` and so on.
+
+    Each also has its name of wire 0.1, `task_servo_set`. In a lane that is not the default one, the lane's name comes
+    first.
+    """
     prefix = prefix_of(lane)
     for name in NAMES:
         method = commands.stop_called if name == "system.stop" else getattr(commands, NAMES[name].__name__)

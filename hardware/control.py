@@ -1,13 +1,13 @@
-"""What a lane's outputs do: commands and `now` go in, values for pins come out. Pure.
+"""Controls a lane's outputs: commands and `now` go in, values for pins come out. Pure.
 
-Theory of operation. Before anything else a command has stops, calls to rest and leases that are over acted on; then it
-is admitted (`admission.py`), written, and its lease begins anew. What brings an output to its own safe value passes
-where others have it for themselves, and ends their lease. `tick` is to be called at `due` at the latest: it does the
-same, moves what is on its way and tells what has changed. An output's `write` is given each value for its pins, `tell`
-each to publish, which is told again where that gives False.
+Theory of operation. A command first acts on pending stops, calls to rest and ended leases. Then it is admitted
+(`admission.py`) and written, and its lease begins again. A command that brings an output to its own safe value passes
+even if others hold the output, and ends their lease. `tick` must be called at `due` at the latest: it acts on the same
+things, moves the outputs in motion, and publishes changes. An output's `write` gets each value for its pins, and `tell`
+each value to publish; a value is published again later if `tell` returns False.
 
-Motions go by a clock of their output's own, which a pause holds up: it goes on by two frames at most, and, where the
-acceleration has a limit, from standing still. So a motion that was held up takes longer, and nothing leaps.
+Each motion follows its output's own clock. A pause delays that clock: it advances by at most two frames at a time, and,
+if the acceleration is limited, restarts from standing still. So a delayed motion takes longer, and no output leaps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .values import checked, numbers_of, seconds
 __all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
 PAUSE_S = 2 * FRAME_S
-"""What is longer between two looks at a motion holds it up."""
+"""A longer time between two looks at a motion delays it, in s."""
 
 
 class Control:
@@ -54,16 +54,16 @@ class Control:
         self._ends, self._values, self._told_at = panel.ends, panel.values, panel.told_at
         self._tell = tell
         self._number = panel.number
-        """The latest stop that was heeded."""
+        """The number of the latest stop that was acted on."""
         self._moving: dict[Output, None] = {}
         self._changed: dict[Output, None] = {}
         self._frame = 0.0
-        """When what is on its way moves next."""
+        """When the outputs in motion move next."""
         self.due = math.inf
-        """When `tick` is to be called at the latest, in s."""
+        """The latest time at which `tick` must be called, in s."""
 
     def begin(self, at: Mapping[int, Value], now: float = 0.0) -> None:
-        """The pins are open, and outputs have these values, by their places."""
+        """Start with open pins; `at` has the values of outputs by their places."""
         number = self._panel.number
         for output in self.outputs.values():
             output.value = at[output.place]
@@ -74,13 +74,13 @@ class Control:
         self._panel.confirm(self._lane, number)
 
     def find(self, name: str, *roles: Role) -> Output:
-        """An output by its name. Raises BadArguments where there is none, or it has none of these roles."""
+        """Return an output by its name. Raises BadArguments for an unknown one, or one with none of these roles."""
         try:
             output = self.outputs.get(name)
-        except TypeError:  # not even a name
+        except TypeError:  # no name at all
             output = None
         if output is None:
-            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows those that there are")
+            raise BadArguments(f"no output is named {name!r:.100}; devices.list shows the names")
         if output.role not in roles and roles:
             raise BadArguments(f"{name} is a {output.device.type}, not a {' or '.join(role.value for role in roles)}")
         return output
@@ -88,7 +88,7 @@ class Control:
     # Commands --------------------------------------------------------------------------------------------------------
 
     def command(self, output: Output, value: Value, origin: Origin, now: float) -> None:
-        """Have an output take a value that it can. Raises what `Admission.check` does."""
+        """Set an output to a possible value. Raises the errors of `Admission.check`."""
         if (
             origin is output.granted
             and now < output.granted_until
@@ -99,8 +99,8 @@ class Control:
             self._take(output, value, now)
 
     def check(self, output: Output, value: Value, origin: Origin, now: float) -> None:
-        """Whether a client may have an output take a value. Raises what `Admission.check` does."""
-        self._heed(output, now)
+        """Check that a client may set an output to a value. Raises the errors of `Admission.check`."""
+        self._act_on_due(output, now)
         try:
             self.admission.check(output, origin, now)
         except NotAllowed:
@@ -108,8 +108,11 @@ class Control:
                 raise
 
     def _let(self, output: Output, value: Value, origin: Origin, now: float) -> bool:
-        """Whether an output is to take the value; what it may not, but is safe, brings it to rest."""
-        self._heed(output, now)
+        """Return whether an output is to take the value.
+
+        A safe value that is not admitted brings it to rest instead.
+        """
+        self._act_on_due(output, now)
         is_safe = output.is_safe_at(value)
         try:
             self.admission.check(output, origin, now)
@@ -124,7 +127,7 @@ class Control:
         return False
 
     def _take(self, output: Output, value: Value, now: float) -> None:
-        """Drive an output, whose lease runs before and begins anew after: a write that fails extends nothing."""
+        """Write a value between the old lease and the new one: a failed write extends no lease."""
         is_new = output.lease_ns and self._ends[output.place] == NEVER
         if is_new:
             self._extend(output, now)
@@ -146,17 +149,17 @@ class Control:
         self.due = min(self.due, self.admission.due)
 
     def _admit(self, output: Output, origin: Origin, now: float) -> None:
-        """Let a client move an output; as for `_take`, what is written comes between the two ends of its lease."""
-        self._heed(output, now)
+        """Admit a client's motion of an output between the old lease and the new one, as `_take` does."""
+        self._act_on_due(output, now)
         self.admission.check(output, origin, now)
         self.admission.grant(output, origin, now)
         if self._ends[output.place] == NEVER:
             self._extend(output, now)
 
     def move(self, output: Output, target: float, duration: float, easing: str, origin: Origin, now: float) -> float:
-        """Have an output go to a position within `duration` s, or as soon as its limits allow: in how many seconds.
+        """Move an output within `duration` s, or as fast as its limits allow; return how many seconds it takes.
 
-        Raises BadArguments, and what `Admission.check` does.
+        Raises BadArguments, and the errors of `Admission.check`.
         """
         way = EASINGS.get(easing) if isinstance(easing, str) else None
         if way is None:
@@ -166,7 +169,7 @@ class Control:
         if limits is not None and limits.acceleration < math.inf and math.isinf(way.acceleration):
             raise BadArguments(f"{easing} has no bounded acceleration, and that of {output.device.name} has a limit")
         self._admit(output, origin, now)
-        if output.position is None:  # nobody knows where it stands
+        if output.position is None:  # the position is not known
             self._drop(output)
             self._drive(output, target, now)
             self._extend(output, now)
@@ -185,7 +188,10 @@ class Control:
     def sweep(
         self, output: Output, low: float, high: float, period: float, cycles: int | None, origin: Origin, now: float
     ) -> None:
-        """Have an output go to and fro. Raises BadArguments where its limits forbid that, and as `Admission.check`."""
+        """Move an output to and fro.
+
+        Raises BadArguments if its limits forbid that, and the errors of `Admission.check`.
+        """
         way, limits = EASINGS["sine"], output.limits
         least = 2 * least_duration(high - low, way, limits) if limits is not None else 0.0
         period = seconds(period, max(least, 2 * FRAME_S), "period")
@@ -203,7 +209,7 @@ class Control:
         self._extend(output, now)
 
     def pulse(self, output: Output, value: Value, after: Value, duration: float, origin: Origin, now: float) -> None:
-        """Have an output take a value for so many seconds, and another one then. Raises what `Admission.check` does."""
+        """Set an output to a value for so many seconds, and to `after` then. Raises the errors of `Admission.check`."""
         self._admit(output, origin, now)
         self._drop(output)
         motion = output.motion = Pulse(value, after, now + duration)
@@ -213,7 +219,7 @@ class Control:
         self.due = min(self.due, motion.end)
 
     def halt(self, output: Output, origin: Origin, now: float) -> None:
-        """Have an output stay where it is, or as near as its limits allow. Raises what `Admission.check` does."""
+        """Stop an output where it is, or as near as its limits allow. Raises the errors of `Admission.check`."""
         try:
             self._admit(output, origin, now)
         except NotAllowed:
@@ -230,8 +236,8 @@ class Control:
         self._set_off(output, partial(_set, position + speed * abs(speed) / (2 * limits.acceleration), limits), now)
 
     def bring_to_rest(self, output: Output, origin: Origin, position: int, now: float) -> None:
-        """Bring an output to its safe state at once, whoever has it; calls from before move it no more."""
-        self._heed(output, now)
+        """Bring an output to its safe state at once, whoever holds it; earlier calls move it no more."""
+        self._act_on_due(output, now)
         number = (origin.received, position) if origin.received else (int(now * NS), 0)
         if number > self._panel.rested(output.place):
             self._panel.rest(self._lane, output.place, *number)
@@ -243,46 +249,46 @@ class Control:
     def acquire(
         self, outputs: list[Output], origin: Origin, now: float, *, exclusive: bool = False, take_over: bool = False
     ) -> None:
-        """See `Admission.acquire`; what is over ends first."""
-        self._heed_all(now)
+        """Acquire outputs as `Admission.acquire` does, after ending the leases that are over."""
+        self._act_on_all(now)
         self.admission.acquire(outputs, origin, now, exclusive=exclusive, take_over=take_over)
         self.due = min(self.due, self.admission.due)
 
     def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
-        """See `Admission.renew`; what is over ends first."""
-        self._heed_all(now)
+        """Renew outputs as `Admission.renew` does, after ending the leases that are over."""
+        self._act_on_all(now)
         self.admission.renew(outputs, origin, now)
         self.due = min(self.due, self.admission.due)
 
     # Stops -----------------------------------------------------------------------------------------------------------
 
     def stop(self, now: float, *, by: str = "", why: str = "", id: bytes = b"") -> None:
-        """Bring every output to where it is safe, and accept nothing until `arm`."""
+        """Bring every output to its safe state, and accept nothing until `arm`."""
         self._panel.stop(int(now * NS), by=by, why=why, id=id)
-        self._heed_stop(now)
+        self._act_on_stop(now)
 
     def arm(self, origin: Origin, now: float, number: int | None = None) -> None:
         """Accept commands again; see `Admission.arm`."""
-        self._heed_stop(now)
+        self._act_on_stop(now)
         self.admission.arm(origin, number, now)
-        self._heed_stop(now)
+        self._act_on_stop(now)
 
     def rest(self, now: float = 0.0) -> None:
-        """Bring every output to where it is safe."""
+        """Bring every output to its safe state."""
         self._rest_all(self.outputs.values(), now)
-        # of the owner's beginning and end nobody is told
+        # the beginning and the end of an owner are not published
         self._changed.clear()
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
-        self._heed_all(now)
+        """Do everything that is due."""
+        self._act_on_all(now)
         self._go_on(now)
         for output in [output for output in self._changed if output.next_tell <= now]:
             del self._changed[output]
             output.next_tell = now + 1 / output.device.rate
             if self._tell(output, now):
                 output.told = output.value
-            else:  # nobody took it, and it may be the last one
+            else:  # it was not published, and may be the last one
                 self._changed[output] = None
         self.due = self._next(now)
 
@@ -292,27 +298,27 @@ class Control:
         due: float = min([self.admission.due, *moves, *tells])
         return due
 
-    # What goes before everything -------------------------------------------------------------------------------------
+    # Stops, calls to rest, ended leases -----------------------------------------------------------------------------
 
-    def _heed_all(self, now: float) -> None:
-        self._heed_stop(now)
+    def _act_on_all(self, now: float) -> None:
+        self._act_on_stop(now)
         for output in self.outputs.values():
             if self._rest_orders[output.place] != output.rest_order:
-                self._heed_rest(output, now)
+                self._act_on_rest(output, now)
         self._end_leases(now)
 
-    def _heed(self, output: Output, now: float) -> None:
-        """As far as it concerns one output. Raises TaskFailed where its pins could not be had."""
+    def _act_on_due(self, output: Output, now: float) -> None:
+        """Act on what is pending for one output. Raises TaskFailed if its pins could not be had."""
         if output.failure:
             raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
         if self._numbers[0] != self._number:
-            self._heed_stop(now)
+            self._act_on_stop(now)
         if self._rest_orders[output.place] != output.rest_order:
-            self._heed_rest(output, now)
+            self._act_on_rest(output, now)
         if now >= self.admission.due:
             self._end_leases(now)
 
-    def _heed_stop(self, now: float) -> None:
+    def _act_on_stop(self, now: float) -> None:
         number = self._panel.number
         if number != self._number:
             self.admission.forget(self.outputs.values())
@@ -320,7 +326,7 @@ class Control:
             self._number = number
             self._panel.confirm(self._lane, number)
 
-    def _heed_rest(self, output: Output, now: float) -> None:
+    def _act_on_rest(self, output: Output, now: float) -> None:
         order = self._rest_orders[output.place]
         self._bring_to_rest(output, now)
         output.rest_order = order
@@ -332,7 +338,7 @@ class Control:
             self.admission.over(self.outputs.values(), now)
 
     def _rest_all(self, outputs: Iterable[Output], now: float) -> None:
-        """Bring these outputs to where they are safe, also where one of them fails; raises its error then."""
+        """Bring these outputs to their safe states, even if one of them fails; raise its error afterwards."""
         failed: Exception | None = None
         for output in outputs:
             try:
@@ -349,7 +355,7 @@ class Control:
         self.admission.end(output)
 
     def _bring_to_rest(self, output: Output, now: float) -> None:
-        """As `_rest`, where it is not at rest already."""
+        """Bring an output to rest unless it is at rest already."""
         is_there = output.motion is None and output.value == safe_value(output.device, output.value)
         if is_there:
             self.admission.end(output)
@@ -359,7 +365,7 @@ class Control:
     # Motions ---------------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> None:
-        """Move what is on its way, at 50 Hz and no faster."""
+        """Move the outputs in motion, at most at 50 Hz."""
         is_frame = not self._frame - FRAME_S < now < self._frame
         if is_frame:
             self._frame = now + FRAME_S
@@ -380,7 +386,7 @@ class Control:
             self._drive(output, position, now)
 
     def _advance(self, output: Output, now: float) -> None:
-        """Have the clock of what is on its way go on; after a pause it starts anew from where it stands."""
+        """Advance the clock of a motion; after a pause the motion is planned again from where it stands."""
         passed, output.seen = now - output.seen, now
         limits = output.limits
         if passed > PAUSE_S and output.plan is not None and limits is not None and limits.acceleration < math.inf:
@@ -388,7 +394,7 @@ class Control:
         output.clock += min(max(passed, 0.0), PAUSE_S)
 
     def _state(self, output: Output, now: float) -> State:
-        """Where an output is, and how fast, as far as anybody knows."""
+        """Return the position and the speed of an output, as far as they are known."""
         motion = output.motion
         if motion is None or isinstance(motion, (Pulse, Ramp)):
             output.seen = now
@@ -437,7 +443,7 @@ class Control:
         limits = output.limits
         if limits is not None and value is not None:
             value = min(max(cast(float, value), limits.least), limits.most)
-        # where we hang in between, the guardian takes the output for what it may be, and not for safe too early
+        # if we hang in between, the guardian has the older value, and does not take the output for safe too early
         is_rest = value == output.rest
         if not is_rest:
             self._note(output, value, now)
@@ -452,5 +458,5 @@ class Control:
 
 
 def _set(target: float, limits: DeviceLimits, state: State, clock: float) -> Motion:
-    """A plan: as fast as the limits allow."""
+    """Plan a motion as fast as the limits allow."""
     return Trapezoid(state, target, clock, limits)

@@ -34,22 +34,22 @@ AGES_S = (0.01, 3600.0)
 SOFT_STARTS_S = (0.0, 60.0)
 RATE_HZ = 10.0
 RATES_HZ = (0.01, 1000.0)
-MOST_DEVICES = 64
+MAX_DEVICES = 64
 CHANNELS = 3
-"""The most numbers that one output takes."""
+"""The most numbers in the value of one output."""
 DETACH, HOLD = "detach", "hold"
 LATCH, RESUME = "latch", "resume"
 EXCLUSIVE_S = 5.0
-"""How long a client may keep others out without renewing."""
+"""How long, in s, a client may keep others out without renewing."""
 EXCLUSIVES_S = (0.1, 3600.0)
 
 Value = bool | float | tuple[float, ...] | None
-"""What an output takes, see `Role`."""
+"""The value of an output, see `Role`."""
 
 SECOND_SELECT = 7
-"""Selects device 1 of the hardware's SPI bus, as GPIO8 does device 0."""
+"""The GPIO that selects device 1 of the hardware's SPI bus, as GPIO8 selects device 0."""
 _NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
-"""Revision codes of boards with 40 pins: those with this bit, and of the others the last ones."""
+"""Revision codes of boards with 40 pins: codes with this bit, and the last ones of the older codes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch")
 _OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
@@ -60,7 +60,7 @@ _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.
 
 
 class DeviceLimits(msgspec.Struct, frozen=True):
-    """Between which values an output is kept, and how fast and suddenly it moves, in its unit a second (squared)."""
+    """The range of an output's values, and its speed and acceleration at most, in its unit per second (squared)."""
 
     least: float
     most: float
@@ -69,15 +69,14 @@ class DeviceLimits(msgspec.Struct, frozen=True):
 
 
 class Device(msgspec.Struct, frozen=True):
-    """One device: what gpiozero is told, and what we watch over.
+    """One device: the options for gpiozero, and the rules of the engine.
 
     `pins` are by parameter, `safe` is "detach", "hold" or a value, `lease` in s or None, `rate` in Hz. An input is read
-    at that rate, and published where it has changed, or `always`, or in batches of `batch` samples.
+    at that rate, and published when it has changed, or `always`, or in batches of `batch` samples.
 
     A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
     came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
-    where a servo without pulses stands, None where nobody knows; `soft_start` how many s an output takes from off to
-    full.
+    where a servo without pulses stands, None if not known; `soft_start` is how many s an output takes from off to full.
     """
 
     name: str
@@ -105,19 +104,19 @@ class Device(msgspec.Struct, frozen=True):
 
     @property
     def angles(self) -> tuple[float, float] | None:
-        """Its least and largest angle in degrees, where it has angles."""
+        """The smallest and the largest angle in degrees; None without angles."""
         if self.type != "AngularServo":
             return None
         return float(self.options.get("min_angle", -90)), float(self.options.get("max_angle", 90))
 
     def gpios(self) -> Iterator[int]:
-        """The GPIOs that it takes, some of which others on its bus may have too."""
+        """Yield the device's GPIOs; other devices on its bus may share some of them."""
         for pin in {**self.bus_pins, **self.pins}.values():
             yield from pin if isinstance(pin, tuple) else (pin,)
 
     @property
     def bus_pins(self) -> dict[str, int]:
-        """Its pins on a bus by their parameters, also those that are not given."""
+        """Its pins on a bus by their parameters, the default ones included."""
         given = {key: self.pins.get(key, pin) for key, pin in self.kind.bus_pins.items()}
         if self.options.get("device"):
             given["select_pin"] = SECOND_SELECT
@@ -125,13 +124,13 @@ class Device(msgspec.Struct, frozen=True):
 
     @property
     def has_hardware_bus(self) -> bool:
-        """Its pins are those of the SPI bus that the processor drives, if the kernel is told to have it do so."""
+        """Whether its pins are those of the processor's SPI bus, which the kernel may be told to drive."""
         first = self.kind.bus_pins
         return self.bus_pins in (first, {**first, "select_pin": SECOND_SELECT})
 
 
 class HardwareConfig(msgspec.Struct, frozen=True):
-    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None for what is found.
+    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None to detect them.
 
     `exclusive` is how many s a client may keep others out without renewing.
     """
@@ -147,12 +146,12 @@ class HardwareConfig(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(device.lane for device in self.devices.values()))
 
     def of(self, lane: str) -> list[Device]:
-        """The devices of a lane."""
+        """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
 
 
 def read(table: Mapping[str, Any]) -> HardwareConfig:
-    """The layout that the table stands for. Raises SettingsError, whose `path` leads to the key."""
+    """Read the table. Raises SettingsError, whose `path` leads to the key."""
     for key in table:
         if key not in _KEYS:
             raise wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
@@ -163,8 +162,8 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
         raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
-    if len(entries) > MOST_DEVICES:
-        raise wrong(["devices"], f"expected at most {MOST_DEVICES} devices, not {len(entries)}")
+    if len(entries) > MAX_DEVICES:
+        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(entries)}")
     devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
     _check_pins(devices.values())
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
@@ -227,7 +226,7 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` is most like, without regard to case; all of them where it is like none."""
+    """Return the known name that `name` is most like, without regard to case; all of them if none is alike."""
     by_spelling = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
     return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
@@ -237,7 +236,7 @@ def _limits(entry: object, kind: DeviceType, options: Mapping[str, Any], path: l
     if kind.role not in _UNITS:
         if entry is not None:
             raise wrong([*path, "limits"], f"a {kind.name} has no limits")
-        # gpiozero's TonalBuzzer plays so many octaves up and down from A4
+        # gpiozero's TonalBuzzer plays this many octaves above and below A4
         octaves = 2 ** options.get("octaves", 1)
         return DeviceLimits(_TONE_HZ / octaves, _TONE_HZ * octaves) if kind.role is Role.TONE else None
     has_angles = "min_angle" in kind.options
@@ -285,7 +284,7 @@ def _safe(value: object, kind: DeviceType, limits: DeviceLimits | None, path: li
 
 
 def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | None, path: list[str]) -> dict[str, Any]:
-    """The keys that say which commands an output takes, and what follows a fault."""
+    """Read the keys that say which commands an output takes, and what follows a fault."""
     allowed = {
         "max_age": kind.is_output,
         "untimed": kind.is_output,
@@ -331,17 +330,17 @@ def _lease(value: object, kind: DeviceType, path: list[str]) -> float | None:
 
 
 def prefix_of(lane: str) -> str:
-    """What the names of a lane's tasks begin with."""
+    """Return the prefix of the names of a lane's tasks."""
     return "" if lane == LANE else f"{lane}."
 
 
 def channels(role: Role) -> int:
-    """How many numbers an output of the role takes."""
+    """Return how many numbers the value of an output of the role has."""
     return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)
 
 
 def _check_pins(devices: Iterable[Device]) -> None:
-    """Refuses a pin that is two devices', unless it is the same pin of one bus."""
+    """Refuse a pin that two devices use, unless it is the same pin of one bus."""
     users: dict[int, tuple[Device, str]] = {}
     for device in devices:
         roles = {gpio: key for key, gpio in device.bus_pins.items()}
@@ -357,7 +356,7 @@ def _check_pins(devices: Iterable[Device]) -> None:
 
 
 def _check_bus(device: Device, other: Device) -> None:
-    """Refuses two chips that share a pin of a bus, and cannot."""
+    """Refuse two chips that share a pin of a bus although they cannot."""
     ours, theirs = device.bus_pins, other.bus_pins
     path = ["devices", device.name]
     for key in ours.keys() - {"select_pin"}:

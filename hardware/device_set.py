@@ -1,7 +1,7 @@
-"""The devices of a lane as gpiozero has them: opened at the values that they are to have, and driven.
+"""The gpiozero devices of a lane: opens them at the values that they are to have, and drives them.
 
-All outputs' lines are claimed before any device is made, so that a line is nobody's for as short a time as can be. A
-device that cannot be opened is left out alone, and may be tried again.
+All outputs' lines are claimed before any device is made, so that the time without an owner is short. A device that
+cannot be opened is left out alone, and may be tried again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Writer = Callable[[Value], None]
 
 
 class DeviceSet:
-    """Devices, by their places in the layout; outputs have the values that `at` gives from the first moment on.
+    """Devices, by their places in the layout; `at` gives the values of outputs from the first moment on.
 
-    `factory` is gpiozero's, and closed with the rig.
+    `factory` is gpiozero's, and is closed with the set.
     """
 
     def __init__(self, devices: Iterable[Device], factory: Any, at: Callable[[Device], Value] = start_value) -> None:
@@ -34,7 +34,7 @@ class DeviceSet:
         self.opened: dict[int, Any] = {}
         self.writers: dict[int, Writer] = {}
         self.failed: dict[str, str] = {}
-        """Which devices are left out, and why: another program may have a line, or this board no thermometer."""
+        """The devices that are left out, and the reason: for example a line is in use, or a thermometer is missing."""
         self._at = at
         self._pins: dict[int, list[Pin]] = {}
         """The pins of outputs, by place."""
@@ -50,14 +50,14 @@ class DeviceSet:
             raise
 
     def again(self, device: Device) -> bool:
-        """Whether a device that was left out can be had now; an output has its value then."""
+        """Return whether a device that was left out can be opened now; an output then has its value."""
         if not (self._attempt(device, self._claim) and self._attempt(device, self._open)):
             return False
         del self.failed[device.name]
         return True
 
     def rest(self, outputs: Iterable[Device], last: Callable[[Device], Value]) -> Iterator[str]:
-        """Bring outputs, told `last` before, to where they are safe, also where one fails; what failed, and why."""
+        """Bring outputs, last told `last`, to their safe states, even if one fails; yield the failures with reasons."""
         for device in outputs:
             if device.name in self.failed:
                 yield f"{device.name}: {self.failed[device.name]}"
@@ -68,7 +68,7 @@ class DeviceSet:
                 yield f"{device.name}: {type(error).__name__}: {error}"
 
     def let_go(self) -> None:
-        """Let go of the pins, which others can have from here on. May be called twice."""
+        """Release the pins for other processes. May be called twice."""
         for opened in self.opened.values():
             # gpiozero's DistanceSensor closes the pins that the thread of its queue still uses
             queue = getattr(opened, "_queue", None)
@@ -79,15 +79,15 @@ class DeviceSet:
         self.writers.clear()
 
     def close(self) -> None:
-        """Let go of the pins, and of the factory, which takes lgpio 0.1 s. May be called twice."""
+        """Release the pins and the factory, for which lgpio takes 0.1 s. May be called twice."""
         self.let_go()
         self.factory.close()
 
-    def _attempt(self, device: Device, deed: Callable[[Device], None]) -> bool:
-        """Do something with a device, which is left out where that fails: whether it did not."""
+    def _attempt(self, device: Device, step: Callable[[Device], None]) -> bool:
+        """Do something with a device, and leave the device out if it fails; return whether it succeeded."""
         try:
-            deed(device)
-        except Exception as error:  # gpiozero's, lgpio's and the kernel's have no common make
+            step(device)
+        except Exception as error:  # the errors of gpiozero, lgpio and the kernel have no common class
             self.failed[device.name] = _reason(device, error)
             for pin in self._pins.pop(device.place, ()):
                 pin.close()
@@ -95,7 +95,7 @@ class DeviceSet:
         return True
 
     def _claim(self, device: Device) -> None:
-        """Have the lines of an output, at the levels that it is to have."""
+        """Claim the lines of an output, at the levels that it is to have."""
         if device.kind.is_output:
             pins = self._pins[device.place] = []
             for gpio, level, idle in claims(device, self._at(device)):
@@ -115,31 +115,31 @@ class DeviceSet:
 
 
 def _made(device: Device, factory: Any) -> Any:
-    """A device of gpiozero."""
+    """Make a device of gpiozero."""
     kind = device.kind
     options = {**device.pins, **device.options, "pin_factory": factory}
     if "active_state" in options:
-        # gpiozero takes that only where the pull is somebody else's, and TOML has no word for None
+        # gpiozero takes this only if there is an external pull, and TOML has no word for None
         options.setdefault("pull_up", None)
     if "partial" in kind.options:
-        # without, reading waits for the first measurements, for ever where there is no echo
+        # without it, reading waits for the first measurements, for ever if there is no echo
         options.setdefault("partial", True)
     for group in kind.groups:
         options[group] = gpiozero.Motor(*device.pins[group], pin_factory=factory)
     if kind.role is Role.SERVO:
-        # without, a servo turns to its middle
+        # without it, a servo turns to its middle
         options["initial_angle" if device.angles else "initial_value"] = None
     with warnings.catch_warnings():
         # advice: without spidev and pigpio it works too, more slowly or less exactly
         warnings.simplefilter("ignore", gpiozero.SPISoftwareFallback)
         warnings.simplefilter("ignore", gpiozero.PWMSoftwareFallback)
-        # of a threshold that nobody asks
+        # of a threshold that is not used
         warnings.simplefilter("ignore", gpiozero.ThresholdOutOfRange)
         return getattr(gpiozero, kind.class_name)(**options)
 
 
 def _reason(device: Device, error: Exception) -> str:
-    """Why a device cannot be opened."""
+    """Return why a device cannot be opened."""
     what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
     others = holders() if "busy" in str(error).lower() else ""
     return f"{what}; in use by {others}" if others else what
@@ -158,7 +158,7 @@ def _set(opened: Any, value: Value) -> None:
 
 
 def _servo_writer(device: Device, opened: Any) -> Writer:
-    """Sends pulses of the width that gpiozero's Servo has for a value, past its layers, which take 3 us of 4."""
+    """Return a writer of the pulse width that gpiozero's Servo has for a value; skipping its layers saves 3 us of 4."""
     pin, frame = opened.pwm_device.pin, opened.frame_width
     least, most = device.angles or (-1.0, 1.0)
     low, slope = (

@@ -1,7 +1,7 @@
-"""The types of devices, as one table: what gpiozero calls them, which pins they take, what can be done with them.
+"""The table of device types: their class in gpiozero, their pins, and what can be done with them.
 
 Every option has its default and its range here, and every type the combinations of options that it does not take, so
-that whatever passes `taskengine check` can be opened.
+that a configuration that passes `taskengine check` can be opened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Role(enum.Enum):
-    """What a device takes or gives."""
+    """The kind of value that a device takes or gives."""
 
     SERVO = "servo"
     """A position, or None for no pulses."""
@@ -30,13 +30,13 @@ class Role(enum.Enum):
     TONE = "tone"
     """A frequency in Hz, or None for silence."""
     INPUT = "input"
-    """Something to read."""
+    """A value to read."""
 
 
 class Option(NamedTuple):
-    """A parameter of gpiozero that is no pin: its type, its default, and its range, or the values that there are.
+    """A parameter of gpiozero that is no pin: its type, its default, and its range, or its possible values.
 
-    The default is None where there is none, or where it is of no concern.
+    The default is None if there is none, or if it does not matter.
     """
 
     type: type
@@ -50,16 +50,16 @@ class DeviceType(NamedTuple):
     """A type of device.
 
     `pins` are the parameters that are a pin, `spare` those that may be left out, `groups` those that are several.
-    Devices of one `bus` share their pins, which are `bus_pins` where no others are given. `options` are the other
-    parameters; those in `defaults` have another default than gpiozero's. An input is read from `reads`, in `unit`, and
-    says that it has changed by calling what is set on `events`.
+    Devices of one `bus` share their pins, which are `bus_pins` if no others are given. `options` are the other
+    parameters; those in `defaults` have another default than gpiozero's. An input is read from the attribute `reads`,
+    in `unit`, and calls the functions set on `events` when it has changed.
 
-    Options of one row of `rising` are each less than the next one. Of a row of `excluding` the first one leaves no room
-    for the others, and one that is in `needing` is of no use without what it names. `pulls` says of the parameters that
-    are inputs whether their pin is pulled up, where `pull_up` says nothing else.
+    In each row of `rising` the options have increasing values. In a row of `excluding` the first one excludes the
+    others. An option in `needing` has no use without the option that it names. `pulls` says for parameters that are
+    inputs whether their pin is pulled up, unless `pull_up` says otherwise.
 
-    `missing` is why an input has no value where the device is not there; `null_bit` is the bit that a converter sends
-    as 0 before its result. An input that `counts` goes on from where its last owner was.
+    `missing` is why an input has no value if the device is not there; `null_bit` is the bit that a converter sends
+    as 0 before its result. An input that `counts` continues from its last owner's count.
     """
 
     name: str
@@ -91,16 +91,16 @@ class DeviceType(NamedTuple):
 
     @property
     def is_output(self) -> bool:
-        """It can be commanded."""
+        """Whether it can be commanded."""
         return self.role is not Role.INPUT
 
     @property
     def drives(self) -> bool:
-        """It moves something as long as it is on."""
+        """Whether it moves something as long as it is on."""
         return self.role in (Role.MOTOR, Role.DRIVE)
 
 
-# what the kernel and lgpio take: pulses of up to 10 kHz, debouncing of up to 5 s
+# the limits of the kernel and lgpio: pulses of up to 10 kHz, debouncing of up to 5 s
 _FREQUENCY = Option(int, 100, 1, 10_000)
 _BOUNCE = Option(float, None, 0.0, 5.0)
 _PULSES = ("min_pulse_width", "max_pulse_width", "frame_width")
@@ -112,7 +112,7 @@ _PULSE = {
 _ANGLES = {"min_angle": Option(float, -90.0, -3600.0, 3600.0), "max_angle": Option(float, 90.0, -3600.0, 3600.0)}
 _ACTIVE = {"active_high": Option(bool, True)}
 _PWM = {"pwm": Option(bool, True)}
-# a tone of gpiozero is one of MIDI, whose highest is five octaves above 440 Hz less a third
+# a tone of gpiozero is one of MIDI; the highest is five octaves above 440 Hz less a third
 _OCTAVES = Option(int, 1, 1, 4)
 _PULL = {"pull_up": Option(bool), "active_state": Option(bool)}
 _PULL_EXCLUDES = (("active_state", "pull_up"),)
@@ -127,7 +127,7 @@ _SMOOTHED = {
     "partial": _PARTIAL,
 }
 _SPI_PINS = {"clock_pin": 11, "mosi_pin": 10, "miso_pin": 9, "select_pin": 8}
-# gpiozero takes the pins of port 0 for those of every port
+# gpiozero takes the pins of port 0 as those of every port
 _CONVERTER = {
     "max_voltage": Option(float, 3.3, 0.001, 1000.0),
     "port": Option(int, 0, 0, 0),
@@ -144,7 +144,7 @@ _LOAD = Option(float, None, 0.0, 10_000.0)
 
 
 def _converter(number: int, channels: int, null_bit: int) -> DeviceType:
-    """An MCP3xxx: its channels share the SPI bus. The bit before its result is 0, see its data sheet."""
+    """Return an MCP3xxx: its channels share the SPI bus. The bit before its result is 0, see its data sheet."""
     channel = {"channel": Option(int, 0, 0, channels - 1), "differential": Option(bool, False)}
     return DeviceType(
         f"MCP{number}",

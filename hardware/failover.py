@@ -1,9 +1,9 @@
-"""What the guardian does about a lane: events, `now` and what the panel says go in, a deed comes out. Pure.
+"""Decides what the guardian does about a lane: events, `now` and the shared state go in, an action comes out. Pure.
 
-Theory of operation. An owner acts on the end of a lease, on a stop, and beats while it makes pulses that no lease ends.
-Where it has not by the end of a grace, it hangs, and is ended. But the machine may be so busy that no process runs when
-it should, or the whole engine may have stood still. The guardian sees that by its own wake-ups: the grace grows by as
-much as they are late, and an owner that seems overdue after a late one has a whole grace from there on, once.
+Theory of operation. An owner acts on the ends of leases and on stops, and beats while it makes pulses without a lease.
+If it has not done so by the end of a grace, it hangs, and is killed. But the machine may be so busy that no process
+runs on time, or the whole engine may have been suspended. The guardian sees that by its own late wake-ups: the grace
+grows by their delay, and an owner that seems overdue after a late wake-up gets a whole new grace, once.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from .shared_state import NEVER, NOBODY
 
 NS = 1_000_000_000
 GRACE_S = 0.025
-"""How long after a lease has ended its owner may take to act on that."""
+"""How long, in s, an owner may take to act on the end of a lease."""
 STOP_S = 0.1
-"""How long after the machine was stopped an owner may take to be safe, beyond what the grace has grown."""
+"""How long, in s, an owner may take to be safe after a stop, beyond the growth of the grace."""
 BEAT_S = 0.25
-"""How old the beat of an owner may be that makes pulses without a lease."""
+"""How old, in s, the beat of an owner may be that makes pulses without a lease."""
 RETRY_S = 0.1
-"""How soon pins that could not be had are tried for again."""
+"""How soon, in s, unavailable pins are tried again."""
 HOLD_S = 0.005
-"""How soon the next owner gets the pins."""
+"""How soon, in s, the next owner gets the pins."""
 BLIND_S = 0.25
-"""How long the guardian looks away at most: as long as the shortest usual lease."""
-MOST_GRACE_S = 0.25
-"""What the grace grows to at most, however busy the machine is."""
+"""How long, in s, the guardian sleeps at most: as long as the shortest usual lease."""
+MAX_GRACE_S = 0.25
+"""The longest grace, in s, however busy the machine is."""
 FORGET_S = 4.0
-"""How long a late wake-up takes to count half."""
+"""How long, in s, until a late wake-up counts half."""
 
 
 class Action(enum.Enum):
-    """What the guardian is to do about a lane."""
+    """The guardian's actions on a lane."""
 
     KILL = "kill the owner"
     SEIZE = "take the lock, claim the pins, make them safe"
@@ -41,24 +41,27 @@ class Action(enum.Enum):
 
 
 class Lateness:
-    """How late this machine wakes its processes: the largest delay of late, which is forgotten by and by."""
+    """How late this machine wakes its processes: the largest recent delay, which decays."""
 
     def __init__(self) -> None:
         self._late = 0.0
         self._at = 0
 
     def woke(self, wanted: int, now: int) -> bool:
-        """A process that was to wake at `wanted`, or before, woke at `now`; whether that is later than we knew."""
+        """Note that a process that was to wake at `wanted` woke at `now`.
+
+        Return whether that is the largest delay so far.
+        """
         late = (now - wanted) / NS
         if late <= self._late_at(now):
             return False
         is_news = late > self.grace(now)
-        self._late, self._at = min(late, MOST_GRACE_S), now
+        self._late, self._at = min(late, MAX_GRACE_S), now
         return is_news
 
     def grace(self, now: int) -> float:
-        """How many s a process may be late that is as well as ours."""
-        return min(MOST_GRACE_S, GRACE_S + self._late_at(now))
+        """Return how many s another process may be late that is as well as ours."""
+        return min(MAX_GRACE_S, GRACE_S + self._late_at(now))
 
     def _late_at(self, now: int) -> float:
         late: float = self._late * 0.5 ** ((now - self._at) / NS / FORGET_S)
@@ -66,54 +69,54 @@ class Lateness:
 
 
 class FailoverPolicy:
-    """A lane, whose devices have these `places` on the panel, and leases that run for `shortest` s at least."""
+    """A lane whose devices have these `places` in the shared state, and whose shortest lease is `shortest` s."""
 
     def __init__(self, places: Sequence[int], shortest: float = BLIND_S) -> None:
         self._places = places
         self._blind_s = min(BLIND_S, shortest)
         self.owner: int | None = None
-        """The owner's process; None where it is dead, or was not started."""
+        """The owner's process; None if it is dead, or was not started."""
         self.is_held = False
-        """The guardian has the pins."""
+        """Whether the guardian has the pins."""
         self.is_orphan = False
-        """An owner has died, or may have, and nobody has made its pins safe since."""
+        """Whether an owner may have died whose pins were not made safe since."""
         self._retry_at = 0
         self._excused = 0
-        """From when on the owner's grace counts, at the earliest."""
+        """The earliest time from which the owner's grace counts."""
         self._excuse: int | None = None
-        """What it is excused for: when it should have acted."""
+        """The deadline that was excused."""
 
     def begins(self, pid: int) -> None:
-        """An owner was started."""
+        """Note that an owner was started."""
         self.owner = pid
 
     def died(self, pid: int) -> None:
-        """An owner is dead."""
+        """Note that an owner is dead."""
         self.is_orphan = not self.is_held
         if pid == self.owner:
             self.owner = None
 
     def seized(self) -> None:
-        """The guardian has the pins, and they are safe."""
+        """Note that the guardian has the pins, and that they are safe."""
         self.is_held, self.is_orphan = True, False
 
     def taken_over(self) -> None:
-        """Another process has the pins, and sees to them."""
+        """Note that another process has the pins, and is responsible for them."""
         self.is_orphan = False
 
     def failed(self, now: int) -> None:
-        """The pins cannot be had, although no process of ours has them; they are to be tried for again."""
+        """Note that the pins are unavailable although no process of ours has them; they are tried again later."""
         self._retry_at = now + int(RETRY_S * NS)
 
     def yielded(self) -> None:
-        """The guardian has let go of the pins."""
+        """Note that the guardian has released the pins."""
         self.is_held = False
 
     def excuse(self, ends: Sequence[int], now: int, *, stopped_at: int | None = None, beaten: int = NEVER) -> None:
-        """We woke later than we knew that we can, so the owner may have as well: its grace begins anew.
+        """Begin the owner's grace again, because we woke later than expected, so that the owner may be late as well.
 
-        Only once for the same lease, stop or beat, or a machine that is late each time would excuse it for ever. What
-        is given is as in `next`.
+        The same lease, stop or beat is excused only once: a machine that is late each time would excuse it for ever.
+        The arguments are as in `next`.
         """
         due = self._due_at(ends, stopped_at, beaten)
         if due is not None and due <= now and due != self._excuse:
@@ -130,11 +133,11 @@ class FailoverPolicy:
         beaten: int = NEVER,
         grace: float = GRACE_S,
     ) -> Action | None:
-        """What is to be done at `now`, in ns.
+        """Return the action to take at `now`, in ns.
 
-        `ends` are those of all leases, NEVER for an output that is safe already, `wanted_by` who waits for the
-        pins, `has_begun` says that our owner has them, `stopped_at` is when the machine was stopped, where nobody
-        has confirmed that, `beaten` when an owner that has to beat did last, and `grace` is in s.
+        `ends` are the ends of all leases, NEVER for an output that is safe already. `wanted_by` is the process that
+        waits for the pins, and `has_begun` says that our owner has them. `stopped_at` is when the machine was stopped,
+        if that is not confirmed yet, and `beaten` when an owner that has to beat did so last. `grace` is in s.
         """
         if self.is_held:
             return Action.YIELD if wanted_by != NOBODY else None
@@ -155,7 +158,7 @@ class FailoverPolicy:
         beaten: int = NEVER,
         grace: float = GRACE_S,
     ) -> float:
-        """In how many seconds to look again at the latest; what is given is as in `next`."""
+        """Return in how many seconds to look again at the latest; the arguments are as in `next`."""
         if self.is_held or self.is_orphan:
             return max(HOLD_S, (self._retry_at - now) / NS if self.is_orphan else 0.0)
         due = self._due_at(ends, stopped_at, beaten)
@@ -164,7 +167,7 @@ class FailoverPolicy:
         return min(self._blind_s, max(0.0, (max(due, self._excused) - now) / NS + grace))
 
     def _due_at(self, ends: Sequence[int], stopped_at: int | None, beaten: int) -> int | None:
-        """When the owner has to have acted, or has to; None for never."""
+        """Return by when the owner has to act, or had to; None for never."""
         dues = [ends[place] for place in self._places if ends[place] != NEVER]
         if stopped_at is not None:
             dues.append(stopped_at + int((STOP_S - GRACE_S) * NS))

@@ -1,8 +1,8 @@
-"""The process that brings a machine to its safe state when the owner of its pins cannot.
+"""The guardian: the process that brings a machine to its safe state when the owner of its pins cannot.
 
 It does not die with the supervisor, but ends by itself within a second. It claims a lane's pins only while it holds the
-lane's lock (`panel.py`), thus only once the owner is dead, and gives them back to the next owner. Since it waits for
-nobody, it is also a way to stop the machine that does not lead through the router (`stop_socket.py`).
+lane's lock (`shared_state.py`), so only once the owner is dead, and gives them back to the next owner. It never waits
+for another process, so it also offers a way to stop the machine past the router (`stop_socket.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any, NamedTuple, Protocol
 
 from taskengine import SettingsError
 
@@ -26,29 +23,44 @@ from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet
-from .failover import BLIND_S, MOST_GRACE_S, NS, Action, FailoverPolicy, Lateness
+from .failover import BLIND_S, MAX_GRACE_S, NS, Action, FailoverPolicy, Lateness
 from .priority import hurry, is_starved, keep_memory
 from .shared_state import NEVER, NOBODY, SharedState
 from .stop_socket import StopSocket
 
 AGAIN_S = 1.0
-"""How soon a device that could not be had is tried again."""
+"""How soon, in s, an unavailable device is tried again."""
 LAST_S = 1
-"""How long, in whole seconds, the guardian lives when the supervisor is gone."""
+"""How long, in whole seconds, the guardian lives after the supervisor."""
 PROBE_S = 0.002
-"""How long the guardian sleeps before it ends an owner, to see how late the machine wakes it."""
-ALIVE = msgspec.msgpack.encode(("alive", ""))
+"""How long, in s, the guardian sleeps before it kills an owner, to see how late the machine wakes it."""
+
+
+class SupervisorLink(Protocol):
+    """The guardian's link to the supervisor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable where `take_order` has something to do."""
+
+    def tell_online(self) -> None:
+        """Tell the supervisor that we have started."""
+
+    def tell_alive(self) -> None:
+        """Tell the supervisor that we are alive, without waiting for it."""
+
+    def take_order(self, guardian: Any) -> None:
+        """Call what the next order asks for: `meet`, `let_strangers_stop` or `end`. Raises EOFError at its end."""
 
 
 class Links(NamedTuple):
-    """What leads out of the guardian.
+    """The guardian's connections to the rest of the engine.
 
-    `control` leads to the supervisor, who is told every `interval` s that we live. `say` prints a line, `note` tells
-    the audit log, `publish` publishes. `listener` is for those who stop the machine past the router, None for nobody;
-    strangers are those of other users than the engine's.
+    `control` leads to the supervisor, to which the guardian reports every `interval` s. `say` prints a line, `note`
+    writes to the audit log, `publish` publishes. `listener` takes stops past the router, None for no such way;
+    strangers are processes of other users than the engine's.
     """
 
-    control: Connection
+    control: SupervisorLink
     interval: float
     say: Callable[[str], None]
     note: Callable[..., object]
@@ -72,10 +84,12 @@ class Guardian:
         self._lateness = Lateness()
         self._bulletin = Bulletin(panel, links.publish, links.say)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
-        self._wards = {lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes}
-        self._rigs: dict[str, DeviceSet] = {}
+        self._policies = {
+            lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes
+        }
+        self._device_sets: dict[str, DeviceSet] = {}
         self._again_at: dict[str, int] = {}
-        """When devices that could not be had are tried again, by lane."""
+        """When unavailable devices are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
         """The lane and the process of each pidfd."""
         self._poll = select.poll()
@@ -90,18 +104,18 @@ class Guardian:
             self._poll.register(links.listener, select.POLLIN)
         self._is_over = False
         self._told: dict[str, str] = {}
-        """Why the pins of a lane could not be had."""
-        for lane, ward in self._wards.items():
-            # another guardian may have died with its pins; where an owner lives, they cannot be had
-            ward.is_orphan = panel.owner(lane) != NOBODY
+        """The reported reason why the pins of a lane are unavailable."""
+        for lane, policy in self._policies.items():
+            # another guardian may have died with its pins; a living owner keeps its lock
+            policy.is_orphan = panel.owner(lane) != NOBODY
 
     def serve(self) -> None:
         """Watch until the supervisor says stop, or is gone, and every owner is dead; leave every lane safe."""
         self._beat(time.monotonic())
-        # of the process as a whole, which has one thread
+        # for the whole process, which has one thread
         refused = hurry() + keep_memory()
         without = f", without {', '.join(refused)}" if refused else ""
-        self._say(f"[GUARDIAN] Watches lane {', '.join(self._wards)}{without}")
+        self._say(f"[GUARDIAN] Watches lane {', '.join(self._policies)}{without}")
         while self._owners or not self._is_over:
             self._beat(time.monotonic())
             self._wait(self._due())
@@ -109,8 +123,8 @@ class Guardian:
             if self._stops is not None:
                 self._stops.answer(time.monotonic_ns())
             self._bulletin.tell()
-        for lane, ward in self._wards.items():
-            if ward.is_orphan:
+        for lane, policy in self._policies.items():
+            if policy.is_orphan:
                 self._seize(lane)
             self._yield(lane)
         self._bulletin.tell()
@@ -118,17 +132,17 @@ class Guardian:
             self._stops.close()
 
     def _due(self) -> float:
-        """In how many s to look again at the latest."""
+        """Return in how many s to look again at the latest."""
         now, ends = time.monotonic_ns(), self._ends()
         grace = self._lateness.grace(now)
         due: float = min(
-            ward.due(ends, now, has_begun=self._has_begun(lane), grace=grace, **self._duties(lane))
-            for lane, ward in self._wards.items()
+            policy.due(ends, now, has_begun=self._has_begun(lane), grace=grace, **self._duties(lane))
+            for lane, policy in self._policies.items()
         )
         return due if self._stops is None else min(due, self._stops.due)
 
     def _ends(self) -> list[int]:
-        """When leases end, NEVER where the output is safe already: that nobody acts on its end does no harm."""
+        """Return when leases end; NEVER for an output that is safe already, whose lease may end without an action."""
         ends: list[int] = self._panel.ends.tolist()
         for device in self._outputs:
             if ends[device.place] != NEVER:
@@ -138,11 +152,11 @@ class Guardian:
         return ends
 
     def _has_begun(self, lane: str) -> bool:
-        """Our owner has the pins."""
-        return bool(self._panel.owner(lane) == self._wards[lane].owner)
+        """Return whether our owner has the pins."""
+        return bool(self._panel.owner(lane) == self._policies[lane].owner)
 
     def _duties(self, lane: str) -> dict[str, Any]:
-        """What else than the ends of leases the owner of a lane has to act on."""
+        """Return what the owner of a lane has to act on, apart from the ends of leases."""
         panel = self._panel
         is_asked = panel.is_stopped and lane in panel.unconfirmed()
         return {"stopped_at": panel.stopped_at if is_asked else None, "beaten": panel.beaten(lane)}
@@ -153,9 +167,9 @@ class Guardian:
         self._excuse(wanted, time.monotonic_ns())
         for fd, _ in events:
             if fd in self._owners:
-                self._bury(fd, "died")
+                self._on_owner_exit(fd, "died")
             elif fd == self._control.fileno():
-                self._obey()
+                self._handle_control()
             elif fd == self._panel.news:
                 os.eventfd_read(fd)
             elif self._stops is not None and not self._stops.hear(fd, time.monotonic_ns()):
@@ -165,40 +179,41 @@ class Guardian:
         self._poll.register(fd, select.POLLIN)
 
     def _excuse(self, wanted: int, now: int) -> None:
-        """We woke at `now`: where that was later than we knew, do not hold it against the owners either."""
+        """Excuse all owners if we woke at `now` later than expected."""
         if self._lateness.woke(wanted, now):
             ends = self._ends()
-            for lane, ward in self._wards.items():
-                ward.excuse(ends, now, **self._duties(lane))
+            for lane, policy in self._policies.items():
+                policy.excuse(ends, now, **self._duties(lane))
 
     def _beat(self, now: float) -> None:
-        """Show that we live; who does not listen is stopped itself, or gone."""
+        """Report to the supervisor; if it does not read, it is stopped itself, or gone."""
         if now >= self._next_beat:
             self._next_beat = now + self._interval
-            if select.select([], [self._control], [], 0)[1]:
-                with contextlib.suppress(OSError):
-                    self._control.send_bytes(ALIVE)
+            self._control.tell_alive()
 
-    def _obey(self) -> None:
+    def _handle_control(self) -> None:
         try:
-            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
-        except (EOFError, OSError):
+            self._control.take_order(self)
+        except EOFError:
             self._poll.unregister(self._control.fileno())
-            order, argument = "stop", None
-            # whatever holds us up, this ends us
+            # if anything delays us, this ends us
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LAST_S)
-        if order == "owner":
-            self._meet(*argument)
-        elif order == "strangers" and self._stops is not None:
-            self._stops.strangers_may = bool(argument)
-        elif order == "stop":
-            self._is_over = True
-            self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
+            self.end()
 
-    def _meet(self, lane: str, pid: int) -> None:
-        """An owner was started; it may be dead again."""
-        self._wards[lane].begins(pid)
+    def let_strangers_stop(self, may: bool) -> None:
+        """Let other users than the engine's stop the machine, or not."""
+        if self._stops is not None:
+            self._stops.strangers_may = may
+
+    def end(self) -> None:
+        """Stop the machine, and end as soon as every owner is dead."""
+        self._is_over = True
+        self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
+
+    def meet(self, lane: str, pid: int) -> None:
+        """Watch an owner that was started; it may be dead again."""
+        self._policies[lane].begins(pid)
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -207,38 +222,38 @@ class Guardian:
         self._owners[fd] = lane, pid
         self._poll.register(fd, select.POLLIN)
 
-    def _bury(self, fd: int, how: str) -> None:
+    def _on_owner_exit(self, fd: int, how: str) -> None:
         lane, pid = self._owners.pop(fd)
         self._poll.unregister(fd)
         os.close(fd)
         self._forget(lane, pid, how)
 
     def _forget(self, lane: str, pid: int, how: str) -> None:
-        """An owner is dead, and waits for nothing any more."""
-        self._panel.bury(lane, pid, time.monotonic_ns(), how)
+        """Note that an owner is dead."""
+        self._panel.note_exit(lane, pid, time.monotonic_ns(), how)
         if self._panel.wanted_by(lane) == pid:
             self._panel.want(lane, NOBODY)
-        self._wards[lane].died(pid)
+        self._policies[lane].died(pid)
 
     def _act(self, now: int) -> None:
-        for lane, ward in self._wards.items():
-            deed = self._deed(lane, ward, now)
-            # a second look, since a number of 8 bytes may be half written on a machine of 4
-            if deed is Action.KILL:
-                deed = self._deed(lane, ward, self._probe(), is_starved=self._is_starved(lane))
-            if deed is Action.KILL:
+        for lane, policy in self._policies.items():
+            action = self._action(lane, policy, now)
+            # read twice: on a 32-bit machine a number of 8 bytes may be half written
+            if action is Action.KILL:
+                action = self._action(lane, policy, self._probe(), is_starved=self._is_starved(lane))
+            if action is Action.KILL:
                 self._kill(lane)
-                deed = self._deed(lane, ward, time.monotonic_ns())
-            if deed is Action.SEIZE:
+                action = self._action(lane, policy, time.monotonic_ns())
+            if action is Action.SEIZE:
                 self._seize(lane)
-            elif deed is Action.YIELD:
+            elif action is Action.YIELD:
                 self._yield(lane)
-            elif ward.is_held:
+            elif policy.is_held:
                 self._try_again(lane, now)
                 self._confirm(lane, self._panel.number)
 
     def _probe(self) -> int:
-        """Sleep for a moment, to see how late that ends; the time then."""
+        """Sleep for a moment, to see how late that ends; return the time then."""
         wanted = time.monotonic_ns() + int(PROBE_S * NS)
         time.sleep(PROBE_S)
         now = time.monotonic_ns()
@@ -246,71 +261,75 @@ class Guardian:
         return now
 
     def _is_starved(self, lane: str) -> bool:
-        """The thread that has to act would, if the machine let it run."""
+        """Return whether the thread that has to act would act if the machine let it run."""
         return bool(is_starved(self._panel.owner(lane), self._panel.watcher(lane)))
 
-    def _deed(self, lane: str, ward: FailoverPolicy, now: int, *, is_starved: bool = False) -> Action | None:
+    def _action(self, lane: str, policy: FailoverPolicy, now: int, *, is_starved: bool = False) -> Action | None:
         wanted_by, has_begun = self._panel.wanted_by(lane), self._has_begun(lane)
-        grace = MOST_GRACE_S if is_starved else self._lateness.grace(now)
-        return ward.next(self._ends(), now, wanted_by=wanted_by, has_begun=has_begun, grace=grace, **self._duties(lane))
+        grace = MAX_GRACE_S if is_starved else self._lateness.grace(now)
+        return policy.next(
+            self._ends(), now, wanted_by=wanted_by, has_begun=has_begun, grace=grace, **self._duties(lane)
+        )
 
     def _kill(self, lane: str) -> None:
-        """End an owner that hangs, and wait for its end."""
+        """Kill an owner that hangs, and wait for its end."""
         for fd, owner in list(self._owners.items()):
-            if owner == (lane, self._wards[lane].owner):
-                self._say(f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] lets a lease, or a stop, pass: ending it")
+            if owner == (lane, self._policies[lane].owner):
+                self._say(
+                    f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] did not act on a lease or a stop: killing it"
+                )
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                 if select.select([fd], [], [], BLIND_S)[0]:
-                    self._bury(fd, "hung")
+                    self._on_owner_exit(fd, "hung")
 
     def _seize(self, lane: str) -> None:
-        """Claim the pins of a dead owner and make them safe, if nobody has taken them over."""
+        """Claim the pins of a dead owner and make them safe, unless another process has taken them over."""
         if not self._panel.take(lane):
-            self._wards[lane].taken_over()
+            self._policies[lane].taken_over()
             return
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            rig = self._rigs[lane] = DeviceSet(outputs, BACKENDS[self._pins](self._layout), self._safe)
+            device_set = self._device_sets[lane] = DeviceSet(outputs, BACKENDS[self._pins](self._layout), self._safe)
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
-            self._wards[lane].failed(time.monotonic_ns())
+            self._policies[lane].failed(time.monotonic_ns())
             if str(error) != self._told.get(lane):
                 self._told[lane] = str(error)
                 self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
-        for name, reason in rig.failed.items():
+        for name, reason in device_set.failed.items():
             self._say(f"[GUARDIAN] Not made safe: {name}: {reason}")
         for device in outputs:
-            if device.name not in rig.failed:
+            if device.name not in device_set.failed:
                 self._note_safe(device)
             self._panel.ends[device.place] = NEVER
         self._confirm(lane, number)
-        self._wards[lane].seized()
+        self._policies[lane].seized()
         self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 
     def _note_safe(self, device: Device) -> None:
-        """An output has its safe value."""
+        """Note that an output has its safe value."""
         value, now = self._safe(device), time.monotonic_ns()
         self._panel.note(device.place, value, -now)
         self._bulletin.made_safe(device, value, now / NS)
 
     def _confirm(self, lane: str, number: int) -> None:
-        """Say that a lane is safe, unless an output is not that its owner drove, and that could not be had."""
-        failed = self._rigs[lane].failed
+        """Confirm that a lane is safe, unless an output that its owner drove could not be had."""
+        failed = self._device_sets[lane].failed
         if all(self._last(device) == self._safe(device) for device in self._outputs if device.name in failed):
             self._panel.confirm(lane, number)
 
     def _try_again(self, lane: str, now: int) -> None:
-        """Make safe what could not be had before."""
-        rig = self._rigs[lane]
-        if rig.failed and now >= self._again_at.get(lane, 0):
+        """Make unavailable devices safe that can be had now."""
+        device_set = self._device_sets[lane]
+        if device_set.failed and now >= self._again_at.get(lane, 0):
             self._again_at[lane] = now + int(AGAIN_S * NS)
-            for device in [device for device in self._layout.of(lane) if device.name in rig.failed]:
-                if rig.again(device):
+            for device in [device for device in self._layout.of(lane) if device.name in device_set.failed]:
+                if device_set.again(device):
                     self._note_safe(device)
-                    self._say(f"[GUARDIAN] Made safe after all: {device.name}")
+                    self._say(f"[GUARDIAN] Made safe at last: {device.name}")
 
     def _last(self, device: Device) -> Value:
         return self._panel.last(device.place, device.kind.role)
@@ -320,16 +339,16 @@ class Guardian:
 
     def _yield(self, lane: str) -> None:
         """Let the next owner have the pins."""
-        rig = self._rigs.pop(lane, None)
-        if rig is not None:
-            rig.let_go()
+        device_set = self._device_sets.pop(lane, None)
+        if device_set is not None:
+            device_set.let_go()
             self._panel.give(lane)
-            rig.close()
-        self._wards[lane].yielded()
+            device_set.close()
+        self._policies[lane].yielded()
 
 
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
-    """The guardian's process."""
+    """Run the guardian's process."""
     warm_up(pins)
-    links.control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

@@ -1,4 +1,4 @@
-"""The 40-pin header of a Raspberry Pi (model B+ and later), and what stands on its pins. Pure."""
+"""The 40-pin header of a Raspberry Pi (model B+ and later), with the users of its pins. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ HEADER: tuple[int | str, ...] = (
 )
 GPIOS = frozenset(name for name in HEADER if isinstance(name, int))
 PULLED_UP = frozenset((2, 3))
-"""Have a resistor to 3V3 on the board, since they are an I2C bus too: nothing pulls them down."""
+"""GPIOs with a resistor to 3V3 on the board, because they are an I2C bus too: nothing pulls them down."""
 
 
 def gpio_of(pin: object) -> int | None:
-    """The GPIO that a pin is called by: 18, "GPIO18", or "BOARD12" for its place on the header; None for no GPIO."""
+    """Return the GPIO of a pin's name: 18, "GPIO18", or "BOARD12" for its place on the header.
+
+    None if it is no GPIO.
+    """
     if isinstance(pin, bool):
         return None
     if isinstance(pin, int):
@@ -33,7 +36,7 @@ def gpio_of(pin: object) -> int | None:
 
 
 def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]:
-    """A row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
+    """Return a row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
 
     def cells(place: int) -> tuple[str, str, str]:
         name = HEADER[place - 1]
@@ -45,7 +48,7 @@ def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]
 
 
 def lines(owners: Mapping[int, str]) -> Iterator[str]:
-    """The header as text, as it lies with the corner of the board at the top right."""
+    """Yield the header as text, with the corner of the board at the top right."""
     table = rows(owners)
     widths = [max(len(row[column]) for row in table) for column in range(6)]
     for row in table:

@@ -1,7 +1,7 @@
-"""What the lines of an output are at, for a value that it is told. Pure.
+"""The levels of an output's lines for a value. Pure.
 
 An output's lines are claimed at these levels, so that it has its value from the first moment on: gpiozero would claim
-them low, whatever that means to the device, and tell them afterwards.
+them low first, whatever that means to the device, and set them afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Numbers = tuple[float, ...]
 
 
 class Claim(NamedTuple):
-    """A line: its level from the first moment on, and `idle`, that where it is off and nothing is sent."""
+    """A line: its level from the first moment on, and `idle`, its level while it is off and without pulses."""
 
     gpio: int
     level: bool
@@ -24,21 +24,21 @@ class Claim(NamedTuple):
 
 
 def claims(device: Device, value: Value) -> Iterator[Claim]:
-    """The lines of an output that is to have this value; where that takes pulses, they are idle until it is told."""
+    """Yield the lines of an output with this value; lines with pulses are idle until they are written."""
     idle = not device.options.get("active_high", True)
     for gpio, share in _shares(device, value):
         yield Claim(gpio, share == 1 if not idle else share != 1, idle)
 
 
 def needs_pulses(device: Device, value: Value) -> bool:
-    """Whether an output has this value by pulses only: a position, a tone, or a share of the time or speed."""
+    """Return whether an output has this value only with pulses: a position, a tone, or a partial duty cycle."""
     if device.kind.role in (Role.SERVO, Role.TONE):
         return value is not None
     return any(number not in (-1, 0, 1) for number in (value if isinstance(value, tuple) else (value,)))
 
 
 def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
-    """Each line, and which share of the time it is active."""
+    """Yield each line, and the share of the time for which it is active."""
     role, pins = device.kind.role, device.pins
     if role is Role.DRIVE:
         for group, speed in zip(device.kind.groups, cast(Numbers, value), strict=True):
@@ -51,14 +51,14 @@ def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
             yield from ((pins["phase"], float(speed < 0)), (pins["enable"], abs(speed)))
         else:
             yield from _turning(*pins.values(), speed=speed)
-    elif role in (Role.SERVO, Role.TONE):  # nothing but pulses
+    elif role in (Role.SERVO, Role.TONE):  # pulses only
         yield from ((pin, 0.0) for pin in pins.values())
     else:
         yield from ((pin, float(cast(float, value))) for pin in pins.values())
 
 
 def _turning(forward: int, backward: int, enable: int | None = None, *, speed: float) -> Iterator[tuple[int, float]]:
-    """The lines of a motor. The bridge of one that has `enable` is on all the time."""
+    """Yield the lines of a motor. With `enable`, the bridge is on all the time."""
     yield from ((forward, max(speed, 0.0)), (backward, max(-speed, 0.0)))
     if enable is not None:
         yield enable, 1.0

@@ -1,8 +1,8 @@
-"""gpiozero's pins of lgpio, with a duty cycle that is a number and not whole percent, and without blips.
+"""gpiozero's lgpio pins, with an exact duty cycle instead of whole percent, and without glitches.
 
 `LGPIOPin` keeps `int(value * 100)`, which leaves a servo six positions (gpiozero#1209), and claims each pin as an
-input, then as a low output, before it is told its state (gpiozero#1177). lgpio goes on with a cycle that has begun, so
-that what is told 0 or 1 in its middle is driven the other way again at its end: pulses are ended first here, which
+input, then as a low output, before it sets its state (gpiozero#1177). lgpio completes a cycle that has begun: a line
+that is set to 0 or 1 in the middle of a cycle would change again at its end. So pulses are ended first here, which
 lgpio does at once, and the line is written then.
 """
 
@@ -34,17 +34,17 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
         self._level = self._idle = False
 
     def claim(self, level: bool, idle: bool) -> None:
-        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+        """Become an output at this level, and keep it until `is_held` is false; `idle` is the level without pulses."""
         self._idle, self.is_held = idle, False
         self.output_with_state(level)
         self.is_held = True
 
     def close(self) -> None:
-        """Be nobody's any more, ending pulses first; a line that could not be had stays its owner's."""
+        """Release the pin, ending pulses first; a line that another process has stays untouched."""
         self.is_held = False
         if self._is_claimed and self.factory._handle is not None:
             self._set_frequency(None)
-            # and no input before: it goes from its level to what the kernel and its resistors make of it
+            # not as an input first: the line goes from its level to what the kernel and its resistors make of it
             lgpio.gpio_free(self.factory._handle, self._number)
         self._is_claimed = self._is_output = False
 
@@ -78,7 +78,7 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
             raise PinSetInput(f"cannot set state of pin {self!r}")
 
     def _set_frequency(self, value: float | None) -> None:
-        """Send pulses from the next state on that takes some; None for no pulses, which leaves a level as it is."""
+        """Send pulses from the next state on that needs some; None for no pulses, which keeps the level."""
         if value and not self._pwm:
             self._pwm = (value, float(self._level))
         elif value and self._pwm:
@@ -91,9 +91,9 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
                 self._write(self._idle)
 
     def _pulse(self) -> None:
-        """Tell lgpio, whose duty cycle is a number of percent; what it sends for ever is replaced after its cycle.
+        """Set lgpio's duty cycle, in percent; lgpio replaces endless pulses at the end of a cycle.
 
-        What is to be off, or on, is so at once.
+        The states off and on take effect at once.
         """
         frequency, duty = self._pwm or (0.0, 0.0)
         try:
@@ -106,7 +106,7 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
             raise PinInvalidState(f"cannot set pin {self!r} to {duty}: {error}") from None
 
     def _write(self, level: bool) -> None:
-        """Be high or low at once, and stay so."""
+        """Set the line high or low at once, and keep it."""
         if self._has_pulses:
             lgpio.tx_pwm(self.factory._handle, self._number, 0, 0)
             self._has_pulses = False
@@ -115,12 +115,12 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
 
 
 class FineFactory(LGPIOFactory):  # type: ignore[misc]
-    """The pins of gpiochip `chip`, as on a Pi of revision `board`; None for what is found."""
+    """The pins of gpiochip `chip`, as on a Pi of revision `board`; None to detect them."""
 
     def __init__(self, chip: int | None, board: int | None) -> None:
         self._board = board
         super().__init__(chip)
-        # gpiozero's share these, so that closing one closes the pins of all
+        # gpiozero's factories share these, so that closing one closes the pins of all
         self.pins: dict[Any, Any] = {}
         self._reservations: dict[Any, list[Any]] = defaultdict(list)
         self._res_lock = threading.Lock()

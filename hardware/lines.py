@@ -1,4 +1,4 @@
-"""Who uses the lines of a gpiochip, as far as the kernel tells: the label of a line, and the processes with it open."""
+"""Finds the users of a gpiochip's lines, as far as the kernel tells: labels of lines, and processes with it open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .header import GPIOS
 
 
 def users(layout: HardwareConfig, pins: str) -> dict[int, str]:
-    """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
+    """Return the users of the lines, by GPIO; none without a gpiochip, or with another backend than lgpio."""
     from .backends import AUTO, BACKENDS, chosen
 
     try:
@@ -40,7 +40,7 @@ def _used(factory: object) -> Iterator[tuple[int, str]]:
 
 
 def holders() -> str:
-    """Other processes that have a gpiochip's lines, as text: "python [812]"; "" where none is to be seen."""
+    """Return other processes that have a gpiochip's lines, as text: "python [812]"; "" if none is visible."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         if int(folder.name) == os.getpid():

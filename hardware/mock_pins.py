@@ -1,4 +1,4 @@
-"""gpiozero's mock pins, which remember only so many states, and are claimed at a level as real ones are."""
+"""gpiozero's mock pins, with a limited history of states, and claimed at a level as real pins are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATES = 4096
 
 
 class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
-    """A pin that is nowhere but in memory (`backends.Pin`)."""
+    """A pin that exists in memory only (`backends.Pin`)."""
 
     def __init__(self, factory: Any, info: Any) -> None:
         self.is_held = False
@@ -24,7 +24,7 @@ class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
         self.states: deque[Any] = deque(self.states, maxlen=STATES)
 
     def claim(self, level: bool, idle: bool) -> None:
-        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+        """Become an output at this level, and keep it until `is_held` is false; `idle` is the level without pulses."""
         self._idle, self.is_held = idle, False
         self._function = "output"
         self._change_state(level)
@@ -47,12 +47,12 @@ class MockPin(MockPWMPin):  # type: ignore[misc]  # gpiozero has no types
             super()._set_state(value)
 
     def _set_frequency(self, value: float | None) -> None:
-        """Send pulses, or, with None, end them, which leaves a level as it is."""
+        """Send pulses; None ends them, which keeps the level."""
         self._frequency = value
         if value is None and self._state not in (0, 1):
             self._change_state(self._idle)
 
 
 def factory(revision: int) -> Any:
-    """The pins of a Pi of this revision."""
+    """Return the pins of a Pi of this revision."""
     return MockFactory(revision=f"{revision:x}", pin_class=MockPin)

@@ -1,12 +1,12 @@
-"""Trajectories: where an output is at a time, and how fast. Pure; positions in the output's unit, times in s.
+"""Trajectories: position and speed of an output at a time. Pure; positions in the output's unit, times in s.
 
-The easings and the time that limits ask for are of textbooks: with the way as a function of the time, both from 0 to 1,
-`sine` has the largest speed pi/2 and acceleration pi^2/2, `smooth` (the minimum-jerk polynomial of Flash and Hogan,
-J. Neurosci. 5, 1985) 15/8 and 10/sqrt(3). What is on its way when it is told something else goes there by a trapezoid
-of its speed (`Trapezoid`), which begins with the speed that it has.
+The easings and the duration that limits require are standard: with the distance as a function of time, both from 0 to
+1, `sine` has the largest speed pi/2 and acceleration pi^2/2, `smooth` (the minimum-jerk polynomial of Flash and Hogan,
+J. Neurosci. 5, 1985) 15/8 and 10/sqrt(3). An output that gets a new target while it moves goes there with a trapezoidal
+speed profile (`Trapezoid`) that begins with its present speed.
 
 No trajectory leaves the limits of the position: each ends at rest within them and brakes no harder than its limit, so
-that wherever another one takes over, there is room left to brake.
+that a trajectory that replaces it at any point has room left to brake.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import NamedTuple, Protocol
 from .device_config import DeviceLimits, Value
 
 FRAME_S = 0.02
-"""How often an output moves: 50 Hz, as often as a servo is told anything."""
+"""How often an output moves: 50 Hz, the rate of a servo's pulses."""
 
 
 class State(NamedTuple):
-    """Where an output is, and how fast."""
+    """The position and the speed of an output."""
 
     position: float
     speed: float = 0.0
@@ -32,7 +32,7 @@ class Motion(Protocol):
     """A trajectory."""
 
     def at(self, now: float) -> tuple[Value, bool]:
-        """The position, and whether it is the last one."""
+        """Return the position, and whether it is the last one."""
 
     def state(self, now: float) -> State:
         """Position and speed, of an output that has such."""
@@ -43,7 +43,7 @@ Plan = Callable[[State, float], Motion]
 
 
 class Easing(NamedTuple):
-    """How the way grows with the time, its slope, and its largest speed and acceleration."""
+    """The distance as a function of time, its slope, and its largest speed and acceleration."""
 
     way: Callable[[float], float]
     slope: Callable[[float], float]
@@ -83,7 +83,7 @@ EASINGS: Mapping[str, Easing] = {
 
 
 def least_duration(distance: float, easing: Easing, limits: DeviceLimits) -> float:
-    """How long a move over the distance takes at least, in s."""
+    """Return the shortest time, in s, for a move over the distance."""
     distance = abs(distance)
     by_speed: float = distance * easing.speed / limits.speed
     if math.isinf(limits.acceleration):
@@ -92,7 +92,7 @@ def least_duration(distance: float, easing: Easing, limits: DeviceLimits) -> flo
 
 
 class Move(NamedTuple):
-    """From `start` to `target` within `duration` s."""
+    """A move from `start` to `target` within `duration` s."""
 
     start: float
     target: float
@@ -102,7 +102,7 @@ class Move(NamedTuple):
 
     @property
     def end(self) -> float:
-        """When it is there."""
+        """The time at which it ends."""
         return self.began + self.duration
 
     def at(self, now: float) -> tuple[float, bool]:
@@ -124,7 +124,10 @@ class Move(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """To and fro between `low` and `high`, from `low` on, `period` s for both ways, `cycles` times or for ever."""
+    """A motion to and fro between `low` and `high`, beginning at `low`.
+
+    `period` s for both ways, `cycles` times or for ever.
+    """
 
     low: float
     high: float
@@ -149,7 +152,7 @@ class Sweep(NamedTuple):
         )
 
     def left(self, now: float) -> int | None:
-        """How many cycles are to come, with that which has begun."""
+        """Return how many cycles are left, the present one included."""
         return None if self.cycles is None else max(1, self.cycles - int(self._turns(now)))
 
     def _turns(self, now: float) -> float:
@@ -157,7 +160,7 @@ class Sweep(NamedTuple):
 
 
 class Then(NamedTuple):
-    """A motion, and a sweep from where it ends."""
+    """A motion, followed by a sweep from where it ends."""
 
     first: Motion
     rest: Sweep
@@ -172,7 +175,7 @@ class Then(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """`value` until `end`, then `after`; by the clock of the machine, whatever pauses."""
+    """`value` until `end`, then `after`; by the machine's clock, which pauses do not delay."""
 
     value: Value
     after: Value
@@ -183,12 +186,12 @@ class Pulse(NamedTuple):
         return (self.after, True) if now >= self.end else (self.value, False)
 
     def state(self, now: float) -> State:
-        """See `Motion`; what takes over begins at rest."""
+        """See `Motion`; a motion that replaces this one begins at rest."""
         return State(0.0)
 
 
 class Ramp(NamedTuple):
-    """Each of some duty cycles or speeds grows to its target by `rate` a second, and sinks at once."""
+    """Duty cycles or speeds, each of which grows to its target by `rate` a second, and sinks at once."""
 
     start: tuple[float, ...]
     target: tuple[float, ...]
@@ -203,20 +206,21 @@ class Ramp(NamedTuple):
         return (found if len(found) > 1 else found[0]), found == self.target
 
     def state(self, now: float) -> State:
-        """See `Motion`; what takes over goes by the value."""
+        """See `Motion`; a motion that replaces this one begins at the value."""
         return State(0.0)
 
 
 def _grown(start: float, target: float, grown: float) -> float:
-    # to the other side it goes by way of standing still
+    # a change of direction goes by way of standing still
     least = abs(start) if start * target > 0 else 0.0
     return math.copysign(min(abs(target), least + grown), target)
 
 
 class Trapezoid:
-    """To `target`, at rest there, from a position and a speed, as fast as the limits allow, or in `duration` s.
+    """A move to `target`, ending at rest, from a position and a speed: as fast as the limits allow, or in `duration` s.
 
-    That is: speed up, go on, brake; what goes the other way, or too fast to stop at the target, brakes first.
+    It speeds up, goes on, and brakes. An output that moves the other way, or too fast to stop at the target, brakes
+    first.
     """
 
     def __init__(self, start: State, target: float, began: float, limits: DeviceLimits, duration: float = 0.0) -> None:
@@ -238,7 +242,7 @@ class Trapezoid:
     def _plan(self, limits: DeviceLimits, duration: float) -> None:
         pull = limits.acceleration
         position, speed = self._start
-        # from where it would stand if it braked now it goes on in this direction
+        # the direction from where it would stand if it braked now
         sign = math.copysign(1.0, self._target - position - speed * abs(speed) / (2 * pull))
         way, speed = sign * (self._target - position), sign * speed
         square = max(0.0, pull * way + speed * speed / 2)
@@ -275,7 +279,10 @@ class Trapezoid:
 
 
 def _slower(way: float, speed: float, pull: float, square: float, duration: float) -> float:
-    """The speed to go on with so that it takes `duration` s in all; infinite where it cannot be that soon."""
+    """Return the speed for the middle part so that the move takes `duration` s in all.
+
+    Infinite if that is too short.
+    """
     if speed > 0:
         rest, braking = way - speed * speed / (2 * pull), speed / pull
         if duration <= braking:
@@ -290,7 +297,7 @@ def _slower(way: float, speed: float, pull: float, square: float, duration: floa
 def go(
     start: State, target: float, began: float, limits: DeviceLimits | None, duration: float, easing: Easing
 ) -> Move | Trapezoid:
-    """A move that takes `duration` s, or as long as the limits ask for."""
+    """Plan a move that takes `duration` s, or as long as the limits require."""
     if limits is None:
         return Move(start.position, target, began, duration, easing)
     if start.speed and limits.acceleration < math.inf:

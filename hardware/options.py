@@ -1,4 +1,4 @@
-"""What the options and the pins of a device may be, by the table of its type. Errors name the key. Pure."""
+"""Checks the options and the pins of a device by the table of its type. Errors name the key. Pure."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def wrong(path: Iterable[str], text: str) -> SettingsError:
-    """The error for the key that `path` leads to, below [hardware]."""
+    """Return the error for the key that `path` leads to, below [hardware]."""
     path = ["hardware", *path]
     return SettingsError(f"{'.'.join(path)}: {text}", path=path)
 
 
 def number(value: object, path: list[str], least: float, most: float) -> float:
-    """A number within a range. Raises SettingsError."""
+    """Check a number's range. Raises SettingsError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise wrong(path, f"expected a number from {least:g} to {most:g}, not {value!r}")
     return float(value)
 
 
 def switch(value: object, path: list[str]) -> bool:
-    """True or false. Raises SettingsError."""
+    """Check a boolean. Raises SettingsError."""
     if not isinstance(value, bool):
         raise wrong(path, f"expected true or false, not {value!r}")
     return value
 
 
 def pins_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> dict[str, Any]:
-    """The pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
+    """Read the pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
     for key in (*kind.pins, *kind.groups):
         if key not in entry:
             raise wrong(path, f"a {kind.name} needs {key}")
@@ -58,9 +58,9 @@ def _pin(value: object, path: list[str]) -> int:
 
 
 def options_of(entry: Mapping[str, Any], kind: DeviceType, pins: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
-    """The options that gpiozero is given. Raises SettingsError.
+    """Read the options for gpiozero. Raises SettingsError.
 
-    Each is in its range, and they go together, also with the `pins` that the device has.
+    Each is in its range, and they fit together and to the `pins` of the device.
     """
     given = {key: _option(entry[key], kind.options[key], [*path, key]) for key in kind.options if key in entry}
     options = {**kind.defaults, **given}
@@ -93,7 +93,7 @@ def _option(value: object, option: Option, path: list[str]) -> Any:
 
 
 def _as(type: Any, value: Any) -> Any:
-    """The number as an int or a float; None where it is none, such as an infinite one as an int."""
+    """Return the number as an int or a float; None if that is impossible, such as for an infinite one as an int."""
     try:
         return type(value)
     except (OverflowError, ValueError):
@@ -101,14 +101,14 @@ def _as(type: Any, value: Any) -> Any:
 
 
 def span(option: Option) -> str:
-    """The range of an option as text."""
+    """Describe the range of an option."""
     if option.choices:
         return ", ".join(map(str, option.choices))
     return f"{option.least:g} to {option.most:g}" if option.least > -float("inf") else ""
 
 
 def _check_pulls(kind: DeviceType, options: Mapping[str, Any], pins: Mapping[str, Any], path: list[str]) -> None:
-    """Refuses another pull than up where the board has a resistor that pulls up."""
+    """Refuse another pull than up if the board has a resistor that pulls up."""
     for name, is_up in kind.pulls.items():
         pull = None if "active_state" in options else options.get("pull_up", is_up)
         if pins.get(name) in PULLED_UP and not pull:
@@ -118,7 +118,7 @@ def _check_pulls(kind: DeviceType, options: Mapping[str, Any], pins: Mapping[str
 
 
 def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
-    """How many readings are published at once. Raises SettingsError, also where there is no numpy to do so."""
+    """Read how many readings are published at once. Raises SettingsError, also if numpy is missing."""
     batch = int(number(entry.get("batch", 1), [*path, "batch"], 1, 10000))
     if batch > 1 and not _has_numpy():
         raise wrong([*path, "batch"], "an input with a batch needs numpy: pip install numpy")
@@ -134,7 +134,7 @@ def _has_numpy() -> bool:
 
 
 def check_motor(kind: DeviceType, entry: Mapping[str, Any], options: Mapping[str, Any], path: list[str]) -> None:
-    """Refuses what needs a speed in between of a motor that is only on or off."""
+    """Refuse options for intermediate speeds of a motor that is only on or off."""
     if kind.role is Role.MOTOR and options.get("pwm") is False:
         for key in ("limits", "soft_start"):
             if key in entry:

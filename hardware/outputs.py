@@ -1,4 +1,4 @@
-"""An output of a lane: what it was told, what moves it, and which client's word that is. Pure."""
+"""An output of a lane: its value, its motion, and the client that commanded it. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _OFF: Mapping[Role, Value] = {
     Role.MOTOR: 0.0,
     Role.DRIVE: (0.0, 0.0),
 }
-"""What an output is told to let go; None for the others."""
+"""The value that turns an output off; None for the others."""
 _RAMPED = (Role.LEVEL, Role.MOTOR, Role.DRIVE)
 
 
 def safe_value(device: Device, last: Value) -> Value:
-    """What an output is told to be safe, which was told `last` before, or None for nothing.
+    """Return the safe value of an output whose last value was `last`, or None for nothing.
 
-    Whatever drives is off then, also where its settings say something else.
+    Outputs that drive something are off then, even if their settings say otherwise.
     """
     role = device.kind.role
     off = _OFF.get(role)
@@ -38,12 +38,12 @@ def safe_value(device: Device, last: Value) -> Value:
 
 
 def start_value(device: Device) -> Value:
-    """What an output has when the engine starts: its safe value, except that a servo is not moved."""
+    """Return the value of an output when the engine starts: its safe value, except that a servo is not moved."""
     return None if device.kind.role is Role.SERVO else safe_value(device, None)
 
 
 class Output:
-    """An output, and what it is about. Times without `_ns` are in s, monotonic."""
+    """An output and its state. Times without `_ns` are in s, monotonic."""
 
     __slots__ = (
         "age",
@@ -82,51 +82,51 @@ class Output:
         self.role = device.kind.role
         self.lease_ns = 0 if device.lease is None else int(device.lease * NS)
         self.age = device.lease if device.max_age is None else device.max_age
-        """How old a command may be; None for any age."""
+        """How old a command may be, in s; None for any age."""
         self.limits = _paced(device)
-        """Those that bound its speed; None where nothing does."""
+        """The limits of its speed; None without limits."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
         self.rest = safe_value(device, None)
-        """Its safe value, where it has one of its own."""
+        """Its safe value, if it has one of its own."""
         self.value: Value = None
         self.write: Callable[[Value], object] = _nowhere
-        """Drives its pins."""
+        """Writes a value to its pins."""
         self.failure = ""
         """Why its pins could not be had."""
         self.told: Value = None
         self.next_tell = 0.0
         self.motion: Motion | None = None
         self.plan: Plan | None = None
-        """Makes the motion anew, from where it stands still."""
+        """Plans the motion again, from standing still."""
         self.clock = 0.0
-        """The time by which it moves, which no pause makes leap."""
+        """The time by which it moves; a pause does not make it leap."""
         self.seen = 0.0
-        """When that went on last."""
+        """When that clock advanced last."""
         self.author = b""
-        """Whose word the present value is (`Origin.holder`); meaningless where no lease runs."""
+        """The client that commanded the present value (`Origin.holder`); meaningless without a running lease."""
         self.word_ns = 0
-        """When the author called, from where its lease counts; 0 for when the command runs."""
+        """When the author sent its command, from which its lease counts; 0 for when the command runs."""
         self.claims: dict[bytes, float] = {}
-        """Until when others, that have acquired it or were its author before, may renew."""
+        """Until when other clients may renew that have acquired it, or were its author before."""
         self.holder: bytes | None = None
-        """Keeps others out, until `held_until`."""
+        """The client that keeps others out, until `held_until`."""
         self.holder_client = ""
         self.held_until = 0.0
         self.granted: Origin | None = None
-        """Of whom commands are taken without another look, until `granted_until`."""
+        """The origin whose commands are admitted without checks, until `granted_until`."""
         self.granted_until = 0.0
         self.rest_order = 0
-        """The number of the last call to bring it to rest that was heeded."""
+        """The number of the last call to bring it to rest that was acted on."""
 
     def is_safe_at(self, value: Value) -> bool:
-        """Whether a value is the output's own safe state; what holds its last value has none of its own."""
+        """Return whether a value is the output's own safe state; outputs that hold their last value have none."""
         if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
             return False
         return bool(value == self.rest)
 
     @property
     def position(self) -> float | None:
-        """Where it stands; None where nobody knows."""
+        """Its position; None if it is not known."""
         return self.device.home if self.value is None else cast(float, self.value)
 
 
@@ -140,4 +140,4 @@ def _paced(device: Device) -> DeviceLimits | None:
 
 
 def _nowhere(value: Value) -> None:
-    """Where the pins are not open."""
+    """Ignore a value while the pins are not open."""

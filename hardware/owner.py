@@ -1,11 +1,11 @@
-"""The process that has a lane's pins: opens them, watches over leases and motions, and lets go of them.
+"""The process that owns a lane's pins: opens them, supervises leases and motions, and releases them.
 
-Theory of operation. The lane's only task worker calls the commands, one at a time; a thread of the owner's own ends
-leases, moves what is on its way and tells what has changed, so that this happens also while a task runs, or hangs. Both
-hold `lock` while they decide and drive, and whoever has it does what is due. Where even that stands still, the
-guardian sees from the panel that a lease has ended and nobody has acted on it; for pulses without a lease, which
-software makes and which may stand still in the middle, that thread beats on the panel. Each input is read by a thread
-of its own, since a bus may be slow. A device that cannot be opened is left out, and yet another thread tries it again.
+Theory of operation. The lane's only task worker calls the commands, one at a time. A thread of the owner's own ends
+leases, moves outputs and publishes changes, so that this happens even while a task runs, or hangs. Both hold `lock`
+while they decide and drive, and whichever has it does what is due. If both hang, the guardian sees in the shared state
+that a lease has ended without an action. Pulses without a lease, which software makes and which may freeze half way,
+are covered by a beat of that thread in the shared state. Each input is read by a thread of its own, because a bus may
+be slow. A device that cannot be opened is left out, and another thread tries it again.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .sensors import Sensors, sample
 from .shared_state import NEVER, NOBODY, SharedState
 
 OPEN_S = 2.0
-"""How long an owner waits for pins that another one, or the guardian, is about to give back."""
+"""How long, in s, an owner waits for pins that another owner, or the guardian, is about to release."""
 RETRY_S = 0.002
-"""How soon it asks for them again."""
+"""How soon, in s, it asks for them again."""
 AGAIN_S = (1.0, 30.0)
-"""How soon a device that was left out is tried again at first, and at the longest; each time takes twice as long."""
+"""How soon, in s, a left-out device is tried again at first, and at the longest; each time takes twice as long."""
 BEAT_S = 0.1
-"""How often the owner shows that it lives, while it makes pulses without a lease."""
+"""How often, in s, the owner beats while it makes pulses without a lease."""
 LOCK_S = 0.05
-"""How long who must be safe at once waits for somebody who drives."""
+"""How long, in s, an emergency waits for another thread that drives."""
 JOIN_S = 0.5
-"""How long closing waits for an input that is being read."""
+"""How long, in s, closing waits for an input that is being read."""
 NAP_S = 60.0
-"""How long the owner's thread sleeps at most."""
+"""How long, in s, the owner's thread sleeps at most."""
 SWITCH_S = 0.0005
-"""How soon a thread gets the interpreter from another one: leases end between two of a thousand commands."""
+"""How soon, in s, a waiting thread gets the interpreter: leases must end even between thousands of commands."""
 TOPIC = "hardware."
 
 
@@ -67,49 +67,49 @@ class Owner:
         self._pins = pins
         self._say = say
         self._devices = layout.of(lane)
-        self.rig: DeviceSet | None = None
+        self.device_set: DeviceSet | None = None
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
         self._failing: set[str] = set()
         self._switch_s = sys.getswitchinterval()
         self.lock = threading.Lock()
         self.asleep_until = 0.0
-        """Until when the thread sleeps, if nobody wakes it."""
+        """Until when the thread sleeps, unless it is woken."""
         self.control = Control(lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position)
         self._at: Callable[[Device], Value] = start_value
-        """What an output has when its pins are claimed."""
+        """The value of an output when its pins are claimed."""
         self._pulsing: set[int] = set()
         """Outputs without a lease that have pulses, by their places."""
         self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
-        """Devices that could not be opened, and why."""
+        """Devices that could not be opened, and the reason."""
 
     def open(self) -> None:
-        """Get the pins, moving nothing, or, after another owner, bring them to where they are safe.
+        """Get the pins without moving anything, or, after another owner, bring them to their safe states.
 
-        Raises PinsInUse where another owner keeps them, SettingsError where this machine has none.
+        Raises PinsInUse if another owner keeps them, SettingsError if this machine has none.
         """
         self._take()
         if self.panel.owner(self._lane) != NOBODY:
             self._at = self._safe
-        rig = self.rig = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
-        self.left_out = rig.failed
-        # what a dead owner has left there is not ours
+        device_set = self.device_set = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
+        self.left_out = device_set.failed
+        # values that a dead owner has left are not ours
         self.panel.beat(self._lane, NEVER)
         with self.lock:
             for output in self.control.outputs.values():
-                output.failure = rig.failed.get(output.device.name, "")
+                output.failure = device_set.failed.get(output.device.name, "")
                 if not output.failure:
-                    self._attach(output, rig.writers[output.place])
+                    self._attach(output, device_set.writers[output.place])
             at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
             self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
-            # what was published of it before is not so any more
+            # earlier publications about it are not true any more
             unknown = {**sample(None, time.monotonic()), "reason": f"left out: {reason}"}
             self._publish(self._layout.devices[name], unknown)
-        self.sensors = Sensors(self._inputs(rig), self._publish, self._keep, self._complain)
+        self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
         works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
@@ -119,9 +119,9 @@ class Owner:
             thread.start()
 
     def close(self) -> None:
-        """Bring every output to where it is safe, and let go of the pins. May be called twice."""
+        """Bring every output to its safe state, and release the pins. May be called twice."""
         with self.lock:
-            if self.rig is None:
+            if self.device_set is None:
                 return
             self._is_over.set()
             self.control.rest(time.monotonic())
@@ -131,61 +131,63 @@ class Owner:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
         self.panel.beat(self._lane, NEVER)
-        rig, self.rig = self.rig, None
-        rig.let_go()
+        device_set, self.device_set = self.device_set, None
+        device_set.let_go()
         # the next owner waits for nothing else
         self.panel.give(self._lane)
-        rig.close()
+        device_set.close()
 
     def rest_at_once(self) -> None:
-        """Bring every output to where it is safe, from any thread, and let nobody else drive: the engine is gone.
+        """Bring every output to its safe state, from any thread, and keep other threads from driving.
 
-        It waits 50 ms at most for somebody who drives, and hangs.
+        The engine is gone.
+
+        It waits at most 50 ms for another thread that drives, and hangs.
         """
         self._is_over.set()
-        self.lock.acquire(timeout=LOCK_S)  # for good
-        if self.rig is not None:
+        self.lock.acquire(timeout=LOCK_S)  # never released
+        if self.device_set is not None:
             outputs = [output.device for output in self.control.outputs.values()]
-            # nobody is left who could be told what fails
-            list(self.rig.rest(outputs, self._last))
+            # nobody is left to report failures to
+            list(self.device_set.rest(outputs, self._last))
 
     def read(self, name: str) -> Any:
-        """What an input says now. Raises TaskFailed where it does not say so in time, or was left out."""
+        """Return the value of an input. Raises TaskFailed if it has none in time, or was left out."""
         if name in self.left_out:
             raise TaskFailed(f"{name} was left out: {self.left_out[name]}", type="DeviceFailed")
         return self.sensors.ask(name)
 
     def sensed(self, name: str) -> dict[str, Any] | None:
-        """What an input said last: time and value, and a reason where it has none; None of what is no input."""
+        """Return the last value of an input: time and value, and a reason if it has none; None if it is no input."""
         if name in self.left_out and name not in self.control.outputs:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
         return self.sensors.state(name) if name in self.sensors.known else None
 
-    def _inputs(self, rig: DeviceSet) -> Iterator[tuple[Device, Any]]:
-        """The inputs that were opened; an encoder goes on from where its last owner was."""
+    def _inputs(self, device_set: DeviceSet) -> Iterator[tuple[Device, Any]]:
+        """Yield the inputs that were opened; an encoder goes on from where its last owner was."""
         for device in self._devices:
-            if not device.kind.is_output and device.place in rig.opened:
-                yield device, self._resumed(device, rig)
+            if not device.kind.is_output and device.place in device_set.opened:
+                yield device, self._resumed(device, device_set)
 
-    def _resumed(self, device: Device, rig: DeviceSet) -> Any:
-        """An input that was opened, which has counted what it had for the last owner."""
-        opened = rig.opened[device.place]
+    def _resumed(self, device: Device, device_set: DeviceSet) -> Any:
+        """Return an open input that continues from its last owner's count."""
+        opened = device_set.opened[device.place]
         if not device.kind.counts:
             return opened
         count = self.panel.last(device.place, device.kind.role)
         if count is not None:
             opened.steps = count
         if "bounce_time" in device.options:
-            # gpiozero's RotaryEncoder sets an attribute that no pin has
+            # gpiozero's RotaryEncoder sets an attribute that pins do not have
             opened.a.pin.bounce = opened.b.pin.bounce = device.options["bounce_time"]
         return opened
 
     def _keep(self, device: Device, value: float) -> None:
-        """Keep what an encoder has counted, for the next owner."""
+        """Keep the count of an encoder for the next owner."""
         self.panel.note(device.place, value)
 
     def hurry(self) -> None:
-        """Do what is due, and have the thread look sooner where something will be before it wakes; the lock is held."""
+        """Do what is due, and wake the thread if something is due before it would wake; the lock is held."""
         if self.control.due <= time.monotonic():
             self._surely(self.control.tick)
         if self.control.due < self.asleep_until:
@@ -193,7 +195,7 @@ class Owner:
             self.panel.ring(self._lane)
 
     def stop(self, *, by: str = "", why: str = "", id: bytes = b"") -> None:
-        """Bring every output of the lane to where it is safe, and have the others do so; the lock is held."""
+        """Bring every output of all lanes to its safe state; the lock is held."""
         self._surely(partial(self.control.stop, by=by, why=why, id=id))
         self.hurry()
 
@@ -212,11 +214,11 @@ class Owner:
             self.panel.want(self._lane, NOBODY)
 
     def _safe(self, device: Device) -> Value:
-        """The safe value of an output that another owner had."""
+        """Return the safe value of an output that another owner had."""
         return safe_value(device, self.panel.last(device.place, device.kind.role))
 
     def _last(self, device: Device) -> Value:
-        """What an output was told last."""
+        """Return the last value of an output."""
         output = self.control.outputs[device.name]
         return output.motion.after if isinstance(output.motion, Pulse) else output.value
 
@@ -239,37 +241,37 @@ class Owner:
             self.panel.beat(self._lane, NEVER)
 
     def _pulse(self, output: Output) -> None:
-        """An output is about to have pulses that nobody has a lease of: show that we live from here on."""
+        """Note that an output is about to have pulses without a lease, and begin to beat."""
         if not self._pulsing:
             self.panel.beat(self._lane, time.monotonic_ns())
             self.panel.ring(self._lane)
         self._pulsing.add(output.place)
 
     def _try_again(self) -> None:
-        """Open the devices that were left out, as soon as that can be, without a word until then."""
+        """Open the left-out devices as soon as that is possible, and report nothing until then."""
         for pause in _pauses():
             if self._is_over.wait(pause) or not self.left_out:
                 return
             for device in [device for device in self._devices if device.name in self.left_out]:
-                rig = self.rig
-                if rig is not None and rig.again(device):
-                    self._begin(device, rig)
+                device_set = self.device_set
+                if device_set is not None and device_set.again(device):
+                    self._begin(device, device_set)
 
-    def _begin(self, device: Device, rig: DeviceSet) -> None:
-        """A device that was left out can be had."""
+    def _begin(self, device: Device, device_set: DeviceSet) -> None:
+        """Begin with a left-out device that can be opened now."""
         with self.lock:
             if device.kind.is_output:
                 output = self.control.outputs[device.name]
-                self._attach(output, rig.writers[device.place])
+                self._attach(output, device_set.writers[device.place])
                 self._tell(output, time.monotonic())
             else:
-                self.sensors.add(device, self._resumed(device, rig))
-        self._say(f"[HARDWARE] Had after all: {device.name}")
+                self.sensors.add(device, self._resumed(device, device_set))
+        self._say(f"[HARDWARE] Opened at last: {device.name}")
 
     def _watch(self) -> None:
-        """Do what is due, until it is over. Whatever goes wrong here ends the process, which the guardian sees.
+        """Do what is due, until the end. An unexpected error here ends the process, which the guardian sees.
 
-        The guardian says what of the priority the kernel refuses.
+        The guardian reports which priorities the kernel refuses.
         """
         priority.hurry()
         self.panel.watch(self._lane, threading.get_native_id())
@@ -281,7 +283,7 @@ class Owner:
                 self.asleep_until = min(self.control.due, time.monotonic() + (BEAT_S if self._pulsing else NAP_S))
                 nap = max(0.0, self.asleep_until - time.monotonic())
             if rung.poll(1000 * nap):
-                with contextlib.suppress(BlockingIOError):  # another of this lane has heard it
+                with contextlib.suppress(BlockingIOError):  # another process of this lane has heard it
                     os.eventfd_read(bell)
             with self.lock:
                 self.asleep_until = 0.0
@@ -290,10 +292,13 @@ class Owner:
                     if self._pulsing:
                         self.panel.beat(self._lane, time.monotonic_ns())
 
-    def _surely(self, deed: Callable[[float], None]) -> None:
-        """Do what makes pins safe, or end: whoever cannot drive its pins must not keep them from the guardian."""
+    def _surely(self, step: Callable[[float], None]) -> None:
+        """Make pins safe, or end the process.
+
+        An owner that cannot drive its pins must not keep them from the guardian.
+        """
         try:
-            deed(time.monotonic())
+            step(time.monotonic())
         except Exception as error:
             self._complain("an output", f"{type(error).__name__}: {error}")
             os._exit(1)
@@ -307,7 +312,7 @@ class Owner:
         return self._publish(output.device, sample(output.value, now))
 
     def _publish(self, device: Device, value: Any) -> bool:
-        """Publish; False where it has to be told again later."""
+        """Publish a value; return False if it has to be published again later."""
         try:
             publish_owned(TOPIC + device.name, value)
         except Overloaded:
@@ -318,7 +323,7 @@ class Owner:
 
 
 def _pauses() -> Iterator[float]:
-    """How long to wait before each time that a device is tried again, in s."""
+    """Yield the pauses, in s, before each attempt to open a left-out device."""
     pause, longest = AGAIN_S
     while True:
         yield pause

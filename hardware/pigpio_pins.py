@@ -1,7 +1,7 @@
-"""gpiozero's pins of pigpiod, without blips.
+"""gpiozero's pins of pigpiod, without glitches.
 
-The daemon goes on driving what a client has left, so that the next one takes a line over without a gap. gpiozero's own
-`PiGPIOPin` makes it an input first, then low, and then tells it its state.
+The daemon goes on driving lines after their client has left, so that the next one takes a line over without a gap.
+gpiozero's own `PiGPIOPin` makes it an input first, then low, and only then sets its state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gpiozero.pins.pi import PiPin
 from gpiozero.pins.pigpio import PiGPIOFactory, PiGPIOPin
 
 FULL = 10_000
-"""Of how many parts a duty cycle is, as gpiozero has it."""
+"""The number of steps of a duty cycle, as in gpiozero."""
 
 
 class DaemonPin(PiGPIOPin):  # type: ignore[misc]  # gpiozero has no types
@@ -30,9 +30,9 @@ class DaemonPin(PiGPIOPin):  # type: ignore[misc]  # gpiozero has no types
         self._idle = False
 
     def claim(self, level: bool, idle: bool) -> None:
-        """Be an output at this level from its first moment on, until `is_held` is false; `idle` where pulses end."""
+        """Become an output at this level, and keep it until `is_held` is false; `idle` is the level without pulses."""
         self._idle, self._pull, self._is_claimed = idle, "floating", True
-        # which ends what pulses there were, and makes it an output
+        # ends any pulses, and makes it an output
         self.factory.connection.write(self._number, int(level))
         self.is_held = True
 
@@ -53,7 +53,7 @@ class DaemonPin(PiGPIOPin):  # type: ignore[misc]  # gpiozero has no types
             super()._set_state(value)
 
     def _set_frequency(self, value: float | None) -> None:
-        """Send pulses, or, with None, end them, which leaves a level as it is."""
+        """Send pulses; None ends them, which keeps the level."""
         connection = self.factory.connection
         if value is None and self._pwm:
             duty = connection.get_PWM_dutycycle(self._number)
@@ -71,7 +71,7 @@ class DaemonPin(PiGPIOPin):  # type: ignore[misc]  # gpiozero has no types
 
 
 def factory() -> Any:
-    """The pins of the daemon here, or where PIGPIO_ADDR says. Raises OSError where none answers."""
+    """Return the pins of the daemon, here or at PIGPIO_ADDR. Raises OSError if none answers."""
     made = PiGPIOFactory()
     made.pin_class = DaemonPin
     return made

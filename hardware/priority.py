@@ -1,7 +1,7 @@
-"""What a process asks of the kernel so that pins become safe in time on a machine that is busy, or short of memory.
+"""Asks the kernel for priority, so that pins become safe in time on a machine that is busy, or short of memory.
 
-It gets what it may have: more for root, or by systemd's LimitRTPRIO=, LimitNICE= and LimitMEMLOCK=. Nothing depends on
-it but how soon. `hurry` and `keep_memory` give the names of what was refused.
+The process gets what it is allowed: more as root, or with systemd's LimitRTPRIO=, LimitNICE= and LimitMEMLOCK=. Only
+the speed depends on it. `hurry` and `keep_memory` return the names of what was refused.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 
 NICE = -10
 REALTIME = 10
-"""Its priority among processes that go before all others, 1 to 99."""
+"""The priority among real-time processes, 1 to 99."""
 OOM_SCORE = -900
-"""From -1000, never, to 1000, first of all to be ended where memory runs out."""
+"""From -1000 (never ended when memory runs out) to 1000 (ended first)."""
 _CURRENT, _FUTURE, _ON_FAULT = 1, 2, 4
 _CAP_IPC_LOCK = 14
 
 
 def hurry() -> list[str]:
-    """Have this thread go before the others of the machine; what it starts does not."""
+    """Give this thread priority over the others of the machine; what it starts does not inherit it."""
     refused = []
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
@@ -35,13 +35,13 @@ def hurry() -> list[str]:
 
 
 def keep_memory() -> list[str]:
-    """Have this process be ended last where memory runs out, and what it has in memory stay there."""
+    """Ask the kernel to end this process last when memory runs out, and to keep its memory from being swapped."""
     refused = []
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError:
         refused.append("oom_score_adj")
-    # within a limit it would work, until some later allocation failed by it
+    # within a limit it would work, until some later allocation failed because of it
     libc = ctypes.CDLL(None)
     if not _may_lock_all() or libc.mlockall(_CURRENT | _FUTURE | _ON_FAULT):
         refused.append("mlockall")
@@ -49,10 +49,10 @@ def keep_memory() -> list[str]:
 
 
 def is_starved(pid: int, thread: int) -> bool:
-    """A thread of a process would do its work if the machine let it: it does not hang, nor is it stopped.
+    """Return whether a thread would work if the machine let it: it neither hangs nor is stopped.
 
-    It wants to run, or, where more want to run than there are processors, another one of the process does, for which
-    it may have to wait.
+    It is ready to run; or, with more ready threads than processors, another thread of its process is, which it may have
+    to wait for.
     """
     if _wants_to_run(Path(f"/proc/{pid}/task/{thread}/stat")):
         return True

@@ -1,8 +1,8 @@
-"""How an input of gpiozero is read: a probe says what was measured and when, or raises `NotMeasured` with the reason.
+"""Reads the inputs of gpiozero: a probe returns the time and the value, or raises `NotMeasured` with the reason.
 
 gpiozero's own values do not say when they were measured, nor that they were not: a distance is the median of the last
-echoes, however long ago those came, and 0 where none ever came; a converter that is not there reads 0. So we stand
-between gpiozero and what it reads.
+echoes, however old, and 0 if there never was one; a converter that is not connected reads 0. So the probes read below
+gpiozero's values.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 from .device_config import Device
 
 PATIENCE_S = 0.2
-"""How long the last value is told at least while an input gives no other."""
+"""How long, in s, the last value of an input stays valid at least, while it gives no other."""
 CYCLE_S = 0.2
-"""How long gpiozero takes for one measurement at most, beside what it waits in between."""
+"""How long, in s, gpiozero takes for one measurement at most, without its pauses."""
 
 Probe = Callable[[], tuple[float, Any]]
-"""Gives the monotonic time of a measurement, and what was measured."""
+"""Returns the monotonic time of a measurement, and its value."""
 
 
 class NotMeasured(Exception):
-    """There is no value, and the text says why."""
+    """Raised if there is no value; the text is the reason."""
 
 
 class NotYet(NotMeasured):
-    """It was opened a moment ago, and has not measured anything."""
+    """Raised if it was opened a moment ago, and has not measured anything yet."""
 
 
 def probe_of(device: Device, opened: Any) -> Probe:
-    """The probe of a device that was opened."""
+    """Return the probe of a device that was opened."""
     if device.kind.null_bit is not None:
         return _Converter(device, opened)
     if getattr(opened, "_queue", None) is not None:
@@ -40,25 +40,25 @@ def probe_of(device: Device, opened: Any) -> Probe:
 
 
 def patience(device: Device) -> float:
-    """How long an input may say nothing before its value is told no more: two periods, so that three do not pass."""
+    """Return how long an input's last value stays valid: two periods, so that it ends before a third one passes."""
     periods: float = 2 / device.rate
     return max(PATIENCE_S, periods)
 
 
 class _Direct:
-    """Reads it now."""
+    """Reads an input directly."""
 
     def __init__(self, device: Device, opened: Any) -> None:
         self._opened, self._reads = opened, device.kind.reads
 
     def __call__(self) -> tuple[float, Any]:
-        # before it is read: what took long is not younger than it may be
+        # before reading: a slow reading then does not look younger than it is
         now = time.monotonic()
         return now, getattr(self._opened, self._reads)
 
 
 class _Smoothed:
-    """Reads what a thread of gpiozero measures over and over, and averages."""
+    """Reads an input that a thread of gpiozero measures continuously, and averages."""
 
     def __init__(self, device: Device, opened: Any) -> None:
         self._device, self._opened, self._queue = device, opened, opened._queue
@@ -74,7 +74,7 @@ class _Smoothed:
         self._queue.queue.clear()
 
     def _read(self) -> Any:
-        """Measure, in gpiozero's thread, which would end for ever where that fails."""
+        """Measure, in gpiozero's thread, which would end for ever if this raised."""
         try:
             value, reason = self._measure(), self._device.kind.missing
         except Exception as error:
@@ -84,7 +84,7 @@ class _Smoothed:
             return None
         now = time.monotonic()
         if self._measured is not None and now - self._measured > self._patience:
-            # nobody's median is to be of what was before a gap
+            # a median must not include values from before a gap
             self._queue.queue.clear()
         self._measured, self._missed = now, ""
         return value
@@ -103,9 +103,9 @@ class _Smoothed:
 
 
 class _Converter:
-    """Reads a chip on the SPI bus, which sends a 0 before its result; where there is none, MISO stays high.
+    """Reads a chip on the SPI bus, which sends a 0 before its result; without a chip, MISO stays high.
 
-    The pull-up does that where software drives the bus. Where the kernel does, it takes a resistor.
+    If software drives the bus, the pull-up keeps MISO high; if the kernel does, that takes a resistor.
     """
 
     def __init__(self, device: Device, opened: Any) -> None:
@@ -126,7 +126,7 @@ class _Converter:
 
 
 class _Tapped:
-    """gpiozero's SPI, which remembers what was received last."""
+    """gpiozero's SPI, which remembers the last received data."""
 
     def __init__(self, spi: Any) -> None:
         self._spi = spi
@@ -144,5 +144,5 @@ class _Tapped:
 
 
 def told(error: Exception) -> str:
-    """An error as the reason why there is no value."""
+    """Describe an error as the reason for a missing value."""
     return str(error) if isinstance(error, NotMeasured) else f"{type(error).__name__}: {error}"

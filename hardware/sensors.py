@@ -1,8 +1,8 @@
-"""What a lane's inputs say: read at a rate, when they call or somebody asks, and told as samples with their time.
+"""The inputs of a lane: read at a rate, on events, or on request, and published as samples with their time.
 
-Each input is read by a thread of its own, so that one that hangs keeps no other from being read. A thread that watches
-all of them says of one that hangs that it has no value. A reading carries when it was measured; where nothing can be
-measured it has no value, and a reason.
+Each input is read by a thread of its own, so that an input that hangs does not delay the others. Another thread watches
+all of them, and publishes that an input that hangs has no value. A reading has the time of its measurement; without a
+measurement it has a reason instead of a value.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ Tell = Callable[[Device, Any], bool]
 Keep = Callable[[Device, float], None]
 Complain = Callable[[str, str], None]
 ASK_S = 0.2
-"""How long who asks waits for an input to be read."""
+"""How long, in s, a request waits for an input to be read."""
 YET_S = 0.15
-"""And how much of it for the first measurement of one that was opened a moment ago."""
+"""How much of that, in s, is for the first measurement of an input that was just opened."""
 LEAST_WATCH_S, MOST_WATCH_S = 0.05, 1.0
-"""How often it is looked whether an input hangs."""
+"""How often, in s, the inputs are checked for hanging."""
 
 
 class Measurement(NamedTuple):
-    """What an input said: when that was measured, and the value; or when it was found to have none, and why."""
+    """A measurement: its time and value; or when the input was found to have none, and the reason."""
 
     time: float
     value: Any
     reason: str = ""
 
     def told(self) -> dict[str, Any]:
-        """As it is published, and as it stands in state."""
+        """Return the measurement as it is published, and as it stands in the state."""
         reading = sample(self.value, self.time)
         return {**reading, "reason": self.reason} if self.reason else reading
 
 
 class Sensor:
-    """An input that was opened.
+    """An open input.
 
-    `tell` is given each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and says
-    whether that is done. Times are monotonic. `keep` is given what an encoder has counted, `complain` why there is no
-    value, the first time that there is none.
+    `tell` gets each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and returns
+    whether it was published. Times are monotonic. `keep` gets the count of an encoder, and `complain` the reason for a
+    missing value, the first time.
     """
 
     def __init__(self, device: Device, opened: Any, tell: Tell, keep: Keep, complain: Complain) -> None:
@@ -69,12 +69,12 @@ class Sensor:
             setattr(opened, event, self._hear)
 
     def state(self) -> Measurement:
-        """What it said last."""
+        """Return the last measurement."""
         with self._lock:
             return self._latest
 
     def ask(self) -> Any:
-        """What it says now. Raises TaskFailed where it says nothing, or not in time."""
+        """Measure now; return the value. Raises TaskFailed without one, or not in time."""
         future: Future[Measurement] = Future()
         reading = self._late(time.monotonic())
         if reading is None:
@@ -82,7 +82,7 @@ class Sensor:
             try:
                 reading = future.result(ASK_S)
             except TimeoutError:
-                # a thread that hangs is not to find it for ever
+                # a thread that hangs is not to find it later
                 future.cancel()
                 raise self._failure(f"not read within {ASK_S:g} s", "TimeoutError") from None
         if reading.reason:
@@ -90,13 +90,13 @@ class Sensor:
         return reading.value
 
     def run(self) -> None:
-        """Read it as it is due, and when somebody asks, until the end."""
+        """Read the input when due, and on request, until the end."""
         due = time.monotonic()
         while True:
             now = time.monotonic()
             if due <= now:
                 self.sample()
-                # one that is slower than its rate skips beats
+                # an input that is slower than its rate skips readings
                 due = max(due + 1 / self.device.rate, time.monotonic())
                 continue
             try:
@@ -114,25 +114,25 @@ class Sensor:
         self._asked.put(None)
 
     def sample(self) -> None:
-        """Read it, and tell what is new, or a batch that is full."""
+        """Read the input; publish a changed value, or a full batch."""
         self._take(self._read())
 
     def watch(self, now: float) -> None:
-        """Tell that it has no value, if it is being read for too long."""
+        """Publish that the input has no value, if a reading takes too long."""
         with self._lock:
             reading = self._late(now)
             if reading is not None:
                 self._note(reading)
 
     def _late(self, now: float) -> Measurement | None:
-        """What is to be said of an input that is being read for too long; None of others."""
+        """Return the measurement to publish for a reading that takes too long; None otherwise."""
         began = self._began
         if began is None or now - began <= self._patience:
             return None
         return Measurement(now, None, f"not read within {self._patience:g} s")
 
     def _read(self) -> Measurement:
-        """What it says now, once more if that took so long that nobody knows when it was measured."""
+        """Measure; measure again if that took so long that its time is uncertain."""
         while True:
             began = time.monotonic()
             self._began = began
@@ -161,20 +161,20 @@ class Sensor:
             self._is_over.wait(0.01)
 
     def _hear(self) -> None:
-        """It has changed, as one of gpiozero's threads says, which no error is to end."""
+        """Handle an event of the input; runs in a thread of gpiozero's, which no error may end."""
         if self.device.batch == 1:
-            # what has no value now, has none either when it is read next, which says so
+            # an input without a value now has none at the next reading either, which publishes that
             with contextlib.suppress(NotMeasured):
                 self._take(Measurement(*self._probe()))
 
     def _take(self, reading: Measurement) -> None:
         with self._lock:
-            # of one that calls while it is read, the older word comes second
+            # if an event comes during a reading, the older of both is published second
             if reading.time >= self._latest.time:
                 self._note(reading)
 
     def _note(self, reading: Measurement) -> None:
-        """It says this; the lock is held."""
+        """Note a measurement; the lock is held."""
         device = self.device
         if reading.value is None and not reading.reason:
             return
@@ -204,12 +204,12 @@ def _array_maker() -> Callable[[list[tuple[float, float]]], Any]:
 
 
 def sample(value: Any, now: float) -> dict[str, Any]:
-    """A value and its time, as it is published."""
+    """Return a value and its time as they are published."""
     return {"time": now, "value": value}
 
 
 class Sensors:
-    """All inputs of a lane. `start` has them read, each in its thread, until `close`."""
+    """All inputs of a lane; `start` has each read in a thread, until `close`."""
 
     def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, keep: Keep, complain: Complain) -> None:
         self._told = tell, keep, complain
@@ -218,7 +218,7 @@ class Sensors:
         self._is_over = threading.Event()
 
     def start(self) -> None:
-        """Have them read."""
+        """Start reading."""
         for name, sensor in self.known.items():
             self._begin(f"input {name}", sensor.run)
         self._begin("inputs", self._watch)
@@ -229,21 +229,21 @@ class Sensors:
         thread.start()
 
     def add(self, device: Device, opened: Any) -> None:
-        """Read one more from now on."""
+        """Read one more input from now on."""
         sensor = Sensor(device, opened, *self._told)
         self.known = {**self.known, device.name: sensor}
         self._begin(f"input {device.name}", sensor.run)
 
     def ask(self, name: str) -> Any:
-        """What an input says now. Raises TaskFailed where it says nothing, or not in time."""
+        """Return an input's value. Raises TaskFailed without one, or not in time."""
         return self.known[name].ask()
 
     def state(self, name: str) -> dict[str, Any]:
-        """What an input said last, with its time, and the reason where it has no value."""
+        """Return an input's last value with its time, and the reason if it has no value."""
         return self.known[name].state().told()
 
     def close(self, patience: float) -> None:
-        """Read no more; wait for those that are being read for so many s in all."""
+        """Stop reading; wait up to `patience` s in all for readings under way."""
         end = time.monotonic() + patience
         self._is_over.set()
         for sensor in self.known.values():

@@ -1,14 +1,14 @@
-"""What the processes that have to do with a machine share: memory that outlives each of them, and a lock a lane.
+"""The memory that a machine's processes share, which outlives each of them, and a lock for each lane.
 
-The owner of a lane writes when its leases end and what its outputs were told; the guardian reads that once the owner is
-dead or hangs. Whoever holds a lane's lock, and nobody else, has its pins. It is a record lock, which the kernel takes
-back from a process that dies (fcntl(2), F_SETLK), so that it can never be held by nobody.
+The owner of a lane writes when its leases end, and the values of its outputs; the guardian reads that when the owner is
+dead or hangs. Only the process that holds a lane's lock has its pins. It is a record lock, which the kernel takes back
+from a process that dies (fcntl(2), F_SETLK), so that a dead process never holds it.
 
-Stops are numbered. The machine is stopped while the latest number is above the one that was armed last. Each stop has a
-number of its own, also where the machine is stopped already, and an arm names the number that it undoes, so that none
-undoes a stop that its sender has not heard of. A stop is known by an id: repeated, it is not another one. One process
-at a time gives numbers, by a record lock; since nobody may wait for a process that stands still with it, others go on
-without it after a moment, and a stop that finds itself armed as soon as it is written takes the next number.
+Stops are numbered. The machine is stopped while the latest number is above the last one that was armed. Each stop has a
+number of its own, even if the machine is stopped already, and an arm names the number that it undoes. So no client
+undoes a stop that it has not heard of. A stop is recognized by an id: a repetition is not another stop. One process at
+a time gives numbers, by a record lock. A process must not wait for one that is suspended with that lock, so it goes on
+without the lock after a moment; and a stop that is already armed when it has been written takes the next number.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ from .device_types import Role
 NEVER = 0
 """The end of a lease that does not run."""
 NOBODY = 0
-"""The process that there is not."""
+"""No process."""
 IDS = 64
-"""How many of the last stops are known by their ids."""
+"""The ids of how many last stops are kept."""
 ID_BYTES = 16
 CONSENTS = 64
 """How many consents to motion of a lane outlive its owner."""
 TEXT_BYTES = 240
-"""What may be said of a stop: by whom, and why."""
+"""The most bytes of a stop's origin and reason."""
 GUARDIAN = "guardian"
-"""Who stops the machine where an owner has failed."""
+"""The origin of a stop after the failure of an owner."""
 PATIENCE_S = 0.01
-"""How long a stop waits for one that is being written at most."""
+"""How long, in s, a stop waits at most for another one that is being written."""
 
 
 class _Word:
-    """The places of numbers of 8 bytes that are of the whole machine."""
+    """The places of numbers of 8 bytes for the whole machine,"""
 
     NUMBER, STOPPED_AT, ARMED, ARMED_AT, NEXT_ID, COUNT = range(6)
 
 
 class _Lane:
-    """And those of each lane."""
+    """for each lane,"""
 
     HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, CONSENTED, COUNT = range(11)
 
 
 class _Device:
-    """And those of each device."""
+    """and for each device."""
 
     END, REST_ORDER, REST_POSITION, TOLD_AT, COUNT = range(5)
 
 
 class StopRecord(NamedTuple):
-    """The latest stop: its number, 0 where there was none, when it was (ns), by whom and why, and if it is in force."""
+    """The latest stop: its number, 0 without one, when (ns), by whom and why, and whether it is in force."""
 
     number: int
     at: int
@@ -74,7 +74,7 @@ class StopRecord(NamedTuple):
 
 
 class LaneState(NamedTuple):
-    """A lane: the process that had its pins last, how many owners it had, and how many of them died or were ended.
+    """A lane: the last process that had its pins, how many owners it had, and how many of them died or were killed.
 
     `refused` counts commands that came too late.
     """
@@ -86,7 +86,7 @@ class LaneState(NamedTuple):
 
 
 class SharedState:
-    """The memory. Times in ns, CLOCK_MONOTONIC, which is the same for all processes."""
+    """The memory. Times are in ns, CLOCK_MONOTONIC, which is the same for all processes."""
 
     def __init__(self, layout: HardwareConfig) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
@@ -106,7 +106,7 @@ class SharedState:
             at += length
         self._words, lane_words, device_words, self._id_numbers, self._consent_numbers = parts
         self.numbers = self._words[: _Word.NUMBER + 1]
-        """The number of the latest stop, for whoever looks often."""
+        """The number of the latest stop, for frequent reading."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
         columns = [device_words[devices * column :][:devices] for column in range(_Device.COUNT)]
         self.ends, self.rest_orders, self._rest_positions, self.told_at = columns
@@ -121,46 +121,46 @@ class SharedState:
             self.values[place] = math.nan
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
         self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """Readable when the guardian is to look: something is stopped, armed, or another process owns a lane."""
+        """Readable when the guardian is to look: the machine was stopped or armed, or a lane has another owner."""
         self.close = weakref.finalize(self, _close, [self._fd, self.news, *self._bells])
         """Closes its descriptors here, as the end of the last reference does. May be called twice."""
 
     @property
     def descriptors(self) -> list[int]:
-        """What has to stay open in a process that uses it."""
+        """The descriptors that have to stay open in a process that uses it."""
         return [self._fd, *self._bells, self.news]
 
     # Stops -----------------------------------------------------------------------------------------------------------
 
     @property
     def number(self) -> int:
-        """The number of the latest stop, 0 where there was none."""
+        """The number of the latest stop, 0 without one."""
         return self._words[_Word.NUMBER]
 
     @property
     def armed(self) -> int:
-        """The number of the stop that was undone last, 0 where none was."""
+        """The number of the stop that was undone last, 0 for none."""
         return self._words[_Word.ARMED]
 
     @property
     def is_stopped(self) -> bool:
-        """Nothing is to move."""
+        """Whether the machine is stopped."""
         return self.number > self.armed
 
     @property
     def stopped_at(self) -> int:
-        """When it was stopped last, 0 where it was not."""
+        """When it was stopped last, 0 for never."""
         return self._words[_Word.STOPPED_AT]
 
     @property
     def armed_at(self) -> int:
-        """When it was armed last, 0 where it was not."""
+        """When it was armed last, 0 for never."""
         return self._words[_Word.ARMED_AT]
 
     def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
-        """From here on nothing is to move; the owners are told. The number of the stop.
+        """Stop the machine, and wake the owners; return the number of the stop.
 
-        One that has come before, by its `id`, is not another stop, also where it was armed since.
+        A repeated `id` is not another stop, even if the first one was armed since.
         """
         with self._counting():
             number = self._known(id) if id else 0
@@ -172,10 +172,10 @@ class SharedState:
         return number
 
     def _count_stop(self, now: int, id: bytes) -> int:
-        # the time first: whoever sees the number goes by it
+        # the time first: a process that sees the number uses the time
         self._words[_Word.STOPPED_AT] = max(now, self.stopped_at)
         number = self._words[_Word.NUMBER] = self.number + 1
-        while self.armed >= number:  # by whoever did not wait for us
+        while self.armed >= number:  # by a process that did not wait for us
             number = self._words[_Word.NUMBER] = self.armed + 1
         if id:
             place = self._words[_Word.NEXT_ID] % IDS
@@ -186,10 +186,10 @@ class SharedState:
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
-        """Be the only one that gives or undoes a number of a stop, or have waited long enough for that."""
+        """Be the only one that gives or undoes a stop's number, or go on after waiting long enough."""
         end = time.monotonic() + PATIENCE_S
         has_mutex = self._mutex.acquire(timeout=PATIENCE_S)
-        # a process has a record lock as a whole: a thread without the mutex would only take it from another
+        # a record lock belongs to the whole process: without the mutex two threads would both have it
         has_lock = has_mutex and self._lock(len(self._lanes))
         while has_mutex and not has_lock and time.monotonic() < end:
             os.sched_yield()
@@ -203,11 +203,11 @@ class SharedState:
                 self._mutex.release()
 
     def knows(self, id: bytes) -> bool:
-        """A stop of this id has come."""
+        """Return whether a stop of this id has come."""
         return self._known(id) > 0
 
     def _known(self, id: bytes) -> int:
-        """The number of the stop of this id, 0 where it is new."""
+        """Return the number of the stop of this id, 0 if it is new."""
         digest = _digest(id)
         for place in range(IDS):
             if self._id_numbers[place] and self._ids[ID_BYTES * place :][:ID_BYTES] == digest:
@@ -215,9 +215,9 @@ class SharedState:
         return 0
 
     def arm(self, number: int, holder: bytes, now: int) -> bool:
-        """From here on things may move, if `number` is the latest stop's; the owners are told. False where it is not.
+        """Undo the stop `number` if it is the latest, and wake the owners; return whether it was.
 
-        `holder` is who armed (`Origin.holder`).
+        `holder` is the client that armed (`Origin.holder`).
         """
         with self._counting():
             if number != self.number:
@@ -230,23 +230,25 @@ class SharedState:
         return True
 
     def has_armed(self, holder: bytes) -> bool:
-        """It was this holder who armed the machine last."""
+        """Return whether this holder has armed the machine last."""
         return self.armed > 0 and self._armed_by == _digest(holder)
 
     def consent(self, lane: str, holder: bytes) -> None:
-        """A holder has said, since the machine was armed, that it wants to move things in a lane; its owner calls this.
+        """Note that a holder has consented to motion in a lane since the machine was armed.
 
-        That outlives the owner, and ends with the next stop.
+        The lane's owner calls this.
+
+        The consent outlives the owner, and ends with the next stop.
         """
         place = CONSENTS * self._lanes[lane] + self._get(lane, _Lane.CONSENTED) % CONSENTS
-        # the number last: until then it is nobody's
+        # the number last: until then the entry is invalid
         self._consent_numbers[place] = 0
         self._consents[ID_BYTES * place :][:ID_BYTES] = _digest(holder)
         self._consent_numbers[place] = self.armed
         self._set(lane, _Lane.CONSENTED, self._get(lane, _Lane.CONSENTED) + 1)
 
     def has_consented(self, lane: str, holder: bytes) -> bool:
-        """It has, if it is one of the last that did."""
+        """Return whether the holder has consented, if it is one of the last that did."""
         digest, first, armed = _digest(holder), CONSENTS * self._lanes[lane], self.armed
         return armed > 0 and any(
             self._consent_numbers[place] == armed and self._consents[ID_BYTES * place :][:ID_BYTES] == digest
@@ -254,34 +256,36 @@ class SharedState:
         )
 
     def latest(self) -> StopRecord:
-        """The latest stop."""
+        """Return the latest stop."""
         return StopRecord(self.number, self.stopped_at, _text(self._by), _text(self._why), self.is_stopped)
 
     def confirm(self, lane: str, number: int) -> None:
-        """The lane's owner, or the guardian, has brought it to its safe state for the stop of this number."""
+        """Confirm that the lane is in its safe state for this stop; called by its owner, or the guardian."""
         self._set(lane, _Lane.HEARD, number)
 
     def unconfirmed(self) -> list[str]:
-        """The lanes where nobody has, of the latest stop."""
+        """Return the lanes without a confirmation of the latest stop."""
         return [lane for lane in self._lanes if self._get(lane, _Lane.HEARD) < self.number]
 
     # Devices ---------------------------------------------------------------------------------------------------------
 
     def rest(self, lane: str, place: int, order: int, position: int) -> None:
-        """Whoever may use the device wants it safe: commands of an earlier package than `order`, or at an earlier
-        position of that one, are not to move it any more. The owner is told."""
+        """Ask the lane's owner to bring a device to rest.
+
+        Commands of an earlier package than `order`, or at an earlier `position` of that one, move it no more.
+        """
         if (order, position) > self.rested(place):
-            # in this order: what is half written holds back too much, not too little
+            # in this order: a half-written entry holds back too much, not too little
             self.rest_orders[place] = order
             self._rest_positions[place] = position
         self.ring(lane)
 
     def rested(self, place: int) -> tuple[int, int]:
-        """The order and the position of the last such call for a device; zeros where there was none."""
+        """Return the order and the position of the last such call for a device; zeros without one."""
         return self.rest_orders[place], self._rest_positions[place]
 
     def note(self, place: int, value: Value, now: int = 0) -> None:
-        """An output was told this, at `now`; below 0 for the guardian, who told it at `-now`."""
+        """Note an output's value, written at `now`; the guardian passes `-now`."""
         first = CHANNELS * place
         if isinstance(value, tuple):
             for channel, number in enumerate(value, first):
@@ -292,12 +296,12 @@ class SharedState:
             self.told_at[place] = now
 
     def told(self, place: int) -> tuple[int, bool]:
-        """When an output was told something last, 0 for never, and whether the guardian did that."""
+        """Return when an output was written last, 0 for never, and whether the guardian did that."""
         at = self.told_at[place]
         return abs(at), at < 0
 
     def last(self, place: int, role: Role) -> Value:
-        """What an output was told last; None for nothing."""
+        """Return the last value of an output; None for nothing."""
         first, count = CHANNELS * place, channels(role)
         told = self.values[first : first + count].tolist()
         if any(map(math.isnan, told)):
@@ -309,18 +313,18 @@ class SharedState:
     # Lanes -----------------------------------------------------------------------------------------------------------
 
     def begin(self, lane: str, owner: int) -> None:
-        """A process has the lane's pins, and they are safe. The lock is held."""
-        self.bury(lane, self.owner(lane), time.monotonic_ns(), "died")
+        """Note that a process has the lane's pins, and that they are safe. The lock is held."""
+        self.note_exit(lane, self.owner(lane), time.monotonic_ns(), "died")
         self._set(lane, _Lane.OWNER, owner)
         self._set(lane, _Lane.GONE, NOBODY)
         self._set(lane, _Lane.GENERATION, self._get(lane, _Lane.GENERATION) + 1)
         os.eventfd_write(self.news, 1)
 
-    def bury(self, lane: str, owner: int, now: int, how: str) -> bool:
-        """A process that may have had the lane's pins is dead; whether it had not let go of them.
+    def note_exit(self, lane: str, owner: int, now: int, how: str) -> bool:
+        """Note that a process that may have had the lane's pins is dead; return whether it had not released them.
 
-        That is a fault, which counts once, and stops the machine where a device of the lane says so. The guardian does
-        this, or the next owner where that is faster.
+        Such a fault counts once, and stops the machine if a device of the lane says so. The guardian calls this, or the
+        next owner if that is faster.
         """
         with self._counting():
             if owner in (NOBODY, self._get(lane, _Lane.GONE)) or owner != self.owner(lane):
@@ -333,21 +337,23 @@ class SharedState:
         return True
 
     def owner(self, lane: str) -> int:
-        """The process that had the lane's pins last; NOBODY before the first one."""
+        """Return the process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
 
     def refuse(self, lane: str) -> None:
-        """A command came too late."""
+        """Count a command that came too late."""
         self._set(lane, _Lane.REFUSED, self._get(lane, _Lane.REFUSED) + 1)
 
     def state(self, lane: str) -> LaneState:
-        """How the lane is."""
+        """Return the state of the lane."""
         columns = (_Lane.OWNER, _Lane.GENERATION, _Lane.FAULTS, _Lane.REFUSED)
         return LaneState(*(self._get(lane, column) for column in columns))
 
     def report(self) -> dict[str, Any]:
-        """What is said of the whole machine: whether it is armed, by whom, why and since when (monotonic s) it is not,
-        and how each lane is."""
+        """Return the state of the machine.
+
+        Whether it is armed (else by whom, why and since when), and each lane's state.
+        """
         latest = self.latest()
         return {
             "armed": not latest.is_in_force,
@@ -359,31 +365,31 @@ class SharedState:
         }
 
     def watch(self, lane: str, thread: int) -> None:
-        """This thread of the owner, by the kernel's number, acts on leases and stops."""
+        """Note the thread of the owner, by the kernel's number, that acts on leases and stops."""
         self._set(lane, _Lane.WATCHER, thread)
 
     def watcher(self, lane: str) -> int:
-        """The thread of the lane's owner that acts on leases and stops."""
+        """Return the thread of the lane's owner that acts on leases and stops."""
         return self._get(lane, _Lane.WATCHER)
 
     def beat(self, lane: str, now: int) -> None:
-        """The owner lives, while it makes pulses that nobody has a lease of; NEVER where it does not."""
+        """Note that the owner lives while it makes pulses without a lease; NEVER ends the beats."""
         self._set(lane, _Lane.BEAT, now)
 
     def beaten(self, lane: str) -> int:
-        """When it did last, NEVER where it need not."""
+        """Return the owner's last beat, NEVER if it need not beat."""
         return self._get(lane, _Lane.BEAT)
 
     def want(self, lane: str, owner: int) -> None:
-        """A process waits for the lane's pins; NOBODY does."""
+        """Note the process that waits for the lane's pins, or NOBODY."""
         self._set(lane, _Lane.WANTED, owner)
 
     def wanted_by(self, lane: str) -> int:
-        """The process that waits for the lane's pins, or NOBODY."""
+        """Return the process that waits for the lane's pins, or NOBODY."""
         return self._get(lane, _Lane.WANTED)
 
     def bell(self, lane: str) -> int:
-        """The descriptor that is readable when the lane's owner is to look (eventfd(2))."""
+        """Return the descriptor that becomes readable when the lane's owner is to look (eventfd(2))."""
         return self._bells[self._lanes[lane]]
 
     def ring(self, lane: str) -> None:
@@ -396,11 +402,11 @@ class SharedState:
         os.eventfd_write(self.news, 1)
 
     def take(self, lane: str) -> bool:
-        """Take the lane's lock, if nobody has it."""
+        """Take the lane's lock if it is free; return whether it was."""
         return self._lock(self._lanes[lane])
 
     def give(self, lane: str) -> None:
-        """Give the lane's lock back; an owner has let go of the pins."""
+        """Release the lane's lock, after an owner has released the pins."""
         if self.owner(lane) == os.getpid():
             self._set(lane, _Lane.GONE, os.getpid())
         self._unlock(self._lanes[lane])
@@ -437,5 +443,5 @@ def _put_text(room: memoryview, text: str) -> None:
 
 
 def _text(room: Iterable[int]) -> str:
-    # what was cut may end in half a letter
+    # truncated text may end in half a letter
     return bytes(room).rstrip(b"\0").decode(errors="ignore")

@@ -19,15 +19,15 @@ import msgspec
 from .shared_state import SharedState
 
 CONFIRM_NS = 200_000_000
-"""How long a stop waits for the lanes at most before it is answered."""
+"""How long, in ns, a stop waits for the lanes before it is answered."""
 LOOK_S = 0.001
-"""How often the lanes are looked at meanwhile."""
+"""How often, in s, the lanes are checked meanwhile."""
 CONNECTIONS = 32
-"""Callers at a time; the one that has been here longest goes for another."""
+"""The most callers at a time; a new one replaces the oldest."""
 LONGEST = 4096
-"""Bytes of a message."""
+"""The most bytes of a message."""
 TURN = 16
-"""Connections that are taken at a time, so that a crowd does not keep the guardian from its lanes."""
+"""Connections that are accepted at a time, so that a crowd does not keep the guardian from its lanes."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -40,9 +40,10 @@ class _Wanted(NamedTuple):
 
 
 class StopSocket:
-    """Serves `listener` and stops what `panel` is of; `note` tells the audit log, and strangers may where told so.
+    """Serves `listener` and stops the machine of `panel`; `note` writes to the audit log.
 
-    `watch` and `unwatch` are given the descriptors of callers, which `hear` is for. Nothing here waits.
+    Other users' processes may call if `strangers_may`. `watch` and `unwatch` get the descriptors of callers, which are
+    handled by `hear`. Nothing here waits.
     """
 
     def __init__(
@@ -61,22 +62,22 @@ class StopSocket:
         self._watch = watch
         self._unwatch = unwatch
         self.strangers_may = strangers_may
-        """So the policy says."""
+        """Whether the policy lets strangers stop the machine."""
         self._callers: dict[int, tuple[socket.socket, int]] = {}
-        """Each with its user."""
+        """The callers, each with its user."""
         self._wanted: list[_Wanted] = []
 
     @property
     def due(self) -> float:
-        """In how many s `answer` wants to be called."""
+        """Return in how many s `answer` has to be called."""
         return LOOK_S if self._wanted else float("inf")
 
     def accept(self) -> None:
-        """Take who wants to connect."""
+        """Accept new connections."""
         for _ in range(TURN):
             try:
                 caller, _ = self._listener.accept()
-            except OSError:  # there is nobody any more, or there are no descriptors left
+            except OSError:  # no more connections, or no descriptors left
                 return
             if len(self._callers) >= CONNECTIONS:
                 self._drop(next(iter(self._callers)))
@@ -86,7 +87,7 @@ class StopSocket:
             self._watch(caller.fileno())
 
     def hear(self, fd: int, now: int) -> bool:
-        """A caller has said something, or is gone; False where this is no caller's descriptor."""
+        """Read from a caller, or note that it is gone; return False if the descriptor is not a caller's."""
         if fd not in self._callers:
             return False
         caller, user = self._callers[fd]
@@ -97,13 +98,13 @@ class StopSocket:
         except OSError:
             message = b""
         if message:
-            self._obey(fd, user, message, now)
+            self._stop(fd, user, message, now)
         else:
             self._drop(fd)
         return True
 
     def answer(self, now: int) -> None:
-        """Answer the stops that are confirmed, or have waited for long enough."""
+        """Answer the stops that are confirmed, or have waited long enough."""
         if not self._wanted:
             return
         late = self._panel.unconfirmed()
@@ -113,11 +114,11 @@ class StopSocket:
             self._say(wanted.caller, (wanted.number, late))
 
     def close(self) -> None:
-        """Let go of all callers."""
+        """Close all connections."""
         for fd in list(self._callers):
             self._drop(fd)
 
-    def _obey(self, fd: int, user: int, message: bytes, now: int) -> None:
+    def _stop(self, fd: int, user: int, message: bytes, now: int) -> None:
         if user not in (0, os.geteuid()) and not self.strangers_may:
             self._note("refused", uid=user, call="STOP")
             self._say(fd, (0, [f"the engine's policy does not let user {user} stop the machine"]))

@@ -1,4 +1,4 @@
-"""What devices take, strictly by their kind: nothing is converted that is not clearly meant. Pure."""
+"""Checks the values for devices, strictly by kind: no ambiguous value is converted. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .device_types import Role
 from .outputs import Output
 
 LONGEST_S = 86400.0
-"""How long anything that a client asks for may take: a day."""
+"""How long, in s, anything that a client asks for may take: a day."""
 _NONE_TOO = (Role.SERVO, Role.TONE)
-"""Those that may be told to let go."""
+"""Roles that take None, to turn the output off."""
 
 
 def is_number(value: object, least: float, most: float) -> bool:
-    """Whether it is a number of this range; true and false are none, nor is what is not a number (NaN)."""
+    """Return whether it is a number in this range; booleans and NaN are none."""
     kind = type(value)
     if kind is not float and kind is not int and (isinstance(value, bool) or not isinstance(value, (int, float))):
         return False
@@ -26,7 +26,7 @@ def is_number(value: object, least: float, most: float) -> bool:
 
 
 def seconds(value: object, least: float, what: str = "duration") -> float:
-    """A time that somebody gave. Raises BadArguments where it is none, or shorter than that, or longer than a day."""
+    """Check a duration. Raises BadArguments if it is no number, too short, or longer than a day."""
     if not is_number(value, least, LONGEST_S):
         raise BadArguments(
             f"a {what} is a number of seconds, here from {least:.3g} to {LONGEST_S:g}, not {value!r:.100}"
@@ -35,7 +35,7 @@ def seconds(value: object, least: float, what: str = "duration") -> float:
 
 
 def checked(output: Output, value: object, what: str = "value") -> Value:
-    """A value as the output takes it. Raises BadArguments."""
+    """Convert a value for the output. Raises BadArguments."""
     role, name = output.role, output.device.name
     if role is Role.SWITCH and (value is True or value is False):
         return value
@@ -63,7 +63,7 @@ _WANTED = {
 
 
 def angle_of(output: Output, value: object) -> float:
-    """The angle that stands for a value from -1 to 1. Raises BadArguments."""
+    """Return the angle for a value from -1 to 1. Raises BadArguments."""
     least, most = output.device.angles or (-1.0, 1.0)
     if not is_number(value, -1.0, 1.0):
         raise BadArguments(f"{output.device.name} takes a value from -1 to 1, not {value!r:.100}")
@@ -71,7 +71,7 @@ def angle_of(output: Output, value: object) -> float:
 
 
 def numbers_of(value: Value) -> tuple[float, ...]:
-    """The numbers of a value that has some."""
+    """Return the numbers of a value that has some."""
     if isinstance(value, tuple):
         return value
     return (math.nan if value is None else float(value),)

@@ -139,8 +139,8 @@ class AsyncClient(Caller):
         urged = self._urged(posted)
         if isinstance(urged, Future):
             return await asyncio.wrap_future(urged)
-        parcel, future = urged
-        self._link.post(parcel, flush=True)
+        outgoing, future = urged
+        self._link.post(outgoing, flush=True)
         return await asyncio.wrap_future(future)
 
 

@@ -1,4 +1,4 @@
-"""Wire 0.2 at the engine: packages read and answered without decoding a task. Pure."""
+"""Wire 0.2 at the engine: reads and answers packages without decoding a task. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from taskengine.protocol.messages import UNSTAMPED, Origin, Reply, ReplyMode, Re
 
 
 def error_entry(error: TaskEngineError) -> bytes:
-    """The error as the MessagePack extension that stands for a result."""
+    """Encode the error as the MessagePack extension that takes the place of a result."""
     try:
         data = _fastpath.encode(list(to_wire(error)))
     except Exception:  # a task may raise our errors with fields, or of a make, that cannot be sent
@@ -37,19 +37,19 @@ def error_entry(error: TaskEngineError) -> bytes:
 
 
 def error_of(entry: bytes) -> TaskEngineError:
-    """The error that `error_entry` wrote."""
+    """Decode an entry of `error_entry`."""
     errors: list[TaskEngineError] = []
     _fastpath.unpack(entry, 1, lambda data: errors.append(from_wire(*msgspec.msgpack.decode(data))))
     return errors[0]
 
 
 def refusal(serial: int, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
-    """The reply to a message of which nothing was taken."""
+    """Return the reply that refuses a whole message."""
     return [encode_reply(Reply(serial, 0, ReplyMode.ALL, to_wire(error), 0, *stamp))]
 
 
 def value_reply(serial: int, value: object, stamp: Stamp = UNSTAMPED) -> Message:
-    """The reply that holds one value."""
+    """Return the reply that holds one value."""
     return [encode_reply(Reply(serial, 1, ReplyMode.ALL, None, 0, *stamp)), _fastpath.encode(value)]
 
 
@@ -116,7 +116,7 @@ class BinaryPackage(Package):
 
 
 class _DataRequest(BinaryPackage):
-    """A PUBLISH or LATEST: no package to its client, so that it is answered like the other requests."""
+    """A PUBLISH or LATEST request. Its client knows no package, so it is answered like the other requests."""
 
     format = Format.DATA
 
@@ -137,7 +137,7 @@ class _DataRequest(BinaryPackage):
 
 
 class _ColumnPackage(BinaryPackage):
-    """Calls of one task, the arguments of which are columns of numbers."""
+    """Calls of one task whose arguments are columns of numbers."""
 
     format = Format.COLUMNS
 
@@ -148,13 +148,13 @@ class _ColumnPackage(BinaryPackage):
         self.assembly = _fastpath.Assembly(self.count)
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
-        """Numbers are small."""
+        """Accept all: numbers are small."""
 
     def called(self) -> Collection[str]:
         return self.request.names if self.count else ()
 
     def calls(self, names: Container[str], most: int) -> Iterator[Called]:
-        # what takes energy away takes no number
+        # a task that only stops something takes no number
         return iter(())
 
     def name_of(self, position: int) -> str:
@@ -162,7 +162,7 @@ class _ColumnPackage(BinaryPackage):
 
 
 def _read_call(task: bytes) -> tuple[int, list[Any], dict[str, Any]] | None:
-    """A call's name index, arguments and keywords; None where it will fail by itself, at the worker."""
+    """Return the name index, arguments and keywords of a call; None where the call will fail at the worker anyway."""
     try:
         i, args, *rest = _fastpath.unpack(task, 1, bytes)[0]
     except ProtocolError:
@@ -181,7 +181,7 @@ def read_package(
 ) -> BinaryPackage:
     """Read a PACKAGE, PUBLISH or LATEST message whose first frame was `request`.
 
-    `lanes` are those of the tasks that there are, by name, `origin` is where it came from. Raises ProtocolError.
+    `lane_of` maps each registered task to its lane, `origin` is where the message came from. Raises ProtocolError.
     """
     if request.kind == RequestKind.PACKAGE:
         package = _read_tasks(route, request, frames, lanes, origin)
@@ -226,7 +226,7 @@ def _read_tasks(
 
 
 def _known(names: Sequence[str], lane_of: Mapping[str, str]) -> TaskKind:
-    """What is remembered of a package: a stranger's names are not."""
+    """Return the kind of a package, by which its costs are remembered: unknown names are left out."""
     known = [name for name in names if name in lane_of]
     return tuple(known if len(known) < 2 else dict.fromkeys(known))
 

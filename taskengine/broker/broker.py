@@ -1,13 +1,13 @@
-"""Who runs what: packages, lanes and workers, as a pure state machine.
+"""Decides which worker runs what: packages, lanes and workers as a pure state machine.
 
 Theory of operation. `accept` cuts a package into runs of chunks and queues them in their lanes. `dispatch` hands out
-slices, neighbouring chunks of a package, each as if its chunks one by one went to the worker with the least work
-before it, and returns one batch for each worker that got any. `finish` takes a worker's answer to its oldest batch,
-which may hand the end of it back; `leave` takes a worker's death, with the account that it left. Both return the
-packages that are whole now, and every accepted package is returned exactly once.
+slices (neighbouring chunks of a package), placed as if each chunk went to the worker with the least work at that
+moment, and returns one batch for each worker that got any. `finish` takes a worker's answer to its oldest batch; the
+answer may hand the end of the batch back. `leave` takes a worker's death, with the account that the worker left. Both
+return the packages that are complete now. Every accepted package is returned exactly once.
 
-A batch holds about `BATCH_NS` of work by a moving estimate of a task's cost, and at most `IN_FLIGHT` batches wait at
-a worker; a chunk whose cost is unknown or large travels alone, so that nothing small is stuck behind it.
+A batch holds about `BATCH_NS` of work by a moving estimate of a task's cost. At most `IN_FLIGHT` batches wait at a
+worker. A chunk whose cost is unknown or large travels alone, so that nothing small waits behind it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskengine.broker.lane import Batch, BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package, TaskKind, cancelled
 from taskengine.broker.quota import NO_LIMITS, Quota, QuotaLimits
-from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, salvaged
+from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, recovered
 from taskengine.broker.serials import Serials
 from taskengine.broker.tuning import BATCH_NS, LATEST_RETRY_S, SOONEST_RETRY_S
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
@@ -33,17 +33,18 @@ from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, NO_DEADLINE
 from taskengine.protocol.messages import Priority, Stats
 
 _TURN_NS = BATCH_NS / 4
-"""Work that a package gets at a turn while others wait."""
+"""Work that a package gets in one turn while others wait."""
 _DEADLINES_SPARE = 64
-"""Deadlines that may be kept beside twice as many as packages are in flight."""
+"""How many deadlines may be kept beyond twice the number of packages in flight."""
 
 
 class Broker:
     """The state of the router.
 
-    `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the tasks
-    that are, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in flight.
-    The worker of a `pinned` lane has pins: nothing that waited for it runs after its death, but what moves nothing.
+    `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the
+    idempotent tasks, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in
+    flight. The worker of a `pinned` lane owns pins: when it dies, nothing that waited for it runs, except tasks that
+    move nothing.
     """
 
     def __init__(
@@ -67,23 +68,22 @@ class Broker:
         self._costs = Costs()
         self._jobs = 0
         self._deadlines: list[tuple[float, int]] = []
-        """A heap of deadlines and jobs, some of which are over."""
+        """A heap of (deadline, job); some of the jobs are over."""
         self._urgent = 0
         self.packages: dict[int, Package] = {}
         self.serials = Serials()
         self._recalled: set[LaneWorker] = set()
-        self._parted: set[bytes] = set()
+        self._departed: set[bytes] = set()
         """Clients that have left."""
         self._touched: set[Package] = set()
-        """Packages with tasks that are not wanted any more, since `revoke` has seen to it."""
+        """Packages with tasks that were cancelled since the last call of `revoke`."""
         self.counters = Counters()
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
-        """Own the package from here on; True where it is whole already, having no tasks that its client may call.
+        """Take over the package; return whether it is complete already because its client may call none of its tasks.
 
-        Raises Overloaded when the engine is stopping, a lane of the package has no workers configured, or too much is
-        in flight.
+        Raises Overloaded when the engine is stopping, a lane has no workers configured, or too much is in flight.
         """
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
@@ -120,7 +120,7 @@ class Broker:
         return bool(whole)
 
     def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
-        """A worker is ready, without the modules `missing`. Raises ProtocolError for no lane, or a name in use."""
+        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError: name or lane."""
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
@@ -129,27 +129,27 @@ class Broker:
         self.availability.join(worker)
 
     def learn(self, idempotent: Container[str]) -> None:
-        """Other tasks are idempotent from here on."""
+        """Replace the names of the idempotent tasks."""
         self._idempotent = idempotent
 
     def retire(self, name: str) -> None:
-        """A worker is to get nothing more, and to hand back what it has and has not begun."""
+        """Give a worker nothing more, and have it hand back what it has not begun."""
         worker = self._workers.get(name)
         if worker is not None:
             worker.is_condemned = worker.is_retired = True
             self._recalled.add(worker)
 
     def is_free(self, name: str) -> bool:
-        """A worker is here and has nothing to do."""
+        """Return whether a worker is here and has nothing to do."""
         return name in self._workers and not self._workers[name].batches
 
     def condemn(self, name: str) -> None:
-        """A worker is to get nothing more: it will be dead soon."""
+        """Give a worker nothing more, because it is about to be killed."""
         if name in self._workers:
             self._workers[name].is_condemned = True
 
     def held(self, name: str) -> range:
-        """The numbers of the batches that a worker holds, the oldest first."""
+        """Return the numbers of the batches that a worker holds, the oldest first."""
         worker = self._workers.get(name)
         return range(worker.first, worker.first + len(worker.batches)) if worker else range(0)
 
@@ -161,12 +161,12 @@ class Broker:
         *,
         is_dead: bool = True,
     ) -> list[Package]:
-        """A worker is dead, or only has a new connection, with this account of each batch that it held, None where it
-        had not begun it.
+        """Remove a worker that is dead, or that only has a new connection.
 
-        What it had done is kept, what it had not begun goes to another. The task that it ran is answered with
-        `error(its name)`, or, where that is None, with WorkerLost unless it is idempotent and goes to another too. A
-        worker that ran none died at the chunk that was next, which is WorkerLost where DEATHS workers have.
+        `accounts` is what it has done of each batch, None if it had not begun it. Finished tasks keep their results;
+        others go to another worker. The task that ran is answered with `error(its name)`; without `error` it goes to
+        another worker if it is idempotent, and is answered with WorkerLost otherwise. A worker that ran no task died at
+        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it.
         """
         worker = self._workers.pop(name, None)
         if worker is None:
@@ -180,7 +180,7 @@ class Broker:
             left = slices
             if account is not None:
                 try:
-                    done, left = salvaged(self.packages, name, slices, account)
+                    done, left = recovered(self.packages, name, slices, account)
                 except ProtocolError:
                     account, done, left = SENSELESS, [], slices
                 if account is SENSELESS:
@@ -199,20 +199,20 @@ class Broker:
                         whole += self._fail([(lost.package, lost.first, after)], reason)
                         left[:1] = [lost._replace(first=after)] if after < lost.stop else []
             rest += left
-        if rest and not is_blamed:  # what it was about to begin has ended it, where that happens again
+        if rest and not is_blamed:  # the chunk that it was about to begin has killed it, if that happens again
             head, after = rest[0], min(rest[0].package.blame(rest[0].first), rest[0].stop)
             whole += self._fail(
                 [(head.package, head.first, after)] if after > head.first else [], failure_reasons.lost(name)
             )
             rest[:1] = [head._replace(first=after)] if after < head.stop else []
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
-            return whole + self._bereave(worker, rest)
+            return whole + self._on_owner_death(worker, rest)
         return whole + self._return(rest)
 
-    def _bereave(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
-        """The owner of pins died: `rest`, which it had not begun, and what waits in its lane ends with it.
+    def _on_owner_death(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
+        """Handle the death of an owner of pins: what it had not begun, `rest`, ends with what waits in its lane.
 
-        Packages of nothing but idempotent tasks, which are those that move nothing or stop something, wait for another.
+        Packages whose tasks are all idempotent (they move nothing, or stop something) wait for the next owner.
         """
         lost = {
             package
@@ -222,11 +222,11 @@ class Broker:
         }
         owed = [slice.tasks() for slice in rest if slice.package in lost]
         owed += [(span.package, span.first, span.stop) for span in self._lanes[worker.lane].revoke(lost)]
-        whole = self._fail(owed, failure_reasons.bereft(worker.lane, worker.name))
+        whole = self._fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
         return whole + self._return([slice for slice in rest if slice.package not in lost])
 
     def dispatch(self) -> list[Batch]:
-        """Hand out what there is room for."""
+        """Hand out work while workers have room."""
         batches: list[Batch] = []
         for lane in self._lanes.values():
             while lane.queued and (filled := self._fill(lane)):
@@ -234,8 +234,10 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """Workers that are to hand back what they have once their task has ended, with their last batch's number: what
-        is urgent waits, and is not what they have, or something that they have is not wanted any more."""
+        """List workers that are to hand back what they have not begun, with the number of their last batch.
+
+        The reason is that something urgent waits elsewhere, or that something which they have was cancelled.
+        """
         if not (self._urgent or self._recalled):
             return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
@@ -247,17 +249,17 @@ class Broker:
         return recalls
 
     def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
-        """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that was not asked for."""
+        """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered what nobody asked")
+            raise ProtocolError(f"worker {name} answered a batch that it was not given")
         done, rest = matched(name, worker.batches[0], entries)
         worker.end_oldest()
         whole = self._keep(name, done, is_timed=True)
         return whole + self._return(rest) if rest else whole
 
     def _keep(self, name: str, done: Iterable[tuple[Slice, Sequence[Answered]]], *, is_timed: bool) -> list[Package]:
-        """Take the results of a worker; where `is_timed` they tell what they cost. The packages that are whole now."""
+        """Take a worker's results, and their costs if `is_timed`. Return the packages that are complete now."""
         whole: list[Package] = []
         for slice, pieces in done:
             package = slice.package
@@ -282,7 +284,7 @@ class Broker:
         return whole
 
     def _return(self, rest: Sequence[Slice]) -> list[Package]:
-        """What was handed out and did not run waits again, before all else, or is answered where it is not to start."""
+        """Queue what was handed out and did not run before everything else; answer what is not to start."""
         whole: list[Package] = []
         for slice in reversed(rest):
             package = slice.package
@@ -293,14 +295,14 @@ class Broker:
         return whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
-        """A worker has run its oldest batch and cannot answer: answer that with `error`. Raises ProtocolError."""
+        """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
         worker = self._workers.get(name)
         if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered what nobody asked")
+            raise ProtocolError(f"worker {name} answered a batch that it was not given")
         return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
     def forsake(self) -> list[Package]:
-        """Refuse what waits in a lane without workers, where none will come any more."""
+        """Refuse what waits in a lane that has no workers and will get none."""
         whole: list[Package] = []
         error = Overloaded("the engine is stopping, and no worker is left for this task", retry_after=None)
         for lane in self._lanes.values():
@@ -310,13 +312,13 @@ class Broker:
         return whole
 
     def settle(self, now: float) -> list[Package]:
-        """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
+        """Answer what is past its deadline or cancelled; call before `dispatch`. `now` is in s, monotonic."""
         self.availability.settle()
         whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._parted else whole
+        return whole + self.revoke() if self._touched or self._departed else whole
 
     def expire(self, now: float) -> list[Package]:
-        """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
+        """Answer tasks that waited past their deadline with TaskTimeout; they never start. `now` is in s, monotonic."""
         late: set[Package] = set()
         while self._deadlines and self._deadlines[0][0] <= now:
             package = self.packages.get(heapq.heappop(self._deadlines)[1])
@@ -326,10 +328,10 @@ class Broker:
         return self._revoke(late)
 
     def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
-        """A client does not want a package of its any more, or, without a serial, all that it has in flight.
+        """Cancel a client's package, or, without a serial, everything that the client has in flight.
 
-        With positions it is these tasks, of the last package with that serial. Raises Overloaded where they lie too
-        scattered.
+        With positions, cancel only these tasks of the last package with that serial. Raises Overloaded where the
+        positions are too scattered.
         """
         if serial is not None and positions is not None:
             newest = self.serials.newest(client, serial)
@@ -342,22 +344,22 @@ class Broker:
                 self._touched.add(package)
 
     def part(self, client: bytes) -> None:
-        """A client has left: what can be answered to nobody else does not start, nor what waits in lanes with pins."""
-        self._parted.add(client)
+        """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
+        self._departed.add(client)
 
     def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
-        """As `cancel`, of all packages of which that is true."""
+        """Cancel all packages for which `is_unwanted` is true."""
         for package in self.packages.values():
             if is_unwanted(package) and package.cancel(None):
                 self._touched.add(package)
 
     def revoke(self) -> list[Package]:
-        """Answer what waits of packages that were cancelled as a whole, and have workers hand back theirs (`recalls`).
+        """Answer the waiting tasks of packages that were cancelled whole; workers hand back theirs (see `recalls`).
 
-        Single tasks are answered when they would be handed out, and when nothing else is left of their package. To be
-        called before `dispatch`.
+        Single cancelled tasks are answered when they would be handed out, or when nothing else is left of their
+        package. Call this before `dispatch`.
         """
-        parted, self._parted = self._parted, set()
+        parted, self._departed = self._departed, set()
         for client in parted:
             self._touched.update(package for package in self.serials.of(client) if package.part(self._pinned))
         if not self._touched:
@@ -373,7 +375,7 @@ class Broker:
         return self._revoke(over)
 
     def _revoke(self, packages: Collection[Package]) -> list[Package]:
-        """Answer what waits of these packages, each with its reason."""
+        """Answer what waits of these packages, each with its own reason."""
         whole: list[Package] = []
         if not packages:
             return whole
@@ -384,7 +386,7 @@ class Broker:
         return whole
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
-        """Answer everything that is in flight with `error`; the broker is of no use afterwards."""
+        """Answer everything in flight with `error`; the broker cannot be used afterwards."""
         for lane in self._lanes.values():
             lane.workers.clear()
         owed = [(package, first, stop) for package in self.packages.values() for first, stop in package.assembly.gaps()]
@@ -392,21 +394,21 @@ class Broker:
 
     @property
     def timed(self) -> bool:
-        """A package in flight has a deadline, or a client has left since `settle`."""
-        return bool(self._deadlines or self._parted)
+        """Return whether a package in flight has a deadline, or a client has left since `settle`."""
+        return bool(self._deadlines or self._departed)
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
-        """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
+        """Return the counters and the state of each lane; `restarts` by role, `unread` in bytes."""
         lanes = self.availability.stats()
         held = self._quota.bytes + self._quota.results + unread
         return self.counters.stats(lanes, len(self.packages), held, restarts)
 
     def idle(self) -> bool:
-        """Nothing is in flight."""
+        """Return whether nothing is in flight."""
         return not self.packages
 
     def _fill(self, lane: Lane) -> list[Batch]:
-        """At most one batch for each worker of the lane that has room."""
+        """Build at most one batch for each worker of the lane that has room."""
         span = lane.next()
         free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
@@ -434,11 +436,14 @@ class Broker:
         return batches
 
     def _sift(self, lane: Lane, span: Span, unwanted: CancelledTasks) -> bool:
-        """Answer what is unwanted at the beginning of a span, and end it where more is; whether anything is left."""
+        """Answer cancelled tasks at the beginning of a span, and end it before the next ones.
+
+        Return whether any is left.
+        """
         first, span.first = span.first, unwanted.end(span.first, span.stop)
         if first < span.first:
             lane.queued -= span.first - first
-            # never the last of its package: that would have been revoked as a whole
+            # never the last of its package: `revoke` would have taken the whole package
             self._fail([(span.package, first, span.first)], cancelled())
         at = unwanted.begin(span.first, span.stop)
         if span.first < at < span.stop:
@@ -446,12 +451,12 @@ class Broker:
         return span.first < span.stop
 
     def _cost(self, span: Span) -> float:
-        """What the next chunk of the span is estimated to cost, in ns; unknown counts as too much to share a batch."""
+        """Estimate the cost of the span's next chunk in ns; an unknown cost counts as too much to share a batch."""
         cost = self._costs.known.get(span.package.kind)
         return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
 
     def _price(self, kind: TaskKind, cost: float) -> None:
-        """What was handed out when its cost was unknown no longer counts as too much."""
+        """Correct the load of workers that have tasks of this kind, handed out when its cost was unknown."""
         for worker in self._workers.values():
             for batch in worker.batches:
                 batch[:] = [
@@ -472,7 +477,7 @@ class Broker:
         return whole
 
     def _put(self, package: Package, first: int, stop: int, body: bytes) -> list[Package]:
-        """Take an answer; the package, where it is whole now."""
+        """Take an answer; return the package if it is complete now."""
         if package.put(first, stop, body):
             return [self._release(package)]
         if package.unwanted is not None and package.is_over():
@@ -486,7 +491,7 @@ class Broker:
             heapq.heapify(self._deadlines)
 
     def _backlog_s(self) -> float:
-        """How long what is in flight will take, in s, about."""
+        """Estimate how long everything in flight will take, in s."""
         workers = max(1, len(self._workers))
         return min(max(self._quota.tasks * self._costs.mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
 

@@ -9,16 +9,16 @@ from taskengine.protocol.limits import MAX_RUNS
 
 
 class CancelledTasks:
-    """Which of a package's `tasks` are not wanted any more."""
+    """The tasks of a package of `tasks` tasks that were cancelled."""
 
     def __init__(self, tasks: int) -> None:
         self._marks = bytearray(tasks)
         self._runs = 0
         self.left = 0
-        """How many have no answer yet."""
+        """How many of them have no answer yet."""
 
     def add(self, positions: Iterable[int]) -> bool:
-        """These too; whether any of them is new. Raises Overloaded where they lie too scattered."""
+        """Add positions; return whether any of them is new. Raises Overloaded where they are too scattered."""
         marks, before, last = self._marks, self.left, len(self._marks) - 1
         for position in positions:
             if marks[position]:
@@ -33,7 +33,7 @@ class CancelledTasks:
         return self.left > before
 
     def add_runs(self, runs: Iterable[tuple[int, int]]) -> bool:
-        """As `add`, of all tasks from the first to the stop of each run, none of which has an answer."""
+        """Add runs (first, stop) of tasks that have no answer; return whether any of them is new."""
         before = self.left
         for first, stop in runs:
             self.left += self._marks.count(0, first, stop)
@@ -42,21 +42,21 @@ class CancelledTasks:
         return self.left > before
 
     def any(self, first: int, stop: int) -> bool:
-        """One of the tasks from `first` to `stop` is among them."""
+        """Return whether one of the tasks from `first` to `stop` is cancelled."""
         return self._marks.find(1, first, stop) >= 0
 
     def begin(self, first: int, stop: int) -> int:
-        """The first of them from position `first` on, `stop` where there is none before."""
+        """Return the first cancelled task from position `first` on, or `stop` if there is none before it."""
         place = self._marks.find(1, first, stop)
         return stop if place < 0 else place
 
     def end(self, first: int, stop: int) -> int:
-        """The first that is none of them from position `first` on, `stop` where there is none before."""
+        """Return the first task from `first` on that is not cancelled, or `stop` if there is none before it."""
         place = self._marks.find(0, first, stop)
         return stop if place < 0 else place
 
     def answer(self, first: int, stop: int) -> None:
-        """The tasks from `first` to `stop` have been answered."""
+        """Note that the tasks from `first` to `stop` have been answered."""
         count = self._marks.count(1, first, stop)
         if count:
             self._marks[first:stop] = bytes(stop - first)

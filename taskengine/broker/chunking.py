@@ -1,4 +1,4 @@
-"""How a package is cut, and how its chunks are spread. Pure arithmetic."""
+"""Cuts packages into chunks and spreads chunks over workers. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Cut(NamedTuple):
     larger: int
 
     def start(self, number: int) -> int:
-        """The first task of chunk `number`, from 0; of chunk `chunks`, which there is not, the end of the last."""
+        """Return the first task of chunk `number`, from 0; for `number` = `chunks`, the end of the last one."""
         return number * self.size + min(number, self.larger)
 
     def number(self, task: int) -> int:
-        """The chunk, from 0, that holds the task."""
+        """Return the number, from 0, of the chunk that holds the task."""
         boundary = self.larger * (self.size + 1)
         if task < boundary:
             return task // (self.size + 1)
@@ -41,14 +41,15 @@ def cut(tasks: int, size: int | None, workers: int) -> Cut:
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:
-    """How many of `chunks` chunks of `cost` each goes to each worker, as if each in turn went to the least loaded.
+    """Return how many of `chunks` chunks go to each worker, as if each chunk went to the least loaded worker in turn.
 
-    A worker with `loads` before it takes chunks until they fill its `rooms`, the last of them perhaps passing it.
+    A chunk costs `cost`. A worker with `loads` before it takes chunks until they fill its `rooms`; the last one may
+    pass it.
     """
     most = [math.ceil(room / cost) for room in rooms]
     counts = [0] * len(loads)
     left = min(chunks, sum(most))
-    if loads.count(loads[0]) == len(loads) and left == chunks <= min(most):  # the usual case: nobody has anything to do
+    if loads.count(loads[0]) == len(loads) and left == chunks <= min(most):  # the usual case: no worker is busy
         share, more = divmod(chunks, len(loads))
         return [share + (worker < more) for worker in range(len(loads))]
     while left:
@@ -70,7 +71,7 @@ def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[flo
 
 
 def _level(heights: Sequence[float], poured: float) -> float:
-    """How high `poured` stands in vessels that are joined and filled to these heights."""
+    """Return how high the level rises when `poured` is poured into connected vessels that are filled to `heights`."""
     total, level = poured, math.inf
     for number, height in enumerate(sorted(heights), 1):
         if height >= level:

@@ -1,7 +1,7 @@
-"""What the router counts, in tasks: what came, what became of it, and how long it took. Pure.
+"""Counts what the router does, in tasks: how many came, how they ended, and how long they took. Pure.
 
 Every accepted task waits in a lane, is at a worker, or is answered; so accepted = answered + in flight, always. Each
-count is of a package, a slice or an entry of an answer, never of one task, and time stands still within a turn.
+count is of a package, a slice or an entry of an answer, never of one task, and the time is read once in a turn.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from taskengine.errors import TaskEngineError
 from taskengine.protocol.messages import LaneStats, Latency, Stats
 
 AT_A_WORKER = "failed"
-"""The type of the errors that workers made: they tell how many there are, and the router does not decode them."""
+"""The type of errors made by workers: workers report how many there are, and the router does not decode them."""
 
 
 class Counters(Tally):
-    """Of one router's life."""
+    """The counters of one router's life."""
 
     def __init__(self) -> None:
         self.retried = 0
@@ -27,14 +27,14 @@ class Counters(Tally):
         self._errors: Counter[str] = Counter()
 
     def fail(self, tasks: int, error: TaskEngineError) -> None:
-        """The router has answered tasks with an error."""
+        """Count tasks that the router has answered with an error."""
         self.answered += tasks
         self._errors[type(error).__name__] += tasks
 
     def stats(
         self, lanes: Sequence[LaneStats], packages: int, bytes_in_flight: int, restarts: Mapping[str, int]
     ) -> Stats:
-        """All of it, with what others know: lanes, packages in flight, their bytes, and who was started anew."""
+        """Return all counters, with values known elsewhere: lanes, packages in flight and their bytes, restarts."""
         waiting, running, total = (Latency(tasks, seconds) for tasks, seconds in self.stages())
         return Stats(
             self.accepted,

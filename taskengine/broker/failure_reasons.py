@@ -1,4 +1,4 @@
-"""Why a task ends without a result of its own. Pure."""
+"""Errors for tasks that end without a result of their own. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ def lost(worker: str) -> WorkerLost:
     return WorkerLost(f"worker {worker} died with this task in its hands", worker=worker)
 
 
-def bereft(lane: str, worker: str) -> WorkerLost:
+def owner_died(lane: str, worker: str) -> WorkerLost:
     text = f"worker {worker}, which had the pins of lane {lane}, died before this task could start"
-    return WorkerLost(f"{text}: what waited for it moves nothing afterwards", worker=worker)
+    return WorkerLost(f"{text}: tasks that waited for it do not run", worker=worker)
 
 
 def check_denied(denied: list[int]) -> None:
-    """Each denied task is answered with its error. Raises NotAllowed where `denied`, runs of so many, are too much."""
+    """Raise NotAllowed where the runs `denied` are too many to answer each denied task with an error of its own."""
     if sum(denied) > DENIED_TASKS or len(denied) > DENIED_RUNS:
         raise NotAllowed(f"the engine's policy does not let this client call {sum(denied)} tasks of this package")
 

@@ -1,8 +1,7 @@
-"""Whose turn it is among those who wait. Pure.
+"""Start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996). Pure.
 
-Whoever has been served least is next. Who comes anew starts where the others are, so that nobody saves up turns, or,
-where that is further on, where it was when it left, so that coming often gains nothing (start-time fair queuing; Goyal,
-Vin and Cheng, SIGCOMM 1996).
+The key that has been served least is next. A key that joins starts where the others are, so that no key saves up turns.
+If it had been served more when it left, it starts there, so that leaving and joining again gains nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _SPARE = 64
-"""How many more are kept than wait, of those who have left."""
+"""How many keys that have left are remembered beyond the number that wait."""
 
 
 class _Place:
-    """What one who waits has been served."""
+    """How much a key has been served."""
 
     __slots__ = ("is_gone", "served")
 
@@ -29,7 +28,7 @@ class _Place:
 
 
 class FairQueue(Generic[K]):
-    """Those who wait. Their order is put right when it is asked for, so that charging costs nothing."""
+    """The keys that wait. Their order is corrected when it is asked for, so that charging costs nothing."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, K, _Place]] = []
@@ -45,13 +44,13 @@ class FairQueue(Generic[K]):
         return iter(self._places)
 
     def join(self, key: K) -> None:
-        """One more waits."""
+        """Add one waiting item of the key."""
         gone = self._gone.pop(key, None)
         place = self._places[key] = _Place(max(self._now, gone.served) if gone else self._now)
         heapq.heappush(self._heap, (place.served, next(self._order), key, place))
 
     def leave(self, key: K) -> None:
-        """It waits no more."""
+        """Remove one waiting item of the key."""
         place = self._gone[key] = self._places.pop(key)
         place.is_gone = True
         if len(self._gone) > len(self._places) + _SPARE:
@@ -61,7 +60,7 @@ class FairQueue(Generic[K]):
             heapq.heapify(self._heap)
 
     def next(self) -> K:
-        """Who is next; somebody must wait."""
+        """Return the key that is next; one must be waiting."""
         while True:
             known, _, key, place = self._heap[0]
             if place.is_gone:
@@ -73,7 +72,7 @@ class FairQueue(Generic[K]):
                 return key
 
     def charge(self, key: K, cost: float) -> None:
-        """It was served so much, or, where that is negative, less than was thought."""
+        """Charge the key for service; a negative cost gives back what was charged too much."""
         place = self._places.get(key) or self._gone.get(key)
         if place is not None:
             place.served += cost

@@ -1,4 +1,4 @@
-"""A lane: its workers, what waits for them, and how their batches fill. Pure."""
+"""A lane: its workers, the tasks that wait for them, and the batches being built. Pure."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Slice(NamedTuple):
     cost: float
 
     def tasks(self) -> tuple[Package, int, int]:
-        """The package, and which of its tasks: the first, and behind the last."""
+        """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
 
     def section(self) -> Section:
-        """As it goes into a batch."""
+        """The slice as it goes into a batch."""
         return self.package.section(self.run, self.first, self.stop)
 
 
 class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand back what is left, 0 for never."""
+    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand the rest back, 0 for never."""
 
     worker: str
     number: int
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class LaneWorker:
-    """What a worker has to do, and how much that is."""
+    """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
     __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "missing", "name", "recalled")
 
@@ -54,52 +54,54 @@ class LaneWorker:
         self.name = name
         self.lane = lane
         self.missing = frozenset(missing)
-        """Modules of its lane that it could not load."""
+        """Modules of its lane that the worker could not load."""
         self.load = 0.0
         self.is_condemned = False
         self.is_retired = False
-        """It is to end of itself, and its death is none of which anything is to be feared."""
+        """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
         self.first = first
-        """The number of the oldest batch; the others have the next."""
+        """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
         """Batches up to this number are to be handed back."""
 
     def room(self) -> bool:
-        """It takes one more batch."""
+        """Return whether the worker takes one more batch."""
         if self.is_condemned:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
     def end_oldest(self) -> list[Slice]:
-        """The slices of the oldest batch, which it has no more."""
+        """Remove the oldest batch; return its slices."""
         slices = self.batches.popleft()
         self.first += 1
         self.weigh()
         return slices
 
     def recall(self) -> int:
-        """The number of the last batch: all are to be handed back."""
+        """Return the number of the last batch: all are to be handed back."""
         self.recalled = self.first + len(self.batches) - 1
         return self.recalled
 
     def is_handing_back(self) -> bool:
-        """Something that it was asked for is still there."""
+        """Return whether the worker still has batches that it was asked to hand back."""
         return bool(self.batches) and self.first <= self.recalled
 
     def has_patient_work(self) -> bool:
-        """It has what is not urgent, and has not been asked for it."""
+        """Return whether the worker has work that is not urgent and that it was not asked to hand back."""
         asked = max(0, self.recalled + 1 - self.first)
         rest = itertools.islice(self.batches, asked, None)
         return any(slice.package.priority != Priority.URGENT for batch in rest for slice in batch)
 
     def weigh(self) -> None:
-        """Estimate anew what it has."""
+        """Estimate again how much work the worker has."""
         self.load = sum(slice.cost for batch in self.batches for slice in batch)
 
 
 class Lane:
-    """A lane of `size` workers. What waits alone needs no turn; others wait in `lines`, the most urgent first.
+    """A lane of `size` workers. A package that waits alone needs no turn.
+
+    Others wait in `lines`, the most urgent first.
 
     A lane that `is_shared` has one worker and takes turns between clients.
     """
@@ -107,21 +109,21 @@ class Lane:
     def __init__(self, size: int, *, is_shared: bool = False) -> None:
         self.workers: list[LaneWorker] = []
         self.queued = 0
-        """Tasks that wait."""
+        """How many tasks wait."""
         self.slice_ns = SLICE_NS if size > 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
         if size > 1:
             self.lines = [LaneQueue() for _ in Priority]
             self._line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
-        else:  # in the order of reception, of each client or of all, but for what is urgent
+        else:  # in the order of reception, of each client or of all; urgent spans go first
             urgent, other = (Lines(), Lines()) if is_shared else (Line(), Line())
             self.lines = [urgent, other]
             self._line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
         self._alone: Span | None = None
 
     def add(self, span: Span) -> None:
-        """Behind what waits."""
+        """Append a span to what waits."""
         self.queued += span.stop - span.first
         if self._alone is None and self.next() is None:
             self._alone = span
@@ -130,13 +132,13 @@ class Lane:
             self._line(span).add(span)
 
     def back(self, span: Span) -> None:
-        """What was handed out and came back goes first."""
+        """Put back a span that was handed out and did not run; it goes first."""
         self.queued += span.stop - span.first
         self.settle()
         self._line(span).back(span)
 
     def next(self) -> Span | None:
-        """What is to be handed out next; it has tasks left."""
+        """Return the span to hand out next, which has tasks left; None if nothing waits."""
         if self._alone is not None:
             if self._alone.first < self._alone.stop:
                 return self._alone
@@ -149,45 +151,45 @@ class Lane:
         return None
 
     def crowded(self, span: Span) -> bool:
-        """Somebody waits for a turn beside the owner of the span."""
+        """Return whether others than the span's owner wait for a turn."""
         return span is not self._alone and self._line(span).crowded()
 
     def charge(self, package: Package, cost: float) -> None:
-        """The package was served so many ns of work."""
+        """Charge the package for work, in ns."""
         self._line_of[package.priority].charge(package, cost)
 
     def part(self, span: Span, at: int) -> None:
-        """What is next ends at position `at`, and another span begins."""
+        """End the next span at position `at`, and begin another one there."""
         self.settle()
         self._line(span).part(span, at)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
-        """Take out all that waits of these packages."""
+        """Remove and return everything that waits of these packages."""
         self.settle()
         gone = [span for line in self.lines for span in line.revoke(packages) if span.first < span.stop]
         self.queued -= sum(span.stop - span.first for span in gone)
         return gone
 
     def clear(self) -> list[Span]:
-        """Take out all that waits."""
+        """Remove and return everything that waits."""
         self.queued = 0
         self.settle()
         return [span for line in self.lines for span in line.clear() if span.first < span.stop]
 
     def is_held_up(self, span: Span) -> bool:
-        """Something that was received before the span is about to come back, and the order is promised."""
+        """Return whether an earlier span is about to come back, in a lane that promises the order of reception."""
         if self.slice_ns or span.package.priority == Priority.URGENT:
             return False
         return any(worker.is_handing_back() for worker in self.workers)
 
     def settle(self) -> None:
-        """What waits alone takes its place in line, since somebody comes."""
+        """Move the package that waits alone into its line, because another one comes."""
         span, self._alone = self._alone, None
         if span is not None and span.first < span.stop:
             self._line(span).add(span)
 
     def stats(self, name: str, size: int, workers: Sequence[LaneWorker], queued: int) -> LaneStats:
-        """What is to be seen of it, whose size is configured to be `size`, with these workers."""
+        """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
         online = sum(not worker.is_condemned for worker in workers)
@@ -198,7 +200,7 @@ class Lane:
 
 
 class BatchBuilder:
-    """The batches of one dispatch of a lane, as they fill; `free` are the workers that take more."""
+    """The batches of one dispatch of a lane while they fill; `free` are the workers with room."""
 
     def __init__(self, workers: list[LaneWorker]) -> None:
         self.free = workers
@@ -206,7 +208,7 @@ class BatchBuilder:
         self._fresh = dict.fromkeys(workers, 0.0)
 
     def give(self, worker: LaneWorker, span: Span, chunks: int, cost: float) -> None:
-        """Take so many chunks of `cost` ns each from the span."""
+        """Take so many chunks of `cost` ns each from the span for the worker."""
         end, total = span.end(chunks), chunks * cost
         slices = self.slices.setdefault(worker, [])
         slices.append(Slice(span.package, span.run, span.first, end, total))
@@ -217,7 +219,10 @@ class BatchBuilder:
             self.free.remove(worker)
 
     def give_one(self, span: Span, cost: float) -> int:
-        """Give one heavy chunk to the least loaded, unless something is in its batch that would wait; how many."""
+        """Give one heavy chunk to the least loaded worker, unless its batch holds work that would wait behind it.
+
+        Return how many chunks were given.
+        """
         worker = min(self.free, key=_load)
         if worker in self.slices:
             self.free.remove(worker)
@@ -226,7 +231,7 @@ class BatchBuilder:
         return 1
 
     def give_many(self, span: Span, chunks: int, cost: float) -> int:
-        """Spread so many light chunks over the workers; how many there was room for."""
+        """Spread so many light chunks over the workers; return for how many there was room."""
         if chunks == 1:
             self.give(min(self.free, key=_load), span, 1, cost)
             return 1

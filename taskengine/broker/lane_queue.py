@@ -1,8 +1,8 @@
-"""Who is next in a lane. Pure.
+"""Decides the order within a lane. Pure.
 
-Where a lane has several workers, turns are fair between clients, however many packages they have, and between the
-packages of a client. What is served is work, in ns. Where a lane has one worker, the order of reception is promised,
-and it is kept. A data worker takes fair turns between clients, and what one client sends in the order of reception.
+In a lane of several workers, turns are fair between clients, however many packages each has, and between the packages
+of a client. Turns are measured in ns of work. A lane of one worker keeps the order of reception. A data worker takes
+fair turns between clients, and keeps the order of reception within a client.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ class Span:
         self.stop = stop
 
     def key(self) -> tuple[int, int]:
-        """Its place in the order of reception."""
+        """Return the span's place in the order of reception."""
         return self.package.job, self.first
 
     def chunks(self) -> int:
-        """How many chunks are left."""
+        """Return how many chunks are left."""
         if self.stop - self.first == 1:
             return 1
         return self.run.number(self.stop - 1) - self.run.number(self.first) + 1
 
     def end(self, chunks: int) -> int:
-        """Where the next so many chunks end."""
+        """Return the position where the next so many chunks end."""
         if self.stop - self.first == 1:
             return self.stop
         return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
 
     def part(self, at: int) -> Span:
-        """End at position `at`; the rest."""
+        """End at position `at`; return the rest as another span."""
         stop, self.stop = self.stop, at
         return Span(self.package, self.run, at, stop)
 
@@ -54,47 +54,47 @@ class Line:
         self.waiting: deque[Span] = deque()
 
     def add(self, span: Span) -> None:
-        """To the end."""
+        """Append a span."""
         self.waiting.append(span)
 
     def back(self, span: Span) -> None:
-        """What was handed out and came back goes first, but behind what was received before it."""
+        """Put back a span that was handed out and did not run: first, but behind spans that were received before it."""
         place = 0
         while place < len(self.waiting) and self.waiting[place].key() < span.key():
             place += 1
         self.waiting.insert(place, span)
 
     def part(self, span: Span, at: int) -> None:
-        """The first span ends at position `at`, and another one begins."""
+        """End the first span at position `at`, and begin another one there."""
         self.waiting.insert(1, span.part(at))
 
     def first(self) -> Span | None:
-        """The next span that has tasks left."""
+        """Return the next span that has tasks left."""
         while self.waiting and self.waiting[0].first == self.waiting[0].stop:
             self.waiting.popleft()
         return self.waiting[0] if self.waiting else None
 
     def crowded(self) -> bool:
-        """Somebody else waits for a turn too."""
+        """Return whether anybody else waits for a turn."""
         return False
 
     def charge(self, package: Package, cost: float) -> None:
-        """The package was served so many ns of work."""
+        """Charge the package for work, in ns."""
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
-        """Take out all that waits of these packages."""
+        """Remove and return everything that waits of these packages."""
         gone = [span for span in self.waiting if span.package in packages]
         self.waiting = deque(span for span in self.waiting if span.package not in packages)
         return gone
 
     def clear(self) -> list[Span]:
-        """Take out all that waits."""
+        """Remove and return everything that waits."""
         spans, self.waiting = list(self.waiting), deque()
         return spans
 
 
 class _Client:
-    """A client's packages that wait, with their spans."""
+    """The waiting packages of a client, with their spans."""
 
     def __init__(self) -> None:
         self.order = FairQueue[Package]()
@@ -102,27 +102,27 @@ class _Client:
 
 
 class LaneQueue:
-    """Spans in fair turns."""
+    """Spans in fair turns between clients and packages."""
 
     def __init__(self) -> None:
         self._order = FairQueue[bytes]()
         self.waiting: dict[bytes, _Client] = {}
-        """The clients that have packages which may wait."""
+        """The clients that may have waiting packages."""
 
     def add(self, span: Span) -> None:
-        """Where its package is, behind its other spans."""
+        """Append a span to those of its package."""
         self._spans(span.package).append(span)
 
     def back(self, span: Span) -> None:
-        """What was handed out and came back goes before the other spans of its package."""
+        """Put back a span that was handed out and did not run, before the other spans of its package."""
         self._spans(span.package).appendleft(span)
 
     def part(self, span: Span, at: int) -> None:
-        """The span, its package's first, ends at position `at`, and another one begins."""
+        """End the span, the first of its package, at position `at`, and begin another one there."""
         self._spans(span.package).insert(1, span.part(at))
 
     def first(self) -> Span | None:
-        """The next span that has tasks left."""
+        """Return the next span that has tasks left."""
         while self.waiting:
             client = self.waiting[self._order.next()]
             package = client.order.next()
@@ -135,18 +135,18 @@ class LaneQueue:
         return None
 
     def crowded(self) -> bool:
-        """Somebody else waits for a turn too."""
+        """Return whether anybody else waits for a turn."""
         return len(self.waiting) > 1 or any(len(client.spans) > 1 for client in self.waiting.values())
 
     def charge(self, package: Package, cost: float) -> None:
-        """The package was served so many ns of work."""
+        """Charge the package for work, in ns."""
         self._order.charge(package.owner, cost)
         client = self.waiting.get(package.owner)
         if client is not None:
             client.order.charge(package, cost)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
-        """Take out all that waits of these packages."""
+        """Remove and return everything that waits of these packages."""
         gone: list[Span] = []
         for package in packages:
             client = self.waiting.get(package.owner)
@@ -156,11 +156,11 @@ class LaneQueue:
         return gone
 
     def clear(self) -> list[Span]:
-        """Take out all that waits."""
+        """Remove and return everything that waits."""
         return self.revoke([package for client in self.waiting.values() for package in client.spans])
 
     def _spans(self, package: Package) -> deque[Span]:
-        """Where the spans of a package wait, which has its turns from now on."""
+        """Return the queue of a package's spans, and give the package turns from now on."""
         client = self.waiting.get(package.owner)
         if client is None:
             client = self.waiting[package.owner] = _Client()
@@ -172,7 +172,7 @@ class LaneQueue:
         return spans
 
     def _close(self, package: Package) -> None:
-        """Nothing waits of the package any more."""
+        """Forget a package of which nothing waits any more."""
         client = self.waiting[package.owner]
         del client.spans[package]
         client.order.leave(package)
@@ -182,27 +182,27 @@ class LaneQueue:
 
 
 class Lines:
-    """Spans in fair turns of clients, those of a client in the order of reception."""
+    """Spans in fair turns between clients; each client's in the order of reception."""
 
     def __init__(self) -> None:
         self._order = FairQueue[bytes]()
         self.waiting: dict[bytes, Line] = {}
-        """The clients that have spans which may wait."""
+        """The clients that may have waiting spans."""
 
     def add(self, span: Span) -> None:
-        """Behind its client's other spans."""
+        """Append a span to those of its client."""
         self._line(span.package).add(span)
 
     def back(self, span: Span) -> None:
-        """What was handed out and came back goes first, but behind what was received of its client before it."""
+        """Put back a span that was handed out and did not run: before its client's others that were received later."""
         self._line(span.package).back(span)
 
     def part(self, span: Span, at: int) -> None:
-        """The span, its client's first, ends at position `at`, and another one begins."""
+        """End the span, the first of its client, at position `at`, and begin another one there."""
         self._line(span.package).part(span, at)
 
     def first(self) -> Span | None:
-        """The next span that has tasks left."""
+        """Return the next span that has tasks left."""
         while self.waiting:
             client = self._order.next()
             span = self.waiting[client].first()
@@ -212,27 +212,27 @@ class Lines:
         return None
 
     def crowded(self) -> bool:
-        """Somebody else waits for a turn too."""
+        """Return whether anybody else waits for a turn."""
         return len(self.waiting) > 1
 
     def charge(self, package: Package, cost: float) -> None:
-        """The package was served so many ns of work."""
+        """Charge the package for work, in ns."""
         self._order.charge(package.owner, cost)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
-        """Take out all that waits of these packages."""
+        """Remove and return everything that waits of these packages."""
         clients = {package.owner for package in packages}.intersection(self.waiting)
         return [span for client in clients for span in self.waiting[client].revoke(packages)]
 
     def clear(self) -> list[Span]:
-        """Take out all that waits."""
+        """Remove and return everything that waits."""
         spans = [span for line in self.waiting.values() for span in line.clear()]
         for client in list(self.waiting):
             self._close(client)
         return spans
 
     def _line(self, package: Package) -> Line:
-        """Where the spans of a package's client wait, which has its turns from now on."""
+        """Return the line of a package's client, and give the client turns from now on."""
         line = self.waiting.get(package.owner)
         if line is None:
             line = self.waiting[package.owner] = Line()
@@ -240,6 +240,6 @@ class Lines:
         return line
 
     def _close(self, client: bytes) -> None:
-        """Nothing waits of the client any more."""
+        """Forget a client of which nothing waits any more."""
         del self.waiting[client]
         self._order.leave(client)

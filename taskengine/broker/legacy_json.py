@@ -1,4 +1,4 @@
-"""Wire 0.1, the seed's JSON frames: read by the router, run and answered by the worker. Pure."""
+"""The legacy JSON protocol (wire 0.1): read by the router, run and answered by the worker. Pure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from taskengine.broker.package import (
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.protocol.arrays import listed
-from taskengine.protocol.layouts import SEED_VERSION, Format
-from taskengine.protocol.limits import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_SEED_DATA
+from taskengine.protocol.layouts import LEGACY_VERSION, Format
+from taskengine.protocol.limits import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_LEGACY_DATA
 from taskengine.protocol.messages import UNSTAMPED, Origin, Stamp
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ DATA_TYPES = ("PUB", "GET")
 
 
 class LegacyMeta(msgspec.Struct):
-    """A request's META frame; what the seed's sample leaves empty may be missing, null or empty."""
+    """The META frame of a request; fields that the legacy sample client leaves empty may be missing, null or empty."""
 
     id: str | None = ""
     role: str | None = ""
@@ -50,7 +50,7 @@ class LegacyMeta(msgspec.Struct):
 
 
 class LegacyTask(msgspec.Struct):
-    """A TASK frame, as the router checks it."""
+    """A TASK frame as the router checks it."""
 
     task: str
     args: list[Any] = []
@@ -59,7 +59,7 @@ class LegacyTask(msgspec.Struct):
 
 
 class _EchoTask(msgspec.Struct):
-    """A TASK frame, as the worker runs it: numbers in `pack` are echoed digit by digit."""
+    """A TASK frame as the worker runs it; numbers in `pack` are echoed digit by digit."""
 
     task: str
     args: list[Any] = []
@@ -72,7 +72,7 @@ class _EchoTask(msgspec.Struct):
 
 
 class _EchoMeta(msgspec.Struct):
-    """What a reply to a META frame repeats as it came, whatever else is wrong with the frame."""
+    """The parts of a META frame that a reply repeats unchanged, even if the rest of the frame is malformed."""
 
     pack: msgspec.Raw = msgspec.Raw(b"0")
     serial: msgspec.Raw = msgspec.Raw(b'""')
@@ -80,7 +80,7 @@ class _EchoMeta(msgspec.Struct):
 
 
 class _Asked(msgspec.Struct):
-    """What a data request is about; the value is the data worker's to read."""
+    """The topic of a data request; only the data worker reads its value."""
 
     topic: msgspec.Raw = msgspec.Raw()
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -146,7 +146,7 @@ class LegacyPackage(Package):
             yield start, end, _encode(_Entries(len(entries), entries, self.pack, list(range(len(entries)))))
 
     def mend(self, tasks: int, body: bytes) -> bytes:
-        # a quote within an entry has a backslash before it, so this is found only where an entry begins
+        # within an entry a quote has a backslash before it, so this matches only where an entry begins
         marks = (mark for _, mark in zip(range(tasks), _ENTRY.finditer(body), strict=False))
         errors = ",".join(str(position) for position, mark in enumerate(marks) if mark[1])
         return b'{"size":%d,"data":[%b],"pack":%b,"errors":[%b]}' % (tasks, body, bytes(self.pack), errors.encode())
@@ -167,7 +167,7 @@ class LegacyPackage(Package):
             frame = self._frame(position)
             if len(frame) > CALL_BYTES:
                 continue
-            with contextlib.suppress(ProtocolError):  # it fails by itself, at the worker
+            with contextlib.suppress(ProtocolError):  # such a task fails at the worker
                 task = _read(_decode_task, frame, "TASK frame")
                 yield Called(task.task, position, task.args, task.kwargs)
 
@@ -175,7 +175,7 @@ class LegacyPackage(Package):
         return _decode_echo_task(self._frame(position)).task
 
     def _frame(self, position: int) -> bytes:
-        """The TASK frame at a position."""
+        """Return the TASK frame at a position."""
         ends = memoryview(self.index).cast("I")
         return self.body[ends[position - 1] if position else 0 : ends[position]]
 
@@ -218,8 +218,8 @@ class LegacyDataRequest(LegacyPackage):
         super().__init__(route, frame, meta, index, body, origin)
         if self.count != 1:
             raise ProtocolError(f"a data request has 2 frames, META and DATA, not {1 + self.count}")
-        if len(body) > MAX_SEED_DATA:
-            raise ProtocolError(f"DATA frame: a data request has at most {MAX_SEED_DATA} bytes, not {len(body)}")
+        if len(body) > MAX_LEGACY_DATA:
+            raise ProtocolError(f"DATA frame: a data request has at most {MAX_LEGACY_DATA} bytes, not {len(body)}")
         data = _read(_decode_data, body, "DATA frame").data
         if not bytes(data.topic).startswith(b'"'):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
@@ -247,7 +247,7 @@ class LegacyDataRequest(LegacyPackage):
         body = self.assembly.join()
         if self.failed:
             return self.refusal(error_of(body))
-        # the data worker has made the frame: what it makes takes others no time
+        # the data worker has made the frame already, so that the router need not
         return self._answer([] if self.meta.type == "PUB" else [body])
 
 
@@ -262,7 +262,7 @@ def read_package(
 ) -> LegacyPackage:
     """Read a message of wire 0.1: `frame` is its META, the others lie in `body` and end at `index`.
 
-    `lane_of` are the lanes of the tasks that there are, by name, `origin` is where it came from. Raises ProtocolError.
+    `lane_of` maps each registered task to its lane, `origin` is where the message came from. Raises ProtocolError.
     """
     if len(frame) > MAX_HEAD:
         raise ProtocolError(f"a META frame has at most {MAX_HEAD} bytes, not {len(frame)}")
@@ -297,7 +297,7 @@ def _name_in(frame: bytes, position: int) -> str:
 
 
 def malformed(frame: bytes, error: TaskEngineError) -> Message:
-    """The `[META]` that answers a malformed message, with as much of its own META, `frame`, as can be read."""
+    """Return the `[META]` that answers a malformed message, with as much of its own META, `frame`, as can be read."""
     try:
         echo = _read(_decode_echo, frame, "META frame")
     except ProtocolError:
@@ -321,7 +321,7 @@ def _refusal(serial: Any, pack: Any, error: TaskEngineError) -> bytes:
 def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
     return {
         "length": length,
-        "version": SEED_VERSION,
+        "version": LEGACY_VERSION,
         "role": role,
         "part": part,
         "serial": serial,
@@ -332,12 +332,12 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 
 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
-    """A DATA frame with a topic's value."""
+    """Return a DATA frame with a topic's value."""
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
 
 
 def published(head: bytes, value: Any) -> Any:
-    """The value that a data request publishes, as it came to the data worker; `head` is that of its slice.
+    """Return the value that a data request publishes, as it came to the data worker; `head` is that of its slice.
 
     By wire 0.1 that is JSON. Raises BadArguments.
     """
@@ -353,9 +353,10 @@ def published(head: bytes, value: Any) -> Any:
 
 
 def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:
-    """What answers a data request for the value of a topic, in MessagePack: a DATA frame where it came by wire 0.1.
+    """Return the answer to a data request for the value of a topic: MessagePack, or a DATA frame for wire 0.1.
 
-    `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or has no JSON.
+    `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or that JSON cannot
+    hold.
     """
     _, pack, _ = decode_head(head)
     if not isinstance(pack, bytes):
@@ -370,11 +371,11 @@ def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:
 
 
 class TaskFrames:
-    """How a worker runs TASK frames, as far as compiled code asks for it; see `_fastpath.run_batch`.
+    """The functions by which compiled code has a worker run TASK frames; see `_fastpath.run_batch`.
 
-    `find` gives the function of a task's name, `limit` its timeout in ns, 0 for none; `failure` what is told of an
-    exception that came out of the task, or of the name where there is no function; `begin` is told a task's timeout
-    when it starts, `admit` where the tasks that are next came from.
+    `find` returns the function of a task's name, and `limit` its timeout in ns, 0 for none. `failure` converts an
+    exception that a task raised, or an unknown name, to an error. `begin` is called with a task's timeout when the task
+    starts, and `admit` with the origin of the tasks that follow.
     """
 
     def __init__(
@@ -392,7 +393,7 @@ class TaskFrames:
         self._admit = admit
 
     def pack(self, head: bytes) -> bytes:
-        """The package's pack as it came, whose tasks are next."""
+        """Return the `pack` of the package whose tasks are next, unchanged."""
         pack: bytes
         _, pack, origin = decode_head(head)
         if self._admit:
@@ -400,7 +401,7 @@ class TaskFrames:
         return pack
 
     def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:
-        """Run the task in a frame: its entry, of `room` bytes at most, and whether it failed."""
+        """Run the task in a frame; return its entry, of at most `room` bytes, and whether the task failed."""
         task = _decode_echo_task(frame)
         function = self.find(task.task)
         if function is None:
@@ -414,7 +415,7 @@ class TaskFrames:
         return self.tell(task.label(), result, room)
 
     def tell(self, label: str, result: Any, room: int) -> tuple[bytes, bool]:
-        """The entry of a task that ended, of `room` bytes at most, and whether it failed after all."""
+        """Return the entry of a task that ended, of at most `room` bytes, and whether its result made it fail."""
         try:
             entry = _encode(f"job-{label}: {result_text(result)}")
             if len(entry) > room:
@@ -424,7 +425,7 @@ class TaskFrames:
         return entry, False
 
     def fail(self, label: str, name: str, error: BaseException | None) -> bytes:
-        """The entry of a task that raised `error`, or whose name is unknown."""
+        """Return the entry of a task that raised `error`, or whose name is unknown."""
         return _encode(_error_text(label, self._failure(name, error)))
 
 
@@ -433,7 +434,10 @@ def _error_text(label: str, error: TaskEngineError) -> str:
 
 
 def result_text(value: Any) -> str:
-    """A result as the seed writes it: plain values as `str()`, lists and objects as JSON. Raises BadArguments."""
+    """Return a result as wire 0.1 writes it: plain values as `str()`, lists and objects as JSON.
+
+    Raises BadArguments.
+    """
     try:
         if value is None or isinstance(value, (str, int, float, bytes)):
             return str(value).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Where and when what clients send came from: their clock made ours, and each package's place in the order. Pure.
+"""Works out where and when clients' messages were sent, from their clock to ours, and orders packages. Pure.
 
 Clients are told CLOCK_BOOTTIME, which goes on while a machine sleeps; the engine's processes go by CLOCK_MONOTONIC.
 """
@@ -25,21 +25,21 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
 
 
 class Origins:
-    """Says of each package where it came from; `epoch` tells this router's connections from those of others."""
+    """Makes the origin of each package; `epoch` tells this router's connections from those of earlier routers."""
 
     def __init__(self, epoch: bytes) -> None:
         self._epoch = epoch
         self._last = 0
 
     def next(self, now: int) -> int:
-        """`now`, in ns, or as little later as makes it greater than all before: the order of packages and stops."""
+        """Return `now` in ns, or the next later value that is greater than all before, as packages and stops get."""
         self._last = now if now > self._last else self._last + 1
         return self._last
 
     def of(
         self, client: str, identity: bytes, moment: Moment, request: Request | None = None, *, is_local: bool = True
     ) -> Origin:
-        """The origin of what the client sent, at this moment, by the connection that has this identity.
+        """Return the origin of what the client sent, at this moment, by the connection that has this identity.
 
         `request` is its head, None for wire 0.1, which does not say when it was sent. Raises ProtocolError.
         """
@@ -61,12 +61,12 @@ class Origins:
 
 
 def _earliest(moment: int, received: int) -> int:
-    """The earliest moment that a client can mean, where that has been; no time is 0, which says that none is told."""
+    """Return the earliest moment that a client can mean, if it has passed, else 0 for "not told"."""
     return min(moment, received) if moment > 0 else 1
 
 
 def latest_sending(origin: Origin) -> float:
-    """The latest moment at which it can have been sent, in s: its deadlines count from there."""
+    """Return the latest moment, in s, at which the client can have sent it: its deadlines count from there."""
     if not origin.sent:
         return origin.received / NS
     return min(origin.received, origin.sent + 2 * origin.bound) / NS
@@ -74,7 +74,7 @@ def latest_sending(origin: Origin) -> float:
 
 @lru_cache(1024)
 def is_near(peer: str) -> bool:
-    """Whether libzmq's `Peer-Address` is that of this machine: on loopback, or of a Unix socket, which shows a name."""
+    """Return whether libzmq's `Peer-Address` is on this machine: loopback, or a Unix socket, which shows a name."""
     try:
         address = ip_address(peer)
     except ValueError:

@@ -1,6 +1,6 @@
-"""A package in the router: what came in, where it is cut, what is owed. Pure.
+"""A package in the router: its tasks, its cut into chunks, and its results so far. Pure.
 
-A subclass for each wire says how its frames look; the broker knows only this file.
+A subclass for each wire knows how its frames look; the broker knows only this file.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Run(NamedTuple):
     cut: Cut
 
     def number(self, task: int) -> int:
-        """The chunk of the run, from 0, that holds the task."""
+        """Return the chunk of the run, from 0, that holds the task."""
         return self.cut.number(task - self.first)
 
     def start(self, number: int) -> int:
-        """The position at which chunk `number`, from 0, of the run begins."""
+        """Return the position at which chunk `number`, from 0, of the run begins."""
         return self.first + self.cut.start(number)
 
 
@@ -57,7 +57,7 @@ class Called(NamedTuple):
 
 
 def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Neighbouring (lane, number of tasks) made one where the lane is the same. Raises ProtocolError for too many."""
+    """Merge neighbouring (lane, number of tasks) of the same lane. Raises ProtocolError for too many."""
     lanes = [
         (lane, sum(tasks for _, tasks in group))
         for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_CHANGES + 1)
@@ -74,33 +74,33 @@ def check_names(count: int) -> None:
 
 
 def cancelled() -> Cancelled:
-    """What becomes of a task that its client does not want any more, and that had not begun."""
+    """Return the error of a task that its client cancelled before it began."""
     return Cancelled("the task was cancelled before it began")
 
 
 Message = Sequence[bytes | list[bytes]]
 """A message without its route; a frame may be in pieces."""
 CALL_BYTES = 1024
-"""Calls that take more are none of which the router looks at the arguments."""
+"""The router does not look at the arguments of calls that take more bytes."""
 TaskKind = tuple[str, ...]
-"""What tells packages of alike cost apart: the names of their tasks, of those that there are."""
+"""Packages of one kind cost alike: the names of their tasks, as far as they are registered."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
 
 
 def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE) -> bytes:
-    """What every slice of a package shares: its serial, its task names (0.2) or pack as it came (0.1), its origin."""
+    """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin."""
     return _encode((serial, shared, origin))
 
 
 def decode_head(head: bytes) -> tuple[str, Any, Origin]:
-    """The serial, what the slices share, and where they came from."""
+    """Decode a head of `encode_head`: the serial, what the slices share, and the origin."""
     return _decode_head(head)
 
 
 def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The runs (first, stop) that lie in both; each is in order, and its runs do not overlap."""
+    """Yield the runs (first, stop) that lie in both; each is in order, and its runs do not overlap."""
     mine = theirs = 0
     while mine < len(some) and theirs < len(others):
         first, stop = max(some[mine][0], others[theirs][0]), min(some[mine][1], others[theirs][1])
@@ -135,13 +135,13 @@ class Package:
         self.origin = origin
         self.client = route[0] if route else b""
         self.owner = self.client
-        """Whose turns and limits it counts against."""
+        """The client whose turns and limits the package counts against."""
         self.key = ""
-        """Its client's public key, where it has shown one."""
+        """The client's public key, if it has shown one."""
         self.topic: str | None = None
-        """What a data request is about,"""
+        """The topic of a data request,"""
         self.publishes = False
-        """and whether it publishes there or asks for the last value."""
+        """and whether the request publishes there (or asks for the last value)."""
         self.serial = serial
         self.head = encode_head(serial, shared, origin)
         self.kind = kind
@@ -153,30 +153,30 @@ class Package:
         self.worker = ""
         self.failed = 0
         self.is_awaited = False
-        """Its tasks are for nobody but its client, and not to start where that has left."""
+        """Whether only the client needs the results, so that nothing starts once it has left."""
         self.is_urgent = False
-        """All its tasks are urgent, whatever priority it was sent with,"""
+        """Whether all tasks are urgent, whatever priority the package was sent with,"""
         self.is_exempt = False
-        """and it is so small that no quota and no rate refuses it."""
+        """and whether the package is so small that no quota and no rate refuses it."""
         self.idempotent = False
-        """Its client says that each task may run twice."""
+        """Whether the client says that each task may run twice."""
         self.attempts: dict[int, int] = {}
         """How often a task was lost with its worker and given to another, by position."""
         self.deaths: dict[int, int] = {}
-        """How many workers have died at a chunk of which no task ran, by its number."""
+        """How many workers have died at a chunk before any of its tasks ran, by number of the chunk."""
         self.reason: TaskEngineError | None = None
-        """Why what has not started never will."""
+        """Why tasks that have not started never will."""
         self.unwanted: CancelledTasks | None = None
-        """Tasks that its client has cancelled one by one."""
+        """Tasks that the client has cancelled one by one."""
         self.bytes = len(self.head) + len(index) + len(body)
         self.names_held = 0
-        """Names of tasks that it keeps, whether there are such tasks or not."""
+        """How many names of tasks it keeps, registered or not."""
         self.size = 0
-        """The bytes that it takes, about, beside its results."""
+        """About how many bytes it takes, without its results."""
         self.parts = 0
-        """Chunks in the package, once it is cut."""
+        """Number of chunks in the package, once it is cut."""
         self.parts_told = 0
-        """Chunks of which the printed lines have told that they came back."""
+        """Number of chunks whose return the printed lines have shown."""
         self.runs: list[Run] = []
         self.lanes: list[tuple[str, int]] = []
         self.hold(index, body)
@@ -189,18 +189,18 @@ class Package:
         self.assembly = Assembly(self.count)
 
     def measure(self) -> int:
-        """Its `size`, once its lanes are known."""
+        """Compute its `size`, once its lanes are known."""
         self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes) + NAME_BYTES * self.names_held
         return self.size
 
     def belong(self, key: str) -> None:
-        """Its client has shown this public key, and counts by its name, by whatever connection it came."""
+        """Note the client's public key; the package counts by the key's name, whichever connection it came by."""
         self.key = key
         if key:
             self.owner = self.origin.client.encode()
 
     def check_small(self, pinned: Container[str], most: int) -> None:
-        """See to it that no task of a lane with pins has more than so many bytes, or what is no value.
+        """Check that no task of a lane with pins has more than `most` bytes or holds something that is no value.
 
         The owner of the pins would be busy with it. Raises BadArguments, ProtocolError.
         """
@@ -211,16 +211,16 @@ class Package:
             first += tasks
 
     def denied(self) -> list[str]:
-        """The names of the tasks that its client may not call."""
+        """Return the names of the tasks that its client may not call."""
         names = (lane.removeprefix(DENIED_LANES) for lane, _ in self.lanes if lane.startswith(DENIED_LANES))
         return list(dict.fromkeys(names))
 
     def forget_tasks(self) -> None:
-        """All have been answered, and need no memory beside their results any more."""
+        """Free the tasks, all of which have been answered; the results stay."""
         self.index = self.body = b""
 
     def forget(self) -> None:
-        """It was delivered; the printed lines may still tell of it."""
+        """Free the results after delivery; the printed lines may still describe the package."""
         self.forget_tasks()
         self.assembly = Assembly(0)
 
@@ -234,7 +234,7 @@ class Package:
         self.parts = part - 1
 
     def chunks(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """The chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
+        """Yield the chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
         while first < stop:
             run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
             number = run.number(first)
@@ -243,7 +243,7 @@ class Package:
             first = end
 
     def may_repeat(self, position: int, idempotent: Container[str]) -> bool:
-        """Whether a task, which was lost while it ran, is to run again; counts that. `idempotent` are names."""
+        """Return whether a task that was lost while it ran is to run again, and count that. `idempotent` are names."""
         attempts = self.attempts.get(position, 0) + 1
         if attempts >= DEATHS or not (self.idempotent or self.name_of(position) in idempotent):
             return False
@@ -251,18 +251,18 @@ class Package:
         return True
 
     def blame(self, position: int) -> int:
-        """A worker died before a task, which was next, had begun: where its chunk ends if that is to be lost.
+        """Count a worker's death before the next task, at `position`, had begun. Return where the part to be lost ends.
 
-        Its own position where another worker is to have it.
+        That is `position` itself if another worker is to get the chunk, and the end of the chunk if the chunk is lost.
         """
         part, _, stop = next(self.chunks(position, self.count))
         self.deaths[part] = self.deaths.get(part, 0) + 1
         return stop if self.deaths[part] >= DEATHS else position
 
     def cancel(self, positions: Iterable[int] | None) -> bool:
-        """Have these tasks, or, with None, all, not start if they have not; whether that is news.
+        """Cancel these tasks, or all with None, as far as they have not started; return whether that is news.
 
-        Raises Overloaded where they lie too scattered.
+        Raises Overloaded where they are too scattered.
         """
         if self.reason is not None:
             return False
@@ -273,7 +273,7 @@ class Package:
         return self.unwanted.add(filter(self.assembly.lacks, positions))
 
     def part(self, pinned: Container[str]) -> bool:
-        """As `cancel`, where its client has left: all that is for nobody else, or what these lanes would do."""
+        """Cancel what nobody needs once the client has left, and what would run in `pinned` lanes; see `cancel`."""
         runs = [(run.first, run.stop) for run in self.runs if run.lane in pinned]
         if self.is_awaited or len(runs) == len(self.runs):
             return self.cancel(None)
@@ -283,21 +283,21 @@ class Package:
         return self.unwanted.add_runs(_common(runs, self.assembly.gaps()))
 
     def put(self, first: int, stop: int, body: bytes) -> bool:
-        """Take what answers the tasks from `first` to `stop`; whether the package is whole now."""
+        """Take the answer of the tasks from `first` to `stop`; return whether the package is complete now."""
         if self.unwanted is not None:
             self.unwanted.answer(first, stop)
         return self.assembly.put(first, stop, body)
 
     def is_over(self) -> bool:
-        """No task that has no answer yet is wanted."""
+        """Return whether all tasks without an answer are cancelled."""
         return self.reason is not None or (self.unwanted is not None and self.unwanted.left == self.assembly.missing)
 
     def is_revoked(self, first: int, stop: int) -> bool:
-        """One of the tasks from `first` to `stop` is not to start."""
+        """Return whether one of the tasks from `first` to `stop` is cancelled."""
         return self.reason is not None or (self.unwanted is not None and self.unwanted.any(first, stop))
 
     def section(self, run: Run, first: int, stop: int) -> Section:
-        """The slice of the run from `first` to `stop`."""
+        """Return the slice of the run from `first` to `stop`."""
         number = run.number(first)
         size, larger = run.cut.size, max(0, run.cut.larger - number - 1)
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
@@ -308,41 +308,44 @@ class Package:
         )
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
-        """What workers would have sent, had the tasks from `first` to `stop` all ended in `error`."""
+        """Yield what workers would have sent if the tasks from `first` to `stop` had all ended in `error`."""
         raise NotImplementedError
 
     def mend(self, tasks: int, body: bytes) -> bytes:
-        """The body that answers so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
+        """Return the answer to so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
         return body
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
-        """See to it that each of these tasks has at most so many bytes. Raises BadArguments, ProtocolError."""
+        """Check that each of these tasks has at most `most` bytes. Raises BadArguments, ProtocolError."""
         raise NotImplementedError
 
     def called(self) -> Collection[str]:
-        """The names that its tasks have, "" for those that have none; what is only listed is not among them."""
+        """Return the names of the tasks that the package calls, "" for tasks without a name.
+
+        Unused names are left out.
+        """
         return self.kind
 
     def calls(self, names: Container[str], most: int) -> Iterator[Called]:
-        """The first `most` calls of these names that can be read."""
+        """Return the first `most` calls of these names that can be read."""
         raise NotImplementedError
 
     def name_of(self, position: int) -> str:
-        """The name of the task at a position, "" where it has none."""
+        """Return the name of the task at a position, "" where it has none."""
         raise NotImplementedError
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        """The frames that answer the whole package, without the route."""
+        """Return the frames that answer the whole package, without the route."""
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
-        """The frames that refuse the whole package."""
+        """Return the frames that refuse the whole package."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """The request's META, as the seed prints it."""
+        """Return the request's META as it is printed."""
         raise NotImplementedError
 
     def describe_part(self, part: int, worker: str) -> str:
-        """The META of one chunk that came back from `worker`, as the seed prints it."""
+        """Return the META of one chunk that came back from `worker`, as it is printed."""
         raise NotImplementedError

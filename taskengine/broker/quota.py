@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from taskengine.errors import Overloaded
 
-EXEMPT_PACKAGES = 64
-"""Packages in flight of one client that no limit holds for, as those that stop something,"""
-MOST_EXEMPT = 4096
+MAX_EXEMPT = 64
+"""Packages in flight of one client that no limit applies to, because they stop something,"""
+MAX_EXEMPT_OF_ALL = 4096
 """and of all clients."""
 
 
 class QuotaLimits(NamedTuple):
-    """The most tasks, bytes and packages in flight, of one client and of all."""
+    """The most tasks, bytes and packages in flight, of one client and of all clients."""
 
     client_tasks: int
     client_bytes: int
@@ -29,7 +29,7 @@ NO_LIMITS = QuotaLimits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
 
 
 class _Share:
-    """What is in flight of one client."""
+    """One client's tasks, bytes and packages in flight."""
 
     __slots__ = ("bytes", "exempt", "packages", "tasks")
 
@@ -41,10 +41,10 @@ class _Share:
 
 
 class Quota:
-    """What is in flight, against the `limits`.
+    """Tasks, bytes and packages in flight, counted against the `limits`.
 
-    A client may have as much as is free, so that one that takes all it can leaves half of everything to the next, two
-    leave a third (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998).
+    A client may have as much as is free. A client that takes all it can therefore leaves half of everything to the
+    next, and two leave a third (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998).
     """
 
     def __init__(self, limits: QuotaLimits) -> None:
@@ -61,12 +61,12 @@ class Quota:
     def take(
         self, client: bytes, tasks: int, size: int, retry_after: Callable[[], float], *, is_exempt: bool = False
     ) -> None:
-        """Let a package in. Raises Overloaded, which says to come back in `retry_after` s, worked out only then.
+        """Count a package in. Raises Overloaded with `retry_after` in s, which is computed only then.
 
-        One that `is_exempt` counts, but is let in whatever the limits, unless there are very many of its kind.
+        A package that `is_exempt` counts, but no limit refuses it, unless there are very many of its kind.
         """
         share = self._shares.get(client) or _Share()
-        if not (is_exempt and share.exempt < EXEMPT_PACKAGES and self.exempt < MOST_EXEMPT):
+        if not (is_exempt and share.exempt < MAX_EXEMPT and self.exempt < MAX_EXEMPT_OF_ALL):
             self._check(share, tasks, size, retry_after)
         self._shares[client] = share
         share.packages += 1
@@ -94,7 +94,7 @@ class Quota:
             _check("packages", 1, share.packages, limits.client_packages, most, packages_left, soon)
 
     def give_back(self, client: bytes, tasks: int, size: int, results: int, *, is_exempt: bool = False) -> None:
-        """A package has left that took so much, and held `results` bytes of results."""
+        """Count a package out that took so much, and held `results` bytes of results."""
         share = self._shares[client]
         if is_exempt:
             share.exempt -= 1
@@ -110,11 +110,11 @@ class Quota:
             del self._shares[client]
 
     def hold(self, size: int) -> None:
-        """So many bytes of results are there, whether there is room for them or not."""
+        """Count bytes of results, even if there is no room for them."""
         self.results += size
 
     def holds(self, size: int) -> bool:
-        """There is room for so many bytes of results, which count from here on."""
+        """Count bytes of results if there is room for them; return whether there is."""
         results = self.results + size
         if self.bytes + results > self._room:
             return False
@@ -123,7 +123,7 @@ class Quota:
 
 
 def _check(unit: str, wanted: int, has: int, limit: int, whole: int, free: int, retry_after: float) -> None:
-    """Whether a client that `has` some may have more, of `whole` for all clients. Raises Overloaded."""
+    """Check that a client that `has` some may have more, of `whole` for all clients. Raises Overloaded."""
     mine, all_ = f"CLIENT_{unit.upper()}", f"QUEUE_{unit.upper()}"
     name, most = (mine, limit) if limit <= whole else (all_, whole)
     if wanted > most:

@@ -1,4 +1,4 @@
-"""What workers answer, and what the dead leave, against what they were given. Pure."""
+"""Matches what workers answer, or leave behind when they die, with what they were given. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taskengine.errors import ProtocolError
 Answered = tuple[int, int, int, int, int, bytes]
 """Tasks of a slice that ran, in a worker's answer: job, first, stop, how many failed, elapsed ns, body."""
 Account = tuple[list[Answered], Answered | None, tuple[int, int] | None]
-"""What a dead worker had done of a batch: whole entries, part of one, the job and position of the task that ran."""
+"""A dead worker's progress in a batch: whole entries, part of one, and the job and position of the task that ran."""
 SENSELESS: Account = ([], None, (0, 0))
-"""The account of a worker that wrote over its own: any of the batch's tasks may have run."""
+"""The account of a worker that overwrote its own: any task of the batch may have run."""
 
 
 def matched(
     name: str, slices: list[Slice], entries: Sequence[Answered]
 ) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
-    """The entries of an answer that belong to each slice, and what was handed back.
+    """Return the entries of an answer that belong to each slice, and what was handed back.
 
     Raises ProtocolError unless the entries are the beginning of the slices, in order.
     """
@@ -42,10 +42,10 @@ def matched(
     return done, rest
 
 
-def salvaged(
+def recovered(
     packages: Mapping[int, Package], name: str, slices: list[Slice], account: Account
 ) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
-    """As `matched`, of what a dead worker left."""
+    """Match the account of a dead worker as `matched` matches an answer."""
     entries, part, _ = account
     if part is not None and part[0] in packages:
         job, first, stop, failed, elapsed_ns, body = part

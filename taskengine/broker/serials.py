@@ -9,10 +9,10 @@ from taskengine.broker.package import Package
 
 
 class Serials:
-    """A client may use a serial again while it is in flight, as those of wire 0.1 do.
+    """Finds packages by client and serial; several in flight may have the same serial, as in wire 0.1.
 
-    What was given out by `take` and `take_all` is not found again: nothing of it can be cancelled any more, so that
-    whoever asks for it again and again costs nothing.
+    Packages returned by `take` and `take_all` are not found again: nothing of them can be cancelled any more, so that a
+    client that repeats its request costs nothing.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Serials:
         """In the order of reception."""
 
     def __len__(self) -> int:
-        """How many clients have something in flight that can be found."""
+        """Return how many clients have something in flight that can be found."""
         return len(self._flying)
 
     def add(self, package: Package) -> None:
-        """A package is in flight."""
+        """Add a package that is in flight."""
         mine = self._flying.get(package.client)
         if mine is None:
             mine = self._flying[package.client] = {}
@@ -35,21 +35,21 @@ class Serials:
             alike[package] = None
 
     def newest(self, client: bytes, serial: str) -> Package | None:
-        """The client's last package with this serial."""
+        """Return the client's last package with this serial."""
         return next(reversed(self._flying.get(client, {}).get(serial, {})), None)
 
     def of(self, client: bytes) -> Iterator[Package]:
-        """The client's packages."""
+        """Yield the client's packages."""
         for alike in self._flying.get(client, {}).values():
             yield from alike
 
     def progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package of the client's that is to be answered by this route."""
+        """Return (serial, tasks done, tasks in all) of each package of the client that came by this route."""
         mine = sorted((package for package in self.of(route[0]) if package.route == route), key=attrgetter("job"))
         return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
 
     def take(self, client: bytes, serial: str) -> list[Package]:
-        """The client's packages with this serial, which are not found any more."""
+        """Remove and return the client's packages with this serial."""
         mine = self._flying.get(client, {})
         taken = list(mine.pop(serial, ()))
         if taken and not mine:
@@ -57,13 +57,13 @@ class Serials:
         return taken
 
     def take_all(self, client: bytes) -> list[Package]:
-        """The client's packages, which are not found any more."""
+        """Remove and return the client's packages."""
         taken = list(self.of(client))
         self._flying.pop(client, None)
         return taken
 
     def remove(self, package: Package) -> None:
-        """A package is over."""
+        """Remove a package that is over."""
         mine = self._flying.get(package.client, {})
         alike = mine.get(package.serial)
         if alike is None or package not in alike:

@@ -11,39 +11,39 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.errors import BadArguments, Overloaded, TaskFailed
 from taskengine.protocol.arrays import listed
-from taskengine.protocol.layouts import DATA_LANES, SEED_VERSION
-from taskengine.protocol.limits import LAST_BYTES, TOPICS_KEPT
+from taskengine.protocol.layouts import DATA_LANES, LEGACY_VERSION
+from taskengine.protocol.limits import LAST_BYTES, MAX_TOPICS
 
 ENGINE, SOURCE, TASK, CLIENT = "engine", "source", "task", "client"
-"""Who publishes; a client that shows a key is told with its name, `client:NAME`."""
+"""The kinds of publisher; a client with a key is named as well, `client:NAME`."""
 NO_DATA_WORKERS = "this engine runs no data worker (DATA_WORKERS is 0)"
 _encode = msgspec.json.Encoder(enc_hook=listed).encode
 
 
 def owner(topic: str, data_workers: int) -> int:
-    """The number, from 0, of the data worker that owns the topic."""
+    """Return the number, from 0, of the data worker that owns the topic."""
     return zlib.crc32(topic.encode()) % data_workers
 
 
 def data_lane(number: int) -> str:
-    """The lane in which data worker `number` alone serves."""
+    """Return the lane in which data worker `number` alone serves."""
     return f"{DATA_LANES}{number}"
 
 
 def lane_of(topic: str, data_workers: int) -> str:
-    """The lane that serves the topic. Raises Overloaded where the engine runs no data worker."""
+    """Return the lane that serves the topic. Raises Overloaded where the engine runs no data worker."""
     if not data_workers:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)
     return data_lane(owner(topic, data_workers))
 
 
 def publisher_of(client: str) -> str:
-    """How a publication names a client, "" where it shows no key."""
+    """Return how a publication names a client, "" where the client shows no key."""
     return f"{CLIENT}:{client}" if client else CLIENT
 
 
 class _Last(NamedTuple):
-    """The last publication of a topic: its frames, its value for whoever asks, its number, whose it is and its size."""
+    """The last publication of a topic: frames, value, number, publisher and size."""
 
     frames: list[bytes]
     value: bytes | BadArguments
@@ -56,9 +56,9 @@ _NOTHING = _Last([], b"", 0, "", 0)
 
 
 class TopicTable:
-    """The last publication of each topic of one data worker, whose `name` and machine's `boot` stand in their META.
+    """The last publication of each topic of one data worker; its `name` and the machine's `boot` stand in their META.
 
-    Those of one client take no more than half of what there is room for.
+    The topics of one client take at most half of the room.
     """
 
     def __init__(self, name: str, boot: int = 0) -> None:
@@ -70,7 +70,7 @@ class TopicTable:
         self._sizes: Counter[str] = Counter()
 
     def publish(self, topic: str, value: Any, now: float, publisher: str = ENGINE, clock: int = 0) -> list[bytes]:
-        """Keep the value and give the frames `[topic, META, DATA]`.
+        """Keep the value, and return the frames `[topic, META, DATA]`.
 
         `now` is when it was made by the wall clock, in s, and `clock` by the engine's, in ns, 0 where nobody knows.
 
@@ -81,7 +81,7 @@ class TopicTable:
         meta = {
             "id": self._name,
             "role": "publisher",
-            "version": SEED_VERSION,
+            "version": LEGACY_VERSION,
             "type": "PUB",
             "pack": now,
             "length": 1,
@@ -102,9 +102,9 @@ class TopicTable:
         owner, is_other = last.publisher, last.publisher != known.publisher
         mine = 0 if is_other else known.size
         share = 2 if owner.startswith(CLIENT) else 1
-        if self._topics[owner] + is_other > TOPICS_KEPT // share or len(self._last) + (not known.frames) > TOPICS_KEPT:
-            text = f"this data worker keeps {TOPICS_KEPT // share} topics of {owner} already"
-            raise Overloaded(text, retry_after=None, in_flight=self._topics[owner], limit=TOPICS_KEPT // share)
+        if self._topics[owner] + is_other > MAX_TOPICS // share or len(self._last) + (not known.frames) > MAX_TOPICS:
+            text = f"this data worker keeps {MAX_TOPICS // share} topics of {owner} already"
+            raise Overloaded(text, retry_after=None, in_flight=self._topics[owner], limit=MAX_TOPICS // share)
         most, used = LAST_BYTES // share, self._sizes[owner] - mine
         if used + last.size > most or self._size - known.size + last.size > LAST_BYTES:
             text = f"this data worker keeps {used} bytes of last values of {owner}, and {most} at most"
@@ -118,7 +118,7 @@ class TopicTable:
         self._last[topic] = last
 
     def latest(self, topic: str) -> bytes:
-        """The last value, in MessagePack.
+        """Return the last value, in MessagePack.
 
         Raises TaskFailed, type LookupError, where there is none yet, BadArguments for one that MessagePack cannot hold.
         """
@@ -130,16 +130,16 @@ class TopicTable:
         return value
 
     def frames(self, topic: str) -> list[bytes]:
-        """The last publication of a topic that has one."""
+        """Return the last publication of a topic that has one."""
         return self._last[topic].frames
 
     def topics(self, prefix: bytes) -> list[str]:
-        """The topics of which a new subscriber to `prefix` asked for the last publication."""
+        """Return the topics of which a new subscriber to `prefix` asked for the last publication."""
         return [topic for topic, last in self._last.items() if last.frames[0].startswith(prefix)]
 
 
 def _packed(value: Any) -> bytes | BadArguments:
     try:
         return _fastpath.encode(value)
-    except BadArguments as error:  # which whoever asks for it is told
+    except BadArguments as error:  # a client that asks for the value gets this error
         return error

@@ -15,12 +15,12 @@ WRONG_TOLD = 10
 
 @click.group()
 def audit() -> None:
-    """Look at the audit log."""
+    """Check the audit log."""
 
 
 @audit.command("verify")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--kept", metavar="SEAL", help="A seal that an earlier run printed: is its line still there?")
+@click.option("--kept", metavar="SEAL", help="A seal that an earlier run printed: check that its line is still there.")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
 )
@@ -51,12 +51,12 @@ def audit_verify(file: Path | None, kept: str | None, config: Path | None) -> No
 
 
 def _log(config: Path | None) -> Path:
-    """Where the settings have the log."""
+    """Return where the settings have the log."""
     from taskengine.security.audit import AUDIT_FILE, file_of
     from taskengine.security.keys import default_folder
 
     settings = load_settings(config, {})
     target = file_of(settings)
     if isinstance(target, str):
-        raise SettingsError(f"the log is with {target}, which keeps it its own way: only a file can be verified")
+        raise SettingsError(f"the log goes to {target}; only a log in a file can be verified")
     return target or (settings.keys_folder or default_folder()) / AUDIT_FILE

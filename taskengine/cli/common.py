@@ -1,6 +1,6 @@
-"""What the commands have in common: their flags, their errors and their exit codes.
+"""Flags, errors and exit codes that all commands share.
 
-0 is done, 1 the task or the engine said no, 2 wrong usage or configuration.
+Exit code 0: done; 1: the task or the engine refused or failed; 2: wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 import click
 
+from taskengine.config.descriptions import rows
 from taskengine.config.loading import CONFIG_FILE, load
-from taskengine.config.settings import Settings, rows
+from taskengine.config.settings import Settings
 from taskengine.errors import EngineUnreachable, KeysError, SettingsError, TaskEngineError, TaskModuleError, printable
 from taskengine.security.trusted_files import refuse_changeable, trusted_users, use_current_folder
 
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 
 
 class Command(click.Group):
-    """Without a subcommand, or with flags only, `serve` is meant."""
+    """A group whose default command is `serve`: it runs without a subcommand, or with flags only."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
@@ -33,7 +34,7 @@ class Command(click.Group):
         return super().parse_args(context, args)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run, and leave; wrong usage is one line."""
+        """Run and exit; report wrong usage in one line."""
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
         except click.UsageError as error:
@@ -53,7 +54,7 @@ class Command(click.Group):
 
 @contextlib.contextmanager
 def plain_errors(source: str = "") -> Iterator[None]:
-    """Errors as one line on stderr, and the exit code that goes with them; `source` says what the address is from."""
+    """Print errors as one line on stderr, and exit with their code; `source` says where the address comes from."""
     try:
         yield
     except (KeysError, SettingsError, TaskModuleError) as error:
@@ -68,18 +69,18 @@ def plain_errors(source: str = "") -> Iterator[None]:
 
 
 def _forget_output() -> None:
-    """What is still to be written goes nowhere: Python would try again at its end, and print a traceback."""
+    """Discard output that is still to be written: Python would try again at exit, and print a traceback."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(message: str, code: int) -> NoReturn:
-    """Say why on stderr, in one line, and exit."""
+    """Print the reason on stderr, in one line, and exit."""
     click.echo(f"taskengine: {printable(' '.join(message.splitlines()))}", err=True)
     sys.exit(code)
 
 
 def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every setting, and `--config`."""
+    """Add a flag for every setting, and `--config`."""
     for row in reversed(rows()):
         name, flag = row.name.lower(), "--" + row.name.lower().replace("_", "-")
         text = f"{row.explanation} [{row.type}; default {row.default}]"
@@ -90,7 +91,7 @@ def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
-    """The settings; task modules may lie in the current folder. Root reads none that others can change."""
+    """Load the settings; task modules may lie in the current folder. Root reads no files that others can change."""
     use_current_folder(config)
     file = Path(CONFIG_FILE) if config is None else config
     if os.path.exists(file):
@@ -99,5 +100,5 @@ def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
 
 
 def keys_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The option that names the folder of the keys, which otherwise is `default`."""
+    """Return the option that names the folder of the keys; its default is described as `default`."""
     return click.option("--keys", type=click.Path(path_type=Path), help=f"The folder of the keys [default: {default}].")

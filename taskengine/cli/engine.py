@@ -1,7 +1,7 @@
-"""Which engine a command talks to, and a client of it.
+"""Finds the engine that a command talks to, and connects a client.
 
 The address is that of `--address`, else of the variable TASKENGINE_ADDRESS, else the one at which `taskengine serve`
-would serve in this folder, else the default one.
+would serve in this folder, else the default.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 PROBE_S = 3.0
 _DECIDING = ("host", "router_frontend")
-"""The settings that an address is made of."""
-_HERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # what a client here connects to, not what is bound
+"""The settings that make up an address."""
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # the address to connect to, for an address to bind to
 
 
 class Where(NamedTuple):
-    """The engine that a command talks to: `engine` says which it is, where the folder `keys` knows several.
+    """The engine that a command talks to; `engine` selects one if the folder `keys` knows several.
 
-    `source` says what the address is from, and `stop_address` where the stop port is, None where that is not known.
+    `source` says where the address comes from, and `stop_address` is the stop port's, None if it is not known.
     """
 
     address: str
@@ -46,7 +46,7 @@ class Where(NamedTuple):
 
 
 def find_engine(given: str | None, environ: Mapping[str, str]) -> Where:
-    """The engine at the address `given`, or the one that is meant without. Raises SettingsError, KeysError."""
+    """Return the engine at the address `given`, or else the default one. Raises SettingsError, KeysError."""
     if given is not None:
         return Where(given, source="the address is from --address")
     if ADDRESS_VARIABLE in environ:
@@ -63,12 +63,12 @@ def find_engine(given: str | None, environ: Mapping[str, str]) -> Where:
 
 
 def _reachable(host: str, port: int) -> str:
-    """The address at which a client on this machine reaches an engine that serves on `host`."""
+    """Return the address at which a client on this machine reaches an engine that serves on `host`."""
     return f"tcp://{_HERE.get(host) or (f'[{host}]' if ':' in host else host)}:{port}"
 
 
 def _keys_of(settings: Settings) -> Path | None:
-    """The folder KEYS, where this machine has keys of its own for an encrypted engine."""
+    """Return the folder KEYS if this machine has keys of its own for an encrypted engine."""
     if not (settings.keys_folder and settings.is_curved):
         return None
     from taskengine.security.keys import KeyRing
@@ -77,7 +77,7 @@ def _keys_of(settings: Settings) -> Path | None:
 
 
 def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that talks to an engine, which it gets as `where`."""
+    """Add the options of a command that talks to an engine; the command gets the engine as `where`."""
 
     @wraps(function)
     def command(address: str | None, keys: Path | None, engine: str, insecure: bool, **rest: Any) -> Any:
@@ -106,7 +106,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_stop(command: str, arguments: Mapping[str, Any]) -> bool:
-    """Return whether the command stops the machine, which settings that cannot be read do not prevent."""
+    """Return whether the command stops the machine; settings that cannot be read do not prevent that."""
     from taskengine.client.stopping import stops_machine
 
     return command == "stop" or (command == "call" and stops_machine(arguments.get("name")))
@@ -114,7 +114,7 @@ def _is_stop(command: str, arguments: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def client_of(where: Where, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine, where there may be none."""
+    """Yield a client of the engine, which may not be running."""
     from taskengine.client.blocking import Client
 
     address, keys, engine, insecure = where[:4]
@@ -128,7 +128,7 @@ def client_of(where: Where, timeout: float | None) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def connected(where: Where, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine, which has answered."""
+    """Yield a client of an engine that has answered."""
     with client_of(where, timeout) as client:
         client.options(timeout=PROBE_S).info()
         yield client

@@ -1,4 +1,7 @@
-"""A value as JSON, for people and for scripts: whatever a task can give has a text, and none becomes another value."""
+"""Values as JSON, for people and for scripts.
+
+Every result of a task has a text, and different values stay different.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from taskengine.errors import BadArguments
 
 
 def json_text(value: Any) -> str:
-    """The value as one line of JSON.
+    """Return the value as one line of JSON.
 
-    Arrays become lists, bytes Base64, keys that are no text their own JSON; numbers that JSON has no name for are NaN,
-    Infinity and -Infinity, as in JavaScript. Raises BadArguments where two keys become the same text.
+    Arrays become lists, bytes Base64, and keys that are no text their own JSON. Numbers without a name in JSON are NaN,
+    Infinity and -Infinity, as in JavaScript. Raises BadArguments if two keys become the same text.
     """
     return _dumps(_with_text_keys(value))
 
@@ -24,7 +27,7 @@ def _dumps(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What stands for a value that JSON has no type for."""
+    """Return a substitute for a value that JSON has no type for."""
     if hasattr(value, "tolist"):  # an array of numpy, or one of its scalars
         return value.tolist()
     try:

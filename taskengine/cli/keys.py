@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from taskengine.security.keys import KeyRing, Membership
 
 PORT = 9003
-"""Where `keys pair` waits for a code."""
+"""The port at which `keys pair` waits for a client."""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What some editors put in front of the text of a file."""
+"""The mark that some editors put in front of a file's text."""
 UID = os.getuid()
-"""Who called us, before we become another."""
+"""The user who called us, before we become another."""
 _keys = keys_option("the setting KEYS, or yours")
 
 
 @click.group()
 def keys() -> None:
-    """Make keys for clients, and say whom the engine lets in.
+    """Make keys, and choose which clients the engine lets in.
 
     \b
     taskengine keys pair laptop                    on the robot: shows a code
@@ -42,8 +42,11 @@ def keys() -> None:
 
 
 def _ring(folder: Path | None) -> KeyRing:
-    """The keys in a folder, or in that of the settings. Root acts as the folder's owner, whose the files stay then."""
-    # whoever becomes another user may not read modules any more
+    """Return the keys in a folder, or in that of the settings.
+
+    Root acts as the folder's owner, so that the files stay the owner's.
+    """
+    # after becoming another user we may not be able to read modules any more
     from taskengine.security.identity import become_owner
     from taskengine.security.keys import KeyRing
 
@@ -53,7 +56,7 @@ def _ring(folder: Path | None) -> KeyRing:
 
 
 def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
-    """Tell the audit log of a change of the allow-list, and which user made it."""
+    """Note a change of the allow-list, and the user who made it, in the audit log."""
     settings = load_settings(None, {})
     target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
@@ -64,7 +67,7 @@ def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
 @click.option("--address", metavar="tcp://HOST:PORT", help="The engine's frontend [default: as of `call`].")
 @_keys
 def keys_new(name: str, address: str | None, keys: Path | None) -> None:
-    """Make a key for this machine, NAME to an engine, whose public key is asked for; prints ours."""
+    """Make a key for this machine, called NAME at an engine; ask for the engine's public key, and print ours."""
     with plain_errors():
         where = find_engine(address, os.environ).address
         engine = _asked("The engine's public key (`taskengine keys show` there)", hidden=False)
@@ -102,7 +105,7 @@ def keys_list(keys: Path | None) -> None:
 @click.argument("name")
 @_keys
 def keys_revoke(name: str, keys: Path | None) -> None:
-    """Let the client NAME in no more."""
+    """Remove the client NAME from the allow-list."""
     with plain_errors():
         ring = _ring(keys)
         ring.revoke(name)
@@ -113,7 +116,7 @@ def keys_revoke(name: str, keys: Path | None) -> None:
 @click.argument("address")
 @_keys
 def keys_forget(address: str, keys: Path | None) -> None:
-    """Have no key for the engine at ADDRESS any more."""
+    """Remove this machine's key for the engine at ADDRESS."""
     with plain_errors():
         _ring(keys).forget(address)
 
@@ -132,25 +135,25 @@ def keys_show(keys: Path | None) -> None:
 @keys.command("metrics")
 @_keys
 def keys_metrics(keys: Path | None) -> None:
-    """Print the token that scrapers of METRICS_PORT have to show; from the next start of the engine on if it is new."""
+    """Print the token that scrapers of METRICS_PORT have to show; a new token takes effect when the engine starts."""
     with plain_errors():
         click.echo(_ring(keys).make_metrics_token())
 
 
-_port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="Where the code is waited for.")
+_port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="The port to wait for a client at.")
 
 
 @keys.command("pair")
 @click.argument("name")
 @click.option("--line", is_flag=True, help="Print a line that holds the client's secret key instead of a code.")
 @click.option("--address", metavar="tcp://HOST:PORT", help="With --line: where the client finds the engine.")
-@click.option("--host", help="The interface on which the code is waited for [default: the setting HOST].")
+@click.option("--host", help="The interface at which to wait for a client [default: the setting HOST].")
 @_port
 @_keys
 def keys_pair(name: str, line: bool, address: str | None, host: str | None, port: int, keys: Path | None) -> None:
     """Let the client NAME in: show a code that `keys accept` asks for on its machine, and wait for it.
 
-    Each machine makes its own key, and no secret travels. The code is good for 10 minutes, once, and for 3 tries. With
+    Each machine makes its own key, and no secret travels. The code is valid for 10 minutes, once, and for 3 tries. With
     --line, for those who cannot type it, print a line that `keys accept` takes; it holds the client's secret key.
     """
     with plain_errors():
@@ -158,7 +161,7 @@ def keys_pair(name: str, line: bool, address: str | None, host: str | None, port
         if line:
             _pair_by_line(name, address or f"tcp://{socket.gethostname()}:{settings.router_frontend}", keys)
         elif address is not None:
-            raise KeysError("the client says the address, to `keys accept`; --address is for --line")
+            raise KeysError("the client gives the address to `keys accept`; --address is for --line")
         else:
             _pair_by_code(name, host or settings.host, port, settings, keys)
 
@@ -177,7 +180,7 @@ def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Pat
     from taskengine.security.pake import Guest
 
     code = new_code()
-    Guest(code, "").hello()  # where the library is missing, it says so before we wait
+    Guest(code, "").hello()  # if the library is missing, this says so before we wait
     ring = _ring(keys)
     ring.check_free(name)
 
@@ -242,7 +245,7 @@ def _accept_by_code(address: str, port: int, keys: Path | None) -> Membership:
 
 @contextlib.contextmanager
 def _said_no() -> Iterator[None]:
-    """That it came to nothing is no wrong usage."""
+    """Exit with code 1 on KeysError: a failed pairing is no wrong usage."""
     try:
         yield
     except KeysError as error:
@@ -250,7 +253,7 @@ def _said_no() -> Iterator[None]:
 
 
 def _asked(what: str, *, hidden: bool = True) -> str:
-    """What a user types or pastes, a secret if it is `hidden`, from the terminal or from stdin."""
+    """Ask the user for a line, a secret if it is `hidden`, from the terminal or from stdin."""
     if sys.stdin.isatty():
         return str(click.prompt(what, hide_input=hidden, err=True))
     answer = sys.stdin.readline(4096).lstrip(BYTE_ORDER_MARK).strip()

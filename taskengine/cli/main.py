@@ -33,9 +33,9 @@ install it:
 
 
 def _admit(settings: Settings) -> tuple[Identity | None, int]:
-    """Whom the engine's processes become, and how many keys are let in.
+    """Return the user that the engine's processes are to become, and how many keys are let in.
 
-    Raises SettingsError, KeysError where it may not be started so.
+    Raises SettingsError, KeysError if the engine may not be started like this.
     """
     from taskengine.security.identity import borrowed, check_keys, find_identity
     from taskengine.security.keys import KeyRing
@@ -93,7 +93,7 @@ def serve(config: Path | None, **flags: object) -> None:
 @cli.command()
 @settings_flags
 def check(config: Path | None, **flags: object) -> None:
-    """Check the settings and the task modules, and warn of what weakens them; start nothing."""
+    """Check the settings and the task modules, and warn of weaknesses; start nothing."""
     with plain_errors():
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
@@ -118,7 +118,7 @@ def check(config: Path | None, **flags: object) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--safe", is_flag=True, help="Bring every output to its safe state, where no engine runs.")
+@click.option("--safe", is_flag=True, help="Bring every output to its safe state; no engine may be running.")
 @settings_flags
 def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> None:
     """Show the 40-pin header, and which device of the settings' table [hardware] has which pin."""
@@ -183,7 +183,7 @@ def call(
     from taskengine.client.stopping import stops_machine
 
     values = [_json_or_text(text) for text in args]
-    # what stops does not wait for a router that may be gone
+    # a stop does not wait for a router that may be gone
     with (client_of if stops_machine(name) else connected)(where, timeout) as client:
         if count is None:
             if not (values or keywords):
@@ -229,7 +229,7 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 
 
 @cli.command()
-@click.option("--why", default="", metavar="TEXT", help="The reason, for those who look at the machine's state.")
+@click.option("--why", default="", metavar="TEXT", help="The reason, shown in the machine's state.")
 @click.option("--stop-address", metavar="tcp://HOST:PORT", help=STOP_PORT_HELP)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
 @engine_options
@@ -292,10 +292,10 @@ def tasks(as_json: bool, where: Where) -> None:
 @cli.command()
 @click.option("--once", is_flag=True, help="Print it once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of tables.")
-@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two looks.")
+@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two updates.")
 @engine_options
 def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
-    """Show what the engine does: tasks, errors, lanes and latencies, until ctrl-c."""
+    """Show the engine's tasks, errors, lanes and latencies, until ctrl-c."""
     from taskengine.cli.top import Look, looks, plain, show
 
     with connected(where, PROBE_S) as client:
@@ -310,10 +310,13 @@ def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
 @cli.command()
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
-@click.option("--newest", is_flag=True, help="Leave out what newer values of its topic have followed.")
+@click.option("--newest", is_flag=True, help="Leave out values that a newer one of the same topic has replaced.")
 @engine_options
 def subscribe(topic: str, count: int | None, newest: bool, where: Where) -> None:
-    """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
+    """Print the values of TOPIC as they are published, one JSON line each.
+
+    `arm.*` takes all topics that begin with `arm.`.
+    """
     with connected(where, PROBE_S) as client, client.subscribe(topic, newest=newest) as feed:
         for number, sample in enumerate(feed, start=1):
             _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})

@@ -14,7 +14,7 @@ from taskengine.errors import KeysError, printable
 
 @click.group()
 def policy() -> None:
-    """Ask what the settings' table [policy] gives.
+    """Ask which rights the settings' table [policy] gives.
 
     \b
     taskengine policy can laptop do servo.set pan
@@ -53,7 +53,7 @@ def policy_can(client: str, do: str, task: str, device: str | None, config: Path
 
 
 def _lane_of(settings: Settings, task: str) -> str | None:
-    """The lane of a task that there is."""
+    """Return the lane of a registered task."""
     from taskengine.security.identity import find_identity
     from taskengine.supervisor.catalogue import load_catalogue
     from taskengine.supervisor.inspection import refuse_tasks
@@ -65,7 +65,7 @@ def _lane_of(settings: Settings, task: str) -> str | None:
 
 
 def _doubts(settings: Settings, client: str, device: str | None) -> list[str]:
-    """What is asked about and is not there."""
+    """Return a line for each thing in the question that does not exist."""
     from taskengine.security.keys import KeyRing
 
     doubts = []

@@ -1,4 +1,4 @@
-"""What the engine has counted, for people and for scripts."""
+"""Shows the engine's counters, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from taskengine.protocol.messages import Latency, Stats
 
 STAGES = ("waiting", "running", "total")
 WIDEST = 400
-"""Columns of what is printed where there is no terminal."""
+"""Width of the output, in columns, without a terminal."""
 SHARES = (50, 90, 99)
 
 
 class Look(NamedTuple):
-    """What was seen `at` so many s, monotonic; None where no engine answered."""
+    """The counters at the monotonic time `at`, in s; None if no engine answered."""
 
     at: float
     stats: Stats | None
@@ -34,7 +34,7 @@ class _Told(Protocol):
 
 
 def looks(client: _Told, interval: float) -> Iterator[Look]:
-    """A look now, and one every `interval` s; a restart of the engine does not end it."""
+    """Yield the counters now and every `interval` s; a restart of the engine does not end it."""
     while True:
         try:
             stats = client.stats()
@@ -45,7 +45,7 @@ def looks(client: _Told, interval: float) -> Iterator[Look]:
 
 
 def quantile_s(latency: Latency, percent: float) -> float | None:
-    """What so many percent of the tasks took at most, in s, as far as the buckets tell; None where there were none."""
+    """Return the time, in s, within which so many percent of the tasks ended, by the buckets; None without tasks."""
     wanted = sum(latency.tasks) * percent / 100
     low, before = 0.0, 0
     for bound, below in latency.below():
@@ -56,7 +56,7 @@ def quantile_s(latency: Latency, percent: float) -> float | None:
 
 
 def plain(stats: Stats) -> dict[str, Any]:
-    """As JSON: every field by its name, latencies in s."""
+    """Return the counters as JSON values: every field by its name, latencies in s."""
     fields = msgspec.structs.asdict(stats)
     for listed in ("lanes", "sources"):
         fields[listed] = [msgspec.structs.asdict(each) for each in fields[listed]]
@@ -68,13 +68,13 @@ def plain(stats: Stats) -> dict[str, Any]:
 
 
 def console() -> Console:
-    """Standard output; where that is no terminal, no line is broken, since a program may read it."""
+    """Return standard output; without a terminal no line is broken, because a program may read it."""
     made = Console()
     return made if made.is_terminal else Console(width=WIDEST, soft_wrap=True)
 
 
 def show(seen: Iterable[Look]) -> None:
-    """Print looks, each in the place of the one before where that is a terminal, else one below the other."""
+    """Print each look: in place of the last one on a terminal, below it otherwise."""
     before, output = None, console()
     if not output.is_terminal:
         for look in seen:
@@ -89,11 +89,11 @@ def show(seen: Iterable[Look]) -> None:
 
 
 def view(now: Look, before: Look | None = None) -> RenderableType:
-    """As tables; rates and latencies are since the look before, or since the router began."""
+    """Return the counters as tables; rates and latencies are since the look before, or since the router began."""
     if now.stats is None:
         return Text("no engine answers")
     stats, last = now.stats, before.stats if before else None
-    if last is not None and last.accepted > stats.accepted:  # another router's
+    if last is not None and last.accepted > stats.accepted:  # counted by another router
         last = None
     seconds = now.at - before.at if before and last else 0.0
     sources: list[RenderableType] = [Text(), _sources(stats)] if stats.sources else []

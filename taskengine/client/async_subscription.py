@@ -16,9 +16,9 @@ from taskengine.errors import Cancelled
 
 
 class AsyncSubscription:
-    """Iterates over samples, in one task at a time. Close it, or use it in `async with`.
+    """Iterates over samples, in one asyncio task at a time. Close it, or use it in `async with`.
 
-    It begins with the first sample that is asked for, or with `async with`.
+    The subscription begins when the first sample is asked for, or with `async with`.
     """
 
     def __init__(self, begin: Callable[[], Awaitable[Receiver]], ages: Ages) -> None:
@@ -28,13 +28,13 @@ class AsyncSubscription:
         self._is_closed = False
 
     async def get(self) -> Sample:
-        """The next sample; `async with asyncio.timeout(…)` bounds how long that takes, and loses none."""
+        """Return the next sample; `async with asyncio.timeout(…)` bounds how long that takes, and loses none."""
         receiver = await self._started()
         arrived = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits in it
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits in it
                 loop.call_soon_threadsafe(arrived.set)
 
         publication: Publication | None
@@ -45,7 +45,10 @@ class AsyncSubscription:
 
     @property
     def dropped(self) -> int:
-        """How many publications were not handed out; see `taskengine.client.subscription.Subscription.dropped`."""
+        """The number of publications that were not handed out.
+
+        See `taskengine.client.subscription.Subscription.dropped`.
+        """
         return self._receiver.dropped if self._receiver else 0
 
     async def _started(self) -> Receiver:

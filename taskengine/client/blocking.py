@@ -1,4 +1,4 @@
-"""The client that waits: verbs over a link that several threads may share."""
+"""The blocking client: methods over a transport that several threads may share."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from taskengine.security.keys import check_encrypted, find_membership
 
 LEAVE_S = 0.5
 FAILED_S = 0.3
-"""How long a `with` block that fails waits for replies to what was sent."""
+"""How long, in s, a `with` block that fails waits for replies to what was sent."""
 TOKEN_BYTES = 16
-"""Of what tells one client from others of the same name."""
+"""Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
 Posted = tuple[OutgoingRequest, Future[Any]]
 PriorityName = Literal["low", "normal", "high", "urgent"]
@@ -41,7 +41,7 @@ ErrorsName = Literal["raise", "return"]
 
 
 class Caller:
-    """What the client that waits and the one for asyncio have in common: options, requests, the queue."""
+    """The shared base of the blocking client and the one for asyncio: options, requests, the queue."""
 
     def __init__(
         self,
@@ -99,17 +99,17 @@ class Caller:
         return view
 
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
-        """Queue a call whose result nobody wants; the engine discards it. What stops is never queued; see `submit`."""
+        """Queue a call without a result: the engine discards it. A task that stops is never queued; see `submit`."""
         options = msgspec.structs.replace(self._options, reply="none")
         self._submit((task, args, kwargs), options)
 
     @property
     def stop_in_force(self) -> int:
-        """The number of the stop that is in force, 0 for none, as the last reply of the engine said."""
+        """The number of the stop that is in force, 0 for none, according to the engine's last reply."""
         return self._session.stop_in_force
 
     def flush(self) -> None:
-        """Send what is queued now."""
+        """Send all queued calls now."""
         self._link.flush()
 
     def _call(self, call: Call) -> Posted:
@@ -125,7 +125,7 @@ class Caller:
         return self._session.package(calls, [future], self._options, each=False, made=made), future
 
     def _sent_future(self) -> TaskFuture:
-        """A future of what is sent at once: from the start only the engine can cancel it."""
+        """Return a future for a request that is sent at once; only the engine can cancel it."""
         future = TaskFuture(self._link.retract)
         future.set_running_or_notify_cancel()
         return future
@@ -139,16 +139,16 @@ class Caller:
         return self._session.request(kind, future, Options(timeout=self._options.timeout), value), future
 
     def _ages(self) -> Ages:
-        """How old publications are, by what this client learns of the engine's clock."""
+        """Return a calculator of the ages of publications, by this client's estimate of the engine's clock."""
 
         def ask() -> None:
-            with contextlib.suppress(TaskEngineError):  # it is closed
+            with contextlib.suppress(TaskEngineError):  # the client is closed
                 self._link.post(self._session.request(RequestKind.INFO, Future(), Options(timeout=HELLO_S)))
 
         return Ages(self._session.engine_time, ask)
 
     def _submit(self, call: Call, options: Options) -> Future[Any]:
-        """Queue a call, or send it at once, past the queue, where it stops the machine or a device."""
+        """Queue a call, or send it at once if it stops the machine or a device."""
         task = call[0]
         if stops_machine(task):
             return self._stop_by_task(call, options)
@@ -162,89 +162,90 @@ class Caller:
         made, future = local_time(), self._sent_future()
         options = msgspec.structs.replace(options, priority="urgent")
         try:
-            # behind what is queued, which comes to be refused so: ahead of it, it would be undone
+            # behind queued calls, which are to be refused because of the stop; a call sent later would undo it
             self._link.post(self._session.package([call], [future], options, each=True, made=made), flush=True)
         except BadArguments as error:
             future.set_exception(error)
         return future
 
     def _target(self) -> Target:
-        """The engine, for a stop."""
+        """Return the engine as the target of a stop."""
         return Target(self.address, self._membership, self._name, self._session.info, insecure=self._insecure)
 
     def _stop_by_task(self, call: Call, options: Options) -> Future[Any]:
-        """Stop the machine by every way, of which the task that was called is one."""
+        """Stop the machine by every route; the task that was called is one of them."""
         _, args, kwargs = call
         made, order, future = local_time(), Order.new(kwargs.get("why", "")), self._sent_future()
         options = msgspec.structs.replace(options, priority="urgent")
         is_plain = not args and kwargs.keys() <= {"why"}
 
-        def parcel() -> OutgoingRequest:
+        def outgoing() -> OutgoingRequest:
             if is_plain and self._session.can(STOPPABLE):
                 return self._session.request(RequestKind.STOP, future, options, list(order))
             return self._session.package([call], [future], options, each=True, made=made)
 
-        return self._stop_by_all(order, options, future, parcel, None)
+        return self._stop_by_all(order, options, future, outgoing, None)
 
     def _stop_by_all(
-        self, order: Order, options: Options, future: Future[Any], parcel: Callable[[], OutgoingRequest], value: Any
+        self, order: Order, options: Options, future: Future[Any], outgoing: Callable[[], OutgoingRequest], value: Any
     ) -> Future[Any]:
-        """Stop the machine by every way, and by a parcel whose future this is; what succeeds first gives `value`."""
+        """Stop the machine by every route and by a request with a future; the first success gives `value`."""
         stopping = Stopping(self._target(), order, min(STOP_S, options.timeout or STOP_S))
         outcome: Future[Any] = Future()
         outcome.set_running_or_notify_cancel()
         stopping.begin()
         try:
-            self._link.post(parcel())
+            self._link.post(outgoing())
         except TaskEngineError as error:
             future.set_exception(error)
         first_of(outcome, value, [stopping.future, future], stopping.cease)
         return outcome
 
     def _urged(self, posted: Posted) -> Posted | Future[Any]:
-        """A package as it is to be sent: urgent where it only stops; what stops the machine goes by every way as well.
+        """Return a package as it is to be sent: urgent if its tasks only stop something.
 
-        Where it does nothing but that, the outcome of all ways.
+        A package that stops the machine goes by every route as well. If it does nothing else, return the future of all
+        routes.
         """
-        parcel, future = posted
-        request, known = parcel.request, self._session.stop_tasks
+        outgoing, future = posted
+        request, known = outgoing.request, self._session.stop_tasks
         if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
             return posted
         stops = [name for name in request.names if stops_machine(name)]
         if all(name in known or name in stops for name in request.names):
-            parcel = self._session.urge(parcel)
+            outgoing = self._session.urge(outgoing)
         if not stops:
-            return parcel, future
+            return outgoing, future
         if len(stops) == len(request.names) and not request.columns:
-            count = len(parcel.body[0]) // COUNT.size
-            return self._stop_by_all(Order.new(), self._options, future, lambda: parcel, [None] * count)
+            count = len(outgoing.body[0]) // COUNT.size
+            return self._stop_by_all(Order.new(), self._options, future, lambda: outgoing, [None] * count)
         Stopping(self._target(), Order.new()).begin()
-        return parcel, future
+        return outgoing, future
 
     def _brief(self) -> Self:
-        """This client for a call that is made on the way out, by a program that has failed or was interrupted."""
+        """Return a client with a short timeout, for a call at the end of a program that failed or was interrupted."""
         timeout = self._options.timeout
         return self.options(timeout=LEAVE_S if timeout is None else min(timeout, LEAVE_S))
 
     def _arming(self, lane: str) -> tuple[str, dict[str, Any]]:
-        """The task that arms, and how it is called."""
+        """Return the name of the task that arms, and its arguments."""
         task = f"{lane}.{ARM_TASK}" if lane else ARM_TASK
         return task, arming(task, self.stop_in_force)
 
 
 def arming(task: str, stop: int) -> dict[str, Any]:
-    """The arguments of a task that arms: the number of the stop that it undoes, where one is in force; else none.
+    """Return the arguments of a task that arms: the number of the stop that it undoes, if one is in force.
 
-    An engine of version 0.1.0 has no numbers.
+    An engine of version 0.1.0 has no such numbers.
     """
     return {"stop": stop} if stop and (task == ARM_TASK or task.endswith("." + ARM_TASK)) else {}
 
 
 def patience(kind: type[BaseException] | None) -> float | None:
-    """How long, in s, the end of a `with` block waits for replies where this kind of exception ends it; None as ever.
+    """Return how long, in s, the end of a `with` block waits for replies after this kind of exception.
 
-    An interrupted program, or one whose time was over, has stopped waiting. One that fails waits shortly for what it
-    has sent, which happens anyway.
+    None means the default. An interrupted program, or one whose time is over, does not wait. One that fails waits
+    briefly for calls that it has sent, because those run anyway.
     """
     if kind is None:
         return None
@@ -254,14 +255,14 @@ def patience(kind: type[BaseException] | None) -> float | None:
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
-    `keys` is the folder of the keys, None for the platform's own; where it has one for this engine, the connection is
-    encrypted. Off loopback that is the only engine that it has a key for, whatever its address; of several, `engine`
-    says which: its host, or the fingerprint of its key. Without a key a client speaks in clear on loopback, elsewhere
-    only if `insecure`, where anybody may play the engine.
+    `keys` is the folder of the keys, None for the platform's own. If it has a key for this engine, the connection is
+    encrypted. Off loopback the folder's only engine is meant, whatever its address. If the folder has several, `engine`
+    selects one by its host or by the fingerprint of its key. Without a key a client talks unencrypted: on loopback
+    always, elsewhere only if `insecure`, because any program could pose as the engine there.
 
-    May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that ends by an
-    exception, what is still queued is not sent, and nothing is waited for. Raises BadArguments for what is no address,
-    KeysError for keys that cannot be used, or are missing.
+    A client may be used from several threads, and reconnects by itself. Close it, or use it in `with`. If the block
+    ends by an exception, queued calls are not sent, and nothing is waited for. Raises BadArguments for an invalid
+    address, KeysError for keys that are missing or cannot be used.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -276,9 +277,9 @@ class Client(Caller):
     def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.
 
-        The results come in order, as a list; where all iterables are numpy arrays of numbers, of one dimension, and
-        all results floats, or all ints, as an array. The first error among them is raised, or, with the option
-        `errors="return"`, stands in its place.
+        The results come in order, as a list. They come as an array if all iterables are one-dimensional numpy arrays of
+        numbers and all results are floats, or all are ints. The first error among them is raised; with the option
+        `errors="return"`, errors take the places of results.
         """
         return self._wait(self._map(task, iterables))
 
@@ -288,36 +289,36 @@ class Client(Caller):
         return results
 
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queue a call and give its future; the queue is flushed every RESPONSE_TIME, or when a full load is in it.
+        """Queue a call and return its future; the queue is sent every RESPONSE_TIME, or when it holds a full load.
 
-        The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. What stops the machine,
-        or brings a device to its safe state, is never queued, by whatever verb, and goes first.
+        The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. A call that stops the
+        machine, or brings a device to its safe state, is never queued, whichever method makes it, and goes first.
         """
         return self._submit((task, args, kwargs), self._options)
 
     def stop(self, why: str = "", timeout: float = STOP_S) -> None:
-        """Stop the machine by the shortest way: its outputs go to their safe states, and nothing moves until `arm`.
+        """Stop the machine by the fastest route: its outputs go to their safe states, and nothing moves until `arm`.
 
-        All ways are taken at once, past the router too, and again until one confirms that every output is safe, or
-        `timeout` s are over. Nothing that this client does meanwhile delays it. Raises NotAllowed, UnknownTask where
-        the engine has no hardware, TaskFailed, type NotConfirmed, where the machine was stopped and a lane is not safe
-        yet, EngineUnreachable.
+        All routes are taken at once, also those past the router, and repeated until one confirms that every output is
+        safe, or `timeout` s are over. Nothing else that this client does delays it. Raises NotAllowed; UnknownTask if
+        the engine has no hardware; TaskFailed, type NotConfirmed, if the machine was stopped but a lane is not safe
+        yet; EngineUnreachable.
         """
         Stopping(self._target(), Order.new(why), timeout).run()
 
     def arm(self, lane: str = "") -> None:
-        """Undo the stop that is in force, and no later one, so that things may move again once they are told to.
+        """Undo the stop that is in force, and no later one; outputs then move again when they are told to.
 
-        Raises NotAllowed where the machine was stopped again meanwhile. `lane` is as for `lease`.
+        Raises NotAllowed if the machine was stopped again meanwhile. `lane` is as for `lease`.
         """
         self.info()
         task, number = self._arming(lane)
         self.call(task, **number)
 
     def cancel(self, future: Future[Any] | None = None) -> None:
-        """Have the task of a submitted future not begin, if it has not; with None, all that this client has sent.
+        """Cancel the task of a submitted future if it has not begun; with None, cancel everything this client has sent.
 
-        The future ends in `Cancelled`, or, where that was too late, in the result; `future.cancel()` does the same.
+        The future ends in `Cancelled`, or, if it was too late, in the result; `future.cancel()` does the same.
         """
         if future is not None:
             future.cancel()
@@ -325,25 +326,25 @@ class Client(Caller):
             self._wait(self._cancel_all())
 
     def tasks(self) -> list[TaskInfo]:
-        """The tasks that the engine knows: names, signatures, docs, lanes."""
+        """Return the tasks that the engine knows: names, signatures, docs, lanes."""
         return msgspec.convert(self._wait(self._ask(RequestKind.TASKS)), list[TaskInfo])
 
     def info(self) -> Info:
-        """The engine's version, settings and data ports."""
+        """Return the engine's version, settings and data ports."""
         return msgspec.convert(self._wait(self._ask(RequestKind.INFO)), Info)
 
     def stats(self) -> Stats:
-        """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
+        """Return the engine's counters: tasks, errors, restarts, load of the lanes, and latencies."""
         return msgspec.convert(self._wait(self._ask(RequestKind.STATS)), Stats)
 
     def progress(self) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package that this client has in flight."""
+        """Return serial, tasks done and tasks in all of each package that this client has in flight."""
         return [(serial, done, count) for serial, done, count in self._wait(self._ask(RequestKind.PROGRESS))]
 
     def reload(self) -> None:
         """Have the engine load its task modules anew, worker by worker, and wait until it has.
 
-        Raises TaskFailed, type TaskModuleError, where they do not load: it goes on with what it had.
+        Raises TaskFailed, type TaskModuleError, if they do not load: the engine then keeps the old ones.
         """
         self._wait(self._ask(RequestKind.RELOAD))
 
@@ -352,33 +353,35 @@ class Client(Caller):
         self._wait(self._ask(RequestKind.PUBLISH, [topic, value]))
 
     def latest(self, topic: str) -> Any:
-        """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
+        """Return the last value on a topic. Raises TaskFailed, type LookupError, if there is none yet."""
         return self._wait(self._ask(RequestKind.LATEST, [topic]))
 
     def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> Subscription:
-        """The values on a topic from the last one on; a topic that ends in `*` takes all that begin so.
+        """Return the values on a topic, beginning with the last one.
 
-        Values that are not taken wait, so many at most, and the oldest give way; with `newest` only the last one of
-        each topic does. `dropped` counts those that gave way. Raises Overloaded where the engine runs no data worker.
+        A topic that ends in `*` matches all that begin so.
+
+        At most `waiting` values wait to be taken, and the oldest are dropped first; with `newest` only the last one of
+        each topic is kept. `dropped` counts the lost ones. Raises Overloaded if the engine runs no data worker.
         """
         wish = Wish(topic, waiting, newest=newest)
         addresses = reachable(self.info().data_addresses, self.address)
         return Subscription(addresses, wish, self._ages(), self._membership)
 
     def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
-        """Begin the leases of devices of the table [hardware], in `with`, and `renew` them in the loop that drives.
+        """Begin the leases of devices of the table [hardware], in `with`; `renew` them in the loop that drives.
 
-        With `exclusive` other clients may not command them while it runs, and other programs of the same key neither,
-        unless they `take_over`. `lane` is the devices' own, if they have one. Raises BadArguments for a device that has
-        no lease, NotAllowed where another client has one for itself.
+        With `exclusive` no other client may command the devices while the lease runs, nor may other programs of the
+        same key, unless they `take_over`. `lane` is the devices' own lane, if they have one. Raises BadArguments for a
+        device without leases, NotAllowed if another client holds one exclusively.
         """
         return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over, leave=self._brief().call)
 
     def close(self, timeout: float | None = None) -> None:
-        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice.
+        """Send queued calls, wait up to `timeout` s for pending ones, and close. May be called twice.
 
-        Without a `timeout` that is 5 s, or 1 s where no engine has ever answered. Raises EngineUnreachable where what
-        was given to `send` was not sent.
+        The default `timeout` is 5 s, or 1 s if no engine has ever answered. Raises EngineUnreachable if calls of `send`
+        were not sent.
         """
         self._link.close(timeout)
 
@@ -388,7 +391,7 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # what failed did not mean what is still queued to happen
+        # a program that failed did not mean its queued calls to run
         self._link.close(patience(kind), flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
@@ -398,7 +401,7 @@ class Client(Caller):
         return self._link.exchange(*urged, self._options.timeout)
 
     def _outcome(self, future: Future[Any]) -> Any:
-        """Wait for a stop, which the link need not get anywhere for."""
+        """Wait for a stop; this needs no progress of the transport."""
         timeout = self._options.timeout
         wait([future], timeout)
         if timeout is not None and not future.done():

@@ -1,4 +1,4 @@
-"""A client's queue: calls that `submit` and `send` collect, so that they travel together. Pure."""
+"""A client's queue: collects the calls of `submit` and `send`, so that they travel together. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskengine.protocol.messages import Info
 
 
 class Calls:
-    """Calls that were queued one after the other with the same options, the first of them at `made` (see Parcel)."""
+    """Calls that were queued one after the other with the same options; `made` is as in OutgoingRequest."""
 
     def __init__(self, options: Options, made: int) -> None:
         self.options = options
@@ -22,7 +22,7 @@ class Calls:
         self.entries: list[tuple[Call, Future[Any]]] = []
 
     def pack(self, session: Session) -> list[OutgoingRequest]:
-        """One package, or, where a call cannot be sent, one for each call, so that it fails alone.
+        """Return one package with all calls, or one for each call if any cannot be sent, so that it fails alone.
 
         Calls whose future was cancelled are left out.
         """
@@ -37,19 +37,19 @@ class Calls:
             if len(entries) == 1:
                 session.outcomes.append((futures[0], error))
                 return []
-            return [parcel for entry in entries for parcel in self._pack(session, [entry])]
+            return [outgoing for entry in entries for outgoing in self._pack(session, [entry])]
 
 
 def _wanted(future: Future[Any]) -> bool:
-    """Whether a call is to be sent; from then on its future cannot be cancelled. May be asked again."""
+    """Return whether a call is to be sent; afterwards its future cannot be cancelled. May be asked again."""
     try:
         return future.set_running_or_notify_cancel()
-    except RuntimeError:  # not the first time, or whoever has the future has resolved it
+    except RuntimeError:  # not the first time, or its owner has resolved the future
         return future.running()
 
 
 class CallQueue:
-    """Calls until RESPONSE_TIME has passed or a full load is there; in the order in which they were added."""
+    """Collects calls, in order, until RESPONSE_TIME has passed or a full load is there."""
 
     def __init__(self) -> None:
         self._queued: list[Calls] = []
@@ -59,7 +59,7 @@ class CallQueue:
         self._full_load = DEFAULT_FULL_LOAD
 
     def learn(self, info: Info | None) -> None:
-        """Take the engine's RESPONSE_TIME and what a full load of it is, where it has said so."""
+        """Take RESPONSE_TIME and the size of a full load from the engine's answer."""
         if info is None:
             return
         self._response_time = info.response_time
@@ -68,7 +68,7 @@ class CallQueue:
     def add(self, call: Call, future: Future[Any], options: Options, now: float, made: int = 0) -> bool:
         """Queue a call at `now`, monotonic s, and `made` by the clock that times calls, in ns.
 
-        True where that changes when the queue is due.
+        Return whether that changes when the queue is due.
         """
         if not self._queued or self._queued[-1].options != options:
             self._queued.append(Calls(options, made))
@@ -79,13 +79,13 @@ class CallQueue:
         return self._count == 1 or self._count >= self._full_load
 
     def due(self, now: float) -> float:
-        """In how many seconds the queue is to be sent; inf where it is empty."""
+        """Return in how many seconds the queue is to be sent; inf if it is empty."""
         if self._count >= self._full_load:
             return 0.0
         return max(0.0, self._due - now)
 
     def move(self, outbox: deque[Any]) -> None:
-        """Put what is queued into the outbox; the queue is empty then."""
+        """Move all queued calls to the outbox."""
         queued, self._queued = self._queued, []
-        outbox.extend(queued)  # right behind the line above: a signal's handler runs after a call, thus not between
+        outbox.extend(queued)  # no signal's handler runs between these lines: it runs after a call
         self._count, self._due = 0, math.inf

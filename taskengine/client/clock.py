@@ -1,9 +1,9 @@
-"""The engine's clock as a client knows it from replies: an estimate, and how far off it may be. Pure.
+"""Estimates the engine's clock from replies, with a bound of the error. Pure.
 
-A reply says what the engine's clock showed at some moment between the request's sending and the reply's arrival. The
-middle of the two is at most half of that round trip away from it. Two clocks drift apart by less than 100 ppm, counted
-twice here, so that an old sample is worth less with every second. All times are in ns; the client's are of one clock
-that only goes forward, also while the machine sleeps.
+A reply says what the engine's clock showed at some moment between sending the request and receiving the reply. The
+middle of the two is off by at most half of that round trip. Two clocks drift apart by less than 100 ppm, counted twice
+here, so that a sample loses value with every second. All times are in ns; the client's are of one clock that only goes
+forward, also while the machine sleeps.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Final, NamedTuple
 
 DRIFT_PPM: Final = 200
 FRESH_NS: Final = 30 * 10**9
-"""A sample that is older is no reason any more not to ask for another."""
+"""A sample that is older than this makes the client ask for another."""
 LATEST: Final = 2**63 - 1
-"""The latest time that can be sent, also the widest bound."""
+"""The latest time that can be sent, and the widest bound."""
 
 
 class ClockSample(NamedTuple):
-    """The engine's clock showed `clock` when ours showed `middle`, give or take `half`.
+    """A sample: the engine's clock showed `clock` when ours showed `middle`, give or take `half`.
 
-    At any later moment the bound of one is narrower than that of another just where its `width` is less.
+    The sample with the smaller `width` has the narrower bound at any later moment.
     """
 
     middle: int
@@ -32,7 +32,7 @@ class ClockSample(NamedTuple):
 class Estimate(NamedTuple):
     """The engine's clock showed `time` when ours showed `local`, give or take `bound`, in the boot `boot`.
 
-    It `is_fresh` where the sample that says so is of the last 30 s.
+    It `is_fresh` if it is based on a sample of the last 30 s.
     """
 
     local: int
@@ -43,10 +43,10 @@ class Estimate(NamedTuple):
 
 
 class EngineClock:
-    """Estimates what the engine's clock shows, by the sample that is the best at the time.
+    """Estimates the engine's clock from the best sample.
 
-    Of the samples of the last 30 s that is the one with the shortest round trip, up to what its age costs. An older one
-    stands until a newer one is better.
+    That is the sample of the last 30 s with the shortest round trip, corrected for its age. An older sample is used
+    until a newer one is better.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class EngineClock:
         self._boot = 0
 
     def take(self, sent: int, received: int, clock: int, boot: int) -> None:
-        """A request was sent and its reply received at these moments; the engine's clock and boot as the reply says."""
+        """Take the times at which a request was sent and its reply received, and the clock and boot in the reply."""
         if boot != self._boot:
             self._boot, self._best = boot, None
         half = (received - sent + 1) // 2
@@ -66,7 +66,7 @@ class EngineClock:
             self._best = ClockSample(middle, half, clock, width)
 
     def forget(self) -> None:
-        """Know nothing any more: what answers from here on may be another engine."""
+        """Forget all samples, because another engine may answer next."""
         self._best, self._boot = None, 0
 
     def is_fresh(self, local: int) -> bool:
@@ -74,7 +74,7 @@ class EngineClock:
         return self._best is not None and local - self._best.middle <= FRESH_NS
 
     def at(self, local: int) -> tuple[int, int] | None:
-        """What the engine's clock showed when ours showed `local`, and the bound; None where nothing is known."""
+        """Return the engine's clock, and the bound, when ours showed `local`; None if nothing is known."""
         best = self._best
         if best is None:
             return None
@@ -83,10 +83,10 @@ class EngineClock:
         bound = best.half + -(-(abs(away) + best.half) * DRIFT_PPM // 10**6) + 1
         if 0 < time <= LATEST and bound <= LATEST:
             return time, bound
-        # what was before the engine's machine was started was long ago, and no time is 0, which says that none is told
+        # earlier moments lie before the start of the engine's machine; 0 would mean that no time is told
         return min(max(1, time), LATEST), min(bound, LATEST)
 
     def estimate(self, local: int) -> Estimate | None:
-        """As `at`, with all that is known beside it."""
+        """Return the estimate for the moment when our clock showed `local`; None if nothing is known."""
         at = self.at(local)
         return None if at is None else Estimate(local, *at, self._boot, self.is_fresh(local))

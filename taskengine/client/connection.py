@@ -1,6 +1,6 @@
-"""One connection of a client: a DEALER, and news of whether it stands.
+"""One connection of a client: a DEALER socket, and events about its state.
 
-A connection that is lost is not used again, although ZeroMQ would mend it: what ZeroMQ still held would be sent to an
+A lost connection is not used again, although ZeroMQ would reconnect it: ZeroMQ would send what it still held to an
 engine that comes back later, when nobody wants it any more. (`ZMQ_IMMEDIATE` prevents that too, but drops replies that
 came with the last bytes.)
 """
@@ -24,35 +24,36 @@ from taskengine.security.keys import Membership
 
 LINGER_MS = 1000
 CONNECT_MS = 2000
-"""How long one address of a host's name is tried."""
+"""How long, in ms, to try one address of a host's name."""
 NEVER_MS = 2**31 - 1
 KEEPALIVE_S = 1
-"""How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
+"""After how many seconds of silence TCP probes whether the other machine is there, and how often it does so then,"""
 KEEPALIVES = 4
-"""and how many times, before the connection counts as lost (tcp(7))."""
+"""and after how many probes the connection counts as lost (tcp(7))."""
 _ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
 local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
+"""Return the clock by which calls are timed, in ns; it goes on while the machine sleeps, if there is such a clock."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _FAILED = zmq.EVENT_CONNECT_RETRIED
 _CUT = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
 def check_address(address: str) -> None:
-    """Raises BadArguments for what is no address of an engine."""
+    """Raise BadArguments for an invalid address of an engine."""
     found = _ADDRESS.fullmatch(address)
     if found is None or (found[1] and not 0 < int(found[1]) < 2**16):
         raise BadArguments(f"the engine's address is tcp://HOST:PORT, not {address!r}")
 
 
 class Connection:
-    """A DEALER to `address`. Raises BadArguments for what is no address.
+    """A DEALER connected to `address`. Raises BadArguments for an invalid address.
 
-    Where its host is a name, this is one try, by IPv6 if `by_ipv6`: `lost` says when it has failed.
+    If the host is a name, this is one attempt, by IPv6 if `by_ipv6`; `lost` says when it has failed.
 
-    `monitor` is readable when there is news, and its descriptor `news` becomes so where all before were taken: to wait
-    for that costs less. `refused` tells that an engine was there and did not let us in, and
-    `is_cut` that it went away while it was about to: it does so too with a client that does not encrypt as it does.
+    `monitor` is readable when there are events. Its descriptor `news` becomes readable once all earlier ones were
+    taken, and is cheaper to wait for. `refused` means that an engine was there and did not let us in. `is_cut` means
+    that it closed the connection during the handshake, which it also does with a client whose encryption differs from
+    its own.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Connection:
             self.socket.sndhwm = 0
             self.socket.rcvhwm = 0
             self.socket.linger = LINGER_MS
-            # an engine's machine that is gone says nothing: its silence ends the connection, whatever is in flight
+            # an engine's machine that is gone sends nothing: its silence ends the connection, whatever is in flight
             self.socket.tcp_keepalive = 1
             self.socket.tcp_keepalive_idle = KEEPALIVE_S
             self.socket.tcp_keepalive_intvl = KEEPALIVE_S
@@ -90,7 +91,7 @@ class Connection:
             undo.callback(self.monitor.close)
             self.news = self.monitor.FD
             self._news = Waiter(Port(self.monitor))
-            self._news.wait(0)  # ZeroMQ signals nothing to one that has never looked
+            self._news.wait(0)  # ZeroMQ signals nothing before the first look
             try:
                 check_address(address)
                 self.socket.connect(endpoint)
@@ -101,7 +102,7 @@ class Connection:
             undo.pop_all()
 
     def lost(self) -> bool:
-        """Take the news, and say whether the connection has ended."""
+        """Take the events, and return whether the connection has ended."""
         lost = False
         while self._news.wait(0):
             event = recv_monitor_message(self.monitor)["event"]
@@ -115,7 +116,7 @@ class Connection:
         return lost
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
-        """Close, after at most `linger_ms` ms for what is still to be sent. May be called twice; no news come then."""
+        """Close, after at most `linger_ms` ms for unsent messages. May be called twice; no events come afterwards."""
         self.connected = False
         self._news = Waiter()
         if not self.socket.closed:

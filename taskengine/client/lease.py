@@ -11,22 +11,22 @@ from taskengine.errors import BadArguments, TaskEngineError
 
 
 def calls(devices: Sequence[str], lane: str) -> tuple[str, list[str]]:
-    """What the names of the lane's tasks begin with, and the devices as a list. Raises BadArguments for none."""
+    """Return the prefix of the lane's task names, and the devices as a list. Raises BadArguments for no devices."""
     if not devices:
         raise BadArguments("a lease is of one device at least")
     return f"{lane}." if lane else "", list(devices)
 
 
 def _wish(*, take_over: bool) -> dict[str, bool]:
-    """A keyword for `lease.acquire`, only where it is wanted: an engine of version 0.1.0 does not know it."""
+    """Return the keyword for `lease.acquire` only if it is wanted: an engine of version 0.1.0 does not know it."""
     return {"take_over": True} if take_over else {}
 
 
 class Lease:
-    """The leases of `devices`, begun anew by `call`, which calls a task; `leave` does so where an exception ends it.
+    """The leases of `devices`, renewed by `call`, which calls a task; `leave` does so when an exception ends the block.
 
-    It ends by itself: whoever drives calls `renew`, or commands the devices, from the loop that drives, and never from
-    a thread that would go on when that loop hangs. Leaving the `with` block lets others have the devices at once.
+    A lease lapses by itself. The loop that drives calls `renew`, or commands the devices; never a thread that would go
+    on when that loop hangs. Leaving the `with` block lets others have the devices at once.
     """
 
     def __init__(
@@ -44,15 +44,17 @@ class Lease:
         self._prefix, self._devices = calls(devices, lane)
         wish = _wish(take_over=take_over)
         self.seconds: float = call(f"{self._prefix}lease.acquire", self._devices, exclusive, **wish)
-        """How long it runs if it is not renewed: that of the device whose lease is the shortest."""
+        """How long the lease runs without renewal, in s: the shortest of the devices' leases."""
 
     def renew(self) -> None:
-        """Begin it anew. Raises NotAllowed where it had lapsed and another client has a device for itself, or where the
-        machine was stopped."""
+        """Renew the lease.
+
+        Raises NotAllowed if it had lapsed and another client holds a device exclusively, or if the machine was stopped.
+        """
         self._call(f"{self._prefix}lease.renew", self._devices)
 
     def release(self) -> None:
-        """Let others have the devices; what they were told last stays until the lease lapses."""
+        """Let others have the devices; the last commands stay in force until the lease lapses."""
         self._call(f"{self._prefix}lease.release", self._devices)
 
     def __enter__(self) -> Self:
@@ -64,12 +66,12 @@ class Lease:
         if error is None:
             self.release()
             return
-        with contextlib.suppress(TaskEngineError):  # what went wrong before says more, and waits for little
+        with contextlib.suppress(TaskEngineError):  # the first error tells more; do not wait long
             self._leave(f"{self._prefix}lease.release", self._devices)
 
 
 class AsyncLease:
-    """As `Lease`, for asyncio: `async with await client.lease("pan") as lease: await lease.renew()`."""
+    """The asyncio version of `Lease`: `async with await client.lease("pan") as lease: await lease.renew()`."""
 
     def __init__(
         self,
@@ -84,13 +86,13 @@ class AsyncLease:
         self.seconds = 0.0
 
     async def acquire(self, *, exclusive: bool, take_over: bool = False) -> Self:
-        """Begin it."""
+        """Begin the lease."""
         wish = _wish(take_over=take_over)
         self.seconds = await self._call(f"{self._prefix}lease.acquire", self._devices, exclusive, **wish)
         return self
 
     async def renew(self) -> None:
-        """Begin it anew; see `Lease.renew`."""
+        """Renew the lease; see `Lease.renew`."""
         await self._call(f"{self._prefix}lease.renew", self._devices)
 
     async def release(self) -> None:

@@ -1,4 +1,4 @@
-"""What a client has not sent yet: parcels, and calls that are no parcels yet. Pure."""
+"""A client's unsent requests, and calls that are not packed into requests yet. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskengine.protocol.messages import ReplyMode
 
 
 def fail_unsent(session: Session, unsent: Iterable[OutgoingRequest | Calls], error: TaskEngineError) -> None:
-    """None of it will be answered."""
+    """Fail all of it: none will be answered."""
     for item in unsent:
         if isinstance(item, Calls):
             session.outcomes.extend([(future, error) for _, future in item.entries])
@@ -20,7 +20,7 @@ def fail_unsent(session: Session, unsent: Iterable[OutgoingRequest | Calls], err
 
 
 def count_nobodys(session: Session, unsent: Iterable[OutgoingRequest | Calls]) -> int:
-    """Return how many of the calls nobody waits for, so that nobody would be told that they were lost."""
+    """Return how many of the calls nobody waits for, so that their loss would go unnoticed."""
     count = 0
     for item in unsent:
         if isinstance(item, Calls):

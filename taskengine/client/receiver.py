@@ -1,7 +1,7 @@
-"""A subscriber's socket, which a thread of its own reads, so that what waits is counted here and nothing is late.
+"""A subscriber's socket, read by a thread of its own, so that waiting values are counted here and none is late.
 
-What a subscriber does not take in time would wait in ZeroMQ and in TCP otherwise, thousands of values deep, where the
-newest is behind all others.
+Without the thread, values that a subscriber does not take in time would wait in ZeroMQ and in TCP, thousands deep, with
+the newest behind all others.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taskengine.security.credentials import introduce
 from taskengine.security.keys import Membership
 
 TURN = 100
-"""Publications that are received before whoever waits for the first gets it."""
+"""Publications received before a waiting caller gets the first of them."""
 LONGEST_POLL_MS = 3_600_000
 PUBLISHED = 2
-"""What is ready, by its place among the sources of the waiter."""
+"""The events of the waiter, by place among its sources."""
 
 
 class Receiver:
-    """A SUB connected to these addresses, which gives what the `feed` wants to the `backlog`. Close it."""
+    """A SUB socket connected to these addresses; what the `feed` wants goes to the `backlog`. Close it."""
 
     def __init__(
         self, addresses: Sequence[str], feed: SubscriptionFilter, backlog: Backlog, membership: Membership | None = None
@@ -58,7 +58,10 @@ class Receiver:
             undo.pop_all()
 
     def take(self, timeout: float | None) -> Publication | None:
-        """The next publication; None where none comes in `timeout` s. Raises ProtocolError, Cancelled when closed."""
+        """Return the next publication; None if none comes in `timeout` s.
+
+        Raises ProtocolError, Cancelled when closed.
+        """
         self._check()
         with self._arrived:
             self._arrived.wait_for(lambda: len(self._backlog) or self._is_closed or self._failure, timeout)
@@ -66,9 +69,9 @@ class Receiver:
             return self._backlog.take()
 
     def poll(self, on_arrival: Callable[[], object]) -> Publication | None:
-        """The next publication; None where there is none yet, and `on_arrival` is called once when there may be.
+        """Return the next publication; None if there is none yet, and `on_arrival` is called once when there may be.
 
-        It is called by another thread. Raises as `take`.
+        Another thread calls it. Raises as `take`.
         """
         self._check()
         with self._arrived:
@@ -79,11 +82,11 @@ class Receiver:
 
     @property
     def dropped(self) -> int:
-        """How many publications gave way to newer ones, here or on their way."""
+        """The number of publications that gave way to newer ones, here or on their way."""
         return self._feed.missed + self._backlog.dropped
 
     def close(self) -> None:
-        """Close the socket; whoever waits is told. May be called twice, and does nothing in a forked child."""
+        """Close the socket, and wake waiting callers. May be called twice, and does nothing in a forked child."""
         if self._pid != os.getpid():
             return
         with self._arrived:
@@ -93,7 +96,7 @@ class Receiver:
             self._tell()
             if self._wakeup >= 0:
                 os.eventfd_write(self._wakeup, 1)
-        if threading.current_thread() is not self._thread:  # which collects garbage as any other
+        if threading.current_thread() is not self._thread:  # the thread itself may run garbage collection
             self._thread.join()
 
     def _check(self) -> None:
@@ -105,14 +108,14 @@ class Receiver:
             raise Cancelled("the subscription was made before the process was forked: make one in the child")
 
     def _serve(self) -> None:
-        """The thread's code."""
+        """Run the thread."""
         try:
             port = Port(self._socket)
             waiter = Waiter(self._wakeup, port)
             while not self._is_closed:
                 if waiter.wait(LONGEST_POLL_MS) & PUBLISHED:
                     self._receive(port)
-        except BaseException as error:  # nobody else would hear of it
+        except BaseException as error:  # otherwise the error would be lost
             with self._arrived:
                 self._failure = error
                 self._tell()

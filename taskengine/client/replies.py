@@ -1,4 +1,4 @@
-"""What is in a reply of wire 0.2, by futures. Pure."""
+"""Resolves futures from a reply of wire 0.2. Pure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Outcome = tuple[Future[Any], Any]
 def outcomes(
     reply: Reply, body: bytes, futures: Sequence[Future[Any]], *, each: bool, raises: bool, array: bool
 ) -> Iterable[Outcome]:
-    """What each future gets: its own entry where `each` does, else the one the list, or its first error with `raises`.
+    """Return the outcome of each future.
 
-    With `array` the list is an array where it can be.
+    With `each`, a future gets its own entry; otherwise the only one gets the list, or its first error with `raises`.
+    With `array` the list is an array if possible.
     """
     try:
         results = _results(reply, body, array=array)
@@ -32,7 +33,7 @@ def outcomes(
     if each:
         return zip(futures, results, strict=True)
     if raises and reply.failed:
-        # where no reply was wanted there is no error to be found
+        # without a reply there is no error to find
         first: Any = next((result for result in results if isinstance(result, TaskEngineError)), results)
         return [(futures[0], first)]
     return [(futures[0], results)]
@@ -60,5 +61,5 @@ def _entry_error(data: bytes) -> TaskEngineError:
     try:
         code, message, fields = msgspec.msgpack.decode(data, type=tuple[int, str, dict[str, Any]])
     except (msgspec.MsgspecError, ValueError) as error:
-        return ProtocolError(f"an error entry that is none: {error}")
+        return ProtocolError(f"malformed error entry: {error}")
     return from_wire(code, message, fields)

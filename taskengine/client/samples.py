@@ -1,7 +1,7 @@
-"""What a subscriber makes of publications: which it wants, which wait for it, how many are lost, how old each is. Pure.
+"""A subscriber's publications: filters them, keeps them until they are taken, and counts the lost ones. Pure.
 
-A publication has a number on its topic, by which it is known when it comes again, and by which those are counted that
-never came: what a slow network or a slow subscriber costs shows there.
+A publication has a number on its topic. By that number repeated publications are recognized, and missing ones are
+counted, which shows how much a slow network or a slow subscriber loses.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ WAITING: Final = 2000
 WAITING_BYTES: Final = 64 * 2**20
 """and the most bytes of them; one may be larger."""
 ASK_NS: Final = 10**10
-"""How often the engine is asked for its clock at most."""
+"""The shortest time, in ns, between two requests for the engine's clock."""
 NS: Final = 10**9
 
 
 class Sample(msgspec.Struct, frozen=True):
     """One publication: its value, when it was made (wall clock, s), its number on the topic, and who made it.
 
-    `publisher` is `source`, `task`, `engine`, `client`, or of a client with a key `client:NAME`; "" where an older
-    engine does not tell. `age` is how many s before it was handed out it was made, by the engine's clock, and as wrong
-    as half a round trip at most; None where that is not known, such as from an older engine.
+    `publisher` is `source`, `task`, `engine`, `client`, or `client:NAME` for a client with a key; "" if an older engine
+    does not say. `age` is how many s before it was handed out it was made, by the engine's clock, with an error of at
+    most half a round trip; None if that is not known, for example from an older engine.
     """
 
     topic: str
@@ -59,14 +59,14 @@ _decode_data = msgspec.json.Decoder(_Data).decode
 
 
 class Publication(NamedTuple):
-    """A publication whose value was not read yet."""
+    """A publication whose value has not been decoded yet."""
 
     topic: str
     meta: _Meta
     data: bytes
 
     def sample(self, age: float | None = None) -> Sample:
-        """It with its value. Raises ProtocolError for what is no publication."""
+        """Return the publication with its value. Raises ProtocolError if it is malformed."""
         try:
             value = _decode_data(self.data).data
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
@@ -76,24 +76,24 @@ class Publication(NamedTuple):
 
 
 class SubscriptionFilter:
-    """Which publications a subscriber to `topic` wants: its own topic, and none twice."""
+    """Selects the publications for a subscriber to `topic`: its own topic, and none twice."""
 
     def __init__(self, topic: str) -> None:
         self._whole = not topic.endswith("*")
         self.prefix = topic if self._whole else topic[:-1]
         self._seen: dict[str, tuple[str, int]] = {}
         self.missed = 0
-        """Publications that never came, of those between the first and the last that did."""
+        """How many publications between the first and the last one are missing."""
 
     def read(self, frames: Sequence[bytes]) -> Publication | None:
-        """The publication in a message, None where it is not wanted. Raises ProtocolError for what is none."""
+        """Return the publication in a message, None if it is not wanted. Raises ProtocolError if it is malformed."""
         try:
             topic, meta, data = frames[0].decode(), _decode_meta(frames[1]), frames[2]
         except (IndexError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise _none(error) from None
         if self._whole and topic != self.prefix:
             return None
-        # a data worker repeats its last value whenever somebody subscribes
+        # a data worker repeats its last value for every new subscriber
         publisher, number = self._seen.get(topic, ("", 0))
         if meta.id == publisher:
             if meta.part <= number:
@@ -103,7 +103,7 @@ class SubscriptionFilter:
         return Publication(topic, meta, data)
 
     def take(self, frames: Sequence[bytes]) -> Sample | None:
-        """The sample in a message, without its age, None where it is not wanted. Raises ProtocolError."""
+        """Return the sample in a message, without its age, None if it is not wanted. Raises ProtocolError."""
         publication = self.read(frames)
         return None if publication is None else publication.sample()
 
@@ -113,10 +113,10 @@ def _none(error: Exception) -> ProtocolError:
 
 
 class Backlog:
-    """What has come and was not taken yet, in the order in which it came: at most `most`, without the oldest.
+    """Publications that were not taken yet, in the order of arrival: at most `most`; the oldest are dropped.
 
-    With `newest` only the newest of each topic is kept, in the place of the one before, so that topics that are
-    published often leave their turn to others.
+    With `newest` only the newest of each topic is kept, in the place of the one before, so that topics with many
+    publications do not delay others.
     """
 
     def __init__(self, most: int = WAITING, *, newest: bool = False) -> None:
@@ -126,13 +126,13 @@ class Backlog:
         self._waiting: OrderedDict[str | int, Publication | ProtocolError] = OrderedDict()
         self._bytes = 0
         self.dropped = 0
-        """Publications that came and gave way to newer ones."""
+        """How many publications gave way to newer ones."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, item: Publication | ProtocolError) -> None:
-        """Keep a publication, or what was to be one."""
+        """Add a publication, or the error of a malformed one."""
         key = item.topic if self._newest and isinstance(item, Publication) else next(self._numbers)
         before = self._waiting.get(key)
         if before is not None:
@@ -145,7 +145,7 @@ class Backlog:
             self.dropped += 1
 
     def take(self) -> Publication | None:
-        """The next publication, None where there is none. Raises ProtocolError for what was to be one."""
+        """Return the next publication, None if there is none. Raises ProtocolError for a malformed one."""
         if not self._waiting:
             return None
         item = self._remove_oldest()
@@ -167,7 +167,7 @@ def _size(item: Publication | ProtocolError) -> int:
 
 
 class Ages:
-    """How old publications are, by what `estimate` tells of the engine's clock; `ask` has it learn more of that."""
+    """Computes the ages of publications, by `estimate` of the engine's clock; `ask` has the client learn more of it."""
 
     def __init__(self, estimate: Callable[[int], Estimate | None], ask: Callable[[], None]) -> None:
         self._estimate = estimate
@@ -176,7 +176,7 @@ class Ages:
         self._known: Estimate | None = None
 
     def of(self, publication: Publication, now: int) -> float | None:
-        """The age in s at `now`, in ns of our clock, of what was made by the engine's; None where nobody can tell."""
+        """Return the publication's age in s at `now`, in ns of our clock; None if it is not known."""
         made, boot = publication.meta.clock, publication.meta.boot
         if not made:
             return None
@@ -184,7 +184,7 @@ class Ages:
         if (told is None or told.boot != boot or not told.is_fresh) and now >= self._ask_at:
             self._ask_at = now + ASK_NS
             self._ask()
-        self._known = told or self._known  # forgotten with a connection, while the clock goes on
+        self._known = told or self._known  # the estimate is forgotten with a connection, while the clock goes on
         known = self._known
         if known is None or known.boot != boot:
             return None

@@ -1,4 +1,4 @@
-"""A client's side of wire 0.2: requests as frames, replies to futures. Pure."""
+"""A client's side of wire 0.2: turns requests into frames, and replies into results of futures. Pure."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from taskengine.protocol.messages import (
 )
 
 RETRACT_S = 5.0
-"""How long to wait for the engine's word that it knows what was retracted."""
-POSITIONS_TOLD = 10_000
+"""How long to wait, in s, for the engine's confirmation of a cancellation."""
+MAX_POSITIONS = 10_000
 """Positions in one CANCEL: they must fit into MAX_HEAD bytes."""
 HELLO_S = 10.0
-"""How long to wait for the answer to a hello until another one is sent."""
+"""How long to wait, in s, for the answer to a hello before another one is sent."""
 GREET_NS = 10**9
-"""How often it is looked whether another one is due."""
+"""How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
-"""How long after a reply the next one is looked at for the engine's clock."""
+"""The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
 TIMED, STOPPABLE = "clock", "stop"
 """Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
 CAPABILITIES = [TIMED, STOPPABLE]
-"""What this client can, as its hello says."""
+"""This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
-"""The most bytes by which a head grows where it says when its call was made, and by which client."""
+"""The most bytes by which a head grows when its sending time and client token are added."""
 _REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
 _PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
@@ -55,8 +55,8 @@ Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a package is sent.
 
-    `timeout` is how long the client waits, `deadline` how long the engine may take to start a task, both in s; of the
-    replies, `reply` asks for all, errors or none; with `errors` "return", `map` gives errors as values.
+    `timeout` is how long the client waits, and `deadline` within which time the engine must start a task, both in s.
+    `reply` selects which replies come: all, errors or none. With `errors` "return", `map` returns errors as values.
     """
 
     timeout: float | None = 60.0
@@ -84,34 +84,36 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskFuture(Future[Any]):
-    """What a call will give; `ask` asks the engine to cancel it."""
+    """The future result of a call; `ask` asks the engine to cancel it."""
 
     def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         super().__init__()
         self._ask = ask
         self.is_unwanted = False
-        """It was cancelled too late for nobody to notice."""
+        """Whether it was cancelled after it was sent."""
         self.serial = NO_SERIAL
-        """Its package's, once it is sent."""
+        """The serial of its package, once that is sent."""
         self.position: int | None = None
-        """Its task's in the package, None where it waits for all of them."""
+        """The position of its task in the package, None for all tasks."""
 
     def cancel(self) -> bool:
-        """Cancel. True where it was not sent yet; otherwise the engine is asked, and it ends in `Cancelled` as far as
-        nothing has begun, and in what it would have been where that was too late.
+        """Cancel the call; return True if it was not sent yet.
+
+        Otherwise the engine is asked to cancel. The future ends in `Cancelled` if nothing has begun, and in its normal
+        result if it was too late.
         """
         if super().cancel():
             return True
-        self.is_unwanted = True  # before its serial is read: it may just be packed by another thread, which reads this
+        self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
         if not self.done() and self.serial != NO_SERIAL:
             self._ask(self.serial, self.position)
         return False
 
 
 class OutgoingRequest(NamedTuple):
-    """A request as it is sent; `head` is `request`, which says only when it goes out when it was called.
+    """A request ready to send; `head` belongs to `request`, which gets its sending time only when it goes out.
 
-    `made` is when that was, in ns of the client's clock; 0 where that is of no account.
+    `made` is when the call was made, in ns of the client's clock; 0 if that does not matter.
     """
 
     serial: int
@@ -122,16 +124,16 @@ class OutgoingRequest(NamedTuple):
 
     @property
     def frames(self) -> list[bytes]:
-        """It without a sending time, as an engine of version 0.1.0 gets it."""
+        """Return the frames without a sending time, for an engine of version 0.1.0."""
         return [self.head, *self.body]
 
 
 class Pending(msgspec.Struct):
     """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
 
-    `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array where it can be.
-    `parcel` is kept of what may be sent again, where its connection is lost, so many `resends` at most. `written` is
-    when it was sent last, in ns of the client's clock.
+    `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
+    `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
+    `written` is when it was sent last, in ns of the client's clock.
     """
 
     futures: Sequence[Future[Any]]
@@ -139,21 +141,21 @@ class Pending(msgspec.Struct):
     raises: bool
     timeout: float | None
     array: bool = False
-    parcel: OutgoingRequest | None = None
+    outgoing: OutgoingRequest | None = None
     resends: int = REPEATS
     written: int = 0
 
 
 class Session:
-    """Numbers the requests of client `name` to the engine at `address` and knows which are pending.
+    """Numbers the requests of client `name` to the engine at `address`, and tracks the pending ones.
 
-    The client is told from others of its name by its `token`, which nobody logs, and was made at `since`. Times as
-    these, in ns, are of one clock of the client's that goes on while the machine sleeps. A new connection begins with
-    a hello: before it is answered nothing else is to be sent, since nothing can say yet how old it is.
+    The secret `token` tells this client from others of its name; it was made at `since`. Such times, in ns, are of one
+    clock of the client's that goes on while the machine sleeps. A new connection begins with a hello. Nothing else may
+    be sent before its answer, because requests cannot say yet how old they are.
 
-    Requests may be made, watched and forgotten by any thread; all else is for the one that has the socket. What it
-    decides is put into `outcomes` before it is pending no more: one that an exception stops between the two, such as
-    that of a signal's handler, loses nothing when it is asked again.
+    Any thread may make, watch and forget requests; everything else is for the thread that has the socket. An outcome is
+    put into `outcomes` before its request stops being pending. If an exception interrupts between the two (for example
+    in a signal's handler), calling again loses nothing.
     """
 
     def __init__(self, name: str, address: str, token: bytes = b"", since: int = 0) -> None:
@@ -165,20 +167,20 @@ class Session:
         self._since_told = 0
         self._clock = EngineClock()
         self._sample_at = 1
-        """Replies before this moment tell nothing new of the engine's clock."""
+        """Replies before this moment are not used to estimate the engine's clock."""
         self._hello = NO_SERIAL
         self._greeted_at = 0
         self.is_ready = False
-        """The hello of this connection was answered,"""
+        """Whether the hello of this connection was answered."""
         self.greet_at = 0
-        """and no other is due before this moment."""
+        """The time before which no other hello is due."""
         self.info: Info | None = None
-        """What the engine said of itself last, be it over an earlier connection."""
+        """The engine's last answer to a hello, possibly over an earlier connection."""
         self.stop_tasks: frozenset[str] = frozenset()
-        """Tasks that stop the machine or bring a device to its safe state, as far as the engine has said."""
+        """Tasks that stop the machine or bring a device to its safe state, as far as the engine has named them."""
         self._capabilities: Sequence[str] = ()
         self._is_timed = False
-        """It takes sending times and tokens."""
+        """Whether the engine takes sending times and tokens."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -186,42 +188,42 @@ class Session:
         self._expiries: list[tuple[float, int]] = []
         self.pending: dict[int, Pending] = {}
         self.outcomes: deque[Outcome] = deque()
-        """What is to be settled."""
+        """Outcomes that futures still have to get."""
         self.retractions: dict[int, list[int] | None] = {}
-        """Packages, and which of their tasks, None for all, that the engine is to be told that nobody wants."""
+        """Cancellations that the engine is still to be told: packages, and which of their tasks, None for all."""
 
     def package(
         self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool, made: int = 0
     ) -> OutgoingRequest:
-        """A package of calls that were made at `made`. Raises BadArguments for what cannot be sent."""
+        """Pack calls that were made at `made`. Raises BadArguments for values that cannot be sent."""
         names: dict[str, int] = {}
         body = _fastpath.pack_calls(calls, names)
-        return self._parcel(
+        return self._outgoing_request(
             RequestKind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made
         )
 
     def mapped(
         self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options, made: int = 0
     ) -> OutgoingRequest:
-        """A package that calls one task as `map` would at `made`, over arrays of numbers as columns.
+        """Pack calls of one task as `map` makes them at `made`, with arrays of numbers as columns.
 
-        Raises BadArguments for what cannot be sent.
+        Raises BadArguments for values that cannot be sent.
         """
         iterables = tuple(iterables)
         columns = arrays.columns(iterables)
         body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
-        return self._parcel(RequestKind.PACKAGE, pending, options, [name], body, made)
+        return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
 
     def request(self, kind: RequestKind, future: Future[Any], options: Options, value: Any = None) -> OutgoingRequest:
-        """Any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
+        """Make any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
         body = () if value is None else (_fastpath.encode(value),)
-        return self._parcel(kind, Pending((future,), True, False, options.timeout), options, [], body)
+        return self._outgoing_request(kind, Pending((future,), True, False, options.timeout), options, [], body)
 
     def greet(self, now: int) -> OutgoingRequest | None:
-        """The hello that goes first at `now`, if one is due; its sender says `greeted` behind it.
+        """Return the hello to send at `now`, if one is due; the caller then calls `greeted`.
 
-        It is on a new connection, and where the estimate of the engine's clock has become old.
+        A hello is due on a new connection, and when the estimate of the engine's clock has become old.
         """
         is_fresh = not self._is_timed or now - self._greeted_at <= FRESH_NS or self._clock.is_fresh(now)
         if self.is_ready and is_fresh:
@@ -232,49 +234,49 @@ class Session:
         return self.request(RequestKind.INFO, Future(), Options(timeout=HELLO_S), [CAPABILITIES])
 
     def greeted(self, hello: OutgoingRequest, now: int) -> None:
-        """The hello was sent: nothing else is to be until it is answered."""
+        """Note that the hello was sent: nothing else may be sent until it is answered."""
         self._hello, self._greeted_at, self.is_ready, self.greet_at = hello.serial, now, False, 0
 
     @property
     def is_awaited(self) -> bool:
-        """Something is pending beside the hello."""
+        """Return whether anything is pending beside the hello."""
         return len(self.pending) > (self._hello in self.pending)
 
     def can(self, capability: str) -> bool:
-        """Return whether the engine at the other end of this connection has said that it can do that."""
+        """Return whether the engine at the other end of this connection has that capability."""
         return self.is_ready and capability in self._capabilities
 
     def engine_time(self, now: int) -> Estimate | None:
-        """What the engine's clock shows at `now`; None where nothing is known of it."""
+        """Estimate the engine's clock at `now`; None if nothing is known of it."""
         return self._clock.estimate(now)
 
-    def urge(self, parcel: OutgoingRequest) -> OutgoingRequest:
-        """The parcel as one that goes before all others."""
-        request = msgspec.structs.replace(parcel.request, priority=Priority.URGENT)
-        urgent = parcel._replace(request=request, head=encode_request(request))
-        pending = self.pending.get(parcel.serial)
-        if pending is not None and pending.parcel is not None:
-            pending.parcel = urgent
+    def urge(self, outgoing: OutgoingRequest) -> OutgoingRequest:
+        """Return the request with a priority before all others."""
+        request = msgspec.structs.replace(outgoing.request, priority=Priority.URGENT)
+        urgent = outgoing._replace(request=request, head=encode_request(request))
+        pending = self.pending.get(outgoing.serial)
+        if pending is not None and pending.outgoing is not None:
+            pending.outgoing = urgent
         return urgent
 
-    def write(self, parcel: OutgoingRequest, now: int) -> list[bytes]:
-        """The frames of a parcel that goes out at `now`, with its age where the engine asks for it."""
-        pending = self.pending.get(parcel.serial)
+    def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
+        """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one."""
+        pending = self.pending.get(outgoing.serial)
         if pending is not None:
             pending.written = now
         if not self._is_timed:
-            return parcel.frames
-        sent, bound = (self._clock.at(parcel.made) if parcel.made else None) or (0, 0)
-        return [stamped(parcel.head, sent, bound, self._token, self._since_told), *parcel.body]
+            return outgoing.frames
+        sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
+        return [stamped(outgoing.head, sent, bound, self._token, self._since_told), *outgoing.body]
 
     def watch(self, serial: int, now: float) -> None:
-        """Have a request expire when its timeout, from `now` on, is over."""
+        """Have a request expire when its timeout, counted from `now`, is over."""
         pending = self.pending.get(serial)
         if pending is not None and pending.timeout is not None:
             self._watched.append((now + pending.timeout, serial))
 
     def due(self, now: float) -> float:
-        """In how many seconds the next request may expire; inf where none is watched."""
+        """Return in how many seconds the next request may expire; inf if none is watched."""
         while self._watched:
             heapq.heappush(self._expiries, self._watched[0])
             del self._watched[0]
@@ -294,7 +296,7 @@ class Session:
         return self.outcomes
 
     def retract(self, serial: int, position: int | None) -> None:
-        """Nobody wants a package of ours any more, or one of its tasks: what has not begun need not."""
+        """Note that a package, or one of its tasks, is cancelled; the engine need not begin it."""
         positions = self.retractions.setdefault(serial, [])
         if position is None:
             self.retractions[serial] = None
@@ -302,23 +304,23 @@ class Session:
             positions.append(position)
 
     def retract_all(self) -> None:
-        """Nobody wants anything that is pending: what is sent again need not be."""
+        """Cancel everything that is pending, also what would be sent again."""
         for pending in list(self.pending.values()):
             for future in pending.futures:
                 if isinstance(future, TaskFuture):
                     future.is_unwanted = True
 
     def retracted(self) -> Iterator[OutgoingRequest]:
-        """What tells the engine of the retractions so far."""
+        """Yield the requests that tell the engine of the cancellations so far."""
         retractions, self.retractions = self.retractions, {}
         for serial, positions in retractions.items():
-            starts = range(0, len(positions), POSITIONS_TOLD) if positions else range(1)
+            starts = range(0, len(positions), MAX_POSITIONS) if positions else range(1)
             for start in starts:
-                part = positions and positions[start : start + POSITIONS_TOLD]
+                part = positions and positions[start : start + MAX_POSITIONS]
                 yield self.request(RequestKind.CANCEL, Future(), Options(timeout=RETRACT_S), [serial, part])
 
     def no_reply(self, seconds: float, *, connected: bool) -> TaskEngineError:
-        """What it means that nothing came in so many seconds."""
+        """Return the error for a request without a reply in so many seconds."""
         if connected:
             return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
         why = f": {self._doubt}" if self._doubt else ""
@@ -326,18 +328,18 @@ class Session:
         return EngineUnreachable(text, address=self._address)
 
     def unsent(self, count: int, seconds: float) -> TaskEngineError:
-        """What it means that calls were not sent when the client was closed."""
+        """Return the error for calls that were not sent before the client was closed."""
         why = self.no_reply(round(seconds, 1), connected=False)
         return EngineUnreachable(f"{count} call{'s'[: count > 1]} not sent: {why}", address=self._address)
 
     def doubt(self, why: str) -> None:
-        """Know what is wrong with the engine's address, "" for nothing; any thread may say so."""
+        """Note what is wrong with the engine's address, "" for nothing; any thread may call this."""
         self._doubt = why
 
     def lose(self, serials: Iterable[int]) -> list[OutgoingRequest]:
-        """The connection over which these requests were sent is gone; the parcels that are to be sent again.
+        """Handle the loss of the connection over which these requests were sent; return the requests to send again.
 
-        The next one begins with a hello, and what was known of the engine's clock is forgotten.
+        The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
         self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
         self._clock.forget()
@@ -345,10 +347,10 @@ class Session:
         again, lost = [], []
         for serial in serials:
             pending = self.pending.get(serial)
-            parcel = None if pending is None else pending.parcel
-            if pending is not None and parcel is not None and pending.resends and self._is_wanted(serial, pending):
+            outgoing = None if pending is None else pending.outgoing
+            if pending is not None and outgoing is not None and pending.resends and self._is_wanted(serial, pending):
                 pending.resends -= 1
-                again.append(parcel)
+                again.append(outgoing)
             else:
                 lost.append(serial)
         text = f"the connection to {self._address} was lost before the reply came; the tasks may have run"
@@ -356,7 +358,10 @@ class Session:
         return again
 
     def _is_wanted(self, serial: int, pending: Pending) -> bool:
-        """Whether one of the futures is; those that are not are retracted once more."""
+        """Return whether one of the futures still wants its result.
+
+        Cancelled tasks are cancelled at the engine again.
+        """
         unwanted = [future for future in pending.futures if isinstance(future, TaskFuture) and future.is_unwanted]
         if unwanted and len(unwanted) == len(pending.futures):
             return False
@@ -365,13 +370,13 @@ class Session:
         return True
 
     def give_up(self, error: TaskEngineError) -> deque[Outcome]:
-        """Nothing that is pending will be answered."""
+        """Fail everything that is pending."""
         return self.fail(list(self.pending), error)
 
     def receive(self, frames: Sequence[bytes], now: int = 0) -> deque[Outcome]:
-        """Decide what a reply does that came at `now`, if that is known: each future gets its result or its exception.
+        """Resolve a request by a reply that came at `now`, if that is known: each future gets a result or an exception.
 
-        Raises ProtocolError for bytes that are no reply; a reply to nothing that is pending resolves nothing.
+        Raises ProtocolError for a malformed reply; a reply to a request that is not pending has no effect.
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
@@ -396,7 +401,10 @@ class Session:
         return self.outcomes
 
     def _learn(self, value: Any) -> None:
-        """Take the answer to the hello. After a refusal what waits is sent all the same, for errors that say why."""
+        """Take the answer to the hello.
+
+        After a refusal waiting requests are sent all the same, to get errors that explain.
+        """
         self._capabilities = ()
         with contextlib.suppress(msgspec.ValidationError):
             self.info = msgspec.convert(value, Info)
@@ -404,23 +412,23 @@ class Session:
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed = TIMED in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
-        # the earliest moment: nobody is to count as newer than it is
+        # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
         self.is_ready = True
 
     def forget(self, serial: int) -> None:
-        """Nobody waits for the reply any more."""
+        """Forget a request: its reply is not awaited any more."""
         self.pending.pop(serial, None)
 
     def fail(self, serials: Iterable[int], error: TaskEngineError) -> deque[Outcome]:
-        """These requests will not be answered."""
+        """Fail these requests."""
         gone = {serial: pending for serial in serials if (pending := self.pending.get(serial)) is not None}
         self.outcomes.extend([(future, error) for pending in gone.values() for future in pending.futures])
         for serial in gone:
             self.pending.pop(serial, None)
         return self.outcomes
 
-    def _parcel(
+    def _outgoing_request(
         self,
         kind: RequestKind,
         pending: Pending,
@@ -451,7 +459,7 @@ class Session:
         size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")
-        parcel = OutgoingRequest(serial, request, head, body, made)
+        outgoing = OutgoingRequest(serial, request, head, body, made)
         for position, future in enumerate(pending.futures):
             if isinstance(future, TaskFuture):
                 future.position = position if pending.each else None
@@ -459,15 +467,15 @@ class Session:
                 if future.is_unwanted:
                     self.retract(serial, future.position)
         if options.idempotent:
-            pending.parcel = parcel
+            pending.outgoing = outgoing
         self.pending[serial] = pending
-        return parcel
+        return outgoing
 
 
 def settle(outcomes: deque[Outcome]) -> None:
-    """Resolve futures, first come, first served; one that was cancelled, or gave up waiting, is passed over.
+    """Resolve futures in order; pass over those that were cancelled, or whose caller gave up.
 
-    Where it raises, because a callback raised what is no Exception, the rest stays in `outcomes`.
+    If it raises, because a callback raised something that is no Exception, the rest stays in `outcomes`.
     """
     while outcomes:
         outcome = outcomes[0]
@@ -478,9 +486,9 @@ def settle(outcomes: deque[Outcome]) -> None:
             else:
                 future.set_result(value)
         except InvalidStateError:
-            # or whoever resolved it was stopped before it had woken those who wait
+            # or the code that resolved it was interrupted before it had woken the waiting threads
             with future._condition:
                 future._condition.notify_all()
-        # a callback may have come here itself
+        # a callback may have called this function itself
         if outcomes and outcomes[0] is outcome:
             del outcomes[0]

@@ -1,9 +1,9 @@
-"""Stopping the machine from a client, by every way at once, until one is confirmed.
+"""Stops the machine from a client, by every route at once, until one is confirmed.
 
-The ways are the guardian's Unix socket, where the engine runs on this machine as this user; the engine's stop port; and
-the router, over connections that only stops use. They depend on nothing that a client shares: not on its link, nor on
-the thread that leads it, nor on what its callbacks do. A repetition carries the same id, so that the machine is stopped
-once, and not again after somebody has armed it.
+The routes are the guardian's Unix socket, if the engine runs on this machine as this user; the engine's stop port; and
+the router, over connections that only stops use. They depend on nothing that a client shares: neither its transport,
+nor the leading thread, nor its callbacks. Repetitions carry the same id, so that the machine is stopped once, and not
+again after somebody has armed it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from taskengine.security.keys import Membership, check_encrypted, is_loopback, n
 STOP_TASK: Final = "system.stop"
 _LANES_STOP: Final = f".{STOP_TASK}"
 STOP_S: Final = 5.0
-"""How long a stop is repeated, unless it is confirmed before."""
+"""How long, in s, a stop is repeated until it is confirmed."""
 ID_BYTES: Final = 16
-WHY_TOLD: Final = 200
+MAX_WHY: Final = 200
 """Characters of the reason that are sent."""
 TRIES: Final = 8
-"""Attempts by one way that may still be answered."""
+"""Attempts by one route that may still be answered."""
 _DEFAULT_PORTS: Final = re.compile(r"(tcp://.+):9000")
 _STOP_PORT: Final = 9002
 
@@ -60,10 +60,12 @@ def stops_machine(task: object) -> bool:
 
 
 class Target(NamedTuple):
-    """The engine at `address`, as a client with this membership reaches it; `info` is what it said of itself, if ever.
+    """The engine at `address`, as a client with this membership reaches it.
 
-    `stop_address` is where its stop port is; None where that follows from `info`, or from the default ports. Without a
-    membership a stop leaves this machine only if `insecure`.
+    `info` is its last answer to a hello, if any.
+
+    `stop_address` is the stop port's; None derives it from `info`, or from the default ports. Without a membership a
+    stop leaves this machine only if `insecure`.
     """
 
     address: str
@@ -74,17 +76,17 @@ class Target(NamedTuple):
     insecure: bool = False
 
     def check(self) -> None:
-        """Raises BadArguments for what is no address, KeysError for one to which nothing may be said in clear."""
+        """Raise BadArguments for an invalid address, KeysError if the engine may not be talked to unencrypted."""
         for address in filter(None, (self.address, self.stop_address)):
             check_address(address)
             check_encrypted(address, self.membership, insecure=self.insecure)
 
     def may_reach(self, address: str) -> bool:
-        """Return whether a stop may go there."""
+        """Return whether a stop may be sent there."""
         return self.membership is not None or self.insecure or is_loopback(address)
 
     def stop_port(self) -> str | None:
-        """The address of the stop port, None where it has none, as far as is known."""
+        """Return the address of the stop port, None if the engine is known to have none."""
         if self.stop_address is not None:
             return self.stop_address
         if self.info is not None:
@@ -94,35 +96,35 @@ class Target(NamedTuple):
 
 
 class Order(NamedTuple):
-    """One stop: an id that no other has, and why."""
+    """One stop: a unique id, and the reason."""
 
     id: bytes
     why: str
 
     @classmethod
     def new(cls, why: object = "") -> Order:
-        """A stop that nobody has ordered yet."""
-        return cls(os.urandom(ID_BYTES), text_of(why)[:WHY_TOLD])
+        """Make a new stop."""
+        return cls(os.urandom(ID_BYTES), text_of(why)[:MAX_WHY])
 
 
 class StopRoute(Protocol):
-    """A way to stop the machine: `order` it as often as is wanted, and look what has come."""
+    """A route by which to stop the machine: `order` as often as needed, and `look` for answers."""
 
     def order(self) -> None:
-        """Order the stop, once more where it was before."""
+        """Order the stop, or repeat it."""
 
     def sources(self) -> Iterable[zmq.Socket[bytes] | int]:
-        """What is readable when there is something to look at."""
+        """Return what is readable when there is something to look at."""
 
     def look(self) -> Iterator[TaskEngineError | None]:
-        """The answers that have come: None confirms."""
+        """Return the answers that have come: None confirms."""
 
     def close(self) -> None:
         """End all attempts."""
 
 
 class GuardianRoute:
-    """The way by the guardian's Unix socket."""
+    """The route by the guardian's Unix socket."""
 
     def __init__(self, address: str, order: Order) -> None:
         self._address = address
@@ -130,7 +132,7 @@ class GuardianRoute:
         self._tries: deque[socket.socket] = deque()
 
     def order(self) -> None:
-        """Order the stop where somebody listens."""
+        """Order the stop if the socket has a listener."""
         path = stop_path(self._address)
         if path is None:
             return
@@ -147,11 +149,11 @@ class GuardianRoute:
             self._tries.popleft().close()
 
     def sources(self) -> Iterable[int]:
-        """The attempts that were not answered."""
+        """Return the sockets of attempts that were not answered."""
         return [attempt.fileno() for attempt in self._tries]
 
     def look(self) -> Iterator[TaskEngineError | None]:
-        """What the guardian has answered."""
+        """Yield the guardian's answers: None confirms."""
         for attempt in list(self._tries):
             try:
                 answer = attempt.recv(2**16)
@@ -171,11 +173,14 @@ class GuardianRoute:
 
 
 def _read(answer: bytes) -> TaskEngineError | None:
-    """What the guardian says: the number of the stop and the lanes that are late, or 0 and why it refuses."""
+    """Read the guardian's answer.
+
+    The number of the stop and the lanes that are late, or 0 and the reason of a refusal.
+    """
     try:
         number, texts = msgspec.msgpack.decode(answer, type=tuple[int, list[str]])
     except (msgspec.MsgspecError, ValueError) as error:
-        return ProtocolError(f"the guardian's answer is none: {error}")
+        return ProtocolError(f"malformed answer of the guardian: {error}")
     if number == 0:
         return NotAllowed("; ".join(texts))
     if texts:
@@ -184,7 +189,7 @@ def _read(answer: bytes) -> TaskEngineError | None:
 
 
 class _Attempt:
-    """A connection that carries one stop, as soon as it stands; `is_known` says that the engine knows STOP."""
+    """A connection that carries one stop once it is up; `is_known` says that the engine knows STOP."""
 
     def __init__(self, connection: Connection, target: Target, order: Order, *, is_known: bool) -> None:
         self.connection = connection
@@ -196,7 +201,7 @@ class _Attempt:
         self._is_package = False
 
     def look(self) -> Iterator[TaskEngineError | None]:
-        """Send where that is possible now; what has come."""
+        """Send if that is possible now; yield the answers that have come."""
         if self.connection.lost():
             self.connection.close(0)
         if self.connection.refused or self.connection.is_cut:
@@ -222,16 +227,16 @@ class _Attempt:
 
     def _send(self) -> None:
         self._future = Future()
-        self.connection.port.send(self._parcel(self._future).frames)
+        self.connection.port.send(self._outgoing_request(self._future).frames)
 
-    def _parcel(self, future: Future[Any]) -> OutgoingRequest:
+    def _outgoing_request(self, future: Future[Any]) -> OutgoingRequest:
         if self._is_package:
             return self._session.package([(STOP_TASK, (), {})], [future], Options(priority="urgent"), each=True)
         return self._session.request(RequestKind.STOP, future, Options(priority="urgent"), list(self._order))
 
 
 class StopPortRoute:
-    """A way by ZeroMQ, to the engine's stop port or to its router; `is_known` says that it knows STOP."""
+    """A route by ZeroMQ, to the engine's stop port or to its router; `is_known` says that it knows STOP."""
 
     def __init__(
         self, context: zmq.Context[Any], address: str, target: Target, order: Order, *, is_known: bool
@@ -244,8 +249,8 @@ class StopPortRoute:
         self._tries: deque[_Attempt] = deque()
 
     def order(self) -> None:
-        """Order the stop by a new connection: the last one may lead nowhere any more."""
-        with contextlib.suppress(zmq.ZMQError, OSError):  # such as for want of descriptors: the next may do
+        """Order the stop by a new connection: the last one may be dead."""
+        with contextlib.suppress(zmq.ZMQError, OSError):  # such as no descriptors: the next attempt may succeed
             for by_ipv6 in (False, True) if name_in(self._address) else (False,):
                 connection = Connection(self._context, self._address, self._target.membership, by_ipv6=by_ipv6)
                 self._tries.append(_Attempt(connection, self._target, self._order, is_known=self._is_known))
@@ -253,13 +258,13 @@ class StopPortRoute:
             self._tries.popleft().connection.close(0)
 
     def sources(self) -> Iterable[zmq.Socket[bytes]]:
-        """Its connections, and what tells their news."""
+        """Yield the route's connections, and the sockets that tell their events."""
         for attempt in self._tries:
             yield attempt.connection.socket
             yield attempt.connection.monitor
 
     def look(self) -> Iterator[TaskEngineError | None]:
-        """Send over what is connected now; what has come."""
+        """Send over each connection that is up now; yield the answers that have come."""
         for attempt in list(self._tries):
             yield from attempt.look()
             if attempt.connection.socket.closed:
@@ -267,7 +272,7 @@ class StopPortRoute:
 
     @property
     def is_connected(self) -> bool:
-        """Somebody is at the other end."""
+        """Return whether one of the connections is up."""
         return any(attempt.connection.connected for attempt in self._tries)
 
     def close(self) -> None:
@@ -277,7 +282,7 @@ class StopPortRoute:
 
 
 class Stopping:
-    """A stop that is being ordered; `run` does so, `begin` in a thread of its own, whose outcome is `future`."""
+    """A stop that is being ordered; `run` does so, `begin` in a thread of its own, with `future` as its outcome."""
 
     def __init__(self, target: Target, order: Order, timeout: float = STOP_S) -> None:
         self._target = target
@@ -288,20 +293,20 @@ class Stopping:
         self.future: Future[None] = Future()
 
     def begin(self) -> None:
-        """Order it in a thread that the end of the program waits for."""
+        """Order the stop in a thread; the end of the program waits for it."""
         self.future.set_running_or_notify_cancel()
         threading.Thread(target=self._serve, name="taskengine-stop").start()
 
     def cease(self) -> None:
-        """Order it no more, since it is confirmed."""
+        """End the attempts, because the stop is confirmed."""
         self._enough.set()
 
     def run(self) -> None:
-        """Order it until one way confirms it. Raises the error that tells the most."""
+        """Order the stop until one route confirms it. Raises the error that tells the most."""
         self._target.check()
         began = time.monotonic()
         guardian = GuardianRoute(self._target.address, self._order)
-        guardian.order()  # before anything that takes a moment
+        guardian.order()  # before anything that takes time
         Lookup(self._target.address, self._doubts.append).begin()
         context = zmq.Context()
         ways: dict[str, StopRoute] = {"guardian": guardian}
@@ -358,7 +363,7 @@ class Stopping:
 
 
 def _poll(ways: Iterable[StopRoute], seconds: float) -> None:
-    """Wait until a way has something to look at, for so many seconds at most."""
+    """Wait until a route has something to look at, for so many seconds at most."""
     poller = zmq.Poller()
     for way in ways:
         for source in way.sources():

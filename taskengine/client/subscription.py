@@ -1,4 +1,4 @@
-"""Values of a topic as they are published, in the client."""
+"""Subscriptions of the blocking client: values of a topic as they are published."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from taskengine.security.keys import Membership
 
 
 def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
-    """The data addresses as a client of the address `engine` can connect to them: an engine may bind all interfaces.
+    """Return the data addresses in a form that a client of the address `engine` can connect to.
 
-    Raises Overloaded where there are none.
+    An engine may bind all interfaces. Raises Overloaded if there are none.
     """
     if not data_addresses:
         raise Overloaded("this engine runs no data worker (DATA_WORKERS is 0)", retry_after=None)
@@ -26,7 +26,7 @@ def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
 
 
 class Wish:
-    """What a subscriber wants: a topic, of which at most so many samples `waiting`, or the `newest` alone.
+    """A subscriber's request: a topic, and at most so many samples `waiting`, or only the `newest`.
 
     Raises BadArguments.
     """
@@ -42,7 +42,7 @@ class Wish:
         self._backlog = Backlog(waiting, newest=newest)
 
     def receive(self, addresses: Sequence[str], membership: Membership | None) -> Receiver:
-        """Begin to receive it."""
+        """Begin to receive the topic."""
         return Receiver(addresses, self.feed, self._backlog, membership)
 
 
@@ -58,7 +58,7 @@ class Subscription:
         self._end = weakref.finalize(self, self._receiver.close)
 
     def get(self, timeout: float | None = None) -> Sample:
-        """The next sample. Raises TaskTimeout after `timeout` s."""
+        """Return the next sample. Raises TaskTimeout after `timeout` s."""
         publication = self._receiver.take(None if timeout is None else max(0.0, timeout))
         if publication is None:
             raise TaskTimeout(f"nothing was published on {self._prefix!r} in {timeout:g} s", seconds=timeout)
@@ -66,7 +66,7 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many publications were not handed out, since newer ones took their place, here or on their way.
+        """The number of publications that gave way to newer ones before they were handed out, here or on their way.
 
         Counted are those between the first and the last that came, of each topic and each of the engine's publishers.
         """
@@ -90,5 +90,5 @@ class Subscription:
 
 
 def aged(publication: Publication, ages: Ages | None) -> Sample:
-    """The sample as it is handed out now. Raises ProtocolError."""
+    """Return the sample with its age now. Raises ProtocolError."""
     return publication.sample(ages.of(publication, local_time()) if ages else None)

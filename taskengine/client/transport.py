@@ -1,12 +1,12 @@
-"""The socket of a client that several threads share.
+"""The socket of a client, shared by several threads (pattern: Leader/Followers).
 
 One thread at a time leads: it owns the socket, sends what all threads have put in the outbox, receives, and resolves
-the futures of all. A thread that waits for a reply leads itself when nobody does, so that a single call costs no
-switch of threads; a thread of the link's own leads while only futures are waiting.
+all futures. A thread that waits for a reply leads if no other does, so that a single call costs no switch of threads. A
+thread of the transport's own leads while only futures are waiting.
 
-Nothing is given to ZeroMQ before there is a connection: what nobody waits for any more is never sent, and what was sent
-over a connection that was lost is known to be lost with it. That is sent again where its tasks may run twice. The first
-message over a connection is a hello; the others wait for its answer, by which they can say how old they are.
+Nothing is given to ZeroMQ before there is a connection. So requests that were cancelled are never sent, and requests
+sent over a lost connection are known to be lost with it; those whose tasks may run twice are sent again. The first
+message over a connection is a hello. The others wait for its answer, because only then can they say how old they are.
 """
 
 from __future__ import annotations
@@ -35,36 +35,39 @@ from taskengine.security.keys import Membership, not_let_in
 
 LONGEST_POLL_S = 3600.0
 LAST_REPLIES_S = 0.05
-"""How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
+"""How long, in s, the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
 RETRY_S = 0.2
-"""How long until a connection that could not be made is tried again, such as for want of file descriptors."""
+"""How long to wait, in s, before retrying a connection that could not be made, for example without descriptors."""
 CLOSE_S = 5.0
-"""How long a client that closes waits for what is pending,"""
+"""How long, in s, a client that closes waits for pending requests,"""
 UNREACHED_S = 1.0
 """and for an engine that has never answered."""
 GIVE_UP_S = 1.0
-"""How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
+"""How long, in s, a closing client waits for the leader to stop; the leader may be in a callback without end."""
 CLOSED = "the client was closed before the reply came"
 CUTS = 2
-"""Handshakes that are cut, in a row, until an engine is said not to let us in: one may be killed in the first."""
+"""Interrupted handshakes in a row before the engine counts as refusing us: an engine may be killed in the first."""
 NOBODY = 0  # no thread has this identity
 WAKEUP, REPLY, NEWS = 1, 2, 4
-"""What is ready, by its place among the sources of the waiter."""
+"""The events of the waiter, by place among its sources."""
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends what is due in `queue`. Raises BadArguments: no address."""
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments.
+
+    Invalid address.
+    """
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
         self._queue = queue
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._outbox: deque[OutgoingRequest | Calls] = deque()  # from all threads, for the one that leads
-        self._parcels: deque[OutgoingRequest] = deque()  # of the one that leads, in the order in which they are sent
-        self._inbox: deque[list[bytes]] = deque()  # likewise, in the order in which they came
+        self._outbox: deque[OutgoingRequest | Calls] = deque()  # from all threads, for the leader
+        self._outgoing: deque[OutgoingRequest] = deque()  # the leader's, in the order of sending
+        self._inbox: deque[list[bytes]] = deque()  # the leader's, in the order of arrival
         self._leader = NOBODY
-        self._depth = 0  # how often the one that leads does, a callback in a call of its own
+        self._depth = 0  # how often the leader leads: a callback's call leads again
         self._closing = False
         self._giving_up = False
         self._is_hurried = False
@@ -73,7 +76,7 @@ class Transport:
         self._closed = False
         self._refusal = "the client is closed"
         self._cuts = 0
-        """Handshakes in a row that the other side has cut."""
+        """Handshakes in a row that the other side has interrupted."""
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
@@ -90,19 +93,22 @@ class Transport:
         _links.add(self)
 
     def _connect(self) -> None:
-        self._by_ipv6 = not self._by_ipv6  # the families of a name by turns: one may lead nowhere
+        self._by_ipv6 = not self._by_ipv6  # the address families of a name by turns: one may lead nowhere
         self._connection = Connection(self._context, self._address, self._membership, by_ipv6=self._by_ipv6)
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
-    def post(self, parcel: OutgoingRequest, *, flush: bool = False) -> None:
-        """Send soon, behind what is queued with `flush`, from whichever thread leads; it expires by itself."""
+    def post(self, outgoing: OutgoingRequest, *, flush: bool = False) -> None:
+        """Send soon, from whichever thread leads, and with `flush` behind queued calls.
+
+        The request expires by itself.
+        """
         with self._lock:
-            self._check_open(parcel)
+            self._check_open(outgoing)
             if flush:
                 self._queue.move(self._outbox)
-            self._session.watch(parcel.serial, time.monotonic())
-            self._outbox.append(parcel)
+            self._session.watch(outgoing.serial, time.monotonic())
+            self._outbox.append(outgoing)
             self._call_leader()
 
     def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
@@ -113,20 +119,20 @@ class Transport:
                 self._call_leader()
 
     def flush(self) -> None:
-        """Send what is queued soon."""
+        """Send queued calls soon."""
         with self._lock:
             self._check_open()
             self._queue.move(self._outbox)
             self._call_leader()
 
-    def exchange(self, parcel: OutgoingRequest, future: Future[Any], timeout: float | None) -> Any:
-        """Send, behind what is queued, and wait for the future.
+    def exchange(self, outgoing: OutgoingRequest, future: Future[Any], timeout: float | None) -> Any:
+        """Send, behind queued calls, and wait for the future.
 
         Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
         """
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
-            self._take_part(parcel, future.done, end)
+            self._take_part(outgoing, future.done, end)
             if future.done():
                 return future.result()
             with contextlib.suppress(TimeoutError):
@@ -135,23 +141,23 @@ class Transport:
                 return future.result()
             raise self._session.no_reply(timeout, connected=self._connection.connected)
         except BaseException:
-            self._session.forget(parcel.serial)
+            self._session.forget(outgoing.serial)
             if not future.done() and isinstance(future, TaskFuture) and self._connection.connected:
-                self.retract(parcel.serial, None)
+                self.retract(outgoing.serial, None)
             raise
 
     def retract(self, serial: int, position: int | None) -> None:
-        """Tell the engine soon that nobody wants a package any more, or a task of it; what is closed has told."""
+        """Tell the engine soon that a package, or a task of it, is cancelled; a closed client has done so already."""
         with self._lock:
             if not self._closing:
                 self._session.retract(serial, position)
                 self._call_leader()
 
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
-        """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice.
+        """Wait up to `timeout` s for pending requests, give up the rest, and close the socket. May be called twice.
 
-        Without a `timeout` that is CLOSE_S, or UNREACHED_S where no engine has ever answered. Without `flush` what is
-        not sent yet is cancelled. Raises EngineUnreachable where calls were not sent whose result nobody waits for.
+        The default `timeout` is CLOSE_S, or UNREACHED_S if no engine has ever answered. Without `flush` unsent requests
+        are cancelled. Raises EngineUnreachable if calls without a result were not sent.
         """
         began = time.monotonic()
         with self._lock:
@@ -167,14 +173,14 @@ class Transport:
                     self._lead(self._is_done, began + (CLOSE_S if timeout is None else timeout))
             if flush:
                 with self._lock:
-                    unsent = count_nobodys(self._session, [*self._outbox, *self._parcels])
+                    unsent = count_nobodys(self._session, [*self._outbox, *self._outgoing])
         finally:
             self._end()
         if unsent:
             raise self._session.unsent(unsent, time.monotonic() - began)
 
     def hurry(self) -> None:
-        """Have a `close` that waits in another thread wait no longer."""
+        """End the waiting of a `close` in another thread."""
         with self._lock:
             self._is_hurried = True
             self._wake()
@@ -183,14 +189,14 @@ class Transport:
     def _is_done(self) -> bool:
         return self._is_hurried or not (self._outbox or self._session.is_awaited)
 
-    def _take_part(self, parcel: OutgoingRequest, done: Callable[[], bool], end: float) -> None:
-        """Send, and lead if nobody does, or if this is a callback of the thread that does."""
+    def _take_part(self, outgoing: OutgoingRequest, done: Callable[[], bool], end: float) -> None:
+        """Send, and lead if no thread does, or if this is a callback of the leader."""
         leading, me = False, threading.get_ident()
         try:
             with self._lock:
                 self._check_open()
                 self._queue.move(self._outbox)
-                self._outbox.append(parcel)
+                self._outbox.append(outgoing)
                 if self._leader == NOBODY or (self._leader == me and not self._depth):
                     leading, self._leader = True, me
                 elif self._leader != me:
@@ -199,7 +205,7 @@ class Transport:
                 self._lead(done, end)
         finally:
             if leading:
-                self._leader = NOBODY  # before any call, for behind one a signal's handler may raise
+                self._leader = NOBODY  # before any call, because a signal's handler may raise after one
                 try:
                     self._hand_over()
                 except BaseException:
@@ -207,7 +213,7 @@ class Transport:
                     raise
 
     def _take_over(self, timeout: float) -> bool:
-        """Lead from now on, once the one that does has gone; whether it has."""
+        """Lead from now on, once the present leader has gone; return whether it has."""
         me = threading.get_ident()
         with self._lock:
             if self._leader == me and self._depth:  # called by a callback of this thread
@@ -226,7 +232,7 @@ class Transport:
             return True
 
     def _end(self) -> None:
-        """Resolve what is left, and close the socket, unless another thread still has it, which then does."""
+        """Resolve what is left, and close the socket; if another thread still has the socket, that thread does so."""
         me = threading.get_ident()
         with self._lock:
             self._wake()
@@ -241,13 +247,13 @@ class Transport:
 
     def _release(self) -> None:
         wakeup, self._wakeup = self._wakeup, -1
-        if wakeup >= 0:  # not yet
+        if wakeup >= 0:  # not created yet
             self._connection.close()
             self._context.term()
             os.close(wakeup)
 
     def _disown(self) -> None:
-        """In a forked child: the socket is the parent's, and the lock may be held by a thread that is not here."""
+        """Give up in a forked child: the socket is the parent's, and a thread that is not here may hold the lock."""
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._leader, self._wakeup = NOBODY, -1
@@ -256,38 +262,38 @@ class Transport:
         self._closing = self._closed = True
 
     def _abandon(self, error: TaskEngineError) -> None:
-        """Nothing that is queued or pending will be answered."""
+        """Fail everything that is queued or pending."""
         with self._lock:
             self._queue.move(self._outbox)
             unsent = list(self._outbox)
             if self._leader == threading.get_ident():
                 self._outbox.clear()
-                self._parcels.clear()
+                self._outgoing.clear()
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
         self._settle()
 
     def _drop(self) -> None:
-        """Cancel what is not sent yet."""
+        """Cancel all unsent requests."""
         with self._lock:
             self._queue.move(self._outbox)
-        for waiting in (self._outbox, self._parcels):
+        for waiting in (self._outbox, self._outgoing):
             fail_unsent(self._session, waiting, Cancelled(CLOSED))
             waiting.clear()
 
     def _fail(self, error: BaseException) -> None:
-        """An error that nobody has thought of: better for all who wait than a wait without end."""
+        """Handle an unexpected error: end all waiting with it, rather than waiting without end."""
         _report(error)
         failure = TaskEngineError(f"the client's connection failed: {error!r}")
         failure.__cause__ = error
         self._reconnect_at = -math.inf
         self._abandon(failure)
 
-    def _check_open(self, parcel: OutgoingRequest | None = None) -> None:
+    def _check_open(self, outgoing: OutgoingRequest | None = None) -> None:
         if self._closing:
-            if parcel is not None:
-                self._session.forget(parcel.serial)
+            if outgoing is not None:
+                self._session.forget(outgoing.serial)
             raise Cancelled(self._refusal)
 
     def _call_leader(self) -> None:
@@ -304,7 +310,7 @@ class Transport:
             os.eventfd_write(self._wakeup, 1)
 
     def _hand_over(self) -> None:
-        """Nobody leads any more: see to it that somebody does where something is owed."""
+        """Stop leading, and see to it that another thread does if work is left."""
         with self._lock:
             if self._closing:
                 self._idle.notify_all()
@@ -315,12 +321,12 @@ class Transport:
 
     def _busy(self) -> bool:
         session = self._session
-        owed = self._outbox or self._parcels or self._inbox or session.pending or session.outcomes
+        owed = self._outbox or self._outgoing or self._inbox or session.pending or session.outcomes
         unsaid = session.retractions and self._connection.connected
         return bool(owed or unsaid) or self._queue.due(time.monotonic()) < math.inf
 
     def _serve(self) -> None:
-        """The link's own thread: leads while nobody else does and something is owed."""
+        """Run the transport's own thread: lead while no other does and work is left."""
         while True:
             with self._lock:
                 self._idle.wait_for(lambda: self._closing or (self._leader == NOBODY and self._busy()))
@@ -337,9 +343,9 @@ class Transport:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         self._depth += 1
         try:
-            if not self._closed and self._connection.lost():  # while nobody led, so nothing was pending
+            if not self._closed and self._connection.lost():  # while no thread led, so nothing was pending
                 self._reconnect_at = -math.inf
-            if self._inbox or self._session.outcomes:  # of one that led before and was interrupted
+            if self._inbox or self._session.outcomes:  # of a leader that was interrupted
                 self._digest()
             while not self._closed:
                 now = time.monotonic()
@@ -374,7 +380,7 @@ class Transport:
             self._settle()
 
     def _turn(self, now: float) -> float:
-        """Do what is due, and say in how many seconds something will be."""
+        """Do what is due, and return in how many seconds something will be."""
         if self._reconnect_at <= now:
             self._reconnect(now)
         if self._queue.due(now) <= 0:
@@ -389,14 +395,16 @@ class Transport:
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
     def _reconnect(self, now: float) -> None:
-        """The connection is gone, and with it what was sent over it; not what still waits for a connection."""
+        """Handle a lost connection: fail or resend what was sent over it, and connect anew."""
         with self._lock:
             unsent = {
-                parcel.serial for parcel in (*self._outbox, *self._parcels) if isinstance(parcel, OutgoingRequest)
+                outgoing.serial
+                for outgoing in (*self._outbox, *self._outgoing)
+                if isinstance(outgoing, OutgoingRequest)
             }
         self._connection.close(0)
         again = self._session.lose([serial for serial in list(self._session.pending) if serial not in unsent])
-        self._parcels.extendleft(reversed(again))
+        self._outgoing.extendleft(reversed(again))
         try:
             self._connect()
         except (BadArguments, OSError, zmq.ZMQError):
@@ -404,41 +412,41 @@ class Transport:
             self._reconnect_at = now + RETRY_S
 
     def _send(self, now: float) -> None:
-        """Send what is in the outbox, as long as there is a connection to take it and the engine has said hello."""
+        """Send from the outbox while there is a connection to take it and the engine has answered the hello."""
         if self._dropping:
             self._drop()
-        # a signal's handler runs behind a call: what is taken with `del` is where it goes before one can
+        # a signal's handler runs after a call: `del` takes an item only after it is where it goes
         while self._outbox:
             item = self._outbox[0]
             if isinstance(item, OutgoingRequest):
                 del self._outbox[0]
-                self._parcels.append(item)
+                self._outgoing.append(item)
                 continue
-            parcels = item.pack(self._session)
-            for parcel in parcels:
-                self._session.watch(parcel.serial, now)
+            requests = item.pack(self._session)
+            for outgoing in requests:
+                self._session.watch(outgoing.serial, now)
             del self._outbox[0]
-            self._parcels.extend(parcels)
-        is_owed = self._parcels or self._session.retractions or self._queue.due(now) < math.inf
+            self._outgoing.extend(requests)
+        is_owed = self._outgoing or self._session.retractions or self._queue.due(now) < math.inf
         if not (is_owed and self._connection.connected):
             return
-        local = local_time()  # of the whole turn: a reply's way may only be taken for a longer one
+        local = local_time()  # one time for the whole turn: a round trip may be overestimated, but not underestimated
         if local >= self._session.greet_at and not self._greet(now, local):
             return
         if self._session.retractions:
             with self._lock:
                 retracted = list(self._session.retracted())
-            for parcel in retracted:
-                self._session.watch(parcel.serial, now)
-            self._parcels.extend(retracted)
-        while self._parcels:
-            parcel = self._parcels[0]
-            del self._parcels[0]
-            if parcel.serial in self._session.pending:
-                self._connection.port.send(self._session.write(parcel, local))
+            for outgoing in retracted:
+                self._session.watch(outgoing.serial, now)
+            self._outgoing.extend(retracted)
+        while self._outgoing:
+            outgoing = self._outgoing[0]
+            del self._outgoing[0]
+            if outgoing.serial in self._session.pending:
+                self._connection.port.send(self._session.write(outgoing, local))
 
     def _greet(self, now: float, local: int) -> bool:
-        """Send a hello where one is due; whether the engine has answered the last one."""
+        """Send a hello if one is due; return whether the engine has answered the last one."""
         hello = self._session.greet(local)
         if hello is not None:
             self._session.watch(hello.serial, now)
@@ -452,10 +460,10 @@ class Transport:
         self._digest()
 
     def _digest(self) -> None:
-        """Take what has come, whoever received it, and resolve the futures."""
+        """Take all messages that have come, whichever thread received them, and resolve the futures."""
         while self._inbox:
             frames = self._inbox[0]
-            # what cannot be read answers nobody: its sender keeps waiting, up to its timeout
+            # a malformed message answers no request: its sender keeps waiting, up to its timeout
             with contextlib.suppress(ProtocolError):
                 self._session.receive(frames, local_time())
             if self._inbox and self._inbox[0] is frames:
@@ -478,12 +486,12 @@ class Transport:
                     _report(error)
                 elif interrupt is None:
                     interrupt = error
-        if interrupt is not None:  # it may be a signal's, which is for the main thread
+        if interrupt is not None:  # it may come from a signal, which belongs to the main thread
             raise interrupt
 
 
 def _report(error: BaseException) -> None:
-    """Print what nobody can catch, as Python does where it ends a thread."""
+    """Print an error that no code can catch, as Python does when it ends a thread."""
     threading.excepthook(
         threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
     )

@@ -1,9 +1,9 @@
-"""What the answers to a stop mean that goes by several ways at once. Pure.
+"""Combines the answers to a stop that goes by several routes at once. Pure.
 
-Each way is repeated until it has answered: one that is confirmed is enough. That a lane has not confirmed yet is no
-answer: the stop is in force, and to ask again tells when the lane is safe. A way that refuses is not asked again; the
-others may still do it, but not for long, since most often they would refuse too. Where nothing can be stopped, nobody
-else need be asked.
+Each route is repeated until it has answered; one confirmation is enough. "A lane has not confirmed yet" is no answer:
+the stop is in force, and asking again tells when the lane is safe. A route that refuses is not asked again. The others
+may still succeed, but get little time, because most often they would refuse too. If nothing can be stopped, no other
+route need be asked.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 from taskengine.errors import EngineUnreachable, NotAllowed, TaskEngineError, TaskFailed, UnknownTask
 
 NOT_CONFIRMED: Final = "NotConfirmed"
-"""The type of the error that says that a lane is not safe yet."""
+"""The type of the error for a lane that is not safe yet."""
 FIRST_REPEAT_S: Final = 0.2
 LONGEST_REPEAT_S: Final = 1.6
 GRACE_S: Final = 0.5
-"""How long the other ways have when one has refused."""
+"""How long, in s, the other routes have after one has refused."""
 
 
 class Verdict:
@@ -33,7 +33,7 @@ class Verdict:
         self.is_confirmed = False
 
     def due(self, now: float) -> list[str]:
-        """The ways that are to be taken now; they are due again after twice the last pause."""
+        """Return the routes to take now; each is due again after twice its last pause."""
         due = [way for way, at in self._due.items() if at <= now]
         for way in due:
             self._due[way] = now + self._pauses[way]
@@ -41,7 +41,7 @@ class Verdict:
         return due
 
     def take(self, way: str, error: TaskEngineError | None, now: float) -> None:
-        """A way was answered: None confirms the stop."""
+        """Take the answer of a route: None confirms the stop."""
         if error is None:
             self.is_confirmed = True
             return
@@ -56,7 +56,7 @@ class Verdict:
             self._end = min(self._end, now + GRACE_S)
 
     def left(self, now: float) -> float:
-        """In how many seconds there is something to do; 0 where it is over."""
+        """Return in how many seconds there is something to do; 0 if it is over."""
         if self.is_over(now):
             return 0.0
         return max(0.0, min(self._end, *self._due.values()) - now)
@@ -66,12 +66,12 @@ class Verdict:
         return self.is_confirmed or not self._due or now >= self._end
 
     def error(self) -> TaskEngineError | None:
-        """What tells the most of why the stop is not confirmed; None where nobody has answered."""
+        """Return the error that best explains why the stop is not confirmed; None if no route has answered."""
         return most_telling(self._errors)
 
 
 def most_telling(errors: Iterable[TaskEngineError]) -> TaskEngineError | None:
-    """The one of several errors of a stop that tells the most; None where there is none."""
+    """Return the error that tells the most; None if there is none."""
     return min(errors, key=_rank, default=None)
 
 

@@ -1,4 +1,4 @@
-"""What a reload takes from settings that were read anew: the policy. All else takes a restart. Pure."""
+"""Applies what a reload may change in the settings: the policy. Everything else takes a restart. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from taskengine.errors import SettingsError
 
 
 def renew_policy(settings: Settings, read: Settings) -> None:
-    """Have `settings`, which every process is started with, hold the policy that was `read`.
+    """Replace the policy in `settings`, with which every process is started, by the one in `read`.
 
-    Raises SettingsError where there was none before, or is none now: whether there is one decides more than rights.
+    Raises SettingsError if there was no policy before, or is none now: that would change more than rights.
     """
     if settings.policy is None and read.policy is None:
         return

@@ -1,4 +1,4 @@
-"""Where settings come from: `load` fills them from four places.
+"""Loads the settings from four places.
 
 From lowest to highest precedence: the defaults, a TOML file, environment `TASKENGINE_<NAME>`, command-line flags. Every
 error is a `SettingsError` that names the key, the place and what was expected.
@@ -25,7 +25,7 @@ CONFIG_FILE = "taskengine.toml"
 LEAST_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
 ADDRESS_VARIABLE = "TASKENGINE_ADDRESS"
-"""Where commands find the engine; no setting of an engine."""
+"""The variable with the address at which commands find the engine; no setting of an engine."""
 NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR", "TASKENGINE_PLAIN_PYZMQ", ADDRESS_VARIABLE})
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -34,7 +34,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
 def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
-    """The settings of the four places together.
+    """Return the settings of the four places together.
 
     Args:
         config: the TOML file; None reads `taskengine.toml` of the current folder if there is one.
@@ -56,7 +56,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
 def read(
     config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
 ) -> tuple[Settings, dict[str, str]]:
-    """The settings, each of them valid, and where those that are given are from; for who serves nothing by them.
+    """Return valid settings, and the place of each that is given; for commands that serve nothing by them.
 
     Arguments and errors are those of `load`, which in addition checks that the settings go together.
     """
@@ -71,9 +71,9 @@ def read(
 
 
 def table_problem(config: Path | None, hardware: Mapping[str, Any]) -> str:
-    """Why an engine with these devices cannot be reloaded, as text; "" where it can.
+    """Return why an engine with these devices cannot be reloaded, as text; "" if it can.
 
-    Its processes have had the pins of the table [hardware] since it started, so that the file may not name others.
+    Its processes have had the pins of the table [hardware] since it started, so the file may not name others.
     """
     found: Any = {}
     place = str(CONFIG_FILE if config is None else config)
@@ -89,7 +89,7 @@ def table_problem(config: Path | None, hardware: Mapping[str, Any]) -> str:
 
 
 def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
-    """The (name, place, value) of each key of the file."""
+    """Yield the (name, place, value) of each key of the file."""
     path = Path(CONFIG_FILE) if config is None else config
     try:
         text = _text_of(path)
@@ -121,19 +121,22 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
 
 
 def _text_of(path: Path) -> str:
-    """The text of a file of settings, without the mark that editors on Windows put in front (BOM)."""
+    """Return the text of a file of settings, without the mark that editors on Windows put in front (BOM)."""
     return path.read_text(encoding="utf-8-sig")
 
 
 def _from_its_folder(folder: Path, tasks: object) -> object:
-    """The entries of TASKS in a file of settings, of which files and folders are meant from the folder of that file."""
+    """Return the entries of TASKS in a file of settings.
+
+    Files and folders in them are relative to the file's folder.
+    """
     if not isinstance(tasks, list) or folder == Path():
         return tasks
     return [_from_folder(folder, entry) if isinstance(entry, str) else entry for entry in tasks]
 
 
 def _from_folder(folder: Path, entry: str) -> str:
-    """An entry as it is meant from the current folder; the name of a module stays one."""
+    """Return an entry that is relative to `folder` as seen from the current folder; a module's name stays as it is."""
     is_path = entry.endswith(".py") or "/" in entry or os.path.isdir(folder / entry)
     return str(folder / entry) if entry and is_path else entry
 
@@ -145,7 +148,7 @@ def _invalid_toml(path: Path, text: str, why: str) -> str:
 
 
 def _line_of(text: str, key: str) -> int:
-    """The line, from 1, that a top-level key or table of the TOML text starts on; 0 if it is written unusually."""
+    """Return the line, from 1, that a top-level key or table of the TOML text starts on; 0 for unusual spellings."""
     name = re.escape(key)
     pattern = re.compile(rf"""\s*(\[\s*)?["']?{name}["']?\s*(?(1)[\].]|[=.])""")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 0)
@@ -185,7 +188,7 @@ def _nearest(key: str, known: tuple[str, ...], shown: Callable[[str], str] = str
 
 
 def _parse(name: str, place: str, text: str) -> object:
-    """The value that text from the environment or a flag stands for; its range is checked by `_convert`.
+    """Parse a value from the environment or a flag; `_convert` checks its range.
 
     Raises:
         SettingsError: the text is no number, boolean, list or map where the setting is one.
@@ -235,7 +238,7 @@ def _check_host(settings: Settings, places: Mapping[str, str]) -> None:
     try:
         ipaddress.ip_address(settings.host)
     except ValueError as error:
-        # What is all digits and dots was meant as an address; resolvers take some of it for other ones.
+        # all digits and dots was meant as an address; resolvers take some of it for other ones
         if not _HOST.fullmatch(settings.host) or re.fullmatch(r"[0-9.]+", settings.host):
             raise _ill_typed("host", places["host"], meta("host")[0], settings.host) from error
 
@@ -260,7 +263,7 @@ def _check_heartbeats(settings: Settings, places: Mapping[str, str]) -> None:
 
 
 def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
-    """Refuses devices that cannot be, and names the line."""
+    """Refuse impossible devices, and name the line."""
     try:
         machine = settings.machine()
     except SettingsError as error:
@@ -272,7 +275,7 @@ def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
 
 
 def _line_in_table(file: Path, path: Sequence[str]) -> str:
-    """Where the key stands in the file, or else the longest part of the way to it: ", line 7"."""
+    """Return where the key, or else the longest part of its path, stands in the file: ", line 7"."""
     lines = _text_of(file).splitlines()
     table: list[str] = []
     best = 0, 0
@@ -295,7 +298,7 @@ def _check_memory(settings: Settings, places: Mapping[str, str]) -> None:
 
 
 def _check_ports(settings: Settings, places: Mapping[str, str]) -> None:
-    """Refuses two sockets on one port, and data workers past the last port."""
+    """Refuse two sockets on one port, and data workers past the last port."""
 
     def place(*names: str) -> str:
         given = [places[name] for name in names if name in places]

@@ -1,4 +1,4 @@
-"""Where the engine meets `taskengine_hardware`, loaded by that name where the settings have a `[hardware]` table."""
+"""The engine's interface to `taskengine_hardware`, which is imported only if the settings have a `[hardware]` table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from taskengine.errors import SettingsError
 
 if TYPE_CHECKING:
     import socket
-    from multiprocessing.connection import Connection
 
 PACKAGE = "taskengine_hardware"
 GUARDIAN = "guardian"
@@ -19,7 +18,7 @@ GUARDIAN = "guardian"
 
 
 class MachineLayout(Protocol):
-    """The devices, as far as the engine is concerned."""
+    """The devices as the engine sees them."""
 
     @property
     def lanes(self) -> list[str]:
@@ -31,26 +30,26 @@ class MachineLayout(Protocol):
 
 
 class PinOwner(Protocol):
-    """What has the pins of a lane."""
+    """The owner of a lane's pins."""
 
     def close(self) -> None:
-        """Bring every output to its safe state, and let go of the pins."""
+        """Bring every output to its safe state, and release the pins."""
 
     def rest_at_once(self) -> None:
-        """Bring every output to its safe state, from any thread, whatever the others do: the process ends then."""
+        """Bring every output to its safe state, from any thread, whatever the others do; the process ends then."""
 
 
 class Machine:
-    """The devices of a `[hardware]` table, and which setting PINS drives them; raises SettingsError."""
+    """The devices of a `[hardware]` table, driven as the setting PINS says; raises SettingsError."""
 
     def __init__(self, table: Mapping[str, Any], pins: str) -> None:
         self._pins = pins
         self.layout: MachineLayout = _package().read(table)
         self.stop_lanes: Mapping[str, str] = _package().stop_tasks(self.layout)
-        """The names of the tasks that stop the machine, with the lane of each."""
+        """The tasks that stop the machine, with the lane of each."""
         self.stop_tasks = frozenset(self.stop_lanes)
         self.rest_tasks: Mapping[str, str] = _package().rest_tasks(self.layout)
-        """And of those that bring one device to its safe state, with the lane of each."""
+        """The tasks that bring one device to its safe state, with the lane of each."""
         self._panel: Any = None
 
     @property
@@ -59,16 +58,16 @@ class Machine:
         return self.layout.lanes
 
     def share(self) -> None:
-        """Make what its processes share, before they are forked."""
+        """Create the memory that its processes share, before they are forked."""
         self._panel = _package().SharedState(self.layout)
 
     @property
     def descriptors(self) -> list[int]:
-        """The open files of what its processes share."""
+        """The open files of the shared memory."""
         return [] if self._panel is None else list(self._panel.descriptors)
 
     def tasks(self) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-        """Its tasks, each with what `@task` takes."""
+        """Yield its tasks, each with what `@task` takes."""
         yield from _package().tasks(self.layout)
 
     def own(self, lane: str, say: Callable[[str], None]) -> PinOwner:
@@ -78,39 +77,39 @@ class Machine:
         return owner
 
     def owners(self) -> dict[int, str]:
-        """What has which GPIO: a device, its type and its lane, and which process of this machine has the line."""
+        """Return what uses each GPIO: a device with type and lane, and the process that has the line."""
         owners: dict[int, str] = _package().owners(self.layout, self._pins)
         return owners
 
     def make_safe(self) -> None:
-        """Bring every output to its safe state, where no engine runs. Raises SettingsError where that cannot be."""
+        """Bring every output to its safe state while no engine runs. Raises SettingsError if that fails."""
         try:
             _package().make_safe(self.layout, self._pins)
         except (RuntimeError, OSError) as error:
             raise SettingsError(f"hardware: {error}") from None
 
     def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
-        """Stop the machine, whatever runs in its lanes or waits there; the number of the stop.
+        """Stop the machine, whatever runs in its lanes or waits there; return the number of the stop.
 
-        `now` is in ns, CLOCK_MONOTONIC. A stop that has come before, by its `id`, is not another one. Before `share`
-        there is nothing to stop: 0.
+        `now` is in ns, CLOCK_MONOTONIC. A repeated `id` does not stop the machine again. Before `share` there is
+        nothing to stop, and the number is 0.
         """
         number: int = 0 if self._panel is None else self._panel.stop(now, by=by, why=why, id=id)
         return number
 
     def unconfirmed(self) -> list[str]:
-        """The lanes where nobody has made sure yet that they are safe, of the latest stop."""
+        """Return the lanes that are not confirmed to be safe since the latest stop."""
         lanes: list[str] = [] if self._panel is None else self._panel.unconfirmed()
         return lanes
 
     def stop_number(self) -> int:
-        """The number of the stop that is in force, 0 for none."""
+        """Return the number of the stop that is in force, 0 for none."""
         panel = self._panel
         number: int = panel.number if panel is not None and panel.is_stopped else 0
         return number
 
     def rest(self, task: str, device: object, order: int, position: int) -> bool:
-        """Have a device be safe, as one of `rest_tasks` asks; False where its lane has no such output.
+        """Bring a device to its safe state, as one of `rest_tasks` asks; return False if its lane has no such output.
 
         Commands of packages before `order`, and of that one before `position`, move it no more.
         """
@@ -123,7 +122,7 @@ class Machine:
     def guard(
         self,
         interval: float,
-        control: Connection,
+        control: object,
         say: Callable[[str], None],
         note: Callable[..., object],
         publish: Callable[[str, Any], None],
@@ -131,10 +130,11 @@ class Machine:
         *,
         strangers_may: bool,
     ) -> None:
-        """Be its guardian until the supervisor says stop or is gone, who is told every `interval` s that we live.
+        """Run the guardian until the supervisor says stop or is gone; report to it every `interval` s.
 
-        `say` prints a line, `note` tells the audit log, and `publish` is for what the guardian has to tell. Whoever
-        connects to `listener` can stop the machine, also as a stranger where told so.
+        `control` is what `taskengine_hardware.guardian.SupervisorLink` describes. `say` prints a line, `note` writes to
+        the audit log, and `publish` publishes the guardian's messages. Connections to `listener` can stop the machine,
+        also those of other users if `strangers_may`.
         """
         links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
         links |= {"listener": listener, "strangers_may": strangers_may}
@@ -142,7 +142,7 @@ class Machine:
 
 
 def header(owners: Mapping[int, str]) -> Iterator[str]:
-    """The lines of the 40-pin header, where these own GPIOs."""
+    """Yield the lines of the 40-pin header, with the user of each GPIO."""
     yield from _package().header_lines(owners)
 
 

@@ -1,16 +1,16 @@
-"""Who may do what: the table `[policy]` of the settings file, and the rights that it gives to a client. Pure.
+"""The table `[policy]` of the settings file, and the rights that it gives to clients. Pure.
 
-    [policy.laptop]                     # a client, by the name of its key
-    tasks = ["servo.*", "task_count"]
-    devices = ["pan", "tilt"]
-    publish = ["drive.*"]
+[policy.laptop]                     # a client, by the name of its key
+tasks = ["servo.*", "task_count"]
+devices = ["pan", "tilt"]
+publish = ["drive.*"]
 
-    [policy.dashboards]                 # a group
-    members = ["tablet", "wall-*"]
-    subscribe = ["hardware.*"]
+[policy.dashboards]                 # a group
+members = ["tablet", "wall-*"]
+subscribe = ["hardware.*"]
 
-Once there is a policy, what is not named is denied. A client has the rights of its own entry and of its groups
-together, without what any of them denies, and the least of their rates.
+Once there is a policy, everything that it does not name is denied. A client has the rights of its own entry and of its
+groups together, without what any of them denies, and the lowest of their rates.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ import msgspec
 from taskengine.protocol.messages import Priority
 
 ANONYMOUS = "anonymous"
-"""What a client is called where nothing is encrypted, and nobody shows a key."""
-PATTERNS_KEPT = 4096
-"""Lists of patterns that are kept compiled."""
+"""The name of a client without a key, where nothing is encrypted."""
+MAX_PATTERNS = 4096
+"""How many lists of patterns are kept compiled."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client, or with `members` a group of them, may do. All but priorities and calls are patterns of names.
+    """The rights of a client, or with `members` of a group. All fields but priorities and calls are patterns of names.
 
-    `lanes` restricts `tasks` further. `publish` and `subscribe` are of topics; since ZeroMQ gives whoever subscribes to
-    a topic all that begin so, a pattern of `subscribe` ends in its only `*`. What an entry denies (`deny_tasks` and so
-    on) no other entry gives. The rates are in tasks, bytes, and microseconds of the router's time, a second. Calls of
-    the tasks that `audit` names are noted in the audit log.
+    `lanes` restricts `tasks` further. `publish` and `subscribe` are of topics. ZeroMQ subscribes to all topics with a
+    common beginning, so a pattern of `subscribe` may have only one `*`, at its end. What an entry denies (`deny_tasks`
+    and so on) no other entry gives. The rates are in tasks, bytes, and microseconds of the router's time, a second.
+    Calls of the tasks that `audit` names are noted in the audit log.
     """
 
     members: tuple[str, ...] | None = None
@@ -64,7 +64,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ):
             if not pattern.endswith("*") or set(pattern[:-1]) & set("*?["):
                 raise ValueError(
-                    f"{key}: {pattern!r}: whoever subscribes to a topic gets all that begin so, thus a pattern "
+                    f"{key}: {pattern!r}: a subscription takes all topics that begin so, therefore a pattern "
                     "ends in its only *, such as 'hardware.*'"
                 )
         for key, unit in (("rate", "tasks"), ("rate_bytes", "bytes"), ("rate_microseconds", "microseconds")):
@@ -73,23 +73,26 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ValueError(f"{key}: expected {unit} a second, more than 0, not {rate}")
 
     def applies_to(self, key: str, name: str) -> bool:
-        """The entry, which is called `key`, is of the client `name`."""
+        """Return whether this entry, whose key in the table is `key`, applies to the client `name`."""
         return key == name if self.members is None else matches(name, self.members)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """One of the patterns is of the name; `*`, `?` and `[...]` as in the shell, upper case told from lower."""
+    """Return whether one of the patterns matches the name; `*`, `?` and `[...]` as in the shell, case-sensitive."""
     return bool(patterns) and _compiled(patterns).match(name) is not None
 
 
-@lru_cache(PATTERNS_KEPT)
+@lru_cache(MAX_PATTERNS)
 def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """All of them as one, since clients choose how many names are looked up."""
+    """Compile the patterns into one, because clients choose how many names are looked up."""
     return re.compile("|".join(map(translate, patterns)))
 
 
 class Rates(NamedTuple):
-    """How much a second a client may send: tasks, bytes, and microseconds of the router; infinite without a limit."""
+    """How much a client may send in a second: tasks, bytes, and microseconds of the router.
+
+    Infinite without a limit.
+    """
 
     tasks: float = float("inf")
     bytes: float = float("inf")
@@ -97,35 +100,35 @@ class Rates(NamedTuple):
 
 
 class PolicyAnswer(NamedTuple):
-    """Whether something is allowed, and why, in a clause for each step."""
+    """Whether something is allowed, and the reason, in a clause for each step."""
 
     is_allowed: bool
     why: list[str]
 
 
 class Rights(NamedTuple):
-    """What one client may do: the entries that apply to it."""
+    """The rights of one client: the entries that apply to it."""
 
     entries: tuple[Entry, ...]
 
     def may_call(self, task: str, lane: str) -> bool:
-        """Have the task run in its lane."""
+        """Return whether the client may call the task in its lane."""
         return any(
             matches(task, entry.tasks) and matches(lane, entry.lanes) for entry in self.entries
         ) and not self._denies(task, "deny_tasks")
 
     def may_use(self, device: str) -> bool:
-        """Have a task act on the device."""
+        """Return whether a task of the client may act on the device."""
         return any(matches(device, entry.devices) for entry in self.entries) and not self._denies(
             device, "deny_devices"
         )
 
     def may_publish(self, topic: str) -> bool:
-        """Publish on the topic."""
+        """Return whether the client may publish on the topic."""
         return any(matches(topic, entry.publish) for entry in self.entries) and not self._denies(topic, "deny_publish")
 
     def may_subscribe(self, prefix: str) -> bool:
-        """Get what is published on all topics that begin so, of which none is denied."""
+        """Return whether the client may get all topics that begin with `prefix`, none of which may be denied."""
         denied = (pattern[:-1] for entry in self.entries for pattern in entry.deny_subscribe)
         if any(prefix.startswith(start) or start.startswith(prefix) for start in denied):
             return False
@@ -133,21 +136,21 @@ class Rights(NamedTuple):
         return any(prefix.startswith(pattern[:-1]) for pattern in patterns)
 
     def may_prioritise(self, priority: Priority) -> bool:
-        """Send packages of that priority; who has no entry may call nothing with it."""
+        """Return whether the client may send packages of that priority."""
         entries = self.entries or (Entry(),)
         return any(priority.name.lower() in entry.priorities for entry in entries)
 
     def may_ask(self, call: Literal["reload", "stats"]) -> bool:
-        """Ask what concerns the engine itself."""
+        """Return whether the client may make this call, which concerns the engine itself."""
         return any(call in entry.calls for entry in self.entries)
 
     def is_noted(self, task: str) -> bool:
-        """Return whether a call of the task is noted in the audit log although it is allowed."""
+        """Return whether an allowed call of the task is noted in the audit log."""
         return any(matches(task, entry.audit) for entry in self.entries)
 
     @property
     def rates(self) -> Rates:
-        """The least that an entry has, of each kind."""
+        """Return the lowest rate of each kind among the entries."""
         return Rates(*(self._least(key) for key in ("rate", "rate_bytes", "rate_microseconds")))
 
     def _least(self, key: str) -> float:
@@ -158,17 +161,17 @@ class Rights(NamedTuple):
 
 
 class Policy:
-    """The table, by the names of clients and groups."""
+    """The table by the names of clients and groups."""
 
     def __init__(self, table: Mapping[str, Entry]) -> None:
         self._table = table
 
     def rights(self, name: str) -> Rights:
-        """Those of the client with this name."""
+        """Return the rights of the client with this name."""
         return Rights(tuple(self._entries(name).values()))
 
     def explain(self, name: str, task: str, lane: str, device: str | None = None) -> PolicyAnswer:
-        """Whether the client may call the task in its lane, for the device, and by which entries that is so."""
+        """Return whether the client may call the task in its lane, for the device, and which entries decide that."""
         entries = self._entries(name)
         if not entries:
             return PolicyAnswer(False, [f"no entry of the policy applies to {name}"])
@@ -188,21 +191,21 @@ def may_call_any(policy: Policy | None, name: str, lanes: Mapping[str, str]) -> 
 
 
 def _explain(
-    entries: Mapping[str, Entry], deed: str, name: str, key: Literal["tasks", "devices"], lane: str | None = None
+    entries: Mapping[str, Entry], action: str, name: str, key: Literal["tasks", "devices"], lane: str | None = None
 ) -> tuple[bool, str]:
-    """Whether one of the entries allows the deed and none denies it, and which one decides that."""
+    """Return whether one of the entries allows the action and none denies it, and which one decides that."""
     for place, pattern in _matching(entries, f"deny_{key}", name):
-        return False, f'may not {deed}: [policy.{place}] has "{pattern}" in deny_{key}'
+        return False, f'may not {action}: [policy.{place}] has "{pattern}" in deny_{key}'
     elsewhere = ""
     for place, pattern in _matching(entries, key, name):
         if lane is None or matches(lane, entries[place].lanes):
-            return True, f'may {deed}: [policy.{place}] has "{pattern}" in {key}'
+            return True, f'may {action}: [policy.{place}] has "{pattern}" in {key}'
         elsewhere = f', and [policy.{place}] not in lane "{lane}"'
     listed = ", ".join(f"[policy.{place}]" for place in entries)
-    return False, f"may not {deed}: none of {listed} names it{elsewhere}"
+    return False, f"may not {action}: none of {listed} names it{elsewhere}"
 
 
 def _matching(entries: Mapping[str, Entry], key: str, name: str) -> Iterator[tuple[str, str]]:
-    """The (entry, pattern) of each pattern of the name."""
+    """Yield (entry, pattern) for each pattern that matches the name."""
     for place, entry in entries.items():
         yield from ((place, pattern) for pattern in getattr(entry, key) if fnmatchcase(name, pattern))

@@ -1,7 +1,7 @@
 """The settings: one struct.
 
-A field's `Meta` holds what is allowed and the explanation; the README's table, the flags' help and the errors are made
-from it (`rows`).
+A field's `Meta` holds its range and its description. The table of settings in the documentation, the flags' help and
+the errors are made from it (`descriptions.rows`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 TABLES = ("hardware", "policy")
-"""What only the file has."""
+"""Tables that only the file can have."""
+
+
+def _meta(kind: str, text: str, within: tuple[float, float] | None = None) -> Meta:
+    """Return a setting's type as text, its description, and the least and the most that it takes."""
+    least, most = within or (None, None)
+    return Meta(ge=least, le=most, description=text, extra={"type": kind})
 
 
 def _port(description: str, least: int = 1) -> Meta:
-    return Meta(ge=least, le=65535, description=description, extra={"type": f"a port, {least} to 65535"})
+    return _meta(f"a port, {least} to 65535", description, (least, 65535))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,290 +40,306 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: Annotated[
         str,
-        Meta(
-            description="The interface that the sockets are bound to; 0.0.0.0 for all.",
-            extra={"type": "an address or host name"},
+        _meta(
+            "an address or host name",
+            "Interface that the engine's sockets are bound to. 0.0.0.0: all interfaces. On any but loopback the "
+            "engine encrypts, and lets in only clients with an allowed key.",
         ),
     ] = "127.0.0.1"
     task_workers: Annotated[
         int,
-        Meta(ge=1, le=1024, description="How many task workers run.", extra={"type": "a whole number, 1 to 1024"}),
+        _meta(
+            "a whole number, 1 to 1024",
+            "Number of processes that run the tasks of the default lane. More run more tasks at once and take more "
+            "memory; more than the machine has cores rarely helps.",
+            (1, 1024),
+        ),
     ] = 2
     data_workers: Annotated[
         int,
-        Meta(ge=0, le=1024, description="How many data workers publish.", extra={"type": "a whole number, 0 to 1024"}),
+        _meta(
+            "a whole number, 0 to 1024",
+            "Number of processes that sample sources and publish values. More share the sources between them; each "
+            "takes memory and a port.",
+            (0, 1024),
+        ),
     ] = 1
     response_time: Annotated[
         float,
         Meta(
             gt=0,
             le=3600,
-            description="How often a client's queue is flushed to the engine. More gives throughput for sluggishness.",
+            description="Longest time that a client collects queued calls (`submit`, `send`) before it sends them "
+            "together. Higher values raise throughput and add latency.",
             extra={"type": "seconds, more than 0 and at most 3600"},
         ),
     ] = 0.005
     chunking: Annotated[
         bool,
-        Meta(
-            description="Spread a package over the workers; off sends it whole to one.", extra={"type": "true or false"}
+        _meta(
+            "true or false",
+            "Cut each package into chunks and spread them over the workers. Off: one worker runs the whole package.",
         ),
     ] = True
     chunking_size: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=2**31 - 1,
-            description="The most tasks sent to a worker before switching. More gives throughput for balance.",
-            extra={"type": "a whole number from 1"},
+        _meta(
+            "a whole number from 1",
+            "Most tasks in a chunk, which one worker runs before it takes the next. Higher values raise throughput "
+            "and spread work less evenly.",
+            (1, 2**31 - 1),
         ),
     ] = 10
     enable_stdout: Annotated[
-        bool, Meta(description="Write the interactions to the terminal.", extra={"type": "true or false"})
+        bool,
+        _meta("true or false", "Write a line to the terminal for each step of a package. Lines cost some throughput."),
     ] = True
     tasks: Annotated[
         list[Annotated[str, Meta(min_length=1)]],
-        Meta(
-            description="The task modules, folders and .py files to load.",
-            extra={"type": "a list of module names, folders or .py files"},
-        ),
+        _meta("a list of module names, folders or .py files", "Task modules to load."),
     ] = msgspec.field(default_factory=lambda: ["taskengine.tasks"])
     lanes: Annotated[
         dict[Annotated[str, Meta(min_length=1)], Annotated[int, Meta(ge=1, le=1024)]],
-        Meta(
-            description="The named groups of task workers.",
-            extra={"type": "a map of names to numbers of workers, from 1"},
+        _meta(
+            "a map of names to numbers of workers, from 1",
+            "Named groups of task workers, and the number of workers in each. A lane with one worker runs its tasks "
+            "in order. Each worker is a process and takes memory.",
         ),
     ] = msgspec.field(default_factory=dict)
-    router_frontend: Annotated[int, _port("Where the router listens to clients.")] = 9000
+    router_frontend: Annotated[int, _port("Port on which the router listens to clients.")] = 9000
     router_backend: Annotated[
-        int, _port("Where the router listens to workers, on loopback, if it has no Unix socket.")
+        int, _port("Port on loopback on which the router listens to workers where it has no Unix socket.")
     ] = 9001
-    starting_port: Annotated[int, _port("Data worker i, from 0, publishes on STARTING_PORT + TASK_WORKERS + i.")] = (
-        10000
-    )
+    starting_port: Annotated[
+        int,
+        _port(
+            "Base of the data workers' ports. Data worker i, counted from 0, publishes on STARTING_PORT + "
+            "TASK_WORKERS + i."
+        ),
+    ] = 10000
     metrics_port: Annotated[
-        int, _port("Where Prometheus may ask for /metrics, in plain HTTP on HOST; 0 for nowhere.", least=0)
+        int,
+        _port(
+            "Port on HOST where Prometheus reads /metrics, over plain HTTP. It takes one more process. 0: no metrics.",
+            least=0,
+        ),
     ] = 0
     stop_port: Annotated[
         int,
         _port(
-            "Where the machine of the table [hardware] can be stopped past the router, on HOST; 0 for nowhere.", least=0
+            "Port on HOST that takes emergency stops past the router, where there is a table [hardware]. It takes one "
+            "more process. 0: no such port.",
+            least=0,
         ),
     ] = 9002
     pins: Annotated[
         Literal["auto", "lgpio", "pigpio", "mock"],
-        Meta(
-            description="What drives the pins of the table [hardware]. auto: what GPIOZERO_PIN_FACTORY names, "
-            "else lgpio; mock: memory, to learn with.",
-            extra={"type": '"auto", "lgpio", "pigpio" or "mock"'},
+        _meta(
+            '"auto", "lgpio", "pigpio" or "mock"',
+            "Driver of the pins in the table [hardware]. auto: the driver that GPIOZERO_PIN_FACTORY names, else "
+            "lgpio. mock: simulated pins, on any machine.",
         ),
     ] = "auto"
     drain_time: Annotated[
         float,
-        Meta(
-            ge=0,
-            le=3600,
-            description="How long running chunks may take to end at shutdown.",
-            extra={"type": "seconds, 0 to 3600"},
+        _meta(
+            "seconds, 0 to 3600",
+            "Longest time that running tasks may take to end at a shutdown. Higher values let longer tasks finish and "
+            "make a shutdown take longer.",
+            (0, 3600),
         ),
     ] = 5.0
     heartbeat_interval: Annotated[
         float,
-        Meta(
-            ge=0.01,
-            le=3600,
-            description="How often the router and a worker show each other that they live.",
-            extra={"type": "seconds, 0.01 to 3600"},
+        _meta(
+            "seconds, 0.01 to 3600",
+            "Time between two heartbeats of the router and of each worker. Higher values wake the machine less often "
+            "and need a higher HEARTBEAT_LIMIT.",
+            (0.01, 3600),
         ),
     ] = 0.5
     heartbeat_limit: Annotated[
         float,
-        Meta(
-            ge=0.03,
-            le=86400,
-            description="How long a worker may be silent between tasks, or stopped, before it is replaced; "
-            "the router three times as long. At least three intervals.",
-            extra={"type": "seconds, 0.03 to 86400"},
+        _meta(
+            "seconds, 0.03 to 86400",
+            "Silence after which a worker that runs no task, or that is stopped, is replaced; the router after three "
+            "times as long. At least three HEARTBEAT_INTERVALs. Higher values suit a busy machine and find a hang "
+            "later.",
+            (0.03, 86400),
         ),
     ] = 3.0
     queue_tasks: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=2**53,
-            description="The most tasks in flight, of all clients; more is refused with Overloaded.",
-            extra={"type": "a whole number from 1"},
+        _meta(
+            "a whole number from 1",
+            "Most tasks in flight, of all clients together; more are refused with Overloaded. Higher values take more "
+            "memory.",
+            (1, 2**53),
         ),
     ] = 2**22
     queue_bytes: Annotated[
         int,
-        Meta(
-            ge=2**20,
-            le=2**53,
-            description="The most bytes in flight, with the results that wait, of all clients.",
-            extra={"type": "a whole number from 2^20"},
+        _meta(
+            "a whole number from 2^20",
+            "Most bytes of tasks in flight and of results that wait for the rest of their package, of all clients "
+            "together. Higher values take more memory.",
+            (2**20, 2**53),
         ),
     ] = 2**28
     client_tasks: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=2**53,
-            description="The most tasks in flight of one client.",
-            extra={"type": "a whole number from 1"},
+        _meta(
+            "a whole number from 1",
+            "Most tasks in flight of one client. Higher values let one client take more of QUEUE_TASKS.",
+            (1, 2**53),
         ),
     ] = 2**21
     client_bytes: Annotated[
         int,
-        Meta(
-            ge=2**16,
-            le=2**53,
-            description="The most bytes in flight of one client.",
-            extra={"type": "a whole number from 2^16"},
+        _meta(
+            "a whole number from 2^16",
+            "Most bytes in flight of one client. Higher values let one client take more of QUEUE_BYTES.",
+            (2**16, 2**53),
         ),
     ] = 2**27
     queue_packages: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=2**31,
-            description="The most packages in flight, of all clients.",
-            extra={"type": "a whole number from 1"},
+        _meta(
+            "a whole number from 1",
+            "Most packages in flight, of all clients together. Higher values take more memory.",
+            (1, 2**31),
         ),
     ] = 2**16
     client_packages: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=2**31,
-            description="The most packages in flight of one client.",
-            extra={"type": "a whole number from 1"},
+        _meta(
+            "a whole number from 1",
+            "Most packages in flight of one client. Higher values let one client take more of QUEUE_PACKAGES.",
+            (1, 2**31),
         ),
     ] = 2**15
     package_tasks: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=MAX_TASKS,
-            description="The most tasks in a package, and, but for two, frames in a message.",
-            extra={"type": "a whole number, 1 to 2^21"},
+        _meta(
+            "a whole number, 1 to 2^21",
+            "Most tasks in one package; a message has at most two frames more. Higher values let one message keep the "
+            "router busy for longer.",
+            (1, MAX_TASKS),
         ),
     ] = MAX_TASKS
     message_bytes: Annotated[
         int,
-        Meta(
-            ge=2**16,
-            le=MAX_MESSAGE,
-            description="The most bytes in a frame that a client sends, thus in a value; who sends more is cut off.",
-            extra={"type": "a whole number, 2^16 to 65 * 2^20"},
+        _meta(
+            "a whole number, 2^16 to 65 * 2^20",
+            "Most bytes in one frame of a client, and thus in one value. A client that sends more is disconnected. "
+            "Higher values let one message take more memory.",
+            (2**16, MAX_MESSAGE),
         ),
     ] = MAX_MESSAGE
     pin_bytes: Annotated[
         int,
-        Meta(
-            ge=2**10,
-            le=MAX_MESSAGE,
-            description="The most bytes in a task for a lane with pins, whose owner has no time for large values.",
-            extra={"type": "a whole number, 2^10 to 65 * 2^20"},
+        _meta(
+            "a whole number, 2^10 to 65 * 2^20",
+            "Most bytes in one task for a lane with pins. Higher values let one task delay the devices for longer, "
+            "while it is read.",
+            (2**10, MAX_MESSAGE),
         ),
     ] = 2**16
     value_depth: Annotated[
         int,
-        Meta(
-            ge=1,
-            le=MAX_DEPTH,
-            description="How deep lists and maps may nest in what a task is given and gives back.",
-            extra={"type": "a whole number, 1 to 64"},
+        _meta(
+            "a whole number, 1 to 64",
+            "Deepest nesting of lists and maps in a task's arguments and in its result.",
+            (1, MAX_DEPTH),
         ),
     ] = MAX_DEPTH
     connections: Annotated[
         int,
-        Meta(
-            ge=16,
-            le=2**20,
-            description="The most connections to the router, and to each data worker.",
-            extra={"type": "a whole number from 16"},
+        _meta(
+            "a whole number from 16",
+            "Most connections to the router, and to each data worker. Each takes memory and a file descriptor.",
+            (16, 2**20),
         ),
     ] = 4096
     handshake_time: Annotated[
         float,
-        Meta(
-            ge=0.1,
-            le=3600,
-            description="How long who connects may take to say who it is.",
-            extra={"type": "seconds, 0.1 to 3600"},
+        _meta(
+            "seconds, 0.1 to 3600",
+            "Longest time that a new connection may take to identify itself. Higher values suit slow links and let "
+            "strangers hold connections for longer.",
+            (0.1, 3600),
         ),
     ] = 5.0
     router_memory: Annotated[
         int,
-        Meta(
-            ge=0,
-            le=2**53,
-            description="The most bytes of memory that the router may take, which is ended where it takes more; "
-            "0 for half of the machine's.",
-            extra={"type": "a whole number, 0 or from 2^28"},
+        _meta(
+            "a whole number, 0 or from 2^28",
+            "Most memory, in bytes, of the router, and of each data worker. A process that needs more ends and is "
+            "started again. 0: half of the machine's memory.",
+            (0, 2**53),
         ),
     ] = 0
     worker_memory: Annotated[
         int,
-        Meta(
-            ge=0,
-            le=2**53,
-            description="The most bytes of memory that a task worker may take: more is the task's MemoryError. "
-            "Tasks with large models need more; 0 for half of the machine's.",
-            extra={"type": "a whole number, 0 or from 2^28"},
+        _meta(
+            "a whole number, 0 or from 2^28",
+            "Most memory, in bytes, of each task worker. A task that needs more fails with MemoryError; large models "
+            "need a higher value. 0: half of the machine's memory.",
+            (0, 2**53),
         ),
     ] = 0
     curve: Annotated[
         Literal["auto", "on", "off"],
-        Meta(
-            description="Encrypt, and let in only clients with an allowed key. "
-            "auto: on off loopback, and where there is a policy.",
-            extra={"type": '"auto", "on" or "off"'},
+        _meta(
+            '"auto", "on" or "off"',
+            "Encrypt, and let in only clients with an allowed key. auto: on where HOST is not loopback, and where "
+            "there is a policy.",
         ),
     ] = "auto"
     keys: Annotated[
         str,
-        Meta(
-            description="The folder of the keys; empty for the platform's own.",
-            extra={"type": "a path"},
+        _meta(
+            "a path",
+            "Folder of the keys. Empty: taskengine/keys in the user's folder for configuration, such as "
+            "~/.config/taskengine/keys.",
         ),
     ] = ""
     audit: Annotated[
         str,
-        Meta(
-            description='The file of the audit log, or "journald" or "syslog" for the log of the system; empty for '
-            "audit.jsonl beside the keys, where CURVE is on.",
-            extra={"type": 'a path, "journald" or "syslog"'},
+        _meta(
+            'a path, "journald" or "syslog"',
+            'File of the audit log, or "journald" or "syslog" for the system\'s own log. Empty: audit.jsonl beside the '
+            "keys, where CURVE is on.",
         ),
     ] = ""
     insecure: Annotated[
         bool,
-        Meta(
-            description="Serve off loopback although nothing is encrypted, or nobody is let in.",
-            extra={"type": "true or false"},
+        _meta(
+            "true or false",
+            "Serve other machines even where nothing is encrypted, or no client has a key. Without encryption anyone "
+            "who reaches the port can run tasks.",
         ),
     ] = False
     user: Annotated[
         str,
-        Meta(
-            description="Whom root has the engine's processes become; empty for nobody else.",
-            extra={"type": "a user's name"},
+        _meta(
+            "a user's name",
+            "User that all processes but the supervisor run as when root starts the engine. Empty: stay root.",
         ),
     ] = ""
     group: Annotated[
         str,
-        Meta(
-            description="The group that they have then, beside the user's others; empty for the user's own.",
-            extra={"type": "a group's name"},
+        _meta(
+            "a group's name",
+            "First group of these processes, in addition to the user's other groups. Empty: the user's own group.",
         ),
     ] = ""
     tracebacks: Annotated[
         Literal["auto", "on", "off"],
-        Meta(
-            description="Send tracebacks and whole paths with the errors of tasks. "
-            "auto: on where nothing is encrypted and HOST is loopback.",
-            extra={"type": '"auto", "on" or "off"'},
+        _meta(
+            '"auto", "on" or "off"',
+            "Send tracebacks and whole paths with the errors of tasks, which tells clients about the machine. auto: "
+            "on where nothing is encrypted and HOST is loopback.",
         ),
     ] = "auto"
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -431,19 +453,6 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-class Row(NamedTuple):
-    """One setting for a reader: its name in upper case, the default as TOML, the type and the explanation as text."""
-
-    name: str
-    default: str
-    type: str
-    explanation: str
-
-
-def _defaults() -> dict[str, Any]:
-    return msgspec.structs.asdict(Settings())
-
-
 HINTS: Mapping[str, Any] = get_type_hints(Settings, include_extras=True)
 """The type of each setting, with what is allowed."""
 NAMES = tuple(name for name in Settings.__struct_fields__ if name not in TABLES)
@@ -451,24 +460,6 @@ NAMES = tuple(name for name in Settings.__struct_fields__ if name not in TABLES)
 
 
 def meta(name: str) -> tuple[str, str]:
-    """The (type text, explanation) of a setting."""
+    """Return the (type text, explanation) of a setting."""
     meta = get_args(HINTS[name])[-1]
     return meta.extra["type"], meta.description
-
-
-def _toml_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_text, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key} = {_toml_text(entry)}' for key, entry in value.items())}}}"
-    return repr(value)
-
-
-def rows() -> list[Row]:
-    """Every setting but the tables, in the order of the struct."""
-    defaults = _defaults()
-    return [Row(name.upper(), _toml_text(defaults[name]), *meta(name)) for name in NAMES]

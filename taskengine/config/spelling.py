@@ -1,4 +1,4 @@
-"""Which known name a mistyped one may have meant. Pure."""
+"""Suggests the known name that a mistyped one may have meant. Pure."""
 
 from __future__ import annotations
 

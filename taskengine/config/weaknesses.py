@@ -1,7 +1,7 @@
-"""What weakens a configuration, as a table: what is looked at, when it is a weakness, and what is said of it. Pure.
+"""The table of weaknesses of a configuration: what is checked, when it is a weakness, and the message. Pure.
 
-`Facts` come from `inspection.py`; `taskengine check` prints what `weaknesses` finds, and the supervisor what is said at
-the start and again every hour.
+`Facts` come from `inspection.py`. `taskengine check` prints the result of `weaknesses`; the supervisor prints some of
+it at the start and again every hour.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ LIBZMQ_FLAWS = (
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a configuration is judged by. Paths are told as text."""
+    """The facts by which a configuration is judged. Paths are as text."""
 
     settings: Settings
     clients: int = 0
-    """Keys that are let in."""
+    """How many keys are let in."""
     is_root: bool = False
-    """Tasks run as root."""
+    """Whether tasks run as root."""
     libzmq: tuple[int, ...] = TESTED_LIBZMQ
     keys: tuple[str, ...] = ()
-    """Of the keys' folders those that others can look into."""
+    """Files and folders of the keys that others can read."""
     config: tuple[str, ...] = ()
-    """The settings' file, where others can change it, or put another in its place."""
+    """The settings' file, if others can change or replace it."""
     tasks: tuple[str, ...] = ()
-    """The task files and folders that others can change."""
+    """Task files and folders that others can change."""
     has_metrics_token: bool = False
-    """Scrapers of the metrics have to show a token."""
+    """Whether scrapers of the metrics have to show a token."""
     stops: Mapping[str, str] = {}
     """The tasks that stop the machine, with the lane of each."""
 
 
 class Weakness(NamedTuple):
-    """One row: `name` for tests, when it `holds`, and what it `says`."""
+    """One row: `name` for tests, when it `holds`, and the message that it `says`."""
 
     name: str
     holds: Callable[[Facts], object]
@@ -56,33 +56,33 @@ class Weakness(NamedTuple):
 
 
 def old_libzmq(version: tuple[int, ...]) -> str:
-    """What is said of a libzmq that is older than the one that the engine is tested with; "" of any other."""
+    """Return a warning if libzmq is older than the version that the engine is tested with; "" otherwise."""
     flaws = [flaw for first, flaw in LIBZMQ_FLAWS if version < first]
     if not flaws:
         return ""
     have, tested = ".".join(map(str, version)), ".".join(map(str, TESTED_LIBZMQ))
-    return f"libzmq {have} is older than {tested} and lacks the cure of {'; '.join(flaws)}. `pip install -U pyzmq`"
+    return f"libzmq {have} is older than {tested} and lacks the fixes for {'; '.join(flaws)}. `pip install -U pyzmq`"
 
 
 def insecure(settings: Settings) -> str:
-    """What is said loudly where INSECURE is set; "" where it is not."""
+    """Return the warning for the setting INSECURE; "" if it is not set."""
     if not settings.insecure:
         return ""
     if settings.on_loopback:
         return "INSECURE is set, and has a meaning only off loopback: take it out before HOST changes"
     if settings.is_curved:
-        return f"INSECURE: the engine serves on {settings.host} although nobody may be let in"
-    return f"INSECURE: whoever reaches {settings.host} can run every task, and read and change what others send"
+        return f"INSECURE: the engine serves on {settings.host} although no client has a key"
+    return f"INSECURE: anybody who reaches {settings.host} can run every task, and read and change what others send"
 
 
 class Reminder:
-    """When something is to be said again: at once, and then every REMINDER_S; never where it is not `wanted`."""
+    """Tells when a message is due: at once, and then every REMINDER_S; never if it is not `wanted`."""
 
     def __init__(self, *, wanted: bool) -> None:
         self.due = float("-inf") if wanted else float("inf")
 
     def is_due(self, now: float) -> bool:
-        """It is to be said now, and is taken for said."""
+        """Return whether the message is due, and count it as given."""
         if now < self.due:
             return False
         self.due = now + REMINDER_S
@@ -90,7 +90,7 @@ class Reminder:
 
 
 def _may_stop(facts: Facts) -> bool:
-    """Some entry of the policy gives somebody a task that stops the machine, and none denies it to everybody."""
+    """Return whether an entry of the policy allows a task that stops the machine, and none denies it to all."""
     entries = [entry for entry in (facts.settings.policy or {}).values() if entry.members != ()]
     everybodys = [entry for entry in entries if "*" in (entry.members or ())]
     rights = [Rights((entry, *everybodys)) for entry in entries]
@@ -120,7 +120,7 @@ TABLE = (
         "nobody stops",
         lambda facts: facts.stops and facts.settings.policy is not None and not _may_stop(facts),
         lambda facts: (
-            f"the policy lets nobody call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
+            f"the policy lets no client call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
             '`[policy.everyone]` with members = ["*"] and tasks = ["system.stop"]'
         ),
     ),
@@ -132,7 +132,7 @@ TABLE = (
     Weakness(
         "keys readable",
         lambda facts: facts.keys,
-        lambda facts: f"others can look into {_listed(facts.keys)}: `chmod 700` keeps the keys' folders to their owner",
+        lambda facts: f"others can read {_listed(facts.keys)}: `chmod 700` keeps the keys' folders to their owner",
     ),
     Weakness(
         "settings writable",
@@ -153,7 +153,7 @@ TABLE = (
         "metrics open",
         lambda facts: facts.settings.metrics_port and not (facts.settings.on_loopback or facts.has_metrics_token),
         lambda facts: (
-            f"METRICS_PORT answers whoever reaches {facts.settings.host}, in plain HTTP, without a key: "
+            f"METRICS_PORT answers anybody who reaches {facts.settings.host}, in plain HTTP, without a key: "
             "`taskengine keys metrics` makes a token that scrapers have to show"
         ),
     ),
@@ -167,11 +167,11 @@ TABLE = (
 
 
 MODES = frozenset({"keys readable", "settings writable", "tasks writable"})
-"""The rows about modes and owners of files, which `serve` says too."""
+"""The rows about modes and owners of files, which `serve` reports too."""
 
 
 def weaknesses(facts: Facts, names: Container[str] | None = None) -> Iterator[str]:
-    """A line for each weakness, in the order of the table; with `names` only for those rows."""
+    """Yield a line for each weakness, in the order of the table; with `names` only for those rows."""
     for weakness in TABLE:
         if (names is None or weakness.name in names) and weakness.holds(facts):
             yield weakness.says(facts)

@@ -1,1 +1,1 @@
-"""What is on the wires: layouts and limits, the heads of messages, arrays."""
+"""Layouts and limits of both wires, the heads of messages, and numpy arrays."""

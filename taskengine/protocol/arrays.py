@@ -1,4 +1,4 @@
-"""Numpy arrays on the wire. Numpy is imported where an array comes, not before; who has none pays nothing.
+"""Numpy arrays on the wire. Numpy is imported when the first array comes, so that programs without it pay nothing.
 
 As a value an array is an extension ARRAY_EXT: a byte with the length of the dtype, the dtype as in numpy's array
 interface, a byte with the number of dimensions, each as a u64, and the elements in C order.
@@ -31,9 +31,9 @@ _FLOAT64_TAG, _INT64_TAG = 0xCB, 0xD3
 
 
 def encoded(value: Any) -> Any:
-    """What msgspec writes for a value of numpy's.
+    """Convert a value of numpy's to one that msgspec can write.
 
-    Raises TypeError for any other, and for what would lose something: of arrays those of objects and those with a mask.
+    Raises TypeError for any other value, and for values that would lose something: arrays of objects or with a mask.
     """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
@@ -52,7 +52,7 @@ def encoded(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of numpy's as Python has it. Raises TypeError where Python has none that is equal."""
+    """Convert a scalar of numpy's to Python's. Raises TypeError if Python has none that is equal."""
     item = value.item()
     kind = value.dtype.kind
     if kind in _TIMES and (item is None or isinstance(item, int)):
@@ -69,7 +69,7 @@ def _check_unmasked(value: Any) -> None:
 
 
 def listed(value: Any) -> Any:
-    """What JSON holds of a value of numpy's: numbers, text and lists. Raises TypeError for any other."""
+    """Convert a value of numpy's for JSON: numbers, text and lists. Raises TypeError for any other value."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, (numpy.generic, numpy.ndarray)):
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
@@ -82,7 +82,7 @@ def listed(value: Any) -> Any:
 
 
 def decoded(data: bytes) -> numpy.ndarray:
-    """The array of an extension ARRAY_EXT, which may be written to. Raises ProtocolError."""
+    """Decode an extension ARRAY_EXT into a writable array. Raises ProtocolError."""
     try:
         import numpy
     except ImportError:
@@ -99,11 +99,11 @@ def decoded(data: bytes) -> numpy.ndarray:
             raise ValueError(f"of shape {shape} in {len(elements)} bytes")
         return numpy.frombuffer(elements, dtype).reshape(shape) if elements else numpy.empty(shape, dtype)
     except (ValueError, IndexError, struct.error, UnicodeDecodeError, TypeError, MemoryError) as error:
-        raise ProtocolError(f"an array that is none: {error}") from None
+        raise ProtocolError(f"malformed array: {error}") from None
 
 
 def columns(iterables: Sequence[Any]) -> tuple[bytes, bytes] | None:
-    """The (codes, body) of columns of numbers; None unless all are arrays of one dimension that 64 bits can hold.
+    """Return the (codes, body) of columns; None unless all are one-dimensional arrays of numbers of at most 64 bits.
 
     Raises BadArguments for a masked array.
     """
@@ -131,7 +131,7 @@ def columns(iterables: Sequence[Any]) -> tuple[bytes, bytes] | None:
 
 
 def plain_rows(values: Any) -> Any:
-    """An array as a list of plain values, or of the arrays in its rows; anything else as it is."""
+    """Return an array as a list of plain values, or of the arrays in its rows; return any other value unchanged."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(values, numpy.ndarray):
         return values
@@ -139,7 +139,7 @@ def plain_rows(values: Any) -> Any:
 
 
 def results(body: bytes, count: int) -> numpy.ndarray | None:
-    """The results as an array; None unless all are floats of 64 bits, or all are ints written with 64 bits."""
+    """Return the results as an array; None unless all are floats of 64 bits, or all are ints written with 64 bits."""
     import numpy
 
     if len(body) != 9 * count or not count:

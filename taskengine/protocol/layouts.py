@@ -35,9 +35,9 @@ from typing import Final
 from taskengine.protocol.limits import MAX_MESSAGE
 
 VERSION: Final = 2
-SEED_VERSION: Final = 0.1
+LEGACY_VERSION: Final = 0.1
 MAGIC: Final = b"TE\x02"
-"""How the first frame of a 0.2 message begins; a 0.1 one begins with a JSON object."""
+"""The first bytes of a 0.2 message; a 0.1 message begins with a JSON object."""
 ERROR_EXT: Final = 1
 """The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
 ARRAY_EXT: Final = 2
@@ -45,7 +45,7 @@ ARRAY_EXT: Final = 2
 
 
 class Format(IntEnum):
-    """What a section holds."""
+    """The content of a section."""
 
     PACKED = 0
     """Tasks of wire 0.2; a slice is answered by one piece of the body of a 0.2 reply."""
@@ -72,18 +72,18 @@ SLATE_KEPT: Final = 2**20
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 OWNED_TOPICS: Final = "hardware."
-"""How the topics begin that only the owners of pins publish on, where there are any."""
+"""The beginning of the topics that only the owners of pins may publish on, if there are any."""
 DATA_LANES: Final = "data:"
-"""How the names of the data workers' own lanes begin,"""
+"""The beginning of the names of the data workers' own lanes,"""
 DENIED_LANES: Final = "denied:"
-"""and of those that stand for none, where the client may not call the task whose name follows."""
+"""and of lanes that stand for no lane, because the client may not call the task whose name follows."""
 RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
 NO_DEADLINE: Final = float("inf")
 IN_FLIGHT: Final = 2
-"""Batches that wait at a worker at most: one to run, one so that it need not wait for the next."""
+"""The most batches that wait at a worker: one to run, one so that it need not wait for the next."""
 LATENCY_SHIFT: Final = 10
 """Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
 LATENCY_BUCKETS: Final = 27
 """of which the last begins at 2^35 ns, 34 s."""
 MODULE_MARK: Final = "\0"
-"""In the name of a lane's part for the tasks of one module, between the two names."""
+"""In the name of a lane's part for the tasks of one module, the mark between the two names."""

@@ -1,19 +1,19 @@
-"""How large and how many: the limits of both wires. docs/protocol.md says the same in prose."""
+"""The limits of both wires. docs/protocol.md describes them in prose."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAX_DEPTH: Final = 64
-"""How deep lists and maps may nest in one value."""
+"""The most levels of lists and maps in one value."""
 MOST_NUMBERS: Final = 2**14
 """The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_CHANGES: Final = 2**13
-"""The most often that the tasks of a package may change from lane to lane: each takes the router 10 us."""
+"""The most often that the tasks of a package may change from lane to lane: each change takes the router 10 us."""
 MAX_RUNS: Final = 2**16
-"""The most places in which the cancelled tasks of a package may lie."""
+"""The most runs of neighbouring positions in which the cancelled tasks of a package may lie."""
 MAX_NAMES: Final = 1024
 """The most names of tasks in a package."""
 MAX_BODY: Final = 64 * 2**20
@@ -21,38 +21,38 @@ MAX_BODY: Final = 64 * 2**20
 MAX_HEAD: Final = 2**16
 """The most bytes in the first frame of a message: it goes with every slice of its package."""
 MAX_TOPIC: Final = 255
-"""The most bytes in what a subscriber subscribes to."""
+"""The most bytes in a subscription."""
 MAX_TOKEN: Final = 64
-"""The most bytes in what tells a client's objects apart, and in what tells a stop from others."""
+"""The most bytes in the token of a client object, and in the id of a stop."""
 MAX_ID: Final = 1024
-"""The most bytes in what a META frame repeats: its serial, its pack, an id."""
-MAX_SEED_DATA: Final = 2**20
+"""The most bytes in the fields of a META frame that are repeated: its serial, its pack, an id."""
+MAX_LEGACY_DATA: Final = 2**20
 """The most bytes in a data request of wire 0.1, which the router has to read."""
 MAX_MESSAGE: Final = MAX_BODY + 2**20
 """The most bytes in a frame: a full body, with what stands around it."""
 DENIED_TASKS: Final = 4096
-"""Tasks of a package that may be denied, each with an error of its own,"""
+"""The most tasks of a package that may be denied, each with an error of its own,"""
 DENIED_RUNS: Final = 512
 """in so many runs."""
 LONGEST_DEADLINE_S: Final = 1e9
-"""What lies later is no deadline."""
+"""A deadline that is later than this, in s, is none."""
 PRIORITIES: Final = 4
 REPEATS: Final = 2
-"""How often a client sends an idempotent package again whose router was lost."""
-TOPICS_KEPT: Final = 1024
+"""The number of times that a client sends an idempotent package again after its router was lost."""
+MAX_TOPICS: Final = 1024
 """Topics whose last value a data worker keeps,"""
 LAST_BYTES: Final = 64 * 2**20
 """and the most bytes of them. What one client has published is at most half of either."""
 FEED_BYTES: Final = 2**17
-"""The most bytes of a value that a task publishes, about."""
+"""About the most bytes of a value that a task publishes."""
 HANDSHAKE_RATE: Final = 50.0
-"""Connections that a key, and an address of another machine, may make in a second,"""
+"""Connections per second of a key, and of an address of another machine,"""
 HANDSHAKE_BURST: Final = 200
-"""and at once, after a rest: a fleet comes back when the engine was started again."""
+"""and at once after a pause: a whole fleet reconnects when the engine starts again."""
 NAME_TOLD: Final = 128
 """Characters of an unknown task's name that its error repeats."""
 TEXT_TOLD: Final = 4096
-"""Characters of what an exception says that the client is told."""
+"""Characters of an exception's text that the client gets."""
 TRACEBACK_TOLD: Final = 16384
 """Characters of its traceback."""
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:9000"

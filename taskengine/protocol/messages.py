@@ -15,11 +15,11 @@ from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC
 from taskengine.protocol.limits import MAX_HEAD, MAX_TASKS, MAX_TOKEN
 
 NO_SERIAL: Final = 0
-"""The serial of a refusal of a request whose own cannot be read; requests have others."""
+"""The serial of a refusal of a request whose own serial cannot be read; no request has it."""
 
 
 class RequestKind(IntEnum):
-    """What a request asks for."""
+    """The kinds of request."""
 
     PACKAGE = 1
     INFO = 2
@@ -42,7 +42,7 @@ class ReplyMode(IntEnum):
 
 
 class Priority(IntEnum):
-    """What goes first."""
+    """The priorities of packages."""
 
     LOW = 0
     NORMAL = 1
@@ -51,11 +51,13 @@ class Priority(IntEnum):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """Head of a client's message; `deadline` in s from sending, 0 for none; `columns`: the arguments are such.
+    """Head of a client's message; `deadline` in s from sending, 0 for none; `columns`.
 
-    `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 where the client cannot say, and
-    `bound` how many ns that may be wrong either way. `token` is drawn by each client object and kept over reconnects;
-    `since` is when that object was made, as `sent`.
+    Arguments are columns of numbers.
+
+    `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 if the client cannot say, and
+    `bound` by how many ns that may be wrong either way. Each client object draws a `token` and keeps it over
+    reconnects; `since` is when that object was made, by the clock of `sent`.
     """
 
     kind: RequestKind
@@ -94,15 +96,15 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
 
 
 Stamp = tuple[int, int, int]
-"""What every reply says of the engine beside its answer: `clock`, `boot` and `stop` of `Reply`."""
+"""The fields `clock`, `boot` and `stop` of every `Reply`."""
 UNSTAMPED: Final[Stamp] = 0, 0, 0
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):
-    """What a client learns of the engine; `response_time` in s.
+    """A client's view of the engine; `response_time` in s.
 
-    `capabilities` names what it can beyond version 0.1.0, `stop_tasks` the tasks that stop the machine or bring a
-    device to its safe state, which a client never queues, and `stop_address` the way to the stop past the router, ""
+    `capabilities` names what it can beyond version 0.1.0. `stop_tasks` are the tasks that stop the machine or bring a
+    device to its safe state, which a client never queues. `stop_address` is the address for a stop past the router, ""
     for none.
     """
 
@@ -118,7 +120,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
-    """What a client learns of a task; `timeout` in s."""
+    """A client's view of a task; `timeout` in s."""
 
     name: str
     lane: str
@@ -131,7 +133,7 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LaneStats(msgspec.Struct, array_like=True, frozen=True):
-    """A lane: workers in all, that are there, and that have something to do; tasks that wait, and that workers have."""
+    """A lane: its workers in all, present, and busy; its tasks that wait, and that workers have."""
 
     name: str
     workers: int
@@ -151,7 +153,7 @@ class Latency(msgspec.Struct, array_like=True, frozen=True):
     seconds: float
 
     def below(self) -> Iterator[tuple[float, int]]:
-        """Each bucket's bound in s, infinite for the last, and how many tasks took less."""
+        """Yield each bucket's bound in s, infinite for the last, and how many tasks took less."""
         numbers = itertools.chain(self.tasks, itertools.repeat(0))
         bounds = [2 ** (LATENCY_SHIFT + bucket) / 1e9 for bucket in range(LATENCY_BUCKETS - 1)]
         return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
@@ -167,13 +169,13 @@ class SourceStats(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Stats(msgspec.Struct, array_like=True, frozen=True):
-    """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
+    """The router's counters since it began, in tasks; `accepted` is always `answered + in_flight`.
 
-    `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
-    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight and
-    of replies that were not read. The stages: `waiting` from acceptance until a worker was given the task, `running`
-    there, as the mean of its slice, `total` from acceptance until its package was whole. `sources` are those that take
-    longer than their period.
+    `errors` are by type, "failed" those that workers answered; `late` are messages of dead workers and of strangers to
+    the workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight
+    and of unread replies. The stages: `waiting` from acceptance until a worker was given the task, `running` there, as
+    the mean of its slice, `total` from acceptance until its package was complete. `sources` are those that take longer
+    than their period.
     """
 
     accepted: int
@@ -194,29 +196,29 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
-    """Which package of the client is not wanted any more, 0 for all, and which of its tasks, None for all."""
+    """A package of the client to cancel, 0 for all, and the positions of its tasks to cancel, None for all."""
 
     serial: int = NO_SERIAL
     positions: list[int] | None = None
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True):
-    """What stops the machine: an id by which a repeated stop is known, b"" for none, and why."""
+    """A stop of the machine: an id by which a repeated stop is recognized, b"" for none, and the reason."""
 
     id: bytes = b""
     why: str = ""
 
 
 class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where a call came from: the client, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
+    """The origin of a call: which client made it, and when. Times are in ns, CLOCK_MONOTONIC of the engine's machine.
 
     `client` is its name as its key says, "" where clients show no keys. No two connections ever have the same
-    `connection`, also where the router is another one. `holder` tells client objects apart, over reconnects: of wire
-    0.2 by name and token, of what has none by its connection. `received` is when the package came, unique and
-    increasing from package to package; 0 where the process itself calls, now. `sent` is the earliest moment at which it
-    can have been called, 0 where it does not say, and `bound` how far its client's estimate may be off either way: it
-    was called twice that later at the latest. `since` is when the holder appeared, 0 where nobody knows. `is_local`
-    says that it came from this machine.
+    `connection`, not even at different routers. `holder` tells client objects apart, over reconnects: by name and token
+    in wire 0.2, by the connection for clients without a token. `received` is when the package came, unique and
+    increasing from package to package; 0 means that the process itself calls, now. `sent` is the earliest moment at
+    which it can have been called, 0 if it does not say. `bound` is how far its client's estimate may be off either way:
+    the call was made at most twice `bound` later. `since` is when the holder appeared, 0 if that is not known.
+    `is_local` says that it came from this machine.
     """
 
     client: str = ""
@@ -235,7 +237,7 @@ NOWHERE = Origin()
 M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
-"""How such a head ends."""
+"""How a head ends that names neither sending time nor client object."""
 _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
 """Bytes of the MessagePack tags that begin an array,"""
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -249,17 +251,17 @@ _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
 
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
-    """The head of a request that says neither when nor by which client object it was called, with these said."""
+    """Add the sending time and the client object to a head that names neither."""
     return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
 
 
 def encode_request(request: Request) -> bytes:
-    """The first frame of a request."""
+    """Encode the first frame of a request."""
     return MAGIC + _encoder.encode(request)
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """The first frame of a reply."""
+    """Encode the first frame of a reply."""
     return MAGIC + _encoder.encode(reply)
 
 
@@ -271,7 +273,7 @@ def decode_request(frame: bytes) -> Request:
 
 
 def serial_of(frame: bytes) -> int:
-    """Return the serial in the head of a request, whatever is wrong behind it, NO_SERIAL where it cannot be read."""
+    """Return the serial in the head of a request even if the rest is malformed; NO_SERIAL if it cannot be read."""
     kind_at = len(MAGIC) + _ARRAY_HEADS.get(frame[len(MAGIC)] if len(frame) > len(MAGIC) else 0, 0)
     if not frame.startswith(MAGIC) or kind_at == len(MAGIC):
         return NO_SERIAL
@@ -280,7 +282,7 @@ def serial_of(frame: bytes) -> int:
 
 
 def _int_at(frame: bytes, at: int) -> tuple[int, int]:
-    """Return the int that begins at a place, and where it ends; `NO_SERIAL, len(frame)` where there is none."""
+    """Return the int at a position, and where it ends; `NO_SERIAL, len(frame)` if there is none."""
     tag = frame[at] if at < len(frame) else _NIL
     if tag < 0x80 or tag >= 0xE0:
         return tag - 256 * (tag >= 0xE0), at + 1
@@ -313,12 +315,12 @@ def decode_stop(frames: Sequence[bytes]) -> Stop:
 
 
 def write_overruns(sources: list[SourceStats]) -> bytes:
-    """What a data worker tells the router of its sources."""
+    """Encode the overruns that a data worker reports to the router."""
     return _encoder.encode(sources)
 
 
 def read_overruns(data: bytes) -> list[SourceStats]:
-    """Read what a data worker tells of its sources. Raises ProtocolError."""
+    """Decode a data worker's overruns. Raises ProtocolError."""
     return _convert(_overruns, data)
 
 

@@ -1,7 +1,7 @@
-"""What a task module registers, read from its syntax tree without running it. Pure.
+"""Reads the registrations of a task module from its syntax tree, without running it. Pure.
 
-Literal decorators and functions named `task_…` are read; where something else may register tasks, the module is in
-doubt, and only its import tells.
+Literal decorators and functions named `task_…` are read. If other code may register tasks, the module is in doubt, and
+only an import can tell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ for a module that has such names, NOTHING for anything else. The name "" is the 
 
 
 class Declared(NamedTuple):
-    """A function that is registered: `kind` is "task" or "source", `options` what the decorator takes."""
+    """A registered function: `kind` is "task" or "source", `options` the decorator's arguments."""
 
     kind: str
     function: str
@@ -38,10 +38,10 @@ class Declared(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a module registers; `doubt` says why its import has to tell, "" where nothing has to.
+    """The registrations of a module; `doubt` says why an import has to tell, "" if none is needed.
 
-    `complaints` are lines about what registers nothing. Other modules may get tasks, or what makes them, by the names
-    in `offers`.
+    `complaints` are lines about functions that register nothing. The names in `offers` give other modules tasks, or
+    something that makes tasks.
     """
 
     declared: list[Declared]
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 class _Doubt(Exception):
-    """The tree does not tell."""
+    """Raised when the tree does not tell."""
 
 
 def discover(tree: ast.Module, offers: Offers) -> Found:
@@ -63,14 +63,14 @@ class _ModuleReader:
     def __init__(self, tree: ast.Module, offers: Offers) -> None:
         self._offers = offers
         self._decorators: dict[str, str] = {}
-        """Names of `task` and `source` here."""
+        """Local names of `task` and `source`."""
         self._doors: set[str] = set()
-        """Names of the package here."""
+        """Local names of the package."""
         self._makers: set[str] = set()
         """Names that may be tasks, or make some."""
         self._constants: dict[str, Any] = {}
         self._lines: dict[str, int] = {}
-        """Where each function is that is registered."""
+        """The line of each registered function."""
         self._declared: dict[str, Declared] = {}
         self._complaints: list[str] = []
         self._doubt = ""
@@ -116,18 +116,18 @@ class _ModuleReader:
                 self._doubt = self._doubt or f"line {node.lineno}: {name} is another module's"
 
     def _note_maker(self, node: _Function) -> None:
-        """A function that uses `task` may be a decorator that makes tasks."""
+        """Note a function that uses `task`: it may be a decorator that makes tasks."""
         if any(self._is_concerned(inner) for part in node.body for inner in ast.walk(part)):
             self._makers.add(node.name)
 
     def _is_concerned(self, node: ast.AST) -> bool:
-        """The expression is `task`, `source`, or what may make tasks."""
+        """Return whether the expression is `task`, `source`, or something that may make tasks."""
         if isinstance(node, ast.Name):
             return node.id in self._decorators or node.id in self._makers
         return self._kind_of(node) != ""
 
     def _kind_of(self, node: ast.AST) -> str:
-        """Which decorator an expression is: "task", "source", or "" for another."""
+        """Return which decorator an expression is: "task", "source", or "" for another."""
         if isinstance(node, ast.Name):
             return self._decorators.get(node.id, "")
         is_ours = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in self._doors
@@ -144,7 +144,7 @@ class _ModuleReader:
             self._check_free(node)
 
     def _is_constant(self, node: ast.Assign | ast.AnnAssign) -> bool:
-        """An assignment of a literal to a name, which is kept."""
+        """Return whether an assignment gives a name to a literal; if so, keep the literal."""
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is None:
             return True
@@ -218,7 +218,7 @@ class _ModuleReader:
         self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async)
 
     def _options(self, kind: str, decorator: ast.expr) -> dict[str, Any]:
-        """What the decorator is given. Raises _Doubt where that is not written down."""
+        """Return the decorator's arguments. Raises _Doubt if they are not literal."""
         options: dict[str, Any] = {}
         if not isinstance(decorator, ast.Call):
             return options
@@ -242,7 +242,7 @@ class _ModuleReader:
 
 
 def _imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Those that run when the module is imported."""
+    """Yield the imports that run when the module is imported."""
     for statement in body:
         for node in _at_import(statement):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -250,7 +250,7 @@ def _imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def _at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module is imported: not those in the bodies of functions."""
+    """Yield the nodes that run when the module is imported: not those in the bodies of functions."""
     waiting = [node]
     while waiting:
         node = waiting.pop()
@@ -262,7 +262,7 @@ def _at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_main_guard(node: ast.stmt) -> bool:
-    """`if __name__ == "__main__":`, which is not run by an import."""
+    """Return whether it is `if __name__ == "__main__":`, which an import does not run."""
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) and "__main__" in ast.unparse(node.test)
 
 
@@ -275,7 +275,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 def signature_of(node: _Function) -> str:
-    """The signature as `inspect` writes it, with annotations and defaults as they stand in the file."""
+    """Return the signature as `inspect` writes it, with annotations and defaults as they stand in the file."""
     arguments = node.args
     plain = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
@@ -307,7 +307,7 @@ def _annotation(node: ast.expr) -> str:
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[str, int, list[str]]]:
-    """What a module imports, wherever in it: the module, the level of a relative import, and the names from it."""
+    """Yield all imports of a module, wherever in it: the module, the level of a relative import, and the names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0, []) for alias in node.names)

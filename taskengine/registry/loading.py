@@ -1,7 +1,7 @@
-"""How task modules are imported: from the source that a reload has read, and never from what Python compiled before.
+"""Imports task modules from the source that a reload has read, and never from Python's compiled files.
 
-Python takes a compiled file for current that has the source's size and its time in whole seconds: of two edits within
-a second it misses the second one.
+Python takes a compiled file as current if the source's size and its time in whole seconds are equal: of two edits
+within a second it misses the second one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INSTALLED = (_OWN, *{sysconfig.get_path(name) for name in ("stdlib", "platstdli
 
 
 def is_users(path: str) -> bool:
-    """The file is a user's own: neither Python's, nor installed, nor ours."""
+    """Return whether the file is the user's own: not Python's, not installed, not ours."""
     if any(folder in path for folder in _SITES):
         return False
     return not path.startswith(tuple(folder + os.sep for folder in _INSTALLED))
@@ -40,7 +40,7 @@ class _Loader(SourceFileLoader):
         path = self.get_filename(fullname)
         source = self.get_data(path)
         code = self.source_to_code(source, path)
-        # a traceback shows what runs, whatever the file holds by then
+        # a traceback then shows the code that runs, whatever the file holds by now
         text = importlib.util.decode_source(source)
         linecache.cache[path] = len(text), None, text.splitlines(keepends=True), path
         return code
@@ -51,7 +51,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Finds what PathFinder does, and has the users' own modules loaded by `_Loader`."""
+    """Finds what PathFinder finds, but has the user's own modules loaded by `_Loader`."""
 
     def __init__(self) -> None:
         self.sources: Mapping[str, bytes] = {}
@@ -77,7 +77,7 @@ def install(sources: Mapping[str, bytes]) -> None:
 
 
 def name_of_file(path: Path) -> str:
-    """The name of a file's module: its own, so that two folders may both hold an `arm.py`."""
+    """Return the name of a file's module: its own, so that two folders may both hold an `arm.py`."""
     return f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
@@ -107,11 +107,11 @@ def _load_file(name: str, path: Path) -> ModuleType:
 
 
 _folders: list[str] = []
-"""Of the files that were loaded; the last is first on the path."""
+"""Folders of the loaded files; the last is first on the path."""
 
 
 def _let_neighbours_in(folder: str) -> None:
-    """Let a file import its neighbours, before what is installed and behind what is Python's.
+    """Let a file import its neighbours: they come before installed modules and after Python's.
 
     A neighbour of another folder that has the same name is another module.
     """
@@ -134,7 +134,7 @@ def _forget_twins(other: str, folder: str) -> None:
 
 
 def source_of(name: str, folders: Sequence[str]) -> Iterator[str]:
-    """The files of the users' own that an import of `name` runs, found without running any: packages, then the module.
+    """Yield the user's own files that an import of `name` runs: packages, then the module. None of them is run.
 
     It looks into `folders`, then where Python looks.
     """

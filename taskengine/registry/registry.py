@@ -1,6 +1,6 @@
-"""Which functions are tasks and sources: marked by decorators, found in modules, named in the settings.
+"""Finds tasks and sources: marked by decorators, in the modules that the settings name.
 
-Nothing is imported, evaluated or called by a name that came over the wire: a task exists only once it stands here.
+No name from the wire leads to an import, an evaluation or a call: a task exists only once it is registered here.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"
 NEAREST = 3
-"""How many names an unknown one is told that it may have meant."""
+"""How many similar names an error about an unknown name suggests."""
 BUILT_IN = "taskengine.sources"
 
 
 class TaskMark(msgspec.Struct, frozen=True):
-    """What `@task` says of a function; `timeout` in s."""
+    """The options of `@task` for a function; `timeout` in s."""
 
     name: str | None = None
     lane: str = ""
@@ -44,7 +44,7 @@ class TaskMark(msgspec.Struct, frozen=True):
 
 
 class SourceMark(msgspec.Struct, frozen=True):
-    """What `@source` says of a function; `period` in s."""
+    """The options of `@source` for a function; `period` in s."""
 
     topic: str
     period: float
@@ -66,7 +66,7 @@ class Task(msgspec.Struct, frozen=True):
         return _origin(self.function)
 
     def info(self) -> TaskInfo:
-        """What clients are told."""
+        """The description that clients get."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
@@ -123,9 +123,9 @@ def task(
 ) -> F | Callable[[F], F]:
     """Register a function as a task, under its own name or `name`.
 
-    `lane` binds it to a group of workers, `timeout` is the longest it may run, in s, an `idempotent` task may run
-    twice, and an `urgent` one overtakes all that waits, whatever the priority that it is called with. The function
-    itself is unchanged. Raises TaskModuleError for what cannot be a task.
+    `lane` binds it to a group of workers, and `timeout` is the longest it may run, in s. An `idempotent` task may run
+    twice. An `urgent` one overtakes all waiting tasks, whatever priority it is called with. The function itself is
+    unchanged. Raises TaskModuleError for a function that cannot be a task.
     """
     if not (name is None or (isinstance(name, str) and name)):
         raise TaskModuleError(f"name is text, not {name!r}")
@@ -151,7 +151,7 @@ def task(
 def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
     """Register a function without arguments, sampled every `period` s, its value published on `topic`.
 
-    Raises TaskModuleError for what cannot be a source.
+    Raises TaskModuleError for a function that cannot be a source.
     """
     if not (isinstance(topic, str) and topic):
         raise TaskModuleError(f"a source's topic is text, not {topic!r}: @source('battery.volts', period=0.5)")
@@ -179,7 +179,7 @@ def _mark(function: Callable[..., Any], mark: TaskMark | SourceMark, what: str) 
 
 
 def _spelling(function: Any) -> str:
-    """How one may write a bound method, or another function."""
+    """Describe a bound method, or another function, as one may write it."""
     name = getattr(function, "__name__", "it")
     owner = getattr(function, "__self__", None)
     return name if owner is None or inspect.ismodule(owner) else f"{type(owner).__name__.lower()}.{name}"
@@ -197,7 +197,7 @@ def _check(function: Any, what: str) -> None:
 class Registry:
     """The tasks by name, the sources by topic, and an error for each module that did not load.
 
-    `lacking` says of tasks that should be here why they are not, and `lanes` has the names of all that the engine has.
+    `lacking` maps missing tasks to the reason, and `lanes` has the names of all tasks of the engine.
     """
 
     def __init__(self) -> None:
@@ -209,8 +209,10 @@ class Registry:
 
     @classmethod
     def load(cls, modules: Iterable[str], machine: Machine | None = None) -> Registry:
-        """Load modules, folders and files, the built-in sources, and the tasks of a machine; what fails is left out and
-        named."""
+        """Load modules, folders and files, the built-in sources, and the tasks of a machine.
+
+        Modules that fail are left out and named.
+        """
         registry = cls()
         registry.add_machine(machine)
         for entry in (BUILT_IN, *modules):
@@ -219,7 +221,7 @@ class Registry:
         return registry
 
     def nearest(self, name: str, may_call: Callable[[str, str], bool] = lambda task, lane: True) -> list[str]:
-        """The names of tasks that `name` may have meant, the likeliest first; only of those that one may call."""
+        """Return the tasks that the caller may call and that `name` may have meant, the likeliest first."""
         lanes = self.lanes | {task.name: task.lane for task in self.tasks.values()}
         known = [task for task, lane in lanes.items() if may_call(task, lane)]
         return closest(name, known, count=NEAREST)
@@ -230,7 +232,7 @@ class Registry:
             _add(self.tasks, _task(function, TaskMark(**options), ""))
 
     def add(self, place: Place) -> str:
-        """Load a module; why that failed, "" where it did not. Whatever it raises, the process goes on."""
+        """Load a module; return why that failed, or "". No error of the module ends the process."""
         _marked.clear()
         try:
             if place.problem:
@@ -272,20 +274,20 @@ class Registry:
 
 
 _marked: list[Callable[..., Any]] = []
-"""What was decorated since the import of the current module began."""
+"""Functions decorated since the import of the current module began."""
 
 
 def _is_function(value: Any) -> bool:
-    """What a name that begins with task_ may stand for to be a task: a function, and what wraps or calls one."""
+    """Return whether a value with a name task_… may be a task: a function, or something that wraps or calls one."""
     if inspect.isclass(value):
         return False
-    calls = getattr(type(value), "__call__", None)  # noqa: B004  # not whether it can be called: by whose code
+    calls = getattr(type(value), "__call__", None)  # noqa: B004  # not whether it can be called, but by whose code
     is_wrapper = isinstance(value, partial) or callable(getattr(value, "__wrapped__", None))
     return inspect.isroutine(value) or is_wrapper or inspect.isfunction(calls)
 
 
 def _unregistered(function: Callable[..., Any]) -> str:
-    """Why a function that was decorated registers nothing."""
+    """Return why a function that was decorated registers nothing."""
     kind = "task" if isinstance(getattr(function, MARK, None), TaskMark) else "source"
     code = getattr(inspect.unwrap(function), "__code__", None)
     line = f"line {code.co_firstlineno}: " if code else ""
@@ -313,14 +315,13 @@ def _add(known: dict[str, R], entry: R) -> None:
 
 
 def _place(entry: Task | Source) -> str:
-    """The file, or else the module, that has the function."""
+    """Return the file, or else the module, of the function."""
     code = getattr(inspect.unwrap(entry.function), "__code__", None)
     return code.co_filename if code else entry.function.__module__
 
 
 class Place(NamedTuple):
-    """A module that TASKS names: how it is told, its name for Python, its file where it is loaded from one, and what
-    is wrong with it, "" for nothing."""
+    """A module of TASKS: its name in messages, its name for Python, its file if it has one, and an error or ""."""
 
     name: str
     module: str
@@ -329,9 +330,9 @@ class Place(NamedTuple):
 
 
 def places_of(entry: str) -> Iterator[Place]:
-    """The modules that one entry of TASKS stands for."""
+    """Yield the modules that one entry of TASKS stands for."""
     path = Path(entry)
-    if os.path.isdir(path):  # unlike Path.is_dir, where the current folder may not be entered too
+    if os.path.isdir(path):  # unlike Path.is_dir, also if the current folder may not be entered
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
             yield Place(entry, "", problem=f"the folder {entry} holds no .py file")
@@ -345,15 +346,15 @@ def places_of(entry: str) -> Iterator[Place]:
 
 
 def _absolute(path: Path) -> str:
-    """A module may change the current folder."""
+    """Return the absolute path, because a module may change the current folder."""
     try:
         return str(path.absolute())
-    except OSError:  # there is no current folder any more
+    except OSError:  # the current folder was removed
         return str(path)
 
 
 def file_of(place: Place) -> str:
-    """The Python file that a module is loaded from, found without loading any; "" where only its import finds it."""
+    """Return the Python file of a module, found without loading any; "" if only an import finds it."""
     if place.path:
         return place.path
     top, *rest = place.module.split(".")
@@ -377,11 +378,11 @@ def _ends(base: str) -> tuple[str, str]:
 
 
 def places(entry: str) -> list[Path]:
-    """The files, and the folder, that one entry of TASKS is loaded from, found without loading any."""
+    """Return the files, and the folder, of one entry of TASKS, found without loading any."""
     path = Path(entry)
     if os.path.isdir(path):
         return [path, *sorted(path.glob("*.py"))]
-    if entry.endswith(".py"):  # which may import its neighbours
+    if entry.endswith(".py"):  # a file may import its neighbours
         return [path, path.parent, *sorted(other for other in path.parent.glob("*.py") if other != path)]
     top, _, rest = entry.partition(".")
     spec = importlib.util.find_spec(top)  # not of a module in a package, which would load the package

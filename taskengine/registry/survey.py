@@ -1,4 +1,4 @@
-"""What TASKS registers, as far as that can be read without an import, and the source that it was read from."""
+"""Surveys the registrations of TASKS as far as they can be read without an import, and keeps the source."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from taskengine.registry.loading import install, is_users, source_of
 from taskengine.registry.registry import BUILT_IN, Place, Registry, file_of, places_of, source, task
 
 MACHINE = "[hardware]"
-"""How the module of the machine's tasks is told."""
+"""The name, in messages, of the module of the machine's tasks."""
 
 
 class Module(msgspec.Struct):
-    """A module that TASKS names, and what it registers: `origins` says where each task and source is defined.
+    """A module of TASKS and its registrations: `origins` says where each task and source is defined.
 
-    `doubt` says why that can only be found out by its import, `failure` why it cannot be loaded, "" where it can.
+    `doubt` says why only an import can tell, and `failure` why the module cannot be loaded; "" otherwise.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Module(msgspec.Struct):
 
     @property
     def place(self) -> Place:
-        """Where it is loaded from."""
+        """The place that it is loaded from."""
         return Place(self.name, self.module, self.path, self.failure)
 
 
@@ -52,12 +52,12 @@ class TaskCode(msgspec.Struct):
 
     @property
     def tasks(self) -> list[TaskInfo]:
-        """All that are registered."""
+        """All registered tasks."""
         return [info for module in self.modules for info in module.tasks]
 
     @property
     def topics(self) -> list[str]:
-        """Those of the sources."""
+        """The topics of all sources."""
         return [topic for module in self.modules for topic in module.topics]
 
     @property
@@ -70,19 +70,22 @@ class TaskCode(msgspec.Struct):
         return lines
 
     def of_lane(self, lane: str) -> list[Module]:
-        """The modules that have tasks in a lane."""
+        """Return the modules that have tasks in a lane."""
         return [module for module in self.modules if any(info.lane == lane for info in module.tasks)]
 
     def of_data_worker(self, number: int, data_workers: int) -> list[Module]:
-        """The modules that have sources which a data worker samples."""
+        """Return the modules that have sources which a data worker samples."""
         return [m for m in self.modules if any(owner(topic, data_workers) == number for topic in m.topics)]
 
     def module_of(self) -> dict[str, str]:
-        """The name of the module of each task."""
+        """Return the name of the module of each task."""
         return {info.name: module.name for module in self.modules for info in module.tasks}
 
     def settle(self) -> None:
-        """Take out what a module before has registered already: the same function twice is one, another an error."""
+        """Take out registrations that an earlier module has made.
+
+        The same function is one task, another is an error.
+        """
         known: dict[str, str] = {}
         for module in self.modules:
             names = [*(info.name for info in module.tasks), *(f"source {topic}" for topic in module.topics)]
@@ -99,9 +102,9 @@ class TaskCode(msgspec.Struct):
 
 
 class Plan(msgspec.Struct):
-    """What workers are to load when they start: the `code`, but for modules that have ended such a process.
+    """The modules that workers load when they start: the `code`, without modules that have ended such a process.
 
-    Those are `excluded`, for a worker's place, with how that ended.
+    Those are `excluded` for a worker's place, with the reason.
     """
 
     code: TaskCode = msgspec.field(default_factory=TaskCode)
@@ -121,10 +124,12 @@ def load_code(
     excluded: Mapping[str, str] | None = None,
     lane: str | None = None,
 ) -> tuple[Registry, list[tuple[Module, str]]]:
-    """Load modules of `code`, with the tasks of a machine; what they register, and which have failed, and why.
+    """Load modules of `code`, with the tasks of a machine.
 
-    `began` is told of each before it is loaded. Those `excluded` are left out, for the reason that stands there. Of
-    tasks in `lane` that do not come, the registry says why.
+    Return the registrations, and the failed modules with reasons.
+
+    `began` is called with each module before it is loaded. The `excluded` ones are left out, for the given reason. For
+    missing tasks of `lane`, the registry knows the reason.
     """
     install(code.sources)
     registry, failed = Registry(), []
@@ -148,7 +153,7 @@ def load_code(
 
 
 class _Surveyor:
-    """Reads files, each once."""
+    """Reads each file once."""
 
     def __init__(self) -> None:
         self.sources: dict[str, bytes] = {}
@@ -156,7 +161,7 @@ class _Surveyor:
         self._found: dict[str, Found] = {}
 
     def tree(self, path: str) -> ast.Module:
-        """Raises OSError, SyntaxError, ValueError, RecursionError, MemoryError."""
+        """Return the syntax tree of a file. Raises OSError, SyntaxError, ValueError, RecursionError, MemoryError."""
         known = self._trees.get(path)
         if known is not None:
             return known
@@ -165,7 +170,7 @@ class _Surveyor:
         if is_users(path):
             self.sources[path] = text
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is compiled once more where it is loaded, and warns there
+            warnings.simplefilter("ignore")  # it is compiled again when it is loaded, and warns then
             tree = ast.parse(text, path)
         self._trees[path] = tree
         for module, level, names in imported(tree):
@@ -176,9 +181,9 @@ class _Surveyor:
         return tree
 
     def found(self, path: str) -> Found:
-        """As `tree`."""
+        """Return the registrations in a file. Raises as `tree`."""
         if path not in self._found:
-            self._found[path] = Found([], [], "", frozenset())  # for those that import each other
+            self._found[path] = Found([], [], "", frozenset())  # for modules that import each other
             tree = self.tree(path)
             try:
                 self._found[path] = discover(tree, lambda *name: self._offers(path, *name))
@@ -194,7 +199,7 @@ class _Surveyor:
         return True
 
     def _files(self, path: str, module: str, level: int, names: Iterable[str] = ()) -> list[str]:
-        """The users' files that an import in the file `path` runs."""
+        """Return the users' files that an import in the file `path` runs."""
         top = module.partition(".")[0]
         if not level and (top == DOOR or top in sys.stdlib_module_names):
             return []
@@ -210,7 +215,7 @@ class _Surveyor:
         return list(dict.fromkeys(files))
 
     def _offers(self, path: str, module: str, level: int, name: str) -> str:
-        """See `discovery.Offers`."""
+        """Return what a name of another module may be; see `discovery.Offers`."""
         files = self._files(path, module, level)
         inner = set(self._files(path, module, level, [name] if name and name != "*" else [])) - set(files)
         if inner:
@@ -230,7 +235,7 @@ class _Surveyor:
 
 
 def survey(entries: Iterable[str], machine: Machine | None = None) -> TaskCode:
-    """Read what the entries of TASKS register, with the built-in sources and the tasks of a machine."""
+    """Read the registrations of the entries of TASKS, of the built-in sources, and of a machine."""
     surveyor = _Surveyor()
     modules = []
     if machine is not None:
@@ -267,7 +272,7 @@ def _read(place: Place, surveyor: _Surveyor) -> Module:
 
 
 def _declare(module: Module, file: str, declared: Declared) -> None:
-    """Take what stands in the module. Raises TaskModuleError for what its import would refuse."""
+    """Add the registrations in the module's file. Raises TaskModuleError for what its import would refuse."""
     if declared.is_async:
         raise TaskModuleError(
             f"{declared.function} cannot be a {declared.kind}: a worker runs one at a time, write `def`"
@@ -285,7 +290,7 @@ def _declare(module: Module, file: str, declared: Declared) -> None:
             marks = options.get("idempotent", False), module.module, options.get("urgent", False)
             info = TaskInfo(name, lane, declared.signature, declared.doc, timeout, *marks)
             module.tasks = [*module.tasks, info]
-    except TypeError as error:  # a keyword that there is not
+    except TypeError as error:  # an unknown keyword
         raise TaskModuleError(f"line {declared.line}: {error}") from None
     if name in module.origins:
         raise TaskModuleError(f"{name!r} is registered twice, in line {module.origins[name].rpartition(':')[2]} too")
@@ -293,7 +298,7 @@ def _declare(module: Module, file: str, declared: Declared) -> None:
 
 
 def read_by_import(module: Module, code: TaskCode) -> Module:
-    """Import a module here, and say what it registers."""
+    """Import a module here, and return its registrations."""
     registry, failed = load_code([module], code)
     made = msgspec.structs.replace(module, doubt="", failure="", tasks=[], topics=[], origins={})
     said = [str(failure).removeprefix(f"task module {module.name}: ") for failure in registry.failures]

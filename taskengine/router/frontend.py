@@ -42,6 +42,7 @@ from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.replies import ReplySender
 from taskengine.router.work_budget import WorkBudget
 from taskengine.runtime.clocks import MachineClock
+from taskengine.runtime.control import ReloadRequested, Report
 from taskengine.runtime.intervals import KEYS_LOOK_MS
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.security.audit import Audit
@@ -77,7 +78,7 @@ class Frontend:
         gate: KeyAuthenticator | None,
         audit: Audit,
         journal: LogBuffer,
-        tell: Callable[[str], None],
+        tell: Callable[[Report], None],
         machine: Machine | None = None,
         attendance: ConnectionMonitor | None = None,
     ) -> None:
@@ -337,7 +338,7 @@ class Frontend:
             self._audit.note("called", client=visitor.name, call="RELOAD")
             self._reloads_asked.append((route, request.serial))
             if len(self._reloads_asked) == 1:
-                self._tell("reload")
+                self._tell(ReloadRequested())
         else:
             raise ProtocolError(f"kind {request.kind} is unknown")
 

@@ -1,18 +1,15 @@
-"""The router process: sockets on both sides of the broker, and nothing that decides."""
+"""The router process: the sockets on both sides of the broker, and the loop between them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import select
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import TypeVar
 
-import msgspec
 import zmq
 
 from taskengine import _fastpath
@@ -22,17 +19,33 @@ from taskengine.broker.package import Package
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.recovery import Answered
 from taskengine.broker.topics import data_lane
-from taskengine.config.policy import Entry
 from taskengine.config.settings import Settings
-from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
+from taskengine.errors import Overloaded, ProtocolError, TaskFailed
 from taskengine.protocol.layouts import MAGIC, NO_ANSWER, SLATE_KEPT
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
+from taskengine.router.health import WorkerHealth
 from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.router.worker_table import WorkerTable
-from taskengine.runtime.heartbeat import HeartbeatMonitor
+from taskengine.runtime.control import (
+    Alive,
+    KillWorker,
+    Online,
+    PolicyChanged,
+    ReloadBegun,
+    ReloadEnded,
+    RestartCounts,
+    RetireWorker,
+    StartFailed,
+    StopProcess,
+    TasksChanged,
+    WorkerDied,
+    WorkerIdle,
+    WorkersStarted,
+)
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S, KEYS_LOOK_MS, TICK_MS, TURN_MESSAGES, TURN_S
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
@@ -72,7 +85,7 @@ class Router:
         backplane: Topology,
         lanes: dict[str, int],
         tasks: list[TaskInfo],
-        control: Connection,
+        control: ControlChannel,
         journal: LogBuffer,
     ) -> None:
         lanes = lanes | {data_lane(number): 1 for number in range(settings.data_workers)}
@@ -89,16 +102,12 @@ class Router:
         self._broker = Broker(size, lanes, (), epoch, limits, pinned)
         self._retiring: set[str] = set()
         self._crew = WorkerTable(backplane.slates)
-        self._overdue: set[str] = set()
-        self._timeouts: dict[str, float] = {}
-        """In s, also of tasks that a reload has left out: a worker may still run them."""
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
-        self._census = HeartbeatMonitor(self._interval, settings.heartbeat_limit, time.monotonic())
-        self._newcomers = HeartbeatMonitor(self._interval, IMPORT_TIMEOUT_S, time.monotonic())
-        """Workers that have not said hello, for the first time."""
         self._next_look = 0.0
         self._now = time.monotonic()
+        limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
+        self._health = WorkerHealth(self._crew, self._interval, *limits_s, self._now)
         """When something was received last."""
         self._control = control
         self._journal = journal
@@ -115,7 +124,7 @@ class Router:
         self._attendance: ConnectionMonitor | None = None
         # what it does not take of a client waits at the client, not in our memory
         self._frontend = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        reached = (self._frontend, self._gate, audit, journal, self._tell, backplane.machine)
+        reached = (self._frontend, self._gate, audit, journal, control.send, backplane.machine)
         self._reception = Frontend(settings, self._broker, *reached, attendance=self._attendance)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(credentials.BACKEND, backends, 0, 0)
@@ -126,7 +135,7 @@ class Router:
         """These are the tasks from here on."""
         self._broker.availability.learn(tasks)
         self._reception.learn(tasks)
-        self._timeouts |= {task.name: task.timeout for task in tasks if task.timeout}
+        self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
@@ -170,7 +179,7 @@ class Router:
             if not ready:
                 self._journal.flush()
             if ready & CONTROL:
-                self._obey()
+                self._take_order()
             if ready & QUESTION and self._gate:
                 self._gate.handle()
             if ready & BACKEND:
@@ -182,7 +191,7 @@ class Router:
                 self._attendance.read()
             if self._reception.halting.waiting:
                 self._reception.answer_stops()
-            if self._timeouts and not self._broker.idle():
+            if self._health.timeouts and not self._broker.idle():
                 self._stop_the_overdue()
             if self._next_look <= self._now:
                 self._look_around(self._now)
@@ -219,7 +228,7 @@ class Router:
         """Until something is to happen by itself."""
         if self._reception.halting.waiting:
             return STOP_MS
-        limited = self._timeouts and not self._broker.idle()
+        limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
         return min(TICK_MS, longest) if timed else longest
@@ -227,36 +236,33 @@ class Router:
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
 
-    def _obey(self) -> None:
-        try:
-            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
-        except EOFError:
-            order, argument = "stop", 0.0
-        if order == "lost":
-            self._bury(argument)
-            if self._broker.stopping:
+    def _take_order(self) -> None:
+        match order := self._control.next_order():
+            case WorkerDied():
+                self._bury(order.worker)
+                if self._broker.stopping:
+                    self._reception.deliver(self._broker.forsake())
+            case WorkersStarted():
+                for worker in order.workers:
+                    self._expect(worker.name, worker.place, worker.pid, is_online=worker.is_online)
+            case RetireWorker():
+                self._retiring.add(order.worker)
+                self._broker.retire(order.worker)
+            case TasksChanged():
+                self._learn(order.tasks)
+            case PolicyChanged():
+                self._reception.obey(order.policy)
+            case ReloadBegun():
+                self._reception.begin_reload()
+            case ReloadEnded():
+                self._reception.end_reload(order.problem)
+            case RestartCounts():
+                self._reception.restarts = order.counts
+            case StopProcess():
+                self._broker.stopping = True
+                self._stop_at = time.monotonic() + order.drain
+                self._next_look = 0.0  # the supervisor waits for a sign of life
                 self._reception.deliver(self._broker.forsake())
-        elif order == "workers":
-            for worker in argument:
-                self._expect(*worker)
-        elif order == "retire":
-            self._retiring.add(argument)
-            self._broker.retire(argument)
-        elif order == "tasks":
-            self._learn(msgspec.convert(argument, list[TaskInfo]))
-        elif order == "policy":
-            self._reception.obey(msgspec.convert(argument, dict[str, Entry] | None))
-        elif order == "reloading":
-            self._reception.begin_reload()
-        elif order == "reloaded":
-            self._reception.end_reload(argument)
-        elif order == "stop":
-            self._broker.stopping = True
-            self._stop_at = time.monotonic() + (argument or 0.0)
-            self._next_look = 0.0  # the supervisor waits for a sign of life
-            self._reception.deliver(self._broker.forsake())
-        elif order == "restarts":
-            self._reception.restarts = argument
 
     def _from_worker(self, frames: list[bytes]) -> None:
         name = self._crew.name_of(frames[0])
@@ -268,7 +274,7 @@ class Router:
                 if frames[1] != HEARTBEAT:
                     raise ProtocolError("it has not said who it is, or is dead")
                 return
-            self._census.heard(name, self._now)
+            self._health.heard(name, self._now)
             if frames[1] == HEARTBEAT:
                 if len(frames) > 2:
                     self._reception.overruns[name] = read_overruns(frames[2])
@@ -306,92 +312,59 @@ class Router:
             self._expect(hello.name, hello.place, hello.pid, is_online=True)
         # that it was started, or has died since, may just be told
         while not self._crew.expects(hello.name, hello.place) and self._control.poll():
-            self._obey()
+            self._take_order()
         if not self._crew.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
         self._broker.join(hello.name, hello.lane, hello.missing)
         self._crew.enlist(hello.name, identity, hello.place)
-        self._newcomers.leave(hello.name)
-        self._census.heard(hello.name, self._now)
+        self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.retire(hello.name)
 
-    def _expect(self, name: str, place: int, pid: int, is_online: bool) -> None:
+    def _expect(self, name: str, place: int, pid: int, *, is_online: bool) -> None:
         """A worker lives: it may hang before it says hello, or still in what another router gave it."""
         if not self._crew.is_here(name):
             self._crew.expect(name, place, pid, is_fresh=not is_online)
-            self._census.heard(name, time.monotonic())
-            if not is_online:
-                self._newcomers.heard(name, time.monotonic())
+            self._health.expect(name, time.monotonic(), joins=not is_online)
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
         self._broker.condemn(name)
-        self._census.leave(name)
-        self._tell("kill", name)
+        self._health.condemned(name)
+        self._control.send(KillWorker(name))
 
     def _bury(self, name: str, *, is_dead: bool = True) -> None:
         """A worker is dead, or its connection is: answer, keep or give to others what it held."""
-        self._census.leave(name)
-        self._newcomers.leave(name)
         self._reception.overruns.pop(name, None)
         member = self._crew.dismiss(name)
-        # it may have ended in time after all, and another task have begun
-        is_overdue = name in self._overdue and member is not None and member.is_overdue(time.monotonic_ns())
-        error = self._timed_out if is_overdue else None
-        self._overdue.discard(name)
+        is_overdue = self._health.buried(name, member, time.monotonic_ns())
+        error = self._health.timed_out if is_overdue else None
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.held(name)]
             self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
 
-    def _timed_out(self, task: str) -> TaskTimeout:
-        seconds = self._timeouts.get(task)
-        limit = f" of {seconds:g} s" if seconds else ""
-        return TaskTimeout(
-            f"{task} took longer than its timeout{limit}, and was ended with its worker", seconds=seconds
-        )
-
     def _stop_the_overdue(self) -> None:
         """Have workers killed whose task takes longer than it may."""
-        for name in self._crew.overdue(time.monotonic_ns()):
-            if name not in self._overdue:
-                self._overdue.add(name)
-                self._expel(name)
+        for name in self._health.newly_overdue(time.monotonic_ns()):
+            self._expel(name)
 
     def _let_go(self) -> None:
         """Tell the supervisor who is to be renewed and has nothing to do any more."""
         for name in [name for name in self._retiring if self._broker.is_free(name)]:
             self._retiring.discard(name)
-            self._tell("retired", name)
-
-    def _tell(self, report: str, argument: str | bool = "") -> None:
-        self._control.send_bytes(msgspec.msgpack.encode((report, argument)))
+            self._control.send(WorkerIdle(name))
 
     def _look_around(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
         if self._attendance:  # also where there is always something to read
             self._attendance.settle()
-        # where it does not read, it is stopped itself, and we go on
-        if select.select([], [self._control], [], 0)[1]:
-            self._tell("alive", self._reception.has_answered)
+        self._control.offer(Alive(self._reception.has_answered))
         self._stop_the_overdue()
-        for name in self._census.silent(now):
-            if self._crew.has_progressed(name):
-                self._census.heard(name, now)
-                continue
-            at_task = self._crew.is_at_task(name)
-            if at_task and not self._census.is_frozen(name, now, stopped=is_stopped(self._crew.pid_of(name))):
-                continue
-            what = "stopped in a task" if at_task else "silent"
-            limit = self._settings.heartbeat_limit
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
-            self._expel(name)
-        for name in self._newcomers.silent(now):
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has not joined in {IMPORT_TIMEOUT_S:g} s")
-            self._newcomers.leave(name)
-            self._expel(name)
+        for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
+            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
+            self._expel(worker)
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():
@@ -437,7 +410,7 @@ def run(
     backplane: Topology,
     lanes: dict[str, int],
     tasks: list[TaskInfo],
-    control: Connection,
+    control: ControlChannel,
     journal: LogBuffer,
 ) -> None:
     """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
@@ -447,11 +420,11 @@ def run(
     try:
         router = Router(settings, frontends, backends, backplane, lanes, tasks, control, journal)
     except zmq.ZMQError as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
+        control.send(StartFailed(f"the router cannot listen: {error}"))
         return
     journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
     journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
     journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
     journal.say("[ROUTER-MASTER] Routing started")
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    control.send(Online())
     router.serve()

@@ -12,9 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from functools import partial
-from multiprocessing.connection import Connection
 
-import msgspec
 import zmq
 
 from taskengine._socket import Port, Waiter, seed_ids
@@ -33,6 +31,8 @@ from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.replies import ReplySender
 from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.runtime.clocks import MachineClock
+from taskengine.runtime.control import Online, PolicyChanged, StartFailed, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import TURN_MESSAGES
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
@@ -60,7 +60,7 @@ class StopListener:
         settings: Settings,
         security: Credentials | None,
         machine: Machine,
-        control: Connection,
+        control: ControlChannel,
         journal: LogBuffer,
     ) -> None:
         self._clock = MachineClock()
@@ -123,13 +123,10 @@ class StopListener:
 
     def _is_over(self) -> bool:
         """Do what the supervisor says; True where it says that it is time to stop, or is gone."""
-        try:
-            order, argument = msgspec.msgpack.decode(self._control.recv_bytes())
-        except (EOFError, OSError):
-            return True
-        if order == "policy":
-            self.obey(msgspec.convert(argument, dict[str, Entry] | None))
-        return bool(order == "stop")
+        order = self._control.next_order()
+        if isinstance(order, PolicyChanged):
+            self.obey(order.policy)
+        return isinstance(order, StopProcess)
 
     def _wait_ms(self) -> int:
         if self._halting.waiting:
@@ -192,7 +189,7 @@ def _part(client: bytes) -> None:
 
 
 def run(
-    settings: Settings, security: Credentials | None, machine: Machine, control: Connection, journal: LogBuffer
+    settings: Settings, security: Credentials | None, machine: Machine, control: ControlChannel, journal: LogBuffer
 ) -> None:
     """The listener's process. Tells the supervisor `online`, or `failed` with the reason."""
     limit_files(settings)
@@ -200,8 +197,8 @@ def run(
     try:
         listener = StopListener(settings, security, machine, control, journal)
     except zmq.ZMQError as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"the stop port cannot be served: {error}")))
+        control.send(StartFailed(f"the stop port cannot be served: {error}"))
         return
     journal.say(f"Starting [STOP-{os.getpid()}] on socket: {settings.stop_address.removeprefix('tcp://')}")
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    control.send(Online())
     listener.serve()

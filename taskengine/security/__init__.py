@@ -1,1 +1,1 @@
-"""Keys, who is let in by them, the audit log, pairing, and what clients are not told."""
+"""Keys and the allow-list, the audit log, pairing, and redaction of errors for clients."""

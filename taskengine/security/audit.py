@@ -1,8 +1,9 @@
 """The audit log: a line of JSON for each refusal, change of a key and privileged call.
 
-Lines go to a file that only its owner reads, each sealed with those before it (`chain`); where the file has grown to
-`LARGEST` bytes, it becomes `NAME.1` and a new one begins. Or they go to journald or syslog. A flood costs lines of
-whoever makes it, which are counted, and not the disk (`budgets`).
+Lines go to a file that only its owner can read. Each line is sealed with those before it (`audit_chain`). When the file
+has grown to `LARGEST` bytes it is renamed to `NAME.1`, and a new one begins. Alternatively the lines go to journald or
+syslog. A client that causes a flood of lines loses its own lines, which are counted, and does not fill the disk
+(`audit_budgets`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from taskengine.security.keys import default_folder
 LARGEST = 16 * 2**20
 LONGEST_LINE = 8192
 LOCK_S = 0.05
-"""How long to wait for another process that writes a line: one that stands still in it costs lines and no more."""
+"""How long to wait, in s, while another process writes; if that process hangs, our line is lost."""
 AGAIN_S = 0.001
-"""How soon it is tried again."""
+"""How long to wait, in s, between two attempts."""
 AUDIT_FILE = "audit.jsonl"
 JOURNALD, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
 IDENTIFIER = "taskengine-audit"
@@ -39,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def file_of(settings: Settings) -> Target | None:
-    """Where an engine with these settings keeps its log; None for nowhere, where nobody is told from anybody."""
+    """Return where an engine with these settings keeps its log; None for nowhere, because clients show no keys."""
     if settings.audit in ("journald", "syslog"):
         return cast(Literal["journald", "syslog"], settings.audit)
     if settings.audit_file:
@@ -48,9 +49,9 @@ def file_of(settings: Settings) -> Target | None:
 
 
 class Audit:
-    """Writes to `target`, None for nowhere; `say` tells of what cannot be written.
+    """Writes to `target`, None for nowhere; `say` reports what cannot be written.
 
-    Where another process writes a file, this one waits for `patience` s at most.
+    While another process writes to the file, this one waits for `patience` s at most.
     """
 
     def __init__(self, target: Target | None, say: Callable[[str], object], patience: float = LOCK_S) -> None:
@@ -62,7 +63,7 @@ class Audit:
         self._is_failing = False
 
     def open(self) -> None:
-        """Have at hand what a line needs, for when the process has no descriptor left."""
+        """Open what a line needs in advance, for the time when the process has no descriptors left."""
         with self._told():
             if self._file is not None:
                 self._file.open()
@@ -74,7 +75,7 @@ class Audit:
             self._log.close()
 
     def note(self, event: str, **fields: Any) -> None:
-        """Write one line, unless those that are written about `client`, or `fingerprint`, are too many already."""
+        """Write one line, unless too many were already written about its `client` or `fingerprint`."""
         if self._target is None:
             return
         now = time.monotonic()
@@ -92,7 +93,7 @@ class Audit:
             self._write(line if not left_out else line[:-1] + b',"left_out_before":%d}' % left_out, event)
 
     def summarise(self, now: float) -> None:
-        """Write how much was left out, where that is due; called at times, and before each line."""
+        """Write how many lines were left out, if that is due; called now and then, and before each line."""
         for left_out in self._budgets.summaries(now):
             told = {"client": left_out.who} if left_out.who else {}
             self._write(_line("left out", {"of": left_out.event, **told, "lines": left_out.lines}), "left out")
@@ -107,7 +108,7 @@ class Audit:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Say what cannot be written, once until something can."""
+        """Report that nothing can be written, once until something can."""
         try:
             yield
             self._is_failing = False
@@ -137,17 +138,17 @@ def _send(log: socket.socket, target: str, line: bytes, event: str) -> None:
 
 
 class _File:
-    """The file at `path`, which several processes write; it is kept open."""
+    """The file at `path`, kept open; several processes write to it."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
         self._patience = patience
         self._fd = -1
         self._end = (0, 0, "")
-        """The file's number, its size and the last seal when we wrote last, so that we need not read it."""
+        """The file's number, its size and the last seal after our last write, so that we need not read it again."""
 
     def open(self) -> None:
-        """Open it, whatever was open. Raises OSError."""
+        """Open the file again. Raises OSError."""
         self._close()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -173,7 +174,7 @@ class _File:
             whole = sealed(body, seal)
             written = start + whole + b"\n"
             if os.write(fd, written) != len(written):
-                raise OSError("it was not written whole")
+                raise OSError("the line was not written completely")
             size = found.st_size + len(written)
             self._end = found.st_ino, size, seal_of(whole) or ""
             if size >= LARGEST:
@@ -185,7 +186,7 @@ class _File:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
-        """The file, locked, and no other in its place meanwhile."""
+        """Yield the file, locked; no other file can take its place meanwhile."""
         end = time.monotonic() + self._patience
         while True:
             if self._fd < 0:
@@ -203,7 +204,7 @@ class _File:
             time.sleep(AGAIN_S)
 
     def _place(self, fd: int) -> tuple[str, bytes]:
-        """The seal that the next line follows, and what to write first, where another line was not written whole."""
+        """Return the seal before the next line, and what to write first to end a line that was cut off."""
         tail = _tail(fd)
         if tail:
             return _last_seal(tail), b"" if tail.endswith(b"\n") else b"\n"
@@ -219,7 +220,7 @@ class _File:
 
 
 def _tail(fd: int) -> bytes:
-    """The end of a file, which holds its last line."""
+    """Return the end of a file, which includes its last line."""
     longest = LONGEST_LINE + 1024
     return os.pread(fd, longest, max(0, os.fstat(fd).st_size - longest))
 
@@ -237,7 +238,7 @@ def _locked(fd: int) -> bool:
 
 
 def _is_at(fd: int, path: Path) -> bool:
-    """Whether the file is still the one at the path; another process may have made room."""
+    """Return whether the file is still the one at the path: another process may have renamed it."""
     try:
         return os.stat(path).st_ino == os.fstat(fd).st_ino
     except FileNotFoundError:
@@ -245,7 +246,7 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def verify_file(path: Path) -> list[tuple[Path, Finding]]:
-    """Look at the log at `path`, and the full one before it, if there is one. Raises OSError."""
+    """Verify the log at `path`, and the full one before it, if there is one. Raises OSError."""
     older = path.with_name(f"{path.name}.1")
     findings = []
     for file in (older, path):
@@ -255,5 +256,5 @@ def verify_file(path: Path) -> list[tuple[Path, Finding]]:
     if len(findings) == 2:
         (_, before), (_, after) = findings
         if after.sealed and after.begun != before.last:
-            after.wrong.insert(0, (1, f"it does not go on where {older.name} ends"))
+            after.wrong.insert(0, (1, f"it does not continue {older.name}"))
     return findings

@@ -1,7 +1,7 @@
-"""How much of the audit log each client, and all strangers together, may fill, by the kind of event. Pure.
+"""Limits how much of the audit log each client, and all strangers together, may fill, by kind of event. Pure.
 
-A flood then costs its own lines and nobody else's: what a budget has no room for is counted, and the count is written
-with its next line, or by itself every `SUMMARY_S`.
+A client that floods the log then loses its own lines only. Lines without room in the budget are counted; the count is
+written with the next line of the budget, or by itself every `SUMMARY_S`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BURST = 16 * 1024
-"""Bytes that a budget holds when nothing was written for long."""
+"""Bytes of a full budget."""
 LEAST_LINE = 128
-"""Bytes that every line has."""
+"""Bytes that every line has at least."""
 REFUSALS = frozenset({"refused", "not let in", "cut off"})
 REFUSALS_RATE = 16.0
-"""Bytes a second that come back for what is refused: at that rate 32 MiB are the log of three weeks."""
+"""Bytes a second that a budget of refusals gets back: at this rate 32 MiB last three weeks."""
 USUAL_RATE = 4096.0
-"""And for what is done: calls that are noted, and changes of keys."""
+"""Bytes a second for other events: noted calls, and changes of keys."""
 STRANGERS = "not let in"
-"""The event of those who can take as many keys and addresses as they like, and share a budget."""
+"""The event of clients that are not let in. They can take any number of keys and addresses, and share one budget."""
 BUDGETS_KEPT = 1024
 SUMMARY_S = 60.0
 
 
 class LeftOut(NamedTuple):
-    """So many lines of the event by `who`, "" for strangers, were not written."""
+    """How many lines of the event by `who`, "" for strangers, were not written."""
 
     event: str
     who: str
@@ -42,7 +42,7 @@ class _Budget:
 
 
 class Budgets:
-    """All of them; times are monotonic, in s."""
+    """The budgets of all clients and events; times are monotonic, in s."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], _Budget] = OrderedDict()
@@ -50,13 +50,13 @@ class Budgets:
         self._next_look = 0.0
 
     def has_room(self, event: str, who: str, now: float) -> bool:
-        """Return whether any line would find room; one that does not is counted, and need not be made."""
+        """Return whether the shortest line would find room; if not, count a line, which need not be made."""
         budget = self._budget(event, who, now)
         budget.left_out += budget.left < LEAST_LINE
         return budget.left >= LEAST_LINE
 
     def left_out_before(self, event: str, who: str, size: int, now: float) -> int | None:
-        """Take `size` bytes for a line: how many lines were left out since the last one; None where it is, too."""
+        """Take `size` bytes for a line. Return how many lines were left out before it, None if it is left out too."""
         budget = self._budget(event, who, now)
         if size > budget.left:
             budget.left_out += 1
@@ -66,7 +66,7 @@ class Budgets:
         return count
 
     def _budget(self, event: str, who: str, now: float) -> _Budget:
-        """The budget of a client for an event, with what has come back until now."""
+        """Return the budget of a client for an event, refilled up to `now`."""
         place = (event, "" if event == STRANGERS else who)
         budget = self._known.get(place)
         if budget is None:
@@ -81,7 +81,7 @@ class Budgets:
         return budget
 
     def summaries(self, now: float) -> Iterator[LeftOut]:
-        """What was left out, of each budget at most every `SUMMARY_S`."""
+        """Yield how many lines were left out, for each budget at most once every `SUMMARY_S`."""
         if now < self._next_look:
             return
         self._next_look = now + SUMMARY_S / 10

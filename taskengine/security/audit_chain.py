@@ -1,10 +1,12 @@
-"""Lines of which each seals those before it: the last field of a line is a SHA-256 of the one before and of the rest.
+"""A chain of sealed lines: the last field of a line is a SHA-256 of the seal before it and of the rest of the line.
 
-    {"time":…,"event":…,"chain":"9f86…"}
+Pure.
 
-The first line of a file says in its field `after` what the line before it was sealed with: "" where there was none. Who
-can write the file can also seal it anew, from any line on: a chain shows that lines are missing or were changed to
-whoever has kept a later seal. Pure.
+{"time":…,"event":…,"chain":"9f86…"}
+
+The first line of a file has a field `after`: the seal of the line before it, "" if there was none. A user who can write
+the file can seal it again from any line on. The chain shows missing or changed lines to a reader who has kept a later
+seal.
 """
 
 from __future__ import annotations
@@ -18,35 +20,35 @@ import msgspec
 
 _SEAL = re.compile(rb',"chain":"([0-9a-f]{64})"\}\Z')
 SEAL_BYTES = len(b',"chain":""') + 64
-"""What the seal adds to a line."""
+"""Bytes that the seal adds to a line."""
 
 
 def sealed(line: bytes, before: str) -> bytes:
-    """A line of JSON, an object, with the seal that follows the seal `before`."""
+    """Return a line of JSON, an object, with the seal that follows the seal `before`."""
     digest = hashlib.sha256(before.encode() + line).hexdigest()
     return line[:-1] + f',"chain":"{digest}"}}'.encode()
 
 
 def seal_of(line: bytes) -> str | None:
-    """The seal that a line has; None for a line without."""
+    """Return the seal of a line; None if it has none."""
     found = _SEAL.search(line)
     return found[1].decode() if found else None
 
 
 class Finding(NamedTuple):
-    """What was found in the lines: how many are sealed, the last seal, and what is wrong, with the line from 1."""
+    """The result of a check: how many lines are sealed, the last seal, and what is wrong, with the line from 1."""
 
     sealed: int
     last: str
     wrong: list[tuple[int, str]]
     begun: str = ""
-    """What the first sealed line says that it came after."""
+    """The seal that the first sealed line names in `after`."""
     unsealed: int = 0
-    """Lines before the first that is sealed."""
+    """How many lines before the first sealed one have no seal."""
 
 
 def verify(lines: Iterable[bytes]) -> Finding:
-    """Look at all lines of a file, without their newlines. Lines without a seal may stand only before the first."""
+    """Check all lines of a file, without their newlines. Lines without a seal may stand only before the first."""
     count, unsealed, last, begun = 0, 0, "", ""
     wrong: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):

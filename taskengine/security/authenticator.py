@@ -1,4 +1,4 @@
-"""Answers libzmq's questions about which keys are let in. ZAP is pyzmq's (RFC 27)."""
+"""Tells libzmq which keys are let in (ZAP, RFC 27). The protocol itself is pyzmq's."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from taskengine.security.keys import KeyRing, Stamp, fingerprint
 
 BLIND_S = 1.0
 _TEMPORARY = b"300"
-"""What ZAP says of a client that is to come again: libzmq ends its connection without a word (RFC 27)."""
+"""The ZAP status for a client that is to try again later: libzmq ends its connection without a message (RFC 27)."""
 _ASKED = 7
-"""Frames of a question about a key: version, number, domain, address, routing id, mechanism, key."""
+"""Frames of a request about a key: version, number, domain, address, routing id, mechanism, key."""
 
 
 class AllowListChange(NamedTuple):
-    """Of the allow-list: names by public keys."""
+    """A change of the allow-list: names by public keys."""
 
     added: dict[str, str]
     gone: dict[str, str]
 
 
 class KeyAuthenticator(Authenticator):
-    """Answers libzmq's questions who is let in; `handle` one when `port` is ready.
+    """Answers libzmq's requests about keys; call `handle` when `port` is ready.
 
-    `say` prints a line, `note` writes one into the audit log: an event and its fields. Where the allow-list cannot be
-    read for BLIND_S, nobody new is let in.
+    `say` prints a line, and `note` writes an event with its fields into the audit log. If the allow-list could not be
+    read for BLIND_S, no new client is let in.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class KeyAuthenticator(Authenticator):
         self._added.clear()
 
     def refresh(self) -> AllowListChange:
-        """Read the allow-list where it has changed; what has, since this was asked last."""
+        """Read the allow-list if it has changed; return the changes since the last call."""
         self._read()
         added, self._added, gone, self._gone = self._added, {}, self._gone, {}
         return AllowListChange(added, gone)
 
     def name_of(self, public: str) -> str | None:
-        """The client that has a key, None where it is on the allow-list no more."""
+        """Return the client that has a key, None if the key is not on the allow-list any more."""
         return self._names.get(public)
 
     def is_watcher(self, public: str) -> bool:
-        """The key is that of the engine's own client."""
+        """Return whether the key is that of the engine's own client."""
         return public == self._watcher
 
     def lets_in(self, domain: str, public: str) -> bool:
-        """Whether the owner of a key is let into the domain."""
+        """Return whether the owner of a key is let into the domain."""
         if domain == BACKEND or public == self._inner:
             is_let_in = domain == BACKEND and public == self._inner
         elif public == self._watcher:
@@ -94,15 +94,15 @@ class KeyAuthenticator(Authenticator):
         return is_let_in
 
     def ban(self, public: str) -> None:
-        """Let a key in no more, here, until the allow-list changes."""
+        """Refuse a key until the allow-list changes."""
         self._banned.add(public)
 
     def is_banned(self, public: str) -> bool:
-        """The key is let in no more."""
+        """Return whether the key is refused until the allow-list changes."""
         return public in self._banned
 
     def _is_blind(self) -> bool:
-        """The allow-list could not be read for so long that somebody may have been revoked unseen."""
+        """Return whether the allow-list could not be read for so long that a key may have been revoked unnoticed."""
         return self._blind_since is not None and self._now() - self._blind_since >= BLIND_S
 
     def _read(self) -> None:
@@ -112,32 +112,32 @@ class KeyAuthenticator(Authenticator):
                 self._blind_since = None
                 return
             names, left_out = self._ring.admitted()
-        except OSError as error:  # for want of descriptors, which says nothing about keys
+        except OSError as error:  # no descriptors are left, which says nothing about keys
             if self._blind_since is None:
-                self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
+                self._say(f"[AUTH-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
                 self._blind_since = self._now()
             self._revoke(self._ring.changed(self._stamp or ()))
             return
         self._blind_since = None
         self._banned.clear()
         for problem in left_out:
-            self._say(f"[GATE-{os.getpid()}] Left out: {problem}")
+            self._say(f"[AUTH-{os.getpid()}] Left out: {problem}")
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp
 
     def _revoke(self, names: list[str]) -> None:
-        """Let these clients in no more, until the allow-list can be read."""
+        """Refuse these clients until the allow-list can be read."""
         for public, name in list(self._names.items()):
             if name in names:
                 self._gone[public] = self._names.pop(public)
 
     def curve_user_id(self, client_public_key: bytes) -> str:
-        """What libzmq stamps on the messages of a connection: the key itself, since names can be given to others."""
+        """Return the user id that libzmq puts on a connection's messages: the key, because names can be given again."""
         return zmq.utils.z85.encode(client_public_key).decode()
 
     def handle(self) -> None:
-        """Answer one question."""
+        """Answer one request."""
         frames = self.port.receive()
         if frames is not None:
             self._knocks_from = frames[3].decode(errors="replace") if len(frames) > 3 else ""
@@ -152,19 +152,19 @@ class KeyAuthenticator(Authenticator):
             raise RuntimeError("pyzmq's authenticator waits for something")
 
     def _is_hasty(self, domain: str, key: bytes) -> bool:
-        """Whether a client connects too often; the engine's own and strangers do not count."""
+        """Return whether a client connects too often; the engine's own client and strangers do not count."""
         public = self.curve_user_id(key)
         name = self._names.get(public)
         if name is None or domain == BACKEND:
             return False
-        knock = self._handshakes.knock(public, self._now())
-        if knock.is_news:
+        attempt = self._handshakes.knock(public, self._now())
+        if attempt.is_news:
             self._note("refused", client=name, address=self._knocks_from, reason="it connects too often")
-        return not knock.is_let_in
+        return not attempt.is_let_in
 
 
 class _Provider:
-    """What pyzmq's authenticator asks of whoever knows the keys."""
+    """The interface by which pyzmq's authenticator asks about keys."""
 
     def __init__(self, gate: KeyAuthenticator) -> None:
         self._gate = gate

@@ -1,7 +1,7 @@
-"""The keys of a running engine, and how a socket shows and asks for them. CURVE is libzmq's.
+"""The keys of a running engine, and how its sockets use them. The encryption is libzmq's (CURVE).
 
-A socket has a domain. On the frontend and the data ports the clients of the allow-list are let in, on the backend only
-the engine's own processes, by a key that lives as long as the engine and is in no file; by another such key its metrics
+Each socket has a domain. The frontend and the data ports let in the clients of the allow-list. The backend lets in only
+the engine's own processes, by a key that lives as long as the engine and is in no file. By another such key the metrics
 process is a client.
 """
 
@@ -21,7 +21,7 @@ FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 class Credentials(msgspec.Struct, frozen=True):
     """The keys of a running engine; its processes inherit them.
 
-    Those of its processes at the backend, `inner`, and of its own client, `watcher`, are in no file.
+    The keys of its processes at the backend, `inner`, and of its own client, `watcher`, are in no file.
     """
 
     folder: Path
@@ -31,30 +31,30 @@ class Credentials(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, folder: Path | None) -> Credentials:
-        """The engine's key from the folder, and new ones for its own processes. Raises KeysError."""
+        """Read the engine's key from the folder, and make new ones for its own processes. Raises KeysError."""
         ring = KeyRing(folder)
         return cls(ring.folder, ring.engine(), new_pair(), new_pair())
 
     def serve(self, socket: zmq.Socket[Any], domain: str) -> None:
-        """Have a socket, before it is bound, let in only whom the gate lets into the domain."""
+        """Set up a socket, before it is bound, to let in only clients that the authenticator lets into the domain."""
         socket.curve_server = True
         socket.curve_publickey = self.engine.public.encode()
         socket.curve_secretkey = self.engine.secret.encode()
         socket.zap_domain = domain.encode()
 
     def join(self, socket: zmq.Socket[Any]) -> None:
-        """Have a socket of the engine's own process, before it is connected, show that it is one."""
+        """Set up a socket of an engine's process, before it is connected, to show that it is one."""
         present(socket, self.engine.public, self.inner)
 
 
 def present(socket: zmq.Socket[Any], engine: str, own: Pair) -> None:
-    """Have a socket, before it is connected, talk only to the engine that has this key, and say who we are."""
+    """Set up a socket, before it is connected, to accept only the engine with this key, and to show our own."""
     socket.curve_serverkey = engine.encode()
     socket.curve_publickey = own.public.encode()
     socket.curve_secretkey = own.secret.encode()
 
 
 def introduce(socket: zmq.Socket[Any], membership: Membership | None) -> None:
-    """Have a client's socket show its key, if it has one for this engine."""
+    """Set up a client's socket to show its key, if it has one for this engine."""
     if membership is not None:
         present(socket, membership.engine, membership.own)

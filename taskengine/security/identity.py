@@ -1,6 +1,6 @@
-"""Whose rights the engine's processes have: those of USER, where root has started it.
+"""The user whose rights the engine's processes have: USER, if root has started the engine.
 
-The supervisor stays root, so that it can end its children; each of them gives root up before a user's code runs in it.
+The supervisor stays root, so that it can end its children; each child gives root up before a user's code runs in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taskengine.errors import KeysError, SettingsError
 
 
 class Identity(NamedTuple):
-    """A user's numbers, the group and the groups beside it that its processes are to have, and its home."""
+    """A user's id, group and further groups as its processes are to have them, and its home folder."""
 
     name: str
     uid: int
@@ -26,7 +26,7 @@ class Identity(NamedTuple):
     home: str
 
     def assume(self) -> None:
-        """Become that user, for good. Raises PermissionError where something of root is left."""
+        """Become that user, for good. Raises PermissionError if any right of root is left."""
         os.setgroups(self.groups)
         os.setgid(self.gid)
         os.setuid(self.uid)
@@ -37,7 +37,7 @@ class Identity(NamedTuple):
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Act as that user for a while, so that files are read and made as its own."""
+        """Act as that user within the block, so that files are read and made as its own."""
         groups = os.getgroups()
         try:
             os.setgroups(self.groups)
@@ -59,9 +59,9 @@ def _may_be_root() -> bool:
 
 
 def find_identity(user: str, group: str) -> Identity | None:
-    """Whom the children are to become; None where they stay who started them.
+    """Return the user that the children are to become; None if they keep the user that started the engine.
 
-    Raises SettingsError for an unknown user or group, or where only root could become that.
+    Raises SettingsError for an unknown user or group, and if only root could change to it.
     """
     if not user:
         if group:
@@ -81,7 +81,7 @@ def find_identity(user: str, group: str) -> Identity | None:
         try:
             with identity.borrowed():
                 return identity
-        except OSError as error:  # root of a container may not be all of root
+        except OSError as error:  # root of a container may lack some of root's rights
             raise SettingsError(f"user: this process may not become {user}: {error.strerror}") from None
     if account.pw_uid != os.geteuid() or gid != os.getegid():
         who = f"{user} with group {group}" if group else user
@@ -92,12 +92,12 @@ def find_identity(user: str, group: str) -> Identity | None:
 
 
 def borrowed(identity: Identity | None) -> contextlib.AbstractContextManager[None]:
-    """Act as that user for a while; for None stay who we are."""
+    """Act as that user within the block; None changes nothing."""
     return identity.borrowed() if identity else contextlib.nullcontext()
 
 
 def check_keys(folder: Path, identity: Identity) -> None:
-    """Raises KeysError, which says what to run, where the user cannot use the keys in a folder."""
+    """Raise KeysError, which says what to run, if the user cannot use the keys in a folder."""
     name = identity.name
     with identity.borrowed():
         outer = next((parent for parent in reversed(folder.parents) if not _may(parent, os.X_OK)), None)
@@ -114,7 +114,7 @@ def check_keys(folder: Path, identity: Identity) -> None:
             *sorted((folder / "clients").glob("*.json")),
         ]
         for path in kept:
-            # what it reads and adds to, as the audit log
+            # also files that the engine appends to, such as the audit log
             if path.exists() and not _may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
                 raise KeysError(f"{path}: user {name} cannot use it: run `chown -R {name} {folder}`")
 
@@ -124,7 +124,7 @@ def _may(path: Path, mode: int) -> bool:
 
 
 def become_owner(path: Path) -> None:
-    """Become the owner of what is there, where we are root and it is somebody else's."""
+    """Become the owner of the path if we are root and another user owns it."""
     if os.geteuid() == 0 and path.exists() and path.stat().st_uid:
         account = pwd.getpwuid(path.stat().st_uid)
         groups = tuple(sorted(set(os.getgrouplist(account.pw_name, account.pw_gid))))

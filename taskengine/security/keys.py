@@ -1,12 +1,12 @@
-"""Keys in files: who the engine is, whom it lets in, and who we are to the engines that we know.
+"""Keys in files: the engine's own, its allow-list, and our keys for the engines that we know.
 
-    FOLDER/engine.json           the engine's own pair, made when it is first asked for
-    FOLDER/clients/NAME.json     a client's public key: this engine's allow-list
-    FOLDER/engines/HOST_PORT.json  an engine's public key, and our own pair and name there
-    FOLDER/metrics.token         what a scraper of the metrics has to show, where that is wanted
+FOLDER/engine.json           the engine's own pair, made when it is first needed
+FOLDER/clients/NAME.json     a client's public key: this engine's allow-list
+FOLDER/engines/HOST_PORT.json  an engine's public key, and our own pair and name there
+FOLDER/metrics.token         the token that a scraper of the metrics has to show, if one is wanted
 
-Files are JSON with keys as Z85 text, have mode 0600, and are refused where others could read them. The pairs are
-libzmq's own (CURVE, libsodium).
+Files are JSON with keys as Z85 text, have mode 0600, and are refused if others can read them. The pairs are libzmq's
+own (CURVE, libsodium).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
-"""Errors that tell of the system, and not of a file."""
+"""Errors caused by the state of the system, not by the file."""
 _LINE = "taskengine-pair:"
 TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
@@ -62,7 +62,10 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Where keys lie unless a folder is named: the platform's folder for configuration. Raises KeysError: no home."""
+    """Return the platform's folder for configuration, where keys lie unless a folder is named.
+
+    Raises KeysError without a home.
+    """
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
     except RuntimeError:
@@ -73,25 +76,28 @@ def default_folder() -> Path:
 
 
 def known_folder(folder: Path | None) -> Path | None:
-    """The folder that is named, or the default one; None where nobody names one and there is no home."""
+    """Return the named folder, or the default one; None if no folder is named and there is no home."""
     with contextlib.suppress(KeysError):
         return default_folder() if folder is None else folder
     return None
 
 
 def new_pair() -> Pair:
-    """A pair that nobody has."""
+    """Make a new pair."""
     public, secret = zmq.curve_keypair()
     return Pair(public.decode(), secret.decode())
 
 
 def fingerprint(public: str) -> str:
-    """A public key as it is read aloud: the first 16 bytes of its SHA-256, in pairs of hexadecimal digits."""
+    """Return a public key in a form to read aloud.
+
+    It is the first 16 bytes of its SHA-256, in pairs of hexadecimal digits.
+    """
     return hashlib.sha256(public.encode()).digest()[:16].hex(":", 2)
 
 
 Stamp = tuple[tuple[str, int, int, int], ...]
-"""Of each file of a client: its name, when it was changed and written, and its size."""
+"""For each client's file: name, times of modification and of change, size."""
 
 
 class KeyRing:
@@ -101,30 +107,30 @@ class KeyRing:
         self.folder = default_folder() if folder is None else folder
 
     def engine(self) -> Pair:
-        """The engine's own pair."""
+        """Return the engine's own pair."""
         path = self.folder / "engine.json"
         if not os.path.exists(path):
             try:
                 _write(path, new_pair(), replace=False)
             except KeysError:
-                if not os.path.exists(path):  # where it is there now, another start was faster
+                if not os.path.exists(path):  # if it exists now, another start was faster
                     raise
         return _read(path, Pair)
 
     def metrics_token(self) -> str | None:
-        """What a scraper of the metrics has to show; None where anybody may read them."""
+        """The token that a scraper of the metrics has to show; None if anybody may read them."""
         path = self.folder / TOKEN_FILE
         return _contents(path).decode(errors="replace").strip() if os.path.lexists(path) else None
 
     def make_metrics_token(self) -> str:
-        """The same, made where there is none."""
+        """Return the metrics token; make it if there is none."""
         path = self.folder / TOKEN_FILE
         if not os.path.lexists(path):
             _write(path, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
         return self.metrics_token() or ""
 
     def allow(self, name: str, public: str) -> None:
-        """Let a client in."""
+        """Add a client to the allow-list."""
         if not _KEY.fullmatch(public):
             raise KeysError(f"a public key is 40 characters of Z85, not {public!r}")
         other = self.allowed().get(public)
@@ -133,23 +139,23 @@ class KeyRing:
         _write(self._client(name), Known(name, public), replace=False)
 
     def revoke(self, name: str) -> None:
-        """Let a client in no more."""
+        """Remove a client from the allow-list."""
         try:
             self._client(name).unlink()
         except FileNotFoundError:
             raise KeysError(f"no client is named {name!r}; `taskengine keys list` shows them") from None
 
     def allowed(self) -> dict[str, str]:
-        """The names of the clients that are let in, by their public keys."""
+        """Return the names of the clients that are let in, by their public keys."""
         allowed, left_out = self.admitted()
         if left_out:
             raise left_out[0]
         return allowed
 
     def admitted(self) -> tuple[dict[str, str], list[KeysError]]:
-        """As `allowed`, with an error for each file that is left out because it cannot be used.
+        """Return the allow-list as `allowed` does, with an error for each file that cannot be used and is left out.
 
-        Raises OSError where the system lets nobody read anything, such as for want of descriptors.
+        Raises OSError if the system prevents all reading, for example when no descriptors are left.
         """
         allowed, left_out = {}, []
         for path in sorted(self.folder / "clients" / name for name in self._files()):
@@ -162,7 +168,7 @@ class KeyRing:
         return allowed, left_out
 
     def stamp(self) -> Stamp:
-        """What changes when the allow-list does, or whether one of its files can be used."""
+        """Return a value that changes when the allow-list does, or when one of its files becomes usable or unusable."""
         found = []
         for name in self._files():
             with contextlib.suppress(FileNotFoundError):  # it was revoked this moment
@@ -171,7 +177,7 @@ class KeyRing:
         return tuple(found)
 
     def changed(self, stamp: Stamp) -> list[str]:
-        """The names of the clients whose files are not as they were by the stamp: looked at without a descriptor."""
+        """Return the names of clients whose files have changed since the stamp; needs no descriptor."""
         found = []
         for name, *was in stamp:
             now: list[int] = []  # of one that was revoked
@@ -183,14 +189,14 @@ class KeyRing:
         return found
 
     def _files(self) -> list[str]:
-        """The names of the files of clients."""
+        """Return the names of the files of clients."""
         try:
             return sorted(name for name in os.listdir(self.folder / "clients") if name.endswith(".json"))
         except FileNotFoundError:
             return []
 
     def pair(self, name: str, address: str) -> str:
-        """Make a client's key, let it in, and give the one line that `accept` takes on the client's machine."""
+        """Make a client's key, let it in, and return the line that `accept` takes on the client's machine."""
         self._engine(address)
         own = new_pair()
         self.allow(name, own.public)
@@ -198,7 +204,7 @@ class KeyRing:
         return _LINE + base64.urlsafe_b64encode(data).decode()
 
     def join(self, address: str, engine: str, name: str) -> Membership:
-        """Make our own key for an engine, by its public key; that engine still has to allow it."""
+        """Make our own key for an engine whose public key is `engine`; the engine still has to allow it."""
         if not (_KEY.fullmatch(engine) and _NAME.fullmatch(name)):
             raise KeysError(f"a name and a public key of 40 characters are needed, not {name!r} and {engine!r}")
         membership = Membership(address, engine, name, new_pair())
@@ -206,44 +212,44 @@ class KeyRing:
         return membership
 
     def enter(self, membership: Membership) -> None:
-        """Know an engine, which lets us in. Raises KeysError for keys and names that are none."""
+        """Add an engine that lets us in. Raises KeysError for invalid keys and names."""
         keys = (membership.engine, membership.own.public, membership.own.secret)
         if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
-            raise KeysError("that is no name and key of an engine")
+            raise KeysError("expected a name and a key of an engine")
         _write(self._engine(membership.address), membership, replace=True)
 
     def check_free(self, name: str) -> None:
-        """Raises KeysError where there is a client of that name."""
+        """Raise KeysError if there is a client of that name."""
         if os.path.lexists(self._client(name)):
             raise KeysError(
                 f"there is a client {name!r} already: `taskengine keys revoke {name}` first, or another name"
             )
 
     def accept(self, line: str) -> Membership:
-        """Take in the line that `pair` gave."""
+        """Add the engine of a line from `pair`."""
         try:
             data = base64.urlsafe_b64decode(line.strip().removeprefix(_LINE).encode())
             membership = msgspec.json.decode(data, type=Membership)
         except (ValueError, msgspec.MsgspecError):
-            raise KeysError("that is no line of `taskengine keys pair`") from None
+            raise KeysError("expected a line of `taskengine keys pair`") from None
         try:
             self.enter(membership)
         except KeysError as error:
-            raise KeysError(f"that is no line of `taskengine keys pair`: {error}") from None
+            raise KeysError(f"expected a line of `taskengine keys pair`: {error}") from None
         return membership
 
     def membership(self, address: str) -> Membership | None:
-        """What was accepted for the engine at `address`."""
+        """Return our membership of the engine at `address`, None if there is none."""
         path = self._engine(address)
         return _read(path, Membership) if os.path.exists(path) else None
 
     def memberships(self) -> list[Membership]:
-        """All engines that this folder knows."""
+        """Return all engines that this folder knows."""
         engines = self.folder / "engines"
         return [_read(path, Membership) for path in sorted(engines.glob("*.json"))] if os.path.isdir(engines) else []
 
     def forget(self, address: str) -> None:
-        """Have no key for an engine any more."""
+        """Remove our key for an engine."""
         try:
             self._engine(address).unlink()
         except FileNotFoundError:
@@ -265,12 +271,12 @@ class KeyRing:
 def find_membership(
     address: str, folder: Path | None, engine: str = "", *, insecure: bool = False
 ) -> Membership | None:
-    """Who we are to the engine at `address`: None where nothing is encrypted, since no key is known for it.
+    """Return our membership of the engine at `address`; None if no key is known for it, so that nothing is encrypted.
 
-    `engine` says which of several it is: a host, with or without its domain or port, or the fingerprint of its key.
-    Otherwise it is the one that was accepted at this address, else, off loopback or where a folder is named, the only
-    one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
-    be meant.
+    `engine` selects one of several: a host, with or without its domain or port, or the fingerprint of its key. Without
+    it the choice is the engine accepted at this address. Otherwise, off loopback or with a named folder, it is the only
+    engine that is known, except that a client that may be `insecure` does not guess. Raises KeysError if none or
+    several match.
     """
     is_tcp = _ADDRESS.fullmatch(address) is not None
     place = known_folder(folder)
@@ -297,14 +303,14 @@ def find_membership(
 
 
 def _names(membership: Membership) -> set[str]:
-    """What a user may call an engine."""
+    """Return the names by which a user may call an engine."""
     host, port = membership.address.removeprefix("tcp://").rsplit(":", 1)
     names = {membership.address, host, f"{host}:{port}", membership.engine, fingerprint(membership.engine)}
     return names if re.fullmatch(r"[0-9.]+|\[.*\]", host) else names | {host.partition(".")[0]}
 
 
 def host_of(address: str) -> str:
-    """The host of an engine's address, without brackets. Raises KeysError for what is none."""
+    """Return the host of an engine's address, without brackets. Raises KeysError for an invalid address."""
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise KeysError(f"an engine's address is tcp://HOST:PORT, not {address!r}")
@@ -312,7 +318,7 @@ def host_of(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether what is sent to `address` stays on this machine, as far as its text says."""
+    """Return whether data sent to `address` stays on this machine, judged by the address alone."""
     found = re.fullmatch(r"tcp://(?:[^;]*;)?(.+):\d+", address)
     if found is None:
         return address.startswith(("ipc://", "inproc://"))
@@ -326,9 +332,9 @@ def is_loopback(address: str) -> bool:
 
 
 def check_encrypted(address: str, membership: Membership | None, *, insecure: bool) -> None:
-    """Keep a client from speaking in clear to other machines, where anybody may play the engine.
+    """Keep a client from talking unencrypted to other machines, where any program could pose as the engine.
 
-    Raises KeysError off loopback where no key of the engine is known, unless `insecure`.
+    Raises KeysError off loopback if no key of the engine is known, unless `insecure`.
     """
     if membership is None and not insecure and not is_loopback(address):
         raise KeysError(
@@ -339,7 +345,7 @@ def check_encrypted(address: str, membership: Membership | None, *, insecure: bo
 
 
 def not_let_in(address: str, membership: Membership | None) -> str:
-    """What a client is told where the engine was there and the handshake did not complete."""
+    """Return the message for a client whose handshake did not complete although an engine was there."""
     if membership is None:
         return (
             f"the engine at {address} lets only clients in whose key it knows: run `taskengine keys pair NAME` there "
@@ -347,7 +353,7 @@ def not_let_in(address: str, membership: Membership | None) -> str:
         )
     return (
         f"the handshake with {address} did not complete: its key may have changed, or that of {membership.name!r} is "
-        f"allowed no more, or it does not encrypt. Expected an engine with the fingerprint "
+        f"no longer allowed, or it does not encrypt. Expected an engine with the fingerprint "
         f"{fingerprint(membership.engine)} (`taskengine keys show` there). If it is another on purpose, run "
         f"`taskengine keys pair NAME` there and `taskengine keys accept {address}` here"
     )
@@ -366,7 +372,7 @@ def _read(path: Path, kind: type[T]) -> T:
 
 
 def _contents(path: Path) -> bytes:
-    """What is in a file that only we can read."""
+    """Read a file that only we can read."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -380,7 +386,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _write(path: Path, value: msgspec.Struct | bytes, *, replace: bool) -> None:
-    """Write a file that only we can read, whole or not at all."""
+    """Write a file that only we can read, completely or not at all."""
     data = value if isinstance(value, bytes) else msgspec.json.format(msgspec.json.encode(value)) + b"\n"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Pairing by a short code: a listener on the engine's machine, open only while the code is good, and who calls it.
+"""Pairing by a short code: a listener on the engine's machine, open while the code is valid, and its client.
 
-Both sides are `pake`; the client's secret key never leaves its machine.
+Both sides use `pake`; the client's secret key never leaves its machine.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from taskengine.errors import KeysError
 from taskengine.security.pake import DIGITS, LONGEST_LINE, Guest, Host, PairingCode, refusal
 
 GUEST_S = 10.0
-"""How long who connects may take."""
+"""How long a connection may take, in s."""
 GUESTS = 8
-"""Who may be connected at a time."""
+"""Connections at a time."""
 
 
 def new_code() -> str:
-    """A code that nobody knows."""
+    """Make a random code."""
     text = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
     return f"{text[: DIGITS // 2]}-{text[DIGITS // 2 :]}"
 
 
 LEAVES = (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError)
-"""What comes of who says too little, too much, or leaves; the next may know the code."""
+"""Errors of a connection that sends too little, too much, or leaves; the next one may know the code."""
 
 
 class PairingListener:
     """Waits for one client that knows the code.
 
-    `engine` and `name` are what it is told, `allow` takes its public key and raises KeysError where it cannot be let
-    in; `note` is told of each wrong try: why it was refused, and its address.
+    The client is told `engine` and `name`. `allow` takes its public key and raises KeysError if it cannot be let in.
+    `note` is called for each failed attempt, with the reason and the address.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class PairingListener:
         self._problem: KeysError | None = None
 
     async def serve(self, host: str, port: int, ready: Callable[[], object]) -> None:
-        """Serve at `host` and `port` until a client is let in; `ready` is called when one may come.
+        """Serve at `host` and `port` until a client is let in; `ready` is called once connections are accepted.
 
-        Raises KeysError where the code is good no more, or nobody can listen there.
+        Raises KeysError if the code expires or the port cannot be opened.
         """
         try:
             server = await asyncio.start_server(self._receive, host, port, limit=LONGEST_LINE)
         except OSError as error:
-            raise KeysError(f"nobody can listen on {host}:{port}: {error.strerror}; --port names another") from None
+            raise KeysError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
         try:
             ready()
             await asyncio.wait_for(self._over.wait(), self._code.end - time.monotonic())
@@ -108,7 +108,7 @@ class PairingListener:
 
 
 def call(host: str, port: int, guest: Guest) -> tuple[str, str]:
-    """Pair with the engine whose listener is there: its public key, and our name. Raises KeysError."""
+    """Pair with the engine whose listener is there; return its public key and our name. Raises KeysError."""
     try:
         with socket.create_connection((host, port), GUEST_S) as connection, connection.makefile("rb") as lines:
             connection.sendall(guest.hello())
@@ -117,11 +117,11 @@ def call(host: str, port: int, guest: Guest) -> tuple[str, str]:
     except OSError as error:
         why = error.strerror or "it does not answer"
         raise KeysError(
-            f"{host}:{port}: {why}; `taskengine keys pair NAME` there waits for the code while it is good"
+            f"{host}:{port}: {why}; `taskengine keys pair NAME` there waits for the code while it is valid"
         ) from None
 
 
 def _line_of(line: bytes) -> bytes:
     if not line.endswith(b"\n"):
-        raise KeysError("the engine has closed the connection: too many try, or the code is good no more")
+        raise KeysError("the engine has closed the connection: too many attempts, or the code has expired")
     return line

@@ -1,12 +1,12 @@
-"""Two machines that know one short code exchange their public keys, and nobody between them. Pure.
+"""Exchanges public keys between two machines that know a short code, safe from a machine between them. Pure.
 
-SPAKE2 (RFC 9382, the library `spake2`) makes of the code a key that both have. Whoever does not know the code gets one
-guess at it for each try, and none from what it has heard. Each message is a line of JSON:
+SPAKE2 (RFC 9382, the library `spake2`) derives from the code a key that both sides have. A machine that does not know
+the code gets one guess for each try, and learns nothing from what it has heard. Each message is a line of JSON:
 
-    client  Hello    its part of the exchange
-    engine  Hello    its own
-    client  Proof    its public key, and that it has the key which the code makes
-    engine  Welcome  the engine's public key, the client's name, and the same proof; or Refusal
+client  Hello    its part of the exchange
+engine  Hello    its own
+client  Proof    its public key, and proof that it has the key derived from the code
+engine  Welcome  the engine's public key, the client's name, and the same proof; or Refusal
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import msgspec
 from taskengine.errors import KeysError, printable
 
 CODE_S = 600.0
-"""How long a code is good,"""
+"""How long a code is valid, in s,"""
 TRIES = 3
-"""and for how many wrong tries; for one that is right."""
+"""and for how many wrong tries; one right try uses it up."""
 DIGITS = 8
 LONGEST_LINE = 1024
 _PART_BYTES = 33
@@ -35,14 +35,14 @@ class PairingHello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The client's public key, and what shows that it knows the code."""
+    """The client's public key, and the proof that it knows the code."""
 
     public: str
     proof: bytes
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """The engine's public key, the client's name there, and what shows that the engine knows the code."""
+    """The engine's public key, the client's name there, and the proof that the engine knows the code."""
 
     public: str
     name: str
@@ -50,13 +50,13 @@ class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Why not."""
+    """The reason of a refusal."""
 
     error: str
 
 
 class PairingCode:
-    """A code, made at `now`, monotonic s, and what is left of it."""
+    """A code, made at `now`, monotonic s, and how many tries are left."""
 
     def __init__(self, text: str, now: float) -> None:
         self.text = text
@@ -64,23 +64,23 @@ class PairingCode:
         self.tries = TRIES
 
     def check(self, now: float) -> None:
-        """Raises KeysError where it is good no more."""
+        """Raise KeysError if the code is not valid any more."""
         if now >= self.end:
-            raise KeysError(f"the code was good for {CODE_S / 60:g} min, which are over")
+            raise KeysError(f"the code was valid for {CODE_S / 60:g} min, and has expired")
         if not self.tries:
-            raise KeysError("the code was tried wrongly too often, or is used")
+            raise KeysError("the code was used, or entered wrongly too often")
 
     def fail(self) -> None:
-        """It was tried wrongly."""
+        """Count a wrong try."""
         self.tries -= 1
 
     def use_up(self) -> None:
-        """It has served."""
+        """End the code, which has been used."""
         self.tries = 0
 
 
 class Host:
-    """The engine's side of one try: `begin` answers the first line, `admit` looks at the second, `welcome` answers."""
+    """The engine's side of one try: `begin` answers the first line, `admit` checks the second, `welcome` answers it."""
 
     def __init__(self, code: PairingCode) -> None:
         self._code = code
@@ -95,28 +95,28 @@ class Host:
         return _line(PairingHello(part))
 
     def admit(self, line: bytes, now: float) -> str:
-        """Give the client's public key, where it knows the code. Raises KeysError, and counts a wrong try."""
+        """Return the client's public key if it knows the code. Raises KeysError, and counts a wrong try."""
         self._code.check(now)
         shown = _read(line, Proof)
         if not hmac.compare_digest(shown.proof, _client_proof(self._key, shown.public)):
             self._code.fail()
-            raise KeysError(f"that is not the code; it may be tried {self._code.tries} more times")
+            raise KeysError(f"wrong code; {self._code.tries} more tries are left")
         self._code.use_up()
         self._public = shown.public
         return shown.public
 
     def welcome(self, engine: str, name: str) -> bytes:
-        """The answer to a client that was let in."""
+        """Return the answer to a client that was let in."""
         return _line(Welcome(engine, name, _engine_proof(self._key, engine, name, self._public)))
 
 
 def refusal(error: KeysError) -> bytes:
-    """The answer to one that was not."""
+    """Return the answer to a client that was refused."""
     return _line(Refusal(str(error)))
 
 
 class Guest:
-    """The client's side, with a `code` that was typed and its own `public` key: `hello`, `show`, and `accept`."""
+    """The client's side, with a typed `code` and its own `public` key: `hello`, `show`, then `accept`."""
 
     def __init__(self, code: str, public: str) -> None:
         self._public = public
@@ -124,25 +124,28 @@ class Guest:
         self._key = b""
 
     def hello(self) -> bytes:
-        """The first line."""
+        """Return the first line."""
         return _line(PairingHello(self._part))
 
     def show(self, line: bytes) -> bytes:
-        """The second line, in answer to the engine's Hello. Raises KeysError."""
+        """Return the second line, in answer to the engine's Hello. Raises KeysError."""
         self._key = _finish(self._side, _answer(line, PairingHello).part)
         return _line(Proof(self._public, _client_proof(self._key, self._public)))
 
     def accept(self, line: bytes) -> tuple[str, str]:
-        """The engine's public key and our name there. Raises KeysError, also where it did not know the code."""
+        """Return the engine's public key and our name there.
+
+        Raises KeysError, also if the engine did not know the code.
+        """
         welcome = _answer(line, Welcome)
         proof = _engine_proof(self._key, welcome.public, welcome.name, self._public)
         if not hmac.compare_digest(welcome.proof, proof):
-            raise KeysError("whoever answers there does not know the code: it may not be the engine. Make another code")
+            raise KeysError("the other side does not know the code and may not be the engine: make another code")
         return welcome.public, welcome.name
 
 
 def digits(code: str) -> str:
-    """A code as it was typed, without what is between its digits. Raises KeysError for what is none."""
+    """Return a typed code without the characters between its digits. Raises KeysError for an invalid one."""
     found = "".join(character for character in code if character in "0123456789")
     if len(found) != DIGITS or any(character.isalpha() for character in code):
         raise KeysError(f"a code has {DIGITS} digits, such as 1234-5678; `taskengine keys pair NAME` shows it")
@@ -150,7 +153,7 @@ def digits(code: str) -> str:
 
 
 def _side(side: str, code: str) -> tuple[Any, bytes]:
-    """One side of the exchange, and its part of it."""
+    """Return one side of the exchange, and its part of it."""
     try:
         import spake2
     except ImportError:
@@ -167,11 +170,11 @@ def _finish(side: Any, part: bytes) -> bytes:
     from spake2 import SPAKEError
 
     if len(part) != _PART_BYTES:
-        raise KeysError("that is no part of an exchange of keys")
+        raise KeysError("malformed part of a key exchange")
     try:
         key: bytes = side.finish(part)
     except (SPAKEError, ValueError):
-        raise KeysError("that is no part of an exchange of keys") from None
+        raise KeysError("malformed part of a key exchange") from None
     return key
 
 
@@ -194,11 +197,11 @@ def _read(line: bytes, kind: type[M]) -> M:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, ValueError):
-        raise KeysError("that is no message of an exchange of keys") from None
+        raise KeysError("malformed message of a key exchange") from None
 
 
 def _answer(line: bytes, kind: type[M]) -> M:
-    """What the engine says. Raises KeysError where that is a Refusal."""
+    """Read the engine's answer. Raises KeysError if it is a Refusal."""
     try:
         error = msgspec.json.decode(line, type=Refusal).error
     except (msgspec.MsgspecError, ValueError):

@@ -1,6 +1,6 @@
-"""What clients are told of the machine that the engine runs on, where they are not to know it all. Pure.
+"""Removes details of the engine's machine from errors that clients get. Pure.
 
-TRACEBACKS says where that is. Then no traceback is sent, and of each absolute path in an error only its end is left.
+The setting TRACEBACKS turns this on. Then no traceback is sent, and an absolute path in an error is cut to its end.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _FOLDERS = re.compile(
 
 
 def without_folders(text: str) -> str:
-    """The text with each absolute path of more than one component shortened to the last one.
+    """Return the text with each absolute path of more than one component shortened to the last one.
 
-    So are paths from a home, from above the current folder, of Windows, and those in `file:` addresses.
+    Paths from a home or from above the current folder, Windows paths, and paths in `file:` addresses are shortened too.
     """
     return _FOLDERS.sub(lambda found: found["scheme"] or "", text)
 
 
 def discreet(error: TaskEngineError) -> TaskEngineError:
-    """The error as it is told to those who are not to know the machine: no traceback, no folders."""
+    """Return the error without traceback and folders."""
     code, message, fields = to_wire(error)
     told = {name: without_folders(value) if isinstance(value, str) else value for name, value in fields.items()}
     if "traceback" in told:

@@ -1,6 +1,6 @@
-"""Whose files a command takes in: root loads and reads nothing that another user can change.
+"""Checks whose files a command reads: root loads and reads nothing that another user can change.
 
-`from taskengine import …` costs the start of every command, so this imports what Python has loaded anyway.
+`from taskengine import …` would slow the start of every command, so this imports only modules that Python has loaded.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from taskengine.errors import SettingsError
 
 
 def changeable(paths: Iterable[Path], trusted: Collection[int]) -> Iterator[Path]:
-    """Of the files and folders, and all folders above them, those that a user who is not `trusted` can change.
+    """Yield those of the paths, and of all folders above them, that a user who is not `trusted` can change.
 
-    In a sticky folder, such as /tmp, nobody replaces what is another's; but what is added to a folder of tasks is
-    loaded, so a sticky folder among `paths` itself counts.
+    In a sticky folder, such as /tmp, nobody can replace another user's files. But a file that is added to a folder of
+    tasks is loaded, so a sticky folder among `paths` itself counts.
     """
     seen: set[Path] = set()
     for path in paths:
         for whole in (path.absolute(), path.resolve()):
             for part in (whole, *whole.parents):
-                if part in seen or not os.path.exists(part):  # Path.exists raises where we may not look
+                if part in seen or not os.path.exists(part):  # Path.exists raises if we may not look
                     continue
                 seen.add(part)
                 found = part.stat()
@@ -34,7 +34,7 @@ def changeable(paths: Iterable[Path], trusted: Collection[int]) -> Iterator[Path
 
 
 def trusted_users(*others: int) -> frozenset[int]:
-    """Numbers of the users whose files this process takes in: root, itself, whoever called sudo, and `others`."""
+    """Return the ids of the users whose files this process accepts: root, itself, the caller of sudo, and `others`."""
     caller = os.environ.get("SUDO_UID", "")
     sudo = [int(caller)] if os.geteuid() == 0 and caller.isascii() and caller.isdigit() else []
     return frozenset((0, os.geteuid(), *sudo, *others))
@@ -43,8 +43,8 @@ def trusted_users(*others: int) -> frozenset[int]:
 def use_current_folder(config: Path | None = None) -> None:
     """Let task modules lie in the folder of the settings `config`, and in the current folder.
 
-    They are last on the path, so that no file there hides a module of Python, and nowhere where we are root and another
-    user can change them.
+    They are last on the path, so that no file there hides a module of Python. If we are root, a folder that another
+    user can change is left out.
     """
     here = os.getcwd()
     folders = [here] if config is None else list(dict.fromkeys([os.path.dirname(os.path.abspath(config)), here]))
@@ -55,7 +55,7 @@ def use_current_folder(config: Path | None = None) -> None:
 
 
 def refuse_changeable(what: str, paths: Iterable[Path], trusted: Collection[int]) -> None:
-    """Keep root from `what`, which is read from `paths`, where another user can change one of them.
+    """Keep root from `what`, read from `paths`, if another user can change one of them.
 
     Raises SettingsError, which says what to type.
     """
@@ -64,5 +64,5 @@ def refuse_changeable(what: str, paths: Iterable[Path], trusted: Collection[int]
     for path in changeable(paths, trusted):
         owner = path.stat().st_uid
         if owner not in trusted:
-            raise SettingsError(f"{what}: {path} is user {owner}'s, and root takes it in: run `chown root {path}`")
-        raise SettingsError(f"{what}: other users can change {path}, and root takes it in: run `chmod go-w {path}`")
+            raise SettingsError(f"{what}: {path} is user {owner}'s, and root would load it: run `chown root {path}`")
+        raise SettingsError(f"{what}: other users can change {path}, and root would load it: run `chmod go-w {path}`")

@@ -14,21 +14,33 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import msgspec
-
 from taskengine._descendants import end_descendants, end_with_parent
 from taskengine._fastpath import Slate
 from taskengine.errors import ProtocolError
-from taskengine.protocol.layouts import MODULE_MARK
+from taskengine.runtime.control import (
+    COMMON,
+    PACKET_BYTES,
+    Alive,
+    Importing,
+    NotImported,
+    Online,
+    Order,
+    Report,
+    StartFailed,
+    UnknownMessage,
+    packets,
+    read_report,
+)
+from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.descendants import adopt, orphans
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.orphan import orphan
 from taskengine.security.identity import Identity
-from taskengine.supervisor.reports import COMMON, REPORT_BYTES, Report, Reports
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -40,6 +52,8 @@ _ANSWER_BYTES = 1 << 26
 """The most bytes of the answer to an inquiry,"""
 _ANSWER_S = 1.0
 """and how long it may take from its first byte to its last."""
+_TURN_REPORTS = 256
+"""The most reports that are taken of a process at a time."""
 _MOST_LACKS = 4096
 """The most task modules of which a process may say that it could not load them."""
 _LAST_S = 0.5
@@ -86,11 +100,11 @@ class Child:
         survives: bool = False,
         rests: bool = False,
         keeps: Iterable[int] = (),
-        known: frozenset[str] = COMMON,
+        known: frozenset[type[Report]] = COMMON,
     ) -> None:
         self.role = role
         self._keeps = tuple(keeps)
-        self._reports = Reports(known)
+        self._known = known
         self.survives = survives
         self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if slate else _End.AT_ONCE
         self.place = place
@@ -106,12 +120,14 @@ class Child:
         """The task modules that it could not load, and why."""
         self.fault = ""
         """What it reported that is no report, for which it was killed."""
+        self.has_sent_unknown = False
+        """It has sent a report that we do not know."""
         self.started = 0.0
         self._target = target
         self._args = args
         self._enable_stdout = enable_stdout
         self._tail = b""
-        self._unsaid = bytearray()
+        self._unsaid: deque[bytes] = deque()
         self.silent: set[int] = set()
         """Of the descriptors `control` and `log` those whose other end is closed."""
 
@@ -130,11 +146,9 @@ class Child:
 
     def _fork(self, undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
         """As `start`; `undo` ends what was begun, `theirs` closes what is the process's."""
-        self.control, control = _fork.Pipe()
+        self.control, control = new_channel()
         undo.callback(self.control.close)
         theirs.callback(control.close)
-        self._mouth = socket.socket(fileno=os.dup(self.control.fileno()))
-        undo.callback(self._mouth.close)
         self.log, log = os.pipe()
         undo.callback(os.close, self.log)
         theirs.callback(os.close, log)
@@ -143,7 +157,7 @@ class Child:
         with contextlib.suppress(OSError):  # a user may have only so much of it
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
-        entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
+        entry = (*how, self._target, self._args, control, log, self._enable_stdout)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role)
         self.process.start()
         undo.callback(self.process.kill)
@@ -163,17 +177,17 @@ class Child:
         if self._slate is not None:
             self._slate.recall_all()
 
-    def order(self, order: str, argument: Any = None) -> None:
-        """Tell the process something, as soon as it listens; a process that is gone is not told."""
-        message = msgspec.msgpack.encode((order, argument))
-        self._unsaid += len(message).to_bytes(4) + message  # as a Connection has it
+    def order(self, order: Order) -> None:
+        """Send the process an order, as soon as it listens; a process that is gone gets none."""
+        self._unsaid.extend(packets(order))
         self.speak()
 
     def speak(self) -> bool:
-        """Say what was left unsaid, as far as the process takes it; whether something is left."""
+        """Send the orders that wait, as far as the process takes them; return whether some are left."""
         try:
             while self._unsaid:
-                del self._unsaid[: self._mouth.send(self._unsaid, socket.MSG_DONTWAIT)]
+                self.control.send(self._unsaid[0], socket.MSG_DONTWAIT)
+                self._unsaid.popleft()
         except BlockingIOError:
             return True
         except OSError:
@@ -181,39 +195,59 @@ class Child:
             self._unsaid.clear()
         return False
 
-    def hear(self) -> list[Report]:
+    def hear(self) -> list[Report | UnknownMessage]:
         """Take what the process reports: that it is online, why it failed, or what else it wants.
 
         Raises ProtocolError for what is no report: a task can write into whatever its process has open. It is not
         heard any more then.
         """
+        reports: list[Report | UnknownMessage] = []
         try:
-            data = self._mouth.recv(REPORT_BYTES, socket.MSG_DONTWAIT)
+            while len(reports) < _TURN_REPORTS and (packet := self._receive()):
+                report = read_report(packet, self._known)
+                self._note(report)
+                reports.append(report)
         except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        if not data:
-            self.silent.add(self.control.fileno())
-        try:
-            reports = self._reports.take(data)
+            pass
         except ProtocolError:
             self.silent.add(self.control.fileno())
             raise
-        for report, text in reports:
-            self._note_loading(report, str(text))
-            self.online = self.online or report == "online"
-            self._has_answered = self._has_answered or (report == "alive" and bool(text))
-            self.failure = str(text) if report == "failed" else self.failure
         return reports
 
-    def _note_loading(self, report: str, text: str) -> None:
-        """Only until it is online: tasks, which may write into the pipe, come later."""
-        if report in ("loading", "online") and not self.online:
-            self.loading = text
-        elif report == "lacks" and not self.online and len(self.lacks) < _MOST_LACKS:
-            module, _, reason = text.partition(MODULE_MARK)
-            self.lacks[module] = reason
+    def _receive(self) -> bytes:
+        """Return the next packet, b"" where the other end is closed. Raises BlockingIOError where there is none yet."""
+        packet = b""
+        for _ in range(2):
+            try:
+                packet = self.control.recv(PACKET_BYTES + 1, socket.MSG_DONTWAIT)
+                break
+            except ConnectionResetError:  # the kernel says first that it left orders unread, then what it reported
+                continue
+            except BlockingIOError:
+                raise
+            except OSError:
+                break
+        if not packet:
+            self.silent.add(self.control.fileno())
+        return packet
+
+    def _note(self, report: Report | UnknownMessage) -> None:
+        """Keep what a report says of the process.
+
+        Imports are told only until it is online: tasks, which may write into the channel, come later.
+        """
+        match report:
+            case Online():
+                self.loading = self.loading if self.online else ""
+                self.online = True
+            case StartFailed():
+                self.failure = report.reason
+            case Alive():
+                self._has_answered = self._has_answered or report.has_answered
+            case Importing() if not self.online:
+                self.loading = report.module
+            case NotImported() if not self.online and len(self.lacks) < _MOST_LACKS:
+                self.lacks[report.module] = report.reason
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""
@@ -233,7 +267,6 @@ class Child:
         self.process.join()
         orphans.remove(self.pid, time.monotonic())
         os.close(self.pidfd)
-        self._mouth.close()
         self.control.close()
         os.close(self.log)
 
@@ -245,6 +278,7 @@ def _enter(
     kept: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
+    control: socket.socket,
     log: int,
     enable_stdout: bool,
 ) -> None:
@@ -255,7 +289,7 @@ def _enter(
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
     journal = LogBuffer(log, enable_stdout)
     try:
-        target(*args, journal)
+        target(*args, ControlChannel(control, journal.say), journal)
         journal.flush()
     finally:
         parent = multiprocessing.parent_process()

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
@@ -27,6 +26,8 @@ from taskengine.client.transport import Transport
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, TaskEngineError
 from taskengine.protocol.messages import Latency, RequestKind, Stats
+from taskengine.runtime.control import Online, StartFailed, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.security.credentials import Credentials
 from taskengine.security.keys import KeyRing, Membership, known_folder
@@ -152,7 +153,7 @@ class Server:
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def serve(self, control: Connection, is_over: Callable[[], bool]) -> None:
+    def serve(self, control: ControlChannel, is_over: Callable[[], bool]) -> None:
         """Answer until `control` has something to say and `is_over()` then."""
         self._selector.register(control, selectors.EVENT_READ)
         while True:
@@ -234,7 +235,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    settings: Settings, address: str, security: Credentials | None, control: Connection, journal: LogBuffer
+    settings: Settings, address: str, security: Credentials | None, control: ControlChannel, journal: LogBuffer
 ) -> None:
     """The endpoint's process, until the supervisor says stop, or is gone."""
     try:
@@ -242,7 +243,7 @@ def run(
         token = KeyRing(folder).metrics_token() if folder else None
         listener = listen(settings.host, settings.metrics_port)
     except (OSError, KeysError) as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"the metrics cannot be served: {error}")))
+        control.send(StartFailed(f"the metrics cannot be served: {error}"))
         return
     membership = Membership(address, security.engine.public, NAME, security.watcher) if security else None
     counts = Counts(address, membership)
@@ -254,14 +255,11 @@ def run(
         return encode(registry), kind
 
     def is_over() -> bool:
-        try:
-            return bool(msgspec.msgpack.decode(control.recv_bytes())[0] == "stop")  # the rest is for workers
-        except EOFError:
-            return True
+        return isinstance(control.next_order(), StopProcess)  # the rest is for workers
 
     server = Server(listener, page, token)
     journal.say(f"Starting [METRICS] on {settings.metrics_page}")
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    control.send(Online())
     try:
         server.serve(control, is_over)
     finally:

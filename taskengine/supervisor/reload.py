@@ -7,7 +7,7 @@ module does not load that a worker had before, or that none has, all go back to 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from taskengine.config.changes import renew_policy
@@ -15,19 +15,18 @@ from taskengine.config.machine import GUARDIAN
 from taskengine.config.settings import Settings
 from taskengine.errors import SettingsError, TaskModuleError
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import PolicyChanged, StrangersMayStop, TasksChanged
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 from taskengine.security.identity import Identity
 from taskengine.supervisor.catalogue import Reading
 from taskengine.supervisor.child import Child
+from taskengine.supervisor.children import Children
 from taskengine.supervisor.roles import LISTENER, ROUTER, Roles
 from taskengine.supervisor.rollout import Rollout
 
 
 class ReloadHost(Protocol):
     """What the supervisor does for a reload."""
-
-    def tell(self, role: str, order: str, argument: object = None) -> None:
-        """Tell the process in that role, where there is one."""
 
     def begin_reload(self) -> None:
         """Let it be known that a reload begins."""
@@ -51,7 +50,7 @@ class Reload:
         identity: Identity | None,
         roles: Roles,
         host: ReloadHost,
-        children: Mapping[str, Child],
+        children: Children,
         check: Callable[[], str],
         read: Callable[[], Settings],
         watch: Callable[[Any, Callable[[], object] | None], None],
@@ -154,10 +153,10 @@ class Reload:
 
     def _roll_out(self, code: TaskCode, roles: Iterable[str]) -> None:
         self._roles.learn(code)
-        self._host.tell(ROUTER, "tasks", code.tasks)
+        self._children.tell(ROUTER, TasksChanged(code.tasks))
         for role in (ROUTER, LISTENER):
-            self._host.tell(role, "policy", self._settings.policy)
-        self._host.tell(GUARDIAN, "strangers", self._roles.may_strangers_stop())
+            self._children.tell(role, PolicyChanged(self._settings.policy))
+        self._children.tell(GUARDIAN, StrangersMayStop(self._roles.may_strangers_stop()))
         self._rollout = Rollout(roles, self._settings.drain_time)
 
     def _missed(self, child: Child) -> list[str]:

@@ -6,7 +6,6 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 from taskengine.config.machine import GUARDIAN, Machine
@@ -14,6 +13,8 @@ from taskengine.config.policy import ANONYMOUS, Policy, may_call_any
 from taskengine.config.settings import Settings
 from taskengine.registry.survey import Plan, TaskCode
 from taskengine.router import router, stop_port
+from taskengine.runtime.control import GUARDIAN_REPORTS, LOADER_REPORTS, ROUTER_REPORTS
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import PublicationPipe, attach, new_feed, publish_owned
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_slate
@@ -23,15 +24,12 @@ from taskengine.security.audit import Audit, file_of
 from taskengine.security.credentials import Credentials
 from taskengine.security.identity import Identity, borrowed
 from taskengine.supervisor.child import Child
-from taskengine.supervisor.reports import COMMON, LOADERS
+from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine.worker import publisher, worker
 
 ROUTER = "router"
 METRICS = "metrics"
 LISTENER = "stop listener"
-ROUTER_REPORTS = COMMON | {"alive", "kill", "retired", "reload"}
-GUARDIAN_REPORTS = COMMON | {"alive"}
-"""What they may report to the supervisor."""
 GUARDIAN_PATIENCE_S = 0.005
 """How long the guardian waits to write a line into the audit log, while nobody else watches the pins."""
 
@@ -144,7 +142,7 @@ class Roles:
         place, slate = len(backplane.slates), new_slate()
         backplane.slates.append(slate)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, slate=slate, place=place, known=LOADERS, **extra)
+        self._makers[role] = partial(self._child, *args, slate=slate, place=place, known=LOADER_REPORTS, **extra)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""
@@ -169,7 +167,7 @@ def _guard(
     machine: Machine,
     feeds: list[PublicationPipe],
     listener: socket.socket | None,
-    control: Connection,
+    control: ControlChannel,
     journal: LogBuffer,
 ) -> None:
     attach(feeds)
@@ -177,7 +175,7 @@ def _guard(
     strangers_may = _may_strangers_stop(settings, machine)
     publish = publish_owned if feeds else _tell_nobody
     interval = settings.heartbeat_interval
-    machine.guard(interval, control, journal.say, note, publish, listener, strangers_may=strangers_may)
+    machine.guard(interval, GuardianLink(control), journal.say, note, publish, listener, strangers_may=strangers_may)
 
 
 def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:

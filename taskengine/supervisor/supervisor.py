@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import selectors
-import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +17,25 @@ from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Reminder, insecure, old_libzmq
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import (
+    Alive,
+    KillWorker,
+    Online,
+    OwnerStarted,
+    ReloadBegun,
+    ReloadEnded,
+    ReloadRequested,
+    Report,
+    RestartCounts,
+    RetireWorker,
+    StopProcess,
+    UnknownMessage,
+    WorkerDied,
+    WorkerIdle,
+    WorkersStarted,
+)
 from taskengine.runtime.descendants import orphans
 from taskengine.runtime.heartbeat import HeartbeatMonitor
-from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 from taskengine.runtime.rundir import RunDir
 from taskengine.security.identity import Identity, borrowed
 from taskengine.security.redaction import without_folders
@@ -29,10 +43,13 @@ from taskengine.supervisor import systemd
 from taskengine.supervisor.backoff import Backoff
 from taskengine.supervisor.catalogue import load_catalogue
 from taskengine.supervisor.child import Child, ending
+from taskengine.supervisor.children import Children, as_told, worker_name
+from taskengine.supervisor.import_crashes import ImportCrashes
 from taskengine.supervisor.inspection import libzmq_version
 from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
 from taskengine.supervisor.reload import Reload
 from taskengine.supervisor.roles import ROUTER, Roles
+from taskengine.supervisor.signals import SignalCounts
 from taskengine.supervisor.terminal import Terminal, fill_standard_fds
 
 START_TIMEOUT_S = 15.0
@@ -42,8 +59,6 @@ TERMINAL_S = 0.02
 """How soon a terminal that took no more is tried again."""
 SIGN_S = 0.5
 """How soon a router shows that it lives when it is told to stop; without, the pins do not wait for it."""
-KILLS = 3
-"""How often a process is killed while it loads a module until it is started without that module."""
 ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
 
@@ -70,22 +85,17 @@ class Supervisor:
         self._terminal = terminal
         self._notifier = notifier
         self._check = check
-        self._children: dict[str, Child] = {}
+        self._children = Children()
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}
         self._restarts: dict[str, int] = {}
         self._roles: Roles
-        self._signals = 0
-        self._stops_asked = 0
-        """SIGUSR1: to stop the machine."""
+        self._signals = SignalCounts()
         self._failure = ""
         self._machine = settings.machine()
         self._served = 0
-        self._ttys = [fd for fd in range(3) if os.isatty(fd)]
-        self._reloads = 0
         self._reload: Reload | None = None
-        self._crashes: dict[tuple[str, str], int] = {}
-        """How often a role's process has ended while it loaded a module, in a row."""
+        self._crashes = ImportCrashes()
         self._retiring: set[str] = set()
         self._is_serving = False
         self._has_shown_itself = False
@@ -105,14 +115,15 @@ class Supervisor:
         check_ports(settings)
         check_metrics(settings)
         orphans.begin(is_init=os.getpid() == 1)
-        stop = self._listen_to_signals()
+        stop = self._signals.listen()
+        self._selector.register(stop, selectors.EVENT_READ, lambda: stop.recv(64))
         catalogue = None
-        while catalogue is None and not self._signals:
+        while catalogue is None and not self._signals.ends:
             try:
                 catalogue = load_catalogue(settings.tasks, stop, self._identity, self._machine)
             except InterruptedError:  # or by a reload, which is what comes next
                 stop.recv(64)
-                self._reloads = 0
+                self._signals.reloads = 0
         if catalogue is None:
             return 0
         self._announce(catalogue)
@@ -125,9 +136,9 @@ class Supervisor:
             gc.freeze()
             self._start_all()
             self._is_serving = True
-            if not self._signals:
+            if not self._signals.ends:
                 self._notifier.start(time.monotonic(), self._ready())
-            self._run_until(lambda: self._signals > 0)
+            self._run_until(lambda: self._signals.ends > 0)
             self._stop()
         finally:
             self._end_all()
@@ -180,9 +191,9 @@ class Supervisor:
         if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
             self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
         if role == ROUTER:
-            child.order("workers", [_told(other) for other in self._children.values() if other.place is not None])
+            child.order(WorkersStarted(self._children.workers()))
         elif child.place is not None:
-            self._tell_router("workers", [_told(child)])
+            self._children.tell_router(WorkersStarted(as_told(child)))
         self._introduce(child)
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
         self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
@@ -196,17 +207,17 @@ class Supervisor:
             return
         for role, lane in self._roles.owners.items():
             if role in self._children and (child is guardian or child.role == role):
-                guardian.order("owner", (lane, self._children[role].pid))
+                guardian.order(OwnerStarted(lane, self._children[role].pid))
 
     def _await_online(self, roles: list[str]) -> None:
         def online(role: str) -> bool:
             return role in self._children and self._children[role].online
 
-        self._run_until(lambda: self._signals or self._failure or all(map(online, roles)), START_TIMEOUT_S)
+        self._run_until(lambda: self._signals.ends or self._failure or all(map(online, roles)), START_TIMEOUT_S)
         if self._failure:
             raise StartError(self._failure)
         for role in roles:
-            if not (self._signals or online(role)):
+            if not (self._signals.ends or online(role)):
                 self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
 
     def _read(self, child: Child) -> None:
@@ -221,37 +232,37 @@ class Supervisor:
             child.process.kill()
             reports = []
         self._unwatch(child)
-        for report, text in reports:
-            self._heed(child, report, str(text))
+        for report in reports:
+            self._handle(child, report)
 
-    def _heed(self, child: Child, report: str, text: str) -> None:
-        if report == "alive":
-            self._census.heard(child.role, time.monotonic())
-            self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
-        elif report == "kill":
-            for other in self._named(text):
-                other.process.kill()
-        elif report == "retired":
-            for other in self._named(text):
-                other.order("stop")
-        elif report == "reload":
-            self._reloads += 1
-        elif report == "online":
-            self._welcome(child)
-
-    def _named(self, name: str) -> list[Child]:
-        """The worker of that name, if it is still here."""
-        return [child for child in self._children.values() if _name(child) == name]
+    def _handle(self, child: Child, report: Report | UnknownMessage) -> None:
+        match report:
+            case Alive():
+                self._census.heard(child.role, time.monotonic())
+                self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
+            case KillWorker():
+                for other in self._children.named(report.worker):
+                    other.process.kill()
+            case WorkerIdle():
+                for other in self._children.named(report.worker):
+                    other.order(StopProcess())
+            case ReloadRequested():
+                self._signals.reloads += 1
+            case Online():
+                self._welcome(child)
+            case UnknownMessage() if not child.has_sent_unknown:  # once for each process: a task may send any number
+                child.has_sent_unknown = True
+                self._terminal.say(f"[SUPERVISOR] Ignored an unknown report of {child.role}: {report.tag!r}")
 
     def _welcome(self, child: Child) -> None:
         """A process is online."""
-        self._crashes = {key: count for key, count in self._crashes.items() if key[0] != child.role}
+        self._crashes.online(child.role)
         if self._reload is not None:
             self._reload.online(child)
         if child.role == ROUTER:  # it has to be told what the last one was
-            child.order("restarts", self._restarts)
+            child.order(RestartCounts(self._restarts))
             for role in self._retiring & self._children.keys():
-                child.order("retire", _name(self._children[role]))
+                child.order(RetireWorker(worker_name(self._children[role])))
 
     def _unwatch(self, child: Child) -> None:
         """A task may close what its process has open, and the process live on."""
@@ -266,8 +277,8 @@ class Supervisor:
         self._forget(child)
         self._census.leave(child.role)
         if child.role != ROUTER:
-            self._tell_router("lost", _name(child))
-        if self._signals:
+            self._children.tell_router(WorkerDied(worker_name(child)))
+        if self._signals.ends:
             # the seed's spelling: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
             return
@@ -287,15 +298,13 @@ class Supervisor:
         self._due[child.role] = now + wait
         kind = child.role.partition(" ")[0]
         self._restarts[kind] = self._restarts.get(kind, 0) + 1
-        self._tell_router("restarts", self._restarts)
+        self._children.tell_router(RestartCounts(self._restarts))
         if child.role == ROUTER:
-            for worker in self._children.values():
-                worker.recall()
-                worker.order("rejoin")
+            self._children.rejoin()
 
     def begin_reload(self) -> None:
         """See `reloading.Host`, as of the following ones."""
-        self._tell_router("reloading")
+        self._children.tell_router(ReloadBegun())
         self._notifier.tell(systemd.reloading(time.monotonic()))
 
     def end_reload(self, problem: str) -> None:
@@ -303,35 +312,24 @@ class Supervisor:
         self._served = len(self._roles.plan.code.tasks)
         self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
-        self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
+        self._children.tell_router(ReloadEnded(problem if self._settings.has_tracebacks else without_folders(problem)))
 
     def retire(self, role: str) -> None:
         """What is not there is started with what it is to have."""
         if role in self._children:
             self._retiring.add(role)
-            self._tell_router("retire", _name(self._children[role]))
+            self._children.tell_router(RetireWorker(worker_name(self._children[role])))
 
     def _leave_out(self, child: Child, how: str) -> bool:
-        """A process has ended while it loaded a module: have the next one not load it; whether that is so.
-
-        One that was killed may have been somebody's whim, or want of memory, unless that happens again.
-        """
+        """Have the next process not load the module that the last one ended in; return whether that is so."""
         module = child.loading
         if not module or child.place is None:
             return False
-        key = child.role, module
-        self._crashes[key] = self._crashes.get(key, 0) + 1
-        is_late = time.monotonic() - child.started >= IMPORT_TIMEOUT_S
-        if how == signal.SIGKILL.name and not is_late and self._crashes[key] < KILLS:
-            return False
-        why = (
-            f"its import takes longer than {IMPORT_TIMEOUT_S:g} s"
-            if is_late
-            else f"it ended the process that loaded it ({how})"
-        )
-        self._roles.exclude(child.place, module, why)
-        self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
-        return True
+        why = self._crashes.verdict(child.role, module, how, time.monotonic() - child.started)
+        if why:
+            self._roles.exclude(child.place, module, why)
+            self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
+        return bool(why)
 
     def _plan_reload(self) -> Reload:
         def watch(connection: Any, heard: Callable[[], object] | None) -> None:
@@ -347,19 +345,10 @@ class Supervisor:
         """Begin a reload that was asked for, and go on with the one that has begun."""
         if self._reload is None:
             return
-        if self._reloads and not self._reload.is_going_on:
-            self._reloads = 0
+        if self._signals.reloads and not self._reload.is_going_on:
+            self._signals.reloads = 0
             self._reload.begin()
         self._reload.go_on(now)
-
-    def _tell_router(self, order: str, argument: object = None) -> None:
-        """Where there is none, the next one is told what it has to know when it is online."""
-        self.tell(ROUTER, order, argument)
-
-    def tell(self, role: str, order: str, argument: object = None) -> None:
-        """Tell the process in that role, where there is one."""
-        if role in self._children:
-            self._children[role].order(order, argument)
 
     def _end_the_silent(self, now: float) -> None:
         """Kill a router, or a guardian, that has stood still for too long."""
@@ -382,15 +371,15 @@ class Supervisor:
             now = time.monotonic()
             if now >= end:
                 return
-            if self._stops_asked:
-                self._stops_asked = 0
+            if self._signals.stops:
+                self._signals.stops = 0
                 self._stop_machine("SIGUSR1")
-            if self._signals:
+            if self._signals.ends:
                 self._due.clear()
             if self._next_look <= now:
                 self._next_look = now + self._interval
                 self._end_the_silent(now)
-            if not self._signals:
+            if not self._signals.ends:
                 self._go_on_reloading(now)
                 self._remind(now)
             for role in [role for role, due in self._due.items() if due <= now]:
@@ -410,14 +399,14 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._terminal.say("Closing application and stopping services...")
-        asked, drain = self._signals, self._settings.drain_time
+        asked, drain = self._signals.ends, self._settings.drain_time
         self._notifier.tell(systemd.stopping(drain + 3 * STOP_TIMEOUT_S + LAST_LINES_S))
         if ROUTER in self._children:
-            self._children[ROUTER].order("stop", drain)
+            self._children[ROUTER].order(StopProcess(drain))
         self._has_shown_itself = False
 
         def is_over() -> bool:
-            return ROUTER not in self._children or self._signals > asked
+            return ROUTER not in self._children or self._signals.ends > asked
 
         def answers() -> bool:
             return self._has_shown_itself or is_over()
@@ -441,12 +430,12 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End what is left, and say so for each; the terminal gets its last lines."""
-        self._signals = self._signals or 1
+        self._signals.ends = self._signals.ends or 1
         if self._reload is not None:
             self._reload.close()
         for child in self._children.values():
-            child.order("stop")
-        deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
+            child.order(StopProcess())
+        deadline = STOP_TIMEOUT_S if self._signals.ends == 1 else 0.0
         self._run_until(lambda: not self._children, deadline)
         # the guardian sees to the pins of those that have to be killed
         for survivors in True, False:
@@ -455,37 +444,6 @@ class Supervisor:
                     child.process.kill()
             self._run_until(lambda: not (self._children or orphans.is_hunting), STOP_TIMEOUT_S)
         self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
-
-    def _listen_to_signals(self) -> socket.socket:
-        """Note signals from here on; the socket is readable when there is one."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self._wakeup = ours, theirs
-        self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(64))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, self._note_signal)
-        return ours
-
-    def _note_signal(self, number: int, frame: object) -> None:
-        # a terminal that was hung up says so with SIGHUP too
-        if number == signal.SIGUSR1:
-            self._stops_asked += 1
-        elif number == signal.SIGHUP and all(map(os.isatty, self._ttys)):
-            self._reloads += 1
-        else:
-            self._signals += 1
-
-
-def _told(child: Child) -> tuple[str, int | None, int, bool]:
-    """What a router is told of a worker: its name, place and process, and whether it has loaded its modules."""
-    return _name(child), child.place, child.pid, child.online
-
-
-def _name(child: Child) -> str:
-    """What a worker calls itself at the router."""
-    return f"{'DATA' if child.role.startswith('data') else 'TASK'}-{child.pid}"
 
 
 def serve(settings: Settings, identity: Identity | None, check: Callable[[], str], read: Callable[[], Settings]) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from multiprocessing.connection import Connection
 from typing import Any
 
-import msgspec
 import zmq
 
 from taskengine import _fastpath
@@ -24,6 +22,8 @@ from taskengine.protocol.layouts import OWNED_TOPICS
 from taskengine.protocol.limits import NAME_TOLD
 from taskengine.protocol.messages import Origin, SourceStats, write_overruns
 from taskengine.runtime.clocks import MachineClock
+from taskengine.runtime.control import Online, RejoinRouter, StartFailed, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import receive
 from taskengine.runtime.intervals import TURN_MESSAGES
 from taskengine.runtime.log_buffer import LogBuffer
@@ -33,7 +33,7 @@ from taskengine.worker.publisher_socket import PublisherSocket
 from taskengine.worker.rhythm import overrunning
 from taskengine.worker.router_connection import RouterConnection
 from taskengine.worker.sampler import Samplers
-from taskengine.worker.worker import as_failure, is_over, load_modules
+from taskengine.worker.worker import as_failure, load_modules
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32, 64
 """What is ready, by its place among the sources of the waiter."""
@@ -45,7 +45,13 @@ class Publisher:
     """Data worker `number`, from 0: an XPUB for subscribers, a connection to the router, a pipe to the supervisor."""
 
     def __init__(
-        self, settings: Settings, backplane: Topology, place: int, number: int, control: Connection, journal: LogBuffer
+        self,
+        settings: Settings,
+        backplane: Topology,
+        place: int,
+        number: int,
+        control: ControlChannel,
+        journal: LogBuffer,
     ) -> None:
         name = f"DATA-{os.getpid()}"
         self._slate = backplane.slates[place]
@@ -94,11 +100,13 @@ class Publisher:
             if ready & SUBSCRIPTION:
                 self._broadcast.greet(time.monotonic())
             if ready & CONTROL:
-                if is_over(self._control):
+                order = self._control.next_order()
+                if isinstance(order, StopProcess):
                     break
-                self._dealer.rejoin()
-                self._told = []
-                waiter = self._waiter()
+                if isinstance(order, RejoinRouter):
+                    self._dealer.rejoin()
+                    self._told = []
+                    waiter = self._waiter()
             elif ready & BATCH:
                 self._serve_batch()
             if ready & FEED:
@@ -222,7 +230,7 @@ def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -
 
 
 def run(
-    settings: Settings, backplane: Topology, place: int, number: int, control: Connection, journal: LogBuffer
+    settings: Settings, backplane: Topology, place: int, number: int, control: ControlChannel, journal: LogBuffer
 ) -> None:
     """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
     limit_files(settings)
@@ -231,9 +239,9 @@ def run(
     try:
         publisher = Publisher(settings, backplane, place, number, control, journal)
     except zmq.ZMQError as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", f"data worker {number} cannot publish: {error}")))
+        control.send(StartFailed(f"data worker {number} cannot publish: {error}"))
         return
     journal.say(f"Starting worker[DATA] on socket: {publisher.address.removeprefix('tcp://')}")
     journal.say(f"[WORKER-{os.getpid()}(DATA)] Listener online")
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    control.send(Online())
     publisher.serve()

@@ -6,10 +6,8 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from typing import Any
 
-import msgspec
 import zmq
 
 from taskengine import _fastpath
@@ -31,11 +29,13 @@ from taskengine.errors import (
     shortened,
     text_of,
 )
-from taskengine.protocol.layouts import MODULE_MARK, NO_ANSWER
+from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import NAME_TOLD, TEXT_TOLD, TRACEBACK_TOLD
 from taskengine.protocol.messages import NOWHERE
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, Plan, load_code
+from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import attach
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.orphan import orphan
@@ -146,7 +146,13 @@ class TaskWorker:
     """The process around the turn: a connection to the router, a pipe to the supervisor."""
 
     def __init__(
-        self, settings: Settings, backplane: Topology, place: int, lane: str, control: Connection, journal: LogBuffer
+        self,
+        settings: Settings,
+        backplane: Topology,
+        place: int,
+        lane: str,
+        control: ControlChannel,
+        journal: LogBuffer,
     ) -> None:
         plan = backplane.plan
         registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
@@ -179,10 +185,12 @@ class TaskWorker:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
             # before a batch, which may be one of a router that is gone
             if ready & CONTROL:
-                if is_over(self._control):
+                order = self._control.next_order()
+                if isinstance(order, StopProcess):
                     break
-                self._dealer.rejoin()
-                waiter = self._waiter()
+                if isinstance(order, RejoinRouter):
+                    self._dealer.rejoin()
+                    waiter = self._waiter()
             elif ready & BATCH:
                 self._run()
             else:
@@ -211,7 +219,7 @@ def load_modules(
     plan: Plan,
     place: int,
     modules: list[Module],
-    control: Connection,
+    control: ControlChannel,
     machine: Machine | None = None,
     lane: str | None = None,
 ) -> tuple[Registry, list[str]]:
@@ -223,17 +231,13 @@ def load_modules(
 
     def began(module: Module) -> None:
         if module.name not in excluded:
-            _report(control, "loading", module.name)
+            control.send(Importing(module.name))
 
     registry, failed = load_code(modules, plan.code, began, machine=machine, excluded=excluded, lane=lane)
-    _report(control, "loading", "")
+    control.send(Importing(""))
     for module, reason in failed:
-        _report(control, "lacks", module.name + MODULE_MARK + shortened(reason, TEXT_TOLD))
+        control.send(NotImported(module.name, shortened(reason, TEXT_TOLD)))
     return registry, [module.module for module, _ in failed]
-
-
-def _report(control: Connection, report: str, text: str) -> None:
-    control.send_bytes(msgspec.msgpack.encode((report, text)))
 
 
 def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[], None]:
@@ -246,15 +250,6 @@ def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[],
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
     orphan.first(owner.rest_at_once)
     return owner.close
-
-
-def is_over(control: Connection) -> bool:
-    """What the supervisor says: that it is time to stop, which its end says too, or that there is another router."""
-    try:
-        order, _ = msgspec.msgpack.decode(control.recv_bytes())
-    except (EOFError, OSError):
-        return True
-    return bool(order != "rejoin")
 
 
 def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
@@ -271,7 +266,7 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
 
 
 def run(
-    settings: Settings, backplane: Topology, place: int, lane: str, control: Connection, journal: LogBuffer
+    settings: Settings, backplane: Topology, place: int, lane: str, control: ControlChannel, journal: LogBuffer
 ) -> None:
     """The task worker's process."""
     limit_memory(worker_memory(settings))
@@ -279,7 +274,7 @@ def run(
     try:
         worker = TaskWorker(settings, backplane, place, lane, control, journal)
     except NoPins as error:
-        control.send_bytes(msgspec.msgpack.encode(("failed", str(error))))
+        control.send(StartFailed(str(error)))
         return
-    control.send_bytes(msgspec.msgpack.encode(("online", "")))
+    control.send(Online())
     worker.serve()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import multiprocessing
 import os
+import select
 import tempfile
 import threading
 import time
@@ -28,6 +28,21 @@ from taskengine.errors import TaskEngineError
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.messages import RequestKind, Stats, TaskInfo
 from taskengine.router.router import Router
+from taskengine.runtime.control import (
+    PACKET_BYTES,
+    ROUTER_REPORTS,
+    KillWorker,
+    Order,
+    ReloadBegun,
+    ReloadEnded,
+    ReloadRequested,
+    StartedWorker,
+    WorkerDied,
+    WorkersStarted,
+    packets,
+    read_report,
+)
+from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_slate
 from taskengine.runtime.topology import HEARTBEAT, Topology
@@ -141,9 +156,10 @@ class Stage:
         places = [*lanes, data_lane(0)]
         self._backplane.slates.extend(new_slate() for _ in places)
         tasks = [TaskInfo(name, lane, "()", "", None, name == "io.read", "x") for name, lane in LANES.items()]
-        self._control, theirs = multiprocessing.Pipe()
+        self._control, theirs = new_channel()
         journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
-        self._router = Router(settings, [front], [back], self._backplane, lanes, tasks, theirs, journal)
+        control = ControlChannel(theirs, journal.say)
+        self._router = Router(settings, [front], [back], self._backplane, lanes, tasks, control, journal)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -171,7 +187,7 @@ class Stage:
 
     def _hire(self, lane: str, place: int) -> Worker:
         name = f"W{next(self._names)}"
-        self._tell("workers", [(name, place, os.getpid(), False)])
+        self._tell(WorkersStarted([StartedWorker(name, place, os.getpid(), is_online=False)]))
         return Worker(self._context, self._backplane, name, lane, place)
 
     def ask(self, frames: list[bytes]) -> None:
@@ -188,21 +204,22 @@ class Stage:
         for place, worker in enumerate(self.workers):
             if worker.name == name:
                 worker.socket.close()
-                self._tell("lost", name)
+                self._tell(WorkerDied(name))
                 self.workers[place] = self._hire(worker.lane, worker.place)
 
-    def _tell(self, order: str, argument: object = "") -> None:
-        self._control.send_bytes(msgspec.msgpack.encode((order, argument)))
+    def _tell(self, order: Order) -> None:
+        for packet in packets(order):
+            self._control.send(packet)
 
     def _obey(self) -> None:
         """As the supervisor."""
-        while self._control.poll():
-            report, argument = msgspec.msgpack.decode(self._control.recv_bytes())
-            if report == "kill":
-                self.kill(argument)
-            elif report == "reload":
-                self._tell("reloading")
-                self._tell("reloaded")
+        while select.select([self._control], [], [], 0)[0]:
+            report = read_report(self._control.recv(PACKET_BYTES), ROUTER_REPORTS)
+            if isinstance(report, KillWorker):
+                self.kill(report.worker)
+            elif isinstance(report, ReloadRequested):
+                self._tell(ReloadBegun())
+                self._tell(ReloadEnded(""))
 
     def _turn(self) -> None:
         """Everybody does what there is to do, or waits until there is."""

@@ -49,8 +49,8 @@ def test_what_nobody_answers_has_no_value(owner: Owner, name: str, reason: str) 
 
 
 def test_an_encoder_counts(owner: Owner) -> None:
-    assert owner.rig is not None
-    encoder = owner.rig.opened[list(INPUTS).index("dial")]
+    assert owner.device_set is not None
+    encoder = owner.device_set.opened[list(INPUTS).index("dial")]
     for _ in range(20):
         for number, up, edge in ((5, False, 2), (6, False, 3), (5, True, 1), (6, True, 0)):
             chip.pull(number, up=up)

@@ -74,7 +74,7 @@ def test_a_line_has_one_owner_and_the_second_says_who(tmp_path: Path) -> None:
         engine.stop()
         wait_until(lambda: _writes(others), 60, "the lines of the engine that has ended")
         assert chip.level(LAMP) == 1
-        wait_until(lambda: "Had after all: lamp" in second.output(), 5, "a word about the line")
+        wait_until(lambda: "Opened at last: lamp" in second.output(), 5, "a word about the line")
 
 
 def _writes(client: Client) -> bool:

@@ -32,8 +32,8 @@ class Bench:
 
     def pin(self, number: int) -> Any:
         """A mock pin."""
-        assert self.owner.rig is not None
-        return self.owner.rig.factory.pin(number)
+        assert self.owner.device_set is not None
+        return self.owner.device_set.factory.pin(number)
 
 
 @pytest.fixture

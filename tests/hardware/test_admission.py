@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskengine import Cancelled, NotAllowed, Origin, TaskTimeout
-from taskengine_hardware.admission import MOST_CLAIMS, MOST_CONSENTS
+from taskengine_hardware.admission import MAX_CLAIMS, MAX_CONSENTS
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.outputs import NS, safe_value
 from taskengine_hardware.shared_state import NEVER
@@ -124,6 +124,14 @@ def test_consent_is_given_after_the_arm(lane: Lane) -> None:
         with pytest.raises(NotAllowed, match="call it again"):
             lane.control.acquire([lane.output("wheel")], call("a", 10.2, sent, bound=int(0.04 * NS)), 10.2)
     lane.control.acquire([lane.output("wheel")], call("a", 10.2, 10.11, bound=int(0.04 * NS)), 10.2)
+
+
+def test_a_client_that_armed_need_not_know_the_clock_well_to_go_on(lane: Lane) -> None:
+    lane.control.stop(10.0)
+    lane.control.arm(call("boss", 10.1), 10.1)
+    lane.control.acquire([lane.output("wheel")], call("boss", 10.11, 10.14, bound=int(0.04 * NS)), 10.11)
+    with pytest.raises(NotAllowed, match="may have been sent before stop"):
+        lane.control.acquire([lane.output("wheel")], call("boss", 10.2, 9.9), 10.2)
 
 
 def test_who_may_have_appeared_before_the_arm_has_not_consented(lane: Lane) -> None:
@@ -349,15 +357,15 @@ def test_a_release_lets_others_in_but_is_not_theirs(lane: Lane) -> None:
 
 def test_many_claims_and_consents_do_not_grow_for_ever(lane: Lane) -> None:
     cart, wheel = lane.output("cart"), lane.output("wheel")
-    for number in range(3 * MOST_CLAIMS):
+    for number in range(3 * MAX_CLAIMS):
         lane.control.acquire([cart, wheel], call(f"c{number}", 10.0 + number / 10), 10.0 + number / 10)
-    assert len(cart.claims) <= MOST_CLAIMS
-    assert len(wheel.claims) <= MOST_CLAIMS
+    assert len(cart.claims) <= MAX_CLAIMS
+    assert len(wheel.claims) <= MAX_CLAIMS
     stop_and_arm(lane, 100.0)
-    for number in range(MOST_CONSENTS + 10):
+    for number in range(MAX_CONSENTS + 10):
         lane.control.acquire([cart], call(f"c{number}", 101.0), 101.0)
-    assert len(lane.control.admission._consents) <= MOST_CONSENTS
-    assert len(cart.claims) <= MOST_CLAIMS
+    assert len(lane.control.admission._consents) <= MAX_CONSENTS
+    assert len(cart.claims) <= MAX_CLAIMS
 
 
 # Holds ----------------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_one_round(engine: Engine, client: Client) -> None:
     driver = drive(engine, "--rounds", "1")
     wait_until(lambda: values(client)["base"] == -60, 20.0, "the first pose")
     assert values(client)["status"] is True
-    with pytest.raises(NotAllowed, match="another client has base for itself"):
+    with pytest.raises(NotAllowed, match="another client holds base exclusively"):
         client.call("servo.set", "base", angle=0)
     printed, complaints = driver.communicate(timeout=deadline(60.0))
     assert (driver.returncode, complaints) == (0, "")

@@ -269,7 +269,7 @@ def test_an_owner_that_hangs_is_ended(client: Client, engine: Engine) -> None:
     os.kill(owner, signal.SIGSTOP)
     wait_until(lambda: not alive(owner), 10, "its end")
     assert value(client, "pan") is None
-    assert "lets a lease, or a stop, pass: ending it" in engine.output()
+    assert "did not act on a lease or a stop: killing it" in engine.output()
 
 
 def test_a_guardian_that_dies_is_replaced(client: Client, engine: Engine) -> None:

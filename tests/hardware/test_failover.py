@@ -8,7 +8,7 @@ from taskengine_hardware.failover import (
     FORGET_S,
     GRACE_S,
     HOLD_S,
-    MOST_GRACE_S,
+    MAX_GRACE_S,
     NS,
     RETRY_S,
     STOP_S,
@@ -148,9 +148,9 @@ def test_the_grace_is_as_long_as_the_machine_is_late() -> None:
 def test_lateness_is_forgotten_and_has_a_limit() -> None:
     lateness = Lateness()
     assert lateness.woke(S, 100 * S)
-    assert lateness.grace(100 * S) == MOST_GRACE_S
+    assert lateness.grace(100 * S) == MAX_GRACE_S
     later = 100 * S + int(FORGET_S * S)
-    assert lateness.grace(later) == pytest.approx(GRACE_S + MOST_GRACE_S / 2)
+    assert lateness.grace(later) == pytest.approx(GRACE_S + MAX_GRACE_S / 2)
     assert lateness.grace(later + 60 * S) == pytest.approx(GRACE_S, abs=1e-4)
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from multiprocessing import Pipe
 from pathlib import Path
 
 import msgspec
@@ -16,11 +15,16 @@ import zmq
 
 from taskengine import Client, NotAllowed, TaskEngineError
 from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
+from taskengine.runtime.control import StrangersMayStop, packets
+from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.rundir import stop_path
+from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import SharedState, read
 from taskengine_hardware.guardian import Guardian, Links
 from tests.engine import Engine, alive, deadline, wait_until
 from tests.hardware.pigpiod import Daemon
+
+pytestmark = pytest.mark.alone
 
 DEVICES = """
 [hardware.devices.pan]
@@ -184,12 +188,14 @@ def _drives(client: Client) -> bool:
 
 def test_it_is_told_whether_strangers_may_stop_the_machine_by_another_policy() -> None:
     layout = read({"devices": {"pan": {"type": "Servo", "pin": 2}}})
-    supervisor, control = Pipe()
+    supervisor, control = new_channel()
     with supervisor, control, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        links = Links(control, 1.0, print, print, print, listener, strangers_may=True)
+        links = Links(
+            GuardianLink(ControlChannel(control, print)), 1.0, print, print, print, listener, strangers_may=True
+        )
         guardian = Guardian(layout, SharedState(layout), "mock", links)
         assert guardian._stops is not None
         for may in (False, True):
-            supervisor.send_bytes(msgspec.msgpack.encode(("strangers", may)))
-            guardian._obey()
+            supervisor.send(packets(StrangersMayStop(may))[0])
+            guardian._handle_control()
             assert guardian._stops.strangers_may is may

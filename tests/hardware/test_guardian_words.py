@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
+from taskengine.runtime.control import StopProcess, packets
+from taskengine.runtime.control_channel import ControlChannel, new_channel
+from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import SharedState, guardian, mock_pins, read
 from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.device_config import LANE
@@ -30,6 +33,7 @@ class Site:
         self.said: list[str] = []
         self.published: dict[str, Any] = {}
         self.is_busy = True
+        self.ends: list[socket.socket] = []
         monkeypatch.setitem(BACKENDS, "mock", self.pins)
         monkeypatch.setattr(guardian, "hurry", list)
         monkeypatch.setattr(guardian, "keep_memory", list)
@@ -53,16 +57,21 @@ class Site:
 
     def guardian(self) -> Any:
         """The guardian, whose supervisor has said stop."""
-        here, there = multiprocessing.Pipe()
-        there.send_bytes(msgspec.msgpack.encode(("stop", None)))
+        there, here = new_channel()
+        self.ends += [there, here]
+        there.send(packets(StopProcess())[0])
+        link = GuardianLink(ControlChannel(here, self.said.append))
         return Guardian(
-            self.layout, self.panel, "mock", Links(here, 1.0, self.said.append, print, self.published.__setitem__)
+            self.layout, self.panel, "mock", Links(link, 1.0, self.said.append, print, self.published.__setitem__)
         )
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(monkeypatch)
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    made = Site(monkeypatch)
+    yield made
+    for end in made.ends:
+        end.close()
 
 
 def test_what_cannot_be_had_is_not_said_to_be_safe(site: Site) -> None:

@@ -70,7 +70,7 @@ def test_it_is_driven_once_it_can_be_had(bench: MakeBench, busy: set[int]) -> No
     pin = one.pin(16)
     assert not pin.state
     busy.clear()
-    wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
+    wait_until(lambda: "[HARDWARE] Opened at last: brake" in one.said, 5, "the brake")
     assert pin.state
     assert one.commands.devices_state()["brake"]["value"] is True
     one.commands.gpio_write("brake", False)
@@ -89,7 +89,7 @@ def test_what_is_left_out_is_published_as_not_known(
     ((topic, value),) = told
     assert (topic, value["value"], value["reason"]) == ("hardware.brake", None, "left out: GPIO16: GPIO busy")
     busy.clear()
-    wait_until(lambda: "[HARDWARE] Had after all: brake" in one.said, 5, "the brake")
+    wait_until(lambda: "[HARDWARE] Opened at last: brake" in one.said, 5, "the brake")
     assert (told[1][0], told[1][1]["value"]) == ("hardware.brake", True)
 
 
@@ -101,7 +101,7 @@ def test_an_input_is_read_once_it_can_be_had(bench: MakeBench, monkeypatch: pyte
     with pytest.raises(TaskFailed, match="button was left out: GPIO27"):
         one.commands.gpio_read("button")
     monkeypatch.setattr(gpiozero, "Button", button)
-    wait_until(lambda: "[HARDWARE] Had after all: button" in one.said, 5, "the button")
+    wait_until(lambda: "[HARDWARE] Opened at last: button" in one.said, 5, "the button")
     assert one.commands.gpio_read("button") == 0
 
 
@@ -128,10 +128,10 @@ def test_another_owner_claims_at_the_safe_values_of_what_was_told_before(bench: 
     heir = Owner(one.layout, LANE, one.panel, "mock", one.said.append)
     heir.open()
     try:
-        assert heir.rig is not None
+        assert heir.device_set is not None
         for number in (16, 17):
-            assert [seen.state for seen in heir.rig.factory.pin(number).states] == [False, True]
-        assert heir.rig.factory.pin(18).state == pytest.approx(0.05)
+            assert [seen.state for seen in heir.device_set.factory.pin(number).states] == [False, True]
+        assert heir.device_set.factory.pin(18).state == pytest.approx(0.05)
         assert {name: output.value for name, output in heir.control.outputs.items()} == {
             "brake": True,
             "lamp": True,
@@ -144,7 +144,7 @@ def test_another_owner_claims_at_the_safe_values_of_what_was_told_before(bench: 
 def test_the_next_owner_waits_for_the_lines_only(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """To close a gpiochip takes lgpio 0.1 s, in which a line would be nobody's."""
     one = bench({"lamp": LAMP})
-    rig = one.owner.rig
+    rig = one.owner.device_set
     assert rig is not None
     deeds: list[str] = []
     monkeypatch.setattr(rig, "let_go", lambda: deeds.append("let go"))
@@ -218,8 +218,8 @@ def test_all_rest_at_once_where_the_engine_is_gone(bench: MakeBench, is_hung: bo
     """Also where somebody who drives hangs, and where one output fails."""
     one = bench({"wheel": WHEEL, "fan": DIMMED, "brake": BRAKE, "lamp": {**LAMP, "safe": "hold"}})
     one.commands.devices_write({"wheel": 1.0, "fan": 0.5, "brake": False, "lamp": True})
-    assert one.owner.rig is not None
-    one.owner.rig.writers[1] = _fail
+    assert one.owner.device_set is not None
+    one.owner.device_set.writers[1] = _fail
     if is_hung:
         one.owner.lock.acquire()
     thread = threading.Thread(target=one.owner.rest_at_once)

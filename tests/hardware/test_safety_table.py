@@ -14,7 +14,7 @@ from tests.hardware.safety.site import Site
 from tests.hardware.safety.table import PLAYS, Play
 
 CHIP = Path(__file__).parents[1] / "gpio"
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 ITEMS = {
     1: "a dead link's commands",
     2: "a dead client's queue",

@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[type, str, Callable[..., Any], str]] = {
     "arms whatever is named": (Admission, "arm", _arms_all, "was undone by"),
     "ends no lease": (Control, "_end_leases", _nothing, "after its last word was good"),
     "counts a stop twice": (SharedState, "_known", lambda panel, id: 0, "is another one"),
-    "hears of no stop": (Control, "_heed_stop", _nothing, "moves although the machine is stopped"),
+    "hears of no stop": (Control, "_act_on_stop", _nothing, "moves although the machine is stopped"),
     "takes what is older than a stop": (Admission, "_check_stop", _nothing, "stop"),
 }
 

@@ -285,8 +285,8 @@ def test_an_encoder_goes_on_from_where_its_last_owner_was() -> None:
     for expected in (20, 40):
         owner: Owner = taskengine_hardware.own(layout, LANE, panel, "mock", lambda line: None)
         try:
-            assert owner.rig is not None
-            turn(owner.rig.factory.pin, 20)
+            assert owner.device_set is not None
+            turn(owner.device_set.factory.pin, 20)
             assert owner.read("dial") == expected
         finally:
             owner.close()
@@ -296,8 +296,8 @@ def test_so_does_one_that_could_not_be_had_at_first(bench: Callable[..., Bench])
     one = bench({"dial": {"type": "RotaryEncoder", "a": 2, "b": 3}})
     (device,) = one.layout.devices.values()
     one.panel.note(device.place, 7.0)
-    assert one.owner.rig is not None
-    one.owner._begin(device, one.owner.rig)
+    assert one.owner.device_set is not None
+    one.owner._begin(device, one.owner.device_set)
     assert one.commands.sensor_read("dial") == 7
 
 

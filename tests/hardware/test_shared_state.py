@@ -233,10 +233,10 @@ def latching() -> SharedState:
 
 def test_an_owner_that_dies_with_a_drive_stops_the_machine(latching: SharedState) -> None:
     latching.begin(LANE, 17)
-    assert latching.bury(LANE, 17, 5, "hung")
+    assert latching.note_exit(LANE, 17, 5, "hung")
     assert latching.latest() == StopRecord(1, 5, "guardian", "the owner of lane hardware hung", True)
     assert latching.state(LANE).faults == 1
-    assert not latching.bury(LANE, 17, 6, "died")
+    assert not latching.note_exit(LANE, 17, 6, "died")
     latching.arm(1, b"", 7)
     latching.begin(LANE, 19)
     assert not latching.is_stopped
@@ -246,14 +246,14 @@ def test_the_next_owner_stops_it_where_the_guardian_has_not_yet(latching: Shared
     latching.begin(LANE, 17)
     latching.begin(LANE, 19)
     assert latching.latest().why == "the owner of lane hardware died"
-    assert not latching.bury(LANE, 17, 6, "died")
+    assert not latching.note_exit(LANE, 17, 6, "died")
     assert latching.number == 1
 
 
 def test_other_deaths_only_count(latching: SharedState) -> None:
-    assert not latching.bury(LANE, 17, 5, "died")  # it had no pins yet
+    assert not latching.note_exit(LANE, 17, 5, "died")  # it had no pins yet
     latching.begin("legs", 23)
-    assert latching.bury("legs", 23, 5, "died")
+    assert latching.note_exit("legs", 23, 5, "died")
     assert latching.state("legs").faults == 1
     assert not latching.is_stopped
 
@@ -262,12 +262,12 @@ def test_an_owner_that_has_let_go_may_die(latching: SharedState) -> None:
     latching.take(LANE)
     latching.begin(LANE, os.getpid())
     latching.give(LANE)
-    assert not latching.bury(LANE, os.getpid(), 5, "died")
+    assert not latching.note_exit(LANE, os.getpid(), 5, "died")
     latching.begin(LANE, os.getpid())
-    assert latching.bury(LANE, os.getpid(), 6, "died")
+    assert latching.note_exit(LANE, os.getpid(), 6, "died")
     latching.begin(LANE, 19)
     latching.give(LANE)  # the guardian's own, not the owner's
-    assert latching.bury(LANE, 19, 7, "died")
+    assert latching.note_exit(LANE, 19, 7, "died")
 
 
 def test_the_machine_says_how_it_is(panel: SharedState) -> None:

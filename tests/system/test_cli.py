@@ -169,7 +169,7 @@ def test_check_warns_of_what_weakens_the_engine(tmp_path: Path) -> None:
     weak = run("check", "--host", "0.0.0.0", "--curve", "off", "--insecure", "--tracebacks", "on", cwd=tmp_path)
     assert weak.returncode == 0, "a warning is no error"
     of_modes = ("change the settings", "what tasks do", str(tmp_path / "robot.py")) if os.geteuid() else ()
-    for text in ("INSECURE: whoever", "CURVE is off", "TRACEBACKS", *of_modes):
+    for text in ("INSECURE: anybody", "CURVE is off", "TRACEBACKS", *of_modes):
         assert text in weak.stderr
         assert text not in before
     assert ("tasks run as root" in before) == (os.geteuid() == 0)

@@ -81,7 +81,7 @@ def test_serve_warns_of_modes_as_check_does(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
     keys.chmod(0o755)
-    said = f"taskengine: warning: others can look into {keys}: `chmod 700`"
+    said = f"taskengine: warning: others can read {keys}: `chmod 700`"
     assert said in run(WAYS[0], "check", "--keys", str(keys), folder=tmp_path).stderr
     with Engine(keys=keys) as engine:
         assert said in engine.output()

@@ -63,12 +63,12 @@ def test_three_wrong_tries_end_it(tmp_path: Path) -> None:
         wrong = "".join(str((int(digit) + 1) % 10) for digit in code if digit.isdigit())
         for left in (2, 1, 0):
             done = accept(tmp_path / "thief", wrong, address, "--port", str(port))
-            assert (done.returncode, f"{left} more times" in done.stderr) == (1, True), done.stderr
+            assert (done.returncode, f"{left} more tries" in done.stderr) == (1, True), done.stderr
         assert process.wait(deadline(20)) == 1
         assert process.stderr is not None
-        assert "0 more times" in process.stderr.read().splitlines()[-1]
+        assert "0 more tries" in process.stderr.read().splitlines()[-1]
         late = accept(tmp_path / "late", code, address, "--port", str(port))
-        assert (late.returncode, "waits for the code while it is good" in late.stderr) == (1, True)
+        assert (late.returncode, "waits for the code while it is valid" in late.stderr) == (1, True)
     assert KeyRing(robot).allowed() == {}
     assert KeyRing(tmp_path / "thief").memberships() == []
     events = [json.loads(line)["event"] for line in (robot / "audit.jsonl").read_text().splitlines()]
@@ -100,7 +100,7 @@ def test_a_name_or_a_port_that_is_taken_shows_no_code(tmp_path: Path) -> None:
             [*command, "desk", "--port", port], capture_output=True, text=True, check=False, timeout=deadline(30)
         )
     assert (busy.returncode, busy.stdout) == (1, "")
-    assert f"nobody can listen on 127.0.0.1:{port}" in busy.stderr
+    assert f"cannot listen on 127.0.0.1:{port}" in busy.stderr
 
 
 def test_the_long_line_comes_from_stdin_and_never_from_the_arguments(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from taskengine.config.descriptions import rows
 from taskengine.config.loading import ENV_PREFIX, load
-from taskengine.config.settings import NAMES, TABLES, Settings, rows
+from taskengine.config.settings import NAMES, TABLES, Settings
 from taskengine.errors import SettingsError
 from tests.fuzz.inputs import TEXT_SEPARATOR, joined
 

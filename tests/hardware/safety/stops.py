@@ -247,7 +247,7 @@ def a_hold_ends_where_its_holder_is_silent_though_the_lease_is_an_hour(site: Sit
         assert holder.stdout.readline()
         held = time.monotonic()
         with site.client() as other:
-            with pytest.raises(NotAllowed, match="for itself"):
+            with pytest.raises(NotAllowed, match="exclusively"):
                 other.call("motor.forward", "drill")
             holder.kill()
             wait_until(lambda: _does(other, "motor.forward", "drill"), 2 * EXCLUSIVE_S, "the end of the hold")
@@ -268,7 +268,7 @@ def a_holder_is_known_again_after_the_routers_restart(site: Site) -> None:
         holder.lease("drill", exclusive=True)
         os.kill(site.pid("router"), signal.SIGKILL)
         wait_until(lambda: _does(holder, "motor.forward", "drill"), 20, "the holder's command")
-        with pytest.raises(NotAllowed, match="for itself"):
+        with pytest.raises(NotAllowed, match="exclusively"):
             other.call("motor.forward", "drill", 0.5)
 
 
@@ -296,7 +296,7 @@ def a_stranger_is_not_the_holder_after_the_routers_restart(site: Site) -> None:
     start = time.monotonic()
     with SeedClient(address, zmq.DEALER) as stranger:
         _, answer = stranger.ask(meta(length=1), task("lease.acquire", ["drill"]))
-        assert "for itself" in answer["data"][0]
+        assert "exclusively" in answer["data"][0]
         stranger.ask(meta(length=1), task("motor.forward", "drill", 1.0))
     assert not site.turned_on(DRILL, start)
 

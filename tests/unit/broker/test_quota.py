@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine.broker.quota import EXEMPT_PACKAGES, MOST_EXEMPT, NO_LIMITS, Quota, QuotaLimits
+from taskengine.broker.quota import MAX_EXEMPT, MAX_EXEMPT_OF_ALL, NO_LIMITS, Quota, QuotaLimits
 from taskengine.broker.tuning import PACKAGE_BYTES
 from taskengine.errors import Overloaded
 
@@ -105,7 +105,7 @@ def test_what_is_given_back_is_free(offers: list[tuple[bytes, int, int]]) -> Non
 def test_what_stops_something_is_let_in_although_it_is_full_but_not_without_end() -> None:
     quota = Quota(QuotaLimits(10, BYTES, 10, BYTES))
     quota.take(b"a", 10, 0, soon)
-    for _ in range(EXEMPT_PACKAGES):
+    for _ in range(MAX_EXEMPT):
         quota.take(b"a", 1, 0, soon, is_exempt=True)
     with pytest.raises(Overloaded):
         quota.take(b"a", 1, 0, soon, is_exempt=True)
@@ -117,7 +117,7 @@ def test_what_stops_something_is_let_in_although_it_is_full_but_not_without_end(
 
 def test_not_even_of_many_clients() -> None:
     quota = Quota(QuotaLimits(10, BYTES, 0, BYTES))
-    for number in range(MOST_EXEMPT):
+    for number in range(MAX_EXEMPT_OF_ALL):
         quota.take(b"%d" % number, 1, 0, soon, is_exempt=True)
     with pytest.raises(Overloaded):
         quota.take(b"one more", 1, 0, soon, is_exempt=True)

@@ -6,7 +6,7 @@ import pytest
 from taskengine.broker.topics import TopicTable, lane_of, owner, publisher_of
 from taskengine.client.samples import SubscriptionFilter
 from taskengine.errors import BadArguments, Overloaded, TaskFailed
-from taskengine.protocol.limits import LAST_BYTES, TOPICS_KEPT
+from taskengine.protocol.limits import LAST_BYTES, MAX_TOPICS
 
 
 def test_a_topic_has_one_owner() -> None:
@@ -58,7 +58,7 @@ def test_a_topic_without_a_value_says_so() -> None:
 
 def test_the_number_of_topics_is_bounded_and_known_ones_still_publish() -> None:
     board = TopicTable("DATA-7")
-    for number in range(TOPICS_KEPT):
+    for number in range(MAX_TOPICS):
         board.publish(str(number), number, now=0.0)
     with pytest.raises(Overloaded, match="1024 topics of engine already"):
         board.publish("one more", 0, now=0.0)
@@ -86,7 +86,7 @@ def test_the_bytes_of_last_values_are_bounded_and_a_client_has_half_of_all() -> 
 
 def test_a_client_has_half_of_the_topics() -> None:
     board = TopicTable("DATA-7")
-    for number in range(TOPICS_KEPT // 2):
+    for number in range(MAX_TOPICS // 2):
         board.publish(str(number), number, now=0.0, publisher="client")
     with pytest.raises(Overloaded, match="512 topics of client already"):
         board.publish("one more", 0, now=0.0, publisher="client")

@@ -23,7 +23,7 @@ def queue() -> CallQueue:
 def packed(made: CallQueue) -> list[list[bytes]]:
     """The frames of the packages of what is queued."""
     session = Session("ARM", "tcp://127.0.0.1:9000")
-    frames = [parcel.frames for calls in taken(made) for parcel in calls.pack(session)]
+    frames = [outgoing.frames for calls in taken(made) for outgoing in calls.pack(session)]
     settle(session.outcomes)
     return frames
 

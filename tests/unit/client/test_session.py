@@ -70,9 +70,9 @@ def test_a_package_says_who_asks_for_what() -> None:
     session, future = Session("ARM", ADDRESS), Future[Any]()
     options = Options(deadline=1.5, priority="urgent", reply="errors", idempotent=True)
     calls: list[Any] = [("a", (1,), {}), ("b", (), {"x": 2}), ("a", (3,), {})]
-    parcel = session.package(calls, [future], options, each=False)
-    head, index, _ = parcel.frames
-    assert parcel.serial == 1
+    outgoing = session.package(calls, [future], options, each=False)
+    head, index, _ = outgoing.frames
+    assert outgoing.serial == 1
     request = decode_request(head)
     assert (request.kind, request.serial, request.client, request.names) == (RequestKind.PACKAGE, 1, "ARM", ["a", "b"])
     assert (request.reply, request.priority) == (ReplyMode.ERRORS, Priority.URGENT)
@@ -306,9 +306,9 @@ def test_a_lost_connection_fails_what_was_sent_over_it() -> None:
 def test_what_may_run_twice_is_sent_again_but_not_for_ever() -> None:
     session = Session("C", "tcp://127.0.0.1:9000")
     future = Future[Any]()
-    parcel = session.package([("task_count", (2, 3), {})], [future], Options(idempotent=True), each=True)
+    outgoing = session.package([("task_count", (2, 3), {})], [future], Options(idempotent=True), each=True)
     for _ in range(REPEATS):
-        assert session.lose([1]) == [parcel]
+        assert session.lose([1]) == [outgoing]
         assert not session.outcomes
     assert session.lose([1]) == []
     settle(session.outcomes)
@@ -346,8 +346,8 @@ def test_many_positions_are_told_in_messages_that_fit() -> None:
     for position in range(100_000, 125_000):
         session.retract(1, position)
     told = [*session.retracted()]
-    assert all(len(parcel.frames[1]) < MAX_HEAD for parcel in told)
-    positions = [decode_cancel(parcel.frames).positions or [] for parcel in told]
+    assert all(len(outgoing.frames[1]) < MAX_HEAD for outgoing in told)
+    positions = [decode_cancel(outgoing.frames).positions or [] for outgoing in told]
     assert [position for part in positions for position in part] == [*range(100_000, 125_000)]
 
 
@@ -368,7 +368,7 @@ def test_what_nobody_wants_is_not_sent_again() -> None:
     for future in (*gone, part[1]):
         future.cancel()
     retracted(session)
-    assert [parcel.serial for parcel in session.lose([1, 2])] == [2]
+    assert [outgoing.serial for outgoing in session.lose([1, 2])] == [2]
     assert retracted(session) == [(2, [1])]
     settle(session.outcomes)
     assert [type(future.exception(0)) for future in gone] == [EngineUnreachable] * 2
@@ -404,8 +404,8 @@ def test_a_refusal_of_what_the_engine_cannot_read_ends_all_that_waits() -> None:
 
 
 def test_a_deadline_in_the_next_century_is_none() -> None:
-    parcel = Session("ARM", ADDRESS).package([("x", (), {})], [Future()], Options(deadline=1e12), each=True)
-    assert decode_request(parcel.frames[0]).deadline == 0.0
+    outgoing = Session("ARM", ADDRESS).package([("x", (), {})], [Future()], Options(deadline=1e12), each=True)
+    assert decode_request(outgoing.frames[0]).deadline == 0.0
 
 
 @pytest.mark.parametrize(
@@ -478,8 +478,8 @@ def test_nothing_else_is_to_be_sent_before_the_hello_is_answered() -> None:
 def test_a_package_says_when_it_was_called_and_by_which_client() -> None:
     session = greeted(TIMED_INFO)
     # the engine's clock showed 500 s when ours showed 100.001 s, give or take 1 ms
-    parcel = packaged(session, made=100 * S + 501 * MS)
-    request = decode_request(session.write(parcel, 105 * S)[0])
+    outgoing = packaged(session, made=100 * S + 501 * MS)
+    request = decode_request(session.write(outgoing, 105 * S)[0])
     assert request.sent == 500 * S + 500 * MS
     assert MS < request.bound < 2 * MS
     assert request.token == TOKEN
@@ -489,9 +489,9 @@ def test_a_package_says_when_it_was_called_and_by_which_client() -> None:
 
 def test_what_is_sent_again_is_as_old_as_it_is() -> None:
     session = greeted(TIMED_INFO)
-    parcel = packaged(session, made=100 * S + MS, idempotent=True)
-    first = decode_request(session.write(parcel, 100 * S + MS)[0])
-    (again,) = session.lose([parcel.serial])
+    outgoing = packaged(session, made=100 * S + MS, idempotent=True)
+    first = decode_request(session.write(outgoing, 100 * S + MS)[0])
+    (again,) = session.lose([outgoing.serial])
     assert not session.is_ready
     hello = session.greet(103 * S)
     assert hello is not None
@@ -515,9 +515,9 @@ def test_a_lost_connection_forgets_the_clock() -> None:
 def test_an_engine_that_does_not_ask_for_times_gets_none(answer: Any) -> None:
     session = greeted(answer)
     assert session.is_ready
-    parcel = packaged(session, made=100 * S)
-    assert session.write(parcel, 101 * S) == parcel.frames
-    request = decode_request(parcel.frames[0])
+    outgoing = packaged(session, made=100 * S)
+    assert session.write(outgoing, 101 * S) == outgoing.frames
+    request = decode_request(outgoing.frames[0])
     assert (request.sent, request.bound, request.token, request.since) == (0, 0, b"", 0)
 
 
@@ -532,9 +532,9 @@ def test_an_old_estimate_is_renewed_before_anything_is_sent() -> None:
 
 def test_any_reply_renews_the_estimate() -> None:
     session = greeted(TIMED_INFO, now=100 * S)
-    parcel = packaged(session, made=129 * S)
-    session.write(parcel, 129 * S)
-    session.receive([encode_reply(Reply(parcel.serial, 1, clock=530 * S, boot=7)), b"\x01"], 129 * S + MS)
+    outgoing = packaged(session, made=129 * S)
+    session.write(outgoing, 129 * S)
+    session.receive([encode_reply(Reply(outgoing.serial, 1, clock=530 * S, boot=7)), b"\x01"], 129 * S + MS)
     assert session.greet(150 * S) is None
 
 
@@ -564,8 +564,8 @@ def test_a_hello_that_is_not_answered_is_sent_again() -> None:
 def test_the_stop_in_force_is_that_of_the_last_reply() -> None:
     session = greeted(TIMED_INFO)
     for stop in (3, 0):
-        parcel = packaged(session, made=100 * S)
-        session.receive([encode_reply(Reply(parcel.serial, 1, clock=500 * S, boot=7, stop=stop)), b"\x01"])
+        outgoing = packaged(session, made=100 * S)
+        session.receive([encode_reply(Reply(outgoing.serial, 1, clock=500 * S, boot=7, stop=stop)), b"\x01"])
         assert session.stop_in_force == stop
 
 
@@ -574,12 +574,12 @@ def test_names_leave_room_for_what_a_head_says_beside_them() -> None:
     longest = MAX_HEAD
     while True:
         try:
-            parcel = session.package([("x" * longest, (), {})], [Future()], Options(), each=True, made=2**62)
+            outgoing = session.package([("x" * longest, (), {})], [Future()], Options(), each=True, made=2**62)
             break
         except BadArguments:
             longest -= 1
     assert longest > MAX_HEAD - 200
-    assert len(session.write(parcel, 101 * S)[0]) <= MAX_HEAD
+    assert len(session.write(outgoing, 101 * S)[0]) <= MAX_HEAD
 
 
 def test_a_head_that_says_when_it_was_called_is_as_if_it_were_encoded_then() -> None:
@@ -602,9 +602,9 @@ def test_between_two_looks_no_hello_is_due() -> None:
 def test_replies_one_right_after_the_other_are_one_sample() -> None:
     session = greeted(TIMED_INFO, now=100 * S)
     for ms, clock in ((4, 900 * S), (20, 600 * S)):  # the first is too near to the hello's, 2 ms after it was sent
-        parcel = packaged(session, made=100 * S)
-        session.write(parcel, 100 * S + ms * MS)
-        reply = Reply(parcel.serial, 1, clock=clock, boot=7)
+        outgoing = packaged(session, made=100 * S)
+        session.write(outgoing, 100 * S + ms * MS)
+        reply = Reply(outgoing.serial, 1, clock=clock, boot=7)
         settle(session.receive([encode_reply(reply), b"\x01"], 100 * S + ms * MS + 1))
     sent = decode_request(session.write(packaged(session, made=101 * S), 101 * S)[0]).sent
     assert 600 * S < sent < 602 * S

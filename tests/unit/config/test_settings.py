@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from taskengine.config import loading, settings
+from taskengine.config.descriptions import rows
 from taskengine.config.loading import load
 from taskengine.config.policy import Entry
-from taskengine.config.settings import Settings, rows
+from taskengine.config.settings import Settings
 from taskengine.errors import SettingsError
 
 Toml = Callable[[str], Path]

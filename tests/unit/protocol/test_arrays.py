@@ -143,7 +143,7 @@ GOOD = b"\x03<f8" + struct.pack("<BQ", 1, 2) + bytes(16)
     ],
 )
 def test_bytes_that_are_no_array(data: bytes) -> None:
-    with pytest.raises(ProtocolError, match="an array that is none"):
+    with pytest.raises(ProtocolError, match="malformed array"):
         arrays.decoded(data)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskengine._descendants import children_of, end_descendants
+from taskengine.runtime.procfs import is_stopped
 from tests.engine import alive, deadline, wait_until
 
 SUPERVISOR = """
@@ -115,6 +116,7 @@ def test_what_a_worker_has_started_ends_with_a_killed_supervisor(state: str) -> 
         assert process.stdout is not None
         [(worker, _)] = children_of(process.pid)
         assert all(map(alive, pids))
+        wait_until(lambda: is_stopped(worker) or "STOP" not in state, 10, "the stop")
         process.kill()
         have_ended([worker, *pids])
 

@@ -42,6 +42,8 @@ def test_an_array_arrives_as_one(feeds: list[PublicationPipe]) -> None:
     rows = numpy.arange(100.0).reshape(50, 2)
     publish("volts", rows)
     found = feed.receive(feeds[owner("volts", 2)].ear)
+    while found is not None and found[0] != "volts":  # a sensor that hung in another test tells now what it has read
+        found = feed.receive(feeds[owner("volts", 2)].ear)
     assert found is not None
     assert (found[1] == rows).all()
 

@@ -142,7 +142,7 @@ def test_a_line_that_was_changed_is_found_and_so_is_a_log_that_begins_anew(
     path.with_name("audit.jsonl.1").rename(tmp_path / "kept")
     Audit(path, print).note("refused", client="laptop")
     (tmp_path / "kept").rename(path.with_name("audit.jsonl.1"))
-    assert verify_file(path)[1][1].wrong == [(1, "it does not go on where audit.jsonl.1 ends")]
+    assert verify_file(path)[1][1].wrong == [(1, "it does not continue audit.jsonl.1")]
 
 
 def test_a_log_from_before_goes_on_and_a_torn_line_is_found(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_root_is_told_what_to_type(root: Path) -> None:
     file.chmod(0o646)
     with pytest.raises(SettingsError, match=rf"the settings: other users can change {file}, .*`chmod go-w {file}`"):
         refuse_changeable("the settings", [file], OWN)
-    with pytest.raises(SettingsError, match=r"user \d+'s, and root takes it in: run `chown root /"):
+    with pytest.raises(SettingsError, match=r"user \d+'s, and root would load it: run `chown root /"):
         refuse_changeable("the settings", [file], (12345,))
 
 

@@ -2,23 +2,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from taskengine.errors import ProtocolError
+from taskengine.runtime.control import (
+    LOADER_REPORTS,
+    PACKET_BYTES,
+    Importing,
+    Online,
+    Report,
+    RestartCounts,
+    StartFailed,
+    StopProcess,
+    UnknownMessage,
+    packets,
+)
+from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.supervisor.child import Child, Inquiry
-from taskengine.supervisor.reports import Report
 from tests.engine import deadline, wait_until
 
 
-def _tell_files(control: Connection, journal: LogBuffer) -> None:
-    control.send_bytes(msgspec.msgpack.encode(("failed", " ".join(_files()))))
+def _tell_files(control: ControlChannel, journal: LogBuffer) -> None:
+    control.send(StartFailed(" ".join(_files())))
 
 
 def _files() -> list[str]:
@@ -29,12 +41,12 @@ def _files() -> list[str]:
     return links
 
 
-def _write(garbage: bytes, control: Connection, journal: LogBuffer) -> None:
+def _write(garbage: bytes, control: ControlChannel | Connection, journal: LogBuffer) -> None:
     os.write(control.fileno(), garbage)
     time.sleep(60)
 
 
-def _print(control: Connection, journal: LogBuffer) -> None:
+def _print(control: ControlChannel, journal: LogBuffer) -> None:
     for _ in range(64):
         os.write(journal._fd, b"x" * 2**14)
     time.sleep(60)
@@ -50,7 +62,7 @@ def running(child: Child) -> Iterator[Child]:
         child.close()
 
 
-def heard(child: Child) -> list[Report]:
+def heard(child: Child) -> list[Report | UnknownMessage]:
     assert wait([child.control], deadline(10))
     return child.hear()
 
@@ -60,13 +72,15 @@ def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) ->
         other = Child("other", _write, (b"",), enable_stdout=False)
         child = Child("child", _tell_files, (), enable_stdout=False, keeps=[kept.fileno()])
         with running(other), running(child):
-            [(_, files)] = heard(child)
-    found = [name for name in str(files).split() if name.startswith("/") and "/dev/" not in name]
+            [report] = heard(child)
+    assert isinstance(report, StartFailed)
+    files = report.reason
+    found = [name for name in files.split() if name.startswith("/") and "/dev/" not in name]
     assert str(tmp_path / "kept") in found
     assert str(tmp_path / "secret") not in found
-    # its end of the control pipe; of the pipes, its log, and what multiprocessing has for the parent's end
-    assert str(files).count("socket:") == 1
-    assert "pidfd" not in str(files)
+    # its end of the control channel; of the pipes, its log, and what multiprocessing has for the parent's end
+    assert files.count("socket:") == 1
+    assert "pidfd" not in files
 
 
 def test_an_inquiry_has_nothing_of_ours(tmp_path: Path) -> None:
@@ -86,7 +100,9 @@ def test_what_a_module_writes_is_no_answer_and_holds_nobody_up(garbage: bytes) -
     assert time.monotonic() - begun < deadline(5)
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\2\xc1\xc1", b"\0\0\0\1\x90"])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\xc1\xc1", b"\0\x90", bytes(PACKET_BYTES + 1)]
+)
 def test_garbage_is_an_error_and_is_heard_no_more(garbage: bytes) -> None:
     with running(Child("child", _write, (garbage,), enable_stdout=False)) as child:
         with pytest.raises(ProtocolError):
@@ -94,10 +110,40 @@ def test_garbage_is_an_error_and_is_heard_no_more(garbage: bytes) -> None:
         assert child.control.fileno() in child.silent
 
 
-def test_half_a_report_holds_nobody_up() -> None:
-    with running(Child("child", _write, (b"\0\0",), enable_stdout=False)) as child:
-        assert heard(child) == []
-        assert child.hear() == []
+def test_half_a_report_is_an_error_and_holds_nobody_up() -> None:
+    with running(Child("child", _write, (b"\1" + packets(Online())[0][1:],), enable_stdout=False)) as child:
+        with pytest.raises(ProtocolError):
+            heard(child)
+        assert not child.online
+
+
+def _fail(control: ControlChannel, journal: LogBuffer) -> None:
+    control.poll()
+    control.send(Importing("arm"))
+    control.send(StartFailed("no pins"))
+
+
+def test_what_a_process_reported_is_heard_although_it_left_orders_unread() -> None:
+    with running(Child("child", _fail, (), enable_stdout=False, known=LOADER_REPORTS)) as child:
+        child.order(StopProcess())
+        assert select.select([child.pidfd], [], [], deadline(10))[0]
+        assert child.hear() == [Importing("arm"), StartFailed("no pins")]
+        assert (child.loading, child.failure) == ("arm", "no pins")
+        assert child.control.fileno() in child.silent
+
+
+def _count_tasks(control: ControlChannel, journal: LogBuffer) -> None:
+    order = control.receive()
+    assert isinstance(order, RestartCounts)
+    control.send(StartFailed(str(sum(order.counts.values()))))
+
+
+def test_a_large_order_arrives_while_the_process_takes_its_time() -> None:
+    counts = {f"kind {number:>90}": number for number in range(10_000)}
+    with running(Child("child", _count_tasks, (), enable_stdout=False)) as child:
+        child.order(RestartCounts(counts))
+        wait_until(lambda: not child.speak(), 10, "the order to be sent")
+        assert heard(child) == [StartFailed(str(sum(counts.values())))]
 
 
 def test_a_line_without_end_is_not_kept_for_ever() -> None:

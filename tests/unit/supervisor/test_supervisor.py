@@ -5,7 +5,9 @@ import pytest
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import REMINDER_S
 from taskengine.registry.survey import TaskCode
+from taskengine.runtime.control import UnknownMessage
 from taskengine.supervisor import supervisor
+from taskengine.supervisor.child import Child
 from taskengine.supervisor.supervisor import Supervisor
 from taskengine.supervisor.systemd import Notifier, Watchdog
 from taskengine.supervisor.terminal import Terminal
@@ -33,7 +35,7 @@ def start(settings: Settings) -> tuple[Supervisor, Said]:
 def test_insecure_is_said_first_and_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
     made, terminal = start(Settings(host="0.0.0.0", curve="off", insecure=True))
-    assert "!!! INSECURE: whoever reaches 0.0.0.0" in terminal.lines[0]
+    assert "!!! INSECURE: anybody who reaches 0.0.0.0" in terminal.lines[0]
     said = len(terminal.lines)
     made._remind(1000.0 + REMINDER_S - 1)
     assert len(terminal.lines) == said
@@ -45,3 +47,12 @@ def test_an_old_libzmq_is_warned_of_at_the_start(monkeypatch: pytest.MonkeyPatch
     assert "Warning" not in "".join(start(Settings())[1].lines)
     monkeypatch.setattr(supervisor, "libzmq_version", lambda: (4, 3, 2))
     assert "Warning: libzmq 4.3.2 is older than 4.3.5" in start(Settings())[1].lines[0]
+
+
+def test_an_unknown_report_is_logged_once_for_each_process() -> None:
+    made, terminal = start(Settings())
+    child = Child("task worker 1", print, (), enable_stdout=False)
+    said = len(terminal.lines)
+    for tag in ("temperature", "\x1b[2J"):
+        made._handle(child, UnknownMessage(tag))
+    assert terminal.lines[said:] == ["[SUPERVISOR] Ignored an unknown report of task worker 1: 'temperature'"]
