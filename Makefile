@@ -8,6 +8,15 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
+NEWEST := .venv-newest
+# What decides and does nothing else; of it the tests reach 98 % at least, and of all what pyproject.toml says.
+comma := ,
+empty :=
+CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
+	bulletin control device_config device_types failover header levels motion options outputs values)
+CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
+# What uses the parts of pyzmq and gpiozero that are private to them.
+FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
 SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
 JOBS := $(shell nproc)
@@ -15,8 +24,8 @@ BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
-ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore-glob="tests/unit/test_bench*" \
-	--ignore=tests/unit/test_budget.py --ignore=tests/property/test_broker_states.py
+ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
+	--ignore=tests/property/test_broker_states.py
 
 # What the set-up needs, each with the Debian package that has it.
 define PREFLIGHT
@@ -38,7 +47,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-gpio test-network test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -77,6 +86,25 @@ test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each decoder and its lik
 
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
+
+test-plain: $(VENV)/.test  ## test what is sent and received by pyzmq's own methods, as where its libzmq cannot be reached
+	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS)
+	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest tests/integration/test_insiders.py
+
+test-newest: $(SOURCES)  ## test with the newest pyzmq and gpiozero, beyond our upper bounds, in .venv-newest
+	@test -x $(NEWEST)/bin/python || "$(PYTHON)" -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade pyzmq gpiozero lgpio
+	$(NEWEST)/bin/python -m pip list | grep -iE "^(pyzmq|gpiozero|lgpio) "
+	$(NEWEST)/bin/python -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS) tests/hardware
+
+coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in all processes, and hold them against the floors
+	$(PY) -m coverage erase
+	-$(PY) -m coverage run -m pytest -m "not alone" $(BESIDE)
+	$(PY) -m coverage combine --quiet
+	@rm -f .coverage.*
+	$(PY) -m coverage report
+	$(PY) -m coverage report --fail-under=98 --include="$(CORE)"
 
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio
@@ -122,7 +150,7 @@ audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks th
 	$(VENV)/bin/pip-audit --local --skip-editable
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(PEERS) tests/clients/javascript/node_modules build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
+	rm -rf $(VENV) $(PEERS) $(NEWEST) tests/clients/javascript/node_modules build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -3,7 +3,7 @@
 
 libzmq is the one that pyzmq has loaded: its functions are looked up in pyzmq's extension at import, so that nothing is
 linked, no header is needed, and one process holds one libzmq. The types stand in zmq.h (API 4): a message is 64 opaque
-bytes.
+bytes. Where pyzmq does not show them, `taskengine._plain_socket` takes the place of the classes here.
 """
 
 cimport cython
@@ -13,6 +13,9 @@ from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport atoi, calloc, free, malloc, realloc, srand
 from libc.string cimport memcpy
+
+import os
+import warnings
 
 import zmq
 
@@ -82,7 +85,7 @@ cdef int (*last_errno)() noexcept nogil
 cdef void* look_up(void* library, const char* name) except NULL:
     cdef void* found = dlsym(library, name)
     if found is NULL:
-        raise ImportError(f"pyzmq's libzmq has no {name.decode()}: pip install 'pyzmq>=25'")
+        raise ImportError(f"pyzmq's libzmq has no {name.decode()}")
     return found
 
 
@@ -90,6 +93,8 @@ cdef int look_up_all() except -1:
     global msg_init, msg_init_size, msg_init_data, msg_data, msg_size, msg_more, msg_gets, msg_close, msg_recv, msg_send, poll, last_errno
     cdef bytes path
     cdef void* library
+    if zmq.zmq_version_info()[0] != 4:
+        raise ImportError(f"pyzmq has libzmq {zmq.zmq_version()}, not 4")
     try:
         from zmq.backend.cython import _zmq as extension
     except ImportError:  # before pyzmq 26 there was an extension for each part
@@ -113,9 +118,6 @@ cdef int look_up_all() except -1:
     poll = <int (*)(Item*, int, long) noexcept nogil>look_up(library, "zmq_poll")
     last_errno = <int (*)() noexcept nogil>look_up(library, "zmq_errno")
     return 0
-
-
-look_up_all()
 
 
 cdef int fail() except -1:
@@ -446,3 +448,22 @@ cdef class Waiter:
 def seed_ids(unsigned int seed):
     """Have the routing ids of this process's ROUTERs begin where nobody can know; before the first one is made."""
     srand(seed)
+
+
+def _give_way():
+    """Put the classes that use only pyzmq's own methods in the place of those here."""
+    from taskengine import _plain_socket as plain
+    globals().update(Debt=plain.PlainDebt, Port=plain.PlainPort, Waiter=plain.PlainWaiter, seed_ids=plain.seed_ids)
+
+
+if os.environ.get("TASKENGINE_PLAIN_PYZMQ"):
+    _give_way()
+else:
+    try:
+        look_up_all()
+    except ImportError as error:
+        warnings.warn(
+            f"taskengine is slower than it could be, since it does not know this pyzmq ({zmq.__version__}): {error}; "
+            "pip install 'pyzmq>=25,<28'", RuntimeWarning, stacklevel=1
+        )
+        _give_way()

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "taskengine"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "datatypes"),
     ("protocol",),
-    ("_fastpath", "_socket", "_descendants"),
+    ("_fastpath", "_socket", "_plain_socket", "_descendants"),
     ("broker", "config"),
     ("registry", "security"),
     ("runtime",),
@@ -86,6 +86,7 @@ PURE = {
     "worker/subscriptions",
 }
 SHELLS = {
+    "_plain_socket",
     "_socket",
     "aio",
     "client/blocking",

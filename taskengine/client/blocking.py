@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
@@ -34,6 +35,9 @@ TOKEN_BYTES = 16
 """Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
 Posted = tuple[OutgoingRequest, Future[Any]]
+PriorityName = Literal["low", "normal", "high", "urgent"]
+ReplyName = Literal["all", "errors", "none"]
+ErrorsName = Literal["raise", "return"]
 
 
 class Caller:
@@ -61,8 +65,35 @@ class Caller:
         self._queue = CallQueue()
         self._link = Transport(address, self._session, self._queue, self._membership)
 
-    def options(self, **changes: Any) -> Self:
-        """This client with other options: timeout, deadline, priority, reply, idempotent, errors."""
+    def options(
+        self,
+        *,
+        timeout: float | UnsetType | None = UNSET,
+        deadline: float | UnsetType | None = UNSET,
+        priority: PriorityName | UnsetType = UNSET,
+        reply: ReplyName | UnsetType = UNSET,
+        idempotent: bool | UnsetType = UNSET,
+        errors: ErrorsName | UnsetType = UNSET,
+    ) -> Self:
+        """Return this client with other options; those that are not given stay as they are.
+
+        Args:
+            timeout: how long a call waits, in s; None for ever.
+            deadline: how long the engine may take to start a task, in s; None for any time.
+            priority: "low", "normal", "high" or "urgent".
+            reply: whether "all" results are sent back, "errors" only, or "none".
+            idempotent: whether a task may run again where a worker dies in it.
+            errors: whether `map` will "raise" the first error, or "return" each in the place of its result.
+        """
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "deadline": deadline,
+            "priority": priority,
+            "reply": reply,
+            "idempotent": idempotent,
+            "errors": errors,
+        }
+        changes = {name: value for name, value in given.items() if value is not UNSET}
         view = copy.copy(self)
         view._options = msgspec.structs.replace(self._options, **changes)
         return view

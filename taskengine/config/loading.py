@@ -26,7 +26,7 @@ LEAST_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
 ADDRESS_VARIABLE = "TASKENGINE_ADDRESS"
 """The variable with the address at which commands find the engine; no setting of an engine."""
-NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR", ADDRESS_VARIABLE})
+NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR", "TASKENGINE_PLAIN_PYZMQ", ADDRESS_VARIABLE})
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})

@@ -53,6 +53,18 @@ def test_the_unit_file_is_packaged(files: set[str]) -> None:
     assert UNIT.is_file()
 
 
+def test_types_of_our_own_packages_are_checked_under_their_installed_names() -> None:
+    mypy = PROJECT["tool"]["mypy"]
+    ignored = {name.split(".")[0] for override in mypy["overrides"] for name in override["module"]}
+    assert not ignored & set(PROJECT["tool"]["setuptools"]["package-dir"])
+    assert (ROOT / mypy["mypy_path"] / "taskengine_hardware").resolve() == ROOT / "hardware"
+
+
+def test_what_we_use_privately_has_an_upper_bound() -> None:
+    needed = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["hardware"]]
+    assert {text.split(">=")[0] for text in needed if ",<" in text} == {"pyzmq", "gpiozero"}
+
+
 def test_the_fast_path_is_compiled() -> None:
     file = importlib.import_module("taskengine._fastpath").__file__
     assert file is not None

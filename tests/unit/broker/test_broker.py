@@ -1,45 +1,18 @@
 from __future__ import annotations
 
-import gc
-import weakref
-from collections.abc import Iterator
-
 import pytest
 
 from taskengine.broker.broker import Broker
-from taskengine.broker.lane import Batch
 from taskengine.broker.package import Package
 from taskengine.broker.quota import QuotaLimits
-from taskengine.broker.recovery import SENSELESS, Account
 from taskengine.broker.topics import data_lane
-from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES, DEATHS
-from taskengine.errors import Cancelled, NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, TaskTimeout
+from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES
+from taskengine.errors import Cancelled, NotAllowed, Overloaded, ProtocolError, TaskFailed
 from taskengine.protocol.layouts import IN_FLIGHT, NO_DEADLINE
-from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS, MAX_RUNS
+from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS
 from taskengine.protocol.messages import Priority
+from tests.brokers import HEAVY_NS, broker, ended, run_all, tasks_of
 from tests.packages import CHEAP_NS, answer, answers, package
-
-HEAVY_NS = 100 * BATCH_NS
-
-
-def tasks_of(batch: Batch) -> int:
-    return sum(slice.stop - slice.first for slice in batch.slices)
-
-
-def broker(size: int | None = 10, workers: int = 2, **lanes: int) -> Broker:
-    made = Broker(size, {"": workers, **lanes})
-    for number in range(workers):
-        made.join(f"w{number}", "")
-    return made
-
-
-def run_all(made: Broker, ns_a_task: int = CHEAP_NS) -> list[Package]:
-    whole = made.revoke()
-    while batches := made.dispatch():
-        for batch in batches:
-            whole += made.finish(batch.worker, answers(batch, ns_a_task))
-        whole += made.revoke()
-    return whole
 
 
 def test_results_are_in_order_whatever_the_order_of_arrival() -> None:
@@ -261,133 +234,6 @@ def test_urgent_goes_before_everything_queued() -> None:
     assert made.dispatch()[0].slices[0].package is urgent
 
 
-def ended(*results: str) -> bytes:
-    return b"".join(
-        b"<%d%b>" % (position, f" {kind}".encode() if kind else b"") for position, kind in enumerate(results)
-    )
-
-
-def test_what_a_dead_worker_had_done_is_kept_and_what_it_had_not_begun_runs_elsewhere() -> None:
-    made = broker()
-    first = package(40)
-    made.accept(first)
-    dead, alive = made.dispatch()
-    (slice,) = dead.slices
-    done = answer(slice, slice.first, slice.first + 4)
-    assert made.leave(dead.worker, [([], done, (first.job, slice.first + 4))]) == []
-    made.finish(alive.worker, answers(alive))
-    assert run_all(made) == [first]
-    kinds = ["WorkerLost" if position == slice.first + 4 else "" for position in range(40)]
-    assert first.assembly.join() == ended(*kinds)
-    assert first.failed == 1
-    assert made.leave(dead.worker, []) == []
-
-
-def test_a_batch_that_was_not_begun_runs_elsewhere_in_its_place() -> None:
-    made = broker(workers=1)
-    run_all(made)
-    first = package(20)
-    made.accept(first)
-    (batch,) = made.dispatch()
-    assert list(made.held(batch.worker)) == [batch.number]
-    assert made.leave(batch.worker, [None]) == []
-    made.join("w9", "")
-    assert run_all(made) == [first]
-    assert first.assembly.join() == ended(*[""] * 20)
-
-
-def test_a_chunk_whose_workers_died_twice_before_it_began_is_lost_and_its_neighbours_run() -> None:
-    """What kills whoever is about to read it went from worker to worker for ever."""
-    made = broker(workers=1)
-    run_all(made)
-    first, other = package(20), package(3)
-    made.accept(first)
-    made.accept(other)
-    for life in range(DEATHS):
-        [batch, *_] = made.dispatch()
-        assert batch.slices[0].first == 0
-        assert made.leave(batch.worker, [None] * len(made.held(batch.worker))) == []
-        made.join(f"next{life}", "")
-    assert set(run_all(made)) == {first, other}
-    assert first.assembly.join() == ended(*["WorkerLost"] * 10, *[""] * 10)
-    assert other.assembly.join() == ended("", "", "")
-
-
-@pytest.mark.parametrize("how", ["a reload", "another connection", "a task that ran"])
-def test_a_chunk_is_blamed_for_no_other_death(how: str) -> None:
-    made = broker(workers=1)
-    run_all(made)
-    first = package(10)
-    made.accept(first)
-    for life in range(4):
-        [batch, *_] = made.dispatch()
-        head = batch.slices[0]
-        account: Account | None = ([], None, (first.job, head.first)) if how == "a task that ran" else None
-        if how == "a reload":
-            made.retire(batch.worker)
-        assert made.leave(batch.worker, [account], is_dead=how != "another connection") == []
-        made.join(f"next{life}", "")
-    assert run_all(made) == [first]
-    lost = 4 if how == "a task that ran" else 0
-    assert first.assembly.join() == ended(*["WorkerLost"] * lost, *[""] * (10 - lost))
-
-
-@pytest.mark.parametrize("marked", ["package", "task"])
-def test_an_idempotent_task_is_given_to_one_other_at_most(marked: str) -> None:
-    made = Broker(10, {"": 1}, {"again"} if marked == "task" else ())
-    first = package(3)
-    first.idempotent = marked == "package"
-    first.name = "again"
-    made.accept(first)
-    for life in range(DEATHS):
-        assert not first.assembly.held
-        made.join(f"w{life}", "")
-        (batch,) = made.dispatch()
-        assert (batch.slices[0].first, batch.slices[0].stop) == (0, 3)
-        assert made.leave(f"w{life}", [([], None, (first.job, 0))]) == []
-    made.join("w3", "")
-    assert run_all(made) == [first]
-    assert first.assembly.join() == ended("WorkerLost", "", "")
-
-
-def test_a_task_that_ran_out_of_time_is_not_repeated() -> None:
-    made = Broker(10, {"": 1}, {"again"})
-    first = package(2)
-    first.name = "again"
-    made.accept(first)
-    made.join("w", "")
-    made.dispatch()
-    seen: list[str] = []
-
-    def too_long(name: str) -> TaskEngineError:
-        seen.append(name)
-        return TaskTimeout("too long")
-
-    made.leave("w", [([], None, (first.job, 0))], too_long)
-    made.join("x", "")
-    assert run_all(made) == [first]
-    assert first.assembly.join() == ended("TaskTimeout", "")
-    assert seen == ["again"]
-
-
-@pytest.mark.parametrize("account", [SENSELESS, ([(99, 0, 1, 0, 0, b"")], None, None)])
-def test_whose_account_has_no_sense_may_have_run_anything(account: Account) -> None:
-    made = broker(workers=1)
-    first = package(10)
-    made.accept(first)
-    (batch,) = made.dispatch()
-    assert made.leave(batch.worker, [account]) == [first]
-    assert first.assembly.join() == ended(*["WorkerLost"] * 10)
-
-
-def test_who_is_condemned_gets_nothing_more() -> None:
-    made = broker(workers=2)
-    made.condemn("w0")
-    made.condemn("nobody")
-    made.accept(package(40))
-    assert {batch.worker for batch in made.dispatch()} == {"w1"}
-
-
 def test_batches_are_numbered_one_by_one_and_no_worker_has_another_s_numbers() -> None:
     made = Broker(10, {"": 2}, epoch=7)
     made.join("a", "")
@@ -401,36 +247,6 @@ def test_batches_are_numbered_one_by_one_and_no_worker_has_another_s_numbers() -
             made.finish(batch.worker, answers(batch))
     for worker, epoch in (("a", 7), ("b", 8)):
         assert numbers[worker] == [(epoch << 32) + n for n in range(len(numbers[worker]))]
-
-
-def test_an_answer_that_nobody_asked_for_is_refused() -> None:
-    made = broker()
-    with pytest.raises(ProtocolError, match="not given"):
-        made.finish("w0", [])
-    made.accept(package(5))
-    batch = made.dispatch()[0]
-    slice = batch.slices[0]
-    whole, job = (slice.first, slice.stop), slice.package.job
-    wrong: list[list[tuple[int, int, int]]] = [
-        [(job + 1, *whole)],
-        [(job, 1, 3)],
-        [(job, 0, 0)],
-        [(job, 0, 9)],
-        [(job, *whole), (job, *whole)],
-        [(job, 0, 1), (job, 2, 3)],
-    ]
-    for entries in wrong:
-        with pytest.raises(ProtocolError, match="other tasks"):
-            made.finish(batch.worker, [(*entry, 0, 0, b"") for entry in entries])
-    made.finish(batch.worker, answers(batch))
-
-
-def test_an_answer_may_come_in_pieces() -> None:
-    made = broker(workers=1)
-    made.accept(package(5))
-    (batch,) = made.dispatch()
-    pieces = [answer(batch.slices[0], 0, 2), answer(batch.slices[0], 2, 5)]
-    assert [one.assembly.join() for one in made.finish(batch.worker, pieces)] == [b"<0><1><2><3><4>"]
 
 
 def test_a_package_past_its_deadline_never_starts() -> None:
@@ -509,140 +325,6 @@ def test_a_lane_without_workers_is_refused_and_a_stranger_may_not_join() -> None
         made.join("x", "legs")
     with pytest.raises(ProtocolError, match="joined already"):
         made.join("w0", "")
-
-
-def test_what_is_cancelled_and_waits_never_starts() -> None:
-    made = broker(size=1, workers=1)
-    running, unwanted = package(1), package(5)
-    unwanted.serial = "other"
-    made.accept(running)
-    (batch,) = made.dispatch()
-    made.accept(unwanted)
-    made.cancel(b"stranger", "other")
-    made.cancel(b"client", "unknown")
-    assert made.revoke() == []
-    made.cancel(b"client", "other")
-    assert made.revoke() == [unwanted]
-    assert unwanted.assembly.join() == ended(*["Cancelled"] * 5)
-    assert made.recalls() == []
-    assert made.finish(batch.worker, answers(batch)) == [running]
-    assert made.dispatch() == []
-    assert made.idle()
-
-
-def test_single_tasks_are_cancelled_and_the_rest_runs() -> None:
-    made = broker(workers=1)
-    slow, mixed = package(1), package(30)
-    mixed.serial = "mixed"
-    made.accept(slow)
-    (batch,) = made.dispatch()
-    made.accept(mixed)
-    made.cancel(b"client", "mixed", [29, 0, 7, 7, 31, -4, 2**70])
-    assert made.revoke() == []
-    assert made.finish(batch.worker, answers(batch)) == [slow]
-    assert run_all(made) == [mixed]
-    kinds = ["Cancelled" if position in (0, 7, 29) else "" for position in range(30)]
-    assert mixed.assembly.join() == ended(*kinds)
-    assert made.idle()
-
-
-def test_what_a_worker_has_and_has_not_begun_is_recalled_and_cancelled() -> None:
-    made = broker(size=100, workers=1)
-    unwanted, other = package(100), package(10, client=b"other")
-    made.accept(unwanted)
-    (batch,) = made.dispatch()
-    made.accept(other)
-    made.cancel(b"client", "serial", [1, 50, 51])
-    assert made.revoke() == []
-    assert made.recalls() == [(batch.worker, batch.number)]
-    assert made.recalls() == []
-    # 0 to 10 had run when the worker looked up
-    assert made.finish(batch.worker, [answer(batch.slices[0], 0, 10)]) == []
-    whole = run_all(made)
-    assert set(whole) == {unwanted, other}
-    kinds = ["Cancelled" if position in (50, 51) else "" for position in range(100)]
-    assert unwanted.assembly.join() == ended(*kinds)
-
-
-def test_a_client_cancels_all_that_it_has_in_flight() -> None:
-    made = broker(size=1, workers=1)
-    mine, others = [package(3), package(4)], package(2, client=b"other")
-    mine[1].serial = "second"
-    for each in (*mine, others):
-        made.accept(each)
-    (batch,) = made.dispatch()
-    made.cancel(b"client")
-    assert made.revoke() == [mine[1]]
-    assert made.recalls() == [(batch.worker, batch.number)]
-    assert set(run_all(made)) | set(made.finish(batch.worker, answers(batch))) >= {mine[0]}
-    assert run_all(made) == [others]
-    assert mine[0].assembly.join() == ended("", "Cancelled", "Cancelled")
-
-
-def test_what_was_cancelled_is_not_run_again_when_its_worker_dies() -> None:
-    made = broker(size=100, workers=1)
-    unwanted = package(10)
-    unwanted.idempotent = True
-    made.accept(unwanted)
-    (batch,) = made.dispatch()
-    made.cancel(b"client", "serial")
-    made.revoke()
-    done = [answer(batch.slices[0], 0, 4)]
-    assert made.leave(batch.worker, [(done, None, (unwanted.job, 4))]) == [unwanted]
-    assert unwanted.assembly.join() == ended(*[""] * 4, *["Cancelled"] * 6)
-
-
-def test_what_is_accepted_after_all_was_cancelled_runs() -> None:
-    made = broker(size=1, workers=1)
-    before, after = package(3), package(4)
-    after.serial = "after"
-    made.accept(before)
-    made.cancel(b"client")
-    made.accept(after)
-    assert made.revoke() == [before]
-    assert run_all(made) == [after]
-    assert after.assembly.join() == ended("", "", "", "")
-
-
-def test_a_package_is_answered_when_nothing_but_cancelled_tasks_are_left() -> None:
-    made = broker(size=1, workers=1)
-    mixed, other = package(5), package(1, client=b"other")
-    made.accept(mixed)
-    made.accept(other)
-    (batch,) = made.dispatch()
-    (slice,) = batch.slices
-    made.cancel(b"client", "serial", range(1, 5))
-    assert made.revoke() == []
-    assert made.finish(batch.worker, [answer(slice, slice.first, slice.stop)]) == []
-    assert made.revoke() == [mixed]
-    assert mixed.assembly.join() == ended("", *["Cancelled"] * 4)
-    assert run_all(made) == [other]
-
-
-def test_a_cancel_that_is_no_news_recalls_nobody() -> None:
-    made = broker(size=100, workers=1)
-    made.accept(package(100))
-    (batch,) = made.dispatch()
-    made.cancel(b"client", "serial", [7])
-    made.revoke()
-    assert made.recalls() == [(batch.worker, batch.number)]
-    made.cancel(b"client", "serial", [7])
-    made.cancel(b"client", "serial", [100])
-    assert made.revoke() == []
-    assert made.recalls() == []
-
-
-def test_cancelled_tasks_may_not_be_scattered_without_end() -> None:
-    made = broker(size=100, workers=1)
-    scattered = package(2 * MAX_RUNS + 4)
-    made.accept(scattered)
-    made.cancel(b"client", "serial", range(0, 2 * MAX_RUNS, 2))
-    with pytest.raises(Overloaded, match="as a whole"):
-        made.cancel(b"client", "serial", [2 * MAX_RUNS + 1])
-    made.cancel(b"client", "serial", [1])
-    made.revoke()
-    assert run_all(made) == [scattered]
-    assert scattered.assembly.join().count(b"Cancelled") == MAX_RUNS + 1
 
 
 def test_a_package_of_many_lanes_takes_more_room() -> None:
@@ -750,90 +432,6 @@ def test_what_is_denied_in_plenty_is_refused_whole(lanes: list[tuple[str, int]])
         made.accept(package(sum(tasks for _, tasks in lanes), lanes=lanes))
     assert made.idle()
     assert made.stats({}).accepted == 0
-
-
-def test_packages_with_one_serial_are_all_cancelled() -> None:
-    made = broker(size=1, workers=1)
-    packages = [package(3) for _ in range(5)]
-    for each in packages:
-        made.accept(each)
-    (batch,) = made.dispatch()
-    assert made.finish(batch.worker, answers(batch)) == []
-    made.cancel(b"client", "serial")
-    assert set(made.revoke()) == set(packages)
-    assert made.idle()
-    assert not made.serials
-
-
-def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None:
-    made = broker(size=1, workers=1)
-    older, middle, newer = package(1), package(1), package(1)
-    for each in (older, middle, newer):
-        made.accept(each)
-    made.cancel_all(lambda each: each in (middle, newer))
-    assert set(made.revoke()) == {middle, newer}
-    made.cancel(b"client", "serial")
-    assert made.revoke() == [older]
-    assert not made.serials
-
-
-def test_a_serial_that_is_always_in_flight_keeps_no_package_that_is_over() -> None:
-    """Each package referred to the one before with its serial: 3.4 GB were held of 0.5 MB that were counted."""
-    made = broker(size=None, workers=1)
-    alive = []
-    made.accept(package(1))
-    batches = made.dispatch()
-    for _ in range(50):
-        each = package(1)
-        made.accept(each)
-        alive.append(weakref.ref(each))
-        del each
-        batches += made.dispatch()
-        batch = batches.pop(0)
-        assert len(made.finish(batch.worker, answers(batch))) == 1
-        batches += made.dispatch()
-        assert not made.idle()
-    del batch
-    gc.collect()
-    assert sum(each() is not None for each in alive) <= 2
-
-
-def test_cancelling_a_repeated_serial_costs_what_it_says_and_not_as_often_as_it_is_in_flight() -> None:
-    """3000 packages and one message with 16 000 positions had the router killed as hung."""
-    made = broker(size=1, workers=1)
-    packages = [package(3) for _ in range(500)]
-    for each in packages:
-        made.accept(each)
-    looked_at = 0
-
-    def positions() -> Iterator[int]:
-        nonlocal looked_at
-        for position in (1, 2):
-            looked_at += 1
-            yield position
-
-    class Positions(list[int]):
-        def __iter__(self) -> Iterator[int]:
-            return positions()
-
-    made.cancel(b"client", "serial", Positions())
-    assert looked_at == 2
-    assert [each.unwanted is not None for each in packages] == [False] * 499 + [True], "the last with that serial"
-    made.cancel(b"client", "serial")
-    assert all(each.reason is not None for each in packages)
-    assert made.serials.take(b"client", "serial") == [], "there is nothing to look at again"
-    assert set(made.revoke()) == set(packages)
-
-
-def test_progress_looks_at_the_clients_own_packages_and_no_others() -> None:
-    """It went through all that were in flight, of whomever."""
-    made = broker()
-    mine = [package(2), package(3)]
-    for each in (package(1, client=b"other"), *mine, package(1, client=b"other")):
-        made.accept(each)
-    made.packages = {}
-    assert made.serials.progress(mine[0].route) == [("serial", 0, 2), ("serial", 0, 3)]
-    assert made.serials.progress((b"nobody",)) == []
 
 
 def test_a_data_worker_serves_clients_in_turns_and_each_in_its_order() -> None:

@@ -7,8 +7,8 @@ from taskengine.broker.tuning import BATCH_NS
 from taskengine.errors import Overloaded, TaskTimeout
 from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT
 from taskengine.protocol.messages import LaneStats, Latency, Stats
+from tests.brokers import broker, run_all
 from tests.packages import answer, answers, package
-from tests.unit.broker.test_broker import broker, run_all
 
 FIRST_NS = 2**LATENCY_SHIFT
 

@@ -60,3 +60,8 @@ def test_lines_of_before_may_have_no_seal_but_none_in_between(texts: list[str], 
     assert (found.wrong, found.unsealed) == ([], 1)
     assert verify([*lines, line]).wrong == [(len(lines) + 1, "the line has no seal")]
     assert verify([]) == (0, "", [], "", 0)
+
+
+def test_a_first_line_that_says_nothing_of_what_it_came_after() -> None:
+    for body in (b"no JSON}", b"[1]}", b'{"after":7}'):
+        assert verify([sealed(body, "")]).begun == ""

@@ -28,7 +28,7 @@ from bench.scenarios import in_turns, package_p99
 from bench.span import RESULT, Block, Job, WrongResult, in_a_row, timed_call, timed_package
 from bench.system import Done
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Instant:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from taskengine import _fastpath
 from taskengine.broker.binary import BinaryPackage, error_entry, read_package
-from taskengine.errors import NotAllowed, TaskEngineError
+from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError
 from taskengine.protocol.layouts import MAGIC
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -99,3 +99,54 @@ def test_an_error_without_a_code_is_told_too() -> None:
     (head,) = package.answer()
     assert isinstance(head, bytes)
     assert msgspec.msgpack.decode(head[3:])[3] == [0, "odd", {}]
+
+
+CALL = b"\x92\x00\x90"
+"""A call of the first task that is named, without arguments."""
+
+
+def sent(request: Request, *frames: bytes) -> BinaryPackage:
+    package = read_package((), request, [encode_request(request), *frames], {"x": ""}, 1, NOWHERE)
+    assert isinstance(package, BinaryPackage)
+    return package
+
+
+def index_of(*sizes: int) -> bytes:
+    return b"".join(sum(sizes[: place + 1]).to_bytes(4, "little") for place in range(len(sizes)))
+
+
+def test_errors_of_a_package_stand_where_its_reply_mode_has_them() -> None:
+    error = NotAllowed("not this task")
+    entry = error_entry(error)
+    expected = {
+        ReplyMode.ALL: entry * 2,
+        ReplyMode.ERRORS: _fastpath.encode(1) + entry + _fastpath.encode(2) + entry,
+        ReplyMode.NONE: b"",
+    }
+    for reply in ReplyMode:
+        request = Request(RequestKind.PACKAGE, 8, "ARM", ["x"], reply)
+        package = sent(request, index_of(3, 3, 3), CALL * 3)
+        assert list(package.pieces_of(error, 1, 3)) == [(1, 3, expected[reply])]
+        assert package.name_of(2) == "x"
+        assert package.called() == {"x"}
+
+
+def test_a_data_request_calls_no_task() -> None:
+    package = asked(RequestKind.LATEST, ReplyMode.ALL)
+    assert (package.called(), package.name_of(0)) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("request_", "frames", "message"),
+    [
+        (Request(RequestKind.PACKAGE, 8, "ARM", ["x"]), [b""], "a package has 3 frames"),
+        (Request(RequestKind.PACKAGE, 8, "ARM", ["x", "y"], columns=True), [b"", b""], "columns call one task, not 2"),
+        (Request(RequestKind.PACKAGE, 8, "ARM", ["x"], deadline=-1.0), [index_of(3), CALL], "0 for none, not -1.0"),
+        (Request(RequestKind.LATEST, 8, "ARM"), [b"", b""], "a data request has 2 frames"),
+        (Request(RequestKind.PUBLISH, 8, "ARM"), [_fastpath.encode(["arm"])], "PUBLISH takes a topic and a value"),
+        (Request(RequestKind.LATEST, 8, "ARM"), [_fastpath.encode(["arm", 1])], "LATEST a topic"),
+    ],
+)
+def test_what_has_no_sense_is_refused(request_: Request, frames: list[bytes], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        sent(request_, *frames)

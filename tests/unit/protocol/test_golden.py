@@ -35,7 +35,7 @@ from tests import vectors
 from tests.batches import join_frames
 from tests.vectors import Vector, shown
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
 VECTORS: dict[str, Any] = json.loads(vectors.FILE.read_text())
 MESSAGES: dict[str, list[Vector]] = VECTORS["wire 0.2"]
 NEWER = "a kind that the engine does not know"
