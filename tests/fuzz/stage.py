@@ -211,7 +211,7 @@ class Stage:
         for packet in packets(order):
             self._control.send(packet)
 
-    def _obey(self) -> None:
+    def _handle_control(self) -> None:
         """As the supervisor."""
         while select.select([self._control], [], [], 0)[0]:
             report = read_report(self._control.recv(PACKET_BYTES), ROUTER_REPORTS)
@@ -230,7 +230,7 @@ class Stage:
             poller.register(socket, zmq.POLLIN)
         poller.register(self._control.fileno(), zmq.POLLIN)
         poller.poll(1)
-        self._obey()
+        self._handle_control()
         for worker in self.workers:
             worker.receive()
             worker.work()
