@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from taskengine.broker.costs import Costs
-from taskengine.broker.tuning import COSTS_KEPT
+from taskengine.broker.tuning import MAX_KINDS
 
 
 def test_the_first_measure_of_a_kind_is_news_and_later_ones_move_it() -> None:
@@ -20,8 +20,8 @@ def test_what_took_no_time_costs_something() -> None:
 
 def test_the_oldest_kind_gives_way() -> None:
     costs = Costs()
-    for number in range(COSTS_KEPT + 1):
+    for number in range(MAX_KINDS + 1):
         costs.learn((str(number),), 1, 1)
-    assert len(costs.known) == COSTS_KEPT
+    assert len(costs.known) == MAX_KINDS
     assert ("0",) not in costs.known
-    assert (str(COSTS_KEPT),) in costs.known
+    assert (str(MAX_KINDS),) in costs.known

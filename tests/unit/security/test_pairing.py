@@ -98,13 +98,13 @@ def test_more_than_so_many_at_a_time_are_turned_away() -> None:
 
     door = Door()
     _, turned_away, _, *later = door.run(crowd, guest(CODE), disperse, guest(CODE))
-    assert "too many try" in str(turned_away) or "reset" in str(turned_away).lower()
+    assert "too many attempts" in str(turned_away) or "reset" in str(turned_away).lower()
     assert later == [(ENGINE, "laptop")]
 
 
 def test_nobody_listens() -> None:
     port = free_ports(1)
-    with pytest.raises(KeysError, match="waits for the code while it is good"):
+    with pytest.raises(KeysError, match="waits for the code while it is valid"):
         call(HOST, port, Guest(CODE, "mine"))
 
 
@@ -112,5 +112,5 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server((HOST, 0)) as taken:
         door = Door()
         door.port = taken.getsockname()[1]
-        with pytest.raises(KeysError, match="--port names another"):
+        with pytest.raises(KeysError, match="choose another --port"):
             asyncio.run(door.listener.serve(HOST, door.port, list))
