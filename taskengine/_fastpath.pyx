@@ -109,7 +109,7 @@ cdef enum:
     SECTION_SIZE = 54
     ENTRY_SIZE = 32
     PACKED = 0
-    SEED = 1
+    LEGACY_JSON = 1
     DATA = 2
     COLUMNS = 3
     ALL = 0
@@ -117,7 +117,7 @@ cdef enum:
     NONE = 2
 
 if (layouts.COUNT.size, layouts.BATCH.size, layouts.SECTION.size, layouts.ENTRY.size, *sorted(layouts.Format)) != (
-    COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
+    COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, LEGACY_JSON, DATA, COLUMNS
 ):
     raise ImportError("taskengine.protocol.layouts and its compiled twin have drifted apart: compile it again")
 

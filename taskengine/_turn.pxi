@@ -398,7 +398,7 @@ cdef class _Turn:
             stop = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
-            elif section.format == SEED and frames is not None:
+            elif section.format == LEGACY_JSON and frames is not None:
                 failures += frames.run(section, k, stop)
             else:
                 failures += self.run_foreign(section, k, stop, head)
@@ -406,7 +406,7 @@ cdef class _Turn:
             number += 1
             now = now_ns()
             ends = k < stop or (until and now >= until)
-            if section.format == SEED or section.format == DATA or k == section.count or ends:
+            if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)
                 else:
@@ -484,7 +484,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, li
         is_packed = section.format == PACKED or section.format == COLUMNS
         functions = list(resolve(head)) if is_packed else []
         turn.limits = limits(head) if is_packed and limits is not None else None
-        if section.format == SEED and seed is not None:
+        if section.format == LEGACY_JSON and seed is not None:
             seed.pack = frames.pack(head)
         if turn.run_section(task, &section, head, functions, seed, until) < section.count:
             break

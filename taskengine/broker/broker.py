@@ -136,17 +136,17 @@ class Broker:
         """Give a worker nothing more, and have it hand back what it has not begun."""
         worker = self._workers.get(name)
         if worker is not None:
-            worker.is_condemned = worker.is_retired = True
+            worker.is_excluded = worker.is_retired = True
             self._recalled.add(worker)
 
     def is_free(self, name: str) -> bool:
         """Return whether a worker is here and has nothing to do."""
         return name in self._workers and not self._workers[name].batches
 
-    def condemn(self, name: str) -> None:
+    def exclude(self, name: str) -> None:
         """Give a worker nothing more, because it is about to be killed."""
         if name in self._workers:
-            self._workers[name].is_condemned = True
+            self._workers[name].is_excluded = True
 
     def held(self, name: str) -> range:
         """Return the numbers of the batches that a worker holds, the oldest first."""
@@ -301,7 +301,7 @@ class Broker:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
         return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
-    def forsake(self) -> list[Package]:
+    def refuse_unserved(self) -> list[Package]:
         """Refuse what waits in a lane that has no workers and will get none."""
         whole: list[Package] = []
         error = Overloaded("the engine is stopping, and no worker is left for this task", retry_after=None)

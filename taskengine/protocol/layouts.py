@@ -49,7 +49,7 @@ class Format(IntEnum):
 
     PACKED = 0
     """Tasks of wire 0.2; a slice is answered by one piece of the body of a 0.2 reply."""
-    SEED = 1
+    LEGACY_JSON = 1
     """TASK frames of wire 0.1; each chunk is answered by one DATA frame."""
     DATA = 2
     """A data request; answered by one value of wire 0.2."""
@@ -67,7 +67,7 @@ SLATE_HEAD: Final = 2**16
 """Bytes of a slate before its panes, which are in whole pages of 4, 16 and 64 KiB."""
 SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
 """A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
-SLATE_KEPT: Final = 2**20
+MAX_ANSWER_KEPT: Final = 2**20
 """The largest answer whose memory a slate keeps for the next."""
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""

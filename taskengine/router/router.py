@@ -25,7 +25,7 @@ from taskengine.broker.topics import data_lane
 from taskengine.config.policy import Entry
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
-from taskengine.protocol.layouts import MAGIC, NO_ANSWER, SLATE_KEPT
+from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, NO_ANSWER
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
@@ -235,7 +235,7 @@ class Router:
         if order == "lost":
             self._bury(argument)
             if self._broker.stopping:
-                self._reception.deliver(self._broker.forsake())
+                self._reception.deliver(self._broker.refuse_unserved())
         elif order == "workers":
             for worker in argument:
                 self._expect(*worker)
@@ -254,7 +254,7 @@ class Router:
             self._broker.stopping = True
             self._stop_at = time.monotonic() + (argument or 0.0)
             self._next_look = 0.0  # the supervisor waits for a sign of life
-            self._reception.deliver(self._broker.forsake())
+            self._reception.deliver(self._broker.refuse_unserved())
         elif order == "restarts":
             self._reception.restarts = argument
 
@@ -284,7 +284,7 @@ class Router:
             held = self._broker.held(name)
             if not held:
                 raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > SLATE_KEPT:
+            if len(frames[1]) > MAX_ANSWER_KEPT:
                 self._crew.release(name, held[0])
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
@@ -326,7 +326,7 @@ class Router:
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
-        self._broker.condemn(name)
+        self._broker.exclude(name)
         self._census.leave(name)
         self._tell("kill", name)
 

@@ -21,7 +21,7 @@ from taskengine.broker.topics import ENGINE, SOURCE, TASK, TopicTable, data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, TaskEngineError, shortened, text_of
 from taskengine.protocol.layouts import OWNED_TOPICS
-from taskengine.protocol.limits import NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import Origin, SourceStats, write_overruns
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.feed import receive
@@ -202,7 +202,7 @@ class Publisher:
             if not value:
                 return latest_entry(head, self._board.latest(topic), room), 0
             if topic in self._sources:
-                raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
+                raise NotAllowed(f"topic {shortened(topic, MAX_NAME_LENGTH)} is a source's: no client publishes there")
             origin: Origin = decode_head(head)[2]
             value = published(head, value[0])
             self._publish(topic, value, publisher_of(origin.client), self._received(origin))

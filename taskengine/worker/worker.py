@@ -32,7 +32,7 @@ from taskengine.errors import (
     text_of,
 )
 from taskengine.protocol.layouts import MODULE_MARK, NO_ANSWER
-from taskengine.protocol.limits import NAME_TOLD, TEXT_TOLD, TRACEBACK_TOLD
+from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, Plan, load_code
@@ -109,9 +109,9 @@ class Turn:
     def _unknown(self, name: str) -> TaskEngineError:
         reason = self._registry.lacking.get(name)
         if reason is not None:
-            said = shortened(reason if self._tells_all else without_folders(reason), TEXT_TOLD)
+            said = shortened(reason if self._tells_all else without_folders(reason), MAX_ERROR_TEXT)
             return TaskFailed(said, type="TaskModuleError")
-        name = shortened(name, NAME_TOLD)
+        name = shortened(name, MAX_NAME_LENGTH)
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
@@ -131,7 +131,7 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
-    said = shortened(said if tells_all else without_folders(said), TEXT_TOLD)
+    said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
     where = error.__traceback__
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
@@ -139,7 +139,7 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     kind, text = type(error).__name__, ""
     if tells_all:
         text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
-    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, TRACEBACK_TOLD))
+    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
 
 
 class TaskWorker:
@@ -228,7 +228,7 @@ def load_modules(
     registry, failed = load_code(modules, plan.code, began, machine=machine, excluded=excluded, lane=lane)
     _report(control, "loading", "")
     for module, reason in failed:
-        _report(control, "lacks", module.name + MODULE_MARK + shortened(reason, TEXT_TOLD))
+        _report(control, "lacks", module.name + MODULE_MARK + shortened(reason, MAX_ERROR_TEXT))
     return registry, [module.module for module, _ in failed]
 
 

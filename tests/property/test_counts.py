@@ -67,7 +67,7 @@ class Life:
     def die(self) -> None:
         if self.held:
             name = self.draw(st.sampled_from(sorted(self.held)))
-            self.broker.condemn(name)
+            self.broker.exclude(name)
             self.broker.leave(name, [self._account(entries) for entries in self.held.pop(name)])
 
     def _account(self, entries: list[Answered]) -> Account | None:
@@ -93,8 +93,8 @@ class Life:
         if self.held:
             self.broker.retire(self.draw(st.sampled_from(sorted(self.held))))
 
-    def forsake(self) -> None:
-        self.broker.forsake()
+    def refuse_unserved(self) -> None:
+        self.broker.refuse_unserved()
 
     def check(self) -> None:
         stats = self.broker.stats({})

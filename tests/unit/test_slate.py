@@ -130,7 +130,7 @@ def test_task_frames(memory: mmap.mmap) -> None:
     def work() -> None:
         slate = Slate(memory)
         python = TaskFrames(functions.__getitem__, lambda name, error: ProtocolError(str(error)), lambda name: 10**12)
-        batch = batch_of(4, frames, chunk=5, format=layouts.Format.SEED, head=encode_head("s", b"1"))
+        batch = batch_of(4, frames, chunk=5, format=layouts.Format.LEGACY_JSON, head=encode_head("s", b"1"))
         _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
 
     assert in_a_worker(work) == DIED
@@ -209,7 +209,7 @@ def test_a_recalled_data_frame_tells_its_size(memory: mmap.mmap) -> None:
         return n
 
     python = TaskFrames(lambda name: step, lambda name, error: ProtocolError(str(error)))
-    batch = batch_of(1, frames, chunk=11, format=layouts.Format.SEED, head=encode_head("s", b"1"))
+    batch = batch_of(1, frames, chunk=11, format=layouts.Format.LEGACY_JSON, head=encode_head("s", b"1"))
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
     assert [(entry[1:3], entry[5]) for entry in _fastpath.read_answer(answer)] == [
         ((1, 2), b'{"size":1,"data":["job-: 1"],"pack":1,"errors":[]}'),

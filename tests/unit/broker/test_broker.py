@@ -382,8 +382,8 @@ def test_whose_account_has_no_sense_may_have_run_anything(account: Account) -> N
 
 def test_who_is_condemned_gets_nothing_more() -> None:
     made = broker(workers=2)
-    made.condemn("w0")
-    made.condemn("nobody")
+    made.exclude("w0")
+    made.exclude("nobody")
     made.accept(package(40))
     assert {batch.worker for batch in made.dispatch()} == {"w1"}
 
@@ -709,10 +709,10 @@ def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
         made.accept(each)
     (batch,) = made.dispatch()
     made.stopping = True
-    assert made.forsake() == [waiting]
+    assert made.refuse_unserved() == [waiting]
     assert waiting.assembly.join() == ended(*["Overloaded"] * 4)
     assert made.leave(batch.worker, [None]) == []
-    assert made.forsake() == [running]
+    assert made.refuse_unserved() == [running]
     assert made.idle()
 
 
