@@ -32,7 +32,7 @@ from taskengine.registry.registry import Registry
 from taskengine.router.router import Router
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import Topology
 from taskengine.security import credentials
 from taskengine.worker.worker import Turn
@@ -150,8 +150,8 @@ class SteppedRouter(Router):
     def __init__(self, tasks: list[TaskInfo]) -> None:
         self._replies, self._batches = Sent(), Sent()
         self._supervisor, control = Pipe()
-        slates = [new_slate() for _ in range(WORKERS)]
-        backplane = Topology(address="nowhere", token=b"", security=None, slates=slates)
+        pages = [new_page() for _ in range(WORKERS)]
+        backplane = Topology(address="nowhere", token=b"", security=None, pages=pages)
         super().__init__(
             SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, LogBuffer(2, enabled=False)
         )
@@ -211,7 +211,7 @@ class Roles:
         self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, new_slate())
+        self._turn = Turn(registry, new_page())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

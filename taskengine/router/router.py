@@ -88,7 +88,7 @@ class Router:
         size = settings.chunking_size if settings.chunking else None
         self._broker = Broker(size, lanes, (), epoch, limits, pinned)
         self._retiring: set[str] = set()
-        self._crew = WorkerTable(backplane.slates)
+        self._crew = WorkerTable(backplane.pages)
         self._overdue: set[str] = set()
         self._timeouts: dict[str, float] = {}
         """In s, also of tasks that a reload has left out: a worker may still run them."""

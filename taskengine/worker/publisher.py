@@ -48,8 +48,8 @@ class Publisher:
         self, settings: Settings, backplane: Topology, place: int, number: int, control: Connection, journal: LogBuffer
     ) -> None:
         name = f"DATA-{os.getpid()}"
-        self._slate = backplane.slates[place]
-        self._slate.busy(busy=False)  # where another one has died in a source
+        self._page = backplane.pages[place]
+        self._page.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
         self._clock = MachineClock()
@@ -68,7 +68,7 @@ class Publisher:
             for topic in taken:
                 journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
         self._sources = {source.topic for source in sources}
-        self._samplers = Samplers(sources, self._slate)
+        self._samplers = Samplers(sources, self._page)
         self._next_look = 0.0
         self._told: list[SourceStats] = []
         """What this router was told of them."""
@@ -126,7 +126,7 @@ class Publisher:
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()
         if batch is not None:
-            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._slate))
+            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._page))
 
     def _take_fed(self) -> None:
         """Publish what tasks have, but no more than a turn's worth."""

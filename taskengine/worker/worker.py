@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine._socket import Waiter
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import error_entry
@@ -56,26 +56,26 @@ class NoPins(Exception):
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `slate` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, slate: Slate | None = None, *, tells_all: bool = True) -> None:
+    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
         self._registry = registry
         self._tells_all = tells_all
-        self._slate = slate
+        self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
         # neighbouring slices are mostly of one package
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
         self._frames = legacy_json.TaskFrames(
-            self._find, self._failure, self._limit, slate.limit if slate else None, begin
+            self._find, self._failure, self._limit, page.limit if page else None, begin
         )
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
-        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
+        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
@@ -154,8 +154,8 @@ class TaskWorker:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
+        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
+        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
         self._control = control
         self._journal = journal
         self._context = zmq.Context()

@@ -29,7 +29,7 @@ from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.messages import RequestKind, Stats, TaskInfo
 from taskengine.router.router import Router
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import HEARTBEAT, Topology
 from taskengine.worker.worker import as_failure
 from tests.engine import deadline
@@ -78,7 +78,7 @@ class Worker:
         self.name = name
         self.lane = lane
         self.place = place
-        self._slate = backplane.slates[place]
+        self._page = backplane.pages[place]
         self._batches: deque[bytes] = deque()
         self._held = 0
         self.has_lied = False
@@ -105,7 +105,7 @@ class Worker:
         while self._batches and not self._held:
             frames = TaskFrames(FUNCTIONS.get, _failure)
             batch = self._batches.popleft()
-            answer = _fastpath.run_batch(batch, _resolve, _failed, _foreign, frames, self._slate)
+            answer = _fastpath.run_batch(batch, _resolve, _failed, _foreign, frames, self._page)
             self.socket.send(answer)
 
     def answer(self, said: bytes) -> None:
@@ -139,7 +139,7 @@ class Stage:
         )
         lanes = settings.lanes_with(LANES.values())
         places = [*lanes, data_lane(0)]
-        self._backplane.slates.extend(new_slate() for _ in places)
+        self._backplane.pages.extend(new_page() for _ in places)
         tasks = [TaskInfo(name, lane, "()", "", None, name == "io.read", "x") for name, lane in LANES.items()]
         self._control, theirs = multiprocessing.Pipe()
         journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)

@@ -371,7 +371,7 @@ class BrokerStates(RuleBasedStateMachine):
     @rule(data=st.data(), retires=st.booleans())
     def exclude(self, data: st.DataObject, retires: bool) -> None:
         name = data.draw(st.sampled_from(list(self.workers)))
-        (self.broker.retire if retires else self.broker.condemn)(name)
+        (self.broker.retire if retires else self.broker.exclude)(name)
         self.is_excluded.add(name)
         if retires:
             self.is_retired.add(name)

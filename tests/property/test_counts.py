@@ -107,7 +107,7 @@ class Life:
 def test_accepted_is_answered_and_in_flight(data: st.DataObject) -> None:
     life = Life(data)
     usual = [life.join, life.accept, life.dispatch, life.answer, life.die, life.expire, life.cancel]
-    events = [*usual, *usual, life.retire, life.forsake]
+    events = [*usual, *usual, life.retire, life.refuse_unserved]
     life.join()
     for _ in range(data.draw(st.integers(0, 40))):
         data.draw(st.sampled_from(events))()

@@ -14,7 +14,7 @@ from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.protocol import layouts, limits
 from taskengine.protocol.messages import ReplyMode
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
 
@@ -273,13 +273,13 @@ def test_threads() -> None:
 
 def test_a_task_has_begun_when_its_arguments_are_read() -> None:
     """A worker that dies of them has died of the task, and no other is given it."""
-    slate = new_slate()
+    page = new_page()
     seen: list[tuple[bool, int]] = []
 
     def failed(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
-        seen.append((slate.running, slate.position))
+        seen.append((page.running, page.position))
         return b"\xc0"
 
     batch = batch_of([task(0), b"\x92\x00\x91\xc1", task(0)])
-    _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, slate)
+    _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, page)
     assert seen == [(True, 1)]
