@@ -81,10 +81,7 @@ class Broker:
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
-        """Take over the package; return whether it is complete already because its client may call none of its tasks.
-
-        Raises Overloaded when the engine is stopping, a lane has no workers configured, or too much is in flight.
-        """
+        """Take the package; return whether it is complete already, with no task allowed. Raises Overloaded."""
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
         denied = []
@@ -234,10 +231,7 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """List workers that are to hand back what they have not begun, with the number of their last batch.
-
-        The reason is that something urgent waits elsewhere, or that something which they have was cancelled.
-        """
+        """List workers that are to hand back tasks (others are urgent, or theirs cancelled), with their last batch."""
         if not (self._urgent or self._recalled):
             return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
@@ -436,10 +430,7 @@ class Broker:
         return batches
 
     def _sift(self, lane: Lane, span: Span, unwanted: CancelledTasks) -> bool:
-        """Answer cancelled tasks at the beginning of a span, and end it before the next ones.
-
-        Return whether any is left.
-        """
+        """Answer the cancelled tasks that begin a span, end it before the next; return whether any task is left."""
         first, span.first = span.first, unwanted.end(span.first, span.stop)
         if first < span.first:
             lane.queued -= span.first - first
