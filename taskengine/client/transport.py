@@ -1,12 +1,12 @@
 """The socket of a client, shared by several threads (pattern: Leader/Followers).
 
-One thread at a time leads: it owns the socket, sends what all threads have put in the outbox, receives, and resolves
-all futures. A thread that waits for a reply leads if no other does, so that a single call costs no switch of threads. A
-thread of the transport's own leads while only futures are waiting.
+One thread at a time leads: it owns the socket, sends the outbox of all threads, receives, and resolves all futures. A
+thread that waits for a reply leads if no other does, so that a single call costs no switch of threads. A thread of the
+transport's own leads while only futures are waiting.
 
 Nothing is given to ZeroMQ before there is a connection. So cancelled requests are never sent, and requests sent over
-a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a hello;
-other messages wait for its answer, because only then can they say how old they are.
+a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a
+hello. Other requests wait for its answer, and can then say how old they are.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Transport:
                 self._call_leader()
 
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
-        """Wait up to `timeout` s for pending requests, give up the rest, and close the socket. May be called twice.
+        """Wait up to `timeout` s for pending requests, give up the rest, and close. May be called twice.
 
         The default `timeout` is CLOSE_S, or UNREACHED_S if no engine has ever answered. Without `flush` unsent requests
         are cancelled. Raises EngineUnreachable if calls without a result were not sent.
