@@ -32,7 +32,7 @@ from taskengine.router.router import Router
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import Topology
 from taskengine.security import credentials
 from taskengine.worker.worker import Turn
@@ -152,8 +152,8 @@ class SteppedRouter(Router):
         self._supervisor, end = new_channel()
         journal = LogBuffer(2, enabled=False)
         control = ControlChannel(end, journal.say)
-        slates = [new_slate() for _ in range(WORKERS)]
-        backplane = Topology(address="nowhere", token=b"", security=None, slates=slates)
+        pages = [new_page() for _ in range(WORKERS)]
+        backplane = Topology(address="nowhere", token=b"", security=None, pages=pages)
         super().__init__(SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, journal)
         # the bytes of a package tell when it came, and those of a reply when it went
         self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
@@ -211,7 +211,7 @@ class Roles:
         self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, new_slate())
+        self._turn = Turn(registry, new_page())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

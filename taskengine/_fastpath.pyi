@@ -63,13 +63,13 @@ def run_batch(
     failed: Callable[[bytes, int, int, BaseException | None], bytes],
     foreign: Callable[[int, bytes, int, list[int], bytes, int], tuple[bytes, int]],
     frames: _FrameRunner | None = None,
-    slate: Slate | None = None,
+    page: ProgressPage | None = None,
     limits: Callable[[bytes], list[int] | None] | None = None,
 ) -> bytes: ...
 def read_answer(answer: ReadableBuffer) -> list[_Entry]: ...
 
 @final
-class Slate:
+class ProgressPage:
     def __new__(cls, memory: WriteableBuffer) -> Self: ...
     @property
     def until_ns(self) -> int: ...

@@ -91,9 +91,9 @@ cdef int ERROR_EXT = layouts.ERROR_EXT
 cdef size_t MAX_TASKS = limits.MAX_TASKS
 cdef size_t MAX_BODY = limits.MAX_BODY
 cdef size_t MAX_MESSAGE = limits.MAX_MESSAGE
-cdef size_t SLATE_HEAD = layouts.SLATE_HEAD
+cdef size_t PROGRESS_HEAD = layouts.PROGRESS_HEAD
 cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
-cdef size_t SLATE_BYTES = layouts.SLATE_BYTES
+cdef size_t PROGRESS_BYTES = layouts.PROGRESS_BYTES
 cdef int MADV_REMOVE = mmap.MADV_REMOVE
 cdef int64_t NO_NAME = layouts.NO_NAME
 cdef int ARRAY_EXT = layouts.ARRAY_EXT
@@ -109,7 +109,7 @@ cdef enum:
     SECTION_SIZE = 54
     ENTRY_SIZE = 32
     PACKED = 0
-    SEED = 1
+    LEGACY_JSON = 1
     DATA = 2
     COLUMNS = 3
     ALL = 0
@@ -117,7 +117,7 @@ cdef enum:
     NONE = 2
 
 if (layouts.COUNT.size, layouts.BATCH.size, layouts.SECTION.size, layouts.ENTRY.size, *sorted(layouts.Format)) != (
-    COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, SEED, DATA, COLUMNS
+    COUNT_SIZE, BATCH_SIZE, SECTION_SIZE, ENTRY_SIZE, PACKED, LEGACY_JSON, DATA, COLUMNS
 ):
     raise ImportError("taskengine.protocol.layouts and its compiled twin have drifted apart: compile it again")
 
@@ -484,7 +484,7 @@ cdef class Assembly:
         return b"".join(self.bodies())
 
 
-include "_slate.pxi"
+include "_progress.pxi"
 include "_turn.pxi"
 include "_seed.pxi"
 include "_tally.pxi"

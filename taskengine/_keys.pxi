@@ -1,6 +1,6 @@
 # What may be a key of a map in MessagePack. The text is part of _fastpath.pyx.
 
-cdef size_t MOST_NUMBERS = limits.MOST_NUMBERS
+cdef size_t MAX_NUMBER_KEYS = limits.MAX_NUMBER_KEYS
 
 
 cdef inline bint is_key(u8 tag, size_t size) noexcept:
@@ -12,13 +12,13 @@ cdef inline bint is_key(u8 tag, size_t size) noexcept:
     if 0xa0 <= tag < 0xc0:
         return True
     if 0xc0 <= tag < 0xe0:
-        return KINDS[tag - 0xc0] in (STR, BIN) or (size <= MOST_NUMBERS and KINDS[tag - 0xc0] < STR)
-    return size <= MOST_NUMBERS and not 0x80 <= tag < 0xa0
+        return KINDS[tag - 0xc0] in (STR, BIN) or (size <= MAX_NUMBER_KEYS and KINDS[tag - 0xc0] < STR)
+    return size <= MAX_NUMBER_KEYS and not 0x80 <= tag < 0xa0
 
 
 cdef str told_key(size_t size):
-    if size > MOST_NUMBERS:
-        return f"the key of a map is text or bytes where it has more than {MOST_NUMBERS}"
+    if size > MAX_NUMBER_KEYS:
+        return f"the key of a map is text or bytes where it has more than {MAX_NUMBER_KEYS}"
     return "the key of a map is text, bytes, a number, a bool or nothing"
 
 

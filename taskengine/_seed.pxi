@@ -210,13 +210,13 @@ cdef class _Frames:
         while k < stop and not turn.is_recalled():
             end = section.body + (get_u32(section.ends + 4 * k) - section.base)
             mark = turn.at - out.data
-            turn.pane.started = section.first + k + 1
+            turn.slot.started = section.first + k + 1
             if self.run_frame(at, end, room):
                 failures += 1
-                turn.pane.failed += 1
+                turn.slot.failed += 1
                 failed.append(k - begin)
                 room -= ERROR_ROOM
-            turn.pane.until = 0
+            turn.slot.until = 0
             room -= turn.at - out.data - mark
             at = end
             k += 1
@@ -251,7 +251,7 @@ cdef class _Frames:
             return self.put_told(self.python.run(some(at, end - at), room))
         result = error = None
         if self.limit:
-            turn.pane.until = now_ns() + self.limit
+            turn.slot.until = now_ns() + self.limit
         try:
             # called here, not in a function of its own: see run_tasks
             result = PyObject_Vectorcall(

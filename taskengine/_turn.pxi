@@ -97,9 +97,9 @@ cdef class _Turn:
 
     cdef object failed
     cdef object foreign
-    cdef SlateHead* slate  # the shared one, or `own`
-    cdef SlateHead own
-    cdef Pane* pane
+    cdef ProgressHead* page  # the shared one, or `own`
+    cdef ProgressHead own
+    cdef Slot* slot
     cdef uint64_t number
     cdef list limits  # in ns, by name index; None where no task of the section has one
     cdef _Out out
@@ -114,38 +114,38 @@ cdef class _Turn:
     cdef uint32_t entries
     cdef uint32_t ran  # tasks of the section at hand that have run
 
-    def __cinit__(self, failed, foreign, uint64_t number, Slate slate):
+    def __cinit__(self, failed, foreign, uint64_t number, ProgressPage page):
         self.failed = failed
         self.foreign = foreign
         self.out = _Out(MAX_MESSAGE)
         self.number = number
-        self.slate = &self.own if slate is None else slate.head
-        self.pane = &self.own.panes[0] if slate is None else slate.begin(number, self.out)
+        self.page = &self.own if page is None else page.head
+        self.slot = &self.own.slots[0] if page is None else page.begin(number, self.out)
         self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
 
     cdef inline bint is_recalled(self) noexcept:
-        return self.slate.recall > self.number
+        return self.page.recall > self.number
 
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
-        self.pane.done = position << 32 | <uint64_t>(self.at - self.out.data)
+        self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
         """Begin an entry, of tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
-        self.pane.job = section.job
-        self.pane.first = <uint32_t>position
-        self.pane.started = <uint32_t>position
-        self.pane.failed = 0
+        self.slot.job = section.job
+        self.slot.first = <uint32_t>position
+        self.slot.started = <uint32_t>position
+        self.slot.failed = 0
         self.begin_results()
-        self.pane.open = 1
+        self.slot.open = 1
         return 0
 
     cdef int begin_results(self) noexcept:
         """The results of the entry begin here."""
-        self.pane.body = <uint32_t>(self.at - self.out.data)
-        self.note(self.pane.first)
+        self.slot.body = <uint32_t>(self.at - self.out.data)
+        self.note(self.slot.first)
 
     def __dealloc__(self):
         self.release()
@@ -294,7 +294,7 @@ cdef class _Turn:
                         self.i = -1
                         raise TaskTimeout("the deadline passed before the task could start")
                     # what a value costs to be read is the task's too: a death there is not another worker's to die
-                    self.pane.started = section.first + k + 1
+                    self.slot.started = section.first + k + 1
                     function = self.get_row(section, k, functions) if columns else self.get_call(src, functions)
                     if function is None:
                         break
@@ -309,7 +309,7 @@ cdef class _Turn:
                         <PyObject*>self.keywords if self.has_keywords else NULL,
                     )
                     self.release()
-                    self.pane.until = 0
+                    self.slot.until = 0
                     has_result = True
                     if section.reply == ALL:
                         at = put_wide(out, self.at, result) if columns else put_value(out, self.at, result, 0)
@@ -327,7 +327,7 @@ cdef class _Turn:
                     error = TaskFailed(f"the result cannot be sent: {raised}", type="BadArguments")
                 has_result = False
                 self.release()
-                self.pane.until = 0
+                self.slot.until = 0
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark
             if k == stop:
@@ -336,14 +336,14 @@ cdef class _Turn:
             self.fail(head, <uint64_t>section.first + k, section.reply, error)
             failures += 1
             k += 1
-            self.pane.failed += 1
+            self.slot.failed += 1
             self.note(<uint64_t>section.first + k)
 
     cdef int start_clock(self) except -1:
         """The timeout of the task at hand, if it has one, begins."""
         cdef uint64_t limit = self.limits[self.i]
         if limit:
-            self.pane.until = now_ns() + limit
+            self.slot.until = now_ns() + limit
         return 0
 
     cdef int fail(self, bytes head, uint64_t position, int reply, object error) except -1:
@@ -372,10 +372,10 @@ cdef class _Turn:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
         tasks = some(section.body + start, get_u32(section.ends + 4 * (stop - 1)) - section.base - start)
-        self.pane.started = section.first + stop
+        self.slot.started = section.first + stop
         body, failures = self.foreign(section.format, head, <uint64_t>section.first + k, ends, tasks, max(room, 0))
         self.at = put_raw(self.out, self.at, PyBytes_AS_STRING(body), len(body))
-        self.pane.failed += failures
+        self.slot.failed += failures
         self.ran = stop
         self.note(<uint64_t>section.first + stop)
         return failures
@@ -398,7 +398,7 @@ cdef class _Turn:
             stop = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
-            elif section.format == SEED and frames is not None:
+            elif section.format == LEGACY_JSON and frames is not None:
                 failures += frames.run(section, k, stop)
             else:
                 failures += self.run_foreign(section, k, stop, head)
@@ -406,12 +406,12 @@ cdef class _Turn:
             number += 1
             now = now_ns()
             ends = k < stop or (until and now >= until)
-            if section.format == SEED or section.format == DATA or k == section.count or ends:
+            if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)
                 else:
                     self.at = self.out.data + body - ENTRY_SIZE
-                self.pane.open = 0
+                self.slot.open = 0
                 first, failures, begun = k, 0, now
         return k
 
@@ -427,8 +427,8 @@ cdef class _Turn:
         at = put_u64(self.out, at, elapsed)
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
-        self.slate.finished += 1
-        self.pane.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
+        self.page.finished += 1
+        self.slot.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
         return 0
 
 
@@ -438,7 +438,7 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
-def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, limits=None):
+def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None):
     """Run a batch and give the answer to it.
 
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
@@ -455,7 +455,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, li
     give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
     frames.fail(label, name, exception) gives the entry of a task that raised; frames.limit(name) a task's timeout in
     ns, 0 for none.
-    slate, where it is given, holds the account of the batch, and the answer while it is made.
+    page, where it is given, holds the account of the batch, and the answer while it is made.
     limits(head) gives the timeout of each name in ns, 0 for none, or None where no name has one.
 
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
@@ -472,7 +472,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, li
     cdef list functions
     check_batch(src)
     src.at = at
-    turn = _Turn(failed, foreign, get_u64(take(src, BATCH_SIZE)), slate)
+    turn = _Turn(failed, foreign, get_u64(take(src, BATCH_SIZE)), page)
     if frames is not None:
         seed = _Frames(frames, turn)
     until = get_u64(at + 12)
@@ -484,7 +484,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, Slate slate=None, li
         is_packed = section.format == PACKED or section.format == COLUMNS
         functions = list(resolve(head)) if is_packed else []
         turn.limits = limits(head) if is_packed and limits is not None else None
-        if section.format == SEED and seed is not None:
+        if section.format == LEGACY_JSON and seed is not None:
             seed.pack = frames.pack(head)
         if turn.run_section(task, &section, head, functions, seed, until) < section.count:
             break

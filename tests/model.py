@@ -84,7 +84,7 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
 
 def is_key(data: bytes, at: int, size: int) -> bool:
     """Whether the value that begins at `at` may be a key of a map of this size."""
-    if size > limits.MOST_NUMBERS and header(data, at):
+    if size > limits.MAX_NUMBER_KEYS and header(data, at):
         return 0xA0 <= data[at] < 0xC0 or data[at] in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB)
     return header(data, at).kind == "data"
 

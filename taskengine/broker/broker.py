@@ -81,10 +81,7 @@ class Broker:
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
-        """Take over the package; return whether it is complete already because its client may call none of its tasks.
-
-        Raises Overloaded when the engine is stopping, a lane has no workers configured, or too much is in flight.
-        """
+        """Take the package; return whether it is complete already, with no task allowed. Raises Overloaded."""
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
         denied = []
@@ -136,17 +133,17 @@ class Broker:
         """Give a worker nothing more, and have it hand back what it has not begun."""
         worker = self._workers.get(name)
         if worker is not None:
-            worker.is_condemned = worker.is_retired = True
+            worker.is_excluded = worker.is_retired = True
             self._recalled.add(worker)
 
     def is_free(self, name: str) -> bool:
         """Return whether a worker is here and has nothing to do."""
         return name in self._workers and not self._workers[name].batches
 
-    def condemn(self, name: str) -> None:
+    def exclude(self, name: str) -> None:
         """Give a worker nothing more, because it is about to be killed."""
         if name in self._workers:
-            self._workers[name].is_condemned = True
+            self._workers[name].is_excluded = True
 
     def held(self, name: str) -> range:
         """Return the numbers of the batches that a worker holds, the oldest first."""
@@ -234,10 +231,7 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """List workers that are to hand back what they have not begun, with the number of their last batch.
-
-        The reason is that something urgent waits elsewhere, or that something which they have was cancelled.
-        """
+        """List workers that are to hand back tasks (others are urgent, or theirs cancelled), with their last batch."""
         if not (self._urgent or self._recalled):
             return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
@@ -301,7 +295,7 @@ class Broker:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
         return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
-    def forsake(self) -> list[Package]:
+    def refuse_unserved(self) -> list[Package]:
         """Refuse what waits in a lane that has no workers and will get none."""
         whole: list[Package] = []
         error = Overloaded("the engine is stopping, and no worker is left for this task", retry_after=None)
@@ -436,10 +430,7 @@ class Broker:
         return batches
 
     def _sift(self, lane: Lane, span: Span, unwanted: CancelledTasks) -> bool:
-        """Answer cancelled tasks at the beginning of a span, and end it before the next ones.
-
-        Return whether any is left.
-        """
+        """Answer the cancelled tasks that begin a span, end it before the next; return whether any task is left."""
         first, span.first = span.first, unwanted.end(span.first, span.stop)
         if first < span.first:
             lane.queued -= span.first - first

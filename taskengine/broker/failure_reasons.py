@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskengine.errors import NotAllowed, TaskFailed, TaskTimeout, WorkerLost, shortened
-from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS, NAME_TOLD
+from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS, MAX_NAME_LENGTH
 
 
 def lost(worker: str) -> WorkerLost:
@@ -22,7 +22,7 @@ def check_denied(denied: list[int]) -> None:
 
 
 def denied(task: str) -> NotAllowed:
-    return NotAllowed(f"the engine's policy does not let this client call {shortened(task, NAME_TOLD)}")
+    return NotAllowed(f"the engine's policy does not let this client call {shortened(task, MAX_NAME_LENGTH)}")
 
 
 def no_room() -> TaskFailed:

@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
-    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "missing", "name", "recalled")
+    __slots__ = ("batches", "first", "is_excluded", "is_retired", "lane", "load", "missing", "name", "recalled")
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class LaneWorker:
         self.missing = frozenset(missing)
         """Modules of its lane that the worker could not load."""
         self.load = 0.0
-        self.is_condemned = False
+        self.is_excluded = False
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
@@ -67,7 +67,7 @@ class LaneWorker:
 
     def room(self) -> bool:
         """Return whether the worker takes one more batch."""
-        if self.is_condemned:
+        if self.is_excluded:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
@@ -192,7 +192,7 @@ class Lane:
         """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
-        online = sum(not worker.is_condemned for worker in workers)
+        online = sum(not worker.is_excluded for worker in workers)
         return LaneStats(name, size, online, len(busy), queued, running)
 
     def _line(self, span: Span) -> Line | Lines | LaneQueue:

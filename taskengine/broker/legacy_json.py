@@ -123,7 +123,7 @@ def _read(decode: Callable[[bytes | msgspec.Raw], T], frame: bytes | msgspec.Raw
 class LegacyPackage(Package):
     """A package that came by wire 0.1."""
 
-    format = Format.SEED
+    format = Format.LEGACY_JSON
 
     def __init__(
         self, route: tuple[bytes, ...], frame: bytes, meta: LegacyMeta, index: bytes, body: bytes, origin: Origin

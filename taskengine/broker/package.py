@@ -312,7 +312,7 @@ class Package:
         raise NotImplementedError
 
     def mend(self, tasks: int, body: bytes) -> bytes:
-        """Return the answer to so many tasks, from what a dead worker left of it (see `_fastpath.Slate.read`)."""
+        """Complete what a dead worker left of an answer to so many tasks (see `_fastpath.ProgressPage.read`)."""
         return body
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:

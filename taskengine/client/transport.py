@@ -1,12 +1,12 @@
 """The socket of a client, shared by several threads (pattern: Leader/Followers).
 
-One thread at a time leads: it owns the socket, sends what all threads have put in the outbox, receives, and resolves
-all futures. A thread that waits for a reply leads if no other does, so that a single call costs no switch of threads. A
-thread of the transport's own leads while only futures are waiting.
+One thread at a time leads: it owns the socket, sends the outbox of all threads, receives, and resolves all futures. A
+thread that waits for a reply leads if no other does, so that a single call costs no switch of threads. A thread of the
+transport's own leads while only futures are waiting.
 
-Nothing is given to ZeroMQ before there is a connection. So requests that were cancelled are never sent, and requests
-sent over a lost connection are known to be lost with it; those whose tasks may run twice are sent again. The first
-message over a connection is a hello. The others wait for its answer, because only then can they say how old they are.
+Nothing is given to ZeroMQ before there is a connection. So cancelled requests are never sent, and requests sent over
+a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a
+hello. Other requests wait for its answer, and can then say how old they are.
 """
 
 from __future__ import annotations
@@ -99,10 +99,7 @@ class Transport:
         self._reconnect_at = math.inf
 
     def post(self, outgoing: OutgoingRequest, *, flush: bool = False) -> None:
-        """Send soon, from whichever thread leads, and with `flush` behind queued calls.
-
-        The request expires by itself.
-        """
+        """Send soon, with `flush` behind queued calls; the request expires by itself."""
         with self._lock:
             self._check_open(outgoing)
             if flush:
@@ -126,10 +123,7 @@ class Transport:
             self._call_leader()
 
     def exchange(self, outgoing: OutgoingRequest, future: Future[Any], timeout: float | None) -> Any:
-        """Send, behind queued calls, and wait for the future.
-
-        Raises its exception, TaskTimeout or EngineUnreachable after `timeout` s.
-        """
+        """Send, behind queued calls, and return the result. Raises its error, TaskTimeout or EngineUnreachable."""
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
             self._take_part(outgoing, future.done, end)
@@ -154,7 +148,7 @@ class Transport:
                 self._call_leader()
 
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
-        """Wait up to `timeout` s for pending requests, give up the rest, and close the socket. May be called twice.
+        """Wait up to `timeout` s for pending requests, give up the rest, and close. May be called twice.
 
         The default `timeout` is CLOSE_S, or UNREACHED_S if no engine has ever answered. Without `flush` unsent requests
         are cancelled. Raises EngineUnreachable if calls without a result were not sent.

@@ -21,7 +21,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 `part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
-The worker keeps its account of the batch under the batch's number in its slate, which `_slate.pxi` lays out.
+The worker keeps its account of the batch under the batch's number in its progress page, which `_progress.pxi` lays out.
 
 All integers are little-endian, nothing is padded.
 """
@@ -49,7 +49,7 @@ class Format(IntEnum):
 
     PACKED = 0
     """Tasks of wire 0.2; a slice is answered by one piece of the body of a 0.2 reply."""
-    SEED = 1
+    LEGACY_JSON = 1
     """TASK frames of wire 0.1; each chunk is answered by one DATA frame."""
     DATA = 2
     """A data request; answered by one value of wire 0.2."""
@@ -63,12 +63,12 @@ NO_ANSWER: Final = COUNT.pack(2**32 - 1)
 BATCH: Final = Struct("<QIQ")
 SECTION: Final = Struct("<QQIIIIIIIIIBB")
 ENTRY: Final = Struct("<QIIIQI")
-SLATE_HEAD: Final = 2**16
-"""Bytes of a slate before its panes, which are in whole pages of 4, 16 and 64 KiB."""
-SLATE_BYTES: Final = SLATE_HEAD + 2 * MAX_MESSAGE
-"""A worker's slate: a head, and a pane for each of the batches that wait at it, with room for a full answer."""
-SLATE_KEPT: Final = 2**20
-"""The largest answer whose memory a slate keeps for the next."""
+PROGRESS_HEAD: Final = 2**16
+"""Bytes of a progress page before its slots, which are in whole pages of 4, 16 and 64 KiB."""
+PROGRESS_BYTES: Final = PROGRESS_HEAD + 2 * MAX_MESSAGE
+"""A worker's progress page: a head, and a slot for each of the batches that wait at it, with room for a full answer."""
+MAX_ANSWER_KEPT: Final = 2**20
+"""The largest answer whose memory a progress page keeps for the next."""
 NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 OWNED_TOPICS: Final = "hardware."

@@ -6,7 +6,7 @@ from typing import Final
 
 MAX_DEPTH: Final = 64
 """The most levels of lists and maps in one value."""
-MOST_NUMBERS: Final = 2**14
+MAX_NUMBER_KEYS: Final = 2**14
 """The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
@@ -49,16 +49,16 @@ HANDSHAKE_RATE: Final = 50.0
 """Connections per second of a key, and of an address of another machine,"""
 HANDSHAKE_BURST: Final = 200
 """and at once after a pause: a whole fleet reconnects when the engine starts again."""
-NAME_TOLD: Final = 128
+MAX_NAME_LENGTH: Final = 128
 """Characters of an unknown task's name that its error repeats."""
-TEXT_TOLD: Final = 4096
+MAX_ERROR_TEXT: Final = 4096
 """Characters of an exception's text that the client gets."""
-TRACEBACK_TOLD: Final = 16384
+MAX_TRACEBACK: Final = 16384
 """Characters of its traceback."""
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:9000"
 DEFAULT_RESPONSE_TIME: Final = 0.005
 """How often a client flushes its queue, in s, until the engine has told it."""
 DEFAULT_FULL_LOAD: Final = 20
 """Queued calls that a client sends at once, until the engine has told it its own figure."""
-CLIENTS_KEPT: Final = 1024
+MAX_CLIENTS: Final = 1024
 """Clients that the router remembers although it owes them nothing."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from taskengine.broker.package import Called, Package
 from taskengine.errors import NotAllowed, TaskEngineError, TaskFailed, UnknownTask, shortened
-from taskengine.protocol.limits import MAX_TOKEN, NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH, MAX_TOKEN
 from taskengine.protocol.messages import Stop
 from taskengine.router.permissions import KnownClient
 
@@ -124,7 +124,7 @@ class EmergencyStops:
         was_stopped = machine.stop_number() > 0
         number = machine.stop(self._stamp(now), by=visitor.name, why=asked.why, id=asked.id)
         if machine.stop_number() and not was_stopped:
-            self._note("stopped", client=visitor.name, stop=number, why=shortened(asked.why, NAME_TOLD))
+            self._note("stopped", client=visitor.name, stop=number, why=shortened(asked.why, MAX_NAME_LENGTH))
 
 
 def _stop_of(call: Called | None) -> Stop:

@@ -18,7 +18,7 @@ from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
 from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, VERSION
-from taskengine.protocol.limits import NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     NO_SERIAL,
     Info,
@@ -389,10 +389,10 @@ class Frontend:
             self._audit.note("refused", client=visitor.name, reason=str(error))
             raise
         if denied:
-            told = [shortened(name, NAME_TOLD) for name in denied[:TASKS_TOLD]]
+            told = [shortened(name, MAX_NAME_LENGTH) for name in denied[:TASKS_TOLD]]
             self._audit.note("refused", client=visitor.name, tasks=told)
         if noted := visitor.noted(package):
-            told = [shortened(name, NAME_TOLD) for name in noted[:TASKS_TOLD]]
+            told = [shortened(name, MAX_NAME_LENGTH) for name in noted[:TASKS_TOLD]]
             self._audit.note("called", client=visitor.name, tasks=told, count=package.count)
         if is_whole:
             self.deliver([package])

@@ -9,7 +9,7 @@ from taskengine.broker.package import DEFAULT_LANE, Package
 from taskengine.config.policy import Policy, Rates, Rights
 from taskengine.errors import NotAllowed, Overloaded, shortened
 from taskengine.protocol.layouts import DENIED_LANES, MODULE_MARK
-from taskengine.protocol.limits import NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import Priority, RequestKind, TaskInfo
 
 VISITORS_KEPT = 1024
@@ -98,7 +98,7 @@ class KnownClient:
             may = self._rights.may_publish if package.publishes else self._rights.may_subscribe
             if not may(package.topic):
                 verb = "publish on" if package.publishes else "read"
-                raise self._denied(f"{verb} topic {shortened(package.topic, NAME_TOLD)!r}")
+                raise self._denied(f"{verb} topic {shortened(package.topic, MAX_NAME_LENGTH)!r}")
         if self._allowance is not None and not package.is_exempt:
             self._allowance.check(now)
 

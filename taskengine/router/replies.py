@@ -10,7 +10,7 @@ import zmq
 
 from taskengine._socket import Debt, Port
 from taskengine.broker.package import Message
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.router.tuning import (
     UNREAD_ALL_BYTES,
     UNREAD_BYTES,
@@ -116,7 +116,7 @@ class ReplySender:
     def _known(self, debts: dict[K, Debt], who: K, whole: Debt) -> Debt:
         debt = debts.get(who)
         if debt is None:
-            if len(debts) >= CLIENTS_KEPT:
+            if len(debts) >= MAX_CLIENTS:
                 for other in [other for other, debt in debts.items() if not debt.unsent]:
                     del debts[other]
             debt = debts[who] = Debt(whole)

@@ -21,7 +21,7 @@ from taskengine.broker.recovery import Answered
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
-from taskengine.protocol.layouts import MAGIC, NO_ANSWER, SLATE_KEPT
+from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, NO_ANSWER
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
@@ -101,7 +101,7 @@ class Router:
         size = settings.chunking_size if settings.chunking else None
         self._broker = Broker(size, lanes, (), epoch, limits, pinned)
         self._retiring: set[str] = set()
-        self._crew = WorkerTable(backplane.slates)
+        self._crew = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
@@ -241,7 +241,7 @@ class Router:
             case WorkerDied():
                 self._bury(order.worker)
                 if self._broker.stopping:
-                    self._reception.deliver(self._broker.forsake())
+                    self._reception.deliver(self._broker.refuse_unserved())
             case WorkersStarted():
                 for worker in order.workers:
                     self._expect(worker.name, worker.place, worker.pid, is_online=worker.is_online)
@@ -262,7 +262,7 @@ class Router:
                 self._broker.stopping = True
                 self._stop_at = time.monotonic() + order.drain
                 self._next_look = 0.0  # the supervisor waits for a sign of life
-                self._reception.deliver(self._broker.forsake())
+                self._reception.deliver(self._broker.refuse_unserved())
 
     def _from_worker(self, frames: list[bytes]) -> None:
         name = self._crew.name_of(frames[0])
@@ -290,7 +290,7 @@ class Router:
             held = self._broker.held(name)
             if not held:
                 raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > SLATE_KEPT:
+            if len(frames[1]) > MAX_ANSWER_KEPT:
                 self._crew.release(name, held[0])
             answers = _fastpath.read_answer(frames[1])
             if self._journal.enabled:
@@ -329,7 +329,7 @@ class Router:
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
-        self._broker.condemn(name)
+        self._broker.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
 

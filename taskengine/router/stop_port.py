@@ -22,7 +22,7 @@ from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
 from taskengine.protocol.layouts import MAGIC
-from taskengine.protocol.limits import MAX_HEAD, NAME_TOLD
+from taskengine.protocol.limits import MAX_HEAD, MAX_NAME_LENGTH
 from taskengine.protocol.messages import NO_SERIAL, RequestKind, decode_request, decode_stop, serial_of
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
@@ -181,7 +181,7 @@ class StopListener:
         if name is None:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
-        return self._visitors.of(shortened(name, NAME_TOLD))
+        return self._visitors.of(shortened(name, MAX_NAME_LENGTH))
 
 
 def _part(client: bytes) -> None:

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from taskengine.broker.tuning import LATEST_RETRY_S, SOONEST_RETRY_S
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 
 SPAN_S = 1.0
 """How soon work is forgotten: of what a client has done, so long later a part of 1/e counts."""
@@ -49,7 +49,7 @@ class WorkBudget:
         """The router was busy for so long with a message of a client, until `now`, monotonic s."""
         if now - self._since >= STEP_S:
             self._forget(now)
-        if client not in self._spent and len(self._spent) >= CLIENTS_KEPT:
+        if client not in self._spent and len(self._spent) >= MAX_CLIENTS:
             client = ""  # the many share what they do
         self._spent[client] = self._spent.get(client, 0.0) + seconds
         self._total += seconds

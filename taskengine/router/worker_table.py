@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.broker.recovery import SENSELESS, Account
 from taskengine.errors import ProtocolError
 
 
 class WorkerEntry(NamedTuple):
-    """A worker: its name, its slate and its process, and whether it is so fresh that its slate tells of another.
+    """A worker.
+
+    Its name, its progress page and its process, and whether it is so fresh that its progress page tells of another.
 
     Its connection's identity, which ZeroMQ gave and nobody can claim, is b"" until it has said hello.
     """
 
     name: str
-    slate: Slate
+    page: ProgressPage
     pid: int
     is_fresh: bool = False
     identity: bytes = b""
 
     def is_overdue(self, now_ns: int) -> bool:
         """It runs a task whose timeout is over, or died in one."""
-        return not self.is_fresh and 0 < self.slate.until_ns <= now_ns
+        return not self.is_fresh and 0 < self.page.until_ns <= now_ns
 
     def account(self, number: int) -> Account | None:
         """What it had done of a batch when it died."""
         try:
-            return self.slate.read(number)
+            return self.page.read(number)
         except ProtocolError:
             return SENSELESS
 
 
 class WorkerTable:
-    """The living workers, at these `slates`, one for each place: those that are expected, and those that are here."""
+    """The living workers, at these `pages`, one for each place: those that are expected, and those that are here."""
 
-    def __init__(self, slates: Sequence[Slate]) -> None:
-        self._slates = slates
+    def __init__(self, pages: Sequence[ProgressPage]) -> None:
+        self._pages = pages
         self._members: dict[str, WorkerEntry] = {}
         self._names: dict[bytes, str] = {}
         self._progress: dict[str, tuple[int, ...]] = {}
@@ -46,12 +48,12 @@ class WorkerTable:
     def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
         """A worker lives, and will say hello; one that is not fresh may still be in what another router gave it."""
         if name not in self._members:
-            self._members[name] = WorkerEntry(name, self._slates[place], pid, is_fresh)
+            self._members[name] = WorkerEntry(name, self._pages[place], pid, is_fresh)
 
     def expects(self, name: str, place: int) -> bool:
         """A worker lives at the place and has not said hello."""
         member = self._members.get(name)
-        return member is not None and not member.identity and member.slate in self._slates[place : place + 1]
+        return member is not None and not member.identity and member.page in self._pages[place : place + 1]
 
     def enlist(self, name: str, identity: bytes, place: int) -> WorkerEntry:
         """A worker is here. Raises ProtocolError for one that is not expected at its place."""
@@ -59,7 +61,7 @@ class WorkerTable:
             raise ProtocolError(f"worker {name} says that it has place {place}, and is dead or not at it")
         member = self._members[name] = self._members[name]._replace(identity=identity, is_fresh=False)
         self._names[identity] = name
-        member.slate.clear()
+        member.page.clear()
         return member
 
     def is_here(self, name: str) -> bool:
@@ -76,11 +78,11 @@ class WorkerTable:
 
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
-        self._members[name].slate.recall(number)
+        self._members[name].page.recall(number)
 
     def release(self, name: str, number: int) -> None:
-        """A worker's large answer has arrived: its slate need not keep it."""
-        self._members[name].slate.release(number)
+        """A worker's large answer has arrived: its progress page need not keep it."""
+        self._members[name].page.release(number)
 
     def dismiss(self, name: str) -> WorkerEntry | None:
         """A worker is dead; None where it was not here."""
@@ -93,14 +95,14 @@ class WorkerTable:
 
     def has_progressed(self, name: str) -> bool:
         """A worker has begun or ended a task since this was asked last."""
-        before, progress = self._progress.get(name), self._members[name].slate.progress
+        before, progress = self._progress.get(name), self._members[name].page.progress
         self._progress[name] = progress
         return before is not None and before != progress
 
     def is_at_task(self, name: str) -> bool:
         """A worker is in a task, or in what else a user wrote: a fresh one loads modules."""
         member = self._members[name]
-        return member.is_fresh or member.slate.running
+        return member.is_fresh or member.page.running
 
     def pid_of(self, name: str) -> int:
         """A worker's process."""

@@ -1,4 +1,7 @@
-"""Memory of the system's own: what a large package took goes back with it, and a slate is shared by processes."""
+"""Memory of the system's own.
+
+What a large package took goes back with it, and a progress page is shared by processes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import contextlib
 import ctypes
 import mmap
 
-from taskengine._fastpath import Slate
-from taskengine.protocol.layouts import SLATE_BYTES
+from taskengine._fastpath import ProgressPage
+from taskengine.protocol.layouts import PROGRESS_BYTES
 
 _M_MMAP_THRESHOLD = -3
 LARGE = 2**20
@@ -29,6 +32,6 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def new_slate() -> Slate:
-    """A slate in memory that this process shares with those that it forks."""
-    return Slate(mmap.mmap(-1, SLATE_BYTES))
+def new_page() -> ProgressPage:
+    """A progress page in memory that this process shares with those that it forks."""
+    return ProgressPage(mmap.mmap(-1, PROGRESS_BYTES))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import Plan
@@ -35,15 +35,15 @@ class Topology(msgspec.Struct, frozen=True):
     """How the processes of an engine find and know each other.
 
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
-    in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With
-    `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
-    workers by the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
+    in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With `security` the
+    sockets are encrypted. Each has a place, and there its progress page. What tasks publish goes to the data workers by
+    the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
     """
 
     address: str
     token: bytes
     security: Credentials | None
-    slates: list[Slate] = []
+    pages: list[ProgressPage] = []
     feeds: list[PublicationPipe] = []
     machine: Machine | None = None
     plan: Plan = msgspec.field(default_factory=Plan)

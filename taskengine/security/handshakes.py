@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskengine.protocol.limits import CLIENTS_KEPT, HANDSHAKE_BURST, HANDSHAKE_RATE
+from taskengine.protocol.limits import HANDSHAKE_BURST, HANDSHAKE_RATE, MAX_CLIENTS
 
 
 class Attempt(NamedTuple):
@@ -40,7 +40,7 @@ class Handshakes:
     def knock(self, who: str, now: float) -> Attempt:
         """Count a connection of `who` at `now`, monotonic s; return whether it is allowed."""
         caller = self._callers.pop(who, None) or _Caller()
-        if len(self._callers) >= CLIENTS_KEPT:
+        if len(self._callers) >= MAX_CLIENTS:
             del self._callers[next(iter(self._callers))]
         self._callers[who] = caller  # keeps the order of the last connections
         rested_at = max(caller.rested_at, now) + self._apart

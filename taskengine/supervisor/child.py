@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from taskengine._descendants import end_descendants, end_with_parent
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.errors import ProtocolError
 from taskengine.runtime.control import (
     COMMON,
@@ -81,7 +81,7 @@ class _End(enum.Enum):
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a slate at a place, and ends with the supervisor, after what its tasks have started. One that
+    A worker has a progress page at a place, and ends with the supervisor, after what its tasks have started. One that
     `survives` is not ended then, one that `rests` ends by itself, as soon as it has brought its pins to their safe
     state. Of the descriptors that are open it has those that it `keeps`, its own pipes and the standard ones, and it
     may make the reports that are `known`.
@@ -94,7 +94,7 @@ class Child:
         args: tuple[Any, ...],
         *,
         enable_stdout: bool,
-        slate: Slate | None = None,
+        page: ProgressPage | None = None,
         place: int | None = None,
         identity: Identity | None = None,
         survives: bool = False,
@@ -106,11 +106,11 @@ class Child:
         self._keeps = tuple(keeps)
         self._known = known
         self.survives = survives
-        self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if slate else _End.AT_ONCE
+        self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if page else _End.AT_ONCE
         self.place = place
         self._identity = identity
-        self._slate = slate
-        self._finished = slate.finished if slate else 0
+        self._page = page
+        self._finished = page.finished if page else 0
         self.online = False
         self._has_answered = False
         self.failure = ""
@@ -170,12 +170,12 @@ class Child:
     @property
     def was_useful(self) -> bool:
         """It has answered something."""
-        return self._has_answered or (self._slate is not None and self._slate.finished > self._finished)
+        return self._has_answered or (self._page is not None and self._page.finished > self._finished)
 
     def recall(self) -> None:
         """Have a worker hand back what it has once its task has ended: the router that sent it is gone."""
-        if self._slate is not None:
-            self._slate.recall_all()
+        if self._page is not None:
+            self._page.recall_all()
 
     def order(self, order: Order) -> None:
         """Send the process an order, as soon as it listens; a process that is gone gets none."""

@@ -17,7 +17,7 @@ from taskengine.runtime.control import GUARDIAN_REPORTS, LOADER_REPORTS, ROUTER_
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import PublicationPipe, attach, new_feed, publish_owned
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.runtime.rundir import BACKEND, FRONTEND, STOP, RunDir
 from taskengine.runtime.topology import Topology
 from taskengine.security.audit import Audit, file_of
@@ -138,11 +138,11 @@ class Roles:
     def _plan_worker(
         self, role: str, target: Callable[..., None], backplane: Topology, what: str | int, **extra: Any
     ) -> None:
-        """Give a worker, of the lane or the number `what`, a place and its slate."""
-        place, slate = len(backplane.slates), new_slate()
-        backplane.slates.append(slate)
+        """Give a worker, of the lane or the number `what`, a place and its progress page."""
+        place, page = len(backplane.pages), new_page()
+        backplane.pages.append(page)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, slate=slate, place=place, known=LOADER_REPORTS, **extra)
+        self._makers[role] = partial(self._child, *args, page=page, place=place, known=LOADER_REPORTS, **extra)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""

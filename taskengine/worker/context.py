@@ -10,7 +10,7 @@ from taskengine.errors import NotAllowed
 from taskengine.protocol.messages import NOWHERE, Origin
 
 if TYPE_CHECKING:
-    from taskengine._fastpath import Slate
+    from taskengine._fastpath import ProgressPage
 
 
 class _Rules:
@@ -19,7 +19,7 @@ class _Rules:
     policy: Policy | None = None
     rights: ClassVar[dict[str, Rights]] = {}
     """What those who have called may do."""
-    slate: Slate | None = None
+    page: ProgressPage | None = None
     """Where the worker notes which task it is at."""
 
 
@@ -27,11 +27,11 @@ _NONE = Rights(())
 _current: ContextVar[Origin] = ContextVar("origin", default=NOWHERE)
 
 
-def obey(policy: Policy | None, slate: Slate | None = None) -> None:
-    """This process runs tasks under the policy, and notes in the slate which one."""
+def obey(policy: Policy | None, page: ProgressPage | None = None) -> None:
+    """This process runs tasks under the policy, and notes in the progress page which one."""
     _Rules.policy = policy
     _Rules.rights.clear()
-    _Rules.slate = slate
+    _Rules.page = page
 
 
 def begin(origin: Origin) -> None:
@@ -70,7 +70,7 @@ def origin() -> Origin:
 
 def position() -> int:
     """The position of the task that runs in its package, from 0; 0 where no worker runs it."""
-    return 0 if _Rules.slate is None else _Rules.slate.position
+    return 0 if _Rules.page is None else _Rules.page.position
 
 
 def may_call(task: str, lane: str) -> bool:

@@ -19,7 +19,7 @@ from taskengine.broker.topics import ENGINE, SOURCE, TASK, TopicTable, data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, TaskEngineError, shortened, text_of
 from taskengine.protocol.layouts import OWNED_TOPICS
-from taskengine.protocol.limits import NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import Origin, SourceStats, write_overruns
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.control import Online, RejoinRouter, StartFailed, StopProcess
@@ -54,8 +54,8 @@ class Publisher:
         journal: LogBuffer,
     ) -> None:
         name = f"DATA-{os.getpid()}"
-        self._slate = backplane.slates[place]
-        self._slate.busy(busy=False)  # where another one has died in a source
+        self._page = backplane.pages[place]
+        self._page.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
         self._clock = MachineClock()
@@ -74,7 +74,7 @@ class Publisher:
             for topic in taken:
                 journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
         self._sources = {source.topic for source in sources}
-        self._samplers = Samplers(sources, self._slate)
+        self._samplers = Samplers(sources, self._page)
         self._next_look = 0.0
         self._told: list[SourceStats] = []
         """What this router was told of them."""
@@ -134,7 +134,7 @@ class Publisher:
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()
         if batch is not None:
-            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._slate))
+            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._page))
 
     def _take_fed(self) -> None:
         """Publish what tasks have, but no more than a turn's worth."""
@@ -210,7 +210,7 @@ class Publisher:
             if not value:
                 return latest_entry(head, self._board.latest(topic), room), 0
             if topic in self._sources:
-                raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
+                raise NotAllowed(f"topic {shortened(topic, MAX_NAME_LENGTH)} is a source's: no client publishes there")
             origin: Origin = decode_head(head)[2]
             value = published(head, value[0])
             self._publish(topic, value, publisher_of(origin.client), self._received(origin))

@@ -13,7 +13,7 @@ from taskengine.broker.topics import TopicTable
 from taskengine.config.policy import ANONYMOUS, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import shortened
-from taskengine.protocol.limits import MAX_TOPIC, NAME_TOLD
+from taskengine.protocol.limits import MAX_NAME_LENGTH, MAX_TOPIC
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import KEYS_LOOK_MS
@@ -230,7 +230,7 @@ class PublisherSocket:
         topic = prefix.decode(errors="replace")
         if name is not None and (self._policy is None or self._policy.rights(name).may_subscribe(topic)):
             return True
-        self._audit.note("refused", client=name, subscribe=shortened(topic, NAME_TOLD))
+        self._audit.note("refused", client=name, subscribe=shortened(topic, MAX_NAME_LENGTH))
         return False
 
     def look(self, now: float) -> None:

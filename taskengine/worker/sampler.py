@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.registry.registry import Source
 from taskengine.worker.rhythm import Rhythm
 
@@ -31,12 +31,12 @@ class Sampled(NamedTuple):
 class Samplers:
     """A thread for each source, which begin with `start`. `descriptor` is readable where there is something to `take`.
 
-    While one runs the slate says so: it may keep the whole process from everything else.
+    While one runs the progress page says so: it may keep the whole process from everything else.
     """
 
-    def __init__(self, sources: Iterable[Source], slate: Slate) -> None:
+    def __init__(self, sources: Iterable[Source], page: ProgressPage) -> None:
         self._sources = list(sources)
-        self._slate = slate
+        self._page = page
         self._lock = threading.Lock()
         self._running = 0
         self._sampled: deque[Sampled] = deque()
@@ -94,4 +94,4 @@ class Samplers:
     def _count(self, change: int) -> None:
         with self._lock:
             self._running += change
-            self._slate.busy(busy=self._running > 0)
+            self._page.busy(busy=self._running > 0)

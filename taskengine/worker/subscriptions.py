@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.worker.tuning import REPLAY_RATE, SUBSCRIPTIONS_KEPT
 
 BURST_S = 0.05
@@ -47,7 +47,7 @@ class Subscribers:
         owner = _owner(connection)
         if self._replayed_at.get(owner, now) > now:
             return False
-        if len(self._replayed_at) >= CLIENTS_KEPT:
+        if len(self._replayed_at) >= MAX_CLIENTS:
             self._replayed_at = {other: at for other, at in self._replayed_at.items() if at > now}
         self._replayed_at[owner] = now + size / REPLAY_RATE
         return True

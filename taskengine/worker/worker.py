@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from taskengine import _fastpath
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine._socket import Waiter
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import error_entry
@@ -30,7 +30,7 @@ from taskengine.errors import (
     text_of,
 )
 from taskengine.protocol.layouts import NO_ANSWER
-from taskengine.protocol.limits import NAME_TOLD, TEXT_TOLD, TRACEBACK_TOLD
+from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, Plan, load_code
@@ -56,26 +56,26 @@ class NoPins(Exception):
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `slate` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, slate: Slate | None = None, *, tells_all: bool = True) -> None:
+    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
         self._registry = registry
         self._tells_all = tells_all
-        self._slate = slate
+        self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
         # neighbouring slices are mostly of one package
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
         self._frames = legacy_json.TaskFrames(
-            self._find, self._failure, self._limit, slate.limit if slate else None, begin
+            self._find, self._failure, self._limit, page.limit if page else None, begin
         )
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
-        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._slate, limits)
+        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
@@ -109,9 +109,9 @@ class Turn:
     def _unknown(self, name: str) -> TaskEngineError:
         reason = self._registry.lacking.get(name)
         if reason is not None:
-            said = shortened(reason if self._tells_all else without_folders(reason), TEXT_TOLD)
+            said = shortened(reason if self._tells_all else without_folders(reason), MAX_ERROR_TEXT)
             return TaskFailed(said, type="TaskModuleError")
-        name = shortened(name, NAME_TOLD)
+        name = shortened(name, MAX_NAME_LENGTH)
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
@@ -131,7 +131,7 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
-    said = shortened(said if tells_all else without_folders(said), TEXT_TOLD)
+    said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
     where = error.__traceback__
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
@@ -139,7 +139,7 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     kind, text = type(error).__name__, ""
     if tells_all:
         text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
-    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, TRACEBACK_TOLD))
+    return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
 
 
 class TaskWorker:
@@ -160,8 +160,8 @@ class TaskWorker:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.slates[place], tells_all=settings.has_tracebacks)
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.slates[place])
+        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
+        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
@@ -236,7 +236,7 @@ def load_modules(
     registry, failed = load_code(modules, plan.code, began, machine=machine, excluded=excluded, lane=lane)
     control.send(Importing(""))
     for module, reason in failed:
-        control.send(NotImported(module.name, shortened(reason, TEXT_TOLD)))
+        control.send(NotImported(module.name, shortened(reason, MAX_ERROR_TEXT)))
     return registry, [module.module for module, _ in failed]
 
 

@@ -88,7 +88,7 @@ def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
 @pytest.mark.benchmark(group="worker")
 def test_run_task_frames(benchmark: BenchmarkFixture) -> None:
     head = encode_head("1", b"1.5")
-    section = section_of(frames(TASKS), sizes=SIZES, format=Format.SEED, head=head)
+    section = section_of(frames(TASKS), sizes=SIZES, format=Format.LEGACY_JSON, head=head)
     turn = Turn(Registry.load(["taskengine.tasks"]))
     answer = benchmark(turn.run, _fastpath.pack_batch(1, 0, [section]))
     assert sum(entry[5].count(b': 2.5"') for entry in _fastpath.read_answer(answer)) == TASKS

@@ -44,7 +44,7 @@ from taskengine.runtime.control import (
 )
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import HEARTBEAT, Topology
 from taskengine.worker.worker import as_failure
 from tests.engine import deadline
@@ -93,7 +93,7 @@ class Worker:
         self.name = name
         self.lane = lane
         self.place = place
-        self._slate = backplane.slates[place]
+        self._page = backplane.pages[place]
         self._batches: deque[bytes] = deque()
         self._held = 0
         self.has_lied = False
@@ -120,7 +120,7 @@ class Worker:
         while self._batches and not self._held:
             frames = TaskFrames(FUNCTIONS.get, _failure)
             batch = self._batches.popleft()
-            answer = _fastpath.run_batch(batch, _resolve, _failed, _foreign, frames, self._slate)
+            answer = _fastpath.run_batch(batch, _resolve, _failed, _foreign, frames, self._page)
             self.socket.send(answer)
 
     def answer(self, said: bytes) -> None:
@@ -154,7 +154,7 @@ class Stage:
         )
         lanes = settings.lanes_with(LANES.values())
         places = [*lanes, data_lane(0)]
-        self._backplane.slates.extend(new_slate() for _ in places)
+        self._backplane.pages.extend(new_page() for _ in places)
         tasks = [TaskInfo(name, lane, "()", "", None, name == "io.read", "x") for name, lane in LANES.items()]
         self._control, theirs = new_channel()
         journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)

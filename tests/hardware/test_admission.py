@@ -349,7 +349,7 @@ def test_a_release_lets_others_in_but_is_not_theirs(lane: Lane) -> None:
     wheel = lane.output("wheel")
     lane.control.acquire([wheel], call("a", 10.0), 10.0, exclusive=True)
     lane.control.admission.release([wheel], call("b", 10.0))
-    with pytest.raises(NotAllowed, match="another client has wheel"):
+    with pytest.raises(NotAllowed, match="another client holds wheel"):
         lane.set("wheel", 1, 10.1, call("b", 10.1))
     lane.control.admission.release([wheel], call("a", 10.1))
     lane.set("wheel", 1, 10.1, call("b", 10.1))
@@ -376,7 +376,7 @@ def test_a_hold_ends_where_its_holder_says_nothing_for_long(lane: Lane) -> None:
     lane.control.acquire([cart], call("a", 10.0), 10.0, exclusive=True)
     lane.set("cart", 1, 12.0, call("a", 12.0))
     lane.control.renew([cart], call("a", 15.0), 15.0)
-    with pytest.raises(NotAllowed, match="another client has cart"):
+    with pytest.raises(NotAllowed, match="another client holds cart"):
         lane.set("cart", 0.5, 19.9, call("b", 19.9))
     lane.set("cart", 0.5, 20.1, call("b", 20.1))
 
@@ -404,7 +404,7 @@ def test_the_holder_is_a_client_object_over_its_connections(lane: Lane) -> None:
     cart = lane.output("cart")
     lane.control.acquire([cart], call("a", 10.0, holder=b"a\0one"), 10.0, exclusive=True)
     stranger = Origin("a", b"a", b"a\0two", 10 * NS, 10 * NS)
-    with pytest.raises(NotAllowed, match="another client has cart"):
+    with pytest.raises(NotAllowed, match="another client holds cart"):
         lane.set("cart", 1, 10.1, stranger)
     lane.set("cart", 1, 10.1, Origin("a", b"other", b"a\0one", 10 * NS, 10 * NS))
 
@@ -414,11 +414,11 @@ def test_another_program_of_the_same_key_takes_over(lane: Lane) -> None:
     one, two, other = (call(name, 10.0, holder=holder) for name, holder in (("a", b"1"), ("a", b"2"), ("b", b"3")))
     lane.control.acquire([cart], one, 10.0, exclusive=True)
     for origin, take_over in ((two, False), (other, False), (other, True)):
-        with pytest.raises(NotAllowed, match="another client has cart"):
+        with pytest.raises(NotAllowed, match="another client holds cart"):
             lane.control.acquire([cart], origin, 10.1, exclusive=True, take_over=take_over)
     lane.control.acquire([cart], two, 10.1, exclusive=True, take_over=True)
     lane.set("cart", 1, 10.1, two)
-    with pytest.raises(NotAllowed, match="another client has cart"):
+    with pytest.raises(NotAllowed, match="another client holds cart"):
         lane.set("cart", 0.5, 10.1, one)
 
 
@@ -457,7 +457,7 @@ def test_anybody_may_bring_a_device_to_its_own_safe_state(
     lane.control.check(output, safe, far, 10.1)
     lane.set(name, safe, 10.1, far)
     assert (lane.value(name), lane.panel.ends[output.place]) == (safe, NEVER)
-    with pytest.raises(NotAllowed, match="another client has"):
+    with pytest.raises(NotAllowed, match="another client holds"):
         lane.set(name, moving, 10.2, call("b", 10.2))  # the hold is its holder's still
     with pytest.raises(NotAllowed, match="lapsed"):
         lane.control.renew([output], call("a", 10.2), 10.2)

@@ -189,7 +189,7 @@ def test_devices_that_are_written_together_wait_for_nobody_between(machine: Benc
     machine.commands.lease_acquire(["tilt"], exclusive=True)
     begin(Origin(connection=b"another", holder=b"another"))
     try:
-        with pytest.raises(NotAllowed, match="another client has tilt"):
+        with pytest.raises(NotAllowed, match="another client holds tilt"):
             machine.commands.devices_write({"pan": 10, "tilt": 0.5})
         assert machine.owner.control.find("pan").value is None
     finally:

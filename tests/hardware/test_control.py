@@ -114,7 +114,7 @@ def test_another_is_kept_out_while_a_lease_is_exclusive(lane: Lane) -> None:
         lambda: lane.control.acquire([pan], TABLET, 10.1),
         lambda: lane.control.move(pan, 5.0, 1.0, "sine", TABLET, 10.1),
     ):
-        with pytest.raises(NotAllowed, match="another client has pan"):
+        with pytest.raises(NotAllowed, match="another client holds pan"):
             refused()
     lane.set("pan", 2, 10.1)
     lane.set("hold", 0.1, 10.1, TABLET)

@@ -131,7 +131,7 @@ def _arms(guard: Client) -> bool:
 
 def test_a_second_connection_of_the_same_key_is_another_client(connect: Callable[[str], Client]) -> None:
     with connect("laptop") as first, connect("laptop") as second, first.lease("pan", exclusive=True):
-        with pytest.raises(NotAllowed, match="another client has pan"):
+        with pytest.raises(NotAllowed, match="another client holds pan"):
             second.call("servo.set", "pan", 0)
         first.call("servo.set", "pan", 0)
 

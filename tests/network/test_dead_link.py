@@ -103,4 +103,4 @@ def test_wire_0_1_from_another_machine_moves_nothing_and_is_told_why(
     """Its commands do not say when they were sent."""
     wheel = _round(trials, make, when, outage).of("seed", fate)
     assert not wheel.turns
-    assert "takes commands from other machines only where they say how old they are" in wheel.said
+    assert "takes commands from other machines only if they say how old they are" in wheel.said

@@ -152,7 +152,7 @@ class BrokerStates(RuleBasedStateMachine):
         self.books: dict[Package, Books] = {}
         self.workers: dict[str, list[list[Slice]]] = {}
         self.lane_of: dict[str, str] = {}
-        self.is_condemned: set[str] = set()
+        self.is_excluded: set[str] = set()
         self.is_retired: set[str] = set()
         self.recalled: dict[str, int] = {}
         self.is_handing_back: set[str] = set()
@@ -241,7 +241,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.recalled[name] = last
 
     def check_batch(self, batch: Batch) -> None:
-        assert batch.worker not in self.is_condemned, "work for a worker that is as good as dead"
+        assert batch.worker not in self.is_excluded, "work for a worker that is as good as dead"
         for slice in batch.slices:
             books = self.books[slice.package]
             for position in range(slice.first, slice.stop):
@@ -313,7 +313,7 @@ class BrokerStates(RuleBasedStateMachine):
     def die(self, data: st.DataObject, part: bool, dies_running: bool) -> None:
         name = data.draw(st.sampled_from(list(self.workers)))
         batches = self.workers.pop(name)
-        self.is_condemned.discard(name)
+        self.is_excluded.discard(name)
         accounts: list[Account | None] = []
         is_over = name in self.is_handing_back
         next_up: tuple[Slice, int] | None = None
@@ -369,10 +369,10 @@ class BrokerStates(RuleBasedStateMachine):
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), retires=st.booleans())
-    def condemn(self, data: st.DataObject, retires: bool) -> None:
+    def exclude(self, data: st.DataObject, retires: bool) -> None:
         name = data.draw(st.sampled_from(list(self.workers)))
-        (self.broker.retire if retires else self.broker.condemn)(name)
-        self.is_condemned.add(name)
+        (self.broker.retire if retires else self.broker.exclude)(name)
+        self.is_excluded.add(name)
         if retires:
             self.is_retired.add(name)
 
@@ -435,7 +435,7 @@ class BrokerStates(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened before, everything is answered in the end."""
-        for name in list(self.is_condemned):
+        for name in list(self.is_excluded):
             batches = self.workers.pop(name)
             for slices in batches:
                 self.put_back(slices, 0)

@@ -67,7 +67,7 @@ class Life:
     def die(self) -> None:
         if self.held:
             name = self.draw(st.sampled_from(sorted(self.held)))
-            self.broker.condemn(name)
+            self.broker.exclude(name)
             self.broker.leave(name, [self._account(entries) for entries in self.held.pop(name)])
 
     def _account(self, entries: list[Answered]) -> Account | None:
@@ -93,8 +93,8 @@ class Life:
         if self.held:
             self.broker.retire(self.draw(st.sampled_from(sorted(self.held))))
 
-    def forsake(self) -> None:
-        self.broker.forsake()
+    def refuse_unserved(self) -> None:
+        self.broker.refuse_unserved()
 
     def check(self) -> None:
         stats = self.broker.stats({})
@@ -107,7 +107,7 @@ class Life:
 def test_accepted_is_answered_and_in_flight(data: st.DataObject) -> None:
     life = Life(data)
     usual = [life.join, life.accept, life.dispatch, life.answer, life.die, life.expire, life.cancel]
-    events = [*usual, *usual, life.retire, life.forsake]
+    events = [*usual, *usual, life.retire, life.refuse_unserved]
     life.join()
     for _ in range(data.draw(st.integers(0, 40))):
         data.draw(st.sampled_from(events))()

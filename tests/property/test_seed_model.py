@@ -211,7 +211,7 @@ Find = Callable[[str], Callable[..., Any] | None]
 def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
     """What was kept, the DATA frame and how many failed, compiled."""
     KEPT.clear()
-    section = section_of(join_frames(frames), format=layouts.Format.SEED, head=encode_head("serial", pack))
+    section = section_of(join_frames(frames), format=layouts.Format.LEGACY_JSON, head=encode_head("serial", pack))
     batch = _fastpath.pack_batch(1, 0, [section])
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, TaskFrames(find, failure))
     ((_, _, _, failed, _, body),) = _fastpath.read_answer(answer)

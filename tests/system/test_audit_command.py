@@ -43,4 +43,4 @@ def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:
     done = verify(tmp_path, "no-such-file")
     assert (done.returncode, done.stderr) == (2, "taskengine: no-such-file: No such file or directory\n")
     (tmp_path / "taskengine.toml").write_text('audit = "journald"\n')
-    assert "only a file can be verified" in verify(tmp_path).stderr
+    assert "only a log in a file can be verified" in verify(tmp_path).stderr

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from taskengine import _fastpath
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.broker import legacy_json
 from taskengine.broker.legacy_json import TaskFrames
 from taskengine.broker.package import encode_head
@@ -27,7 +27,7 @@ Account = tuple[list[Any], Any, Any] | None
 
 @pytest.fixture
 def memory() -> Iterator[mmap.mmap]:
-    with mmap.mmap(-1, layouts.SLATE_BYTES) as shared:
+    with mmap.mmap(-1, layouts.PROGRESS_BYTES) as shared:
         yield shared
 
 
@@ -57,9 +57,9 @@ def in_a_worker(work: Callable[[], object]) -> int:
 
 def run(memory: mmap.mmap, *batches: bytes) -> int:
     def work() -> None:
-        slate = Slate(memory)
+        page = ProgressPage(memory)
         for batch in batches:
-            _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, slate)
+            _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
 
     return in_a_worker(work)
 
@@ -71,7 +71,7 @@ def values(entry: Any) -> list[Any]:
 def test_what_was_done_in_a_chunk_is_kept_and_what_ran_is_known(memory: mmap.mmap) -> None:
     tasks = [task(0, "before"), task(0, 1), task(2), task(0, 3), task(1), task(0, 5), task(0, 6)]
     assert run(memory, batch_of(4, tasks)) == DIED
-    account = Slate(memory).read(4)
+    account = ProgressPage(memory).read(4)
     assert account is not None
     entries, part, running = account
     assert (entries, running) == ([], (1, 4))
@@ -81,28 +81,28 @@ def test_what_was_done_in_a_chunk_is_kept_and_what_ran_is_known(memory: mmap.mma
 
 def test_nothing_is_kept_of_a_task_that_died_at_once_and_no_batch_is_taken_for_another(memory: mmap.mmap) -> None:
     assert run(memory, batch_of(4, [task(0, 0), task(1)])) == DIED
-    slate = Slate(memory)
-    assert slate.read(4) == ([], None, (1, 1))
-    assert slate.running
+    page = ProgressPage(memory)
+    assert page.read(4) == ([], None, (1, 1))
+    assert page.running
     for other in (0, 2, 3, 5, 6):
-        assert slate.read(other) is None
+        assert page.read(other) is None
 
 
 def test_the_batch_before_is_still_there(memory: mmap.mmap) -> None:
     assert run(memory, batch_of(5, [task(0, 0), task(0, 1), task(0, 2)]), batch_of(6, [task(1)] * 2)) == DIED
-    slate = Slate(memory)
-    account = slate.read(5)
+    page = ProgressPage(memory)
+    account = page.read(5)
     assert account is not None
     (entry,), part, running = account
     assert (values(entry), part, running) == ([1, 2], None, None)
-    assert slate.read(6) == ([], None, (1, 1))
+    assert page.read(6) == ([], None, (1, 1))
 
 
 def test_slices_that_ended_before_are_entries(memory: mmap.mmap) -> None:
     package = join_frames([task(0, n) for n in range(4)] + [task(1)])
     sections = [section_of(package, 0, 2, job=1), section_of(package, 2, 5, job=2)]
     assert run(memory, _fastpath.pack_batch(9, 0, sections)) == DIED
-    account = Slate(memory).read(9)
+    account = ProgressPage(memory).read(9)
     assert account is not None
     (entry,), part, running = account
     assert (entry[:3], values(entry)) == ((1, 0, 2), [0, 1])
@@ -113,7 +113,7 @@ def test_slices_that_ended_before_are_entries(memory: mmap.mmap) -> None:
 @pytest.mark.parametrize("mode", [ReplyMode.ERRORS, ReplyMode.NONE])
 def test_reply_modes(memory: mmap.mmap, mode: ReplyMode) -> None:
     assert run(memory, batch_of(4, [task(0, 0), task(0, 1), task(2), task(0, 3), task(1)], reply=mode)) == DIED
-    account = Slate(memory).read(4)
+    account = ProgressPage(memory).read(4)
     assert account is not None
     assert account[1] is not None
     assert account[1][1:4] == (1, 4, 1)
@@ -128,14 +128,14 @@ def test_task_frames(memory: mmap.mmap) -> None:
     functions: dict[str, Callable[..., Any]] = {"f": lambda a: a, "die": lambda a: die()}
 
     def work() -> None:
-        slate = Slate(memory)
+        page = ProgressPage(memory)
         python = TaskFrames(functions.__getitem__, lambda name, error: ProtocolError(str(error)), lambda name: 10**12)
-        batch = batch_of(4, frames, chunk=5, format=layouts.Format.SEED, head=encode_head("s", b"1"))
-        _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
+        batch = batch_of(4, frames, chunk=5, format=layouts.Format.LEGACY_JSON, head=encode_head("s", b"1"))
+        _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, page)
 
     assert in_a_worker(work) == DIED
-    slate = Slate(memory)
-    account = slate.read(4)
+    page = ProgressPage(memory)
+    account = page.read(4)
     assert account is not None
     (first,), part, running = account
     assert first[:3] == (1, 1, 2)
@@ -155,9 +155,9 @@ def test_columns(memory: mmap.mmap) -> None:
 
     body = b"".join(n.to_bytes(8, "little") for n in range(10, 15))
     batch = _fastpath.pack_batch(4, 0, [(1, layouts.Format.COLUMNS, 0, 0, b"", b"i", body, 1, 0, 5, 5, 0, 0)])
-    work = _fastpath.run_batch, (batch, lambda head: [third], Failures(), no_foreign, None, Slate(memory))
+    work = _fastpath.run_batch, (batch, lambda head: [third], Failures(), no_foreign, None, ProgressPage(memory))
     assert in_a_worker(lambda: work[0](*work[1])) == DIED
-    account = Slate(memory).read(4)
+    account = ProgressPage(memory).read(4)
     assert account is not None
     assert account[1] is not None
     assert (values(account[1]), account[2]) == ([10, 11], (1, 2))
@@ -165,32 +165,32 @@ def test_columns(memory: mmap.mmap) -> None:
 
 def test_the_answer_is_the_same_with_and_without_a_slate(memory: mmap.mmap) -> None:
     batch = batch_of(3, [task(0, n) for n in range(20)])
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     answers = [
         _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, which)
-        for which in (None, slate)
+        for which in (None, page)
     ]
     (left,), (right,) = map(_fastpath.read_answer, answers)
     assert left[:4] + left[5:] == right[:4] + right[5:]
-    account = slate.read(3)
+    account = page.read(3)
     assert account is not None
     assert account[0] == [right]
-    assert not slate.running
+    assert not page.running
 
 
 def test_a_recall_ends_the_batch_behind_the_running_task(memory: mmap.mmap) -> None:
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     ran: list[int] = []
 
     def step(n: int) -> int:
         ran.append(n)
         if n == 4:
-            slate.recall(8)
+            page.recall(8)
         return n
 
     def answer(number: int, count: int = 9) -> list[Any]:
         batch = batch_of(number, [task(0, n) for n in range(count)])
-        done = _fastpath.run_batch(batch, lambda head: [step], Failures(), no_foreign, None, slate)
+        done = _fastpath.run_batch(batch, lambda head: [step], Failures(), no_foreign, None, page)
         return [entry[:3] for entry in _fastpath.read_answer(done)]
 
     assert answer(7) == [(1, 1, 5)]
@@ -200,17 +200,17 @@ def test_a_recall_ends_the_batch_behind_the_running_task(memory: mmap.mmap) -> N
 
 
 def test_a_recalled_data_frame_tells_its_size(memory: mmap.mmap) -> None:
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     frames = [b'{"task":"f","args":[%d]}' % n for n in range(12)]
 
     def step(n: int) -> int:
         if n == 3:
-            slate.recall(1)
+            page.recall(1)
         return n
 
     python = TaskFrames(lambda name: step, lambda name, error: ProtocolError(str(error)))
-    batch = batch_of(1, frames, chunk=11, format=layouts.Format.SEED, head=encode_head("s", b"1"))
-    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
+    batch = batch_of(1, frames, chunk=11, format=layouts.Format.LEGACY_JSON, head=encode_head("s", b"1"))
+    answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, page)
     assert [(entry[1:3], entry[5]) for entry in _fastpath.read_answer(answer)] == [
         ((1, 2), b'{"size":1,"data":["job-: 1"],"pack":1,"errors":[]}'),
         ((2, 4), b'{"size":2 ,"data":["job-: 2","job-: 3"],"pack":1,"errors":[]}'),
@@ -218,24 +218,24 @@ def test_a_recalled_data_frame_tells_its_size(memory: mmap.mmap) -> None:
 
 
 def test_a_timeout_is_seen_while_its_task_runs(memory: mmap.mmap) -> None:
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     seen: list[int] = []
-    functions: Functions = [lambda: seen.append(slate.until_ns), lambda: seen.append(slate.until_ns)]
+    functions: Functions = [lambda: seen.append(page.until_ns), lambda: seen.append(page.until_ns)]
     batch = batch_of(1, [task(0), task(0), task(1)])
-    _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, None, slate, lambda head: [10**9, 0])
+    _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, None, page, lambda head: [10**9, 0])
     assert seen[0] > 0
-    assert (seen[1], slate.until_ns) == (0, 0)
+    assert (seen[1], page.until_ns) == (0, 0)
 
 
 def test_a_new_worker_has_no_past(memory: mmap.mmap) -> None:
     assert run(memory, batch_of(4, [task(0, 0), task(1)])) == DIED
-    slate = Slate(memory)
-    slate.clear()
-    assert (slate.running, slate.until_ns, slate.read(4)) == (False, 0, None)
+    page = ProgressPage(memory)
+    page.clear()
+    assert (page.running, page.until_ns, page.read(4)) == (False, 0, None)
 
 
 def test_the_memory_of_a_large_answer_is_given_back(memory: mmap.mmap) -> None:
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     functions: Functions = [lambda size: bytes(size)]
 
     def pages() -> int:
@@ -245,15 +245,15 @@ def test_the_memory_of_a_large_answer_is_given_back(memory: mmap.mmap) -> None:
 
     before = pages()
     batch = batch_of(2, [task(0, 1), task(0, 2**24)])
-    _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, None, slate)
+    _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, None, page)
     assert pages() - before > 2**13
-    slate.release(2)
+    page.release(2)
     assert pages() - before < 2**10
 
 
 def test_senseless_memory_is_told(memory: mmap.mmap) -> None:
     assert run(memory, batch_of(4, [task(0, 0), task(0, 1), task(1)])) == DIED
-    junk = Slate(memory)
+    junk = ProgressPage(memory)
     for place in range(0, 200, 8):
         kept = memory[place : place + 8]
         memory[place : place + 8] = b"\xff" * 8
@@ -267,5 +267,5 @@ def test_senseless_memory_is_told(memory: mmap.mmap) -> None:
     assert account is not None
     assert account[1] is not None
     assert _fastpath.unpack(account[1][5], 1, no_error) == [1]
-    with pytest.raises(ProtocolError, match="a slate has"):
-        Slate(bytearray(4096))
+    with pytest.raises(ProtocolError, match="a progress page has"):
+        ProgressPage(bytearray(4096))

@@ -14,7 +14,7 @@ from taskengine import _fastpath
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.protocol import layouts, limits
 from taskengine.protocol.messages import ReplyMode
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from tests.batches import Failures, Functions, batch_of, entry, join_frames, no_error, no_foreign, run, section_of, task
 
 
@@ -142,7 +142,7 @@ def test_an_answer_has_a_limit_that_costs_only_what_passes_it() -> None:
 
 def test_foreign_chunks() -> None:
     package = join_frames([b"one", b"three", b"five", b"seven"])
-    section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=layouts.Format.SEED, head=b"head")
+    section = section_of(package, 1, 4, sizes=(1, 0, 2), job=5, format=layouts.Format.LEGACY_JSON, head=b"head")
     seen: list[tuple[Any, ...]] = []
 
     def foreign(*args: object) -> tuple[bytes, int]:
@@ -178,7 +178,9 @@ def test_a_worker_that_has_been_at_a_batch_too_long_hands_the_rest_back() -> Non
     with_time = _fastpath.pack_batch(1, 10**18, sections)
     answer = _fastpath.run_batch(with_time, lambda head: [ran.append], Failures(), no_foreign)
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 4), (2, 4, 10)]
-    foreign = _fastpath.pack_batch(1, 1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=layouts.Format.SEED)])
+    foreign = _fastpath.pack_batch(
+        1, 1, [section_of(package, 0, 9, sizes=(2, 1, 3), format=layouts.Format.LEGACY_JSON)]
+    )
     answer = _fastpath.run_batch(foreign, lambda head: [], Failures(), lambda *_: (b"", 0))
     assert [entry[:3] for entry in _fastpath.read_answer(answer)] == [(1, 0, 2)]
 
@@ -271,13 +273,13 @@ def test_threads() -> None:
 
 def test_a_task_has_begun_when_its_arguments_are_read() -> None:
     """A worker that dies of them has died of the task, and no other is given it."""
-    slate = new_slate()
+    page = new_page()
     seen: list[tuple[bool, int]] = []
 
     def failed(head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
-        seen.append((slate.running, slate.position))
+        seen.append((page.running, page.position))
         return b"\xc0"
 
     batch = batch_of([task(0), b"\x92\x00\x91\xc1", task(0)])
-    _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, slate)
+    _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, page)
     assert seen == [(True, 1)]

@@ -30,7 +30,7 @@ def seeds() -> list[bytes]:
     )
     batches = [
         [section_of(package, head=b"h")],
-        [section_of(package, 1, 5, sizes=(1, 1, 1), reply=layouts.Format.SEED)],
+        [section_of(package, 1, 5, sizes=(1, 1, 1), reply=layouts.Format.LEGACY_JSON)],
         [section_of(package, reply=2), section_of(package, 2, 4, job=2**64 - 1)],
         [section_of(package, deadline=1)],
         [section_of(package, deadline=2**63, reply=1)],

@@ -106,14 +106,14 @@ def fuzz(data: bytes) -> None:
     _check_refusal(package.refusal(ProtocolError("no")), ProtocolError("no"))
     package.cut(2, {"": 2})
     msgspec.json.decode(package.describe())
-    if package.format == layouts.Format.SEED and package.count:
+    if package.format == layouts.Format.LEGACY_JSON and package.count:
         _check_run(package, frames)
     for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
         package.assembly.put(*piece)
     package.failed = package.count
     answer = [msgspec.json.decode(frame if isinstance(frame, bytes) else b"".join(frame)) for frame in package.answer()]
     assert answer[0]["size"] == answer[0]["part"] == len(answer) - 1
-    if package.format == layouts.Format.SEED:
+    if package.format == layouts.Format.LEGACY_JSON:
         assert [len(frame["data"]) for frame in answer[1:]] == [
             stop - first for _, first, stop in package.chunks(0, package.count)
         ]
@@ -128,7 +128,9 @@ def _check_refusal(message: Any, error: ProtocolError) -> None:
 def _check_run(package: LegacyPackage, frames: list[bytes]) -> None:
     """The worker does what the model does, with the same arguments."""
     pack = bytes(package.pack)
-    section = section_of((package.index, package.body), format=layouts.Format.SEED, head=encode_head("serial", pack))
+    section = section_of(
+        (package.index, package.body), format=layouts.Format.LEGACY_JSON, head=encode_head("serial", pack)
+    )
     batch = _fastpath.pack_batch(1, 0, [section])
     KEPT.clear()
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, TaskFrames(FUNCTIONS.get, _failure))

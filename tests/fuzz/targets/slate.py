@@ -1,4 +1,4 @@
-"""A dead worker's slate: whatever it wrote there, reading it gives an account or our ProtocolError."""
+"""A dead worker's progress page: whatever it wrote there, reading it gives an account or our ProtocolError."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ SHORT = 2**12
 _ELAPSED = 20
 """Where an entry of an answer says how long it took."""
 HEAD_BYTES, PANE_BYTES = 160, 256
-"""So much of an input lies over the head of the slate, and over the beginning of each pane."""
+"""So much of an input lies over the head of the progress page, and over the beginning of each slot."""
 
-_ENDS = [24 + 64 * pane + place for pane in range(2) for place in (8, 16, 44)]
-"""Where the head of a slate says, in 32 bits, at which byte of a pane something ends; see _slate.pxi."""
+_ENDS = [24 + 64 * slot + place for slot in range(2) for place in (8, 16, 44)]
+"""Where the head of a progress page says, in 32 bits, at which byte of a slot something ends; see _progress.pxi."""
 
 
 @cache
 def _memory() -> mmap.mmap:
-    return mmap.mmap(-1, layouts.SLATE_BYTES)
+    return mmap.mmap(-1, layouts.PROGRESS_BYTES)
 
 
 @cache
-def _slate() -> _fastpath.Slate:
-    return _fastpath.Slate(_memory())
+def _page() -> _fastpath.ProgressPage:
+    return _fastpath.ProgressPage(_memory())
 
 
 def _places() -> list[tuple[int, int]]:
     """Where the parts of an input lie: (offset, bytes)."""
-    first = layouts.SLATE_HEAD
+    first = layouts.PROGRESS_HEAD
     return [(0, HEAD_BYTES), (first, PANE_BYTES), (first + limits.MAX_MESSAGE, PANE_BYTES)]
 
 
@@ -51,13 +51,13 @@ def seeds() -> list[bytes]:
     for size in (1, 2, 3):
         batch = batch_of([task(0, 2), task(1), task(0, "x")], reply=size % 3, size=size)
         batch = size.to_bytes(8, "little") + batch[8:]
-        _fastpath.run_batch(batch, lambda head: [abs, die], Failures(), no_foreign, slate=_slate())
+        _fastpath.run_batch(batch, lambda head: [abs, die], Failures(), no_foreign, page=_page())
         inputs.append(_held())
     return [bytes([1 + place % 3]) + data.rstrip(b"\0") for place, data in enumerate(inputs)]
 
 
 def _held() -> bytes:
-    """What lies in the slate, but for how long it took."""
+    """What lies in the progress page, but for how long it took."""
     held = bytearray().join(_memory()[at : at + size] for at, size in _places())
     for entry in (HEAD_BYTES + layouts.COUNT.size, HEAD_BYTES + PANE_BYTES + layouts.COUNT.size):
         held[entry + _ELAPSED : entry + _ELAPSED + 8] = bytes(8)
@@ -71,8 +71,8 @@ def _write(data: bytes) -> None:
 
 
 def fuzz(data: bytes) -> None:
-    """The first byte is the batch that the router asks for, what follows lies in the slate."""
-    memory, slate = _memory(), _slate()
+    """The first byte is the batch that the router asks for, what follows lies in the progress page."""
+    memory, page = _memory(), _page()
     asked = number(data)
     _write(data[1:])
     for at in _ENDS:
@@ -81,7 +81,7 @@ def fuzz(data: bytes) -> None:
         if end <= limits.MAX_MESSAGE:
             memory[at : at + 4] = (end % SHORT).to_bytes(4, "little")
     try:
-        account = slate.read(asked)
+        account = page.read(asked)
     except ProtocolError:
         account = None
     if account is not None:
@@ -92,7 +92,7 @@ def fuzz(data: bytes) -> None:
             assert first <= stop
             assert isinstance(body, bytes)
         assert running is None or 0 <= running[1] < 2**32
-    assert isinstance(slate.running, bool)
-    assert slate.until_ns >= 0
-    assert len(slate.progress) == 7
-    slate.recall_all()
+    assert isinstance(page.running, bool)
+    assert page.until_ns >= 0
+    assert len(page.progress) == 7
+    page.recall_all()

@@ -391,10 +391,10 @@ def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
         made.accept(each)
     (batch,) = made.dispatch()
     made.stopping = True
-    assert made.forsake() == [waiting]
+    assert made.refuse_unserved() == [waiting]
     assert waiting.assembly.join() == ended(*["Overloaded"] * 4)
     assert made.leave(batch.worker, [None]) == []
-    assert made.forsake() == [running]
+    assert made.refuse_unserved() == [running]
     assert made.idle()
 
 

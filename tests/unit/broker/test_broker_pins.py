@@ -95,7 +95,7 @@ def test_an_owner_that_is_killed_because_it_hangs_is_dead() -> None:
     made = broker()
     waiting = command()
     made.accept(waiting)
-    made.condemn("owner")
+    made.exclude("owner")
     assert made.leave("owner", []) == [waiting]
     assert errors(waiting) == [b"WorkerLost"] * 3
     assert made.counters.stats([], 0, 0, {}).errors == {WorkerLost.__name__: 3}

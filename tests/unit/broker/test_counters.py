@@ -107,7 +107,7 @@ def test_a_condemned_worker_is_not_online_and_has_its_tasks_until_it_is_dead() -
     made = broker(workers=2)
     made.accept(package(1))
     (batch,) = made.dispatch()
-    made.condemn(batch.worker)
+    made.exclude(batch.worker)
     assert made.stats({}).lanes == [LaneStats("", 2, 1, 1, 0, 1)]
     made.leave(batch.worker, [None], lambda name: TaskTimeout(name))
     assert made.stats({}).lanes == [LaneStats("", 2, 1, 0, 1, 0)]

@@ -4,7 +4,7 @@ import pytest
 
 from taskengine.broker import failure_reasons
 from taskengine.errors import NotAllowed
-from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS, NAME_TOLD
+from taskengine.protocol.limits import DENIED_RUNS, DENIED_TASKS, MAX_NAME_LENGTH
 
 
 @pytest.mark.parametrize("denied", [[1], [DENIED_TASKS], [1] * DENIED_RUNS])
@@ -19,7 +19,7 @@ def test_what_is_denied_in_plenty_is_not(denied: list[int]) -> None:
 
 
 def test_a_denied_name_is_told_in_short() -> None:
-    assert len(str(failure_reasons.denied("x" * 10**6))) < 2 * NAME_TOLD + 100
+    assert len(str(failure_reasons.denied("x" * 10**6))) < 2 * MAX_NAME_LENGTH + 100
 
 
 def test_who_was_lost_is_a_field() -> None:

@@ -34,7 +34,7 @@ def test_a_worker_takes_so_many_batches_and_so_much_work() -> None:
     assert not worker.room()
     assert worker.end_oldest()[0].cost == 2 * BATCH_NS
     assert (worker.first, worker.load) == (2, 0.0)
-    worker.is_condemned = True
+    worker.is_excluded = True
     worker.batches.clear()
     assert not worker.room()
 

@@ -140,7 +140,7 @@ def run(frames: list[bytes], python: TaskFrames, size: int = 50, pack: bytes = b
     section = section_of(
         join_frames(frames),
         sizes=(min(size, len(frames)), 0, size),
-        format=layouts.Format.SEED,
+        format=layouts.Format.LEGACY_JSON,
         head=encode_head("serial", pack),
     )
     batch = _fastpath.pack_batch(1, 0, [section])

@@ -127,8 +127,8 @@ def test_whose_account_has_no_sense_may_have_run_anything(account: Account) -> N
 
 def test_who_is_condemned_gets_nothing_more() -> None:
     made = broker(workers=2)
-    made.condemn("w0")
-    made.condemn("nobody")
+    made.exclude("w0")
+    made.exclude("nobody")
     made.accept(package(40))
     assert {batch.worker for batch in made.dispatch()} == {"w1"}
 

@@ -27,8 +27,8 @@ class Ward:
     """Two workers, and a clock that is looked at every interval."""
 
     def __init__(self) -> None:
-        self.slates = [StillSlate(), StillSlate()]
-        self.table = WorkerTable(cast(Any, self.slates))
+        self.pages = [StillSlate(), StillSlate()]
+        self.table = WorkerTable(cast(Any, self.pages))
         self.health = WorkerHealth(self.table, INTERVAL, LIMIT, JOIN_LIMIT, 0.0)
         self.now = 0.0
         self.stopped: set[int] = set()
@@ -77,14 +77,14 @@ def test_progress_counts_as_a_sign_of_life(ward: Ward) -> None:
     ward.health.condemned("b")
     ward.table.has_progressed("a")
     ward.look(LIMIT)
-    ward.slates[0].progress = (1,)
+    ward.pages[0].progress = (1,)
     assert ward.look(LIMIT) == []
     assert [diagnosis.worker for diagnosis in ward.look(3.0)] == ["a"]
 
 
 def test_a_worker_in_a_task_may_take_its_time_unless_its_process_is_stopped(ward: Ward) -> None:
     ward.health.condemned("b")
-    ward.slates[0].running = True
+    ward.pages[0].running = True
     assert ward.look(50.0) == []
     ward.stopped = {100}
     begun = ward.now
@@ -94,7 +94,7 @@ def test_a_worker_in_a_task_may_take_its_time_unless_its_process_is_stopped(ward
 
 def test_a_process_that_goes_on_is_not_frozen(ward: Ward) -> None:
     ward.health.condemned("b")
-    ward.slates[0].running = True
+    ward.pages[0].running = True
     for _ in range(9):
         ward.stopped = {100}
         assert ward.look(LIMIT) == []
@@ -124,23 +124,23 @@ def test_our_own_absence_counts_against_nobody(ward: Ward) -> None:
 
 
 def test_an_overdue_worker_is_found_once(ward: Ward) -> None:
-    ward.slates[0].until_ns = 5 * NS
+    ward.pages[0].until_ns = 5 * NS
     assert ward.health.newly_overdue(4 * NS) == []
     assert ward.health.newly_overdue(5 * NS) == ["a"]
     assert ward.health.newly_overdue(6 * NS) == []
 
 
 def test_a_worker_that_died_overdue_is_told_from_one_that_ended_its_task_in_time(ward: Ward) -> None:
-    for slate in ward.slates:
-        slate.until_ns = 5 * NS
+    for page in ward.pages:
+        page.until_ns = 5 * NS
     assert ward.health.newly_overdue(5 * NS) == ["a", "b"]
-    ward.slates[1].until_ns = 9 * NS  # another task has begun
+    ward.pages[1].until_ns = 9 * NS  # another task has begun
     found = {name: ward.health.buried(name, ward.table.dismiss(name), 6 * NS) for name in ("a", "b")}
     assert found == {"a": True, "b": False}
 
 
 def test_a_worker_that_dies_by_itself_was_not_overdue(ward: Ward) -> None:
-    ward.slates[0].until_ns = 5 * NS
+    ward.pages[0].until_ns = 5 * NS
     assert not ward.health.buried("a", ward.table.dismiss("a"), 6 * NS)
     assert not ward.health.buried("c", None, 6 * NS)
     assert [diagnosis.worker for diagnosis in ward.look(50.0)] == ["b"]

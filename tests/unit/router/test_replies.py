@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from taskengine._socket import Port
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.router import replies
 from taskengine.router.replies import ReplySender
 from tests.engine import deadline, wait_until
@@ -145,5 +145,5 @@ def test_clients_that_owe_nothing_are_forgotten(street: Street) -> None:
     for number in range(3000):
         made.send([b"gone %d" % number], [b"x"], f"{number}")
         assert not made.is_full(b"gone %d" % number, "", 1)
-    assert len(made._debts) <= CLIENTS_KEPT
-    assert len(made._small_of) <= CLIENTS_KEPT
+    assert len(made._debts) <= MAX_CLIENTS
+    assert len(made._small_of) <= MAX_CLIENTS

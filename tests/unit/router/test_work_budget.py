@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine.broker.tuning import LATEST_RETRY_S, SOONEST_RETRY_S
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.router.work_budget import ABOVE_MEAN, WorkBudget
 
 MESSAGE_S = 0.001
@@ -75,8 +75,8 @@ def test_nobody_below_the_mean_is_refused(parts: dict[str, float]) -> None:
 
 def test_memory_is_bounded() -> None:
     budget = WorkBudget()
-    for number in range(10 * CLIENTS_KEPT):
+    for number in range(10 * MAX_CLIENTS):
         budget.charge(str(number), MESSAGE_S, 100.0 + number * 1e-5)
-    assert len(budget._spent) <= CLIENTS_KEPT + 1
+    assert len(budget._spent) <= MAX_CLIENTS + 1
     budget.charge("x", MESSAGE_S, 200.0)
     assert len(budget._spent) == 1

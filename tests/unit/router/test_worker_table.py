@@ -2,24 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine._fastpath import Slate
+from taskengine._fastpath import ProgressPage
 from taskengine.broker.recovery import SENSELESS
 from taskengine.errors import ProtocolError
 from taskengine.protocol import layouts
 from taskengine.router.worker_table import WorkerTable
 
 UNTIL = 8 * 6
-"""Where pane 0 has it, behind recall, finished, busy, number, committed and done."""
+"""Where slot 0 has it, behind recall, finished, busy, number, committed and done."""
 
 
 @pytest.fixture
 def memory() -> bytearray:
-    return bytearray(layouts.SLATE_BYTES)
+    return bytearray(layouts.PROGRESS_BYTES)
 
 
 def crew_of(*memories: bytearray) -> WorkerTable:
     """A crew that expects TASK-0, TASK-1, … at their places."""
-    crew = WorkerTable([Slate(memory) for memory in memories])
+    crew = WorkerTable([ProgressPage(memory) for memory in memories])
     for place in range(len(memories)):
         crew.expect(f"TASK-{place}", place, 100 + place, is_fresh=True)
     return crew
@@ -49,7 +49,7 @@ def test_a_worker_that_is_dead_before_it_is_here_owes_nothing(memory: bytearray)
 
 @pytest.mark.parametrize("place", [-1, 1, 2, 2**40])
 def test_a_worker_has_its_own_place(memory: bytearray, place: int) -> None:
-    crew = crew_of(memory, bytearray(layouts.SLATE_BYTES))
+    crew = crew_of(memory, bytearray(layouts.PROGRESS_BYTES))
     with pytest.raises(ProtocolError, match="place"):
         crew.enlist("TASK-0", b"id", place)
     assert crew.expects("TASK-0", 0)
@@ -57,11 +57,11 @@ def test_a_worker_has_its_own_place(memory: bytearray, place: int) -> None:
 
 def test_a_fresh_workers_slate_tells_of_another(memory: bytearray) -> None:
     crew = crew_of(memory)
-    slate = Slate(memory)
+    page = ProgressPage(memory)
     memory[UNTIL : UNTIL + 8] = (100).to_bytes(8, "little")
-    slate.busy(busy=True)
+    page.busy(busy=True)
     assert list(crew.overdue(10**18)) == []
-    slate.busy(busy=False)
+    page.busy(busy=False)
     assert crew.is_at_task("TASK-0"), "it loads its modules"
     crew.expect("TASK-0", 0, 100, is_fresh=False)  # it is known already
     assert list(crew.overdue(10**18)) == []
@@ -75,7 +75,7 @@ def test_a_fresh_workers_slate_tells_of_another(memory: bytearray) -> None:
 def test_a_worker_begins_with_a_clean_slate_but_for_what_it_has_written_itself(memory: bytearray) -> None:
     crew = crew_of(memory)
     memory[UNTIL : UNTIL + 8] = (100).to_bytes(8, "little")
-    Slate(memory).busy(busy=True)
+    ProgressPage(memory).busy(busy=True)
     member = crew.enlist("TASK-0", b"id", 0)
     assert list(crew.overdue(10**18)) == []
     assert crew.is_at_task("TASK-0")
@@ -96,4 +96,4 @@ def test_a_slate_whose_memory_the_system_keeps_is_used_all_the_same() -> None:
             assert start % 2**16 == length % 2**16 == 0, "pages may be that large"
             raise OSError(22, "Invalid argument")
 
-    assert Slate(Kept(layouts.SLATE_BYTES)).release(3) is False
+    assert ProgressPage(Kept(layouts.PROGRESS_BYTES)).release(3) is False

@@ -20,11 +20,11 @@ from tests.engine import alive, deadline, wait_until
 SUPERVISOR = """
 import contextlib, os, select, signal, subprocess, sys, time
 from taskengine.runtime.descendants import MOST_ENDED, Adopted, orphans
-from taskengine.runtime.memory import new_slate
+from taskengine.runtime.memory import new_page
 from taskengine.supervisor.child import Child
 
-def start(target, *, slate=None):
-    child = Child("child", lambda control, journal: target(), (), enable_stdout=True, slate=slate or new_slate())
+def start(target, *, page=None):
+    child = Child("child", lambda control, journal: target(), (), enable_stdout=True, page=page or new_page())
     child.start()
     return child
 
@@ -151,7 +151,7 @@ def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: st
         orphan.first(rest)
         print(flush=True)
         {busy}
-    child = Child("owner", lambda control, journal: target(), (), enable_stdout=True, slate=new_slate(), rests=True)
+    child = Child("owner", lambda control, journal: target(), (), enable_stdout=True, page=new_page(), rests=True)
     child.start()
     time.sleep(60)
     """

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from taskengine.protocol.limits import CLIENTS_KEPT
+from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.security.handshakes import Handshakes
 
 
@@ -23,8 +23,8 @@ def test_another_storm_is_news() -> None:
 
 def test_memory_is_bounded_and_who_still_storms_is_remembered() -> None:
     handshakes = Handshakes(rate=10.0, burst=5)
-    for number in range(2 * CLIENTS_KEPT):
+    for number in range(2 * MAX_CLIENTS):
         handshakes.knock(f"{number}", 100.0)
         storm = handshakes.knock("storm", 100.0)
-    assert len(handshakes._callers) <= CLIENTS_KEPT
+    assert len(handshakes._callers) <= MAX_CLIENTS
     assert not storm.is_let_in

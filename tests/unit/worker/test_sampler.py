@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from taskengine._fastpath import Slate
-from taskengine.protocol.layouts import SLATE_BYTES
+from taskengine._fastpath import ProgressPage
+from taskengine.protocol.layouts import PROGRESS_BYTES
 from taskengine.registry.registry import Source
 from taskengine.worker.sampler import Sampled, Samplers
 from tests.engine import deadline, wait_until
 
 
-def samplers(**functions: Callable[[], Any]) -> tuple[Samplers, Slate]:
-    slate = Slate(mmap.mmap(-1, SLATE_BYTES))
-    return Samplers([Source(topic, function, 0.001) for topic, function in functions.items()], slate), slate
+def samplers(**functions: Callable[[], Any]) -> tuple[Samplers, ProgressPage]:
+    page = ProgressPage(mmap.mmap(-1, PROGRESS_BYTES))
+    return Samplers([Source(topic, function, 0.001) for topic, function in functions.items()], page), page
 
 
 def sampled(made: Samplers) -> list[Sampled]:
@@ -41,7 +41,7 @@ def once(value: Any) -> Callable[[], Any]:
 def test_one_that_hangs_holds_up_no_other_and_the_slate_says_that_it_runs() -> None:
     numbers = iter(range(5))
     done = threading.Event()
-    made, slate = samplers(hung=once(None), counts=lambda: next(numbers, None) if not done.is_set() else done.wait())
+    made, page = samplers(hung=once(None), counts=lambda: next(numbers, None) if not done.is_set() else done.wait())
     assert made.take() == []
     assert made.start() == []
     found: list[Any] = []
@@ -50,15 +50,15 @@ def test_one_that_hangs_holds_up_no_other_and_the_slate_says_that_it_runs() -> N
             found += [each.value] if each.topic == "counts" else []
             each.taken.set()
     assert found == [0, 1, 2, 3, 4]
-    wait_until(lambda: slate.running, 20, "the slate's word")
+    wait_until(lambda: page.running, 20, "the progress page's word")
     assert {rhythm.topic for rhythm in made.rhythms} == {"hung", "counts"}
 
 
 def test_the_slate_says_when_none_runs() -> None:
-    made, slate = samplers(x=lambda: 1)
+    made, page = samplers(x=lambda: 1)
     made.start()
     [first] = sampled(made)
-    wait_until(lambda: not slate.running, 20, "its end: it is not asked again before its sample is taken")
+    wait_until(lambda: not page.running, 20, "its end: it is not asked again before its sample is taken")
     assert made.take() == []
     first.taken.set()
     [second] = sampled(made)

@@ -1,11 +1,11 @@
-# A worker's slate: its account of the batches that it holds, in memory that outlives it. The text is part of
+# A worker's progress page: its account of the batches that it holds, in memory that outlives it. The text is part of
 # _fastpath.pyx.
 #
 # The worker writes, and the router reads once the worker is dead: every store that came before the death is there, and
 # none after it, so that plain stores in the right order are enough. The compiler keeps their order, being told that they
 # are volatile. What the router reads while the worker lives, and the recall that it writes, are single words.
 #
-# A batch has the pane that its number picks, by turns. Its answer is written where it lies in the pane, so that what a
+# A batch has the slot that its number picks, by turns. Its answer is written where it lies in the slot, so that what a
 # dead worker had done can be answered still. `committed` are the entries that are complete; while `open`, another one is
 # being written, of tasks of `job` from `first` on. The positions of tasks are those in their package.
 
@@ -13,7 +13,7 @@ cdef extern from *:
     """
     typedef struct {
         volatile uint64_t number;     /* of the batch */
-        volatile uint64_t committed;  /* complete entries << 32 | where they end in the pane */
+        volatile uint64_t committed;  /* complete entries << 32 | where they end in the slot */
         volatile uint64_t done;       /* position behind the last finished task << 32 | where its result ends */
         volatile uint64_t until;      /* when the timeout of the running task is over, monotonic ns; 0 for never */
         volatile uint64_t job;
@@ -22,16 +22,16 @@ cdef extern from *:
         volatile uint32_t started;    /* position behind the last task that was started */
         volatile uint32_t failed;     /* of those that are done */
         volatile uint32_t open;
-    } pane_t;
+    } slot_t;
 
     typedef struct {
         volatile uint64_t recall;  /* batches below this number are to be handed back after the running task */
         volatile uint64_t finished;  /* entries that all workers of this place have completed */
         volatile uint64_t busy;  /* what a user wrote is running, and no task */
-        pane_t panes[2];
-    } slate_t;
+        slot_t slots[2];
+    } page_t;
     """
-    ctypedef struct Pane "pane_t":
+    ctypedef struct Slot "slot_t":
         uint64_t number
         uint64_t committed
         uint64_t done
@@ -43,55 +43,55 @@ cdef extern from *:
         uint32_t failed
         uint32_t open
 
-    ctypedef struct SlateHead "slate_t":
+    ctypedef struct ProgressHead "page_t":
         uint64_t recall
         uint64_t finished
         uint64_t busy
-        Pane panes[2]
+        Slot slots[2]
 
 
 @cython.final
-cdef class Slate:
-    """The slate that lies in `memory`, a writable buffer of layouts.SLATE_BYTES that both processes share."""
+cdef class ProgressPage:
+    """The progress page that lies in `memory`, a writable buffer of layouts.PROGRESS_BYTES that both processes share."""
 
     cdef Py_buffer view
-    cdef SlateHead* head
+    cdef ProgressHead* head
     cdef object memory
 
     def __cinit__(self, memory):
         self.memory = memory
         PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
-        if <size_t>self.view.len != SLATE_BYTES:
-            raise ProtocolError(f"a slate has {SLATE_BYTES} bytes, not {self.view.len}")
-        self.head = <SlateHead*>self.view.buf
+        if <size_t>self.view.len != PROGRESS_BYTES:
+            raise ProtocolError(f"a progress page has {PROGRESS_BYTES} bytes, not {self.view.len}")
+        self.head = <ProgressHead*>self.view.buf
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
     cdef inline u8* data(self, uint64_t number) noexcept:
-        return <u8*>self.view.buf + SLATE_HEAD + (number & 1) * MAX_MESSAGE
+        return <u8*>self.view.buf + PROGRESS_HEAD + (number & 1) * MAX_MESSAGE
 
-    cdef Pane* begin(self, uint64_t number, _Out out) except NULL:
-        """The pane of a batch that begins; `out` writes into it from here on."""
-        cdef Pane* pane = &self.head.panes[number & 1]
-        pane.open = 0
-        pane.until = 0
-        pane.committed = COUNT_SIZE
-        pane.number = number
+    cdef Slot* begin(self, uint64_t number, _Out out) except NULL:
+        """The slot of a batch that begins; `out` writes into it from here on."""
+        cdef Slot* slot = &self.head.slots[number & 1]
+        slot.open = 0
+        slot.until = 0
+        slot.committed = COUNT_SIZE
+        slot.number = number
         out.lend(self.data(number), MAX_MESSAGE)
-        return pane
+        return slot
 
     def limit(self, uint64_t timeout_ns):
         """The task that is about to start in the batch at hand may take so many ns, 0 for any number."""
-        cdef Pane* pane = &self.head.panes[0]
-        if not pane.open:
-            pane = &self.head.panes[1]
-        pane.until = now_ns() + timeout_ns if timeout_ns else 0
+        cdef Slot* slot = &self.head.slots[0]
+        if not slot.open:
+            slot = &self.head.slots[1]
+        slot.until = now_ns() + timeout_ns if timeout_ns else 0
 
     @property
     def until_ns(self):
         """When the timeout of the running task is over, in monotonic ns; 0 where none runs that has one."""
-        return self.head.panes[0].until or self.head.panes[1].until
+        return self.head.slots[0].until or self.head.slots[1].until
 
     @property
     def running(self):
@@ -100,7 +100,7 @@ cdef class Slate:
         if self.head.busy:
             return True
         for j in range(2):
-            if self.head.panes[j].open and self.head.panes[j].started > self.head.panes[j].done >> 32:
+            if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
                 return True
         return False
 
@@ -109,15 +109,15 @@ cdef class Slate:
         """The position in its package of the task that runs; 0 where none does."""
         cdef int j
         for j in range(2):
-            if self.head.panes[j].open and self.head.panes[j].started > self.head.panes[j].done >> 32:
-                return self.head.panes[j].started - 1
+            if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
+                return self.head.slots[j].started - 1
         return 0
 
     @property
     def progress(self):
         """What changes whenever a task begins or ends."""
-        cdef Pane* one = &self.head.panes[0]
-        cdef Pane* two = &self.head.panes[1]
+        cdef Slot* one = &self.head.slots[0]
+        cdef Slot* two = &self.head.slots[1]
         return self.head.finished, one.number, one.started, one.done, two.number, two.started, two.done
 
     @property
@@ -131,7 +131,7 @@ cdef class Slate:
 
     def recall_all(self):
         """Have handed back what the worker has of the router that there is; the next one has higher numbers."""
-        self.head.recall = max(self.head.panes[0].number, self.head.panes[1].number) + IN_FLIGHT + 1
+        self.head.recall = max(self.head.slots[0].number, self.head.slots[1].number) + IN_FLIGHT + 1
 
     def busy(self, bint busy):
         """The worker begins, or ends, what a user wrote and is no task."""
@@ -139,13 +139,13 @@ cdef class Slate:
 
     def clear(self):
         """Forget what was, before the first batch of a router's new worker."""
-        memset(self.head.panes, 0, sizeof(self.head.panes))
+        memset(self.head.slots, 0, sizeof(self.head.slots))
         self.head.recall = 0
 
     def release(self, uint64_t number):
         """Give back the memory, an mmap, of a large answer that has arrived; whether the system takes it."""
         try:
-            self.memory.madvise(MADV_REMOVE, SLATE_HEAD + (number & 1) * MAX_MESSAGE, MAX_MESSAGE)
+            self.memory.madvise(MADV_REMOVE, PROGRESS_HEAD + (number & 1) * MAX_MESSAGE, MAX_MESSAGE)
         except OSError:
             return False
         return True
@@ -160,22 +160,22 @@ cdef class Slate:
 
         Raises ProtocolError where the dead worker left no sense behind.
         """
-        cdef Pane* pane = &self.head.panes[number & 1]
+        cdef Slot* slot = &self.head.slots[number & 1]
         cdef u8* data = self.data(number)
         cdef uint32_t count, end, done, stop
-        if pane.number != number:
+        if slot.number != number:
             return None
-        count, end = <uint32_t>(pane.committed >> 32), <uint32_t>pane.committed
-        done, stop = <uint32_t>(pane.done >> 32), <uint32_t>pane.done
+        count, end = <uint32_t>(slot.committed >> 32), <uint32_t>slot.committed
+        done, stop = <uint32_t>(slot.done >> 32), <uint32_t>slot.done
         if not COUNT_SIZE <= end <= MAX_MESSAGE:
             return malformed(f"entries that end at {end}")
         entries = read_entries(_Reader(some(data + COUNT_SIZE, end - COUNT_SIZE)), count)
         # a death may come between the end of an entry and the word that it is not open any more
-        if not pane.open or pane.body < end:
+        if not slot.open or slot.body < end:
             return entries, None, None
-        if not pane.body <= stop <= MAX_MESSAGE or not pane.first <= done:
-            return malformed(f"tasks from {pane.first} to {done} with results from {pane.body} to {stop}")
+        if not slot.body <= stop <= MAX_MESSAGE or not slot.first <= done:
+            return malformed(f"tasks from {slot.first} to {done} with results from {slot.body} to {stop}")
         part = None
-        if done > pane.first:
-            part = (pane.job, pane.first, done, pane.failed, 0, some(data + pane.body, stop - pane.body))
-        return entries, part, (pane.job, done) if pane.started > done else None
+        if done > slot.first:
+            part = (slot.job, slot.first, done, slot.failed, 0, some(data + slot.body, stop - slot.body))
+        return entries, part, (slot.job, done) if slot.started > done else None
