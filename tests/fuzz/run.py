@@ -67,6 +67,7 @@ def _grown(keep: Path | None, target: str) -> Iterator[Path]:
 def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None, env: dict[str, str]) -> Result:
     """Run one; the input of a failure is written to `found`, what reaches something new to a folder in `keep`."""
     used, each = engine(), IN_EACH.get(target, 1)
+    runs = -(-runs // SLOWER.get(target, 1))
     found.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with _grown(keep, target) as grown:
@@ -77,7 +78,7 @@ def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None
             "tests.fuzz.child",
             used,
             module_of(target),
-            str(-(-runs // (each * SLOWER.get(target, 1)))),
+            str(-(-runs // each)),
             str(seed),
             str(found),
         ]
