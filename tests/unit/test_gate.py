@@ -18,6 +18,7 @@ def _say(address: str, frames: list[bytes]) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.connect(address)
         dealer.send_multipart(frames)
+        dealer.recv()  # while it is looked who has said that
 
 
 def said(address: str, frames: list[bytes], process: int | None) -> tuple[list[bytes], int]:
@@ -29,13 +30,14 @@ def said(address: str, frames: list[bytes], process: int | None) -> tuple[list[b
             own.connect(address)
             own.send_multipart(frames)
         else:
-            other = multiprocessing.get_context("spawn").Process(target=_say, args=(address, frames))
+            other = multiprocessing.get_context("spawn").Process(target=_say, args=(address, frames), daemon=True)
             other.start()
         assert Waiter(port).wait(int(deadline(20) * 1000))
         received = port.receive()
         assert received is not None
         peer = peer_process(port.descriptor)
         if process is not None:
+            router.send_multipart([received[0], b"seen"])
             other.join()
     return received[1:], peer
 
