@@ -9,6 +9,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PEERS := .venv-peers
 SECONDS := 120
+# Tests at a time: many wait for an engine, and need no core meanwhile.
+JOBS := $(shell nproc)
+BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
 CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
@@ -35,8 +38,8 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-asan test-gpio test-network test-compat bench bench-full bench-peers bench-hardware \
-	bench-stops pi-budget check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-gpio test-network test-compat test-clients bench bench-full bench-peers \
+	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -44,8 +47,9 @@ help:  ## this list
 run: $(VENV)/.run  ## set up, compile and serve with the sample tasks
 	$(PY) -m taskengine
 
-test: $(VENV)/.test  ## set up and run every test
-	$(PY) -m pytest
+test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those that measure, alone
+	$(PY) -m pytest -m "not alone" $(BESIDE)
+	$(PY) -m pytest -m alone
 
 demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
 	$(PY) -m bench.demo
@@ -57,8 +61,8 @@ soak: SECONDS := 600
 soak: $(VENV)/.test  ## ask the same of an engine for SECONDS (600), and fail where a process grows
 	$(PY) -m tests.chaos.soak --seconds $(SECONDS)
 
-hostile: SECONDS := 30
-hostile: $(VENV)/.test  ## have 1000 TCP peers attack an engine for SECONDS (30), beside an honest client
+hostile: SECONDS := 60
+hostile: $(VENV)/.test  ## have 1000 TCP peers, then 50 allowed keys attack an engine for SECONDS (60), beside an honest client
 	$(PY) -m tests.chaos.hostile --seconds $(SECONDS)
 
 million: $(VENV)/.test  ## offer a million tasks at once and read no reply, beside another client
@@ -68,8 +72,11 @@ fuzz: RUNS := 1000000
 fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each decoder and its like, with sanitizers; TARGETS for some of them
 	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
 
+test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each decoder and its like, always the same ones
+	$(PY) -m tests.fuzz --runs 100000
+
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
-	$(PY) -m tests.sanitized pytest $(ASAN_TESTS)
+	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
 
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio
@@ -79,6 +86,9 @@ test-network: $(VENV)/.test  ## cut and mend links between network namespaces, a
 
 test-compat: $(VENV)/.test  ## play the newest client with the engine of 0.1.0, which is built once, and the reverse
 	$(PY) -m tests.compatibility
+
+test-clients: $(VENV)/.clients  ## run the clients in other languages against an engine; fetches Node as a wheel
+	$(PY) -m tests.clients
 
 bench: $(VENV)/.bench  ## measure this machine, within three minutes
 	$(PY) -m bench
@@ -105,14 +115,14 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy --strict $(CODE)
-	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket bench._echo
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
 audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks the network
 	$(VENV)/bin/pip-audit --local --skip-editable
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
+	rm -rf $(VENV) $(PEERS) tests/clients/javascript/node_modules build dist *.egg-info taskengine/*.c taskengine/*.so bench/_echo.c bench/*.so bench/out .benchmarks \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -136,6 +146,10 @@ $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[test]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.bench
+
+$(VENV)/.clients: tests/clients/requirements.txt | $(VENV)/.test
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[bench]"

@@ -7,7 +7,10 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=cythonize(
-        [Extension(f"taskengine.{name}", [f"taskengine/{name}.pyx"]) for name in ("_fastpath", "_socket")],
+        [
+            Extension(f"taskengine.{name}", [f"taskengine/{name}.pyx"])
+            for name in ("_fastpath", "_socket", "_descendants")
+        ],
         # autotestdict: without it the modules have no `__test__` that the .pyi would have to name
         compiler_directives={"language_level": 3, "autotestdict": False},
         # Cython compares only the dates of .pyx and .c, so a change of this file would compile nothing

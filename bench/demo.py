@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,7 @@ def play_sample() -> None:
 
     _title(f"{SAMPLE} tasks at chunk size {SAMPLE_CHUNK}, over wire 0.1")
     with Engine(chunking_size=SAMPLE_CHUNK, enable_stdout=True) as engine:
-        # up to the first package, which was a question whether the engine answers
-        print("\n".join(takewhile(lambda line: "Chunking: " not in line, engine.output().splitlines())) + "\n")
+        print("\n".join(beginning(engine.output())) + "\n")
         client = Seed("demo", engine.address)
         try:
             frames = message(SAMPLE)
@@ -81,6 +81,14 @@ def play_sample() -> None:
     if len(chunks) != len(SAMPLE_SIZES):
         raise DemoFailed(f"the workers received {len(chunks)} chunks, not {len(SAMPLE_SIZES)}")
     print(f"\n{len(chunks)} chunks, {SAMPLE} correct answers in order")
+
+
+def beginning(output: str) -> Iterator[str]:
+    """What the engine printed before its first package, which was a question whether it answers.
+
+    A worker's line of a package may come before the router's.
+    """
+    return takewhile(lambda line: "Chunking: " not in line and "Received task: " not in line, output.splitlines())
 
 
 def check_sample(sent: list[dict[str, Any]], reply: list[dict[str, Any]]) -> None:

@@ -116,7 +116,7 @@ def by_guardian(site: Site) -> object:
 
 
 def ask_guardian(path: Path, id: bytes, why: str) -> Any:
-    """What the guardian answers a stop: its number, and the lanes that are late."""
+    """The guardian's answer to a stop: its number, and the lanes that are late."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as guardian:
         guardian.settimeout(PATIENCE_S)
         guardian.connect(os.fspath(path))

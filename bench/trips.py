@@ -97,6 +97,7 @@ class Sent:
     """Takes the place of a socket's port, and keeps what is sent."""
 
     descriptor = -1
+    user = ""
 
     def __init__(self) -> None:
         self._messages: list[list[bytes]] = []
@@ -125,7 +126,7 @@ class StillClock(Clock):
 
 
 def welcome(serial: int) -> list[bytes]:
-    """What the engine answers to a hello."""
+    """The engine's answer to a hello."""
     reply = Reply(serial, 1, clock=NOW, boot=BOOT)
     return [encode_reply(reply), _fastpath.encode(msgspec.to_builtins(INFO))]
 
@@ -166,7 +167,8 @@ class SteppedRouter(Router):
 
     def take_request(self, frames: list[bytes]) -> None:
         """Take a message of the client."""
-        self._reception.take([NAME.encode(), *frames], b"", b"", time.monotonic())
+        requests = [([NAME.encode(), *frames], b"", b"")]
+        self._take(lambda: requests.pop() if requests else None)
         self._end_turn()
 
     def take_answer(self, name: bytes, answer: bytes) -> None:

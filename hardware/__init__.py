@@ -63,7 +63,7 @@ def own(layout: Layout, lane: str, panel: Panel, pins: str, say: Callable[[str],
     try:
         from taskengine_hardware.owner import Owner
     except ImportError as error:
-        raise SettingsError(f"hardware: {error}: pip install 'taskengine[hardware]'") from None
+        raise SettingsError(f"hardware: {error}: in the clone, `.venv/bin/pip install '.[hardware]'`") from None
     owner = Owner(layout, lane, panel, pins, say)
     owner.open()
     _commands[lane].start(owner)

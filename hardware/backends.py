@@ -15,9 +15,13 @@ from typing import Any, Protocol
 from taskengine import SettingsError
 from taskengine_hardware.layout import Layout
 
+AUTO = "auto"
+FACTORY_VARIABLE = "GPIOZERO_PIN_FACTORY"
+"""By which users of gpiozero say what drives their pins."""
+
 
 class Pin(Protocol):
-    """What the pins of a backend can beyond gpiozero's, so that no output makes a blip."""
+    """A pin of a backend, which can more than gpiozero's, so that no output makes a blip."""
 
     is_held: bool
     """It stays as it was claimed, whatever gpiozero tells it: its constructors begin with off, and some with low."""
@@ -41,7 +45,9 @@ def lgpio(layout: Layout) -> Any:
     try:
         factory = _fine()
     except (ImportError, OSError) as error:
-        raise SettingsError(f"pins: lgpio cannot be imported ({error}): pip install 'taskengine[hardware]'") from None
+        raise SettingsError(
+            f"pins: lgpio cannot be imported ({error}): in the clone, `.venv/bin/pip install '.[hardware]'`"
+        ) from None
     try:
         return factory(layout.chip, layout.board)
     except Exception as error:  # lgpio's and gpiozero's have no common make
@@ -54,7 +60,11 @@ def lgpio(layout: Layout) -> Any:
 def _fine() -> Callable[[int | None, int | None], Any]:
     """Import lgpio, which makes a pipe in a folder that stays where it is imported, thus in one that goes again."""
     here = os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="taskengine-lg-") as folder:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="taskengine-lg-")
+    except FileNotFoundError:
+        raise OSError("it needs a folder that can be written to: mount a tmpfs on /tmp") from None
+    with place as folder:
         os.environ.setdefault("LG_WD", folder)
         try:
             from taskengine_hardware.fine import FineFactory
@@ -81,8 +91,28 @@ def pigpio(layout: Layout) -> Any:
         raise SettingsError(f"pins: no pigpiod answers ({error}); is it running?") from None
 
 
+def chosen(pins: str) -> str:
+    """The name of the backend that the setting PINS stands for: for auto the one that gpiozero is told to take, if any.
+
+    Raises SettingsError where that is none of ours.
+    """
+    name = os.environ.get(FACTORY_VARIABLE, "") if pins == AUTO else ""
+    if not name:
+        return pins
+    if name.lower() in BACKENDS and name.lower() != AUTO:
+        return name.lower()
+    ours = ", ".join(known for known in BACKENDS if known != AUTO)
+    raise SettingsError(
+        f"pins: {FACTORY_VARIABLE} is {name!r}, which cannot open outputs without a blip; expected one of {ours}, or "
+        "the setting PINS, which it does not change"
+    )
+
+
 def auto(layout: Layout) -> Any:
-    """lgpio, where there is a gpiochip. Raises SettingsError where there is none."""
+    """What GPIOZERO_PIN_FACTORY names, else lgpio, where there is a gpiochip. Raises SettingsError: there is none."""
+    name = chosen(AUTO)
+    if name != AUTO:
+        return BACKENDS[name](layout)
     if not any(Path("/dev").glob("gpiochip*")):
         raise SettingsError("pins: this machine has no /dev/gpiochip; `--pins mock` plays with pins in memory")
     return lgpio(layout)
@@ -90,9 +120,9 @@ def auto(layout: Layout) -> Any:
 
 def warm_up(pins: str) -> None:
     """Import what a backend needs, if it can be had, so that a claim takes no longer than it has to."""
-    if pins in ("auto", "lgpio"):
-        with contextlib.suppress(ImportError, OSError):
+    with contextlib.suppress(ImportError, OSError, SettingsError):
+        if chosen(pins) in (AUTO, "lgpio"):
             _fine()
 
 
-BACKENDS: Mapping[str, Callable[[Layout], Any]] = {"auto": auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}
+BACKENDS: Mapping[str, Callable[[Layout], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

@@ -191,8 +191,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
-            near = difflib.get_close_matches(key, (*parameters, *_OURS), n=1, cutoff=0.0)[0]
-            raise wrong([*path, key], f"a {kind.name} has no such key; the nearest is {near}")
+            raise wrong([*path, key], f"a {kind.name} has no such key; {_nearest(key, (*parameters, *_OURS))}")
     pins = pins_of(entry, kind, path)
     options = options_of(entry, kind, pins, path)
     check_motor(kind, entry, options, path)
@@ -224,8 +223,14 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> Kind:
         return KINDS[type]
     if not isinstance(type, str):
         raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
-    near = difflib.get_close_matches(type, KINDS, n=1, cutoff=0.0)[0]
-    raise wrong([*path, "type"], f"{type!r} is no type of device; the nearest is {near}")
+    raise wrong([*path, "type"], f"{type!r} is no type of device; {_nearest(type, KINDS)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` is most like, without regard to case; all of them where it is like none."""
+    by_spelling = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
+    return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
 
 
 def _limits(entry: object, kind: Kind, options: Mapping[str, Any], path: list[str]) -> Limits | None:

@@ -13,11 +13,11 @@ from taskengine_hardware.layout import Layout
 
 def users(layout: Layout, pins: str) -> dict[int, str]:
     """The users of the lines, by GPIO; none where there is no gpiochip, or another backend than lgpio."""
-    if pins not in ("auto", "lgpio"):
-        return {}
-    from taskengine_hardware.backends import BACKENDS
+    from taskengine_hardware.backends import AUTO, BACKENDS, chosen
 
     try:
+        if chosen(pins) not in (AUTO, "lgpio"):
+            return {}
         factory = BACKENDS[pins](layout)
     except SettingsError:
         return {}

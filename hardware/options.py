@@ -120,7 +120,7 @@ def batch_of(entry: Mapping[str, Any], path: list[str]) -> int:
     """How many readings are published at once. Raises SettingsError, also where there is no numpy to do so."""
     batch = int(number(entry.get("batch", 1), [*path, "batch"], 1, 10000))
     if batch > 1 and not _has_numpy():
-        raise wrong([*path, "batch"], "an input with a batch needs numpy: pip install 'taskengine[numpy]'")
+        raise wrong([*path, "batch"], "an input with a batch needs numpy: pip install numpy")
     return batch
 
 

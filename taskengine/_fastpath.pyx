@@ -225,16 +225,18 @@ cdef int64_t get_name(_Reader src) noexcept:
     return <int64_t>n
 
 
-def task_names(index, body):
+def task_names(index, body, bytes marks=None, Py_ssize_t most=MAX_TASKS):
     """The name index of each task, as runs of equal ones: (first position, stop position, name index).
 
     Only the head of each task is read. An index from wire.NO_NAME on, and that of a task which has none, is
-    wire.NO_NAME: such a task fails by itself, at the worker. Raises ProtocolError for an index that does not fit.
+    wire.NO_NAME: such a task fails by itself, at the worker. With `marks`, u32 each, it is the i-th for name index i,
+    and the last for an index that is beyond. What follows the first `most` runs is left out. Raises ProtocolError for
+    an index that does not fit.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef const u8* start = src.at
     cdef size_t k, first = 0, count = index_count(places, src.end - src.at)
-    cdef int64_t i, current = -1
+    cdef int64_t i, current = -1, last = len(marks) // 4 - 1 if marks is not None else -1
     cdef list runs = []
     for k in range(count):
         src.end = start + get_u32(places.at + 4 * k)
@@ -242,9 +244,13 @@ def task_names(index, body):
         src.at = src.end
         if i < 0 or i > NO_NAME:
             i = NO_NAME
+        if last >= 0:
+            i = get_u32(<const u8*>PyBytes_AS_STRING(marks) + 4 * min(i, last))
         if i != current:
             if k:
                 runs.append((first, k, current))
+                if len(runs) == most:
+                    return runs
             first, current = k, i
     if count:
         runs.append((first, count, current))

@@ -4,6 +4,10 @@
 # Most frames are plain: surely JSON, each key once, no escapes in what is looked up. All others go to Python, which
 # reads them with msgspec, so that what is taken and what errors say does not depend on this file.
 
+cdef enum:
+    ERROR_ROOM = 8  # the position of an error in its DATA frame, with a comma
+
+
 cdef struct Frame:
     const u8* name
     Py_ssize_t name_size
@@ -102,12 +106,12 @@ cdef const u8* scan_label(const u8* at, const u8* end, Frame* frame) noexcept:
 
 # ---- the router's side
 
-def frame_names(index, body, decode):
+def frame_names(index, body, decode, mark=None, Py_ssize_t most=MAX_TASKS):
     """The names of the tasks in TASK frames laid end to end, as runs of equal ones: (first position, stop, name).
 
-    decode(frame, position) gives the name in a frame that is not surely plain.
-
-    Raises ProtocolError for frames that are no package.
+    decode(frame, position) gives the name in a frame that is not surely plain. With `mark`, runs are of equal
+    mark(name), which is asked once for each name and has these in place of names. What follows the first `most` runs
+    is left out. Raises ProtocolError for frames that are no package.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef Py_ssize_t k, first = 0, count = frame_count(places, src.end - src.at)
@@ -116,6 +120,7 @@ def frame_names(index, body, decode):
     cdef const u8* end
     cdef Frame frame, known
     cdef list runs = []
+    cdef dict marks = {}
     cdef object name, current = None
     known.name = NULL
     for k in range(count):
@@ -132,8 +137,14 @@ def frame_names(index, body, decode):
             known.name = NULL
             name = decode(some(at, end - at), k)
         at = end
+        if mark is not None:
+            if name not in marks:
+                marks[name] = mark(name)
+            name = marks[name]
         if k and name != current:
             runs.append((first, k, current))
+            if len(runs) == most:
+                return runs
             first = k
         current = name
     if count:
@@ -187,6 +198,7 @@ cdef class _Frames:
         cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
         cdef size_t failures = 0, mark, size_at, size_room
         cdef uint32_t begin = k
+        cdef list failed = []
         if k:
             at += get_u32(section.ends + 4 * (k - 1)) - section.base
         turn.at = put_raw(out, turn.at, b'{"size":', 8)
@@ -202,6 +214,8 @@ cdef class _Frames:
             if self.run_frame(at, end, room):
                 failures += 1
                 turn.pane.failed += 1
+                failed.append(k - begin)
+                room -= ERROR_ROOM
             turn.pane.until = 0
             room -= turn.at - out.data - mark
             at = end
@@ -216,7 +230,12 @@ cdef class _Frames:
             write_digits(out.data + size_at, k - begin, 1)
         turn.at = put_raw(out, turn.at - 1, b'],"pack":', 9)
         turn.at = put_raw(out, turn.at, PyBytes_AS_STRING(self.pack), PyBytes_GET_SIZE(self.pack))
-        turn.at = put_byte(out, turn.at, c"}")
+        turn.at = put_raw(out, turn.at, b',"errors":[', 11)
+        for place, position in enumerate(failed):
+            if place:
+                turn.at = put_byte(out, turn.at, c",")
+            turn.at = write_digits(reserve(out, turn.at, NUMBER_ROOM), position, 1)
+        turn.at = put_raw(out, turn.at, b"]}", 2)
         return failures
 
     cdef bint run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
@@ -250,10 +269,15 @@ cdef class _Frames:
         return self.put_told((self.python.fail(label, name, error), True))
 
     cdef bint put_told(self, tuple told) except -1:
-        """Write an entry that Python made, and say whether the task failed."""
+        """Write an entry that Python made, and say whether the task failed.
+
+        A space before it marks an error where the worker dies before it has written the rest of its DATA frame.
+        """
         cdef bytes entry
         cdef bint is_failure
         entry, is_failure = told
+        if is_failure:
+            self.turn.at = put_byte(self.turn.out, self.turn.at, c" ")
         self.turn.at = put_raw(self.turn.out, self.turn.at, PyBytes_AS_STRING(entry), PyBytes_GET_SIZE(entry))
         return is_failure
 

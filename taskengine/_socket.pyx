@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport atoi, calloc, free, malloc, realloc
+from libc.stdlib cimport atoi, calloc, free, malloc, realloc, srand
 from libc.string cimport memcpy
 
 import zmq
@@ -28,31 +28,6 @@ cdef extern from "dlfcn.h" nogil:
 
 cdef extern from *:
     """
-    #include <errno.h>
-    #include <poll.h>
-    #include <signal.h>
-    #include <sys/time.h>
-
-    static void end_after(int pidfd, long last_ms) {
-        struct pollfd process = {.fd = pidfd, .events = POLLIN};
-        struct sigaction action = {.sa_handler = SIG_DFL};
-        struct itimerval timer = {.it_value = {last_ms / 1000, 1000 * (last_ms % 1000)}};
-        sigset_t signals;
-        sigfillset(&signals);  /* they are for the other threads */
-        pthread_sigmask(SIG_BLOCK, &signals, NULL);
-        while (poll(&process, 1, -1) < 0 && errno == EINTR) {}
-        sigemptyset(&action.sa_mask);
-        sigaction(SIGALRM, &action, NULL);
-        sigemptyset(&signals);
-        sigaddset(&signals, SIGALRM);
-        pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
-        setitimer(ITIMER_REAL, &timer, NULL);
-    }
-    """
-    void end_after(int pidfd, long last_ms) noexcept nogil
-
-cdef extern from *:
-    """
     #define add_atomic(place, number) __atomic_add_fetch(place, number, __ATOMIC_ACQ_REL)
     #define get_atomic(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     """
@@ -62,6 +37,7 @@ cdef extern from *:
 cdef struct Account:
     long holders
     long unsent
+    Account* whole  # what it is a part of
 
 cdef struct Parcel:
     # the bytes of the message lie behind it
@@ -82,7 +58,8 @@ cdef enum:
     DONTWAIT = 1
     SNDMORE = 2
     POLLIN = 1
-    COUNTED = 1024  # frames below are too many to be too large: the high-water mark bounds them
+    COUNTED = 34  # what is smaller lies in the message itself, of which the high-water mark has no more
+    FRAME_BYTES = 128  # what a frame takes beside its bytes, about
     FIRST_PLACES = 64
     FIRST_KEPT = 1024  # bytes of a first frame from which on it is not kept, and nobody asks where it came from
     UNJOINED = 16  # frames of a message that has 5 at most, with its route
@@ -147,15 +124,25 @@ cdef int fail() except -1:
 
 
 cdef int let_go(Account* account) noexcept nogil:
-    if add_atomic(&account.holders, -1) == 0:
+    cdef Account* whole
+    while account is not NULL and add_atomic(&account.holders, -1) == 0:
+        whole = account.whole
         free(account)
+        account = whole
+    return 0
+
+
+cdef int owe(Account* account, long size) noexcept nogil:
+    while account is not NULL:
+        add_atomic(&account.unsent, size)
+        account = account.whole
     return 0
 
 
 cdef void is_sent(void* data, void* hint) noexcept nogil:
     # called by ZeroMQ's own thread, without the GIL
     cdef Parcel* parcel = <Parcel*>hint
-    add_atomic(&parcel.account.unsent, -parcel.size)
+    owe(parcel.account, -parcel.size)
     let_go(parcel.account)
     free(parcel)
 
@@ -193,15 +180,21 @@ cdef str user_of(const Message* message):
 
 @cython.final
 cdef class Debt:
-    """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read."""
+    """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.
+
+    What it owes, the `whole` owes too.
+    """
 
     cdef Account* _account
 
-    def __cinit__(self):
+    def __cinit__(self, Debt whole=None):
         self._account = <Account*>calloc(1, sizeof(Account))
         if self._account is NULL:
             raise MemoryError
         self._account.holders = 1
+        if whole is not None:
+            add_atomic(&whole._account.holders, 1)
+            self._account.whole = whole._account
 
     def __dealloc__(self):
         if self._account is not NULL:
@@ -209,7 +202,7 @@ cdef class Debt:
 
     @property
     def unsent(self):
-        """Bytes, of frames from COUNTED on."""
+        """Bytes, of frames from COUNTED on, with FRAME_BYTES for each."""
         return get_atomic(&self._account.unsent)
 
     cdef int fill(self, Message* message, object frame, Py_ssize_t size) except -1:
@@ -218,13 +211,13 @@ cdef class Debt:
         if parcel is NULL:
             raise MemoryError
         parcel.account = self._account
-        parcel.size = size
+        parcel.size = size + FRAME_BYTES
         copy(parcel + 1, frame)
         if msg_init_data(message, parcel + 1, size, is_sent, parcel) < 0:
             free(parcel)
             raise MemoryError
         add_atomic(&self._account.holders, 1)
-        add_atomic(&self._account.unsent, size)
+        owe(self._account, parcel.size)
         return 0
 
 
@@ -450,10 +443,6 @@ cdef class Waiter:
         return ready
 
 
-def await_end(int pidfd, long last_ms):
-    """Wait for the end of a process, by its pidfd; the kernel ends ours `last_ms` ms later, whatever holds us up.
-
-    None of this waits for the interpreter: a task may keep it for as long as it likes.
-    """
-    with nogil:
-        end_after(pidfd, last_ms)
+def seed_ids(unsigned int seed):
+    """Have the routing ids of this process's ROUTERs begin where nobody can know; before the first one is made."""
+    srand(seed)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import zmq
-import zmq.asyncio
 
-from taskengine.client import CLOSE_S, Caller, Posted
-from taskengine.gate import introduce
+from taskengine.aio_subscription import AsyncSubscription
+from taskengine.client import Caller, Posted, patience
 from taskengine.lease import AsyncLease
 from taskengine.messages import Info, Kind, Stats, TaskInfo
+from taskengine.receiver import Receiver
+from taskengine.samples import WAITING
 from taskengine.session import Call
 from taskengine.stopping import STOP_S, Order, Stopping, stops_machine
-from taskengine.subscription import Feed, Sample, reachable
+from taskengine.subscription import Wish, reachable
 
 
 class Client(Caller):
@@ -95,31 +95,37 @@ class Client(Caller):
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
         return await self._wait(self._ask(Kind.LATEST, [topic]))
 
-    async def subscribe(self, topic: str) -> AsyncIterator[Sample]:
+    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> AsyncSubscription:
         """The values on a topic from the last one on; see `taskengine.Client.subscribe`."""
-        addresses = reachable((await self.info()).data_addresses, self.address)
-        feed = Feed(topic)
-        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
-            socket.linger = 0
-            socket.ipv6 = any("[" in address for address in addresses)
-            introduce(socket, self._membership)
-            socket.subscribe(feed.prefix)
-            for address in addresses:
-                socket.connect(address)
-            while True:
-                sample = feed.take(await socket.recv_multipart())
-                if sample is not None:
-                    yield sample
+        wish = Wish(topic, waiting, newest=newest)
+
+        async def begin() -> Receiver:
+            addresses = reachable((await self.info()).data_addresses, self.address)
+            return await asyncio.to_thread(wish.receive, addresses, self._membership)
+
+        return AsyncSubscription(begin, self._ages())
 
     async def lease(
         self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = ""
     ) -> AsyncLease:
         """Begin the leases of devices; see `taskengine.Client.lease`."""
-        return await AsyncLease(self.call, devices, lane).acquire(exclusive=exclusive, take_over=take_over)
+        return await AsyncLease(self.call, devices, lane, self._brief().call).acquire(
+            exclusive=exclusive, take_over=take_over
+        )
 
-    async def close(self, timeout: float = CLOSE_S) -> None:
-        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
-        await asyncio.to_thread(self._link.close, timeout)
+    async def close(self, timeout: float | None = None) -> None:
+        """Send what is queued, wait up to `timeout` s for what is pending, and close; see `taskengine.Client.close`.
+
+        Where it is cancelled, it waits no longer.
+        """
+        await self._close(timeout, flush=True)
+
+    async def _close(self, timeout: float | None, *, flush: bool) -> None:
+        try:
+            await asyncio.to_thread(self._link.close, timeout, flush=flush)
+        except asyncio.CancelledError:
+            self._link.hurry()  # the thread, for which the end of the program would wait
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +133,7 @@ class Client(Caller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._link.close, CLOSE_S, flush=kind is None)
+        await self._close(patience(kind), flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

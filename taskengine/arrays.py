@@ -18,39 +18,67 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskengine.errors import ProtocolError
+from taskengine.errors import BadArguments, ProtocolError
 from taskengine.wire import ARRAY_EXT
 
 if TYPE_CHECKING:
     import numpy
 
-# what numpy's array interface allows without Python objects or fields in it
-_DTYPE = re.compile(r"[<>|][biufcSU][1-9]\d{0,8}|[<>][Mm]8(\[\d*[A-Za-z]{1,2}\])?")
+# what numpy's array interface allows without Python objects or fields in it, and means the same on every processor
+_DTYPE = re.compile(r"[<>|](?:f[248]|c8|c16|[biuSU][1-9]\d{0,8})|[<>][Mm]8(\[\d*[A-Za-z]{1,2}\])?")
+_TIMES = "Mm"
 _FLOAT64_TAG, _INT64_TAG = 0xCB, 0xD3
 
 
 def encoded(value: Any) -> Any:
-    """What msgspec writes for a value of numpy's. Raises TypeError for any other, and for arrays of objects."""
+    """What msgspec writes for a value of numpy's.
+
+    Raises TypeError for any other, and for what would lose something: of arrays those of objects and those with a mask.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
-        return value.item()
+        return _plain(value)
     if numpy is None or not isinstance(value, numpy.ndarray):
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+    _check_unmasked(value)
     dtype = value.dtype.str
     if not _DTYPE.fullmatch(dtype):
-        raise TypeError(f"an array of {value.dtype} cannot be sent")
+        wide = ", which differs from processor to processor: send .astype(…) of it" if value.dtype.kind in "fc" else ""
+        raise TypeError(f"an array of {value.dtype} cannot be sent{wide}")
     data = bytearray(bytes([len(dtype)]) + dtype.encode())
     data += struct.pack(f"<B{value.ndim}Q", value.ndim, *value.shape)
     data += numpy.ascontiguousarray(value).reshape(-1).view("u1").data if value.size else b""
     return msgspec.msgpack.Ext(ARRAY_EXT, data)
 
 
+def _plain(value: Any) -> Any:
+    """A scalar of numpy's as Python has it. Raises TypeError where Python has none that is equal."""
+    item = value.item()
+    kind = value.dtype.kind
+    if kind in _TIMES and (item is None or isinstance(item, int)):
+        raise TypeError(f"a numpy.{value.dtype} like this has no equal in Python: send it in an array, or in µs")
+    if type(item) is type(value):
+        raise TypeError(f"a numpy.{value.dtype} is wider than Python's numbers: send float(…) or complex(…) of it")
+    return item
+
+
+def _check_unmasked(value: Any) -> None:
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        raise TypeError("a masked array would lose its mask: send .filled(…) of it, or its .data and its .mask")
+
+
 def listed(value: Any) -> Any:
-    """What JSON holds of a value of numpy's: numbers and lists. Raises TypeError for any other."""
+    """What JSON holds of a value of numpy's: numbers, text and lists. Raises TypeError for any other."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
-        return value.tolist()
-    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+    if numpy is None or not isinstance(value, (numpy.generic, numpy.ndarray)):
+        raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+    _check_unmasked(value)
+    if value.dtype.kind == "M":
+        return numpy.datetime_as_string(value).tolist()
+    if isinstance(value, numpy.generic) or not value.ndim:
+        return _plain(value[()])
+    return list(value) if value.dtype.kind == "m" else value.tolist()
 
 
 def decoded(data: bytes) -> numpy.ndarray:
@@ -58,7 +86,7 @@ def decoded(data: bytes) -> numpy.ndarray:
     try:
         import numpy
     except ImportError:
-        raise ProtocolError("an array came, and numpy is missing here: pip install 'taskengine[numpy]'") from None
+        raise ProtocolError("an array came, and numpy is missing here: pip install numpy") from None
     try:
         end = 1 + data[0]
         dtype = data[1:end].decode("ascii")
@@ -75,9 +103,19 @@ def decoded(data: bytes) -> numpy.ndarray:
 
 
 def columns(iterables: Sequence[Any]) -> tuple[bytes, bytes] | None:
-    """The (codes, body) of columns of numbers; None unless all are arrays of one dimension that 64 bits can hold."""
+    """The (codes, body) of columns of numbers; None unless all are arrays of one dimension that 64 bits can hold.
+
+    Raises BadArguments for a masked array.
+    """
     numpy = sys.modules.get("numpy")
-    if numpy is None or not iterables or not all(isinstance(values, numpy.ndarray) for values in iterables):
+    if numpy is None or not iterables:
+        return None
+    for values in iterables:
+        try:
+            _check_unmasked(values)
+        except TypeError as error:
+            raise BadArguments(str(error)) from None
+    if not all(isinstance(values, numpy.ndarray) for values in iterables):
         return None
     codes = b""
     parts = []
@@ -97,7 +135,7 @@ def plain_rows(values: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(values, numpy.ndarray):
         return values
-    return values.tolist() if values.ndim == 1 else list(values)
+    return values.tolist() if values.ndim == 1 and values.dtype.kind not in _TIMES else list(values)
 
 
 def results(body: bytes, count: int) -> numpy.ndarray | None:

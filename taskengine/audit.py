@@ -42,8 +42,8 @@ def file_of(settings: Settings) -> Target | None:
     """Where an engine with these settings keeps its log; None for nowhere, where nobody is told from anybody."""
     if settings.audit in ("journald", "syslog"):
         return cast(Literal["journald", "syslog"], settings.audit)
-    if settings.audit:
-        return Path(settings.audit).expanduser()
+    if settings.audit_file:
+        return settings.audit_file
     return (settings.keys_folder or default_folder()) / AUDIT_FILE if settings.is_curved else None
 
 
@@ -56,9 +56,22 @@ class Audit:
     def __init__(self, target: Target | None, say: Callable[[str], object], patience: float = LOCK_S) -> None:
         self._target = target
         self._file = _File(target, patience) if isinstance(target, Path) else None
+        self._log: socket.socket | None = None
         self._say = say
         self._budgets = Budgets()
         self._is_failing = False
+
+    def open(self) -> None:
+        """Have at hand what a line needs, for when the process has no descriptor left."""
+        with self._told():
+            if self._file is not None:
+                self._file.open()
+            elif self._target is not None:
+                self._log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def __del__(self) -> None:
+        if self._log is not None:
+            self._log.close()
 
     def note(self, event: str, **fields: Any) -> None:
         """Write one line, unless those that are written about `client`, or `fingerprint`, are too many already."""
@@ -85,11 +98,18 @@ class Audit:
             self._write(_line("left out", {"of": left_out.event, **told, "lines": left_out.lines}), "left out")
 
     def _write(self, line: bytes, event: str) -> None:
-        try:
+        with self._told():
             if self._file is not None:
                 self._file.append(line)
-            else:
-                _send(cast(str, self._target), line, event)
+                return
+            self._log = self._log or socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            _send(self._log, cast(str, self._target), line, event)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what cannot be written, once until something can."""
+        try:
+            yield
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
@@ -103,7 +123,7 @@ def _line(event: str, fields: dict[str, Any]) -> bytes:
     return _encode({"time": when, "pid": os.getpid(), "event": event, **fields})
 
 
-def _send(target: str, line: bytes, event: str) -> None:
+def _send(log: socket.socket, target: str, line: bytes, event: str) -> None:
     """Send a line to journald in its own protocol, or to syslog in that of RFC 3164."""
     if target == "journald":
         path = JOURNALD
@@ -112,23 +132,37 @@ def _send(target: str, line: bytes, event: str) -> None:
     else:
         path = SYSLOG
         message = f"<{_AUTHPRIV * 8 + NOTICE}>{IDENTIFIER}[{os.getpid()}]: ".encode() + line
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-        log.setblocking(False)
-        log.sendto(message, path)
+    log.setblocking(False)
+    log.sendto(message, path)
 
 
 class _File:
-    """The file at `path`, which several processes write."""
+    """The file at `path`, which several processes write; it is kept open."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
         self._patience = patience
+        self._fd = -1
         self._end = (0, 0, "")
         """The file's number, its size and the last seal when we wrote last, so that we need not read it."""
 
+    def open(self) -> None:
+        """Open it, whatever was open. Raises OSError."""
+        self._close()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags, 0o600)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self._close()
+
     def append(self, line: bytes) -> None:
         """Seal a line and write it, in one write. Raises OSError."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._opened() as fd:
             found = os.fstat(fd)
             number, size, seal = self._end
@@ -154,14 +188,16 @@ class _File:
         """The file, locked, and no other in its place meanwhile."""
         end = time.monotonic() + self._patience
         while True:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(self._path, flags, 0o600)
-            try:
-                if _locked(fd) and _is_at(fd, self._path):
-                    yield fd
+            if self._fd < 0:
+                self.open()
+            if _locked(self._fd):
+                if _is_at(self._fd, self._path):
+                    try:
+                        yield self._fd
+                    finally:
+                        fcntl.flock(self._fd, fcntl.LOCK_UN)
                     return
-            finally:
-                os.close(fd)
+                self.open()
             if time.monotonic() > end:
                 raise TimeoutError("another process has it locked")
             time.sleep(AGAIN_S)
@@ -171,7 +207,11 @@ class _File:
         tail = _tail(fd)
         if tail:
             return _last_seal(tail), b"" if tail.endswith(b"\n") else b"\n"
+        number, size, seal = self._end
         try:
+            found = os.stat(self._older)
+            if (found.st_ino, found.st_size) == (number, size):
+                return seal, b""
             with self._older.open("rb") as older:
                 return _last_seal(_tail(older.fileno())), b""
         except FileNotFoundError:

@@ -10,9 +10,12 @@ import zmq
 
 from taskengine import gate
 from taskengine._socket import Debt, Port
+from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
+from taskengine.confinement import most_connections
 from taskengine.errors import shortened
 from taskengine.gate import Gate, Security
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import Journal
 from taskengine.memory import trim_memory
 from taskengine.policy import ANONYMOUS, Policy
@@ -34,6 +37,11 @@ READERS_LOOK_S = 0.1
 """How often it is looked who does not take what is published, where much is not taken."""
 TRIM_S = 1.0
 """How long after a connection was ended ZeroMQ's own thread has freed what it held."""
+ROUNDS, LOOKS, LOOK_S = 6, 20, 0.002
+"""How often, and how far apart, in s, it is looked whether there is room again for what is published."""
+SLOW_BYTES = 2 * 2**20
+"""A subscriber that has taken less in a round holds up all others."""
+_NUMBER_BYTES = 8
 LAST_VALUE = 98
 """ZMQ_XPUB_MANUAL_LAST_VALUE: what is sent goes to whoever spoke last, alone; pyzmq has no name for it."""
 
@@ -44,6 +52,7 @@ class Broadcast:
     ZeroMQ asks us what to do with each subscription, applies it to the connection that it believes to have spoken, and
     keeps it in memory whatever we say: who has too many is cut off. A message that is no subscription has it take the
     wrong connection, until all messages that were there are taken; who spoke meanwhile is cut off, and comes back.
+    Connections are counted as the router counts its own.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class Broadcast:
     ) -> None:
         self._say = journal.say
         self._audit = Audit(file_of(settings), journal.say)
+        self._audit.open()
         self._policy = None if settings.policy is None else Policy(settings.policy)
         self.gate = Gate(context, security, journal.say, self._audit.note) if security else None
         self._board = board
@@ -75,11 +85,29 @@ class Broadcast:
         self._socket.maxmsgsize = 1 + MAX_TOPIC + CURVE_OVERHEAD
         self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
         self._socket.linger = 0
-        self._socket.ipv6 = "[" in address
+        self._socket.ipv6 = needs_ipv6(address)
         if security:
             security.serve(self._socket, gate.DATA)
+        port = Port(self._socket, is_gated=security is not None)
+        self._attendance = Attendance(
+            *(context, self._socket, port, self._part),
+            *(most_connections(settings), self._audit.note),
+        )
         self._socket.bind(address)
-        self.port = Port(self._socket, is_gated=security is not None)
+        self.port = port
+
+    @property
+    def news(self) -> int:
+        """A descriptor that becomes readable when connections were made or have ended; `meet` looks at them."""
+        return int(self._attendance.news)
+
+    def meet(self) -> None:
+        """Count the connections, and end those that are too many."""
+        self._attendance.read()
+
+    def _part(self, client: bytes) -> None:
+        """A connection has ended that had said something."""
+        self._subscribers.leave(int.from_bytes(client))
 
     def _has_last_value(self) -> bool:
         """Return whether this libzmq can send to one subscriber alone."""
@@ -97,14 +125,31 @@ class Broadcast:
             self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
 
     def publish(self, topic: str, frames: list[bytes]) -> None:
-        """To all who have subscribed."""
+        """To all who have subscribed; those who would hold it up are cut off."""
+        if self._debt.unsent > MOST_UNTAKEN and not self._make_room():
+            self._replay.add([topic])  # what they have left is freed in a moment
+            return
         self._replay.drop(topic)
         self._send(frames)
 
     def _send(self, frames: list[bytes]) -> None:
-        # whoever holds so much up is cut off in a moment; until then it is the last value that counts
-        if self._debt.unsent <= MOST_UNTAKEN:
-            self.port.send(frames, self._debt)
+        self.port.send(frames, self._debt)
+
+    def _make_room(self) -> bool:
+        """Cut off who takes next to nothing of what was published; whether there is room then."""
+        for _ in range(ROUNDS):
+            self._look_at_readers(most_read=SLOW_BYTES)
+            if self._has_room_soon():
+                return True
+        return False
+
+    def _has_room_soon(self) -> bool:
+        """Whether what is taken, or was for who was cut off, makes room, for which ZeroMQ's own thread is needed."""
+        for _ in range(LOOKS):
+            time.sleep(LOOK_S)
+            if self._debt.unsent <= MOST_UNTAKEN:
+                return True
+        return False
 
     def greet(self, now: float) -> None:
         """Take what subscribers say: give them the last values, or refuse it."""
@@ -112,10 +157,14 @@ class Broadcast:
             message = self.port.receive()
             if message is None:
                 self._is_confused = False
+                if self._attendance.is_unsettled:
+                    self._attendance.settle()
                 return
             number = number_of(self.port.descriptor)
             if number:  # else ZeroMQ tells that a connection has ended, or it has by now
-                self._heed(message, self._subscribers.meet(self.port.descriptor, number, self.port.user), now)
+                connection = self._subscribers.meet(self.port.descriptor, number, self.port.user)
+                self._attendance.greet(number.to_bytes(_NUMBER_BYTES), self.port.user)
+                self._heed(message, connection, now)
 
     def _heed(self, message: list[bytes], connection: Connection, now: float) -> None:
         prefix, is_new = message[0][1:], message[0][:1] == SUBSCRIBES
@@ -144,7 +193,7 @@ class Broadcast:
         topics = self._board.topics(prefix) if is_first else []
         first = min(topics, key=len, default="")
         frames = self._board.frames(first) if topics else []
-        is_alone = topics and self._is_direct and connection.may_have(sum(map(len, frames)), now)
+        is_alone = topics and self._is_direct and self._subscribers.may_have(connection, sum(map(len, frames)), now)
         if is_alone:
             self._aim(at_last=True)
         self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
@@ -183,7 +232,7 @@ class Broadcast:
 
     def look(self, now: float) -> None:
         """Publish again what new subscribers wait for, and cut off who does not read or is not let in any more."""
-        while (topic := self._replay.next(now)) is not None:
+        while self._debt.unsent <= MOST_UNTAKEN and (topic := self._replay.next(now)) is not None:
             frames = self._board.frames(topic)
             self._send(frames)
             self._replay.spend(sum(map(len, frames)), now)
@@ -200,7 +249,8 @@ class Broadcast:
                 for connection in self._subscribers.of(key):
                     self._cut(connection)
 
-    def _look_at_readers(self) -> None:
+    def _look_at_readers(self, most_read: int | None = None) -> None:
+        """Cut off those that have read least since the last look, where that is no more than `most_read` bytes."""
         waiting = []
         for connection in list(self._subscribers.known.values()):
             told = unread(connection.descriptor, connection.number)
@@ -210,7 +260,7 @@ class Broadcast:
                 waiting.append((connection, told[1]))
             else:
                 connection.acked = None
-        for connection in idlest(waiting):
+        for connection in idlest(waiting, most_read):
             name = self.gate.name_of(connection.user) if self.gate else ANONYMOUS
             self._audit.note("cut off", client=name, reason="it does not read what is published")
             self._say(
@@ -220,7 +270,7 @@ class Broadcast:
 
     def due(self, now: float) -> float:
         """In how many s to `look`; infinite where nothing is to be seen."""
-        dues = [self._replay.due(now)]
+        dues = [self._replay.due(now) if self._debt.unsent <= MOST_UNTAKEN else READERS_LOOK_S]
         if self._debt.unsent > UNTAKEN_BYTES:
             dues.append(self._next_readers - now)
         if self._trim_at < math.inf:
@@ -231,6 +281,7 @@ class Broadcast:
 
     def close(self) -> None:
         """Close the socket, and the gate."""
+        self._attendance.close()
         self._socket.close()
         if self.gate:
             self.gate.stop()

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
 from taskengine import causes
+from taskengine.availability import Availability
 from taskengine.costs import Costs
 from taskengine.counters import Counters
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
@@ -28,7 +29,7 @@ from taskengine.salvage import SENSELESS, Account, Answered, matched, salvaged
 from taskengine.serials import Serials
 from taskengine.turns import Span
 from taskengine.unwanted import Unwanted
-from taskengine.wire import BATCH_NS, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, SOONEST_RETRY_S
+from taskengine.wire import BATCH_NS, DATA_LANES, DENIED_LANES, LATEST_RETRY_S, NO_DEADLINE, SOONEST_RETRY_S
 
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets at a turn while others wait."""
@@ -58,19 +59,18 @@ class Broker:
         self._size = size
         self._idempotent = idempotent
         self._epochs = itertools.count(epoch)
-        self._sizes = lanes
-        self._lanes = {name: Lane(workers) for name, workers in lanes.items()}
+        self._sizes = dict(lanes)
+        self._lanes = {name: Lane(workers, is_shared=name.startswith(DATA_LANES)) for name, workers in lanes.items()}
         self._workers: dict[str, Worker] = {}
+        self.availability = Availability(self._lanes, self._sizes, self._workers)
         self._costs = Costs()
         self._jobs = 0
         self._deadlines: list[tuple[float, int]] = []
         """A heap of deadlines and jobs, some of which are over."""
         self._urgent = 0
         self.packages: dict[int, Package] = {}
-        self._serials = Serials()
+        self.serials = Serials()
         self._recalled: set[Worker] = set()
-        self._cancelled: dict[bytes, int] = {}
-        """Clients that want nothing more up to a job."""
         self._parted: set[bytes] = set()
         """Clients that have left."""
         self._touched: set[Package] = set()
@@ -103,7 +103,7 @@ class Broker:
         self._jobs += 1
         package.job = self._jobs
         self.packages[package.job] = package
-        self._serials.add(package)
+        self.serials.add(package)
         self.counters.accept(package)
         if package.deadline != NO_DEADLINE:
             self._note_deadline(package)
@@ -118,14 +118,14 @@ class Broker:
                 line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
 
-    def join(self, name: str, lane: str) -> None:
-        """A worker is ready. Raises ProtocolError for a lane that is not configured or a name in use."""
+    def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
+        """A worker is ready, without the modules `missing`. Raises ProtocolError for no lane, or a name in use."""
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
         if name in self._workers:
             raise ProtocolError(f"worker {name} has joined already")
-        worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32)
-        self._lanes[lane].workers.append(worker)
+        worker = self._workers[name] = Worker(name, lane, next(self._epochs) << 32, missing)
+        self.availability.join(worker)
 
     def learn(self, idempotent: Container[str]) -> None:
         """Other tasks are idempotent from here on."""
@@ -171,7 +171,7 @@ class Broker:
         if worker is None:
             return []
         self._recalled.discard(worker)
-        self._lanes[worker.lane].workers.remove(worker)
+        self.availability.leave(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
         is_blamed = worker.is_retired or not is_dead
@@ -231,9 +231,8 @@ class Broker:
         return batches
 
     def recalls(self) -> list[tuple[str, int]]:
-        """Workers that are to hand back all that they have once the task that runs has ended, with their last batch's
-        number: what is urgent waits, and is not what they have, or something that they have is not wanted any more.
-        """
+        """Workers that are to hand back what they have once their task has ended, with their last batch's number: what
+        is urgent waits, and is not what they have, or something that they have is not wanted any more."""
         if not (self._urgent or self._recalled):
             return []
         recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
@@ -309,8 +308,9 @@ class Broker:
 
     def settle(self, now: float) -> list[Package]:
         """Answer what is too late and what was cancelled, before `dispatch`; `now` in s, monotonic."""
+        self.availability.settle()
         whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._cancelled or self._parted else whole
+        return whole + self.revoke() if self._touched or self._parted else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer what waited past its deadline with TaskTimeout; it never starts. `now` in s, monotonic."""
@@ -323,14 +323,18 @@ class Broker:
         return self._revoke(late)
 
     def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
-        """A client does not want these tasks of a package of its any more, or all of it, or all that is in flight.
+        """A client does not want a package of its any more, or, without a serial, all that it has in flight.
 
-        Raises Overloaded where they lie too scattered.
+        With positions it is these tasks, of the last package with that serial. Raises Overloaded where they lie too
+        scattered.
         """
-        if serial is None:
-            self._cancelled[client] = self._jobs
-            return
-        for package in self._serials.of(client, serial):
+        if serial is not None and positions is not None:
+            newest = self.serials.newest(client, serial)
+            packages = [] if newest is None else [newest]
+        else:
+            packages = self.serials.take_all(client) if serial is None else self.serials.take(client, serial)
+            positions = None
+        for package in packages:
             if package.cancel(positions):
                 self._touched.add(package)
 
@@ -350,12 +354,9 @@ class Broker:
         Single tasks are answered when they would be handed out, and when nothing else is left of their package. To be
         called before `dispatch`.
         """
-        cancelled, self._cancelled = self._cancelled, {}
         parted, self._parted = self._parted, set()
-        for package in self.packages.values() if cancelled or parted else ():
-            is_unwanted = package.job <= cancelled.get(package.client, 0) and package.cancel(None)
-            if is_unwanted or (package.client in parted and package.part(self._pinned)):
-                self._touched.add(package)
+        for client in parted:
+            self._touched.update(package for package in self.serials.of(client) if package.part(self._pinned))
         if not self._touched:
             return []
         touched, self._touched = self._touched, set()
@@ -388,13 +389,14 @@ class Broker:
 
     @property
     def timed(self) -> bool:
-        """A package in flight has a deadline."""
-        return bool(self._deadlines)
+        """A package in flight has a deadline, or a client has left since `settle`."""
+        return bool(self._deadlines or self._parted)
 
-    def stats(self, restarts: Mapping[str, int]) -> Stats:
-        """What has been counted, and who waits where; `restarts` as the supervisor tells them."""
-        lanes = [lane.stats(name, self._sizes[name]) for name, lane in self._lanes.items()]
-        return self.counters.stats(lanes, len(self.packages), self._quota.bytes + self._quota.results, restarts)
+    def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
+        """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
+        lanes = self.availability.stats()
+        held = self._quota.bytes + self._quota.results + unread
+        return self.counters.stats(lanes, len(self.packages), held, restarts)
 
     def idle(self) -> bool:
         """Nothing is in flight."""
@@ -488,7 +490,7 @@ class Broker:
     def _release(self, package: Package) -> Package:
         del self.packages[package.job]
         self.counters.release(package)
-        self._serials.remove(package)
+        self.serials.remove(package)
         held, is_exempt = package.assembly.held, package.is_exempt
         self._quota.give_back(package.owner, package.count, package.size, held, is_exempt=is_exempt)
         self._urgent -= package.priority == Priority.URGENT

@@ -1,8 +1,9 @@
-"""What the task modules register, found out in a process of its own: a module may crash it, and can be loaded again."""
+"""What the task modules register, found out in processes of their own: one may crash its own, and be loaded again."""
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -12,18 +13,12 @@ import msgspec
 from taskengine.errors import TaskModuleError
 from taskengine.hardware import Machine
 from taskengine.identity import Identity
-from taskengine.messages import TaskInfo
 from taskengine.process import Inquiry, ask
-from taskengine.registry import Registry
+from taskengine.survey import Code, Module, read_by_import, survey
 from taskengine.wire import IMPORT_TIMEOUT_S
 
-
-class Catalogue(msgspec.Struct, frozen=True):
-    """The tasks that loaded, the topics of the sources, and a line for each module that did not load."""
-
-    tasks: list[TaskInfo]
-    topics: list[str]
-    failures: list[str]
+_SPARE_S = 5.0
+"""How much sooner than all of it the imports have to be over."""
 
 
 def load_catalogue(
@@ -31,48 +26,69 @@ def load_catalogue(
     stop: socket.socket | None = None,
     identity: Identity | None = None,
     machine: Machine | None = None,
-) -> Catalogue:
-    """Load the task modules aside, and list the tasks of a machine, as `identity`, or as who we are.
+    *,
+    imports_all: bool = False,
+) -> Code:
+    """Read aside what the task modules register, and list the tasks of a machine, as `identity`, or as who we are.
 
-    Raises TaskModuleError where a module ends the process or never returns, InterruptedError where `stop` becomes
-    readable meanwhile.
+    Modules are imported where reading does not tell, or all where told so, each in a process that has ended then.
+    Raises TaskModuleError where that takes too long, InterruptedError where `stop` becomes readable meanwhile.
     """
-    return _read(modules, lambda: ask(partial(_report, modules, machine), IMPORT_TIMEOUT_S, stop, identity))
+    report = partial(_report, modules, machine, imports_all)
+    return _read(modules, lambda: ask(report, IMPORT_TIMEOUT_S, stop, identity))
 
 
 class Reading:
-    """The task modules are being loaded aside; `connection` is readable when the `result` is there."""
+    """The task modules are being read aside; `connection` is readable when the `result` is there."""
 
     def __init__(self, modules: list[str], identity: Identity | None = None, machine: Machine | None = None) -> None:
         self._modules = modules
-        self._inquiry = Inquiry(partial(_report, modules, machine), identity)
+        self._inquiry = Inquiry(partial(_report, modules, machine, False), identity)
         self.connection = self._inquiry.connection
 
-    def result(self) -> Catalogue:
-        """What was found. Raises TaskModuleError where a module has ended the process, or does not load."""
-        catalogue = _read(self._modules, self._inquiry.answer)
-        if catalogue.failures:
-            raise TaskModuleError("; ".join(catalogue.failures))
-        return catalogue
+    def result(self) -> Code:
+        """What was found. Raises TaskModuleError where a module cannot be loaded."""
+        code = _read(self._modules, self._inquiry.answer)
+        failures = [f"task module {module.name}: {module.failure}" for module in code.modules if module.failure]
+        if failures:
+            raise TaskModuleError("; ".join(failures))
+        return code
 
     def close(self) -> None:
         """Wait no longer."""
         self._inquiry.close()
 
 
-def _read(modules: list[str], answer: Callable[[], bytes]) -> Catalogue:
+def _read(modules: list[str], answer: Callable[[], bytes]) -> Code:
     try:
-        return msgspec.msgpack.decode(answer(), type=Catalogue)
+        return msgspec.msgpack.decode(answer(), type=Code)
     except (EOFError, TimeoutError, msgspec.MsgspecError) as error:
-        reason = str(error) or "the process ended while it loaded them"
+        reason = str(error) or "the process ended while it read them"
         raise TaskModuleError(f"the task modules {', '.join(modules)} cannot be loaded: {reason}") from None
 
 
-def _report(modules: list[str], machine: Machine | None, answer: Connection) -> None:
-    registry = Registry.load(modules, machine)
-    catalogue = Catalogue(
-        tasks=[task.info() for task in registry.tasks.values()],
-        topics=list(registry.sources),
-        failures=[str(failure) for failure in registry.failures],
-    )
-    answer.send_bytes(msgspec.msgpack.encode(catalogue))
+def _report(entries: list[str], machine: Machine | None, imports_all: bool, answer: Connection) -> None:
+    end = time.monotonic() + IMPORT_TIMEOUT_S - _SPARE_S
+    code = survey(entries, machine)
+    open_ones = [i for i, m in enumerate(code.modules) if m.module and not m.failure and (m.doubt or imports_all)]
+    for done, i in enumerate(open_ones):
+        share = max(1.0, (end - time.monotonic()) / (len(open_ones) - done))
+        code.modules[i] = _read_apart(code.modules[i], code, share)
+    code.settle()
+    answer.send_bytes(msgspec.msgpack.encode(code))
+
+
+def _read_apart(module: Module, code: Code, seconds: float) -> Module:
+    """Import a module in a process of its own, in so many seconds; how that ends is told of the module."""
+    try:
+        return msgspec.msgpack.decode(ask(partial(_import, module, code), seconds), type=Module)
+    except TimeoutError:
+        module.failure = f"its import takes longer than {seconds:.0f} s"
+    except (EOFError, msgspec.MsgspecError) as error:
+        module.failure = f"it ended the process that loaded it ({error})"
+    module.tasks, module.topics = [], []
+    return module
+
+
+def _import(module: Module, code: Code, answer: Connection) -> None:
+    answer.send_bytes(msgspec.msgpack.encode(read_by_import(module, code)))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial, reduce, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskengine.cli_audit import audit
+from taskengine.cli_engine import PROBE_S, Where, client_of, connected, engine_options
 from taskengine.cli_keys import keys
 from taskengine.cli_policy import policy
 from taskengine.commandline import (
     SAID_NO,
     WRONG_USAGE,
     Command,
-    keys_option,
     leave,
     load_settings,
     plain_errors,
@@ -28,15 +26,13 @@ from taskengine.commandline import (
 )
 from taskengine.errors import BadArguments, TaskEngineError, printable
 from taskengine.settings import Settings
-from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from taskengine.client import Client
     from taskengine.identity import Identity
 
-PROBE_S = 3.0
 SHOW_PROGRESS_AFTER_S = 1.0
-STOP_PORT_TEXT = "port 9002 beside port 9000"
+STOP_PORT_HELP = "The engine's stop port [default: that of the settings, or 9002 beside 9000]."
 UNIT = Path(__file__).with_name("taskengine.service")
 UNDER_SYSTEMD = f"""\b
 Under systemd the engine is a service of Type=notify with a watchdog. This unit file says how to
@@ -64,55 +60,6 @@ def _admit(settings: Settings) -> tuple[Identity | None, int]:
             clients = len(ring.allowed())
     settings.check_exposure(clients)
     return identity, clients
-
-
-class Where(NamedTuple):
-    """The engine that a command talks to: `engine` says which it is, where the folder `keys` knows several."""
-
-    address: str
-    keys: Path | None
-    engine: str
-    insecure: bool
-
-
-def _engine(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that talks to an engine, which it gets as `where`."""
-
-    @wraps(function)
-    def command(address: str, keys: Path | None, engine: str, insecure: bool, **rest: Any) -> Any:
-        return function(where=Where(address, keys, engine, insecure), **rest)
-
-    text = f"The engine's frontend [default: {DEFAULT_ADDRESS}]."
-    which = "Which engine it is, where there are keys for several: its host, or its key's fingerprint."
-    clear = "Speak unencrypted to another machine, where anybody may play the engine."
-    options = (
-        click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help=text),
-        keys_option("yours"),
-        click.option("--engine", default="", metavar="HOST", help=which),
-        click.option("--insecure", is_flag=True, help=clear),
-    )
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
-
-
-@contextlib.contextmanager
-def _client(where: Where, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine, where there may be none."""
-    from taskengine.client import Client
-
-    try:
-        client = Client(name="taskengine", timeout=timeout, **where._asdict())
-    except TaskEngineError as error:
-        leave(str(error), WRONG_USAGE)
-    with plain_errors(), client:
-        yield client
-
-
-@contextlib.contextmanager
-def _connected(where: Where, timeout: float | None) -> Iterator[Client]:
-    """A client of the engine, which has answered."""
-    with _client(where, timeout) as client:
-        client.options(timeout=PROBE_S).info()
-        yield client
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
@@ -159,10 +106,12 @@ def check(config: Path | None, **flags: object) -> None:
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
         from taskengine.catalogue import load_catalogue
+        from taskengine.descendants import orphans
         from taskengine.inspection import inspect
         from taskengine.weaknesses import weaknesses
 
-        catalogue = load_catalogue(settings.tasks, identity=identity, machine=settings.machine())
+        orphans.begin(is_init=False)
+        catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
@@ -217,9 +166,9 @@ def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, 
 
 
 def _print_json(value: Any) -> None:
-    import msgspec
+    from taskengine.cli_json import json_text
 
-    click.echo(printable(msgspec.json.encode(value).decode()))
+    click.echo(printable(json_text(value)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -228,7 +177,7 @@ def _print_json(value: Any) -> None:
 @click.option("-k", "keywords", multiple=True, callback=_keyword, metavar="KEY=VALUE", help="A keyword argument.")
 @click.option("--count", type=click.IntRange(min=0), help="Repeat the call as one package; print a list.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="Seconds to wait.")
-@_engine
+@engine_options
 def call(
     name: str,
     args: tuple[str, ...],
@@ -243,7 +192,7 @@ def call(
 
     values = [_json_or_text(text) for text in args]
     # what stops does not wait for a router that may be gone
-    with (_client if stops_machine(name) else _connected)(where, timeout) as client:
+    with (client_of if stops_machine(name) else connected)(where, timeout) as client:
         if count is None:
             if not (values or keywords):
                 keywords = arming(name, client.stop_in_force)
@@ -289,22 +238,24 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 
 @cli.command()
 @click.option("--why", default="", metavar="TEXT", help="The reason, for those who look at the machine's state.")
-@click.option("--stop-address", metavar="tcp://HOST:PORT", help=f"The engine's stop port [default: {STOP_PORT_TEXT}].")
+@click.option("--stop-address", metavar="tcp://HOST:PORT", help=STOP_PORT_HELP)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
-@_engine
+@engine_options
 def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> None:
     """Stop the machine: every output goes to its safe state, and nothing moves until `taskengine call system.arm`.
 
     All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
     """
-    with plain_errors():
+    with plain_errors(where.source):
         from taskengine.keys import find_membership
         from taskengine.stopping import Order, Stopping, Target
 
         try:
             address, insecure = where.address, where.insecure
             membership = find_membership(address, where.keys, where.engine, insecure=insecure)
-            target = Target(address, membership, "taskengine", stop_address=stop_address, insecure=insecure)
+            target = Target(
+                address, membership, "taskengine", stop_address=stop_address or where.stop_address, insecure=insecure
+            )
             Stopping(target, Order.new(why), timeout).run()
         except BadArguments as error:
             leave(str(error), WRONG_USAGE)
@@ -312,49 +263,50 @@ def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> No
 
 
 @cli.command()
-@_engine
+@engine_options
 def reload(where: Where) -> None:
     """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
 
     Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
     """
-    with _connected(where, None) as client:
+    with connected(where, None) as client:
         client.reload()
     click.echo("reloaded")
 
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@_engine
+@engine_options
 def tasks(as_json: bool, where: Where) -> None:
     """List the tasks that an engine serves."""
-    with _connected(where, PROBE_S) as client:
+    with connected(where, PROBE_S) as client:
         known = client.tasks()
         if as_json:
             import msgspec
 
             _print_json([msgspec.structs.asdict(task) for task in known])
             return
-        from rich.console import Console
         from rich.table import Table
+
+        from taskengine.top import console
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
             cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
             table.add_row(*map(printable, cells))
-        Console().print(table, markup=False)
+        console().print(table, markup=False)
 
 
 @cli.command()
 @click.option("--once", is_flag=True, help="Print it once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of tables.")
 @click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, help="Seconds between two looks.")
-@_engine
+@engine_options
 def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
     """Show what the engine does: tasks, errors, lanes and latencies, until ctrl-c."""
     from taskengine.top import Look, looks, plain, show
 
-    with _connected(where, PROBE_S) as client:
+    with connected(where, PROBE_S) as client:
         seen = [Look(0.0, client.stats())] if once else looks(client, interval)
         if as_json:
             for look in seen:
@@ -366,10 +318,11 @@ def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
 @cli.command()
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many values.")
-@_engine
-def subscribe(topic: str, count: int | None, where: Where) -> None:
+@click.option("--newest", is_flag=True, help="Leave out what newer values of its topic have followed.")
+@engine_options
+def subscribe(topic: str, count: int | None, newest: bool, where: Where) -> None:
     """Print the values of TOPIC as they are published, one JSON line each; `arm.*` takes all that begin so."""
-    with _connected(where, PROBE_S) as client, client.subscribe(topic) as feed:
+    with connected(where, PROBE_S) as client, client.subscribe(topic, newest=newest) as feed:
         for number, sample in enumerate(feed, start=1):
             _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
             if number == count:
@@ -379,10 +332,10 @@ def subscribe(topic: str, count: int | None, where: Where) -> None:
 @cli.command()
 @click.argument("topic")
 @click.argument("value")
-@_engine
+@engine_options
 def publish(topic: str, value: str, where: Where) -> None:
     """Publish VALUE, JSON where it parses as JSON and text otherwise, on TOPIC."""
-    with _connected(where, PROBE_S) as client:
+    with connected(where, PROBE_S) as client:
         client.publish(topic, _json_or_text(value))
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from taskengine.cli_engine import find_engine
 from taskengine.commandline import SAID_NO, keys_option, leave, load_settings, plain_errors
 from taskengine.errors import KeysError, printable
 from taskengine.settings import Settings
-from taskengine.wire import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from taskengine.keys import KeyRing, Membership
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PORT = 9003
 """Where `keys pair` waits for a code."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put in front of the text of a file."""
 UID = os.getuid()
 """Who called us, before we become another."""
 _keys = keys_option("the setting KEYS, or yours")
@@ -61,13 +63,14 @@ def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
 
 @keys.command("new")
 @click.argument("name")
-@click.option("--address", default=DEFAULT_ADDRESS, metavar="tcp://HOST:PORT", help="The engine's frontend.")
+@click.option("--address", metavar="tcp://HOST:PORT", help="The engine's frontend [default: as of `call`].")
 @_keys
-def keys_new(name: str, address: str, keys: Path | None) -> None:
+def keys_new(name: str, address: str | None, keys: Path | None) -> None:
     """Make a key for this machine, NAME to an engine, whose public key is asked for; prints ours."""
     with plain_errors():
-        engine = click.prompt("The engine's public key (`taskengine keys show` there)", err=True)
-        click.echo(_ring(keys).join(address, engine, name).own.public)
+        where = find_engine(address, os.environ).address
+        engine = _asked("The engine's public key (`taskengine keys show` there)", hidden=False)
+        click.echo(_ring(keys).join(where, engine, name).own.public)
 
 
 # a key may begin with -
@@ -248,8 +251,11 @@ def _said_no() -> Iterator[None]:
         leave(str(error), SAID_NO)
 
 
-def _asked(what: str) -> str:
-    """A secret, from the terminal or from stdin."""
+def _asked(what: str, *, hidden: bool = True) -> str:
+    """What a user types or pastes, a secret if it is `hidden`, from the terminal or from stdin."""
     if sys.stdin.isatty():
-        return str(click.prompt(what, hide_input=True, err=True))
-    return sys.stdin.readline(4096).strip()
+        return str(click.prompt(what, hide_input=hidden, err=True))
+    answer = sys.stdin.readline(4096).lstrip(BYTE_ORDER_MARK).strip()
+    if not answer:
+        raise KeysError(f"nothing came on stdin; expected one line: {what}")
+    return answer

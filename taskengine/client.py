@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +20,15 @@ from taskengine.lease import Lease
 from taskengine.link import Link
 from taskengine.messages import NO_SERIAL, Info, Kind, Stats, TaskInfo
 from taskengine.queue import Queue
-from taskengine.session import STOPPABLE, Call, Options, Parcel, Session, TaskFuture
+from taskengine.samples import WAITING, Ages
+from taskengine.session import HELLO_S, STOPPABLE, Call, Options, Parcel, Session, TaskFuture
 from taskengine.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
-from taskengine.subscription import Subscription, reachable
+from taskengine.subscription import Subscription, Wish, reachable
 from taskengine.wire import COUNT, DEFAULT_ADDRESS
 
-CLOSE_S = 5.0
+LEAVE_S = 0.5
+FAILED_S = 0.3
+"""How long a `with` block that fails waits for replies to what was sent."""
 TOKEN_BYTES = 16
 """Of what tells one client from others of the same name."""
 ARM_TASK = "system.arm"
@@ -102,6 +106,15 @@ class Caller:
         future: Future[Any] = Future()
         return self._session.request(kind, future, Options(timeout=self._options.timeout), value), future
 
+    def _ages(self) -> Ages:
+        """How old publications are, by what this client learns of the engine's clock."""
+
+        def ask() -> None:
+            with contextlib.suppress(TaskEngineError):  # it is closed
+                self._link.post(self._session.request(Kind.INFO, Future(), Options(timeout=HELLO_S)))
+
+        return Ages(self._session.engine_time, ask)
+
     def _submit(self, call: Call, options: Options) -> Future[Any]:
         """Queue a call, or send it at once, past the queue, where it stops the machine or a device."""
         task = call[0]
@@ -176,6 +189,11 @@ class Caller:
         Stopping(self._target(), Order.new()).begin()
         return parcel, future
 
+    def _brief(self) -> Self:
+        """This client for a call that is made on the way out, by a program that has failed or was interrupted."""
+        timeout = self._options.timeout
+        return self.options(timeout=LEAVE_S if timeout is None else min(timeout, LEAVE_S))
+
     def _arming(self, lane: str) -> tuple[str, dict[str, Any]]:
         """The task that arms, and how it is called."""
         task = f"{lane}.{ARM_TASK}" if lane else ARM_TASK
@@ -190,6 +208,17 @@ def arming(task: str, stop: int) -> dict[str, Any]:
     return {"stop": stop} if stop and (task == ARM_TASK or task.endswith("." + ARM_TASK)) else {}
 
 
+def patience(kind: type[BaseException] | None) -> float | None:
+    """How long, in s, the end of a `with` block waits for replies where this kind of exception ends it; None as ever.
+
+    An interrupted program, or one whose time was over, has stopped waiting. One that fails waits shortly for what it
+    has sent, which happens anyway.
+    """
+    if kind is None:
+        return None
+    return 0.0 if not issubclass(kind, Exception) or issubclass(kind, TimeoutError) else FAILED_S
+
+
 class Client(Caller):
     """Calls tasks of the engine at `address`, as `name`; a call waits up to `timeout` s, or for ever with None.
 
@@ -199,8 +228,8 @@ class Client(Caller):
     only if `insecure`, where anybody may play the engine.
 
     May be used from several threads, and reconnects by itself. Close it, or use it in `with`; where that ends by an
-    exception, what is still queued is not sent. Raises BadArguments for what is no address, KeysError for keys that
-    cannot be used, or are missing.
+    exception, what is still queued is not sent, and nothing is waited for. Raises BadArguments for what is no address,
+    KeysError for keys that cannot be used, or are missing.
     """
 
     def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -294,13 +323,15 @@ class Client(Caller):
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
         return self._wait(self._ask(Kind.LATEST, [topic]))
 
-    def subscribe(self, topic: str) -> Subscription:
+    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> Subscription:
         """The values on a topic from the last one on; a topic that ends in `*` takes all that begin so.
 
-        Raises Overloaded where the engine runs no data worker.
+        Values that are not taken wait, so many at most, and the oldest give way; with `newest` only the last one of
+        each topic does. `dropped` counts those that gave way. Raises Overloaded where the engine runs no data worker.
         """
+        wish = Wish(topic, waiting, newest=newest)
         addresses = reachable(self.info().data_addresses, self.address)
-        return Subscription(addresses, topic, self._membership)
+        return Subscription(addresses, wish, self._ages(), self._membership)
 
     def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
         """Begin the leases of devices of the table [hardware], in `with`, and `renew` them in the loop that drives.
@@ -309,10 +340,14 @@ class Client(Caller):
         unless they `take_over`. `lane` is the devices' own, if they have one. Raises BadArguments for a device that has
         no lease, NotAllowed where another client has one for itself.
         """
-        return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over)
+        return Lease(self.call, devices, exclusive=exclusive, lane=lane, take_over=take_over, leave=self._brief().call)
 
-    def close(self, timeout: float = CLOSE_S) -> None:
-        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice."""
+    def close(self, timeout: float | None = None) -> None:
+        """Send what is queued, wait up to `timeout` s for what is pending, and close. May be called twice.
+
+        Without a `timeout` that is 5 s, or 1 s where no engine has ever answered. Raises EngineUnreachable where what
+        was given to `send` was not sent.
+        """
         self._link.close(timeout)
 
     def __enter__(self) -> Self:
@@ -321,8 +356,8 @@ class Client(Caller):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # who presses ctrl-c has stopped waiting; what failed did not mean what is still queued to happen
-        self._link.close(0.0 if kind is KeyboardInterrupt else CLOSE_S, flush=kind is None)
+        # what failed did not mean what is still queued to happen
+        self._link.close(patience(kind), flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
         urged = self._urged(posted)

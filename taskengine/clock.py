@@ -29,6 +29,19 @@ class Sample(NamedTuple):
     width: int
 
 
+class Estimate(NamedTuple):
+    """The engine's clock showed `time` when ours showed `local`, give or take `bound`, in the boot `boot`.
+
+    It `is_fresh` where the sample that says so is of the last 30 s.
+    """
+
+    local: int
+    time: int
+    bound: int
+    boot: int
+    is_fresh: bool
+
+
 class Clock:
     """Estimates what the engine's clock shows, by the sample that is the best at the time.
 
@@ -72,3 +85,8 @@ class Clock:
             return time, bound
         # what was before the engine's machine was started was long ago, and no time is 0, which says that none is told
         return min(max(1, time), LATEST), min(bound, LATEST)
+
+    def estimate(self, local: int) -> Estimate | None:
+        """As `at`, with all that is known beside it."""
+        at = self.at(local)
+        return None if at is None else Estimate(local, *at, self._boot, self.is_fresh(local))

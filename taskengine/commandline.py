@@ -41,25 +41,35 @@ class Command(click.Group):
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
         except click.Abort:
             code = INTERRUPTED
+        except BrokenPipeError:
+            _forget_output()
+            code = SAID_NO
+        except OSError as error:
+            _forget_output()
+            what = error.filename or "the output cannot be written"
+            leave(f"{what}: {error.strerror or error}", SAID_NO)
         sys.exit(code)
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Errors as one line on stderr, and the exit code that goes with them."""
+def plain_errors(source: str = "") -> Iterator[None]:
+    """Errors as one line on stderr, and the exit code that goes with them; `source` says what the address is from."""
     try:
         yield
     except (KeysError, SettingsError, TaskModuleError) as error:
         leave(str(error), WRONG_USAGE)
     except EngineUnreachable as error:
-        leave(f"{error}; is one running? `taskengine serve` starts one", SAID_NO)
+        told = "; ".join(filter(None, [str(error), source]))
+        leave(f"{told}; is one running? `taskengine serve` starts one", SAID_NO)
     except TaskEngineError as error:
         leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SAID_NO)
+
+
+def _forget_output() -> None:
+    """What is still to be written goes nowhere: Python would try again at its end, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(message: str, code: int) -> NoReturn:
@@ -81,9 +91,9 @@ def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_settings(config: Path | None, flags: dict[str, object]) -> Settings:
     """The settings; task modules may lie in the current folder. Root reads none that others can change."""
-    use_current_folder()
+    use_current_folder(config)
     file = Path(CONFIG_FILE) if config is None else config
-    if file.exists():
+    if os.path.exists(file):
         refuse_changeable("the settings", [file], trusted_users())
     return load(config, os.environ, flags)
 

@@ -6,11 +6,11 @@ error is a `SettingsError` that names the key, the place and what was expected.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
+import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,12 +18,15 @@ import msgspec
 
 from taskengine.errors import SettingsError
 from taskengine.settings import HINTS, NAMES, TABLES, Settings, meta
+from taskengine.spelling import closest
 from taskengine.wire import RESERVED_LANES
 
 CONFIG_FILE = "taskengine.toml"
 LEAST_MEMORY = 2**28
 ENV_PREFIX = "TASKENGINE_"
-NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR"})
+ADDRESS_VARIABLE = "TASKENGINE_ADDRESS"
+"""Where commands find the engine; no setting of an engine."""
+NOT_SETTINGS = frozenset({"TASKENGINE_TEST_TIME_FACTOR", ADDRESS_VARIABLE})
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -41,6 +44,22 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
     Raises:
         SettingsError: a key is unknown, a value ill-typed or out of range, two ports the same, or the file unreadable.
     """
+    settings, places = read(config, environ, flags)
+    _check_lanes(settings, places)
+    _check_heartbeats(settings, places)
+    _check_memory(settings, places)
+    _check_ports(settings, places)
+    _check_machine(settings, places)
+    return settings
+
+
+def read(
+    config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, each of them valid, and where those that are given are from; for who serves nothing by them.
+
+    Arguments and errors are those of `load`, which in addition checks that the settings go together.
+    """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name, place, value in (*_from_file(config), *_from_environ(environ), *_from_flags(flags)):
@@ -48,12 +67,7 @@ def load(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
         places[name] = place
     settings = Settings(**values)
     _check_host(settings, places)
-    _check_lanes(settings, places)
-    _check_heartbeats(settings, places)
-    _check_memory(settings, places)
-    _check_ports(settings, places)
-    _check_machine(settings, places)
-    return settings
+    return settings, places
 
 
 def table_problem(config: Path | None, hardware: Mapping[str, Any]) -> str:
@@ -78,7 +92,7 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
     """The (name, place, value) of each key of the file."""
     path = Path(CONFIG_FILE) if config is None else config
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
     except FileNotFoundError as error:
         if config is None:
             return
@@ -87,17 +101,41 @@ def _from_file(config: Path | None) -> Iterator[tuple[str, str, object]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}, line {line}: not UTF-8; expected a TOML file of settings") from error
     except OSError as error:
+        if config is None and not os.access(path.parent, os.X_OK, effective_ids=True):
+            return  # a folder that we may not look into has no file for us
         raise SettingsError(f"{path}: {error.strerror or error}; expected a readable TOML file of settings") from error
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(_invalid_toml(path, text, str(error))) from error
+    seen: dict[str, str] = {}
     for key, value in document.items():
-        line = _line_of(text, key)
+        line, name = _line_of(text, key), key.lower()
         place = f"{path}, line {line}" if line else str(path)
-        if key not in Settings.__struct_fields__:
+        if name not in Settings.__struct_fields__:
             raise SettingsError(f"{key} in {place}: no such setting; {_nearest(key, Settings.__struct_fields__)}")
-        yield key, place, value
+        if name in seen:
+            raise SettingsError(f"{key} in {place}: the same setting as {seen[name]}; expected one of the two")
+        seen[name] = key
+        yield name, place, _from_its_folder(path.parent, value) if name == "tasks" else value
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file of settings, without the mark that editors on Windows put in front (BOM)."""
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _from_its_folder(folder: Path, tasks: object) -> object:
+    """The entries of TASKS in a file of settings, of which files and folders are meant from the folder of that file."""
+    if not isinstance(tasks, list) or folder == Path():
+        return tasks
+    return [_from_folder(folder, entry) if isinstance(entry, str) else entry for entry in tasks]
+
+
+def _from_folder(folder: Path, entry: str) -> str:
+    """An entry as it is meant from the current folder; the name of a module stays one."""
+    is_path = entry.endswith(".py") or "/" in entry or os.path.isdir(folder / entry)
+    return str(folder / entry) if entry and is_path else entry
 
 
 def _invalid_toml(path: Path, text: str, why: str) -> str:
@@ -122,8 +160,8 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object
         if name in TABLES:
             raise SettingsError(f"{place}: [{name}] is a table; expected it in the configuration file")
         if name not in NAMES or not key.isupper():
-            known = [ENV_PREFIX + known.upper() for known in NAMES]
-            raise SettingsError(f"{place}: no such setting; {_nearest(key.upper(), known)}")
+            known = _nearest(name, NAMES, lambda known: ENV_PREFIX + known.upper())
+            raise SettingsError(f"{place}: no such setting; {known}")
         yield name, place, _parse(name, place, environ[key])
 
 
@@ -131,16 +169,19 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, str, object]
     for name, value in flags.items():
         if value is None:
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = _flag(name)
         if name not in NAMES:
-            known = ["--" + known.replace("_", "-") for known in NAMES]
-            raise SettingsError(f"flag {flag}: no such setting; {_nearest(flag, known)}")
+            raise SettingsError(f"flag {flag}: no such setting; {_nearest(name, NAMES, _flag)}")
         yield name, f"flag {flag}", _parse(name, f"flag {flag}", value) if isinstance(value, str) else value
 
 
-def _nearest(key: str, known: tuple[str, ...] | list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"the nearest is {close[0]}" if close else f"expected one of {', '.join(known)}"
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _nearest(key: str, known: tuple[str, ...], shown: Callable[[str], str] = str) -> str:
+    close = closest(key, known)
+    return f"the nearest is {shown(close[0])}" if close else "`taskengine serve --help` lists the settings"
 
 
 def _parse(name: str, place: str, text: str) -> object:
@@ -232,7 +273,7 @@ def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
 
 def _line_in_table(file: Path, path: Sequence[str]) -> str:
     """Where the key stands in the file, or else the longest part of the way to it: ", line 7"."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = _text_of(file).splitlines()
     table: list[str] = []
     best = 0, 0
     for number, line in enumerate(lines, 1):
@@ -241,6 +282,7 @@ def _line_in_table(file: Path, path: Sequence[str]) -> str:
         if header:
             table = [part.strip(" \"'") for part in header[1].split(".")]
         way = table if header else [*table, *key[1].split(".")] if key else []
+        way[:1] = [part.lower() for part in way[:1]]
         depth = len(way) if list(path[: len(way)]) == way else 0
         best = max(best, (depth, -number))
     return f", line {-best[1]}" if best[0] else ""

@@ -32,6 +32,12 @@ def limit_files(settings: Settings) -> None:
     _limit(resource.RLIMIT_NOFILE, settings.connections + SPARE_FILES)
 
 
+def most_connections(settings: Settings) -> int:
+    """How many connections leave a process, whose files are limited, the descriptors that it needs itself."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(settings.connections, max(1, soft - SPARE_FILES))
+
+
 def limit_memory(size: int) -> None:
     """Give this process no more than `size` bytes for itself, and end it where it cannot do without."""
     _limit(resource.RLIMIT_DATA, size)

@@ -18,10 +18,14 @@ from zmq.utils.monitor import recv_monitor_message
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
 from taskengine.gate import introduce
+from taskengine.hosts import host_in, name_in
 from taskengine.keys import Membership
 from taskengine.rundir import nearest
 
 LINGER_MS = 1000
+CONNECT_MS = 2000
+"""How long one address of a host's name is tried."""
+NEVER_MS = 2**31 - 1
 KEEPALIVE_S = 1
 """How long a connection is silent before TCP asks whether the other machine is there, and how often it asks then,"""
 KEEPALIVES = 4
@@ -30,6 +34,7 @@ _ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
 local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """What the clock shows by which calls are timed, in ns; it goes on while the machine sleeps, if there is such."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_FAILED = zmq.EVENT_CONNECT_RETRIED
 _CUT = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
@@ -43,13 +48,20 @@ def check_address(address: str) -> None:
 class Connection:
     """A DEALER to `address`. Raises BadArguments for what is no address.
 
+    Where its host is a name, this is one try, by IPv6 if `by_ipv6`: `lost` says when it has failed.
+
     `monitor` is readable when there is news, and its descriptor `news` becomes so where all before were taken: to wait
     for that costs less. `refused` tells that an engine was there and did not let us in, and
     `is_cut` that it went away while it was about to: it does so too with a client that does not encrypt as it does.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, membership: Membership | None = None
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        membership: Membership | None = None,
+        *,
+        by_ipv6: bool = False,
     ) -> None:
         self.connected = False
         self.refused = False
@@ -66,10 +78,14 @@ class Connection:
             self.socket.tcp_keepalive_intvl = KEEPALIVE_S
             self.socket.tcp_keepalive_cnt = KEEPALIVES
             self.socket.tcp_maxrt = KEEPALIVE_S * (KEEPALIVES + 1) * 1000
-            self.socket.ipv6 = "[" in address
+            endpoint = nearest(address)
+            is_named = bool(name_in(endpoint))
+            self.socket.ipv6 = ":" in host_in(endpoint) or (is_named and by_ipv6)
+            if is_named:
+                self.socket.connect_timeout, self.socket.reconnect_ivl = CONNECT_MS, NEVER_MS
             introduce(self.socket, membership)
             self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED | _CUT
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _REFUSED | _CUT | (_FAILED if is_named else 0)
             )
             undo.callback(self.monitor.close)
             self.news = self.monitor.FD
@@ -77,7 +93,7 @@ class Connection:
             self._news.wait(0)  # ZeroMQ signals nothing to one that has never looked
             try:
                 check_address(address)
-                self.socket.connect(nearest(address))
+                self.socket.connect(endpoint)
             except zmq.ZMQError as error:
                 text = f"the engine's address is tcp://HOST:PORT, not {address!r} ({error})"
                 raise BadArguments(text) from None

@@ -35,6 +35,7 @@ class Counters(Tally):
         self, lanes: Sequence[LaneStats], packages: int, bytes_in_flight: int, restarts: Mapping[str, int]
     ) -> Stats:
         """All of it, with what others know: lanes, packages in flight, their bytes, and who was started anew."""
+        waiting, running, total = (Latency(tasks, seconds) for tasks, seconds in self.stages())
         return Stats(
             self.accepted,
             self.answered,
@@ -47,5 +48,7 @@ class Counters(Tally):
             packages,
             bytes_in_flight,
             list(lanes),
-            *(Latency(tasks, seconds) for tasks, seconds in self.stages()),
+            waiting,
+            running,
+            total,
         )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import zmq
 
 from taskengine._socket import Port
+from taskengine.descendants import Adopted
 from taskengine.gate import HEARTBEAT, Backplane
 from taskengine.liveness import Pulse
 from taskengine.settings import Settings
 
 LINGER_MS = 1000
+TIDY_BATCHES = 256
+"""How often a worker without a pause looks whether processes of its tasks are to be reaped."""
 
 
 class Dealer:
-    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane.
+    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane and not the modules `missing`.
 
     A router that is silent for too long is gone: `beat` joins again, and `port` is another one then.
     """
@@ -29,12 +33,15 @@ class Dealer:
         name: str,
         lane: str,
         place: int,
+        missing: Sequence[str] = (),
     ) -> None:
         self._context = context
         self.interval_ms = math.ceil(settings.heartbeat_interval * 1000)
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
         self._backplane = backplane
-        self._hello = backplane.hello(name, lane, place)
+        self._hello = backplane.hello(name, lane, place, missing)
+        self._adopted = Adopted()
+        self._batches = 0
         self._connect()
 
     def _connect(self) -> None:
@@ -64,11 +71,18 @@ class Dealer:
             self._pulse.heard(time.monotonic())
             return None
         self._is_busy = True
+        self._batches += 1
+        if self._batches % TIDY_BATCHES == 0:
+            self._adopted.tidy()
         return message[0]
 
     def send(self, answer: bytes) -> None:
         """Answer the batch that was received."""
         self.port.send([answer])
+
+    def tell(self, news: bytes) -> None:
+        """Tell the router what only it keeps, which shows that we live as well."""
+        self.port.send([HEARTBEAT, news])
 
     def due(self) -> float:
         """In how many seconds the next beat is due."""
@@ -85,6 +99,7 @@ class Dealer:
         self._note(now)
         if self._pulse.due(now) > 0:
             return False
+        self._adopted.tidy()
         if self._pulse.is_silent(now):
             self.rejoin()
             return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -61,10 +62,11 @@ def publish(topic: str, value: Any) -> None:
 
 def publish_owned(topic: str, value: Any) -> None:
     """As `publish`, also on the engine's own topics: for `taskengine_hardware`, and nobody else."""
+    made = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if not _Feeds.mouths:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)
     try:
-        _Feeds.mouths[owner(topic, len(_Feeds.mouths))].send(_fastpath.encode([topic, value]))
+        _Feeds.mouths[owner(topic, len(_Feeds.mouths))].send(_fastpath.encode([topic, value, made]))
     except BlockingIOError:
         raise Overloaded("the data worker has not taken what was published before", retry_after=None) from None
     except OSError as error:
@@ -73,13 +75,16 @@ def publish_owned(topic: str, value: Any) -> None:
         raise BadArguments(f"a value that a task publishes has at most about {FEED_BYTES} bytes") from None
 
 
-def receive(ear: socket.socket) -> tuple[str, Any] | None:
-    """What a task has published, None where there is nothing more. Raises ProtocolError for what is no value."""
+def receive(ear: socket.socket) -> tuple[str, Any, int] | None:
+    """What a task has published, and when, by the engine's clock in ns; None where there is nothing more.
+
+    Raises ProtocolError for what is no value.
+    """
     try:
         message = ear.recv(2 * FEED_BYTES)
     except BlockingIOError:
         return None
     parts = _fastpath.unpack(message, 1, bytes)[0]
-    if not (isinstance(parts, list) and len(parts) == 2):
-        raise ProtocolError("a publication is a topic and a value")
-    return parts[0], parts[1]
+    if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[2], int)):
+        raise ProtocolError("a publication is a topic, a value, and when it was made")
+    return parts[0], parts[1], parts[2]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,21 @@ from taskengine._fastpath import Slate
 from taskengine._socket import Port
 from taskengine.errors import ProtocolError
 from taskengine.feed import Feed
+from taskengine.handshakes import Handshakes
 from taskengine.hardware import Machine
-from taskengine.keys import KeyRing, Membership, Pair, fingerprint, new_pair
+from taskengine.keys import KeyRing, Membership, Pair, Stamp, fingerprint, new_pair
+from taskengine.survey import Plan
 
 FRONTEND, BACKEND, DATA = "frontend", "backend", "data"
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
 """What the router and a worker send when they have nothing else to send."""
+
+BLIND_S = 1.0
+_TEMPORARY = b"300"
+"""What ZAP says of a client that is to come again: libzmq ends its connection without a word (RFC 27)."""
+_ASKED = 7
+"""Frames of a question about a key: version, number, domain, address, routing id, mechanism, key."""
 
 
 class Security(msgspec.Struct, frozen=True):
@@ -66,6 +75,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
     lane: str
     place: int
     pid: int
+    missing: list[str] = []
+    """The modules that it could not load, whose tasks others run."""
 
 
 class Backplane(msgspec.Struct, frozen=True):
@@ -74,7 +85,7 @@ class Backplane(msgspec.Struct, frozen=True):
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
     in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With
     `security` the sockets are encrypted. Each has a place, and there its slate. What tasks publish goes to the data
-    workers by the `feeds`, and some lanes have the pins of the `machine`.
+    workers by the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
     """
 
     address: str
@@ -83,10 +94,11 @@ class Backplane(msgspec.Struct, frozen=True):
     slates: list[Slate] = []
     feeds: list[Feed] = []
     machine: Machine | None = None
+    plan: Plan = msgspec.field(default_factory=Plan)
 
-    def hello(self, name: str, lane: str, place: int) -> list[bytes]:
+    def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
         """What a worker says first."""
-        hello = msgspec.msgpack.encode(Hello(name, lane, place, os.getpid()))
+        hello = msgspec.msgpack.encode(Hello(name, lane, place, os.getpid(), list(missing)))
         return [HELLO, self._proof(hello), hello]
 
     def read_hello(self, proof: bytes, hello: bytes, peer: int) -> Hello:
@@ -131,7 +143,8 @@ class Change(NamedTuple):
 class Gate(Authenticator):
     """Answers libzmq's questions who is let in; `handle` one when `port` is ready.
 
-    `say` prints a line, `note` writes one into the audit log: an event and its fields.
+    `say` prints a line, `note` writes one into the audit log: an event and its fields. Where the allow-list cannot be
+    read for BLIND_S, nobody new is let in.
     """
 
     def __init__(
@@ -140,20 +153,23 @@ class Gate(Authenticator):
         security: Security,
         say: Callable[[str], None],
         note: Callable[..., None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(context)
         self._say = say
         self._note = note
+        self._now = now
         self._knocks_from = ""
+        self._handshakes = Handshakes()
         self._added: dict[str, str] = {}
         self._gone: dict[str, str] = {}
         self._banned: set[str] = set()
-        self._is_blind = False
+        self._blind_since: float | None = None
         self._ring = KeyRing(security.folder)
         self._inner = security.inner.public
         self._watcher = security.watcher.public
         self._names: dict[str, str] = {}
-        self._stamp: object = None
+        self._stamp: Stamp | None = None
         self.start()
         self.port = Port(self.zap_socket)
         for domain in (FRONTEND, BACKEND, DATA):
@@ -183,7 +199,7 @@ class Gate(Authenticator):
             is_let_in = domain == FRONTEND
         else:
             self._read()
-            is_let_in = public in self._names and public not in self._banned
+            is_let_in = public in self._names and public not in self._banned and not self._is_blind()
         if not is_let_in:
             self._note("not let in", domain=domain, fingerprint=fingerprint(public), address=self._knocks_from)
         return is_let_in
@@ -196,24 +212,36 @@ class Gate(Authenticator):
         """The key is let in no more."""
         return public in self._banned
 
+    def _is_blind(self) -> bool:
+        """The allow-list could not be read for so long that somebody may have been revoked unseen."""
+        return self._blind_since is not None and self._now() - self._blind_since >= BLIND_S
+
     def _read(self) -> None:
         try:
             stamp = self._ring.stamp()
             if stamp == self._stamp:
+                self._blind_since = None
                 return
             names, left_out = self._ring.admitted()
         except OSError as error:  # for want of descriptors, which says nothing about keys
-            if not self._is_blind:
+            if self._blind_since is None:
                 self._say(f"[GATE-{os.getpid()}] The allow-list cannot be read: {error.strerror}")
-            self._is_blind = True
+                self._blind_since = self._now()
+            self._revoke(self._ring.changed(self._stamp or ()))
             return
-        self._is_blind = False
+        self._blind_since = None
         self._banned.clear()
         for problem in left_out:
             self._say(f"[GATE-{os.getpid()}] Left out: {problem}")
         self._added |= {public: name for public, name in names.items() if self._names.get(public) != name}
         self._gone |= {public: name for public, name in self._names.items() if names.get(public) != name}
         self._names, self._stamp = names, stamp
+
+    def _revoke(self, names: list[str]) -> None:
+        """Let these clients in no more, until the allow-list can be read."""
+        for public, name in list(self._names.items()):
+            if name in names:
+                self._gone[public] = self._names.pop(public)
 
     def curve_user_id(self, client_public_key: bytes) -> str:
         """What libzmq stamps on the messages of a connection: the key itself, since names can be given to others."""
@@ -224,12 +252,26 @@ class Gate(Authenticator):
         frames = self.port.receive()
         if frames is not None:
             self._knocks_from = frames[3].decode(errors="replace") if len(frames) > 3 else ""
+            if len(frames) == _ASKED and self._is_hasty(frames[2].decode(errors="replace"), frames[6]):
+                self.port.send([frames[0], frames[1], _TEMPORARY, b"too many connections in a second", b"", b""])
+                return
             answer = self.handle_zap_message(frames)
             try:
                 answer.send(None)  # nothing in it waits
             except StopIteration:
                 return
             raise RuntimeError("pyzmq's authenticator waits for something")
+
+    def _is_hasty(self, domain: str, key: bytes) -> bool:
+        """Whether a client connects too often; the engine's own and strangers do not count."""
+        public = self.curve_user_id(key)
+        name = self._names.get(public)
+        if name is None or domain == BACKEND:
+            return False
+        knock = self._handshakes.knock(public, self._now())
+        if knock.is_news:
+            self._note("refused", client=name, address=self._knocks_from, reason="it connects too often")
+        return not knock.is_let_in
 
 
 class _Provider:

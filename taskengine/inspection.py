@@ -11,7 +11,7 @@ import zmq
 
 from taskengine.configuration import CONFIG_FILE
 from taskengine.identity import Identity
-from taskengine.keys import TOKEN_FILE, KeyRing
+from taskengine.keys import TOKEN_FILE, known_folder
 from taskengine.registry import places
 from taskengine.settings import Settings
 from taskengine.trust import changeable, refuse_changeable, trusted_users
@@ -30,23 +30,24 @@ def inspect(settings: Settings, config: Path | None, identity: Identity | None, 
     """
     uid = identity.uid if identity else os.geteuid()
     file = Path(CONFIG_FILE) if config is None else config
-    folder = KeyRing(settings.keys_folder).folder
+    folder = known_folder(settings.keys_folder)
+    folders = (folder, folder / "clients", folder / "engines") if folder else ()
     machine = settings.machine()
     return Facts(
         settings=settings,
         clients=clients,
         is_root=uid == 0,
         libzmq=libzmq_version(),
-        has_metrics_token=os.path.lexists(folder / TOKEN_FILE),
-        keys=tuple(str(path) for path in (folder, folder / "clients", folder / "engines") if _is_open(path)),
-        config=tuple(map(str, changeable([file] if file.exists() else [], (0, uid)))),
+        has_metrics_token=folder is not None and os.path.lexists(folder / TOKEN_FILE),
+        keys=tuple(str(path) for path in folders if _is_open(path)),
+        config=tuple(map(str, changeable([file] if os.path.exists(file) else [], (0, uid)))),
         tasks=tuple(map(str, changeable((place for entry in settings.tasks for place in places(entry)), (0, uid)))),
         stops={} if machine is None else machine.stop_lanes,
     )
 
 
 def _is_open(folder: Path) -> bool:
-    return folder.is_dir() and bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
+    return os.path.isdir(folder) and bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
 
 
 def refuse_tasks(settings: Settings, identity: Identity | None) -> None:

@@ -21,7 +21,6 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Hashable
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,8 +62,21 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Where keys lie unless a folder is named: the platform's folder for configuration."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    """Where keys lie unless a folder is named: the platform's folder for configuration. Raises KeysError: no home."""
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
+    except RuntimeError:
+        raise KeysError(
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
+            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+        ) from None
+
+
+def known_folder(folder: Path | None) -> Path | None:
+    """The folder that is named, or the default one; None where nobody names one and there is no home."""
+    with contextlib.suppress(KeysError):
+        return default_folder() if folder is None else folder
+    return None
 
 
 def new_pair() -> Pair:
@@ -78,6 +90,10 @@ def fingerprint(public: str) -> str:
     return hashlib.sha256(public.encode()).digest()[:16].hex(":", 2)
 
 
+Stamp = tuple[tuple[str, int, int, int], ...]
+"""Of each file of a client: its name, when it was changed and written, and its size."""
+
+
 class KeyRing:
     """The keys in `folder`. Raises KeysError for files that cannot be trusted, read or written."""
 
@@ -87,11 +103,11 @@ class KeyRing:
     def engine(self) -> Pair:
         """The engine's own pair."""
         path = self.folder / "engine.json"
-        if not path.exists():
+        if not os.path.exists(path):
             try:
                 _write(path, new_pair(), replace=False)
             except KeysError:
-                if not path.exists():  # where it is there now, another start was faster
+                if not os.path.exists(path):  # where it is there now, another start was faster
                     raise
         return _read(path, Pair)
 
@@ -141,11 +157,11 @@ class KeyRing:
                 known = _read(path, Known)
                 allowed[known.public] = known.name
             except KeysError as error:
-                if path.exists():  # else it was revoked this moment
+                if os.path.exists(path):  # else it was revoked this moment
                     left_out.append(error)
         return allowed, left_out
 
-    def stamp(self) -> Hashable:
+    def stamp(self) -> Stamp:
         """What changes when the allow-list does, or whether one of its files can be used."""
         found = []
         for name in self._files():
@@ -153,6 +169,18 @@ class KeyRing:
                 status = os.stat(self.folder / "clients" / name)
                 found.append((name, status.st_ctime_ns, status.st_mtime_ns, status.st_size))
         return tuple(found)
+
+    def changed(self, stamp: Stamp) -> list[str]:
+        """The names of the clients whose files are not as they were by the stamp: looked at without a descriptor."""
+        found = []
+        for name, *was in stamp:
+            now: list[int] = []  # of one that was revoked
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(self.folder / "clients" / name)
+                now = [status.st_ctime_ns, status.st_mtime_ns, status.st_size]
+            if now != was:
+                found.append(name.removesuffix(".json"))
+        return found
 
     def _files(self) -> list[str]:
         """The names of the files of clients."""
@@ -207,11 +235,12 @@ class KeyRing:
     def membership(self, address: str) -> Membership | None:
         """What was accepted for the engine at `address`."""
         path = self._engine(address)
-        return _read(path, Membership) if path.exists() else None
+        return _read(path, Membership) if os.path.exists(path) else None
 
     def memberships(self) -> list[Membership]:
         """All engines that this folder knows."""
-        return [_read(path, Membership) for path in sorted((self.folder / "engines").glob("*.json"))]
+        engines = self.folder / "engines"
+        return [_read(path, Membership) for path in sorted(engines.glob("*.json"))] if os.path.isdir(engines) else []
 
     def forget(self, address: str) -> None:
         """Have no key for an engine any more."""
@@ -243,10 +272,11 @@ def find_membership(
     one that is known; that is not meant where a client may be `insecure`. Raises KeysError where none is or several may
     be meant.
     """
-    ring = KeyRing(folder)
     is_tcp = _ADDRESS.fullmatch(address) is not None
-    if not engine and folder is None and not (ring.folder.is_dir() and is_tcp):
+    place = known_folder(folder)
+    if not engine and folder is None and not (place and os.path.isdir(place) and is_tcp):
         return None
+    ring = KeyRing(folder)
     known = ring.memberships()
     if engine:
         known = [membership for membership in known if engine in _names(membership)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from taskengine.chunking import spread
 from taskengine.messages import LaneStats, Priority
 from taskengine.package import Package, Run, Section
-from taskengine.turns import Line, Span, Turns
+from taskengine.turns import Line, Lines, Span, Turns
 from taskengine.wire import BATCH_NS, BATCH_SLICES, IN_FLIGHT, SLICE_NS
 
 _load = attrgetter("load")
@@ -47,11 +47,13 @@ class Batch(NamedTuple):
 class Worker:
     """What a worker has to do, and how much that is."""
 
-    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "name", "recalled")
+    __slots__ = ("batches", "first", "is_condemned", "is_retired", "lane", "load", "missing", "name", "recalled")
 
-    def __init__(self, name: str, lane: str, first: int) -> None:
+    def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
         self.lane = lane
+        self.missing = frozenset(missing)
+        """Modules of its lane that it could not load."""
         self.load = 0.0
         self.is_condemned = False
         self.is_retired = False
@@ -96,20 +98,23 @@ class Worker:
 
 
 class Lane:
-    """A lane of `size` workers. What waits alone needs no turn; others wait in `lines`, the most urgent first."""
+    """A lane of `size` workers. What waits alone needs no turn; others wait in `lines`, the most urgent first.
 
-    def __init__(self, size: int) -> None:
+    A lane that `is_shared` has one worker and takes turns between clients.
+    """
+
+    def __init__(self, size: int, *, is_shared: bool = False) -> None:
         self.workers: list[Worker] = []
         self.queued = 0
         """Tasks that wait."""
         self.slice_ns = SLICE_NS if size > 1 else 0
-        self.lines: list[Line | Turns]
-        self._line_of: dict[int, Line | Turns]
+        self.lines: list[Line | Lines | Turns]
+        self._line_of: dict[int, Line | Lines | Turns]
         if size > 1:
             self.lines = [Turns() for _ in Priority]
             self._line_of = dict(zip(sorted(Priority, reverse=True), self.lines, strict=True))
-        else:  # in the order of reception, but for what is urgent
-            urgent, other = Line(), Line()
+        else:  # in the order of reception, of each client or of all, but for what is urgent
+            urgent, other = (Lines(), Lines()) if is_shared else (Line(), Line())
             self.lines = [urgent, other]
             self._line_of = {priority: urgent if priority == Priority.URGENT else other for priority in Priority}
         self._alone: Span | None = None
@@ -180,14 +185,14 @@ class Lane:
         if span is not None and span.first < span.stop:
             self._line(span).add(span)
 
-    def stats(self, name: str, size: int) -> LaneStats:
-        """What is to be seen of it, whose size is configured to be `size`."""
-        busy = [worker for worker in self.workers if worker.batches]
+    def stats(self, name: str, size: int, workers: Sequence[Worker], queued: int) -> LaneStats:
+        """What is to be seen of it, whose size is configured to be `size`, with these workers."""
+        busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
-        online = sum(not worker.is_condemned for worker in self.workers)
-        return LaneStats(name, size, online, len(busy), self.queued, running)
+        online = sum(not worker.is_condemned for worker in workers)
+        return LaneStats(name, size, online, len(busy), queued, running)
 
-    def _line(self, span: Span) -> Line | Turns:
+    def _line(self, span: Span) -> Line | Lines | Turns:
         return self._line_of[span.package.priority]
 
 

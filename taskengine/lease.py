@@ -23,16 +23,24 @@ def _wish(*, take_over: bool) -> dict[str, bool]:
 
 
 class Lease:
-    """The leases of `devices`, begun anew by `call`, which calls a task.
+    """The leases of `devices`, begun anew by `call`, which calls a task; `leave` does so where an exception ends it.
 
     It ends by itself: whoever drives calls `renew`, or commands the devices, from the loop that drives, and never from
     a thread that would go on when that loop hangs. Leaving the `with` block lets others have the devices at once.
     """
 
     def __init__(
-        self, call: Callable[..., Any], devices: Sequence[str], *, exclusive: bool, lane: str, take_over: bool = False
+        self,
+        call: Callable[..., Any],
+        devices: Sequence[str],
+        *,
+        exclusive: bool,
+        lane: str,
+        take_over: bool = False,
+        leave: Callable[..., Any] | None = None,
     ) -> None:
         self._call = call
+        self._leave = leave or call
         self._prefix, self._devices = calls(devices, lane)
         wish = _wish(take_over=take_over)
         self.seconds: float = call(f"{self._prefix}lease.acquire", self._devices, exclusive, **wish)
@@ -53,15 +61,25 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(*([] if error is None else [TaskEngineError])):  # what went wrong before says more
+        if error is None:
             self.release()
+            return
+        with contextlib.suppress(TaskEngineError):  # what went wrong before says more, and waits for little
+            self._leave(f"{self._prefix}lease.release", self._devices)
 
 
 class AsyncLease:
     """As `Lease`, for asyncio: `async with await client.lease("pan") as lease: await lease.renew()`."""
 
-    def __init__(self, call: Callable[..., Awaitable[Any]], devices: Sequence[str], lane: str) -> None:
+    def __init__(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        devices: Sequence[str],
+        lane: str,
+        leave: Callable[..., Awaitable[Any]] | None = None,
+    ) -> None:
         self._call = call
+        self._leave = leave or call
         self._prefix, self._devices = calls(devices, lane)
         self.seconds = 0.0
 
@@ -85,5 +103,8 @@ class AsyncLease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(*([] if error is None else [TaskEngineError])):
+        if error is None:
             await self.release()
+            return
+        with contextlib.suppress(TaskEngineError):
+            await self._leave(f"{self._prefix}lease.release", self._devices)

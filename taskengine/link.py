@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,7 +27,9 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.connection import Connection, local_time
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
+from taskengine.hosts import Lookup
 from taskengine.keys import Membership, not_let_in
+from taskengine.outbox import count_nobodys, fail_unsent
 from taskengine.queue import Calls, Queue
 from taskengine.session import Call, Options, Parcel, Session, TaskFuture, settle
 
@@ -36,6 +38,10 @@ LAST_REPLIES_S = 0.05
 """How long the last replies of a lost connection may still be on their way from ZeroMQ's own thread."""
 RETRY_S = 0.2
 """How long until a connection that could not be made is tried again, such as for want of file descriptors."""
+CLOSE_S = 5.0
+"""How long a client that closes waits for what is pending,"""
+UNREACHED_S = 1.0
+"""and for an engine that has never answered."""
 GIVE_UP_S = 1.0
 """How long a client that closes waits for one that leads and is told to go; it may be in a callback without end."""
 CLOSED = "the client was closed before the reply came"
@@ -61,6 +67,7 @@ class Link:
         self._depth = 0  # how often the one that leads does, a callback in a call of its own
         self._closing = False
         self._giving_up = False
+        self._is_hurried = False
         self._dropping = False
         self._info = session.info
         self._closed = False
@@ -70,6 +77,8 @@ class Link:
         self._thread: threading.Thread | None = None
         self._address = address
         self._membership = membership
+        self._by_ipv6 = True
+        self._lookup = Lookup(address, session.doubt)
         self._context = zmq.Context()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
@@ -81,7 +90,8 @@ class Link:
         _links.add(self)
 
     def _connect(self) -> None:
-        self._connection = Connection(self._context, self._address, self._membership)
+        self._by_ipv6 = not self._by_ipv6  # the families of a name by turns: one may lead nowhere
+        self._connection = Connection(self._context, self._address, self._membership, by_ipv6=self._by_ipv6)
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
@@ -137,21 +147,41 @@ class Link:
                 self._session.retract(serial, position)
                 self._call_leader()
 
-    def close(self, timeout: float, *, flush: bool = True) -> None:
+    def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
         """Wait up to `timeout` s for what is pending, give up the rest, and close the socket. May be called twice.
 
-        Without `flush` what is not sent yet is cancelled.
+        Without a `timeout` that is CLOSE_S, or UNREACHED_S where no engine has ever answered. Without `flush` what is
+        not sent yet is cancelled. Raises EngineUnreachable where calls were not sent whose result nobody waits for.
         """
-        end = time.monotonic() + timeout
+        began = time.monotonic()
         with self._lock:
             if self._closing:
                 return
             self._closing, self._dropping = True, not flush
+        unsent = 0
         try:
-            if self._take_over(timeout):
-                self._lead(lambda: not (self._outbox or self._session.is_awaited), end)
+            if self._take_over(CLOSE_S if timeout is None else timeout):
+                if timeout is None and self._session.info is None:
+                    self._lead(lambda: self._is_done() or self._connection.connected, began + UNREACHED_S)
+                if timeout is not None or self._connection.connected:
+                    self._lead(self._is_done, began + (CLOSE_S if timeout is None else timeout))
+            if flush:
+                with self._lock:
+                    unsent = count_nobodys(self._session, [*self._outbox, *self._parcels])
         finally:
             self._end()
+        if unsent:
+            raise self._session.unsent(unsent, time.monotonic() - began)
+
+    def hurry(self) -> None:
+        """Have a `close` that waits in another thread wait no longer."""
+        with self._lock:
+            self._is_hurried = True
+            self._wake()
+            self._idle.notify_all()
+
+    def _is_done(self) -> bool:
+        return self._is_hurried or not (self._outbox or self._session.is_awaited)
 
     def _take_part(self, parcel: Parcel, done: Callable[[], bool], end: float) -> None:
         """Send, and lead if nobody does, or if this is a callback of the thread that does."""
@@ -185,7 +215,8 @@ class Link:
                 return True
             self._wake()
             self._idle.notify_all()
-            if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), timeout):
+            self._idle.wait_for(lambda: self._leader in (NOBODY, me) or self._is_hurried, timeout)
+            if self._leader not in (NOBODY, me):
                 self._giving_up = True
                 self._wake()
                 if not self._idle.wait_for(lambda: self._leader in (NOBODY, me), GIVE_UP_S):
@@ -233,23 +264,16 @@ class Link:
                 self._outbox.clear()
                 self._parcels.clear()
                 self._inbox.clear()
-        self._fail_unsent(unsent, error)
+        fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
         self._settle()
-
-    def _fail_unsent(self, unsent: Iterable[Parcel | Calls], error: TaskEngineError) -> None:
-        for item in unsent:
-            if isinstance(item, Calls):
-                self._session.outcomes.extend([(future, error) for _, future in item.entries])
-            else:
-                self._session.fail([item.serial], error)
 
     def _drop(self) -> None:
         """Cancel what is not sent yet."""
         with self._lock:
             self._queue.move(self._outbox)
         for waiting in (self._outbox, self._parcels):
-            self._fail_unsent(waiting, Cancelled(CLOSED))
+            fail_unsent(self._session, waiting, Cancelled(CLOSED))
             waiting.clear()
 
     def _fail(self, error: BaseException) -> None:
@@ -340,7 +364,8 @@ class Link:
 
     def _take_news(self) -> None:
         if self._connection.lost():
-            self._reconnect_at = time.monotonic() + LAST_REPLIES_S
+            self._reconnect_at = time.monotonic() + (RETRY_S if self._by_ipv6 else LAST_REPLIES_S)
+            self._lookup.begin()
         self._cuts = 0 if self._connection.connected else self._cuts + self._connection.is_cut
         refused = self._connection.refused or self._cuts >= CUTS
         self._connection.refused = self._connection.is_cut = False

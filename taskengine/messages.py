@@ -14,7 +14,7 @@ from taskengine.errors import ProtocolError
 from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC, MAX_HEAD, MAX_TASKS, MAX_TOKEN
 
 NO_SERIAL: Final = 0
-"""The serial of a refusal of a request whose own cannot be read; no request has it."""
+"""The serial of a refusal of a request whose own cannot be read; requests have others."""
 
 
 class Kind(IntEnum):
@@ -156,13 +156,23 @@ class Latency(msgspec.Struct, array_like=True, frozen=True):
         return zip([*bounds, math.inf], itertools.accumulate(numbers), strict=False)
 
 
+class SourceStats(msgspec.Struct, array_like=True, frozen=True):
+    """A source that is slower than its `period`: the longest of its last samples, in s, and how many it has skipped."""
+
+    topic: str
+    period: float
+    longest: float
+    skipped: int
+
+
 class Stats(msgspec.Struct, array_like=True, frozen=True):
     """What the router has counted since it began, in tasks; `accepted` is always `answered + in_flight`.
 
     `errors` are by type, "failed" those that workers answered; `late` are messages of the dead and of strangers to the
-    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight.
-    The stages: `waiting` from acceptance until a worker was given the task, `running` there, as the mean of its slice,
-    `total` from acceptance until its package was whole.
+    workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight and
+    of replies that were not read. The stages: `waiting` from acceptance until a worker was given the task, `running`
+    there, as the mean of its slice, `total` from acceptance until its package was whole. `sources` are those that take
+    longer than their period.
     """
 
     accepted: int
@@ -179,6 +189,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     waiting: Latency
     running: Latency
     total: Latency
+    sources: list[SourceStats] = []
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
@@ -220,14 +231,20 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, Cancel, Stop)
+M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
 """How such a head ends."""
+_ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
+"""Bytes of the MessagePack tags that begin an array,"""
+_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+"""and of an int behind its tag."""
+_NIL: Final = 0xC0
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
+_overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
 
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
@@ -252,6 +269,26 @@ def decode_request(frame: bytes) -> Request:
     return _decode(_request, frame)
 
 
+def serial_of(frame: bytes) -> int:
+    """Return the serial in the head of a request, whatever is wrong behind it, NO_SERIAL where it cannot be read."""
+    kind_at = len(MAGIC) + _ARRAY_HEADS.get(frame[len(MAGIC)] if len(frame) > len(MAGIC) else 0, 0)
+    if not frame.startswith(MAGIC) or kind_at == len(MAGIC):
+        return NO_SERIAL
+    _, serial_at = _int_at(frame, kind_at)
+    return _int_at(frame, serial_at)[0]
+
+
+def _int_at(frame: bytes, at: int) -> tuple[int, int]:
+    """Return the int that begins at a place, and where it ends; `NO_SERIAL, len(frame)` where there is none."""
+    tag = frame[at] if at < len(frame) else _NIL
+    if tag < 0x80 or tag >= 0xE0:
+        return tag - 256 * (tag >= 0xE0), at + 1
+    end = at + 1 + _INT_SIZES.get(tag, len(frame))
+    if end > len(frame):
+        return NO_SERIAL, len(frame)
+    return int.from_bytes(frame[at + 1 : end], signed=tag >= 0xD0), end
+
+
 def decode_reply(frame: bytes) -> Reply:
     """Read the first frame of a reply. Raises ProtocolError."""
     return _decode(_reply, frame)
@@ -272,6 +309,16 @@ def decode_stop(frames: Sequence[bytes]) -> Stop:
     if len(stop.id) > MAX_TOKEN:
         raise ProtocolError(f"the id of a stop has at most {MAX_TOKEN} bytes, not {len(stop.id)}")
     return stop
+
+
+def write_overruns(sources: list[SourceStats]) -> bytes:
+    """What a data worker tells the router of its sources."""
+    return _encoder.encode(sources)
+
+
+def read_overruns(data: bytes) -> list[SourceStats]:
+    """Read what a data worker tells of its sources. Raises ProtocolError."""
+    return _convert(_overruns, data)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[M], frame: bytes) -> M:

@@ -10,7 +10,7 @@ import math
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
@@ -25,7 +25,7 @@ from taskengine import scrape
 from taskengine.errors import KeysError, TaskEngineError
 from taskengine.gate import Security
 from taskengine.journal import Journal
-from taskengine.keys import KeyRing, Membership
+from taskengine.keys import KeyRing, Membership, known_folder
 from taskengine.link import Link
 from taskengine.messages import Kind, Latency, Stats
 from taskengine.queue import Queue
@@ -41,6 +41,8 @@ GUESTS = 16
 """Connections at a time."""
 GUEST_S = 5.0
 """How long one may last."""
+BACKLOG = 128
+"""Connections that wait to be let in; one more is dropped, and its client tries again after a second."""
 
 
 class Counts(Collector):
@@ -96,6 +98,9 @@ def families(stats: Stats) -> Iterator[Metric]:
     ):
         numbers = {lane.name: getattr(lane, field) for lane in stats.lanes}
         yield _by("lane", GaugeMetricFamily, f"taskengine_lane_{field}", text, numbers)
+    slow = {source.topic: source.longest for source in stats.sources}
+    text = "What samples of a source that overruns take, in s."
+    yield _by("topic", GaugeMetricFamily, "taskengine_source_overrun_seconds", text, slow)
     seconds = HistogramMetricFamily("taskengine_task_seconds", "How long tasks took, by stage.", labels=["stage"])
     for stage, latency in (("waiting", stats.waiting), ("running", stats.running), ("total", stats.total)):
         seconds.add_metric([stage], _buckets(latency), latency.seconds)
@@ -107,7 +112,7 @@ def _by(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     text: str,
-    numbers: dict[str, int],
+    numbers: Mapping[str, float],
 ) -> Metric:
     family = kind(name, text, labels=[label])
     for value, number in numbers.items():
@@ -221,7 +226,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(GUESTS)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -231,7 +236,8 @@ def listen(host: str, port: int) -> socket.socket:
 def run(settings: Settings, address: str, security: Security | None, control: Connection, journal: Journal) -> None:
     """The endpoint's process, until the supervisor says stop, or is gone."""
     try:
-        token = KeyRing(settings.keys_folder).metrics_token()
+        folder = known_folder(settings.keys_folder)
+        token = KeyRing(folder).metrics_token() if folder else None
         listener = listen(settings.host, settings.metrics_port)
     except (OSError, KeysError) as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the metrics cannot be served: {error}")))
@@ -252,7 +258,7 @@ def run(settings: Settings, address: str, security: Security | None, control: Co
             return True
 
     server = Server(listener, page, token)
-    journal.say(f"Starting [METRICS] on http://{settings.host}:{settings.metrics_port}/metrics")
+    journal.say(f"Starting [METRICS] on {settings.metrics_page}")
     control.send_bytes(msgspec.msgpack.encode(("online", "")))
     try:
         server.serve(control, is_over)

@@ -2,7 +2,7 @@
 
 The kernel could kill it at once, but then nobody may be left to make the pins safe: the guardian can die in the same
 moment. So a thread waits for the supervisor's end, without the interpreter, which a task may keep; and where it does
-not get that either, the kernel ends the process shortly after.
+not get that either, the kernel ends the process shortly after. What a task has started ends after the pins are safe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from taskengine._socket import await_end
+from taskengine._descendants import await_end, end_descendants
 
 LAST_MS = 200
 """How long the process lives at most when the supervisor is gone."""
@@ -38,6 +38,7 @@ class Orphan:
             for deed in self._deeds:
                 deed()
         finally:
+            end_descendants(os.getpid())
             os._exit(1)
 
 

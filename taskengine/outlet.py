@@ -1,38 +1,123 @@
-"""The router's replies, and what it keeps of them for a client that does not read."""
+"""The router's replies, and what it keeps of them for clients that do not read."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import zmq
 
 from taskengine._socket import Debt, Port
 from taskengine.package import Message
-from taskengine.wire import CLIENTS_KEPT, UNREAD_BYTES
+from taskengine.wire import (
+    CLIENTS_KEPT,
+    UNREAD_ALL_BYTES,
+    UNREAD_BYTES,
+    UNREAD_KEY_BYTES,
+    UNREAD_LEAST_BYTES,
+    UNREAD_SMALL_BYTES,
+)
+
+K = TypeVar("K")
+SMALL = 1024
+"""Replies below are too small to be refused; who leaves very many unread is cut off."""
+
+
+class Connections(Protocol):
+    """Those of the port."""
+
+    def has_read(self, client: bytes) -> bool:
+        """Nothing that was written to the client waits for it."""
+
+    def cut_off(self, client: bytes, reason: str = "") -> None:
+        """End its connection, and note the reason."""
 
 
 class Outlet:
-    """Sends replies at `port`, a ROUTER with a high-water mark that refuses what has nobody to take it."""
+    """Sends replies at `port`, a ROUTER with a high-water mark that refuses what has nobody to take it.
 
-    def __init__(self, port: Port) -> None:
+    Each reply counts for the connection to which it goes, for the key of the client, or without keys once more for the
+    connection, and for all. What libzmq has encrypted counts nowhere any more: of each connection with a key that is as
+    much as the largest reply since its client was seen to have read everything.
+    """
+
+    def __init__(self, port: Port, connections: Connections | None = None) -> None:
         self._port = port
+        self._connections = connections
+        self._encrypted: dict[str, dict[bytes, int]] = {}
+        """Bytes by keys and their clients."""
+        self._all = Debt()
+        self._of_keys: dict[str, Debt] = {}
+        self._small_of: dict[bytes | str, Debt] = {}
         self._debts: dict[bytes, Debt] = {}
 
-    def is_full(self, client: bytes, size: int) -> bool:
-        """The client has left so much unread that `size` more bytes would pass the limit."""
-        unsent = self._debt(client).unsent
-        return unsent > 0 and unsent + size > UNREAD_BYTES
+    @property
+    def unread(self) -> int:
+        """Bytes of replies that wait to be read."""
+        keys = list(self._encrypted)
+        return self._all.unsent + sum(map(self._encrypted_by, keys))
 
-    def send(self, route: Sequence[bytes], frames: Message) -> None:
-        """Reply. A client that has left gets nothing, and one that reads nothing no more than the high-water mark."""
+    def is_full(self, client: bytes, key: str, size: int) -> bool:
+        """So much is left unread, by the client, with its key or by all, that `size` more bytes would be too many.
+
+        One reply may be larger than a client's limit, where others leave little unread. A small one goes to whoever has
+        read all before it.
+        """
+        mine = self._debt(client, key).unsent
+        if mine and mine + size > UNREAD_BYTES:
+            return True
+        unread = self._all.unsent
+        share = max((UNREAD_ALL_BYTES - unread) // 2, UNREAD_LEAST_BYTES)
+        if not mine and size <= UNREAD_LEAST_BYTES:
+            return False
+        most = min(UNREAD_KEY_BYTES, share)
+        by_key = self._of_keys[key].unsent if key else mine
+        if by_key and by_key + size > most:
+            return True
+        if key in self._encrypted and sum(self._encrypted[key].values()) + by_key + size > most:
+            encrypted = self._encrypted_by(key)
+            if encrypted and encrypted + by_key + size > most:
+                return True
+        return size > share and unread > UNREAD_ALL_BYTES // 4
+
+    def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
+        """Reply, with about `size` bytes where those are many.
+
+        A client that has left gets nothing, and one that reads nothing no more than the high-water mark.
+        """
+        if size < SMALL:
+            debt = self._known(self._small_of, key or route[0], self._all)
+            if debt.unsent > UNREAD_SMALL_BYTES and self._connections is not None:
+                self._connections.cut_off(route[0], "too many replies unread")
+                return
+        else:
+            debt = self._debt(route[0], key)
+        if key and size > UNREAD_LEAST_BYTES and self._connections is not None:
+            encrypted = self._encrypted.setdefault(key, {})
+            encrypted[route[0]] = max(size, encrypted.get(route[0], 0))
         with contextlib.suppress(zmq.ZMQError):
-            self._port.send([*route, *frames], self._debt(route[0]))
+            self._port.send([*route, *frames], debt)
 
-    def _debt(self, client: bytes) -> Debt:
-        debt = self._debts.get(client)
+    def _encrypted_by(self, key: str) -> int:
+        """Bytes that are encrypted for clients with this key, and were not read."""
+        encrypted = self._encrypted[key]
+        for client in list(encrypted):
+            if not self._debt(client, key).unsent and self._connections and self._connections.has_read(client):
+                del encrypted[client]
+        if not encrypted:
+            del self._encrypted[key]
+        return sum(encrypted.values())
+
+    def _debt(self, client: bytes, key: str) -> Debt:
+        whole = self._known(self._of_keys, key, self._all) if key else self._all
+        return self._known(self._debts, client, whole)
+
+    def _known(self, debts: dict[K, Debt], who: K, whole: Debt) -> Debt:
+        debt = debts.get(who)
         if debt is None:
-            if len(self._debts) >= CLIENTS_KEPT:
-                self._debts = {known: debt for known, debt in self._debts.items() if debt.unsent}
-            debt = self._debts[client] = Debt()
+            if len(debts) >= CLIENTS_KEPT:
+                for other in [other for other, debt in debts.items() if not debt.unsent]:
+                    del debts[other]
+            debt = debts[who] = Debt(whole)
         return debt

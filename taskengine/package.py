@@ -18,7 +18,17 @@ from taskengine.chunking import Cut, cut
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.messages import NOWHERE, UNSTAMPED, Origin, Stamp
 from taskengine.unwanted import Unwanted
-from taskengine.wire import DEATHS, DENIED_LANES, MAX_RUNS, NO_DEADLINE, PACKAGE_BYTES, RUN_BYTES, Format
+from taskengine.wire import (
+    DEATHS,
+    DENIED_LANES,
+    MAX_CHANGES,
+    MAX_NAMES,
+    NAME_BYTES,
+    NO_DEADLINE,
+    PACKAGE_BYTES,
+    RUN_BYTES,
+    Format,
+)
 
 DEFAULT_LANE = ""
 _first = attrgetter("first")
@@ -58,11 +68,17 @@ def lanes_of(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     """Neighbouring (lane, number of tasks) made one where the lane is the same. Raises ProtocolError for too many."""
     lanes = [
         (lane, sum(tasks for _, tasks in group))
-        for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_RUNS + 1)
+        for lane, group in itertools.islice(itertools.groupby(runs, itemgetter(0)), MAX_CHANGES + 1)
     ]
-    if len(lanes) > MAX_RUNS:
-        raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_RUNS} times")
+    if len(lanes) > MAX_CHANGES:
+        raise ProtocolError(f"the tasks of a package change from lane to lane at most {MAX_CHANGES} times")
     return lanes
+
+
+def check_names(count: int) -> None:
+    """Raise ProtocolError where a package names too many tasks."""
+    if count > MAX_NAMES:
+        raise ProtocolError(f"a package names at most {MAX_NAMES} tasks, not {count}")
 
 
 def cancelled() -> Cancelled:
@@ -130,8 +146,6 @@ class Package:
         """Whose turns and limits it counts against."""
         self.key = ""
         """Its client's public key, where it has shown one."""
-        self.namesake: Package | None = None
-        """A package that its client sent before, with the same serial."""
         self.topic: str | None = None
         """What a data request is about,"""
         self.publishes = False
@@ -163,6 +177,8 @@ class Package:
         self.unwanted: Unwanted | None = None
         """Tasks that its client has cancelled one by one."""
         self.bytes = len(self.head) + len(index) + len(body)
+        self.names_held = 0
+        """Names of tasks that it keeps, whether there are such tasks or not."""
         self.size = 0
         """The bytes that it takes, about, beside its results."""
         self.parts = 0
@@ -182,7 +198,7 @@ class Package:
 
     def measure(self) -> int:
         """Its `size`, once its lanes are known."""
-        self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes)
+        self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes) + NAME_BYTES * self.names_held
         return self.size
 
     def belong(self, key: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from taskengine import _fastpath
-from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, text_of, to_wire
+from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.messages import UNSTAMPED, Kind, Origin, Reply, ReplyMode, Request, Stamp, encode_reply
 from taskengine.origins import latest_sending
-from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, TaskKind, lanes_of
+from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, TaskKind, check_names, lanes_of
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, Format
+from taskengine.wire import ERROR_EXT, LONGEST_DEADLINE_S, MAX_CHANGES, Format
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -23,6 +24,13 @@ def error_entry(error: TaskEngineError) -> bytes:
     except Exception:  # a task may raise our errors with fields, or of a make, that cannot be sent
         data = _fastpath.encode(list(to_wire(TaskFailed(text_of(error), type=type(error).__name__))))
     return msgspec.msgpack.encode(msgspec.msgpack.Ext(ERROR_EXT, data))
+
+
+def error_of(entry: bytes) -> TaskEngineError:
+    """The error that `error_entry` wrote."""
+    errors: list[TaskEngineError] = []
+    _fastpath.unpack(entry, 1, lambda data: errors.append(from_wire(*msgspec.msgpack.decode(data))))
+    return errors[0]
 
 
 def refusal(serial: int, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
@@ -41,6 +49,7 @@ class PackedPackage(Package):
     def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
         super().__init__(route, str(request.serial), request.names, (), index, body, origin)
         self.request = request
+        self.names_held = len(request.names)
         self.reply_mode = request.reply
         self.priority = request.priority
         self.idempotent = request.idempotent
@@ -70,16 +79,11 @@ class PackedPackage(Package):
                 yield Called(self.request.names[call[0]], position, call[1], call[2])
 
     def name_of(self, position: int) -> str:
-        names = self.request.names
-        return next(
-            (
-                names[i]
-                for first, stop, i in _fastpath.task_names(self.index, self.body)
-                if first <= position < stop
-                if i < len(names)
-            ),
-            "",
-        )
+        names, ends = self.request.names, memoryview(self.index).cast("I")
+        start = ends[position - 1] if position else 0
+        task = self.body[start : ends[position]]
+        [(_, _, i)] = _fastpath.task_names(len(task).to_bytes(4, "little"), task)
+        return names[i] if i < len(names) else ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
@@ -102,7 +106,18 @@ class PackedPackage(Package):
 
 
 class _DataRequest(PackedPackage):
+    """A PUBLISH or LATEST: no package to its client, so that it is answered like the other requests."""
+
     format = Format.DATA
+
+    def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
+        super().__init__(route, request, index, body, origin)
+        self.reply_mode = ReplyMode.ALL
+
+    def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
+        if self.failed:
+            return self.refusal(error_of(self.assembly.join()), stamp)
+        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.assembly.bodies()]
 
     def called(self) -> Collection[str]:
         return ()
@@ -175,6 +190,7 @@ def _read_tasks(
     if len(frames) != 3:
         raise ProtocolError(f"a package has 3 frames, head, index and body, not {len(frames)}")
     _, index, body = frames
+    check_names(len(request.names))
     if request.columns:
         if len(request.names) != 1:
             raise ProtocolError(f"columns call one task, not {len(request.names)}")
@@ -191,15 +207,18 @@ def _read_tasks(
     if lanes.count(first) == len(lanes):
         package.lanes = [(first, count)] if count else []
         return package
-    known = len(lanes)
-    runs = ((lanes[i] if i < known else nameless, stop - first) for first, stop, i in _fastpath.task_names(index, body))
-    package.lanes = lanes_of(runs)
+    numbers: dict[str, int] = {}
+    marks = array("I", [numbers.setdefault(lane, len(numbers)) for lane in (*lanes, nameless)]).tobytes()
+    names = list(numbers)
+    runs = _fastpath.task_names(index, body, marks, MAX_CHANGES + 1)
+    package.lanes = lanes_of((names[i], stop - first) for first, stop, i in runs)
     return package
 
 
 def _known(names: Sequence[str], lane_of: Mapping[str, str]) -> TaskKind:
     """What is remembered of a package: a stranger's names are not."""
-    return tuple(name for name in names if name in lane_of)
+    known = [name for name in names if name in lane_of]
+    return tuple(known if len(known) < 2 else dict.fromkeys(known))
 
 
 def _read_data(

@@ -15,8 +15,10 @@ together, without what any of them denies, and the least of their rates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase, translate
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,6 +27,8 @@ from taskengine.messages import Priority
 
 ANONYMOUS = "anonymous"
 """What a client is called where nothing is encrypted, and nobody shows a key."""
+PATTERNS_KEPT = 4096
+"""Lists of patterns that are kept compiled."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,9 +77,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return key == name if self.members is None else matches(name, self.members)
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """One of the patterns is of the name; `*`, `?` and `[...]` as in the shell, upper case told from lower."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return bool(patterns) and _compiled(patterns).match(name) is not None
+
+
+@lru_cache(PATTERNS_KEPT)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """All of them as one, since clients choose how many names are looked up."""
+    return re.compile("|".join(map(translate, patterns)))
 
 
 class Rates(NamedTuple):

@@ -8,6 +8,7 @@ import os
 import socket
 
 from taskengine.errors import TaskEngineError
+from taskengine.hosts import needs_ipv6
 from taskengine.settings import Settings
 
 
@@ -20,7 +21,8 @@ def check_ports(settings: Settings) -> None:
     ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
     addresses = [*settings.data_addresses(), *filter(None, [settings.stop_address])]
     ports += [int(address.rpartition(":")[2]) for address in addresses]
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    host = settings.frontend.removeprefix("tcp://").rpartition(":")[0]
+    family = socket.AF_INET6 if needs_ipv6(settings.frontend) else socket.AF_INET
     taken = []
     for port in ports:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -33,7 +35,7 @@ def check_ports(settings: Settings) -> None:
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL:
                     raise StartError(f"HOST {settings.host!r} is no address of this machine") from None
-                taken.append(f"{settings.host}:{port} ({os.strerror(error.errno or 0)})")
+                taken.append(f"{host}:{port} ({os.strerror(error.errno or 0)})")
     if taken:
         raise StartError(
             f"cannot listen on {', '.join(taken)}; is another engine running? "
@@ -44,4 +46,4 @@ def check_ports(settings: Settings) -> None:
 def check_metrics(settings: Settings) -> None:
     """Raises StartError where metrics are wanted and what serves them is not installed."""
     if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
-        raise StartError("METRICS_PORT needs prometheus-client: pip install 'taskengine[metrics]'")
+        raise StartError("METRICS_PORT needs prometheus-client: in the clone, `.venv/bin/pip install '.[metrics]'`")

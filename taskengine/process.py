@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import fcntl
 import io
 import multiprocessing
@@ -11,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
@@ -18,12 +20,15 @@ from typing import Any
 
 import msgspec
 
+from taskengine._descendants import end_descendants, end_with_parent
 from taskengine._fastpath import Slate
+from taskengine.descendants import adopt, orphans
 from taskengine.errors import ProtocolError
 from taskengine.identity import Identity
 from taskengine.journal import Journal
 from taskengine.orphan import orphan
 from taskengine.reports import COMMON, REPORT_BYTES, Report, Reports
+from taskengine.wire import MODULE_MARK
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -35,17 +40,37 @@ _ANSWER_BYTES = 1 << 26
 """The most bytes of the answer to an inquiry,"""
 _ANSWER_S = 1.0
 """and how long it may take from its first byte to its last."""
+_MOST_LACKS = 4096
+"""The most task modules of which a process may say that it could not load them."""
+_LAST_S = 0.5
+"""How long a process that was told to stop may wait for what its tasks have started."""
+_FOREGROUND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+"""Signals that stop an engine, or pause it: they are the supervisor's. What a task forks has them as usual."""
 # children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
 # one thread and no ZeroMQ context, without which forking would not be safe
 _fork = multiprocessing.get_context("fork")
+_mask = threading.local()
+"""The signals that the thread had blocked before it forked."""
+
+
+class _End(enum.Enum):
+    """How a process ends when the supervisor is gone."""
+
+    NEVER = enum.auto()
+    AT_ONCE = enum.auto()
+    AFTER = enum.auto()
+    """after what its tasks have started"""
+    RESTED = enum.auto()
+    """by itself, after its pins are safe"""
 
 
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a slate at a place. One that `survives` is not ended with the supervisor, one that `rests` ends by
-    itself then, as soon as it has brought its pins to their safe state. Of the descriptors that are open it has those
-    that it `keeps`, its own pipes and the standard ones, and it may make the reports that are `known`.
+    A worker has a slate at a place, and ends with the supervisor, after what its tasks have started. One that
+    `survives` is not ended then, one that `rests` ends by itself, as soon as it has brought its pins to their safe
+    state. Of the descriptors that are open it has those that it `keeps`, its own pipes and the standard ones, and it
+    may make the reports that are `known`.
     """
 
     def __init__(
@@ -67,7 +92,7 @@ class Child:
         self._keeps = tuple(keeps)
         self._reports = Reports(known)
         self.survives = survives
-        self._end = 0 if survives else signal.SIGCONT if rests else signal.SIGKILL
+        self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if slate else _End.AT_ONCE
         self.place = place
         self._identity = identity
         self._slate = slate
@@ -75,6 +100,10 @@ class Child:
         self.online = False
         self._has_answered = False
         self.failure = ""
+        self.loading = ""
+        """The task module that it imports."""
+        self.lacks: dict[str, str] = {}
+        """The task modules that it could not load, and why."""
         self.fault = ""
         """What it reported that is no report, for which it was killed."""
         self.started = 0.0
@@ -96,6 +125,7 @@ class Child:
             # not its sentinel, a pipe that whatever a task forks holds open
             self.pidfd = os.pidfd_open(self.pid)
             undo.pop_all()
+        orphans.add(self.pid)
         self.started = time.monotonic()
 
     def _fork(self, undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
@@ -114,7 +144,7 @@ class Child:
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
         entry = (*how, self._target, (*self._args, control), log, self._enable_stdout)
-        self.process = _fork.Process(target=_enter, args=entry, name=self.role, daemon=True)
+        self.process = _fork.Process(target=_enter, args=entry, name=self.role)
         self.process.start()
         undo.callback(self.process.kill)
 
@@ -171,10 +201,19 @@ class Child:
             self.silent.add(self.control.fileno())
             raise
         for report, text in reports:
+            self._note_loading(report, str(text))
             self.online = self.online or report == "online"
             self._has_answered = self._has_answered or (report == "alive" and bool(text))
             self.failure = str(text) if report == "failed" else self.failure
         return reports
+
+    def _note_loading(self, report: str, text: str) -> None:
+        """Only until it is online: tasks, which may write into the pipe, come later."""
+        if report in ("loading", "online") and not self.online:
+            self.loading = text
+        elif report == "lacks" and not self.online and len(self.lacks) < _MOST_LACKS:
+            module, _, reason = text.partition(MODULE_MARK)
+            self.lacks[module] = reason
 
     def read_lines(self) -> bytes:
         """The whole lines that the process has printed since; b"" where there are none."""
@@ -190,8 +229,9 @@ class Child:
         return lines + newline
 
     def close(self) -> None:
-        """Reap the ended process and close its pipes."""
+        """Reap the ended process, kill what it has left, and close its pipes."""
         self.process.join()
+        orphans.remove(self.pid, time.monotonic())
         os.close(self.pidfd)
         self._mouth.close()
         self.control.close()
@@ -201,7 +241,7 @@ class Child:
 def _enter(
     role: str,
     identity: Identity | None,
-    end: int,
+    end: _End,
     kept: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
@@ -214,8 +254,20 @@ def _enter(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
     journal = Journal(log, enable_stdout)
-    target(*args, journal)
-    journal.flush()
+    try:
+        target(*args, journal)
+        journal.flush()
+    finally:
+        parent = multiprocessing.parent_process()
+        if end is _End.AFTER and parent is not None and parent.pid != os.getppid():
+            end_descendants(os.getpid())  # our own end may come before that by the thread that does so
+    _end_soon()
+
+
+def _end_soon() -> None:
+    """Have the kernel end us where Python waits, as multiprocessing does for what a task has started with it."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _LAST_S)
 
 
 def _close_others(kept: Iterable[int]) -> None:
@@ -227,38 +279,84 @@ def _close_others(kept: Iterable[int]) -> None:
                 os.close(fd)
 
 
-def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: int = signal.SIGKILL) -> None:
-    """Leave signals to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
+def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _End = _End.AFTER) -> None:
+    """Leave the terminal to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
 
     Of what we have inherited only the descriptors `kept` stay open.
-    `end` is the signal that its end is to us: SIGCONT where we end by ourselves then, also while we are stopped.
     """
     signal.set_wakeup_fd(-1)
     parent = multiprocessing.parent_process()
     _close_others([*kept, *([parent.sentinel] if parent else [])])
-    # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
-        # not SIG_IGN, which what a task starts would inherit
-        signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    _leave_terminal()
     if identity is not None:
         identity.assume()
     libc = ctypes.CDLL(None, use_errno=True)
-    # after the change of user, which clears what the kernel is to do when the parent dies
-    libc.prctl(_PR_SET_PDEATHSIG, end)
+    # after the change of user, which clears what the kernel is to do when the parent dies; a process that ends by
+    # itself has to run for that, also if it was stopped
+    number = {_End.NEVER: 0, _End.AT_ONCE: signal.SIGKILL}.get(end, signal.SIGCONT)
+    libc.prctl(_PR_SET_PDEATHSIG, number)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
-    if parent is not None and end == signal.SIGCONT:
-        with contextlib.suppress(ProcessLookupError):
-            orphan.watch(parent.pid or 0)
+    adopt()
+    if parent is not None and number == signal.SIGCONT:
+        if end is _End.AFTER:
+            end_with_parent(parent.pid or 0)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                orphan.watch(parent.pid or 0)
     if parent is not None and parent.pid != os.getppid():
         os._exit(1)
+
+
+def _leave_terminal() -> None:
+    """Hear no signals of the terminal, which are the supervisor's, nor have what a task starts hear them."""
+    os.setpgid(0, 0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
+    for number in _FOREGROUND:
+        # not SIG_IGN, which what a task starts would inherit
+        signal.signal(number, _pass_over)
+    # that is wanted here: whatever asks somebody at the terminal, in the background, gets an error and is not stopped
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    if not getattr(_mask, "is_held_at_forks", False):  # an inquiry may make inquiries
+        _mask.is_held_at_forks = True
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_heed_signals)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """A signal is the supervisor's business."""
+
+
+def _hold_signals() -> None:
+    """Have what is sent to a process that is being forked wait until it heeds signals."""
+    _mask.held = signal.pthread_sigmask(signal.SIG_BLOCK, _FOREGROUND)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.held)
+
+
+def _heed_signals() -> None:
+    """What a task forks can be ended as usual: `Process.terminate` does it by SIGTERM."""
+    for number in _FOREGROUND:
+        if signal.getsignal(number) is _pass_over:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _let_signals()
 
 
 def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
     _settle_in("ask", identity, [answer.fileno()])
     function(answer)
+    _end_soon()
+
+
+def ending(code: int) -> str:
+    """How a process ended, by what its parent was told: a signal's name, or an exit code."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
 
 
 class Inquiry:
@@ -268,9 +366,12 @@ class Inquiry:
     """
 
     def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
+        self._is_closed = False
         self.connection, theirs = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_ask, args=(function, identity, theirs), daemon=True)
+        self._process = _fork.Process(target=_ask, args=(function, identity, theirs))
         self._process.start()
+        self._pid = self._process.pid or 0
+        orphans.add(self._pid)
         theirs.close()
 
     def answer(self) -> bytes:
@@ -292,15 +393,25 @@ class Inquiry:
                 raise EOFError("the process wrote something else where its answer was expected")
             more = os.read(self.connection.fileno(), size - len(data))
             if not more:
-                raise EOFError
+                raise EOFError(self._ending())
             data += more
         return bytes(data)
 
+    def _ending(self) -> str:
+        """How the process ended, as far as it has."""
+        self._process.join(_ANSWER_S)
+        code = self._process.exitcode
+        return "it wrote no answer" if code is None else ending(code)
+
     def close(self) -> None:
-        """End it, answered or not. May be called twice."""
-        self.connection.close()
-        self._process.kill()
-        self._process.join()
+        """End it and what it has started, answered or not. May be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.connection.close()
+            end_descendants(self._pid)
+            self._process.kill()
+            self._process.join()
+            orphans.remove(self._pid, time.monotonic())
 
 
 def ask(

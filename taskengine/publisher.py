@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import os
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,16 +20,23 @@ from taskengine.errors import NotAllowed, TaskEngineError, shortened, text_of
 from taskengine.feed import receive
 from taskengine.gate import Backplane
 from taskengine.journal import Journal
+from taskengine.messages import Origin, SourceStats, write_overruns
+from taskengine.moments import Clock
+from taskengine.origins import NS
 from taskengine.package import decode_head
 from taskengine.packed import error_entry
-from taskengine.registry import Registry, Source
+from taskengine.rhythm import overrunning
+from taskengine.sampler import Samplers
+from taskengine.seedwire import latest_entry, published
 from taskengine.settings import Settings
 from taskengine.topics import ENGINE, SOURCE, TASK, Board, data_lane, owner, publisher_of
 from taskengine.wire import NAME_TOLD, OWNED_TOPICS, TURN_MESSAGES
-from taskengine.worker import as_failure, is_over
+from taskengine.worker import as_failure, is_over, load_modules
 
-CONTROL, SUBSCRIPTION, BATCH, FEED, QUESTION = 1, 2, 4, 8, 16
+CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32, 64
 """What is ready, by its place among the sources of the waiter."""
+LOOK_S = 0.5
+"""How often it is looked which sources overrun."""
 
 
 class Publisher:
@@ -45,20 +50,27 @@ class Publisher:
         self._slate.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
-        self._board = Board(name)
+        self._clock = Clock()
+        self._board = Board(name, self._clock.boot)
         self._tells_all = settings.has_tracebacks
         self._failing: set[str] = set()
         self._ear = backplane.feeds[number].ear
-        registry = Registry.load(settings.tasks)
+        modules = backplane.plan.code.of_data_worker(number, settings.data_workers)
+        registry, _ = load_modules(backplane.plan, place, modules, control)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
-        self._due = list(_owned(registry, number, settings.data_workers))
+        sources = [each for each in registry.sources.values() if owner(each.topic, settings.data_workers) == number]
         if backplane.machine is not None:
-            taken = [source.topic for _, _, source in self._due if source.topic.startswith(OWNED_TOPICS)]
-            self._due = [due for due in self._due if due[2].topic not in taken]
+            taken = [source.topic for source in sources if source.topic.startswith(OWNED_TOPICS)]
+            sources = [source for source in sources if source.topic not in taken]
             for topic in taken:
                 journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
-        self._sources = {source.topic for _, _, source in self._due}
+        self._sources = {source.topic for source in sources}
+        self._samplers = Samplers(sources, self._slate)
+        self._next_look = 0.0
+        self._told: list[SourceStats] = []
+        """What this router was told of them."""
+        self._overrunning: set[str] = set()
         self._has_machine = backplane.machine is not None
         self._context = zmq.Context()
         security = backplane.security
@@ -68,26 +80,37 @@ class Publisher:
 
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
+        for topic in self._samplers.start():
+            self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: the system has no thread for it")
         waiter = self._waiter()
         while True:
             ready = waiter.wait(self._wait_ms())
             if ready & QUESTION and self._broadcast.gate:
                 self._broadcast.gate.handle()
+            if ready & NEWS:
+                self._broadcast.meet()
             if ready & SUBSCRIPTION:
                 self._broadcast.greet(time.monotonic())
             if ready & CONTROL:
                 if is_over(self._control):
                     break
                 self._dealer.rejoin()
+                self._told = []
                 waiter = self._waiter()
             elif ready & BATCH:
                 self._serve_batch()
             if ready & FEED:
                 self._take_fed()
+            if ready & SAMPLED:
+                self._take_sampled()
             if self._dealer.beat():
+                self._told = []
                 waiter = self._waiter()
-            self._broadcast.look(time.monotonic())
-            self._sample(time.monotonic())
+            now = time.monotonic()
+            self._broadcast.look(now)
+            if self._next_look <= now:
+                self._next_look = now + LOOK_S
+                self._look_at_sources(now)
             self._journal.flush()
         self._broadcast.close()
         self._dealer.close()
@@ -95,7 +118,8 @@ class Publisher:
 
     def _waiter(self) -> Waiter:
         questions = [self._broadcast.gate.port] if self._broadcast.gate else []
-        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, self._ear.fileno(), *questions)
+        ours = self._ear.fileno(), self._samplers.descriptor, self._broadcast.news
+        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, *ours, *questions)
 
     def _serve_batch(self) -> None:
         batch = self._dealer.receive()
@@ -109,33 +133,40 @@ class Publisher:
                 fed = receive(self._ear)
                 if fed is None:
                     return
-                self._publish(*fed, self._teller(fed[0]))
+                topic, value, made = fed
+                self._publish(topic, value, self._teller(topic), made)
                 self._failing.discard("tasks")
             except Exception as error:  # a value may have any make, and there may be too many topics
                 self._complain("tasks", error, "A publication of")
 
     def _wait_ms(self) -> int:
         due = min(self._dealer.due(), self._broadcast.due(time.monotonic()))
-        if self._due:
-            due = min(due, max(0.0, self._due[0][0] - time.monotonic()))
         return math.ceil(due * 1000)
 
-    def _sample(self, now: float) -> None:
-        while self._due and self._due[0][0] <= now:
-            due, order, source = self._due[0]
-            self._slate.busy(busy=True)
-            try:
-                value = source.function()
-                if value is not None:
-                    self._publish(source.topic, value, SOURCE)
-                self._failing.discard(source.topic)
-            except (Exception, SystemExit) as error:
-                self._complain(source.topic, error, "Source")
-            finally:
-                self._slate.busy(busy=False)
-            # a source that is slower than its period skips beats, it does not pile them up
-            beats = max(1, math.ceil((time.monotonic() - due) / source.period))
-            heapq.heapreplace(self._due, (due + beats * source.period, order, source))
+    def _take_sampled(self) -> None:
+        for topic, value, error, made, taken in self._samplers.take():
+            if error is None and value is not None:
+                try:
+                    self._publish(topic, value, SOURCE, made)
+                except Exception as failure:  # a value may have any make, and there may be too many topics
+                    error = failure
+            taken.set()
+            if error is None:
+                self._failing.discard(topic)
+            else:
+                self._complain(topic, error, "Source")
+
+    def _look_at_sources(self, now: float) -> None:
+        """Say which sources overrun: in a line, once until they do no more, and to the router, who tells clients."""
+        found = overrunning(self._samplers.rhythms, now)
+        for source in found:
+            if source.topic not in self._overrunning:
+                took = f"it takes {source.longest:.3g} s, and its period is {source.period:g} s"
+                self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} overruns: {took}")
+        self._overrunning = {source.topic for source in found}
+        if found != self._told:
+            self._told = found
+            self._dealer.tell(write_overruns(found))
 
     def _complain(self, name: str, error: BaseException, what: str) -> None:
         """Say that something fails, once until it works again."""
@@ -148,8 +179,17 @@ class Publisher:
         """Who has told by the feed: on some topics only the owners of pins and their guardian do."""
         return ENGINE if self._has_machine and topic.startswith(OWNED_TOPICS) else TASK
 
-    def _publish(self, topic: str, value: Any, publisher: str) -> None:
-        self._broadcast.publish(topic, self._board.publish(topic, value, time.time(), publisher))
+    def _publish(self, topic: str, value: Any, publisher: str, made: int) -> None:
+        """Publish what was made at this moment, in ns of the engine's clock."""
+        now = self._clock.told()
+        made = min(made, now)
+        wall = time.time() - (now - made) / NS
+        self._broadcast.publish(topic, self._board.publish(topic, value, wall, publisher, made))
+
+    def _received(self, origin: Origin) -> int:
+        """When the router had it, by the clock that clients are told."""
+        now = self._clock.now()
+        return now.boottime - (now.monotonic - origin.received) if origin.received else now.boottime
 
     def _answer(
         self, format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int
@@ -158,22 +198,17 @@ class Publisher:
         try:
             topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
-                return self._board.latest(topic), 0
+                return latest_entry(head, self._board.latest(topic), room), 0
             if topic in self._sources:
                 raise NotAllowed(f"topic {shortened(topic, NAME_TOLD)} is a source's: no client publishes there")
-            self._publish(topic, value[0], publisher_of(decode_head(head)[2].client))
+            origin: Origin = decode_head(head)[2]
+            value = published(head, value[0])
+            self._publish(topic, value, publisher_of(origin.client), self._received(origin))
             return _fastpath.encode(None), 0
         except TaskEngineError as error:
             return error_entry(error), 1
         except Exception as error:  # a value may have any make, and its text too: numpy even raises SystemError
             return error_entry(as_failure(topic, error, tells_all=self._tells_all)), 1
-
-
-def _owned(registry: Registry, number: int, data_workers: int) -> Iterator[tuple[float, int, Source]]:
-    now = time.monotonic()
-    for order, source in enumerate(registry.sources.values()):
-        if owner(source.topic, data_workers) == number:
-            yield now, order, source
 
 
 def _no_tasks(head: bytes) -> list[Any]:

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
+
 from taskengine import packed, seedwire
 from taskengine._socket import Port
 from taskengine.attendance import Attendance
@@ -24,23 +26,26 @@ from taskengine.messages import (
     Origin,
     Priority,
     Request,
+    SourceStats,
     Stamp,
+    Stats,
     TaskInfo,
     decode_cancel,
     decode_request,
     decode_stop,
+    serial_of,
 )
 from taskengine.moments import Clock
 from taskengine.origins import Origins, is_near
 from taskengine.outlet import Outlet
 from taskengine.package import Package
 from taskengine.policy import ANONYMOUS, Entry, Policy
+from taskengine.presence import is_own_id
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import KEYS_LOOK_MS, MAGIC, NAME_TOLD, OWNED_TOPICS, VERSION
+from taskengine.work_budget import WorkBudget
 
-OWN_IDS = b"\0"
-"""How routing ids begin that the ROUTER itself has given to its peers."""
 NO_MEMORY = "the engine has no memory for this (ROUTER_MEMORY)"
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
@@ -86,7 +91,7 @@ class Reception:
         self._settings = settings
         self._broker = broker
         self._port = port
-        self._outlet = Outlet(port)
+        self._outlet = Outlet(port, attendance)
         self._gate = gate
         self._journal = journal
         self._tell = tell
@@ -95,55 +100,99 @@ class Reception:
         self._reloads_asked: list[tuple[Route, int]] = []
         self._reloads_begun: list[tuple[Route, int]] = []
         self._next_look = 0.0
+        self._work = WorkBudget()
+        self._charged: str | bytes | None = None
+        """Whose work the last message was, None where it was a stop,"""
+        self._sender: Visitor | None = None
+        """and whoever sent it, where that is known."""
         self.restarts: dict[str, int] = {}
+        self.overruns: dict[str, list[SourceStats]] = {}
+        """Of each data worker the sources that take longer than their period."""
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
         self._tasks = tasks
-        self._visitors.learn({task.name: task.lane for task in tasks})
+        self.reroute()
         self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
+
+    def reroute(self) -> None:
+        """Have tasks go by the lanes, or the parts of them, whose workers have them."""
+        availability = self._broker.availability
+        availability.has_changed = False
+        self._visitors.learn({task.name: availability.route(task) for task in self._tasks})
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """This is the policy from here on."""
         self._visitors.obey(None if policy is None else Policy(policy))
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
-        """A message, as `Port.receive_request` gave it at `now`, monotonic s."""
+        """A message, as `Port.receive_request` gave it at `now`, monotonic s; `charge` tells what that took."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
-        if self._attendance is not None:
-            self._attendance.greet(route[0])
+        self._charged, self._sender = self._port.user or route[0], None
+        is_itself = self._attendance is None or self._attendance.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
-            self._take_seed(route, frames[0] if frames else b"", index, body, now)
+            self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
             return
-        serial = NO_SERIAL
         try:
-            request = decode_request(frames[0])
-            serial = request.serial
-            self._take_packed(route, request, frames, now)
+            if not is_itself:
+                raise self._impostor()
+            self._take_packed(route, decode_request(frames[0]), frames, now)
         except TaskEngineError as error:
-            self._refuse(route, serial, error)
+            self._refuse(route, serial_of(frames[0]), error, self._port.user)
         except MemoryError:
-            self._refuse(route, serial, Overloaded(NO_MEMORY, retry_after=None))
+            self._refuse(route, serial_of(frames[0]), Overloaded(NO_MEMORY, retry_after=None), self._port.user)
+
+    def charge(self, seconds: float, now: float) -> None:
+        """The router was busy for so long with what it took last."""
+        if self._charged is not None:
+            self._work.charge(self._charged, seconds, now)
+            if self._sender is not None:
+                self._sender.spend(seconds)
+
+    def _check_work(self, client: bytes, now: float, *, is_needed: bool = False) -> None:
+        """Let in what was received last, from a client that leaves the router time for others.
+
+        What `is_needed` is refused only to one that does not heed refusals. Raises Overloaded.
+        """
+        excess = self._work.excess(self._port.user or client, now)
+        if excess is None or (is_needed and not excess.is_stubborn):
+            return
+        if excess.is_news:
+            name = self._sender.name if self._sender is not None and self._names_clients else ""
+            about = {"client": name} if name else {"address": self._port.peer}
+            event = "cut off" if excess.is_stubborn else "refused"
+            self._audit.note(event, **about, reason="it keeps the router busy while others wait")
+        if excess.is_stubborn and self._attendance is not None:
+            self._attendance.cut_off(client)
+        text = "this client keeps the router busy with what it sends, while others wait"
+        raise Overloaded(text, retry_after=excess.retry_after)
 
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
         for package in packages:
             self.has_answered = True
-            if package.key and self._gate is not None and self._gate.name_of(package.key) is None:
+            if package.key and not self._is_owed(package):
                 package.forget()
                 continue
-            if self._outlet.is_full(package.client, package.assembly.held):
+            size = package.assembly.held
+            if self._outlet.is_full(package.client, package.key, size):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error, self._stamp()))
+                self._outlet.send(package.route, package.refusal(error, self._stamp()), package.key)
             else:
                 package.forget_tasks()
-                self._outlet.send(package.route, package.answer(self._stamp()))
+                self._outlet.send(package.route, package.answer(self._stamp()), package.key, size)
             package.forget()
             if self._journal.enabled:
                 self._journal.note(_shipped_lines, package.serial)
+
+    def _is_owed(self, package: Package) -> bool:
+        """The client with the key that sent the package is let in, and still has the connection by which it did."""
+        if self._gate is not None and self._gate.name_of(package.key) is None:
+            return False
+        return self._attendance is None or self._attendance.is_here(package.client, package.key)
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list, now and then, and want nothing any more of clients that are not on it."""
@@ -180,8 +229,8 @@ class Reception:
         else:
             self._outlet.send(route, packed.value_reply(serial, None, self._stamp()))
 
-    def _refuse(self, route: Route, serial: int, error: TaskEngineError) -> None:
-        self._outlet.send(route, packed.refusal(serial, error, self._stamp()))
+    def _refuse(self, route: Route, serial: int, error: TaskEngineError, key: str = "") -> None:
+        self._outlet.send(route, packed.refusal(serial, error, self._stamp()), key)
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
@@ -194,11 +243,16 @@ class Reception:
         return self.origins.of(name, route[0], self.clock.now(), request, is_local=is_local)
 
     def _visitor(self, route: Route) -> Visitor:
-        """Whoever sent what was received last, by this route. Raises NotAllowed where its key was revoked."""
+        """Whoever sent what was received last, by this route, and is charged for it. Raises NotAllowed."""
+        self._sender = self._found(route)
+        return self._sender
+
+    def _found(self, route: Route) -> Visitor:
+        """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
         # whoever takes a name of its own choice may take another's, once that has left, and get its replies
-        if not route[0].startswith(OWN_IDS):
+        if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         if self._gate.is_watcher(self._port.user):
             return self._visitors.own
@@ -208,9 +262,15 @@ class Reception:
             raise NotAllowed("the engine does not let this key in any more")
         return self._visitors.of(name)
 
-    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float) -> None:
-        began, visitor = time.monotonic(), None
+    def _impostor(self) -> NotAllowed:
+        """Whoever sent what was received last, with the routing id of another connection that is still there."""
+        self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="another's routing id")
+        return NotAllowed("another connection has this routing id")
+
+    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool) -> None:
         try:
+            if not is_itself:
+                raise self._impostor()
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
             visitor = self._visitor(route)
@@ -220,44 +280,48 @@ class Reception:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            self._outlet.send(route, seedwire.malformed(meta, told))
-            if visitor is not None:
-                visitor.spend(time.monotonic() - began)
+            self._outlet.send(route, seedwire.malformed(meta, told), self._port.user)
             return
         try:
             self._accept(package, visitor, now)
         except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error))
-        finally:
-            visitor.spend(time.monotonic() - began)
+            self._outlet.send(route, package.refusal(error), self._port.user)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
         visitor = self._visitor(route)
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
-            began = time.monotonic()
-            try:
-                origin = self._origin(route, visitor, request)
-                lanes, data_workers = visitor.lanes, self._settings.data_workers
-                self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
-            finally:
-                visitor.spend(time.monotonic() - began)
-            return
-        if request.kind == Kind.STOP:
+            if max(len(frames[0]), len(frames[-1])) > EXEMPT_BYTES and self._urgent.isdisjoint(request.names):
+                self._check_work(route[0], now)  # before it is read
+            origin = self._origin(route, visitor, request)
+            lanes, data_workers = visitor.lanes, self._settings.data_workers
+            self._accept(packed.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
+        elif request.kind == Kind.STOP:
+            self._charged = None
             self._take_stop(route, request, frames, visitor)
-            return
+        else:
+            self._take_question(route, request, frames, visitor, now)
+
+    def _take_question(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor, now: float) -> None:
+        """What concerns the engine itself, or packages that are in flight."""
+        # a client is told who we are before it sends less
+        is_needed = request.kind in (Kind.INFO, Kind.CANCEL)
+        self._check_work(route[0], now, is_needed=is_needed)
+        if not is_needed:
+            visitor.check_rate(now)
         try:
             visitor.check_call(request.kind)
         except NotAllowed:
             self._audit.note("refused", client=visitor.name, call=request.kind.name)
             raise
         if request.kind == Kind.INFO:
+            self._sender = None  # no rate is charged for it
             self._reply(route, request, self._info(visitor))
         elif request.kind == Kind.TASKS:
             self._reply(route, request, visitor.tasks(self._tasks))
         elif request.kind == Kind.STATS:
-            self._reply(route, request, self._broker.stats(self.restarts))
+            self._reply(route, request, self._stats(visitor))
         elif request.kind == Kind.PROGRESS:
-            self._reply(route, request, self._progress(route))
+            self._reply(route, request, self._broker.serials.progress(route))
         elif request.kind == Kind.CANCEL:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
@@ -276,9 +340,9 @@ class Reception:
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer with a value. Raises Overloaded where the client leaves too much unread."""
         head, body = packed.value_reply(request.serial, value, self._stamp())
-        if self._outlet.is_full(route[0], len(body)):
+        if self._outlet.is_full(route[0], self._port.user, len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body])
+        self._outlet.send(route, [head, body], self._port.user, len(body))
 
     def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: Visitor) -> None:
         asked = decode_stop(frames)
@@ -293,12 +357,16 @@ class Reception:
         if not self._urgent.isdisjoint(package.kind):
             # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
-        if self._pinned:
-            package.check_small(self._pinned, self._settings.pin_bytes)
-        most = self._settings.package_tasks
-        if package.count > most:
-            raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
         try:
+            if package.is_exempt:
+                self._charged = None
+            else:
+                self._check_work(package.client, now)
+            if self._pinned:
+                package.check_small(self._pinned, self._settings.pin_bytes)
+            most = self._settings.package_tasks
+            if package.count > most:
+                raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.publishes:
                 self._check_topic(package)
             visitor.admit(package, now)
@@ -329,9 +397,10 @@ class Reception:
 
     def _heed(self, package: Package, visitor: Visitor) -> None:
         """What takes energy away acts first, whatever else the package is refused for."""
-        called = package.called()
+        urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
+        called = package.called() if urgent else ()
         self.halting.heed(package, called, visitor, time.monotonic_ns())
-        package.is_urgent = bool(called) and self._urgent.issuperset(called)
+        package.is_urgent = bool(called) and urgent.issuperset(called)
         is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
         package.is_exempt = package.is_urgent and is_small
 
@@ -354,10 +423,11 @@ class Reception:
             stop_address=settings.stop_address,
         )
 
-    def _progress(self, route: Route) -> list[tuple[str, int, int]]:
-        """Serial, tasks done and tasks in all of each package that the client has in flight."""
-        mine = (package for package in self._broker.packages.values() if package.route == route)
-        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
+    def _stats(self, visitor: Visitor) -> Stats:
+        """What has been counted; of sources only those that the client may know of."""
+        stats = self._broker.stats(self.restarts, self._outlet.unread)
+        sources = (source for told in self.overruns.values() for source in told)
+        return msgspec.structs.replace(stats, sources=[each for each in sources if visitor.may_subscribe(each.topic)])
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:

@@ -5,31 +5,31 @@ Nothing is imported, evaluated or called by a name that came over the wire: a ta
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import importlib
 import importlib.util
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import msgspec
 
-from taskengine.errors import TaskModuleError
+from taskengine.discovery import PREFIX
+from taskengine.errors import TaskModuleError, text_of
+from taskengine.loading import load, name_of_file
 from taskengine.messages import TaskInfo
-from taskengine.wire import RESERVED_LANES
+from taskengine.spelling import closest
+from taskengine.wire import MODULE_MARK, RESERVED_LANES
 
 if TYPE_CHECKING:
     from taskengine.hardware import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__taskengine__"
-PREFIX = "task_"
+NEAREST = 3
+"""How many names an unknown one is told that it may have meant."""
 BUILT_IN = "taskengine.sources"
 
 
@@ -60,6 +60,11 @@ class Task(msgspec.Struct, frozen=True):
     idempotent: bool
     urgent: bool = False
 
+    @property
+    def origin(self) -> str:
+        """The file and the line of the function."""
+        return _origin(self.function)
+
     def info(self) -> TaskInfo:
         """What clients are told."""
         signature = _signature(self.function)
@@ -83,6 +88,16 @@ class Source(msgspec.Struct, frozen=True):
     topic: str
     function: Callable[[], Any]
     period: float
+
+    @property
+    def origin(self) -> str:
+        """The file and the line of the function."""
+        return _origin(self.function)
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else str(getattr(function, "__module__", ""))
 
 
 @overload
@@ -118,6 +133,8 @@ def task(
         raise TaskModuleError(f"lane is text, not {lane!r}")
     if not (timeout is None or (isinstance(timeout, (int, float)) and timeout > 0)):
         raise TaskModuleError(f"timeout is a positive number of seconds, not {timeout!r}")
+    if MODULE_MARK in lane:
+        raise TaskModuleError(f"lane {lane!r}: the name of a lane has no NUL in it")
     if lane.startswith(RESERVED_LANES):
         own = " or ".join(RESERVED_LANES)
         raise TaskModuleError(f"lane {lane!r}: names that begin with {own} are the engine's own")
@@ -125,7 +142,7 @@ def task(
 
     def register(function: F) -> F:
         _check(function, "task")
-        setattr(function, MARK, mark)
+        _mark(function, mark, "task")
         return function
 
     return register if function is None else register(function)
@@ -143,71 +160,148 @@ def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         _check(function, "source")
-        setattr(function, MARK, SourceMark(topic, period))
+        _mark(function, SourceMark(topic, period), "source")
         return function
 
     return register
 
 
+def _mark(function: Callable[..., Any], mark: TaskMark | SourceMark, what: str) -> None:
+    try:
+        setattr(function, MARK, mark)
+    except (AttributeError, TypeError):  # a bound method, or a function of C
+        name = getattr(function, "__name__", "it")
+        raise TaskModuleError(
+            f"{function!r} cannot be a {what} itself: write a function that calls it, "
+            f"`def {name}_{what}(...): return {_spelling(function)}(...)`, and put @{what} on that"
+        ) from None
+    _marked.append(function)
+
+
+def _spelling(function: Any) -> str:
+    """How one may write a bound method, or another function."""
+    name = getattr(function, "__name__", "it")
+    owner = getattr(function, "__self__", None)
+    return name if owner is None or inspect.ismodule(owner) else f"{type(owner).__name__.lower()}.{name}"
+
+
 def _check(function: Any, what: str) -> None:
     if not callable(function):
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
+    if inspect.isclass(function):
+        raise TaskModuleError(f"{function.__name__} cannot be a {what}: it is a class, write a function that uses it")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskModuleError(f"{function.__name__} cannot be a {what}: a worker runs one at a time, write `def`")
+        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: a worker runs one at a time, write `def`")
 
 
 class Registry:
-    """The tasks by name, the sources by topic, and an error for each module that did not load."""
+    """The tasks by name, the sources by topic, and an error for each module that did not load.
+
+    `lacking` says of tasks that should be here why they are not, and `lanes` has the names of all that the engine has.
+    """
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         self.sources: dict[str, Source] = {}
         self.failures: list[TaskModuleError] = []
+        self.lacking: dict[str, str] = {}
+        self.lanes: dict[str, str] = {}
 
     @classmethod
     def load(cls, modules: Iterable[str], machine: Machine | None = None) -> Registry:
         """Load modules, folders and files, the built-in sources, and the tasks of a machine; what fails is left out and
         named."""
         registry = cls()
-        for function, options in machine.tasks() if machine else ():
-            registry._add_task(function, TaskMark(**options))
+        registry.add_machine(machine)
         for entry in (BUILT_IN, *modules):
-            for name, load in _entries(entry):
-                try:
-                    registry._register(load())
-                except (Exception, SystemExit) as error:
-                    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                    registry.failures.append(TaskModuleError(f"task module {name}: {reason}", module=name))
+            for place in places_of(entry):
+                registry.add(place)
         return registry
 
     def nearest(self, name: str, may_call: Callable[[str, str], bool] = lambda task, lane: True) -> list[str]:
         """The names of tasks that `name` may have meant, the likeliest first; only of those that one may call."""
-        return difflib.get_close_matches(
-            name, [task.name for task in self.tasks.values() if may_call(task.name, task.lane)]
-        )
+        lanes = self.lanes | {task.name: task.lane for task in self.tasks.values()}
+        known = [task for task, lane in lanes.items() if may_call(task, lane)]
+        return closest(name, known, count=NEAREST)
 
-    def _add_task(self, function: Callable[..., Any], mark: TaskMark) -> None:
-        _add(self.tasks, _task(function, mark))
+    def add_machine(self, machine: Machine | None) -> None:
+        """Add the tasks of a machine."""
+        for function, options in machine.tasks() if machine else ():
+            _add(self.tasks, _task(function, TaskMark(**options), ""))
 
-    def _register(self, module: ModuleType) -> None:
+    def add(self, place: Place) -> str:
+        """Load a module; why that failed, "" where it did not. Whatever it raises, the process goes on."""
+        _marked.clear()
+        try:
+            if place.problem:
+                raise TaskModuleError(place.problem)
+            self._register(place, load(place.module, place.path))
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {text_of(error)}" if text_of(error) else type(error).__name__
+            self.leave_out(place, reason)
+            return reason
+        finally:
+            _marked.clear()
+        return ""
+
+    def leave_out(self, place: Place, reason: str) -> None:
+        """Note that a module is not loaded."""
+        self.failures.append(TaskModuleError(f"task module {place.name}: {reason}", module=place.name))
+
+    def _register(self, place: Place, module: ModuleType) -> None:
         tasks, sources = dict(self.tasks), dict(self.sources)
+        registered = set()
         for attribute, function in list(vars(module).items()):
             mark = getattr(function, MARK, None)
-            if mark is None and attribute.startswith(PREFIX) and inspect.isfunction(function):
+            if mark is None and attribute.startswith(PREFIX) and _is_function(function):
                 _check(function, "task")
                 mark = TaskMark(name=attribute)
             if isinstance(mark, TaskMark):
-                _add(tasks, _task(function, mark))
+                _add(tasks, _task(function, mark, attribute))
             elif isinstance(mark, SourceMark):
                 _add(sources, Source(mark.topic, function, mark.period))
+            else:
+                continue
+            registered.add(id(inspect.unwrap(function)))
         self.tasks, self.sources = tasks, sources
+        for function in _marked:
+            is_own = getattr(function, "__module__", None) == module.__name__
+            if is_own and id(inspect.unwrap(function)) not in registered:
+                problem = _unregistered(function)
+                self.failures.append(TaskModuleError(f"task module {place.name}: {problem}", module=place.name))
+
+
+_marked: list[Callable[..., Any]] = []
+"""What was decorated since the import of the current module began."""
+
+
+def _is_function(value: Any) -> bool:
+    """What a name that begins with task_ may stand for to be a task: a function, and what wraps or calls one."""
+    if inspect.isclass(value):
+        return False
+    calls = getattr(type(value), "__call__", None)  # noqa: B004  # not whether it can be called: by whose code
+    is_wrapper = isinstance(value, partial) or callable(getattr(value, "__wrapped__", None))
+    return inspect.isroutine(value) or is_wrapper or inspect.isfunction(calls)
+
+
+def _unregistered(function: Callable[..., Any]) -> str:
+    """Why a function that was decorated registers nothing."""
+    kind = "task" if isinstance(getattr(function, MARK, None), TaskMark) else "source"
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    line = f"line {code.co_firstlineno}: " if code else ""
+    name = getattr(function, "__qualname__", repr(function))
+    what = "the method " if "." in name and "<locals>" not in name else ""
+    return (
+        f"{line}@{kind} on {what}{name} registers nothing, since the module has no such function: write a function of "
+        f"the module, under a name of its own, and put @{kind} on top of its other decorators"
+    )
 
 
 R = TypeVar("R", Task, Source)
 
 
-def _task(function: Callable[..., Any], mark: TaskMark) -> Task:
-    name = mark.name or function.__name__
+def _task(function: Callable[..., Any], mark: TaskMark, attribute: str) -> Task:
+    name = str(mark.name or getattr(function, "__name__", attribute))
     return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent)
 
 
@@ -224,19 +318,62 @@ def _place(entry: Task | Source) -> str:
     return code.co_filename if code else entry.function.__module__
 
 
-def _entries(entry: str) -> Iterator[tuple[str, Callable[[], ModuleType]]]:
-    """The modules that one entry of TASKS stands for: each with its name, and how it is loaded."""
+class Place(NamedTuple):
+    """A module that TASKS names: how it is told, its name for Python, its file where it is loaded from one, and what
+    is wrong with it, "" for nothing."""
+
+    name: str
+    module: str
+    path: str = ""
+    problem: str = ""
+
+
+def places_of(entry: str) -> Iterator[Place]:
+    """The modules that one entry of TASKS stands for."""
     path = Path(entry)
     if os.path.isdir(path):  # unlike Path.is_dir, where the current folder may not be entered too
         files = sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
         if not files:
-            yield entry, partial(_missing, f"the folder {entry} holds no .py file")
+            yield Place(entry, "", problem=f"the folder {entry} holds no .py file")
         for file in files:
-            yield str(file), partial(_load_file, file)
+            yield Place(str(file), name_of_file(file), _absolute(file))
     elif entry.endswith(".py"):
-        yield entry, partial(_load_file, path)
+        problem = "" if path.is_file() else f"there is no file {path}"
+        yield Place(entry, name_of_file(path), _absolute(path), problem)
     else:
-        yield entry, partial(importlib.import_module, entry)
+        yield Place(entry, entry)
+
+
+def _absolute(path: Path) -> str:
+    """A module may change the current folder."""
+    try:
+        return str(path.absolute())
+    except OSError:  # there is no current folder any more
+        return str(path)
+
+
+def file_of(place: Place) -> str:
+    """The Python file that a module is loaded from, found without loading any; "" where only its import finds it."""
+    if place.path:
+        return place.path
+    top, *rest = place.module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return ""
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if spec is None or not (spec.has_location or folders):
+        return ""
+    file = spec.origin or ""
+    for part in rest:
+        bases = [os.path.join(folder, part) for folder in folders]
+        file = next((end for base in bases for end in _ends(base) if os.path.isfile(end)), "")
+        folders = [base for base in bases if os.path.isdir(base)]
+    return file if file.endswith(".py") else ""
+
+
+def _ends(base: str) -> tuple[str, str]:
+    return os.path.join(base, "__init__.py"), base + ".py"
 
 
 def places(entry: str) -> list[Path]:
@@ -244,33 +381,11 @@ def places(entry: str) -> list[Path]:
     path = Path(entry)
     if os.path.isdir(path):
         return [path, *sorted(path.glob("*.py"))]
-    if entry.endswith(".py"):
-        return [path]
+    if entry.endswith(".py"):  # which may import its neighbours
+        return [path, path.parent, *sorted(other for other in path.parent.glob("*.py") if other != path)]
     top, _, rest = entry.partition(".")
     spec = importlib.util.find_spec(top)  # not of a module in a package, which would load the package
     if spec is None or not (spec.origin and spec.has_location):
         return []
     inner = [Path(folder, *rest.split(".")) for folder in spec.submodule_search_locations or () if rest]
     return [Path(spec.origin), *(path.with_suffix(".py") if not path.is_dir() else path for path in inner)]
-
-
-def _missing(reason: str) -> ModuleType:
-    raise TaskModuleError(reason)
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Load a file under a name of its own, so that two folders may both hold an `arm.py`."""
-    if not path.is_file():
-        _missing(f"there is no file {path}")
-    name = f"taskengine_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        return _missing(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

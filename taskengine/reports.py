@@ -15,6 +15,8 @@ REPORT_BYTES = 2**16
 """The most bytes of a report."""
 COMMON = frozenset({"online", "failed"})
 """What every process may report."""
+LOADERS = COMMON | {"loading", "lacks"}
+"""What those may report that load task modules."""
 _LENGTH = 4
 _decode = msgspec.msgpack.Decoder(Report).decode
 

@@ -17,12 +17,12 @@ from taskengine.hardware import GUARDIAN, Machine
 from taskengine.identity import Identity, borrowed
 from taskengine.journal import Journal
 from taskengine.memory import new_slate
-from taskengine.messages import TaskInfo
 from taskengine.policy import ANONYMOUS, Policy, may_call_any
 from taskengine.process import Child
-from taskengine.reports import COMMON
+from taskengine.reports import COMMON, LOADERS
 from taskengine.rundir import BACKEND, FRONTEND, STOP, RunDir
 from taskengine.settings import Settings
+from taskengine.survey import Code, Plan
 
 ROUTER = "router"
 METRICS = "metrics"
@@ -35,7 +35,7 @@ GUARDIAN_PATIENCE_S = 0.005
 
 
 class Roles:
-    """The roles of an engine with these settings and tasks, whose processes become `identity`, or stay who we are.
+    """The roles of an engine with these settings and this code, whose processes become `identity`, or stay who we are.
 
     The router is first, since the others need it. `machine` is shared from here on, with those that are forked.
     """
@@ -46,27 +46,33 @@ class Roles:
         identity: Identity | None,
         machine: Machine | None,
         rundir: RunDir,
-        tasks: list[TaskInfo],
+        code: Code,
     ) -> None:
         self._settings = settings
         self._identity = identity
-        self._machine = machine
+        self.machine = machine
         self._makers: dict[str, Callable[[], Child]] = {}
         self.owners: dict[str, str] = {}
         """The lanes that have pins, by the roles of their workers."""
-        self.lanes = settings.lanes_with(task.lane for task in tasks)
+        self.lanes = settings.lanes_with(task.lane for task in code.tasks)
+        self.plan = Plan()
+        """What workers load."""
+        self.lane_of: dict[str, str] = {}
+        """The lanes of task workers, by their roles."""
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
         backends = [rundir.address(BACKEND) or settings.backend]
         with borrowed(identity):
             security = Security.of(settings.keys_folder) if settings.is_curved else None
         feeds = [new_feed() for _ in range(settings.data_workers)]
-        backplane = Backplane(backends[0], secrets.token_bytes(32), security, feeds=feeds, machine=machine)
+        backplane = Backplane(
+            backends[0], secrets.token_bytes(32), security, feeds=feeds, machine=machine, plan=self.plan
+        )
         if machine is not None:
             machine.share()
         routes = settings, frontends, backends, backplane
         keeps = machine.descriptors if machine is not None else []
         self._plan_router = partial(self._child, ROUTER, router.run, *routes, known=ROUTER_REPORTS, keeps=keeps)
-        self.learn(tasks)
+        self.learn(code)
         if machine is not None:
             self._plan_guards(machine, rundir, security, feeds)
         for lane, workers in self.lanes.items():
@@ -85,9 +91,15 @@ class Roles:
         """A process for the role, which is to be started."""
         return self._makers[role]()
 
-    def learn(self, tasks: list[TaskInfo]) -> None:
-        """These are the tasks that the next router begins with."""
-        self._makers[ROUTER] = partial(self._plan_router, self.lanes, tasks)
+    def learn(self, code: Code) -> None:
+        """This is the code that processes begin with from here on."""
+        self.plan.code = code
+        self.plan.excluded = {}
+        self._makers[ROUTER] = partial(self._plan_router, self.lanes, code.tasks)
+
+    def exclude(self, place: int, module: str, why: str) -> None:
+        """Have the worker at that place not load a module any more, until there is other code."""
+        self.plan.excluded.setdefault(place, {})[module] = why
 
     def renewed(self) -> list[str]:
         """The roles that a reload renews: those whose processes have loaded the task modules."""
@@ -95,7 +107,7 @@ class Roles:
 
     def may_strangers_stop(self) -> bool:
         """Return whether other users may stop the machine by the guardian's socket, as clients without a key."""
-        return self._machine is not None and _may_strangers_stop(self._settings, self._machine)
+        return self.machine is not None and _may_strangers_stop(self._settings, self.machine)
 
     def _plan_guards(self, machine: Machine, rundir: RunDir, security: Security | None, feeds: list[Feed]) -> None:
         """Those who see to it that the machine can be stopped, whatever the router does."""
@@ -111,12 +123,13 @@ class Roles:
             self._makers[LISTENER] = listen
 
     def _plan_task_worker(self, backplane: Backplane, lane: str, number: int) -> None:
-        has_pins = self._machine is not None and lane in self._machine.lanes
+        has_pins = self.machine is not None and lane in self.machine.lanes
         keeps = _mouths(backplane.feeds)
-        if self._machine is not None and has_pins:
-            keeps += self._machine.descriptors
+        if self.machine is not None and has_pins:
+            keeps += self.machine.descriptors
         role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
         self._plan_worker(role, worker.run, backplane, lane, rests=has_pins, keeps=keeps)
+        self.lane_of[role] = lane
         if has_pins:
             self.owners[role] = lane
 
@@ -127,7 +140,7 @@ class Roles:
         place, slate = len(backplane.slates), new_slate()
         backplane.slates.append(slate)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, slate=slate, place=place, **extra)
+        self._makers[role] = partial(self._child, *args, slate=slate, place=place, known=LOADERS, **extra)
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""

@@ -26,6 +26,11 @@ class Rollout:
         self._due = now + self._patience
         return self._current
 
+    def started(self, role: str, due: float) -> None:
+        """A role has a new process, which is waited for until the time `due`: it loads modules."""
+        if role == self._current:
+            self._due = max(self._due, due)
+
     def renewed(self, role: str) -> None:
         """A role has a new process that is online."""
         if role == self._current:

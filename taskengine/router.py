@@ -16,18 +16,19 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath, gate
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
 from taskengine.broker import Broker
-from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.confinement import limit_files, limit_memory, most_connections, router_memory
 from taskengine.crew import Crew
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, TaskTimeout
 from taskengine.gate import HEARTBEAT, HELLO, Backplane, Gate
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.liveness import Census
 from taskengine.memory import give_back_memory
-from taskengine.messages import TaskInfo
+from taskengine.messages import TaskInfo, read_overruns
 from taskengine.package import Package
 from taskengine.policy import Entry
 from taskengine.procfs import is_stopped, peer_process
@@ -45,10 +46,13 @@ from taskengine.wire import (
     SLATE_KEPT,
     TICK_MS,
     TURN_MESSAGES,
+    TURN_S,
     UNREAD_MESSAGES,
 )
 
 M = TypeVar("M")
+Request = tuple[list[bytes], bytes, bytes]
+"""A client's message, as `Port.receive_request` gives it."""
 LINGER_MS = 1000
 KEEPALIVE_S, KEEPALIVES = 10, 3
 """A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
@@ -104,9 +108,12 @@ class Router:
         """When something was received last."""
         self._control = control
         self._journal = journal
+        # libzmq ends a process in which a peer has announced the id that is next
+        seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.say)
+        audit.open()
         self._gate = Gate(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: Attendance | None = None
@@ -121,6 +128,7 @@ class Router:
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
+        self._broker.availability.learn(tasks)
         self._reception.learn(tasks)
         self._timeouts |= {task.name: task.timeout for task in tasks if task.timeout}
         self._broker.learn({task.name for task in tasks if task.idempotent})
@@ -141,9 +149,12 @@ class Router:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
-            self._attendance = Attendance(self._context, socket, port, self._broker.part)
+            self._attendance = Attendance(
+                *(self._context, socket, port, self._broker.part),
+                *(most_connections(self._settings), self._audit.note),
+            )
         for address in addresses:
-            socket.ipv6 = "[" in address
+            socket.ipv6 = needs_ipv6(address)
             socket.bind(address)
         return port
 
@@ -158,6 +169,8 @@ class Router:
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.counters.tick(self._now)
+            if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
+                self._attendance.settle()
             if not ready:
                 self._journal.flush()
             if ready & CONTROL:
@@ -168,8 +181,7 @@ class Router:
                 for frames in _received(self._backend.receive):
                     self._from_worker(frames)
             if ready & FRONTEND:
-                for request in _received(requests):
-                    self._reception.take(*request, self._now)
+                self._take(requests)
             if ready & NEWS and self._attendance:
                 self._attendance.read()
             if self._reception.halting.waiting:
@@ -183,6 +195,8 @@ class Router:
             if settled:
                 self._reception.deliver(settled)
             self._dispatch()
+            if self._broker.availability.has_changed:
+                self._reception.reroute()
             if self._retiring:
                 self._let_go()
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
@@ -195,6 +209,15 @@ class Router:
         if self._gate:
             self._gate.stop()
         self._context.term()
+
+    def _take(self, requests: Callable[[], Request | None]) -> None:
+        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        began = time.thread_time()  # what others do on the machine is nobody's work
+        for request in _received(requests):
+            self._reception.take(*request, self._now)
+            ended = time.thread_time()
+            self._reception.charge(ended - began, self._now)
+            began = ended
 
     def _wait_ms(self) -> int:
         """Until something is to happen by itself."""
@@ -246,11 +269,13 @@ class Router:
                 self._enlist(frames[0], frames[2], frames[3])
                 return
             if name is None:
-                if frames[1:] != [HEARTBEAT]:
+                if frames[1] != HEARTBEAT:
                     raise ProtocolError("it has not said who it is, or is dead")
                 return
             self._census.heard(name, self._now)
             if frames[1] == HEARTBEAT:
+                if len(frames) > 2:
+                    self._reception.overruns[name] = read_overruns(frames[2])
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._backend.send([frames[0], HEARTBEAT])
                 return
@@ -288,7 +313,7 @@ class Router:
             self._obey()
         if not self._crew.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane)
+        self._broker.join(hello.name, hello.lane, hello.missing)
         self._crew.enlist(hello.name, identity, hello.place)
         self._newcomers.leave(hello.name)
         self._census.heard(hello.name, self._now)
@@ -313,6 +338,7 @@ class Router:
         """A worker is dead, or its connection is: answer, keep or give to others what it held."""
         self._census.leave(name)
         self._newcomers.leave(name)
+        self._reception.overruns.pop(name, None)
         member = self._crew.dismiss(name)
         # it may have ended in time after all, and another task have begun
         is_overdue = name in self._overdue and member is not None and member.is_overdue(time.monotonic_ns())
@@ -349,6 +375,8 @@ class Router:
     def _look_around(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
+        if self._attendance:  # also where there is always something to read
+            self._attendance.settle()
         # where it does not read, it is stopped itself, and we go on
         if select.select([], [self._control], [], 0)[1]:
             self._tell("alive", self._reception.has_answered)
@@ -390,11 +418,14 @@ class Router:
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
     """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    last = time.monotonic() + TURN_S
     for _ in range(TURN_MESSAGES):
         message = receive()
         if message is None:
             return
         yield message
+        if time.monotonic() > last:
+            return
 
 
 def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
@@ -422,7 +453,7 @@ def run(
     except zmq.ZMQError as error:
         control.send_bytes(msgspec.msgpack.encode(("failed", f"the router cannot listen: {error}")))
         return
-    journal.say(f"Starting [ROUTER] on socket: {settings.host}:{settings.router_frontend}")
+    journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
     journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
     journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
     journal.say("[ROUTER-MASTER] Routing started")

@@ -36,11 +36,24 @@ def _base() -> Path | None:
 
     XDG_RUNTIME_DIR and TMPDIR may be another user's: su and `sudo -E` keep them.
     """
-    for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
+    for place in (os.environ.get("XDG_RUNTIME_DIR"), _temporary()):
         base = Path(place or "")
-        if place and base.is_dir() and not any(changeable([base / "taskengine"], (0, os.geteuid()))):
+        if place and _is_usable(base) and not any(changeable([base / "taskengine"], (0, os.geteuid()))):
             return base
     return None
+
+
+def _temporary() -> str | None:
+    """The folder for temporary files; None where there is none, as on a file system that is read-only."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return None
+
+
+def _is_usable(base: Path) -> bool:
+    """Return whether it is a folder that we may write to."""
+    return os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _folder(base: Path, host: str, port: int | str) -> Path:
@@ -148,7 +161,8 @@ def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
     base = _base() if found and found[1] in LOOPBACK else None
     if found and base is not None:
-        for host in (found[1], ALL_INTERFACES[found[1]]):
+        named = ("[::1]", ALL_INTERFACES["[::1]"]) if found[1] == "localhost" else ()
+        for host in (found[1], ALL_INTERFACES[found[1]], *named):
             folder = _folder(base, host, found[2])
             if _is_ours(folder) and _is_listening(folder / name, kind):
                 return folder / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import uuid
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Any, TypeVar
@@ -14,12 +15,14 @@ from taskengine import _fastpath
 from taskengine.arrays import listed
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.messages import UNSTAMPED, Origin, Stamp
-from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, decode_head, lanes_of
-from taskengine.packed import error_entry
+from taskengine.package import CALL_BYTES, DEFAULT_LANE, Called, Message, Package, check_names, decode_head, lanes_of
+from taskengine.packed import error_entry, error_of
 from taskengine.topics import lane_of as topic_lane
-from taskengine.wire import MAX_BODY, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
+from taskengine.wire import MAX_BODY, MAX_CHANGES, MAX_HEAD, MAX_ID, MAX_SEED_DATA, SEED_VERSION, Format
 
 T = TypeVar("T")
+_ENTRY = re.compile(rb'(?:^|,)( ?)"job-')
+"""Where an entry begins in what a dead worker has left; a space marks an error (see `_seed.pxi`)."""
 TASKS_TYPE = "REQ"
 DATA_TYPES = ("PUB", "GET")
 
@@ -66,10 +69,17 @@ class _EchoMeta(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw(b'""')
 
 
+class _Asked(msgspec.Struct):
+    """What a data request is about; the value is the data worker's to read."""
+
+    topic: msgspec.Raw = msgspec.Raw()
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class SeedData(msgspec.Struct):
     """The DATA frame of a data request."""
 
-    data: dict[str, Any]
+    data: _Asked
 
 
 class _Answer(msgspec.Struct):
@@ -78,15 +88,22 @@ class _Answer(msgspec.Struct):
     pack: msgspec.Raw
 
 
+class _Entries(_Answer):
+    """Response entries; `errors` are the positions of those that are errors."""
+
+    errors: list[int]
+
+
 _encode = msgspec.json.Encoder(enc_hook=listed).encode
 _decode_meta = msgspec.json.Decoder(SeedMeta).decode
 _decode_echo = msgspec.json.Decoder(_EchoMeta).decode
 _decode_task = msgspec.json.Decoder(SeedTask).decode
 _decode_echo_task = msgspec.json.Decoder(_EchoTask).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_data = msgspec.json.Decoder(SeedData).decode
 
 
-def _read(decode: Callable[[bytes], T], frame: bytes, what: str) -> T:
+def _read(decode: Callable[[bytes | msgspec.Raw], T], frame: bytes | msgspec.Raw, what: str) -> T:
     try:
         return decode(frame)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
@@ -115,10 +132,14 @@ class SeedPackage(Package):
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         for _, start, end in self.chunks(first, stop):
             tasks = [_decode_echo_task(self._frame(position)) for position in range(start, end)]
-            yield start, end, data_frame([_error_text(task.label(), error) for task in tasks], self.pack)
+            entries = [_error_text(task.label(), error) for task in tasks]
+            yield start, end, _encode(_Entries(len(entries), entries, self.pack, list(range(len(entries)))))
 
     def mend(self, tasks: int, body: bytes) -> bytes:
-        return b'{"size":%d,"data":[%b],"pack":%b}' % (tasks, body, bytes(self.pack))
+        # a quote within an entry has a backslash before it, so this is found only where an entry begins
+        marks = (mark for _, mark in zip(range(tasks), _ENTRY.finditer(body), strict=False))
+        errors = ",".join(str(position) for position, mark in enumerate(marks) if mark[1])
+        return b'{"size":%d,"data":[%b],"pack":%b,"errors":[%b]}' % (tasks, body, bytes(self.pack), errors.encode())
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
         for position in range(first, stop):
@@ -130,8 +151,8 @@ class SeedPackage(Package):
         return self.names
 
     def calls(self, names: Container[str], most: int) -> Iterator[Called]:
-        runs = _fastpath.frame_names(self.index, self.body, _name_in)
-        wanted = (position for first, stop, name in runs if name in names for position in range(first, stop))
+        runs = _fastpath.frame_names(self.index, self.body, _name_in, names.__contains__, 2 * most + 1)
+        wanted = (position for first, stop, is_wanted in runs if is_wanted for position in range(first, stop))
         for position in itertools.islice(wanted, most):
             frame = self._frame(position)
             if len(frame) > CALL_BYTES:
@@ -190,16 +211,16 @@ class SeedDataRequest(SeedPackage):
         if len(body) > MAX_SEED_DATA:
             raise ProtocolError(f"DATA frame: a data request has at most {MAX_SEED_DATA} bytes, not {len(body)}")
         data = _read(_decode_data, body, "DATA frame").data
-        topic = data.get("topic")
-        if not isinstance(topic, str):
+        if not bytes(data.topic).startswith(b'"'):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
-        if self.meta.type == "PUB" and "value" not in data:
-            raise ProtocolError("DATA frame: PUB needs a value")
+        topic = _read(_decode_text, data.topic, "DATA frame")
         self.topic, self.publishes = topic, self.meta.type == "PUB"
-        try:
-            request = _fastpath.encode([topic, data["value"]] if self.publishes else [topic])
-        except BadArguments as error:  # JSON has numbers that MessagePack has not
-            raise ProtocolError(f"DATA frame: {error}") from None
+        if not self.publishes:
+            request = _fastpath.encode([topic])
+        elif isinstance(data.value, msgspec.Raw):
+            request = _fastpath.encode([topic, bytes(data.value)])
+        else:
+            raise ProtocolError("DATA frame: PUB needs a value")
         self.hold(len(request).to_bytes(4, "little"), request)
         self.lanes = [(topic_lane(topic, data_workers), 1)]
 
@@ -213,13 +234,11 @@ class SeedDataRequest(SeedPackage):
         return ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        failures: list[str] = []
-        value = _fastpath.unpack(self.assembly.join(), 1, lambda data: failures.append(msgspec.msgpack.decode(data)[1]))
-        if failures:
-            return self.refusal(TaskEngineError(failures[0]))
-        if self.meta.type == "PUB":
-            return self._answer([])
-        return self._answer([data_frame(value[0], self.pack)])
+        body = self.assembly.join()
+        if self.failed:
+            return self.refusal(error_of(body))
+        # the data worker has made the frame: what it makes takes others no time
+        return self._answer([] if self.meta.type == "PUB" else [body])
 
 
 def read_package(
@@ -248,10 +267,18 @@ def read_package(
         raise ProtocolError(f"META frame: type {meta.type!r} takes no frames; tasks come with {TASKS_TYPE}")
     if meta.type == TASKS_TYPE and given is not None and given != package.count:
         raise ProtocolError(f"META frame: length is {given}, and {package.count} TASK frames came")
-    runs = _fastpath.frame_names(index, body, _name_in)
-    package.names = sorted({name for _, _, name in runs})
+    lanes: dict[str, str] = {}
+
+    def lane(name: str) -> str:
+        check_names(len(lanes) + 1)
+        lanes[name] = found = lane_of.get(name, DEFAULT_LANE)
+        return found
+
+    runs = _fastpath.frame_names(index, body, _name_in, lane, MAX_CHANGES + 1)
+    package.names = sorted(lanes)
+    package.names_held = len(lanes)
     package.kind = tuple(name for name in package.names if name in lane_of)
-    package.lanes = lanes_of((lane_of.get(name, DEFAULT_LANE), stop - first) for first, stop, name in runs)
+    package.lanes = lanes_of((lane, stop - first) for first, stop, lane in runs)
     return package
 
 
@@ -295,8 +322,41 @@ def _meta(serial: Any, pack: Any, length: int, role: str, part: int, kind: str, 
 
 
 def data_frame(data: Any, pack: msgspec.Raw) -> bytes:
-    """A DATA frame: the response entries of a chunk, or a topic's value."""
+    """A DATA frame with a topic's value."""
     return _encode(_Answer(len(data) if isinstance(data, list) else 1, data, pack))
+
+
+def published(head: bytes, value: Any) -> Any:
+    """The value that a data request publishes, as it came to the data worker; `head` is that of its slice.
+
+    By wire 0.1 that is JSON. Raises BadArguments.
+    """
+    _, pack, _ = decode_head(head)
+    if not isinstance(pack, bytes):
+        return value
+    try:
+        read = msgspec.json.decode(value)
+        _fastpath.encode(read)  # JSON has numbers that MessagePack has not
+    except (BadArguments, msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise BadArguments(f"DATA frame: {text_of(error)}") from None
+    return read
+
+
+def latest_entry(head: bytes, entry: bytes, room: int) -> bytes:
+    """What answers a data request for the value of a topic, in MessagePack: a DATA frame where it came by wire 0.1.
+
+    `head` is that of its slice. Raises BadArguments for a value that takes more than `room` bytes, or has no JSON.
+    """
+    _, pack, _ = decode_head(head)
+    if not isinstance(pack, bytes):
+        return entry
+    try:
+        frame = data_frame(_fastpath.unpack(entry, 1, bytes)[0], msgspec.Raw(pack))
+    except Exception as error:  # whatever a value raises that JSON has not
+        raise BadArguments(f"the value has no JSON: {text_of(error)}") from None
+    if len(frame) > room:
+        raise BadArguments(f"as JSON the value takes {len(frame)} bytes, more than {room}: ask by wire 0.2")
+    return frame
 
 
 class Frames:

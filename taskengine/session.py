@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine import _fastpath, arrays
-from taskengine.clock import FRESH_NS, Clock
+from taskengine.clock import FRESH_NS, Clock, Estimate
 from taskengine.errors import (
     BadArguments,
     EngineUnreachable,
@@ -35,7 +35,7 @@ from taskengine.messages import (
     stamped,
 )
 from taskengine.replies import Outcome, outcomes
-from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, REPEATS
+from taskengine.wire import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 
 RETRACT_S = 5.0
 """How long to wait for the engine's word that it knows what was retracted."""
@@ -165,6 +165,7 @@ class Session:
     def __init__(self, name: str, address: str, token: bytes = b"", since: int = 0) -> None:
         self._name = name
         self._address = address
+        self._doubt = ""
         self._token = token
         self._since = since
         self._since_told = 0
@@ -247,6 +248,10 @@ class Session:
         """Return whether the engine at the other end of this connection has said that it can do that."""
         return self.is_ready and capability in self._capabilities
 
+    def engine_time(self, now: int) -> Estimate | None:
+        """What the engine's clock shows at `now`; None where nothing is known of it."""
+        return self._clock.estimate(now)
+
     def urge(self, parcel: Parcel) -> Parcel:
         """The parcel as one that goes before all others."""
         request = msgspec.structs.replace(parcel.request, priority=Priority.URGENT)
@@ -320,7 +325,18 @@ class Session:
         """What it means that nothing came in so many seconds."""
         if connected:
             return TaskTimeout(f"no reply in {seconds:g} s", seconds=seconds)
-        return EngineUnreachable(f"no engine answers at {self._address} (waited {seconds:g} s)", address=self._address)
+        why = f": {self._doubt}" if self._doubt else ""
+        text = f"no engine answers at {self._address} (waited {seconds:g} s){why}"
+        return EngineUnreachable(text, address=self._address)
+
+    def unsent(self, count: int, seconds: float) -> TaskEngineError:
+        """What it means that calls were not sent when the client was closed."""
+        why = self.no_reply(round(seconds, 1), connected=False)
+        return EngineUnreachable(f"{count} call{'s'[: count > 1]} not sent: {why}", address=self._address)
+
+    def doubt(self, why: str) -> None:
+        """Know what is wrong with the engine's address, "" for nothing; any thread may say so."""
+        self._doubt = why
 
     def lose(self, serials: Iterable[int]) -> list[Parcel]:
         """The connection over which these requests were sent is gone; the parcels that are to be sent again.
@@ -434,6 +450,8 @@ class Session:
             head = encode_request(request)
         except (UnicodeEncodeError, TypeError) as error:
             raise BadArguments(f"a name that cannot be sent: {error}") from None
+        if len(request.names) > MAX_NAMES:
+            raise BadArguments(f"a package names at most {MAX_NAMES} tasks, not {len(request.names)}")
         size = len(head) + LONGEST_STAMP
         if size > MAX_HEAD:
             raise BadArguments(f"the names in a package take {size} bytes, and at most {MAX_HEAD} can be sent")

@@ -107,7 +107,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pins: Annotated[
         Literal["auto", "lgpio", "pigpio", "mock"],
         Meta(
-            description="What drives the pins of the table [hardware]. auto: lgpio; mock: memory, to learn with.",
+            description="What drives the pins of the table [hardware]. auto: what GPIOZERO_PIN_FACTORY names, "
+            "else lgpio; mock: memory, to learn with.",
             extra={"type": '"auto", "lgpio", "pigpio" or "mock"'},
         ),
     ] = "auto"
@@ -345,6 +346,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The address at which the machine can be stopped past the router; "" for none."""
         return self._address(self.stop_port) if self.stop_port and self.hardware else ""
 
+    @property
+    def metrics_page(self) -> str:
+        """Where Prometheus finds the metrics, if METRICS_PORT is set."""
+        return f"{self._address(self.metrics_port).replace('tcp://', 'http://')}/metrics"
+
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
         """How many task workers each lane has, the default one "", with those that tasks name."""
         known = {"": self.task_workers, **self.lanes}
@@ -377,7 +383,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def keys_folder(self) -> Path | None:
         """The folder of the keys; None for the platform's own."""
-        return Path(self.keys).expanduser() if self.keys else None
+        return _expanded("keys", self.keys) if self.keys else None
+
+    @property
+    def audit_file(self) -> Path | None:
+        """The file that AUDIT names; None where it names none."""
+        return _expanded("audit", self.audit) if self.audit not in ("", "journald", "syslog") else None
 
     def check_exposure(self, clients: int) -> None:
         """Refuses to serve off loopback without encryption, or for nobody.
@@ -403,6 +414,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def _address(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{port}"
+
+
+def _expanded(name: str, path: str) -> Path:
+    """The path, with ~ as the home folder. Raises SettingsError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{name}: {path} begins with ~, and there is no such home; expected a whole path") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,32 +18,33 @@ import msgspec
 import zmq
 
 from taskengine import gate, packed
-from taskengine._socket import Port, Waiter
+from taskengine._socket import Port, Waiter, seed_ids
+from taskengine.attendance import Attendance
 from taskengine.audit import Audit, file_of
-from taskengine.confinement import limit_files, limit_memory, router_memory
+from taskengine.confinement import limit_files, limit_memory, most_connections, router_memory
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
 from taskengine.gate import Gate, Security
 from taskengine.halting import Halting, Route
 from taskengine.hardware import Machine
+from taskengine.hosts import needs_ipv6
 from taskengine.journal import PAUSE_MS, Journal
 from taskengine.keys import fingerprint
-from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop
+from taskengine.messages import NO_SERIAL, Kind, decode_request, decode_stop, serial_of
 from taskengine.moments import Clock
 from taskengine.outlet import Outlet
 from taskengine.policy import ANONYMOUS, Entry, Policy
+from taskengine.presence import is_own_id
 from taskengine.settings import Settings
 from taskengine.visitor import Visitor, Visitors
 from taskengine.wire import MAGIC, MAX_HEAD, NAME_TOLD, TURN_MESSAGES, UNREAD_MESSAGES
 
-CONTROL, CLIENTS, QUESTION = 1, 2, 4
+CONTROL, CLIENTS, NEWS, QUESTION = 1, 2, 4, 8
 """What is ready, by its place among the sources of the waiter."""
 LOOK_MS = 1
 """How often the lanes are looked at while a stop waits for its answer."""
 FRAMES = 4
 """A route of two, a head and a body."""
 LINGER_MS = 200
-OWN_IDS = b"\0"
-"""How routing ids begin that a ROUTER itself has given to its peers."""
 
 
 class Listener:
@@ -56,8 +57,10 @@ class Listener:
         self._machine = machine
         self._control = control
         self._journal = journal
+        seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._audit = Audit(file_of(settings), journal.say)
+        self._audit.open()
         self._gate = Gate(self._context, security, journal.say, self._audit.note) if security else None
         self._visitors = Visitors(None if settings.policy is None else Policy(settings.policy))
         self._visitors.learn(machine.stop_lanes)
@@ -68,17 +71,21 @@ class Listener:
         self._socket.linger = LINGER_MS
         self._socket.maxmsgsize = MAX_HEAD
         self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
-        self._socket.ipv6 = "[" in settings.stop_address
+        self._socket.ipv6 = needs_ipv6(settings.stop_address)
         if security:
             security.serve(self._socket, gate.FRONTEND)
-        self._socket.bind(settings.stop_address)
         self._port = Port(self._socket, is_gated=self._gate is not None)
-        self._outlet = Outlet(self._port)
+        self._attendance = Attendance(
+            *(self._context, self._socket, self._port, _part),
+            *(most_connections(settings), self._audit.note),
+        )
+        self._socket.bind(settings.stop_address)
+        self._outlet = Outlet(self._port, self._attendance)
 
     def serve(self) -> None:
         """Take stops until the supervisor says that it is over, or is gone."""
         questions = [self._gate.port] if self._gate else []
-        waiter = Waiter(self._control.fileno(), self._port, *questions)
+        waiter = Waiter(self._control.fileno(), self._port, self._attendance.news, *questions)
         while True:
             ready = waiter.wait(self._wait_ms())
             if ready & CONTROL and self._is_over():
@@ -87,9 +94,14 @@ class Listener:
                 self._gate.handle()
             if ready & CLIENTS:
                 self._take()
+            else:
+                self._attendance.settle()
+            if ready & NEWS:
+                self._attendance.read()
             for answer in self._halting.answers(time.monotonic_ns()):
                 self._answer(*answer)
             self._journal.flush()
+        self._attendance.close()
         self._socket.close()
         if self._gate:
             self._gate.stop()
@@ -123,14 +135,15 @@ class Listener:
             frames = message[0]
             envelope = 2 if len(frames) > 1 and not frames[1] else 1
             route, frames = tuple(frames[:envelope]), frames[envelope:]
-            serial = NO_SERIAL
+            is_itself = self._attendance.greet(route[0], self._port.user)
             try:
+                if not is_itself:
+                    raise NotAllowed("another connection has this routing id")
                 if not frames:
                     raise ProtocolError("a message begins with a head")
-                serial = decode_request(frames[0]).serial
                 self._stop(route, frames)
             except TaskEngineError as error:
-                self._answer(route, serial, error)
+                self._answer(route, serial_of(frames[0]) if frames else NO_SERIAL, error)
 
     def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
         """Answer with nil, or the error."""
@@ -154,7 +167,7 @@ class Listener:
         """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
             return self._visitors.of(ANONYMOUS)
-        if not route[0].startswith(OWN_IDS):
+        if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         self._gate.refresh()
         name = self._gate.name_of(self._port.user)
@@ -162,6 +175,10 @@ class Listener:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
         return self._visitors.of(shortened(name, NAME_TOLD))
+
+
+def _part(client: bytes) -> None:
+    """A client has left: nothing of its is in flight here."""
 
 
 def run(settings: Settings, security: Security | None, machine: Machine, control: Connection, journal: Journal) -> None:

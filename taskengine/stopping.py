@@ -33,6 +33,7 @@ from taskengine.errors import (
     TaskTimeout,
     text_of,
 )
+from taskengine.hosts import Lookup, name_in
 from taskengine.keys import Membership, check_encrypted, is_loopback, not_let_in
 from taskengine.messages import Info, Kind
 from taskengine.rundir import stop_path
@@ -245,9 +246,10 @@ class Port:
     def order(self) -> None:
         """Order the stop by a new connection: the last one may lead nowhere any more."""
         with contextlib.suppress(zmq.ZMQError, OSError):  # such as for want of descriptors: the next may do
-            connection = Connection(self._context, self._address, self._target.membership)
-            self._tries.append(_Attempt(connection, self._target, self._order, is_known=self._is_known))
-        if len(self._tries) > TRIES:
+            for by_ipv6 in (False, True) if name_in(self._address) else (False,):
+                connection = Connection(self._context, self._address, self._target.membership, by_ipv6=by_ipv6)
+                self._tries.append(_Attempt(connection, self._target, self._order, is_known=self._is_known))
+        while len(self._tries) > TRIES:
             self._tries.popleft().connection.close(0)
 
     def sources(self) -> Iterable[zmq.Socket[bytes]]:
@@ -282,6 +284,7 @@ class Stopping:
         self._order = order
         self._timeout = timeout
         self._enough = threading.Event()
+        self._doubts: list[str] = []
         self.future: Future[None] = Future()
 
     def begin(self) -> None:
@@ -299,6 +302,7 @@ class Stopping:
         began = time.monotonic()
         guardian = Guardian(self._target.address, self._order)
         guardian.order()  # before anything that takes a moment
+        Lookup(self._target.address, self._doubts.append).begin()
         context = zmq.Context()
         ways: dict[str, Way] = {"guardian": guardian}
         try:
@@ -341,7 +345,8 @@ class Stopping:
         if any(isinstance(way, Port) and way.is_connected for way in ways.values()):
             return TaskTimeout(f"the stop was not confirmed in {seconds:g} s", seconds=seconds)
         address = self._target.address
-        return EngineUnreachable(f"no engine answers at {address} (waited {seconds:g} s)", address=address)
+        why = "".join(f": {doubt}" for doubt in self._doubts[-1:] if doubt)
+        return EngineUnreachable(f"no engine answers at {address} (waited {seconds:g} s){why}", address=address)
 
     def _serve(self) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from taskengine.wire import REPLAY_RATE, SUBSCRIPTIONS_KEPT
+from taskengine.wire import CLIENTS_KEPT, REPLAY_RATE, SUBSCRIPTIONS_KEPT
 
 BURST_S = 0.05
 """Small values need not wait for each other."""
@@ -17,24 +17,15 @@ class Connection:
     `user` is its key, "" where there are none.
     """
 
-    __slots__ = ("acked", "descriptor", "number", "prefixes", "replayed_at", "user")
+    __slots__ = ("acked", "descriptor", "number", "prefixes", "user")
 
     def __init__(self, descriptor: int, number: int, user: str) -> None:
         self.descriptor = descriptor
         self.number = number
         self.user = user
         self.prefixes: set[bytes] = set()
-        self.replayed_at = float("-inf")
-        """When it will have been given its last values, at REPLAY_RATE."""
         self.acked: int | None = None
         """What it had acknowledged when it was looked at, and something waited for it."""
-
-    def may_have(self, size: int, now: float) -> bool:
-        """Return whether so many bytes of last values are for it now, which count from here on."""
-        if self.replayed_at > now:
-            return False
-        self.replayed_at = now + size / REPLAY_RATE
-        return True
 
 
 class Subscribers:
@@ -47,6 +38,18 @@ class Subscribers:
         self.known: dict[int, Connection] = {}
         self._shares: Counter[tuple[str, int]] = Counter()
         self._count = 0
+        self._replayed_at: dict[tuple[str, int], float] = {}
+        """By when each owner will have been given its last values, at REPLAY_RATE."""
+
+    def may_have(self, connection: Connection, size: int, now: float) -> bool:
+        """Return whether so many bytes of last values are for its owner now, which count from here on."""
+        owner = _owner(connection)
+        if self._replayed_at.get(owner, now) > now:
+            return False
+        if len(self._replayed_at) >= CLIENTS_KEPT:
+            self._replayed_at = {other: at for other, at in self._replayed_at.items() if at > now}
+        self._replayed_at[owner] = now + size / REPLAY_RATE
+        return True
 
     def meet(self, descriptor: int, number: int, user: str) -> Connection:
         """Whoever has said something by this descriptor; another than before where the descriptor is another's now."""
@@ -86,6 +89,11 @@ class Subscribers:
             self._count_for(connection, -len(connection.prefixes))
             self._shares += Counter()  # without those that have none
 
+    def leave(self, number: int) -> None:
+        """The connection with this number has ended."""
+        for connection in [each for each in self.known.values() if each.number == number]:
+            self.forget(connection)
+
     def sweep(self, lives: Callable[[Connection], bool]) -> None:
         """Forget those that live no more."""
         for connection in [each for each in self.known.values() if not lives(each)]:
@@ -105,8 +113,10 @@ def _owner(connection: Connection) -> tuple[str, int]:
     return (connection.user, 0) if connection.user else ("", connection.number)
 
 
-def idlest(looked: Iterable[tuple[Connection, int]]) -> list[Connection]:
+def idlest(looked: Iterable[tuple[Connection, int]], most_read: int | None = None) -> list[Connection]:
     """Of connections for which something waits, and what each has acknowledged by now, those that read least.
+
+    With `most_read` those are not meant that have read more bytes.
 
     Those of which nothing is known from the last look are given until the next.
     """
@@ -116,6 +126,8 @@ def idlest(looked: Iterable[tuple[Connection, int]]) -> list[Connection]:
             progress.append((acked - connection.acked, connection))
         connection.acked = acked
     least = min((read for read, _ in progress), default=0)
+    if most_read is not None and least > most_read:
+        return []
     return [connection for read, connection in progress if read == least]
 
 

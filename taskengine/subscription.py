@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import time
+import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Self
 
-import msgspec
-import zmq
-
-from taskengine.errors import Overloaded, ProtocolError, TaskTimeout
-from taskengine.gate import introduce
+from taskengine.connection import local_time
+from taskengine.errors import BadArguments, Overloaded, TaskTimeout
 from taskengine.keys import Membership
+from taskengine.receiver import Receiver
+from taskengine.samples import WAITING, Ages, Backlog, Feed, Publication, Sample
 
 
 def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
@@ -27,83 +25,52 @@ def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
     return [address.replace("//0.0.0.0:", f"//{host}:").replace("//[::]:", f"//{host}:") for address in data_addresses]
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One publication: its value, when it was made (wall clock, s), its number on the topic, and who made it.
+class Wish:
+    """What a subscriber wants: a topic, of which at most so many samples `waiting`, or the `newest` alone.
 
-    `publisher` is `source`, `task`, `engine`, `client`, or of a client with a key `client:NAME`; "" where an older
-    engine does not tell.
+    Raises BadArguments.
     """
 
-    topic: str
-    value: Any
-    time: float
-    number: int
-    publisher: str = ""
+    def __init__(self, topic: str, waiting: int = WAITING, *, newest: bool = False) -> None:
+        if not isinstance(topic, str):
+            raise BadArguments(f"a topic is text, not {topic!r}", name="topic")
+        if not isinstance(waiting, int) or isinstance(waiting, bool) or waiting < 1:
+            raise BadArguments(f"waiting is a positive number of samples, not {waiting!r}", name="waiting")
+        if not isinstance(newest, bool):
+            raise BadArguments(f"newest is True or False, not {newest!r}", name="newest")
+        self.feed = Feed(topic)
+        self._backlog = Backlog(waiting, newest=newest)
 
-
-class _Meta(msgspec.Struct):
-    id: str
-    pack: float
-    part: int
-    publisher: str = ""
-
-
-class _Data(msgspec.Struct):
-    data: Any
-
-
-_decode_meta = msgspec.json.Decoder(_Meta).decode
-_decode_data = msgspec.json.Decoder(_Data).decode
-
-
-class Feed:
-    """Which publications a subscriber to `topic` wants: its own topic, and none twice. Pure."""
-
-    def __init__(self, topic: str) -> None:
-        self._whole = not topic.endswith("*")
-        self.prefix = topic if self._whole else topic[:-1]
-        self._seen: dict[str, tuple[str, int]] = {}
-
-    def take(self, frames: Sequence[bytes]) -> Sample | None:
-        """The sample in a publication, or None. Raises ProtocolError for what is no publication."""
-        try:
-            topic, meta, data = frames[0].decode(), _decode_meta(frames[1]), _decode_data(frames[2])
-        except (IndexError, ValueError, msgspec.MsgspecError) as error:
-            raise ProtocolError(f"not a publication: {error}") from None
-        if self._whole and topic != self.prefix:
-            return None
-        # a data worker repeats its last value whenever somebody subscribes
-        publisher, number = self._seen.get(topic, ("", 0))
-        if meta.id == publisher and meta.part <= number:
-            return None
-        self._seen[topic] = meta.id, meta.part
-        return Sample(topic, data.data, meta.pack, meta.part, meta.publisher)
+    def receive(self, addresses: Sequence[str], membership: Membership | None) -> Receiver:
+        """Begin to receive it."""
+        return Receiver(addresses, self.feed, self._backlog, membership)
 
 
 class Subscription:
-    """Iterates over samples; for one thread. Close it, or use it in `with`."""
+    """Iterates over samples; for one thread. Close it, or use it in `with`; `close` ends also a `get` that waits."""
 
-    def __init__(self, addresses: Sequence[str], topic: str, membership: Membership | None = None) -> None:
-        self._feed = Feed(topic)
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
-        self._socket.linger = 0
-        self._socket.ipv6 = any("[" in address for address in addresses)
-        introduce(self._socket, membership)
-        self._socket.subscribe(self._feed.prefix)
-        for address in addresses:
-            self._socket.connect(address)
+    def __init__(
+        self, addresses: Sequence[str], wish: Wish, ages: Ages | None = None, membership: Membership | None = None
+    ) -> None:
+        self._ages = ages
+        self._prefix = wish.feed.prefix
+        self._receiver = wish.receive(addresses, membership)
+        self._end = weakref.finalize(self, self._receiver.close)
 
     def get(self, timeout: float | None = None) -> Sample:
         """The next sample. Raises TaskTimeout after `timeout` s."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if end is None else math.ceil(max(0.0, end - time.monotonic()) * 1000)
-            if not self._socket.poll(left):
-                raise TaskTimeout(f"nothing was published on {self._feed.prefix!r} in {timeout:g} s", seconds=timeout)
-            sample = self._feed.take(self._socket.recv_multipart())
-            if sample is not None:
-                return sample
+        publication = self._receiver.take(None if timeout is None else max(0.0, timeout))
+        if publication is None:
+            raise TaskTimeout(f"nothing was published on {self._prefix!r} in {timeout:g} s", seconds=timeout)
+        return aged(publication, self._ages)
+
+    @property
+    def dropped(self) -> int:
+        """How many publications were not handed out, since newer ones took their place, here or on their way.
+
+        Counted are those between the first and the last that came, of each topic and each of the engine's publishers.
+        """
+        return self._receiver.dropped
 
     def __iter__(self) -> Iterator[Sample]:
         while True:
@@ -111,13 +78,17 @@ class Subscription:
 
     def close(self) -> None:
         """Close the socket. May be called twice."""
-        self._socket.close()
-        self._context.term()
+        self._end()
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def aged(publication: Publication, ages: Ages | None) -> Sample:
+    """The sample as it is handed out now. Raises ProtocolError."""
+    return publication.sample(ages.of(publication, local_time()) if ages else None)

@@ -12,23 +12,25 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from taskengine import systemd
 from taskengine.backoff import Backoff
-from taskengine.catalogue import Catalogue, Reading, load_catalogue
+from taskengine.catalogue import load_catalogue
+from taskengine.descendants import orphans
 from taskengine.disclosure import without_folders
-from taskengine.errors import ProtocolError, SettingsError, TaskModuleError
+from taskengine.errors import ProtocolError
 from taskengine.hardware import GUARDIAN
 from taskengine.identity import Identity, borrowed
 from taskengine.inspection import libzmq_version
 from taskengine.liveness import Census
 from taskengine.preflight import StartError, check_metrics, check_ports
-from taskengine.process import Child
-from taskengine.renewal import renew_policy
-from taskengine.roles import LISTENER, ROUTER, Roles
-from taskengine.rollout import Rollout
+from taskengine.process import Child, ending
+from taskengine.reloading import Reload
+from taskengine.roles import ROUTER, Roles
 from taskengine.rundir import RunDir
 from taskengine.settings import Settings
+from taskengine.survey import Code
 from taskengine.terminal import Terminal, fill_standard_fds
 from taskengine.weaknesses import Reminder, insecure, old_libzmq
 from taskengine.wire import IMPORT_TIMEOUT_S
@@ -40,6 +42,8 @@ TERMINAL_S = 0.02
 """How soon a terminal that took no more is tried again."""
 SIGN_S = 0.5
 """How soon a router shows that it lives when it is told to stop; without, the pins do not wait for it."""
+KILLS = 3
+"""How often a process is killed while it loads a module until it is started without that module."""
 ROUTER_PATIENCE = 3
 """How many times HEARTBEAT_LIMIT the router may be silent."""
 
@@ -79,9 +83,9 @@ class Supervisor:
         self._served = 0
         self._ttys = [fd for fd in range(3) if os.isatty(fd)]
         self._reloads = 0
-        self._reading: Reading | None = None
-        self._reading_end = 0.0
-        self._rollout: Rollout | None = None
+        self._reload: Reload | None = None
+        self._crashes: dict[tuple[str, str], int] = {}
+        """How often a role's process has ended while it loaded a module, in a row."""
         self._retiring: set[str] = set()
         self._is_serving = False
         self._has_shown_itself = False
@@ -100,6 +104,7 @@ class Supervisor:
         settings = self._settings
         check_ports(settings)
         check_metrics(settings)
+        orphans.begin(is_init=os.getpid() == 1)
         stop = self._listen_to_signals()
         catalogue = None
         while catalogue is None and not self._signals:
@@ -114,7 +119,8 @@ class Supervisor:
         with borrowed(self._identity):
             rundir = RunDir(settings.host, settings.router_frontend)
         try:
-            self._roles = Roles(settings, self._identity, self._machine, rundir, catalogue.tasks)
+            self._roles = Roles(settings, self._identity, self._machine, rundir, catalogue)
+            self._reload = self._plan_reload()
             self._served = len(catalogue.tasks)
             gc.freeze()
             self._start_all()
@@ -131,7 +137,7 @@ class Supervisor:
     def _ready(self) -> str:
         return systemd.ready(os.getpid(), f"Serving {self._served} tasks on {self._settings.frontend}")
 
-    def _announce(self, catalogue: Catalogue) -> None:
+    def _announce(self, catalogue: Code) -> None:
         say = self._terminal.say
         old = old_libzmq(libzmq_version())
         if old:
@@ -169,6 +175,8 @@ class Supervisor:
             self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
             return
         self._children[role] = child
+        if self._reload is not None:
+            self._reload.started(role, time.monotonic())
         if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
             self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
         if role == ROUTER:
@@ -237,8 +245,9 @@ class Supervisor:
 
     def _welcome(self, child: Child) -> None:
         """A process is online."""
-        if self._rollout is not None:
-            self._rollout.renewed(child.role)
+        self._crashes = {key: count for key, count in self._crashes.items() if key[0] != child.role}
+        if self._reload is not None:
+            self._reload.online(child)
         if child.role == ROUTER:  # it has to be told what the last one was
             child.order("restarts", self._restarts)
             for role in self._retiring & self._children.keys():
@@ -268,11 +277,13 @@ class Supervisor:
             self._terminal.say(f"[SUPERVISOR] Renewing process [{child.pid}]: {child.role}")
             self._due[child.role] = time.monotonic()
             return
-        how = child.failure or child.fault or (signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        how = child.failure or child.fault or ending(code)
+        is_left_out = self._leave_out(child, how)
         self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
+        wait = 0.0 if is_left_out else wait
         self._due[child.role] = now + wait
         kind = child.role.partition(" ")[0]
         self._restarts[kind] = self._restarts.get(kind, 0) + 1
@@ -282,77 +293,70 @@ class Supervisor:
                 worker.recall()
                 worker.order("rejoin")
 
-    def _begin_reload(self) -> None:
-        """Load the task modules aside."""
-        self._reloads = 0
+    def begin_reload(self) -> None:
+        """See `reloading.Host`, as of the following ones."""
         self._tell_router("reloading")
         self._notifier.tell(systemd.reloading(time.monotonic()))
-        problem = self._check()
-        if problem:
-            self._end_reload(problem)
-            return
-        try:
-            self._reading = reading = Reading(self._settings.tasks, self._identity, self._machine)
-        except OSError as error:
-            self._end_reload(f"the modules cannot be loaded: {error.strerror}")
-            return
-        self._reading_end = time.monotonic() + IMPORT_TIMEOUT_S
-        self._selector.register(reading.connection, selectors.EVENT_READ, self._take_catalogue)
 
-    def _take_catalogue(self) -> None:
-        """They are loaded: have the workers renewed one by one, or go on as before."""
-        reading, self._reading = self._reading, None
-        if reading is None:
-            return
-        self._selector.unregister(reading.connection)
-        try:
-            if time.monotonic() >= self._reading_end:
-                reading.close()
-                raise TaskModuleError(f"the task modules take longer than {IMPORT_TIMEOUT_S:g} s to load")
-            tasks = reading.result().tasks
-            new = {task.lane for task in tasks} - self._roles.lanes.keys()
-            if new:
-                raise TaskModuleError(f"a new lane, {', '.join(sorted(new))}, takes a restart of the engine")
-            renew_policy(self._settings, self._read_anew())
-        except (TaskModuleError, SettingsError) as error:
-            self._end_reload(str(error))
-            return
-        self._roles.learn(tasks)
-        self._served = len(tasks)
-        self._tell_router("tasks", tasks)
-        for role in (ROUTER, LISTENER):
-            self._tell(role, "policy", self._settings.policy)
-        self._tell(GUARDIAN, "strangers", self._roles.may_strangers_stop())
-        self._rollout = Rollout(self._roles.renewed(), self._settings.drain_time)
-
-    def _go_on_reloading(self, now: float) -> None:
-        """Have the next worker renewed, if it is time."""
-        if self._reading is not None and now >= self._reading_end:
-            self._take_catalogue()
-        if self._rollout is None:
-            if self._reloads and self._reading is None:
-                self._begin_reload()
-            return
-        role = self._rollout.next(now)
-        if role is not None:
-            self._retiring.add(role)
-            if role in self._children:
-                self._tell_router("retire", _name(self._children[role]))
-        if self._rollout.is_over():
-            self._rollout = None
-            self._end_reload("")
-
-    def _end_reload(self, problem: str) -> None:
-        """Say how it went, with its `problem`, or "" where it went well."""
+    def end_reload(self, problem: str) -> None:
+        """The engine is ready again."""
+        self._served = len(self._roles.plan.code.tasks)
         self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
         self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
 
+    def retire(self, role: str) -> None:
+        """What is not there is started with what it is to have."""
+        if role in self._children:
+            self._retiring.add(role)
+            self._tell_router("retire", _name(self._children[role]))
+
+    def _leave_out(self, child: Child, how: str) -> bool:
+        """A process has ended while it loaded a module: have the next one not load it; whether that is so.
+
+        One that was killed may have been somebody's whim, or want of memory, unless that happens again.
+        """
+        module = child.loading
+        if not module or child.place is None:
+            return False
+        key = child.role, module
+        self._crashes[key] = self._crashes.get(key, 0) + 1
+        is_late = time.monotonic() - child.started >= IMPORT_TIMEOUT_S
+        if how == signal.SIGKILL.name and not is_late and self._crashes[key] < KILLS:
+            return False
+        why = (
+            f"its import takes longer than {IMPORT_TIMEOUT_S:g} s"
+            if is_late
+            else f"it ended the process that loaded it ({how})"
+        )
+        self._roles.exclude(child.place, module, why)
+        self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
+        return True
+
+    def _plan_reload(self) -> Reload:
+        def watch(connection: Any, heard: Callable[[], object] | None) -> None:
+            if heard is None:
+                self._selector.unregister(connection)
+            else:
+                self._selector.register(connection, selectors.EVENT_READ, heard)
+
+        shared = self._settings, self._identity, self._roles, self, self._children
+        return Reload(*shared, self._check, self._read_anew, watch)
+
+    def _go_on_reloading(self, now: float) -> None:
+        """Begin a reload that was asked for, and go on with the one that has begun."""
+        if self._reload is None:
+            return
+        if self._reloads and not self._reload.is_going_on:
+            self._reloads = 0
+            self._reload.begin()
+        self._reload.go_on(now)
+
     def _tell_router(self, order: str, argument: object = None) -> None:
         """Where there is none, the next one is told what it has to know when it is online."""
-        self._tell(ROUTER, order, argument)
+        self.tell(ROUTER, order, argument)
 
-    def _tell(self, role: str, order: str, argument: object = None) -> None:
+    def tell(self, role: str, order: str, argument: object = None) -> None:
         """Tell the process in that role, where there is one."""
         if role in self._children:
             self._children[role].order(order, argument)
@@ -391,10 +395,11 @@ class Supervisor:
                 self._remind(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
+            orphans.look(now)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
             unsaid = [child for child in self._children.values() if child.speak()]
             soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
-            due = [self._next_look, self._notifier.due, self._reminder.due, *self._due.values()]
+            due = [self._next_look, self._notifier.due, self._reminder.due, orphans.due, *self._due.values()]
             self._watch(min([end, soon, *due]) - now)
 
     def _watch(self, timeout: float) -> None:
@@ -437,8 +442,8 @@ class Supervisor:
     def _end_all(self) -> None:
         """End what is left, and say so for each; the terminal gets its last lines."""
         self._signals = self._signals or 1
-        if self._reading is not None:
-            self._reading.close()
+        if self._reload is not None:
+            self._reload.close()
         for child in self._children.values():
             child.order("stop")
         deadline = STOP_TIMEOUT_S if self._signals == 1 else 0.0
@@ -448,7 +453,7 @@ class Supervisor:
             for child in list(self._children.values()):
                 if not (child.survives and survivors):
                     child.process.kill()
-            self._run_until(lambda: not self._children, STOP_TIMEOUT_S)
+            self._run_until(lambda: not (self._children or orphans.is_hunting), STOP_TIMEOUT_S)
         self._run_until(lambda: not self._terminal.pending, LAST_LINES_S)
 
     def _listen_to_signals(self) -> socket.socket:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,8 @@ from taskengine.errors import EngineUnreachable, TaskTimeout, printable
 from taskengine.messages import Latency, Stats
 
 STAGES = ("waiting", "running", "total")
+WIDEST = 400
+"""Columns of what is printed where there is no terminal."""
 SHARES = (50, 90, 99)
 
 
@@ -56,7 +58,8 @@ def quantile_s(latency: Latency, percent: float) -> float | None:
 def plain(stats: Stats) -> dict[str, Any]:
     """As JSON: every field by its name, latencies in s."""
     fields = msgspec.structs.asdict(stats)
-    fields["lanes"] = [msgspec.structs.asdict(lane) for lane in stats.lanes]
+    for listed in ("lanes", "sources"):
+        fields[listed] = [msgspec.structs.asdict(each) for each in fields[listed]]
     for stage in STAGES:
         latency = fields[stage]
         quantiles = {f"p{percent}": quantile_s(latency, percent) for percent in SHARES}
@@ -64,10 +67,22 @@ def plain(stats: Stats) -> dict[str, Any]:
     return fields
 
 
+def console() -> Console:
+    """Standard output; where that is no terminal, no line is broken, since a program may read it."""
+    made = Console()
+    return made if made.is_terminal else Console(width=WIDEST, soft_wrap=True)
+
+
 def show(seen: Iterable[Look]) -> None:
-    """Print looks, each in the place of the one before where that is a terminal."""
-    before = None
-    with Live(auto_refresh=False) as live:
+    """Print looks, each in the place of the one before where that is a terminal, else one below the other."""
+    before, output = None, console()
+    if not output.is_terminal:
+        for look in seen:
+            output.print(view(look, before), Text())
+            output.file.flush()
+            before = look
+        return
+    with Live(console=output, auto_refresh=False) as live:
         for look in seen:
             live.update(view(look, before), refresh=True)
             before = look
@@ -81,7 +96,8 @@ def view(now: Look, before: Look | None = None) -> RenderableType:
     if last is not None and last.accepted > stats.accepted:  # another router's
         last = None
     seconds = now.at - before.at if before and last else 0.0
-    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last))
+    sources: list[RenderableType] = [Text(), _sources(stats)] if stats.sources else []
+    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last), *sources)
 
 
 def _table(*columns: str) -> Table:
@@ -110,6 +126,14 @@ def _lanes(stats: Stats) -> Table:
     for lane in stats.lanes:
         numbers = (lane.workers, lane.online, lane.busy, lane.queued, lane.running)
         table.add_row(Text(printable(lane.name) or "(default)"), *(f"{number:,}" for number in numbers))
+    return table
+
+
+def _sources(stats: Stats) -> Table:
+    table = _table("source that overruns", "period", "takes", "samples skipped")
+    for source in stats.sources:
+        times = _duration(source.period), _duration(source.longest)
+        table.add_row(Text(printable(source.topic)), *times, f"{source.skipped:,}")
     return table
 
 

@@ -55,20 +55,23 @@ _NOTHING = _Last([], b"", 0, "", 0)
 
 
 class Board:
-    """The last publication of each topic of one data worker, whose `name` stands in their META.
+    """The last publication of each topic of one data worker, whose `name` and machine's `boot` stand in their META.
 
     Those of one client take no more than half of what there is room for.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, boot: int = 0) -> None:
         self._name = name
+        self._boot = boot
         self._last: dict[str, _Last] = {}
         self._size = 0
         self._topics: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
 
-    def publish(self, topic: str, value: Any, now: float, publisher: str = ENGINE) -> list[bytes]:
-        """Keep the value and give the frames `[topic, META, DATA]`; `now` is the wall clock in s.
+    def publish(self, topic: str, value: Any, now: float, publisher: str = ENGINE, clock: int = 0) -> list[bytes]:
+        """Keep the value and give the frames `[topic, META, DATA]`.
+
+        `now` is when it was made by the wall clock, in s, and `clock` by the engine's, in ns, 0 where nobody knows.
 
         Raises Overloaded where there is no room for it among the last values, TypeError for a value that JSON cannot
         hold.
@@ -85,6 +88,8 @@ class Board:
             "part": known.number + 1,
             "size": 1,
             "publisher": publisher,
+            "clock": clock,
+            "boot": self._boot,
         }
         frames = [topic.encode(), _encode(meta), _encode({"size": 1, "data": value, "pack": now})]
         packed = _packed(value)

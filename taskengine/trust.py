@@ -24,7 +24,7 @@ def changeable(paths: Iterable[Path], trusted: Collection[int]) -> Iterator[Path
     for path in paths:
         for whole in (path.absolute(), path.resolve()):
             for part in (whole, *whole.parents):
-                if part in seen or not part.exists():
+                if part in seen or not os.path.exists(part):  # Path.exists raises where we may not look
                     continue
                 seen.add(part)
                 found = part.stat()
@@ -40,15 +40,18 @@ def trusted_users(*others: int) -> frozenset[int]:
     return frozenset((0, os.geteuid(), *sudo, *others))
 
 
-def use_current_folder() -> None:
-    """Let task modules lie in the current folder: last on the path, so that no file there hides a module of Python.
+def use_current_folder(config: Path | None = None) -> None:
+    """Let task modules lie in the folder of the settings `config`, and in the current folder.
 
-    It is on the path nowhere where we are root and another user can change it.
+    They are last on the path, so that no file there hides a module of Python, and nowhere where we are root and another
+    user can change them.
     """
     here = os.getcwd()
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
-    if os.geteuid() or not any(changeable([Path(here)], trusted_users())):
-        sys.path.append(here)
+    folders = [here] if config is None else list(dict.fromkeys([os.path.dirname(os.path.abspath(config)), here]))
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", *folders)]
+    for folder in folders:
+        if os.geteuid() or not any(changeable([Path(folder)], trusted_users())):
+            sys.path.append(folder)
 
 
 def refuse_changeable(what: str, paths: Iterable[Path], trusted: Collection[int]) -> None:

@@ -2,7 +2,7 @@
 
 Where a lane has several workers, turns are fair between clients, however many packages they have, and between the
 packages of a client. What is served is work, in ns. Where a lane has one worker, the order of reception is promised,
-and it is kept.
+and it is kept. A data worker takes fair turns between clients, and what one client sends in the order of reception.
 """
 
 from __future__ import annotations
@@ -179,3 +179,67 @@ class Turns:
         if not client.spans:
             del self.waiting[package.owner]
             self._order.leave(package.owner)
+
+
+class Lines:
+    """Spans in fair turns of clients, those of a client in the order of reception."""
+
+    def __init__(self) -> None:
+        self._order = Fair[bytes]()
+        self.waiting: dict[bytes, Line] = {}
+        """The clients that have spans which may wait."""
+
+    def add(self, span: Span) -> None:
+        """Behind its client's other spans."""
+        self._line(span.package).add(span)
+
+    def back(self, span: Span) -> None:
+        """What was handed out and came back goes first, but behind what was received of its client before it."""
+        self._line(span.package).back(span)
+
+    def part(self, span: Span, at: int) -> None:
+        """The span, its client's first, ends at position `at`, and another one begins."""
+        self._line(span.package).part(span, at)
+
+    def first(self) -> Span | None:
+        """The next span that has tasks left."""
+        while self.waiting:
+            client = self._order.next()
+            span = self.waiting[client].first()
+            if span is not None:
+                return span
+            self._close(client)
+        return None
+
+    def crowded(self) -> bool:
+        """Somebody else waits for a turn too."""
+        return len(self.waiting) > 1
+
+    def charge(self, package: Package, cost: float) -> None:
+        """The package was served so many ns of work."""
+        self._order.charge(package.owner, cost)
+
+    def revoke(self, packages: Collection[Package]) -> list[Span]:
+        """Take out all that waits of these packages."""
+        clients = {package.owner for package in packages}.intersection(self.waiting)
+        return [span for client in clients for span in self.waiting[client].revoke(packages)]
+
+    def clear(self) -> list[Span]:
+        """Take out all that waits."""
+        spans = [span for line in self.waiting.values() for span in line.clear()]
+        for client in list(self.waiting):
+            self._close(client)
+        return spans
+
+    def _line(self, package: Package) -> Line:
+        """Where the spans of a package's client wait, which has its turns from now on."""
+        line = self.waiting.get(package.owner)
+        if line is None:
+            line = self.waiting[package.owner] = Line()
+            self._order.join(package.owner)
+        return line
+
+    def _close(self, client: bytes) -> None:
+        """Nothing waits of the client any more."""
+        del self.waiting[client]
+        self._order.leave(client)

@@ -9,7 +9,7 @@ from taskengine.errors import NotAllowed, Overloaded, shortened
 from taskengine.messages import Kind, Priority, TaskInfo
 from taskengine.package import DEFAULT_LANE, Package
 from taskengine.policy import Policy, Rates, Rights
-from taskengine.wire import DENIED_LANES, NAME_TOLD
+from taskengine.wire import DENIED_LANES, MODULE_MARK, NAME_TOLD
 
 VISITORS_KEPT = 1024
 """Clients whose rights are kept at hand."""
@@ -71,7 +71,7 @@ class _Lanes(dict[str, str]):
 
 
 def _lane(rights: Rights, name: str, lane: str) -> str:
-    return lane if rights.may_call(name, lane) else DENIED_LANES + name
+    return lane if rights.may_call(name, lane.partition(MODULE_MARK)[0]) else DENIED_LANES + name
 
 
 class Visitor:
@@ -104,7 +104,12 @@ class Visitor:
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
         if self._allowance is not None and not package.is_exempt:
-            self._allowance.charge(package.count, package.bytes)
+            self._allowance.charge(max(1, package.count), package.bytes)
+
+    def check_rate(self, now: float) -> None:
+        """Let something in that is no package. Raises Overloaded."""
+        if self._allowance is not None:
+            self._allowance.check(now)
 
     def spend(self, seconds: float) -> None:
         """The router was busy for so long with a message of its, accepted or not."""
@@ -121,6 +126,10 @@ class Visitor:
     def may_call(self, task: str) -> bool:
         """There is such a task, and the client may have it run."""
         return not self.lanes.get(task, DENIED_LANES).startswith(DENIED_LANES)
+
+    def may_subscribe(self, topic: str) -> bool:
+        """Return whether it may be told what is published on a topic."""
+        return self._rights is None or self._rights.may_subscribe(topic)
 
     def may_use(self, device: str) -> bool:
         """Have a task act on the device."""

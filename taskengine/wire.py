@@ -70,8 +70,12 @@ MOST_NUMBERS: Final = 2**14
 """The most keys of a map that has other keys than text and bytes."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
+MAX_CHANGES: Final = 2**13
+"""The most often that the tasks of a package may change from lane to lane: each takes the router 10 us."""
 MAX_RUNS: Final = 2**16
-"""The most often that the tasks of a package may change from lane to lane."""
+"""The most places in which the cancelled tasks of a package may lie."""
+MAX_NAMES: Final = 1024
+"""The most names of tasks in a package."""
 MAX_BODY: Final = 64 * 2**20
 """The most bytes of tasks in a package, and of results in an answer."""
 MAX_HEAD: Final = 2**16
@@ -128,6 +132,8 @@ PACKAGE_BYTES: Final = 4096
 """What a package in flight takes beside its bytes, about,"""
 RUN_BYTES: Final = 512
 """and each run of neighbouring tasks of a lane."""
+NAME_BYTES: Final = 64
+"""and each name in its head, beside its bytes."""
 SOONEST_RETRY_S: Final = 0.01
 """How soon a client that was refused is told to come back at the soonest,"""
 LATEST_RETRY_S: Final = 10.0
@@ -150,10 +156,22 @@ FEED_BYTES: Final = 2**17
 """The most bytes of a value that a task publishes, about."""
 UNREAD_BYTES: Final = 16 * 2**20
 """Bytes of replies that the router keeps for a client that does not read them; one reply may be larger."""
+UNREAD_KEY_BYTES: Final = 4 * UNREAD_BYTES
+"""And for all connections of one key,"""
+UNREAD_ALL_BYTES: Final = 2**28
+"""and for all clients, of which each leaves half of what is free to others,"""
+UNREAD_LEAST_BYTES: Final = 2**16
+"""but for so many bytes."""
+UNREAD_SMALL_BYTES: Final = 2**25
+"""Bytes of small replies, for one key: whoever leaves more unread is cut off."""
 UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 CLIENTS_KEPT: Final = 1024
 """Clients that the router remembers although it owes them nothing."""
+HANDSHAKE_RATE: Final = 50.0
+"""Connections that a key, and an address of another machine, may make in a second,"""
+HANDSHAKE_BURST: Final = 200
+"""and at once, after a rest: a fleet comes back when the engine was started again."""
 NAME_TOLD: Final = 128
 """Characters of an unknown task's name that its error repeats."""
 TEXT_TOLD: Final = 4096
@@ -162,6 +180,8 @@ TRACEBACK_TOLD: Final = 16384
 """Characters of its traceback."""
 TURN_MESSAGES: Final = 100
 """Messages that the router takes from one side before it looks at the other."""
+TURN_S: Final = 0.02
+"""How long it does so at most, in s, and a message more."""
 TICK_MS: Final = 50
 """How often the router looks for passed deadlines, in ms."""
 LATENCY_SHIFT: Final = 10
@@ -169,6 +189,8 @@ LATENCY_SHIFT: Final = 10
 LATENCY_BUCKETS: Final = 27
 """of which the last begins at 2^35 ns, 34 s."""
 
+MODULE_MARK: Final = "\0"
+"""In the name of a lane's part for the tasks of one module, between the two names."""
 IMPORT_TIMEOUT_S: Final = 60.0
 """How long task modules may take to load."""
 KEYS_LOOK_MS: Final = 250

@@ -40,7 +40,8 @@ from taskengine.packed import error_entry
 from taskengine.policy import Policy
 from taskengine.registry import Registry
 from taskengine.settings import Settings
-from taskengine.wire import NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
+from taskengine.survey import Module, Plan, load_code
+from taskengine.wire import MODULE_MARK, NAME_TOLD, NO_ANSWER, TEXT_TOLD, TRACEBACK_TOLD
 
 CONTROL, BATCH = 1, 2
 """What is ready, by its place among the sources of the waiter."""
@@ -101,7 +102,11 @@ class Turn:
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
 
-    def _unknown(self, name: str) -> UnknownTask:
+    def _unknown(self, name: str) -> TaskEngineError:
+        reason = self._registry.lacking.get(name)
+        if reason is not None:
+            said = shortened(reason if self._tells_all else without_folders(reason), TEXT_TOLD)
+            return TaskFailed(said, type="TaskModuleError")
         name = shortened(name, NAME_TOLD)
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
@@ -139,7 +144,8 @@ class Worker:
     def __init__(
         self, settings: Settings, backplane: Backplane, place: int, lane: str, control: Connection, journal: Journal
     ) -> None:
-        registry = Registry.load(settings.tasks, backplane.machine)
+        plan = backplane.plan
+        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
         for failure in registry.failures:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
@@ -149,8 +155,8 @@ class Worker:
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
-        self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place)
-        journal.say(f"Starting worker[TASK] on socket: {settings.host}:{settings.router_backend}")
+        self._dealer = Dealer(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place, missing)
+        journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
@@ -195,6 +201,35 @@ class Worker:
         self._dealer.send(answer)
         if self._journal.enabled:
             self._journal.note(_received_lines, batch, answer)
+
+
+def load_modules(
+    plan: Plan,
+    place: int,
+    modules: list[Module],
+    control: Connection,
+    machine: Machine | None = None,
+    lane: str | None = None,
+) -> tuple[Registry, list[str]]:
+    """Load what the worker at a place is to; the registry, and the modules that could not be loaded.
+
+    The supervisor is told of each before it is loaded, since it may end the process, and of each that does not load.
+    """
+    excluded = plan.excluded.get(place, {})
+
+    def began(module: Module) -> None:
+        if module.name not in excluded:
+            _report(control, "loading", module.name)
+
+    registry, failed = load_code(modules, plan.code, began, machine=machine, excluded=excluded, lane=lane)
+    _report(control, "loading", "")
+    for module, reason in failed:
+        _report(control, "lacks", module.name + MODULE_MARK + shortened(reason, TEXT_TOLD))
+    return registry, [module.module for module, _ in failed]
+
+
+def _report(control: Connection, report: str, text: str) -> None:
+    control.send_bytes(msgspec.msgpack.encode((report, text)))
 
 
 def _own(machine: Machine | None, lane: str, journal: Journal) -> Callable[[], None]:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError, rundir
 
-FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1"))
-_PORTS = range(20000, 32000)
+_WORKER, _WORKERS = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1")) * (2 if _WORKER else 1)
+"""How much slower than a quiet machine this one is; beside other tests twice as slow."""
+_ALL_PORTS = range(20000, 32000)
+
+
+def share_of_ports(worker: str, workers: int) -> range:
+    """The ports of one of pytest-xdist's workers, "gw0" and on; no two try the same."""
+    each = len(_ALL_PORTS) // workers
+    return _ALL_PORTS[int(worker.removeprefix("gw")) * each :][:each]
+
+
+_PORTS = share_of_ports(_WORKER or "gw0", _WORKERS)
 
 
 def deadline(seconds: float) -> float:
     """`seconds`, as long as they are on a slow machine."""
     return seconds * FACTOR
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing meanwhile."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def resident(pid: int) -> int:
@@ -42,7 +68,7 @@ def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
 def free_ports(number: int) -> int:
     """The first of `number` neighbouring ports that nobody listens on."""
     while True:
-        first = random.choice(_PORTS)
+        first = random.choice(_PORTS[:-number])
         try:
             for port in range(first, first + number):
                 with socket.socket() as probe:

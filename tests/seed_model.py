@@ -11,6 +11,9 @@ import msgspec
 from taskengine.errors import BadArguments, ProtocolError, TaskEngineError, text_of
 from taskengine.seedwire import SeedTask, result_text
 
+MARK_ROOM = 9
+"""Bytes that an error takes beside its text."""
+
 
 class _Echo(msgspec.Struct):
     """A TASK frame whose pack is told as it came."""
@@ -50,7 +53,7 @@ def run_chunk(
 ) -> tuple[bytes, int]:
     """The DATA frame of a chunk, and how many of its tasks failed."""
     entries: list[str] = []
-    failed = 0
+    errors: list[int] = []
     for frame in frames:
         task = msgspec.json.decode(frame, type=_Echo)
         raw = bytes(task.pack)
@@ -61,11 +64,14 @@ def run_chunk(
                 raise BadArguments("the results of this answer take more than 67108864 bytes")
         except TaskEngineError as error:
             entry = f"job-{label}: ERROR: {text_of(error)}"
-            failed += 1
+            errors.append(len(entries))
+            room -= MARK_ROOM
         entries.append(entry)
         room -= len(msgspec.json.encode(entry))
-    data = {"size": len(entries), "data": entries, "pack": msgspec.Raw(pack)}
-    return msgspec.json.encode(data), failed
+    texts = [b" " * (place in errors) + msgspec.json.encode(entry) for place, entry in enumerate(entries)]
+    listed = msgspec.Raw(b"[%b]" % b",".join(texts))
+    data = {"size": len(entries), "data": listed, "pack": msgspec.Raw(pack), "errors": errors}
+    return msgspec.json.encode(data), len(errors)
 
 
 def _call(

@@ -8,6 +8,8 @@ DOOR = "door"
 """The name of a test's property that is (plain or CURVE, socket, key, whether something got through)."""
 RIGHTS = "rights"
 """That of a sentence about a policy."""
+SIEGE = "siege"
+"""That of (attack, figures before, figures after), each with the same fields: a NamedTuple."""
 
 Property = tuple[str, object]
 
@@ -23,3 +25,13 @@ def lines(properties: Iterable[Property]) -> Iterator[str]:
             cells = (doors.get((mode, socket, key)) for mode, socket in sockets)
             yield f"{key:<18}" + "".join(f"{'?' if cell is None else 'yes' if cell else '-':>18}" for cell in cells)
     yield from (str(text) for name, text in found if name == RIGHTS)
+
+
+def siege(properties: Iterable[Property]) -> Iterator[str]:
+    """The table of attacks: each figure before and after."""
+    rows = [row for name, row in properties if name == SIEGE and isinstance(row, tuple)]
+    for _, before, _ in rows[:1]:
+        yield f"{'attack':<22}" + "".join(f"{field.replace('_', ' '):>16}" for field in before._fields)
+    for attack, before, after in rows:
+        cells = (f"{was:g} > {now:g}" for was, now in zip(before, after, strict=True))
+        yield f"{attack:<22}" + "".join(f"{cell:>16}" for cell in cells)

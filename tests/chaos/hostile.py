@@ -1,4 +1,7 @@
-"""`python -m tests.chaos.hostile`: hundreds of TCP peers that keep to no protocol, and an honest client among them."""
+"""`python -m tests.chaos.hostile`: hundreds of TCP peers that keep to no protocol, and an honest client among them.
+
+Then clients with allowed keys attack another engine, all at once (tests.chaos.insiders).
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,13 @@ from bench.processes import resident
 from bench.table import Cell, Table
 from taskengine import Client
 from taskengine.keys import KeyRing
+from tests.chaos import siege
+from tests.chaos.insiders import ATTACKS
 from tests.engine import Engine, deadline, wait_until
 from tests.zmtp import GREETING, MORE, READY, frame
 
-PEERS, SECONDS = 1000, 30.0
+PEERS, INSIDERS, SECONDS = 1000, 50, 60.0
+QUIET_S = 5.0
 MEMORY_BYTES, P99_TIMES = 32 * 2**20, 2.0
 PAUSE_S = (0.2, 1.0)
 WARM_CALLS, CALL_PAUSE_S = 2000, 0.001
@@ -202,11 +208,22 @@ def broken(report: Report) -> list[str]:
 def main() -> int:
     """The exit code: 0 all held, 1 something did not."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.hostile", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long")
-    parser.add_argument("--peers", type=int, default=PEERS, help="how many")
-    parser.add_argument("--seed", type=int, default=1, help="what they do")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long each")
+    parser.add_argument("--peers", type=int, default=PEERS, help="how many strangers")
+    parser.add_argument("--insiders", type=int, default=INSIDERS, help="how many clients with allowed keys")
+    parser.add_argument("--seed", type=int, default=1, help="what the strangers do")
     options = parser.parse_args()
-    report = run_hostile(options.seconds, options.peers, options.seed)
+    console = Console()
+    found = _strangers(options.seconds, options.peers, options.seed, console) if options.peers else []
+    found += _insiders(options.seconds, options.insiders, console) if options.insiders else []
+    for line in found:
+        console.print(f"BROKEN: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    return 1 if found else 0
+
+
+def _strangers(seconds: float, peers: int, seed: int, console: Console) -> list[str]:
+    """Have strangers attack, show what came of it, and return what did not hold."""
+    report = run_hostile(seconds, peers, seed)
     times = p99(report.attacked) / p99(report.beside)
     rows: list[list[Cell]] = [
         ["call to the engine under attack, median and p99, ms", _told(report.attacked)],
@@ -217,13 +234,41 @@ def main() -> int:
         ["router's files before, most, after", f"{report.files_before}, {report.files_during}, {report.files_after}"],
     ]
     note = "Half of the peers each at the frontend and a data port; the calls to both engines in turns."
-    title = f"{options.peers} hostile peers for {options.seconds:g} s"
-    console = Console()
+    title = f"{peers} hostile peers for {seconds:g} s"
     table.show(Table(name="", title=title, note=note, heads=["", ""], rows=rows), console)
-    found = broken(report) + [f"an honest call's p99 was {times:.2f} times as long"] * (times > P99_TIMES)
-    for line in found:
-        console.print(f"BROKEN: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-    return 1 if found else 0
+    return broken(report) + [f"an honest call's p99 was {times:.2f} times as long"] * (times > P99_TIMES)
+
+
+def _insiders(seconds: float, count: int, console: Console) -> list[str]:
+    """Have clients with allowed keys attack, show what came of it, and return what did not hold."""
+    with siege.Siege(count) as besieged:
+        quiet = besieged.measure(siege.NOTHING, QUIET_S)
+        seen = besieged.measure(siege.ALL_AT_ONCE, seconds, *ATTACKS)
+    both = (quiet, seen)
+    rows: list[list[Cell]] = [[what, *(f"{read(one):.1f}" for one in both)] for what, read in _FIGURES.items()]
+    note = f"{seen.rounds} rounds of {len(ATTACKS)} attacks; the honest client visits both engines in turns."
+    title = f"{count} hostile clients with allowed keys for {seconds:g} s"
+    heads = ["", "before", "under attack"]
+    table.show(Table(name="", title=title, note=note, heads=heads, rows=rows), console)
+    return siege.slow(seen) + siege.broken(seen, count)
+
+
+_FIGURES: dict[str, Callable[[siege.Figures], float]] = {
+    "call, p99, ms": lambda seen: seen.call * 1000,
+    "call to an engine beside, p99, ms": lambda seen: seen.call_beside * 1000,
+    "publication until it is received, p99, ms": lambda seen: seen.publication * 1000,
+    "stop, p99, ms": lambda seen: seen.stop * 1000,
+    "stop at an engine beside, p99, ms": lambda seen: seen.stop_beside * 1000,
+    "calls": lambda seen: seen.calls,
+    "refused to the honest client": lambda seen: len(seen.refused),
+    "processes of the engine that ended": lambda seen: seen.ended,
+    "router's memory more than before, MiB": lambda seen: seen.router / siege.MIB,
+    "held, as STATS says, MiB": lambda seen: seen.told / siege.MIB,
+    "largest growth of a worker, MiB": lambda seen: seen.worker / siege.MIB,
+    "audit log, lines": lambda seen: seen.audit_lines,
+    "audit log, KiB": lambda seen: seen.audit_bytes / 1024,
+}
+"""What the table of insiders shows."""
 
 
 def _told(took: list[float]) -> str:

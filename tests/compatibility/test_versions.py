@@ -73,6 +73,14 @@ def exercised(python: str, address: str, cwd: Path, *keys: str) -> Any:
     return json.loads(done.stdout)
 
 
+def test_an_engine_that_tells_no_times_gives_samples_without_an_age(client: Client) -> None:
+    client.publish("arm.mood", "glad")
+    with client.subscribe("arm.*", newest=True) as feed:
+        sample = feed.get(deadline(20))
+        assert (sample.value, sample.age, feed.dropped) == ("glad", None, 0)
+    assert client.stats().sources == []
+
+
 def test_these_are_two_versions(folder: Path) -> None:
     told = "import taskengine; print(taskengine.__file__)"
     files = {

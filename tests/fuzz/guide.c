@@ -2,7 +2,8 @@
 
    libFuzzer has no counters for trace-pc, which is what gcc knows. In a compiled module all but EXPORTED is hidden, and
    the counters are its own. As a library that is loaded before all others it serves atheris, which would find the
-   functions of these names in the runtime of AddressSanitizer, where they do nothing. */
+   functions of these names in the runtime of AddressSanitizer, where they do nothing. A module also counts how
+   many basic blocks it has run, for tests.fuzz.cost. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,10 +34,16 @@ typedef struct {
 static uint8_t counters[PLACES];
 static place_t places[PLACES];
 static fuzzer_t fuzzer;
+static uint64_t blocks;
 
 EXPORTED void attach_libfuzzer(const fuzzer_t *given)
 {
     fuzzer = *given;
+}
+
+EXPORTED uint64_t blocks_run(void)
+{
+    return blocks;
 }
 
 EXPORTED void count_for_libfuzzer(void)
@@ -64,6 +71,7 @@ void __sanitizer_cov_trace_pc(void)
     /* the distance is the same wherever the module is loaded */
     uintptr_t distance = (uintptr_t)__builtin_return_address(0) - (uintptr_t)&attach_libfuzzer;
     counters[(distance ^ distance >> 15) % PLACES]++;
+    blocks++;
 }
 
 /* Tail calls: libFuzzer takes the return address for the place of the comparison. */

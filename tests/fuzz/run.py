@@ -21,8 +21,10 @@ FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "corpus"
 TARGETS = tuple(sorted(path.stem for path in (FOLDER / "targets").glob("[a-z]*.py")))
 ATHERIS, RANDOM = "atheris", "random"
-IN_EACH = {"router": 16}
+IN_EACH = {"router": 16, "cost": 8}
 """How many messages an input of a target holds, where it is they that are counted."""
+SLOWER = {"cost": 20}
+"""Targets of which an input takes so many times longer: so many times fewer are run."""
 PLAIN = {"settings_file"}
 """Targets without compiled code, which need no sanitizers."""
 _LINES_TOLD = 60
@@ -65,6 +67,7 @@ def _grown(keep: Path | None, target: str) -> Iterator[Path]:
 def run_target(target: str, runs: int, seed: int, found: Path, keep: Path | None, env: dict[str, str]) -> Result:
     """Run one; the input of a failure is written to `found`, what reaches something new to a folder in `keep`."""
     used, each = engine(), IN_EACH.get(target, 1)
+    runs = -(-runs // SLOWER.get(target, 1))
     found.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with _grown(keep, target) as grown:

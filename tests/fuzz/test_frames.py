@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from taskengine import _fastpath, packed, seedwire
 from taskengine.errors import ProtocolError
 from taskengine.messages import NOWHERE, Kind, Request, decode_reply, decode_request, encode_request
+from taskengine.samples import Feed
 from taskengine.session import Session
-from taskengine.subscription import Feed
 from taskengine.wire import MAGIC
 from tests.batches import join_frames
 

@@ -1,4 +1,4 @@
-"""Every target takes its kept corpus, and 100 000 inputs on the build with sanitizers; and what is wrong is found."""
+"""Every target takes its kept corpus, and some inputs on the build with sanitizers; and what is wrong is found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.fuzz import mutate, planted, run
 from tests.fuzz.run import ATHERIS, CORPUS, RANDOM, TARGETS
 from tests.sanitized import FOLDER, environment
 
-RUNS = 100_000
+RUNS = 3_000
+"""Of each target; `make test-fuzz` runs 100 000."""
 MOST_KEPT_BYTES = 300_000
 
 
@@ -91,8 +92,8 @@ def test_inputs_at_random_are_the_same_for_a_seed() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-def test_100_000_inputs_find_nothing(tmp_path: Path) -> None:
+def test_inputs_that_nobody_thought_of_find_nothing(tmp_path: Path) -> None:
     results = run.run(TARGETS, RUNS, 1, tmp_path)
     assert [result.target for result in results] == list(TARGETS)
     assert {result.target: result.problem for result in results if result.problem} == {}
-    assert all(result.inputs >= RUNS for result in results)
+    assert all(result.inputs >= RUNS // run.SLOWER.get(result.target, 1) for result in results)

@@ -126,6 +126,14 @@ def test_consent_is_given_after_the_arm(lane: Lane) -> None:
     lane.control.acquire([lane.output("wheel")], call("a", 10.2, 10.11, bound=int(0.04 * NS)), 10.2)
 
 
+def test_a_client_that_armed_need_not_know_the_clock_well_to_go_on(lane: Lane) -> None:
+    lane.control.stop(10.0)
+    lane.control.arm(call("boss", 10.1), 10.1)
+    lane.control.acquire([lane.output("wheel")], call("boss", 10.11, 10.14, bound=int(0.04 * NS)), 10.11)
+    with pytest.raises(NotAllowed, match="may have been sent before stop"):
+        lane.control.acquire([lane.output("wheel")], call("boss", 10.2, 9.9), 10.2)
+
+
 def test_who_may_have_appeared_before_the_arm_has_not_consented(lane: Lane) -> None:
     stop_and_arm(lane, 10.0)
     with pytest.raises(NotAllowed, match=r"lease\.acquire"):

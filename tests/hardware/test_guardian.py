@@ -22,6 +22,8 @@ from taskengine_hardware.guardian import Guardian, Links
 from tests.engine import Engine, alive, deadline, wait_until
 from tests.hardware.pigpiod import Daemon
 
+pytestmark = pytest.mark.alone
+
 DEVICES = """
 [hardware.devices.pan]
 type = "Servo"

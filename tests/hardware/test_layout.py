@@ -80,6 +80,10 @@ def test_a_tone_has_the_range_of_its_octaves() -> None:
     ("entry", "key", "text"),
     [
         ({"type": "Sevro", "pin": 18}, "type", "the nearest is Servo"),
+        ({"type": "led", "pin": 18}, "type", "the nearest is LED"),
+        ({"type": "BUZZER", "pin": 18}, "type", "the nearest is Buzzer"),
+        ({"type": "Xyz", "pin": 18}, "type", "expected one of "),
+        ({"type": "Servo", "PIN": 18}, "PIN", "the nearest is pin"),
         ({"pin": 18}, None, "expected a type"),
         ({"type": "Servo"}, None, "needs pin"),
         ({"type": "Servo", "pin": 28}, "pin", "there is no pin 28"),

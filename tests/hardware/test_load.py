@@ -71,6 +71,7 @@ def client(engine: Engine) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.alone
 def test_no_healthy_owner_is_ended_on_a_busy_machine(engine: Engine, client: Client) -> None:
     owners = engine.pids("pin")
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(LOOPS)]

@@ -14,6 +14,7 @@ from taskengine import BadArguments, Client, TaskEngineError
 from taskengine.errors import ProtocolError, from_wire
 from taskengine.messages import Kind, Request, decode_reply, encode_request
 from taskengine.session import Call
+from tests.chaos.poison import call, poison
 from tests.engine import Engine, deadline
 from tests.integration.seedclient import SeedClient, meta, task
 
@@ -22,8 +23,6 @@ DEVICES = """
 type = "LED"
 pin = 17
 """
-MODULUS = 2**61 - 1
-"""Of how Python hashes numbers: the tuples of these have the same hash."""
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +37,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def client(engine: Engine) -> Iterator[Client]:
     with Client(engine.address, timeout=deadline(20)) as client:
         yield client
-
-
-def poison(keys: int) -> bytes:
-    """A map whose keys all have the same hash: tuples of numbers that are equal modulo MODULUS, or differ by it."""
-    choices = [(number, number + MODULUS) for number in range(1, 17)]
-    pairs = []
-    for bits in range(keys):
-        key = [pair[bits >> place & 1] for place, pair in enumerate(choices)]
-        pairs.append(msgspec.msgpack.encode(key) + b"\xc0")
-    return b"\xdf" + len(pairs).to_bytes(4) + b"".join(pairs)
 
 
 def ask(engine: Engine, names: Sequence[str], tasks: Sequence[bytes], kind: Kind = Kind.PACKAGE) -> Any:
@@ -66,11 +55,6 @@ def ask(engine: Engine, names: Sequence[str], tasks: Sequence[bytes], kind: Kind
         return from_wire(*reply.error)
     entry = msgspec.msgpack.decode(body[0])
     return from_wire(*msgspec.msgpack.decode(entry.data)) if isinstance(entry, msgspec.msgpack.Ext) else entry
-
-
-def call(value: bytes) -> bytes:
-    """A task of the first name with one argument."""
-    return b"\x92\x00\x91" + value
 
 
 @pytest.mark.parametrize("name", ["task_echo", "devices.list"])

@@ -14,6 +14,8 @@ from taskengine.messages import Kind, Request, encode_request
 from taskengine.session import Call
 from tests.engine import Engine, deadline, wait_until
 
+pytestmark = pytest.mark.alone
+
 SETTINGS = """
 [hardware.devices.pan]
 type = "Servo"

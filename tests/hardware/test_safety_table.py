@@ -14,7 +14,7 @@ from tests.hardware.safety.site import Site
 from tests.hardware.safety.table import PLAYS, Play
 
 CHIP = Path(__file__).parents[1] / "gpio"
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 ITEMS = {
     1: "a dead link's commands",
     2: "a dead client's queue",
@@ -45,6 +45,8 @@ ON_THE_CHIP = {
     17: "test_inputs.py::test_what_nobody_answers_has_no_value",
 }
 """Where levels matter, the same on the lines of a kernel's chip (`make test-gpio`)."""
+ALONE = {"13-healthy_owners_are_not_ended_on_a_busy_machine"}
+"""Plays that take the processor from whatever runs beside them."""
 Settings = tuple[tuple[str, Any], ...]
 
 
@@ -82,7 +84,10 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     made.close()
 
 
-@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
+@pytest.mark.parametrize(
+    "play",
+    [pytest.param(play, id=play.name, marks=[pytest.mark.alone] if play.name in ALONE else []) for play in PLAYS],
+)
 def test_it_does_not_happen(play: Play, sites: Sites) -> None:
     site = sites.get(play.settings)
     try:
@@ -97,6 +102,7 @@ def test_it_does_not_happen(play: Play, sites: Sites) -> None:
 
 def test_every_item_is_played_and_levels_are_read_from_a_chip_where_they_matter() -> None:
     assert {play.item for play in PLAYS} == ITEMS.keys()
+    assert {play.name for play in PLAYS} >= ALONE
     for name in ON_THE_CHIP.values():
         file, _, function = name.partition("::")
         assert f"def {function}(" in (CHIP / file).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -121,6 +122,34 @@ def test_a_stranger_is_not_answered(engine: Engine) -> None:
         dealer.send_multipart([encode_request(Request(Kind.STOP, 7, "guard")), msgspec.msgpack.encode((ID, ""))])
         with pytest.raises(zmq.Again):
             dealer.recv_multipart()
+
+
+def test_one_key_does_not_take_all_connections(folder: Path) -> None:
+    """Whoever had them all kept everybody else's stops out."""
+    with (
+        Engine(cwd=folder, pins="mock", keys=folder / "keys", connections=16) as engine,
+        contextlib.ExitStack() as held,
+    ):
+        ring = KeyRing(folder / "keys")
+        members = {name: KeyRing(folder / name).accept(ring.pair(name, engine.address)) for name in ("laptop", "guard")}
+        head = encode_request(Request(Kind.STOP, 7, "x"))
+        context = held.enter_context(zmq.Context())
+
+        def knock(name: str) -> zmq.Socket[bytes]:
+            dealer: zmq.Socket[bytes] = held.enter_context(context.socket(zmq.DEALER))
+            dealer.linger, dealer.reconnect_ivl = 0, -1
+            introduce(dealer, members[name])
+            dealer.connect(f"tcp://127.0.0.1:{engine.settings['stop_port']}")
+            dealer.send_multipart([head, msgspec.msgpack.encode((ID, "smoke"))])
+            return dealer
+
+        for _ in range(300):
+            knock("laptop")
+        audit = folder / "keys" / "audit.jsonl"
+        wait_until(lambda: audit.exists() and '"cut off"' in audit.read_text(), 20, "their end")
+        guard = knock("guard")
+        assert guard.poll(int(1000 * deadline(5)))
+        assert decode_reply(guard.recv_multipart()[0]).error is None
 
 
 def test_a_listener_that_dies_is_replaced(ask: Ask, engine: Engine) -> None:

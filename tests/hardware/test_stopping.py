@@ -13,6 +13,8 @@ import pytest
 from taskengine import Client, NotAllowed
 from tests.engine import Engine, deadline, wait_until
 
+pytestmark = pytest.mark.alone
+
 DEVICES = """
 [hardware.devices.base]
 type = "Motor"

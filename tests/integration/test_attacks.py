@@ -165,9 +165,9 @@ def test_who_takes_all_descriptors_ends_no_process(tmp_path: Path, port: str) ->
         assert engine.pids() == pids
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ("a",)])
+@pytest.mark.parametrize(("names", "told"), [(("a", "b"), b"change from lane to lane"), (("a",), b"does not let")])
 def test_denied_tasks_cost_the_router_little(
-    site: Site, context: zmq.Context[zmq.Socket[bytes]], names: tuple[str, ...]
+    site: Site, context: zmq.Context[zmq.Socket[bytes]], names: tuple[str, ...], told: bytes
 ) -> None:
     [router] = site.engine.pids("router")
     before = resident(router)
@@ -175,7 +175,7 @@ def test_denied_tasks_cost_the_router_little(
     with site.client("tablet") as tablet, site.stranger(context, zmq.DEALER, "router_frontend") as hostile:
         hostile.send_multipart([b"", meta(), *frames])
         assert hostile.poll(int(deadline(20) * 1000))
-        assert b"does not let" in hostile.recv_multipart()[1]
+        assert told in hostile.recv_multipart()[1]
         assert tablet.call("task_echo", 1) == 1
         with site.client("stranger") as client, pytest.raises(NotAllowed):
             client.map("x" * 1000, range(2**20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +57,8 @@ def knock(engine: Engine, where: str, membership: Membership | None, patience: f
             socket.subscribe("")
         socket.connect(addresses[where])
         if where == "frontend":
-            socket.send_multipart([encode_request(Request(Kind.INFO, 1, "stranger"))])
+            with contextlib.suppress(zmq.Again):  # libzmq may have given the connection up already
+                socket.send_multipart([encode_request(Request(Kind.INFO, 1, "stranger"))], zmq.NOBLOCK)
         elif where == "backend":
             # every worker must be told from this one: it would get chunks, or its own would be answered
             socket.send_multipart([b"HELLO", b"", b"x" * 32])

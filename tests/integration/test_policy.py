@@ -17,7 +17,7 @@ from tests.engine import Engine, deadline, wait_until
 
 MODULE = """
 import time
-from taskengine import caller, check_device, task
+from taskengine import caller, check_device, source, task
 
 @task(name="servo.set", lane="arm")
 def servo_set(device):
@@ -37,6 +37,14 @@ def who():
 def doze(seconds):
     time.sleep(seconds)
     return seconds
+
+@source("drive.slow", period=0.01)
+def drive_slow():
+    time.sleep(0.1)
+
+@source("other.slow", period=0.01)
+def other_slow():
+    time.sleep(0.1)
 """
 POLICY = """
 [policy.laptop]
@@ -111,6 +119,13 @@ def is_allowed(act: Callable[[], object]) -> bool:
     except TaskFailed as error:
         return "nothing was published" in str(error)
     return True
+
+
+def test_sources_are_told_of_to_who_may_subscribe_to_them(ruled: Ruled) -> None:
+    with ruled.client("tablet") as tablet:
+        wait_until(lambda: "Source other.slow overruns" in ruled.engine.output(), 20, "one that it may not know of")
+        wait_until(lambda: tablet.stats().sources, 20, "the other one")
+        assert {source.topic for source in tablet.stats().sources} == {"drive.slow"}
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -110,7 +110,9 @@ def test_errors_are_told_from_results_and_touch_no_neighbour(
         task("task_count"),
         task("task_count", 3, 3),
     ]
-    first, failed, unknown, bad, last = entries(seed.ask(meta(length=5), *tasks))
+    reply = seed.ask(meta(length=5), *tasks)
+    first, failed, unknown, bad, last = entries(reply)
+    assert [frame["data"][place] for frame in reply[1:] for place in frame["errors"]] == [failed, unknown, bad]
     assert (first, last) == ("job-p: 1.0", "job-p: 3.0")
     assert failed == "job-p: ERROR: RuntimeError: boom"
     assert unknown.startswith("job-p: ERROR: no task is named 'no_such'")
@@ -220,10 +222,12 @@ def test_a_killed_worker_costs_its_own_tasks_and_no_other_client(engine: Engine)
         with Client(engine.address, timeout=deadline(20)) as client:
             assert client.call("task_count", 2, 3) == 2.5  # so a worker has ended a chunk of the others
         os.kill(engine.pids("task")[0], signal.SIGKILL)
-        told = entries(unlucky.receive())
+        reply = unlucky.receive()
+        told = entries(reply)
         assert [entry.partition(":")[0] for entry in told] == [f"job-{i}" for i in range(40)]
         lost = [entry for entry in told if "ERROR: worker TASK-" in entry]
         assert 0 < len(lost) <= 20
+        assert [frame["data"][place] for frame in reply[1:] for place in frame["errors"]] == lost
         assert {entry.partition(": ")[2] for entry in told if entry not in lost} == {"0.05"}
         assert entries(other.ask(meta(length=21), *count_tasks(21))) == expected(21)
 

@@ -297,17 +297,18 @@ def test_a_closed_client_still_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert len(made.heard) == 2
 
 
-def test_the_asyncio_client_stops_too() -> None:
-    async def main(address: str) -> None:
-        async with aio.Client(address, timeout=deadline(10)) as client:
-            await client.stop("first")
-            await client.call("system.stop")
-            await client.submit("system.stop")
-            assert await client.run([("system.stop", (), {})]) == [None]
+def test_the_asyncio_client_stops_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def main() -> None:
+        client = aio.Client(NOWHERE, timeout=deadline(10))
+        await client.stop("first")
+        await client.call("system.stop")
+        await client.submit("system.stop")
+        assert await client.run([("system.stop", (), {})]) == [None]
+        await client.close(0)
 
-    with Listener() as engine:
-        asyncio.run(main(engine.address))
-        assert len({id for id, _ in orders(engine)}) >= 3
+    with guardian(monkeypatch, tmp_path) as made:
+        asyncio.run(main())
+        assert len(made.heard) == 4
 
 
 def test_an_arm_names_the_stop_that_it_undoes() -> None:

@@ -119,6 +119,20 @@ def test_last_values_go_to_who_asks_for_them(
         assert received <= 8
 
 
+def test_who_joins_brings_nobody_a_last_value_again(
+    engine: Engine, client: Client, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    client.publish("plan", 1)
+    with connected(engine, context, zmq.SUB) as honest:
+        honest.subscribe("plan")
+        assert honest.poll(int(deadline(20) * 1000))
+        honest.recv_multipart()
+        for _ in range(10):
+            with client.subscribe("plan") as feed:
+                assert feed.get(deadline(20)).value == 1
+        assert not honest.poll(300)
+
+
 def test_a_late_subscriber_gets_the_last_value_of_each_topic(engine: Engine, client: Client) -> None:
     for number in range(200):
         client.publish(f"arm.{number}", number)

@@ -19,17 +19,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from taskengine.broker import Broker
 from taskengine.errors import Overloaded
 from taskengine.lane import Batch, Slice
-from taskengine.messages import Priority
+from taskengine.messages import Priority, TaskInfo
 from taskengine.package import Package
 from taskengine.quota import Limits
 from taskengine.salvage import Account, Answered
-from taskengine.wire import BATCH_NS, DEATHS, NO_DEADLINE
+from taskengine.wire import BATCH_NS, DEATHS, MODULE_MARK, NO_DEADLINE
 from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
 PINNED = {"arm"}
 LIMITS = Limits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
+MODULES = {
+    (lane, module): TaskInfo(f"{lane}.{module}", lane, "()", "", None, False, module)
+    for lane in LANES
+    for module in ("robot", "sums")
+}
+"""A task of each module in each lane."""
 
 
 class State(Enum):
@@ -98,7 +104,7 @@ class Books:
     def __init__(self, made: Plain, serial: str) -> None:
         self.package = made
         self.serial = serial
-        self.tasks = [Task(lane) for lane, count in made.lanes for _ in range(count)]
+        self.tasks = [Task(lane.partition(MODULE_MARK)[0]) for lane, count in made.lanes for _ in range(count)]
         self.cancelled: set[int] = set()
         self.is_unwanted = False
         self.is_late = False
@@ -141,6 +147,7 @@ class BrokerStates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.broker = Broker(7, LANES, limits=LIMITS, pinned=PINNED)
+        self.broker.availability.learn(MODULES.values())
         self.books: dict[Package, Books] = {}
         self.workers: dict[str, list[list[Slice]]] = {}
         self.lane_of: dict[str, str] = {}
@@ -173,7 +180,7 @@ class BrokerStates(RuleBasedStateMachine):
                         task.step(Event.REVOKE)
 
     @rule(
-        runs=st.lists(st.tuples(st.sampled_from(sorted(LANES)), st.integers(1, 40)), max_size=4),
+        runs=st.lists(st.tuples(st.sampled_from(sorted(MODULES)), st.integers(1, 40)), max_size=4),
         client=st.sampled_from(CLIENTS),
         priority=st.sampled_from(Priority),
         idempotent=st.booleans(),
@@ -182,14 +189,16 @@ class BrokerStates(RuleBasedStateMachine):
     )
     def submit(
         self,
-        runs: list[tuple[str, int]],
+        runs: list[tuple[tuple[str, str], int]],
         client: bytes,
         priority: Priority,
         idempotent: bool,
         kind: str,
         patience: float,
     ) -> None:
-        made = package(sum(count for _, count in runs), kind=kind, lanes=runs, client=client)
+        route = self.broker.availability.route
+        lanes = [(route(MODULES[task]), count) for task, count in runs]
+        made = package(sum(count for _, count in runs), kind=kind, lanes=lanes, client=client)
         self.made += 1
         made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
         made.is_awaited = idempotent
@@ -209,17 +218,18 @@ class BrokerStates(RuleBasedStateMachine):
             self.take([made])
 
     @precondition(lambda self: len(self.workers) < 8)
-    @rule(lane=st.sampled_from(sorted(LANES)))
-    def join(self, lane: str) -> None:
+    @rule(lane=st.sampled_from(sorted(LANES)), missing=st.sampled_from([(), (), ("robot",), ("robot", "sums")]))
+    def join(self, lane: str, missing: tuple[str, ...]) -> None:
         if LANES[lane] == 1 and lane in [self.lane_of[name] for name in self.workers]:
             return
         self.made += 1
         name = f"w{self.made}"
-        self.broker.join(name, lane)
+        self.broker.join(name, lane, missing)
         self.workers[name], self.lane_of[name] = [], lane
 
     @rule()
     def dispatch(self) -> None:
+        self.broker.availability.settle()
         batches = self.broker.dispatch()
         self.revoke()
         for batch in batches:
@@ -261,7 +271,7 @@ class BrokerStates(RuleBasedStateMachine):
     def begin(self, slice: Slice, position: int) -> None:
         """In a lane with one worker the order is that of reception, but for what is urgent."""
         self.books[slice.package].tasks[position].step(Event.BEGIN)
-        if LANES[slice.run.lane] == 1 and slice.package.priority != Priority.URGENT:
+        if LANES[slice.run.lane.partition(MODULE_MARK)[0]] == 1 and slice.package.priority != Priority.URGENT:
             assert self.last_begun <= (slice.package.job, position), "out of order"
             self.last_begun = (slice.package.job, position)
 
@@ -433,7 +443,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.take(whole)
             self.revoke()
         for lane in LANES:
-            self.join(lane)
+            self.join(lane, ())
         while self.broker.packages:
             self.dispatch()
             busy = [name for name, batches in self.workers.items() if batches]

@@ -253,8 +253,8 @@ short_decimals = st.builds(lambda n, k: n / 10**k, st.integers(-(10**17), 10**17
 @settings(max_examples=1000)
 @given(st.floats() | short_decimals | st.integers(1, 10**6).map(lambda n: 1 / n) | st.integers())
 def test_a_number_is_written_as_python_writes_it(value: float) -> None:
-    assert run([b'{"task": "x"}'], find=lambda name: lambda: value)[1] == b'{"size":1,"data":["job-: %b"],"pack":0}' % (
-        str(value).encode()
+    assert run([b'{"task": "x"}'], find=lambda name: lambda: value)[1] == (
+        b'{"size":1,"data":["job-: %b"],"pack":0,"errors":[]}' % str(value).encode()
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.chaos import hostile, million
 from tests.chaos.run import run_chaos
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 
 def test_every_guarantee_holds_while_everything_hurts() -> None:

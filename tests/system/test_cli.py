@@ -147,7 +147,7 @@ def test_tasks(at: list[str]) -> None:
 def test_publish_and_subscribe(at: list[str]) -> None:
     assert run("publish", "arm.left", '{"angle": 2.5}', *at).returncode == 0
     assert run("subscribe", "arm.left", "--count", "1", *at).stdout == '{"angle":2.5}\n'
-    assert run("subscribe", "arm.*", "--count", "1", *at).stdout == '{"arm.left":{"angle":2.5}}\n'
+    assert run("subscribe", "arm.*", "--newest", "--count", "1", *at).stdout == '{"arm.left":{"angle":2.5}}\n'
 
 
 def test_check_says_what_would_be_served(tmp_path: Path) -> None:
@@ -184,10 +184,11 @@ def test_check_names_a_module_that_does_not_load(tmp_path: Path) -> None:
 
 
 def test_check_survives_a_module_that_ends_the_process(tmp_path: Path) -> None:
-    (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\n")
-    deadly = run("check", "--tasks", "deadly.py", cwd=tmp_path)
+    (tmp_path / "deadly.py").write_text("import os\nos._exit(3)\ndef task_x(): ...\n")
+    deadly = run("check", "--tasks", "deadly.py,taskengine.tasks", cwd=tmp_path)
     assert deadly.returncode == 2
-    assert "ended while it loaded them" in one_line(deadly)
+    assert "task module deadly.py: it ended the process that loaded it (exit code 3)" in deadly.stderr
+    assert "task task_count" in deadly.stdout
 
 
 def test_settings_come_from_four_places(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_the_protocols_errors_are_the_codes() -> None:
     assert errors_table() in (ROOT / "docs/protocol.md").read_text()
 
 
+def test_the_protocol_gives_each_field_of_an_error_a_type() -> None:
+    page = (ROOT / "docs/protocol.md").read_text()
+    (table,) = re.findall(r"\| field \| type \| \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", page)
+    typed = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert typed == {name for kind in errors.BY_CODE.values() for name in kind.field_names}
+
+
 def test_the_page_on_security_names_every_setting_that_protects() -> None:
     page = (ROOT / "SECURITY.md").read_text()
     rows = re.search(r"## The settings that protect\n(.*?)\n\n", page, re.DOTALL)
@@ -99,6 +106,7 @@ def test_the_examples_for_clients_run() -> None:
     with Engine() as engine:
         address = f'"{engine.address}"'
         for script in blocks("docs/clients.md", "python"):
+            script = re.sub(r"\btimeout=([\d.]+)", lambda found: f"timeout={deadline(float(found[1]))}", script)
             ran = run_python(script.replace(f'"{ADDRESS}"', address).replace("Client()", f"Client({address})"))
             assert (ran.returncode, ran.stderr) == (0, ""), script
 

@@ -161,8 +161,9 @@ def test_what_is_urgent_does_not_wait_for_the_chunk_at_hand(tmp_path: Path) -> N
 def test_a_module_that_ends_every_worker_is_slowed_down_and_starves_nobody(tmp_path: Path) -> None:
     flag, module = tmp_path / "flag", tmp_path / "moody.py"
     module.write_text(
-        "import os\nfrom taskengine import task\n\n"
-        f"if os.path.exists({str(flag)!r}):\n    os._exit(5)\n\n"
+        "import os, zmq\nfrom taskengine import task\n\n"
+        # not in its import, for which the module would be left out
+        f"if os.path.exists({str(flag)!r}):\n    zmq.Context = lambda: os._exit(5)\n\n"
         "@task(lane='arm')\ndef who():\n    return os.getpid()\n"
     )
     with (

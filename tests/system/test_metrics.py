@@ -87,6 +87,13 @@ def test_idle_connections_cost_neither_threads_nor_time_and_keep_nobody_out() ->
         assert cpu_seconds(process) - before < deadline(1.0)
 
 
+def test_many_that_come_at_once_wait_their_turn_and_need_not_try_again() -> None:
+    """Linux tries again after a second where the line is full."""
+    with contextlib.closing(metrics.listen("127.0.0.1", 0)) as listener, contextlib.ExitStack() as waiting:
+        for _ in range(100):
+            waiting.enter_context(socket.create_connection(listener.getsockname(), 0.9))
+
+
 def test_an_idle_connection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "GUEST_S", 0.05)
     with contextlib.closing(metrics.listen("127.0.0.1", 0)) as listener:

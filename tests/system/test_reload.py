@@ -117,7 +117,7 @@ def test_a_command_reloads_too(engine: Engine, client: Client, module: Path) -> 
     ("text", "problem"),
     [
         ("this is no Python", "robot.py"),
-        ("import os; os._exit(3)", "the process ended while it loaded them"),
+        ("import os; os._exit(3)", r"robot.py: it ended the process that loaded it \(exit code 3\)"),
         (NEW.replace('"arm"', '"leg"'), "a new lane, leg, takes a restart"),
     ],
 )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import struct
 import sys
+from concurrent.futures import Future
 from typing import Any
 
+import msgspec
 import numpy
 import pytest
 
 from taskengine import _fastpath, arrays
 from taskengine.errors import BadArguments, ProtocolError
+from taskengine.session import Options, Session
+from taskengine.topics import Board
 
 ARRAYS = [
     numpy.arange(6, dtype="i2").reshape(2, 3),
@@ -53,6 +57,68 @@ def test_an_array_of_anything_else_is_refused(array: Any) -> None:
         _fastpath.encode(array)
 
 
+MASKED = numpy.ma.array([1.5, 2.5], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (MASKED, "a masked array would lose its mask: send .filled"),
+        ({"deep": [numpy.ma.array([1])]}, "a masked array"),
+        (numpy.ma.masked, "a masked array"),
+        (MASKED.reshape(2, 1)[0], "a masked array"),
+        (numpy.longdouble(1), "is wider than Python's numbers: send float"),
+        (numpy.clongdouble(1j), "is wider than Python's numbers"),
+        (numpy.zeros(2, "i4,g")[0], "is wider than Python's numbers"),
+        (numpy.array([1], "g"), "differs from processor to processor"),
+        (numpy.array([1], "G"), "differs from processor to processor"),
+        (numpy.datetime64(1, "ns"), "a numpy.datetime64[ns] like this has no equal in Python"),
+        (numpy.datetime64("NaT"), "has no equal"),
+        (numpy.timedelta64(1, "ns"), "has no equal"),
+    ],
+)
+def test_what_would_lose_something_is_refused_by_name(value: Any, said: str) -> None:
+    with pytest.raises(BadArguments) as caught:
+        _fastpath.encode(value)
+    assert said in str(caught.value)
+    assert "recursion" not in str(caught.value)
+
+
+def test_a_map_over_what_would_lose_something_is_refused_by_name() -> None:
+    """Its rows were sent: None for what is masked, and ints for nanoseconds."""
+    session = Session("x", "tcp://127.0.0.1:9000")
+    values: Any
+    for values, said in ((MASKED, "masked array"), (numpy.array([1, 2], "M8[ns]"), "has no equal")):
+        for iterables in ([values], [values, [1, 2]]):
+            with pytest.raises(BadArguments, match=said):
+                session.mapped("t", iterables, Future(), Options())
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (numpy.array(["2020-01-01T00:00:01", "NaT"], "M8[ns]"), ["2020-01-01T00:00:01.000000000", "NaT"]),
+        (numpy.datetime64("2020-02-02"), "2020-02-02"),
+        (numpy.array([b"ab"]), [b"ab"]),
+        (numpy.array(2.5), 2.5),
+    ],
+)
+def test_what_json_has_of_numpy(value: Any, told: Any) -> None:
+    assert arrays.listed(value) == told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [MASKED, numpy.ma.masked, numpy.longdouble(1), numpy.array([1], "m8[ns]"), numpy.array(1, "m8[ns]")],
+    ids=repr,
+)
+def test_what_would_lose_something_is_no_json(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"mask|wider|no equal"):
+        msgspec.json.encode(value, enc_hook=arrays.listed)
+    with pytest.raises(TypeError, match=r"mask|wider|no equal"):
+        Board("DATA-1").publish("x", value, now=0.0)
+
+
 GOOD = b"\x03<f8" + struct.pack("<BQ", 1, 2) + bytes(16)
 
 
@@ -65,6 +131,7 @@ GOOD = b"\x03<f8" + struct.pack("<BQ", 1, 2) + bytes(16)
         GOOD + b"\0",
         b"\x02|O" + struct.pack("<BQ", 1, 1) + bytes(8),
         b"\x05f4,i4" + struct.pack("<BQ", 1, 1) + bytes(8),
+        b"\x04<f16" + struct.pack("<BQ", 1, 1) + bytes(16),
         b"\x03<f9" + struct.pack("<BQ", 1, 1) + bytes(9),
         b"\x03<f8" + struct.pack("<BQ", 1, 2**63) + bytes(16),
         b"\x03<f8" + struct.pack("<BQQ", 2, 2**62, 8) + bytes(8),

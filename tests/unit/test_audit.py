@@ -18,7 +18,7 @@ from taskengine.audit import LOCK_S, Audit, file_of, verify_file
 from taskengine.policy import Entry
 from taskengine.roles import GUARDIAN_PATIENCE_S
 from taskengine.settings import Settings
-from tests.engine import deadline
+from tests.engine import deadline, no_descriptors
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
@@ -214,3 +214,28 @@ def test_where_it_lies() -> None:
     assert file_of(Settings(curve="on", keys="/k")) == Path("/k/audit.jsonl")
     assert file_of(Settings(policy={"a": Entry()}, keys="/k")) == Path("/k/audit.jsonl")
     assert file_of(Settings(audit="/a.log")) == Path("/a.log")
+
+
+@pytest.mark.parametrize("target", ["file", "journald"])
+def test_lines_are_written_with_no_descriptor_left(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever used them up was not to be read about."""
+    monkeypatch.setattr(audit, "LARGEST", 700)
+    monkeypatch.setattr(audit, "JOURNALD", str(tmp_path / "journal"))
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        path = tmp_path / "audit.jsonl"
+        log = Audit(path if target == "file" else "journald", said.append)
+        log.open()
+        with no_descriptors():
+            for number in range(6):
+                log.note("key revoked", client=f"tablet {number}")
+        assert said == []
+        if target == "file":
+            findings = verify_file(path)
+            assert [finding.wrong for _, finding in findings] == [[], []], "it made room once"
+            assert sum(finding.sealed for _, finding in findings) == 6
+        else:
+            assert b"tablet 5" in [journal.recv(4096) for _ in range(6)][-1]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import report
 from bench.compiled import ECHO, NotCompiled, check_compiled
+from bench.demo import beginning
 from bench.figures import beyond_p99, largest_within, percentile, ratio, summary, together, two_digits
 from bench.headline import Headline
 from bench.machine import this_machine
@@ -293,3 +294,8 @@ def test_nothing_is_reported_without_the_compiled_fast_path(tmp_path: Path) -> N
     assert "no compiled extension" in run.stderr
     assert run.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("first", ["[ROUTER] Chunking: 1/10: 1", "[WORKER] Received task: x"])
+def test_the_demonstration_leaves_out_its_question_whoever_tells_of_it_first(first: str) -> None:
+    assert list(beginning(f"Starting\nListener online\n{first}\nmore\n")) == ["Starting", "Listener online"]

@@ -107,7 +107,9 @@ def test_the_queue_of_a_client_that_has_left_does_not_start() -> None:
     asked.is_awaited = True
     for each in (asked, sent, moving, other):
         made.accept(each)
+    was_timed = made.timed
     made.part(b"client")
+    assert (was_timed, made.timed) == (False, True), "the router is not to wait for what happens next"
     assert set(run_all(made)) == {asked, sent, moving, other}
     assert errors(asked) == errors(moving) == [b"Cancelled"] * 3
     assert errors(sent) == errors(other) == [b""] * 3

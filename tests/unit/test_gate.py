@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -9,9 +10,11 @@ import zmq
 
 from taskengine._socket import Port, Waiter
 from taskengine.errors import ProtocolError
-from taskengine.gate import Backplane
+from taskengine.gate import BACKEND, BLIND_S, FRONTEND, Backplane, Gate, Security, present
+from taskengine.keys import KeyRing, new_pair
 from taskengine.procfs import peer_process
-from tests.engine import deadline
+from taskengine.wire import HANDSHAKE_BURST, HANDSHAKE_RATE
+from tests.engine import deadline, no_descriptors
 
 
 def _say(address: str, frames: list[bytes]) -> None:
@@ -73,3 +76,89 @@ def test_a_descriptor_that_is_no_unix_socket_is_nobodys(tmp_path: Path) -> None:
     assert peer_process(-1) == 0
     with (tmp_path / "file").open("w") as file:
         assert peer_process(file.fileno()) == 0
+
+
+def test_nobody_new_is_let_in_while_the_allow_list_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have been revoked meanwhile: the list was believed for as long as no descriptor was left."""
+    security, client = Security.of(tmp_path), new_pair()
+    KeyRing(tmp_path).allow("tablet", client.public)
+    time, said = [0.0], list[str]()
+    with zmq.Context() as context:
+        gate = Gate(context, security, said.append, lambda event, **fields: None, lambda: time[0])
+        assert gate.lets_in(FRONTEND, client.public)
+        with monkeypatch.context() as patched:
+
+            def blind(ring: KeyRing) -> object:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            patched.setattr(KeyRing, "stamp", blind)
+            assert gate.lets_in(FRONTEND, client.public), "for a moment that says nothing about keys"
+            time[0] += BLIND_S
+            assert not gate.lets_in(FRONTEND, client.public)
+            assert gate.lets_in(BACKEND, security.inner.public), "the engine's own are in no file"
+            assert gate.name_of(client.public) == "tablet", "who is here stays"
+        assert gate.lets_in(FRONTEND, client.public)
+        gate.stop()
+    assert len(said) == 1
+
+
+def test_a_key_is_revoked_with_no_descriptor_left(tmp_path: Path) -> None:
+    """The list is a folder, which cannot be read then; it was believed as it was."""
+    security, tablet, phone = Security.of(tmp_path), new_pair(), new_pair()
+    ring, said = KeyRing(tmp_path), list[str]()
+    for name, pair in (("tablet", tablet), ("phone", phone)):
+        ring.allow(name, pair.public)
+    with zmq.Context() as context:
+        gate = Gate(context, security, said.append, lambda event, **fields: None)
+        gate.refresh()
+        with no_descriptors():
+            with pytest.raises(OSError, match="Too many open files"):
+                os.open(tmp_path, os.O_RDONLY)
+            ring.revoke("tablet")
+            change = gate.refresh()
+            assert (change.added, change.gone) == ({}, {tablet.public: "tablet"})
+            assert gate.refresh().gone == {}
+            assert gate.name_of(tablet.public) is None
+            assert gate.name_of(phone.public) == "phone"
+            assert not gate.lets_in(FRONTEND, tablet.public)
+        assert gate.refresh().gone == {}
+        assert gate.lets_in(FRONTEND, phone.public)
+        ring.allow("tablet", tablet.public)
+        assert gate.refresh().added == {tablet.public: "tablet"}
+        gate.stop()
+
+
+def test_a_key_connects_only_so_often(tmp_path: Path) -> None:
+    """Each connection takes libzmq's own thread, through which all that others send goes, a handshake."""
+    security, client = Security.of(tmp_path), new_pair()
+    ring, time = KeyRing(tmp_path), [100.0]
+    ring.allow("tablet", client.public)
+    noted: list[tuple[str, object]] = []
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        gate = Gate(context, security, print, lambda event, **fields: noted.append((event, fields)), lambda: time[0])
+        security.serve(router, FRONTEND)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+
+        def is_let_in() -> bool:
+            with context.socket(zmq.DEALER) as dealer:
+                dealer.linger = 0
+                dealer.reconnect_ivl = -1
+                present(dealer, ring.engine().public, client)
+                dealer.connect(f"tcp://127.0.0.1:{port}")
+                dealer.send(b"x")
+                assert Waiter(gate.port).wait(int(deadline(20) * 1000))
+                gate.handle()
+                return bool(router.poll(int(deadline(0.3) * 1000))) and bool(router.recv_multipart())
+
+        assert is_let_in()
+        for _ in range(HANDSHAKE_BURST - 1):
+            gate._handshakes.knock(client.public, time[0])
+        assert not is_let_in()
+        assert not is_let_in()
+        assert [event for event, _ in noted] == ["refused"]
+        time[0] += 2 / HANDSHAKE_RATE
+        assert is_let_in()
+        assert not gate._is_hasty(BACKEND, zmq.utils.z85.decode(security.inner.public))
+        gate.stop()

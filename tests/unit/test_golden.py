@@ -1,123 +1,149 @@
-"""Wire 0.2's bytes are those that docs/protocol.md shows: whoever changes one of them changes the protocol."""
+"""The golden messages are the engine's own, the page shows some of them, and our decoders read them as they should."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy
+import pytest
 
-from taskengine import _fastpath, arrays
-from taskengine.errors import UnknownTask, from_wire
+from taskengine import _fastpath, arrays, seedwire
+from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.messages import (
+    NO_SERIAL,
     NOWHERE,
+    Info,
     Kind,
-    LaneStats,
-    Latency,
     Reply,
-    Request,
-    Stamp,
     Stats,
     Stop,
+    TaskInfo,
+    decode_cancel,
     decode_reply,
     decode_request,
     decode_stop,
-    encode_reply,
-    encode_request,
+    serial_of,
 )
-from taskengine.packed import error_entry, read_package, value_reply
+from taskengine.packed import read_package
+from taskengine.session import TIMED
+from tests import vectors
+from tests.batches import join_frames
+from tests.vectors import Vector, shown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
-REQUEST = Request(
-    *(Kind.PACKAGE, 7, "ARM", ["task_count", "steer"]),
-    sent=3600 * 10**9,
-    bound=250_000,
-    token=bytes(range(0x10, 0x20)),
-    since=3000 * 10**9,
-)
-STAMP: Stamp = (3600 * 10**9 + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
-UNKNOWN = UnknownTask("no task is named 'steer'", name="steer", nearest=[])
-STATS = Stats(
-    accepted=40,
-    answered=30,
-    in_flight=10,
-    errors={"failed": 1},
-    retried=0,
-    refused=0,
-    late=0,
-    restarts={"task": 1},
-    packages=1,
-    bytes_in_flight=4416,
-    lanes=[LaneStats("", workers=2, online=2, busy=1, queued=0, running=10)],
-    waiting=Latency([40], 0.0),
-    running=Latency([28, 2], 0.015625),
-    total=Latency([], 0.0),
-)
-CALLS: list[Any] = [("task_count", (2, 3), {}), ("steer", (-1,), {"speed": 0.5})]
+VECTORS: dict[str, Any] = json.loads(vectors.FILE.read_text())
+MESSAGES: dict[str, list[Vector]] = VECTORS["wire 0.2"]
+NEWER = "a kind that the engine does not know"
 
 
-def golden() -> list[bytes]:
-    """The frames in the page's hex blocks, in order."""
-    text = "\n".join(re.findall(r"^```hex\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE))
-    return [bytes.fromhex(line.split(maxsplit=1)[1]) for line in text.splitlines() if line]
+def frames_of(vector: Vector) -> list[bytes]:
+    return [bytes.fromhex(frame) for frame in vector["frames"]]
 
 
-def test_a_package() -> None:
-    head, index, body = golden()[:3]
-    names: dict[str, int] = {}
-    assert encode_request(REQUEST) == head
-    assert decode_request(head) == REQUEST
-    assert _fastpath.pack_calls(CALLS, names) == (index, body)
-    assert list(names) == REQUEST.names
-    assert read_package((), REQUEST, [head, index, body], {}, 1, NOWHERE).count == 2
+def named(vectors: list[Vector]) -> dict[str, Any]:
+    """For pytest's parametrize."""
+    return {"argvalues": vectors, "ids": [vector["name"] for vector in vectors]}
 
 
-def test_its_reply() -> None:
-    head, body = golden()[3:5]
-    reply = Reply(7, 2, failed=1, clock=STAMP[0], boot=STAMP[1])
-    assert encode_reply(reply) == head
-    assert decode_reply(head) == reply
-    assert _fastpath.encode(2.5) + error_entry(UNKNOWN) == body
-    value, data = _fastpath.unpack(body, 2, lambda data: data)
-    assert value == 2.5
-    code, message, fields = _fastpath.unpack(data, 1, bytes)[0]
-    assert (type(from_wire(code, message, fields)), message) == (UnknownTask, UNKNOWN.message)
+def error_of(data: bytes) -> TaskEngineError:
+    return from_wire(*msgspec.msgpack.decode(data))
+
+
+def test_the_vectors_are_the_engines() -> None:
+    assert vectors.FILE.read_text() == vectors.text(), "python -m tests.vectors writes them anew"
+
+
+def test_the_page_shows_vectors() -> None:
+    blocks = re.findall(r"^```hex\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line.split(maxsplit=1)[1] for block in blocks for line in block.splitlines() if line]
+    known = {frame for part in MESSAGES.values() for vector in part for frame in vector["frames"]}
+    known |= {vector["bytes"] for part in ("values", "errors") for vector in VECTORS[part]}
+    assert [line for line in lines if line not in known] == []
+    assert len(lines) > 15
+
+
+@pytest.mark.parametrize("vector", **named(VECTORS["values"] + VECTORS["errors"]))
+def test_values(vector: Vector) -> None:
+    (value,) = _fastpath.unpack(bytes.fromhex(vector["bytes"]), 1, error_of)
+    assert shown(value) == vector["value"]
+    assert vectors.packed(value).hex(" ") == vector["bytes"]
+
+
+@pytest.mark.parametrize("vector", **named([*MESSAGES["packages"], *MESSAGES["requests"]]))
+def test_requests(vector: Vector) -> None:
+    frames = frames_of(vector)
+    assert serial_of(frames[0]) == vector["head"]["serial"]
+    if vector["name"] == NEWER:
+        with pytest.raises(ProtocolError):
+            decode_request(frames[0])
+        return
+    request = decode_request(frames[0])
+    assert {**vectors.fields(request), **vector["head"]} == vectors.fields(request)
+    if request.kind == Kind.PACKAGE:
+        count = len(vector["columns"][0]) if request.columns else len(vector.get("tasks", "1"))
+        assert read_package((), request, frames, {}, 1, NOWHERE).count == count
+    elif request.kind in (Kind.PUBLISH, Kind.LATEST):
+        assert read_package((), request, frames, {}, 1, NOWHERE).topic == vector["body"][0]
+    elif request.kind == Kind.CANCEL:
+        assert shown(msgspec.to_builtins(decode_cancel(frames))) == vector["body"]
+    elif request.kind == Kind.STOP:
+        stop = decode_stop(frames)
+        assert shown([stop.id, stop.why]) == vector["body"]
+        assert decode_stop(frames[:1]) == Stop()
+
+
+@pytest.mark.parametrize("vector", **named(MESSAGES["replies"]))
+def test_replies(vector: Vector) -> None:
+    head, *body = frames_of(vector)
+    reply = decode_reply(head)
+    assert {**vectors.fields(reply), **vector["head"]} == vectors.fields(reply)
+    assert (reply.error is None) == bool(body or vector["name"] == "no results")
+    for data in body:
+        assert shown(_fastpath.unpack(data, len(vector["values"]), error_of)) == vector["values"]
+    asked = [*MESSAGES["packages"], *MESSAGES["requests"]]
+    assert reply.serial == next((one["head"]["serial"] for one in asked if one["name"] == vector["to"]), NO_SERIAL)
+
+
+def test_what_is_told_of_the_engine() -> None:
+    bodies = {vector["name"]: frames_of(vector)[-1] for vector in MESSAGES["replies"]}
+    assert msgspec.msgpack.decode(bodies["INFO"], type=Info) == vectors.INFO
+    assert msgspec.msgpack.decode(bodies["TASKS"], type=list[TaskInfo]) == vectors.TASKS
+    assert msgspec.msgpack.decode(bodies["STATS"], type=Stats) == vectors.STATS
+    (hello,) = [vector for vector in MESSAGES["requests"] if vector["name"] == "a hello"]
+    assert hello["body"] == [[TIMED]]
 
 
 def test_columns() -> None:
-    head, codes, body = golden()[5:8]
-    request = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
-    assert encode_request(request) == head
-    assert arrays.columns([numpy.array([1, 2]), numpy.array([0.5, 1.5])]) == (codes, body)
-    assert read_package((), request, [head, codes, body], {}, 1, NOWHERE).count == 2
+    (vector,) = [vector for vector in MESSAGES["packages"] if "columns" in vector]
+    _, codes, body = frames_of(vector)
+    assert codes.decode() == vector["codes"]
+    assert len(body) == 8 * sum(map(len, vector["columns"]))
+    (wide,) = [vector for vector in MESSAGES["replies"] if vector["name"] == "ints of columns"]
+    results = arrays.results(frames_of(wide)[1], 2)
+    assert results is not None
+    assert results.tolist() == wide["values"]
 
 
-def test_a_data_request() -> None:
-    head, body = golden()[8:10]
-    assert encode_request(Request(Kind.LATEST, 8, "ARM")) == head
-    assert _fastpath.encode(["cpu.load"]) == body
+@pytest.mark.parametrize("vector", **named(VECTORS["wire 0.1"]))
+def test_wire_01(vector: Vector) -> None:
+    meta, *frames = [frame.encode() for frame in vector["request"]]
+    message: tuple[Any, ...] = (), meta, *join_frames(frames), {}, 1, NOWHERE
+    refusal = json.loads(vector["reply"][0]).get("error") if "reply" in vector else None
+    if refusal is None:
+        assert seedwire.read_package(*message).count == len(frames)
+    else:
+        with pytest.raises(ProtocolError, match=re.escape(refusal)):
+            seedwire.read_package(*message)
+    for frame in vector.get("reply", [])[1:]:
+        data = json.loads(frame)
+        if isinstance(data["data"], list):
+            assert data["size"] == len(data["data"])
+            assert all(": ERROR: " in data["data"][place] for place in data["errors"])
 
 
-def test_stats() -> None:
-    request, head, body = golden()[10:13]
-    assert encode_request(Request(Kind.STATS, 10, "ARM")) == request
-    assert value_reply(10, STATS, STAMP) == [head, body]
-    assert msgspec.msgpack.decode(body, type=Stats) == STATS
-
-
-def test_a_stop() -> None:
-    head, body, answer, value = golden()[13:17]
-    stop = Stop(bytes(range(0x20, 0x30)), "a hand")
-    assert encode_request(Request(Kind.STOP, 11, "ARM")) == head
-    assert _fastpath.encode(stop) == body
-    assert decode_stop([head, body]) == stop
-    assert decode_stop([head]) == Stop()
-    assert value_reply(11, None, (*STAMP[:2], 3)) == [answer, value]
-
-
-def test_a_hello() -> None:
-    head, body = golden()[17:]
-    assert encode_request(Request(Kind.INFO, 1, "ARM")) == head
-    assert _fastpath.encode([["clock"]]) == body
+def test_a_reply_of_today_has_what_one_of_yesterday_had() -> None:
+    (old,) = [vector for vector in MESSAGES["replies"] if vector["name"] == "a reply of 0.1.0"]
+    assert decode_reply(frames_of(old)[0]) == Reply(16, 1)

@@ -77,6 +77,6 @@ def test_the_tasks_that_stop_a_machine_are_known(folder: Path) -> None:
 
 def test_where_tasks_come_from(folder: Path) -> None:
     assert places("tasks") == [Path("tasks"), Path("tasks/arm.py")]
-    assert places("tasks/arm.py") == [Path("tasks/arm.py")]
+    assert places("tasks/arm.py") == [Path("tasks/arm.py"), Path("tasks")]
     assert [path.name for path in places("taskengine.tasks")] == ["__init__.py", "tasks.py"]
     assert places("no_such_module") == places("sys") == []

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from taskengine.messages import LaneStats, Latency, Stats
+from taskengine.messages import LaneStats, Latency, SourceStats, Stats
 from taskengine.metrics import families
 
 STATS = Stats(
@@ -24,6 +24,7 @@ STATS = Stats(
     waiting=Latency([30], 0.0),
     running=Latency([28, 2], 0.25),
     total=Latency([], 0.0),
+    sources=[SourceStats("volts", 0.5, 1.5, 3)],
 )
 
 
@@ -49,6 +50,7 @@ def test_every_count_is_a_metric() -> None:
         "taskengine_bytes_in_flight 8.0",
         'taskengine_lane_running{lane=""} 10.0',
         'taskengine_lane_online{lane="arm"} 0.0',
+        'taskengine_source_overrun_seconds{topic="volts"} 1.5',
         'taskengine_task_seconds_bucket{le="1.024e-06",stage="running"} 28.0',
         'taskengine_task_seconds_bucket{le="2.048e-06",stage="running"} 30.0',
         'taskengine_task_seconds_bucket{le="+Inf",stage="running"} 30.0',

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import tomllib
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,12 @@ from setuptools.config.pyprojecttoml import apply_configuration
 from taskengine.cli import UNIT
 
 ROOT = Path(__file__).resolve().parents[2]
+BY_BARE_NAME = re.compile(
+    r"""(?:\b(?:pip3?|pipx|uv|poetry|pdm|uvx|easy_install)\b[^\n]*?[\s"'`=])(?:taskengine)(?=[\[\s"'`=<>~!;,.)]|$)(?!\.\w)"""
+)
+"""A line that has a package manager fetch `taskengine`, which on PyPI is somebody else's."""
+TEXTS = {".py", ".pyx", ".pxi", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
+OTHERS = {".git", ".venv", ".venv-peers", "build", "corpus", "node_modules", "__pycache__"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -66,3 +75,37 @@ def test_the_rules_for_security_are_on_and_the_package_ignores_none() -> None:
     assert lint["ignore"] == []
     assert lint["per-file-ignores"].keys() == {"bench/**", "tests/**"}
     assert all(rule.startswith("S") for rules in lint["per-file-ignores"].values() for rule in rules)
+
+
+def _texts() -> Iterator[Path]:
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in OTHERS and not name.endswith((".egg-info", "_cache"))]
+        yield from (Path(folder, name) for name in names if Path(name).suffix in TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_by_name"),
+    [
+        ("pip install 'taskengine[hardware]'", True),
+        ("python -m pip install -U taskengine", True),
+        ("uv add taskengine", True),
+        ("pipx run taskengine==0.1", True),
+        (".venv/bin/pip install '.[hardware]'", False),
+        ("/opt/taskengine/bin/pip install '.[hardware]'", False),
+        ("pip install -r taskengine/requirements.txt", False),
+        ("pip install -e . # the folder taskengine.egg-info", False),
+    ],
+)
+def test_what_installs_by_our_bare_name(line: str, is_by_name: bool) -> None:
+    assert bool(BY_BARE_NAME.search(line)) == is_by_name
+
+
+def test_nothing_says_to_install_by_a_name_that_is_not_ours_on_pypi() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in _texts()
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if BY_BARE_NAME.search(line)
+    ]
+    assert not found

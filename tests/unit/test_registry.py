@@ -66,6 +66,7 @@ def test_two_tasks_of_one_name_are_refused_and_the_first_stays(tmp_path: Path) -
 def test_the_nearest_names() -> None:
     registry = Registry.load(["taskengine.tasks"])
     assert registry.nearest("task_cont")[0] == "task_count"
+    assert registry.nearest("TASK_COUNT")[0] == "task_count"
     assert registry.nearest("zzz") == []
 
 

@@ -109,7 +109,7 @@ def test_where_a_request_came_from(way: str, tmp_path: Path) -> None:
 
 def test_news_of_connections_are_signalled_from_the_first_on() -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
-        attendance = Attendance(context, router, Port(router), lambda _: None)
+        attendance = Attendance(context, router, Port(router), lambda _: None, 4096, lambda event, **fields: None)
         news = Waiter(attendance.news)
         port = router.bind_to_random_port("tcp://127.0.0.1")
         for _ in range(3):
@@ -126,7 +126,7 @@ def test_who_has_left() -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         port = Port(router)
         left: list[bytes] = []
-        attendance = Attendance(context, router, port, left.append)
+        attendance = Attendance(context, router, port, left.append, 4096, lambda event, **fields: None)
         router.bind("tcp://127.0.0.1:*")
         address = router.getsockopt_string(zmq.LAST_ENDPOINT)
         clients: list[bytes] = []

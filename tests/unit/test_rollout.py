@@ -33,3 +33,12 @@ def test_one_that_takes_long_is_not_waited_for() -> None:
 
 def test_nobody_is_renewed_where_nobody_is() -> None:
     assert Rollout([], PATIENCE).is_over()
+
+
+def test_a_new_process_is_waited_for_while_it_loads() -> None:
+    rollout = Rollout(["a", "b"], PATIENCE)
+    rollout.next(0.0)
+    rollout.started("b", 99.0)
+    rollout.started("a", 60.0)
+    assert rollout.next(59.9) is None
+    assert rollout.next(60.0) == "b"

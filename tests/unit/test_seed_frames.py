@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath, seedwire, wire
 from taskengine.errors import ProtocolError, TaskEngineError, UnknownTask
+from taskengine.messages import NOWHERE
 from taskengine.package import encode_head
 from taskengine.seedwire import Frames
 from taskengine.worker import as_failure
@@ -149,8 +150,8 @@ def test_a_chunk_is_answered_by_a_data_frame() -> None:
     python = Watched({"half": lambda a: a / 2, "echo": lambda *args: args[0]})
     frames = [frame("half", 5), frame("half", 3, pack=7), frame("echo", "é"), frame("echo", None), frame("echo", True)]
     assert run(frames, python, 3) == [
-        (f'{{"size":3,"data":["job-{HASH}: 2.5","job-7: 1.5","job-{HASH}: é"],"pack":1.50}}'.encode(), 0),
-        (f'{{"size":2,"data":["job-{HASH}: None","job-{HASH}: True"],"pack":1.50}}'.encode(), 0),
+        (f'{{"size":3,"data":["job-{HASH}: 2.5","job-7: 1.5","job-{HASH}: é"],"pack":1.50,"errors":[]}}'.encode(), 0),
+        (f'{{"size":2,"data":["job-{HASH}: None","job-{HASH}: True"],"pack":1.50,"errors":[]}}'.encode(), 0),
     ]
 
 
@@ -203,6 +204,18 @@ def test_failures_touch_no_neighbour() -> None:
     assert data[7].startswith("ERROR: a result of type object cannot be sent")
     assert data[8] == "1.0"
     assert failed == 7
+    assert json.loads(body)["errors"] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_result_that_reads_like_an_error_is_none() -> None:
+    texts = ["ERROR: x", 'x, "job-p: ERROR: y', "", ", "]
+    (first, last) = run([*(frame("echo", text) for text in texts), frame("nobody")], Watched({"echo": str}), 3)
+    assert [json.loads(body)["errors"] for body, _ in (first, last)] == [[], [1]]
+    # a worker that dies leaves the entries of its chunk behind
+    package = seedwire.read_package((), b"{}", *join_frames([PLAIN[0]] * 3), {}, 1, NOWHERE)
+    for (body, _), errors in ((first, []), (last, [1])):
+        entries = body.partition(b"[")[2].partition(b'],"pack"')[0]
+        assert json.loads(package.mend(3, entries))["errors"] == errors
 
 
 def test_arguments_that_do_not_fit_are_told_by_the_traceback() -> None:

@@ -118,6 +118,16 @@ def test_the_file_of_the_folder_is_read_and_a_named_one_replaces_it(tmp_path: Pa
     assert load(toml("chunking_size = 8"), {}, {}) == Settings(chunking_size=8)
 
 
+def test_tasks_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "robot" / "folder").mkdir(parents=True)
+    (tmp_path / "robot" / "x.toml").write_text('tasks = ["main.py", "folder", "robot.arm", "/srv/other.py"]')
+    expected = ["robot/main.py", "robot/folder", "robot.arm", "/srv/other.py"]
+    assert load(Path("robot/x.toml"), {}, {}).tasks == expected
+    (tmp_path / "taskengine.toml").write_text('tasks = ["main.py", "robot/folder"]')
+    assert load(None, {}, {}).tasks == ["main.py", "robot/folder"]
+    assert load(Path("robot/x.toml"), {"TASKENGINE_TASKS": "main.py"}, {}).tasks == ["main.py"]
+
+
 def test_everything_from_toml(toml: Toml) -> None:
     text = """
         host = "localhost"
@@ -131,11 +141,12 @@ def test_everything_from_toml(toml: Toml) -> None:
         [policy.laptop]
         tasks = ["servo.*"]
     """
-    assert load(toml(text), {}, {}) == Settings(
+    file = toml(text)
+    assert load(file, {}, {}) == Settings(
         host="localhost",
         response_time=1.0,
         chunking=False,
-        tasks=["robot.tasks", "./more"],
+        tasks=["robot.tasks", str(file.parent / "more")],
         lanes={"arm": 1},
         hardware={"devices": {"pan": {"type": "Servo", "pin": 17}}},
         policy={"laptop": Entry(tasks=("servo.*",))},
@@ -259,6 +270,36 @@ def test_unknown_keys_name_the_nearest_one(toml: Toml) -> None:
     assert refused(flags={"respons_time": 1}) == (
         "flag --respons-time: no such setting; the nearest is --response-time"
     )
+
+
+@pytest.mark.parametrize("name", ["xyzzy", "t", "gpio_everything_else"])
+def test_no_name_is_suggested_for_what_is_like_none(toml: Toml, name: str) -> None:
+    assert "`taskengine serve --help` lists the settings" in refused(toml(f"{name} = 5\n"))
+    assert "`taskengine serve --help` lists the settings" in refused(env={f"TASKENGINE_{name.upper()}": "5"})
+    assert "`taskengine serve --help` lists the settings" in refused(flags={name: 5})
+
+
+def test_names_in_the_file_may_be_capital_as_the_documents_write_them(toml: Toml) -> None:
+    text = "TASK_WORKERS = 3\nHost = '::1'\n[LANES]\narm = 1\n[Hardware.devices.lamp]\ntype = 'LED'\npin = 99\n"
+    config = toml(text.replace("99", "4"))
+    loaded = load(config, {}, {})
+    assert (loaded.task_workers, loaded.host, loaded.lanes, list(loaded.hardware)) == (
+        3,
+        "::1",
+        {"arm": 1},
+        ["devices"],
+    )
+    assert f"{config}, line 7: " in refused(toml(text)), "which device it is"
+    assert "TASK_WORKERS in" in refused(toml("task_workers = 2\nTASK_WORKERS = 3\n"))
+    assert "the nearest is drain_time" in refused(toml("DRAIN_TIM = 3\n"))
+
+
+def test_the_file_may_begin_with_the_mark_of_an_editor(toml: Toml) -> None:
+    text = "\ufefftask_workers = 3\n[hardware.devices.lamp]\ntype = 'LED'\npin = 99\n"
+    assert load(toml(text.replace("99", "4")), {}, {}).task_workers == 3
+    config = toml(text)
+    assert f"{config}, line 4: " in refused(config)
+    assert f"{config}, line 1: " in refused(toml("\ufefftask_workers = 0\n"))
 
 
 def test_lower_case_variables_and_tables_are_no_settings_of_the_environment() -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from taskengine import _fastpath, wire
+from taskengine import _fastpath, seedwire, wire
 from taskengine._fastpath import Slate
 from taskengine.errors import ProtocolError
-from taskengine.messages import ReplyMode
+from taskengine.messages import NOWHERE, ReplyMode
 from taskengine.package import encode_head
 from taskengine.seedwire import Frames
 from tests.batches import Failures, Functions, join_frames, no_error, no_foreign, section_of, task
@@ -121,6 +122,7 @@ def test_task_frames(memory: mmap.mmap) -> None:
     """Their strings are kept, so that a DATA frame can be made of them; a task that Python runs is watched too."""
     frames = [b'{"task":"%b","args":[%d],"pack":"p"}' % (name, n) for n, name in enumerate([b"f"] * 5 + [b"die"])]
     frames[3] = b'{"task":"f","kwargs":{"a":3},"pack":"p"}'
+    frames[2] = b'{"task":"f","args":[2, "too many"],"pack":"p"}'
     functions: dict[str, Callable[..., Any]] = {"f": lambda a: a, "die": lambda a: die()}
 
     def work() -> None:
@@ -136,7 +138,11 @@ def test_task_frames(memory: mmap.mmap) -> None:
     (first,), part, running = account
     assert first[:3] == (1, 1, 2)
     assert part is not None
-    assert (part[1:3], part[5], running) == ((2, 5), b'"job-p: 2","job-p: 3","job-p: 4"', (1, 5))
+    assert (part[1:4], running) == ((2, 5, 1), (1, 5))
+    package = seedwire.read_package((), b"{}", *join_frames(frames), {}, 1, NOWHERE)
+    data = msgspec.json.decode(package.mend(3, part[5]))
+    assert (data["size"], data["data"][1:], data["errors"]) == (3, ["job-p: 3", "job-p: 4"], [0])
+    assert data["data"][0].startswith("job-p: ERROR: ")
 
 
 def test_columns(memory: mmap.mmap) -> None:
@@ -204,8 +210,8 @@ def test_a_recalled_data_frame_tells_its_size(memory: mmap.mmap) -> None:
     batch = batch_of(1, frames, chunk=11, format=wire.Format.SEED, head=encode_head("s", b"1"))
     answer = _fastpath.run_batch(batch, lambda head: [], Failures(), no_foreign, python, slate)
     assert [(entry[1:3], entry[5]) for entry in _fastpath.read_answer(answer)] == [
-        ((1, 2), b'{"size":1,"data":["job-: 1"],"pack":1}'),
-        ((2, 4), b'{"size":2 ,"data":["job-: 2","job-: 3"],"pack":1}'),
+        ((1, 2), b'{"size":1,"data":["job-: 1"],"pack":1,"errors":[]}'),
+        ((2, 4), b'{"size":2 ,"data":["job-: 2","job-: 3"],"pack":1,"errors":[]}'),
     ]
 
 

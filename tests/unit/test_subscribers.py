@@ -79,6 +79,8 @@ def test_who_reads_least_is_told_at_the_second_look() -> None:
     assert idlest([(stuck, 10), (trickling, 10), (reading, 10)]) == []
     assert idlest([(stuck, 10), (trickling, 11), (reading, 1000)]) == [stuck]
     assert idlest([(trickling, 12), (reading, 2000)]) == [trickling]
+    assert idlest([(trickling, 13), (reading, 3000)], most_read=0) == []
+    assert idlest([(trickling, 13), (reading, 4000)], most_read=0) == [trickling]
 
 
 def test_last_values_come_again_seldom_and_small_ones_at_once() -> None:
@@ -98,11 +100,23 @@ def test_last_values_come_again_seldom_and_small_ones_at_once() -> None:
     assert replay.next(1.0) is None
 
 
-def test_a_connection_is_given_last_values_at_a_rate() -> None:
-    connection = Subscribers().meet(1, 1, "")
-    assert connection.may_have(2 * REPLAY_RATE, 5.0)
-    assert not connection.may_have(1, 6.9)
-    assert connection.may_have(1, 7.1)
+def test_an_owner_is_given_last_values_at_a_rate() -> None:
+    """By connections it was, and whoever had many was given as many times as much."""
+    subscribers = Subscribers()
+    mine, own, other, nobodys = [subscribers.meet(n, n, user) for n, user in enumerate(("a", "a", "b", ""))]
+    assert subscribers.may_have(mine, 2 * REPLAY_RATE, 5.0)
+    assert not subscribers.may_have(own, 1, 6.9)
+    assert subscribers.may_have(other, 1, 6.9)
+    assert subscribers.may_have(nobodys, 1, 6.9)
+    assert subscribers.may_have(own, 1, 7.1)
+
+
+def test_a_connection_leaves_by_its_number() -> None:
+    subscribers = Subscribers()
+    first, second = (subscribers.meet(n, n + 100, "a") for n in (1, 2))
+    subscribers.add(first, b"x")
+    subscribers.leave(101)
+    assert list(subscribers.known.values()) == [second]
 
 
 @pytest.fixture

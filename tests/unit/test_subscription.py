@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from taskengine.errors import Overloaded, ProtocolError
-from taskengine.subscription import Feed, reachable
+from taskengine.samples import Feed
+from taskengine.subscription import reachable
 from taskengine.topics import Board
 
 

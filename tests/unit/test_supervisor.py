@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from taskengine import supervisor
-from taskengine.catalogue import Catalogue
 from taskengine.settings import Settings
 from taskengine.supervisor import Supervisor
+from taskengine.survey import Code
 from taskengine.systemd import Notifier, Watchdog
 from taskengine.terminal import Terminal
 from taskengine.weaknesses import REMINDER_S
@@ -26,7 +26,7 @@ def start(settings: Settings) -> tuple[Supervisor, Said]:
     """A supervisor that has said what it says first."""
     terminal = Said()
     made = Supervisor(settings, None, terminal, Notifier("", Watchdog(float("inf")), terminal.say))
-    made._announce(Catalogue([], [], []))
+    made._announce(Code())
     return made, terminal
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import itertools
 import math
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from taskengine.errors import EngineUnreachable
-from taskengine.messages import LaneStats, Latency, Stats
+from taskengine.messages import LaneStats, Latency, SourceStats, Stats
 from taskengine.top import Look, looks, plain, quantile_s, view
 from taskengine.wire import LATENCY_BUCKETS, LATENCY_SHIFT
 
@@ -98,3 +99,14 @@ def test_an_engine_that_is_restarted_is_looked_at_again() -> None:
 
     seen = [look.stats for look in itertools.islice(looks(Flaky(), 0.0), 3)]
     assert seen == [stats(), None, stats()]
+
+
+def test_sources_that_overrun_are_named() -> None:
+    assert "overruns" not in text_of(Look(0.0, stats()))
+    slow = msgspec.structs.replace(stats(), sources=[SourceStats("battery.\x1bvolts", 0.05, 1.5, 2900)])
+    [row] = [line for line in text_of(Look(0.0, slow)).splitlines() if "battery" in line]
+    assert row.split()[-5:] == ["50", "ms", "1.5", "s", "2,900"]
+    assert "\x1b" not in row
+    assert plain(slow)["sources"] == [
+        {"topic": "battery.\x1bvolts", "period": 0.05, "longest": 1.5, "skipped": 2900},
+    ]

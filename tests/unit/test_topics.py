@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from taskengine.errors import BadArguments, Overloaded, TaskFailed
-from taskengine.subscription import Feed
+from taskengine.samples import Feed
 from taskengine.topics import Board, lane_of, owner, publisher_of
 from taskengine.wire import LAST_BYTES, TOPICS_KEPT
 
@@ -33,6 +33,8 @@ def test_a_publication_is_topic_meta_and_data() -> None:
         "part": 1,
         "size": 1,
         "publisher": "engine",
+        "clock": 0,
+        "boot": 0,
     }
     assert msgspec.json.decode(data) == {"size": 1, "data": {"one": 0.5}, "pack": 12.5}
 

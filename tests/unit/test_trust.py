@@ -85,6 +85,13 @@ def test_the_current_folder_is_last_on_the_path(folder: Path, monkeypatch: pytes
     assert [place for place, entry in enumerate(sys.path) if entry in ("", str(folder))] == [len(sys.path) - 1]
 
 
+def test_the_folder_of_the_settings_is_before_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    use_current_folder(Path("robot/x.toml"))
+    assert sys.path[-2:] == [str(folder / "robot"), str(folder)]
+    sys.path.remove(str(folder / "robot"))
+
+
 def test_root_has_no_folder_on_the_path_that_others_can_change(root: Path) -> None:
     use_current_folder()
     assert sys.path[-1] == str(root)

@@ -6,7 +6,7 @@ import pytest
 
 from taskengine.chunking import Cut
 from taskengine.package import Package, Run
-from taskengine.turns import Line, Span, Turns
+from taskengine.turns import Line, Lines, Span, Turns
 
 
 def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
@@ -15,12 +15,12 @@ def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
     return Span(package, Run("", 0, tasks, 1, Cut(tasks, 1, 0)), 0, tasks)
 
 
-def spans_of(line: Line | Turns) -> list[Span]:
+def spans_of(line: Line | Lines | Turns) -> list[Span]:
     """What waits, which is taken out."""
     return line.clear()
 
 
-def served(line: Line | Turns, work: float = 1.0) -> int:
+def served(line: Line | Lines | Turns, work: float = 1.0) -> int:
     """Serve the next span one task, and say whose."""
     next_span = line.first()
     assert next_span is not None
@@ -162,3 +162,45 @@ def test_the_chunks_of_a_span() -> None:
     part = Span(Package((), "s", [], (), b"", b""), run, 7, 16)
     assert part.chunks() == 3
     assert [part.end(number) for number in (1, 2, 3)] == [9, 13, 16]
+
+
+def test_lines_take_turns_of_clients_and_keep_the_order_of_each() -> None:
+    lines = Lines()
+    for job in range(1, 6):
+        lines.add(span(job, b"greedy", tasks=1))
+    assert not lines.crowded()
+    for job in (6, 7):
+        lines.add(span(job, b"modest", tasks=1))
+    assert lines.crowded()
+    assert [served(lines) for _ in range(7)] == [1, 6, 2, 7, 3, 4, 5]
+    assert lines.first() is None
+    assert not lines.waiting
+
+
+def test_lines_go_by_the_work_served() -> None:
+    lines = Lines()
+    for job in range(1, 4):
+        lines.add(span(job, b"heavy", tasks=1))
+        lines.add(span(10 + job, b"light", tasks=1))
+    order = [served(lines, work=5.0 if lines.first().package.job < 10 else 1.0) for _ in range(6)]  # type: ignore[union-attr]
+    assert order == [1, 11, 12, 13, 2, 3]
+
+
+def test_what_comes_back_to_lines_stands_where_it_was_received() -> None:
+    lines = Lines()
+    first, second, third = (span(job, b"client", tasks=2) for job in (1, 2, 3))
+    lines.add(second)
+    lines.add(third)
+    lines.back(first)
+    lines.part(first, 1)
+    assert [served(lines) for _ in range(6)] == [1, 1, 2, 2, 3, 3]
+
+
+def test_lines_give_up_packages_and_all() -> None:
+    lines = Lines()
+    spans = [span(job, client) for job, client in enumerate((b"a", b"a", b"b"), start=1)]
+    for each in spans:
+        lines.add(each)
+    assert lines.revoke([spans[0].package, span(9, b"unknown").package]) == spans[:1]
+    assert spans_of(lines) == spans[1:]
+    assert lines.first() is None

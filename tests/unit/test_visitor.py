@@ -50,6 +50,12 @@ def test_a_lane_that_is_not_allowed_denies_its_tasks() -> None:
     assert visitor(tasks=("*",), lanes=("io",)).lanes.get("servo.set", "") == f"{DENIED_LANES}servo.set"
 
 
+def test_it_is_told_of_topics_that_it_may_subscribe_to() -> None:
+    mine = visitor(subscribe=("cpu.*",))
+    assert [mine.may_subscribe(topic) for topic in ("cpu.load", "battery.volts")] == [True, False]
+    assert Visitors(None).of("anybody").may_subscribe("battery.volts")
+
+
 def test_priorities_topics_and_calls() -> None:
     mine = visitor(publish=("drive.*",), subscribe=("cpu.*",), calls=("stats",))
     urgent = package(1)

@@ -18,6 +18,7 @@ from taskengine.messages import (
     decode_reply,
     decode_request,
     encode_request,
+    serial_of,
 )
 from tests.batches import join_frames, task
 from tests.fuzz.inputs import SEPARATOR, joined, number
@@ -78,6 +79,7 @@ def frames_of(data: bytes) -> list[bytes]:
 def fuzz(data: bytes) -> None:
     """A message, as the router gets it."""
     frames = frames_of(data)
+    serial_of(frames[0])
     for place, frame in enumerate(frames[1:3], 1):
         same("read_topic", frame)
         same("check_columns", frame, len(frames[-1]))
@@ -91,6 +93,7 @@ def fuzz(data: bytes) -> None:
     try:
         request = decode_request(frames[0])
         assert repr(decode_request(encode_request(request))) == repr(request)
+        assert serial_of(frames[0]) == request.serial
         if request.kind in (Kind.PACKAGE, Kind.PUBLISH, Kind.LATEST):
             _check_package(packed.read_package((), request, frames, LANES, 1, NOWHERE))
         elif request.kind == Kind.CANCEL:
@@ -121,5 +124,9 @@ def _check_package(package: packed.PackedPackage) -> None:
     package.failed = package.count
     head, *body = package.answer()
     assert isinstance(head, bytes)
-    assert decode_reply(head).count == package.count
+    reply = decode_reply(head)
+    if package.topic is not None:  # which is no package to its client
+        assert (reply.count, reply.error is not None, body) == (0, True, [])
+        return
+    assert reply.count == package.count
     assert len(body) == (package.reply_mode != ReplyMode.NONE)

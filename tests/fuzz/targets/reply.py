@@ -12,8 +12,8 @@ from taskengine import _fastpath, wire
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.messages import Reply, ReplyMode, encode_reply
 from taskengine.packed import error_entry
+from taskengine.samples import Feed
 from taskengine.session import Options, Session, settle
-from taskengine.subscription import Feed
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
 
@@ -54,7 +54,7 @@ def seeds() -> list[bytes]:
             2,
             [
                 b"cpu",
-                b'{"id": "DATA-1", "role": "publisher", "part": 3, "serial": "cpu"}',
+                b'{"id": "DATA-1", "role": "publisher", "pack": 7.5, "part": 3, "clock": 5, "boot": 7}',
                 b'{"data": 1.5, "pack": 7.5}',
             ],
         ),

@@ -108,12 +108,14 @@ def fuzz(data: bytes) -> None:
         _check_run(package, frames)
     for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
         package.assembly.put(*piece)
+    package.failed = package.count
     answer = [msgspec.json.decode(frame if isinstance(frame, bytes) else b"".join(frame)) for frame in package.answer()]
     assert answer[0]["size"] == answer[0]["part"] == len(answer) - 1
     if package.format == wire.Format.SEED:
         assert [len(frame["data"]) for frame in answer[1:]] == [
             stop - first for _, first, stop in package.chunks(0, package.count)
         ]
+        assert all(frame["errors"] == list(range(len(frame["data"]))) for frame in answer[1:])
 
 
 def _check_refusal(message: Any, error: ProtocolError) -> None:

@@ -1,0 +1,97 @@
+"""The threads of a data worker that sample its sources, each its own, so that a slow one holds up no other."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from taskengine._fastpath import Slate
+from taskengine.registry import Source
+from taskengine.rhythm import Rhythm
+
+STACK_BYTES = 2**21
+"""Of each thread: what a process may have for itself is limited, and on a small board little."""
+
+
+class Sampled(NamedTuple):
+    """What a source gave, or the error that it raised, and when: by the engine's clock, in ns."""
+
+    topic: str
+    value: Any
+    error: BaseException | None
+    made: int
+    taken: threading.Event
+    """To be set when that was seen to: until then the source is not asked again."""
+
+
+class Samplers:
+    """A thread for each source, which begin with `start`. `descriptor` is readable where there is something to `take`.
+
+    While one runs the slate says so: it may keep the whole process from everything else.
+    """
+
+    def __init__(self, sources: Iterable[Source], slate: Slate) -> None:
+        self._sources = list(sources)
+        self._slate = slate
+        self._lock = threading.Lock()
+        self._running = 0
+        self._sampled: deque[Sampled] = deque()
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.rhythms: list[Rhythm] = []
+
+    def start(self) -> list[str]:
+        """Begin to sample; gives the topics of sources for which the system had no thread."""
+        left_out = []
+        threading.stack_size(STACK_BYTES)
+        try:
+            for source in self._sources:
+                rhythm = Rhythm(source.topic, source.period, time.monotonic())
+                name = f"source {source.topic}"
+                thread = threading.Thread(target=self._sample, args=(source, rhythm), name=name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    left_out.append(source.topic)
+                else:
+                    self.rhythms.append(rhythm)
+        finally:
+            threading.stack_size(0)
+        return left_out
+
+    def take(self) -> list[Sampled]:
+        """What was sampled since."""
+        try:
+            os.eventfd_read(self.descriptor)
+        except BlockingIOError:
+            return []
+        return [self._sampled.popleft() for _ in range(len(self._sampled))]
+
+    def _sample(self, source: Source, rhythm: Rhythm) -> None:
+        """The code of a source's thread."""
+        taken = threading.Event()
+        while True:
+            time.sleep(max(0.0, rhythm.due - time.monotonic()))
+            value, error = None, None
+            self._count(1)
+            rhythm.begin(time.monotonic())
+            try:
+                value = source.function()
+            except BaseException as raised:  # also SystemExit: nobody else would hear of it
+                error = raised
+            finally:
+                rhythm.end(time.monotonic())
+                self._count(-1)
+            taken.clear()
+            self._sampled.append(Sampled(source.topic, value, error, time.clock_gettime_ns(time.CLOCK_BOOTTIME), taken))
+            os.eventfd_write(self.descriptor, 1)
+            del value, error
+            taken.wait()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._running += change
+            self._slate.busy(busy=self._running > 0)

@@ -1,0 +1,85 @@
+"""How busy each client keeps the router with reading what it sends, and who has to wait for that. Pure.
+
+A client may keep it busy for as much of the time as is free, so that one that takes all it can leaves half to others,
+as in `quota`. It is refused only while somebody else sends too; and whoever is below the mean is not meant.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from taskengine.wire import CLIENTS_KEPT, LATEST_RETRY_S, SOONEST_RETRY_S
+
+SPAN_S = 1.0
+"""How soon work is forgotten: of what a client has done, so long later a part of 1/e counts."""
+STEP_S = 0.1
+"""How often that is worked out."""
+LEAST_S = 1e-4
+"""A client that has kept the router busy for less, of late, is as good as not there."""
+ABOVE_MEAN = 1.5
+"""A client that does so many times what clients do on the average is not refused yet."""
+STUBBORN = 0.75
+"""Part of the time from which on a client is cut off: what it was told kept it from nothing."""
+
+
+class Excess(NamedTuple):
+    """A client has kept the router busy for too long, and may send again in `retry_after` s."""
+
+    retry_after: float
+    is_stubborn: bool
+    """It does not heed refusals, or its connections do more than those can keep down."""
+    is_news: bool
+    """Neither this nor that was said of it since it had last been below its share."""
+
+
+class WorkBudget:
+    """The router's time by clients: their keys, or where there are none their connections."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str | bytes, float] = {}
+        """In s, about what was spent in the last SPAN_S."""
+        self._total = 0.0
+        self._since = 0.0
+        self._told: dict[str | bytes, bool] = {}
+        """Clients that are refused, and whether they were cut off."""
+
+    def charge(self, client: str | bytes, seconds: float, now: float) -> None:
+        """The router was busy for so long with a message of a client, until `now`, monotonic s."""
+        if now - self._since >= STEP_S:
+            self._forget(now)
+        if client not in self._spent and len(self._spent) >= CLIENTS_KEPT:
+            client = ""  # the many share what they do
+        self._spent[client] = self._spent.get(client, 0.0) + seconds
+        self._total += seconds
+
+    def excess(self, client: str | bytes, now: float) -> Excess | None:
+        """Return what is too much; None where the client may send."""
+        if now - self._since >= STEP_S:
+            self._forget(now)
+        mine = self._spent.get(client, 0.0)
+        free = SPAN_S - self._total
+        if mine <= free or self._total - mine <= LEAST_S:
+            return None
+        share = max(free, ABOVE_MEAN * self._total / len(self._spent))
+        if mine <= share:
+            return None
+        retry_after = SPAN_S * math.log(mine / share)
+        is_stubborn = mine > STUBBORN * SPAN_S
+        is_news = client not in self._told or (is_stubborn and not self._told[client])
+        self._told[client] = is_stubborn or self._told.get(client, False)
+        return Excess(min(max(retry_after, SOONEST_RETRY_S), LATEST_RETRY_S), is_stubborn, is_news)
+
+    def _forget(self, now: float) -> None:
+        """Have what was spent count for less, and clients that have rested not at all."""
+        left = math.exp((self._since - now) / SPAN_S)
+        self._since = now
+        spent = ((client, seconds * left) for client, seconds in self._spent.items())
+        self._spent = {client: seconds for client, seconds in spent if seconds > LEAST_S}
+        self._total = sum(self._spent.values())
+        self._told = {client: told for client, told in self._told.items() if self._spent.get(client, 0.0) > self._half}
+
+    @property
+    def _half(self) -> float:
+        """What a client has to be below to be said to have rested."""
+        return (SPAN_S - self._total) / 2

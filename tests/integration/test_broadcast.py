@@ -1,0 +1,68 @@
+"""What a data worker's socket does with subscribers that take nothing, without an engine around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+import zmq
+
+from taskengine.broadcast import Broadcast
+from taskengine.journal import Journal
+from taskengine.settings import Settings
+from taskengine.topics import Board
+from taskengine.wire import MOST_UNTAKEN
+from tests.engine import deadline, free_ports, wait_until
+from tests.integration.test_attacks import MIB
+
+SIZE = 8 * MIB
+MANY = 3 * MOST_UNTAKEN // SIZE
+
+
+@pytest.fixture
+def contexts() -> Iterator[tuple[zmq.Context[zmq.Socket[bytes]], zmq.Context[zmq.Socket[bytes]]]]:
+    """The data worker's, and its subscribers'."""
+    with zmq.Context() as own, zmq.Context() as theirs:
+        yield own, theirs
+
+
+def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
+    contexts: tuple[zmq.Context[zmq.Socket[bytes]], zmq.Context[zmq.Socket[bytes]]],
+) -> None:
+    """Past 64 MiB that one did not take nobody was sent anything."""
+    own, theirs = contexts
+    address = f"tcp://127.0.0.1:{free_ports(1)}"
+    journal = Journal(os.open(os.devnull, os.O_WRONLY), enabled=False)
+    broadcast = Broadcast(own, Settings(), None, address, Board("DATA-1"), journal)
+    received: list[int] = []
+    with theirs.socket(zmq.SUB) as idle, theirs.socket(zmq.SUB) as honest:
+        for socket in (idle, honest):
+            socket.linger, socket.reconnect_ivl = 0, -1
+        idle.rcvhwm, idle.rcvbuf = 1, 4096
+        honest.rcvhwm = 0
+        for socket in (idle, honest):
+            socket.connect(address)
+            socket.subscribe("camera")
+
+        def are_known() -> bool:
+            broadcast.meet()
+            broadcast.greet(0.0)
+            return len(broadcast._subscribers.known) == 2
+
+        wait_until(are_known, 20, "the subscriptions")
+
+        def read() -> None:
+            while len(received) < MANY and honest.poll(int(deadline(20) * 1000)):
+                received.append(int(honest.recv_multipart()[1]))
+
+        reader = Thread(target=read)
+        reader.start()
+        for number in range(MANY):
+            broadcast.publish("camera", [b"camera", b"%d" % number, bytes(SIZE)])
+            while number - len(received) > 2 and reader.is_alive():
+                reader.join(0.001)
+        reader.join()
+        broadcast.close()
+    assert received == list(range(MANY))

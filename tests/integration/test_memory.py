@@ -1,0 +1,91 @@
+"""What STATS says that the router holds for its clients is what it takes, whatever they send."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from taskengine import Client
+from taskengine.messages import Kind, Request, decode_reply, encode_request
+from taskengine.wire import MAX_NAMES
+from tests.engine import Engine, deadline, resident
+from tests.integration.seedclient import meta, task
+
+MIB = 2**20
+HELD = 100 * MIB
+ALLOWANCE = 24 * MIB
+"""What is not the clients': buffers of ZeroMQ, and what Python keeps for the next."""
+TASKS = """
+import time
+from pathlib import Path
+from taskengine import task
+
+@task(lane="still")
+def still(*args):
+    while not Path(__file__).with_name("over").exists():
+        time.sleep(0.01)
+"""
+_serials = itertools.count(1)
+Frames = list[bytes]
+
+
+def package(names: list[str], calls: list[bytes]) -> Frames:
+    """A package of wire 0.2."""
+    ends = itertools.accumulate(map(len, calls))
+    index = b"".join(end.to_bytes(4, "little") for end in ends)
+    return [encode_request(Request(Kind.PACKAGE, next(_serials), "x", names)), index, b"".join(calls)]
+
+
+def large() -> Frames:
+    return package(["still"], [b"\x92\x00\x91\xc6" + MIB.to_bytes(4) + bytes(MIB)])
+
+
+def tiny() -> Frames:
+    return package(["still"], [b"\x92\x00\x90"])
+
+
+def many_tasks() -> Frames:
+    return package(["still"], [b"\x92\x00\x90"] * 4000)
+
+
+def many_names() -> Frames:
+    return package(["still", *(f"{number:x}" for number in range(MAX_NAMES - 1))], [b"\x92\x00\x90"])
+
+
+def seed() -> Frames:
+    return [b"", meta(serial=f"{next(_serials)}"), *[task("still", 1)] * 3]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    (tmp_path / "held.py").write_text(TASKS)
+    most: dict[str, Any] = {
+        f"{whose}_{what}": 2**31 for whose in ("queue", "client") for what in ("bytes", "tasks", "packages")
+    }
+    with Engine(cwd=tmp_path, tasks="held.py", enable_stdout="false", **most) as engine:
+        yield engine
+        (tmp_path / "over").touch()
+
+
+@pytest.mark.parametrize("made", [large, tiny, many_tasks, many_names, seed])
+def test_requests_in_flight_take_what_is_told(engine: Engine, made: Callable[[], Frames]) -> None:
+    [router] = engine.pids("router")
+    with Client(engine.address, timeout=deadline(60)) as client, zmq.Context() as context:
+        before, told_before = resident(router), client.stats().bytes_in_flight
+        with context.socket(zmq.DEALER) as socket:
+            socket.linger, socket.sndhwm = 0, 100
+            socket.connect(engine.address)
+            told = 0
+            while told < HELD:
+                socket.send_multipart(made())
+                for _ in range(200 if made in (tiny, seed, many_tasks) else 8):
+                    socket.send_multipart(made())
+                told = client.stats().bytes_in_flight - told_before
+                assert not socket.poll(0), decode_reply(socket.recv_multipart()[0]).error
+            grown = resident(router) - before
+            assert grown < 1.5 * told + ALLOWANCE, f"{grown / MIB:.0f} MiB, of which {told / MIB:.0f} are told"

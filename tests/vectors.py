@@ -1,0 +1,392 @@
+"""`python -m tests.vectors`: write docs/protocol/vectors.json, the golden messages, by the engine's own encoders.
+
+Heads and bodies are made from the values that stand beside them, so that a client in another language can try its
+encoders and its decoders. JSON has not all values of MessagePack; what it has not is an object with one key:
+`{"$int": "18446744073709551615"}`, `{"$float": "nan"}`, `{"$bin": HEX}`, `{"$map": [[KEY, VALUE], …]}`,
+`{"$error": [CODE, MESSAGE, FIELDS]}` (extension 1) and `{"$array": {"dtype", "shape", "data": HEX}}` (extension 2).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy
+
+from taskengine import _fastpath, arrays, errors, seedwire
+from taskengine.errors import BY_CODE, TaskEngineError, to_wire
+from taskengine.messages import (
+    NO_SERIAL,
+    NOWHERE,
+    Info,
+    Kind,
+    LaneStats,
+    Latency,
+    Priority,
+    Reply,
+    ReplyMode,
+    Request,
+    Stamp,
+    Stats,
+    TaskInfo,
+    encode_reply,
+    encode_request,
+    serial_of,
+)
+from taskengine.packed import error_entry, refusal, value_reply
+from taskengine.topics import Board
+from taskengine.wire import MAGIC
+from tests.batches import join_frames
+
+FILE = Path(__file__).resolve().parents[1] / "docs" / "protocol" / "vectors.json"
+S = 10**9
+TOKEN = bytes(range(0x10, 0x20))
+STAMP: Stamp = (3600 * S + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
+Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
+Vector = dict[str, Any]
+
+STATS = Stats(
+    accepted=40,
+    answered=30,
+    in_flight=10,
+    errors={"failed": 1},
+    retried=0,
+    refused=0,
+    late=0,
+    restarts={"task": 1},
+    packages=1,
+    bytes_in_flight=4416,
+    lanes=[LaneStats("", workers=2, online=2, busy=1, queued=0, running=10)],
+    waiting=Latency([40], 0.0),
+    running=Latency([28, 2], 0.015625),
+    total=Latency([], 0.0),
+)
+INFO = Info(
+    *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
+    *(["clock", "stop"], ["device.rest", "motor.stop", "robot.stop", "system.stop"], "tcp://127.0.0.1:9004"),
+)
+TASKS = [
+    TaskInfo("task_count", "", "(a, b)", "Return half the sum.", None, False, "taskengine.tasks"),
+    TaskInfo("arm.wave", "arm", "(times: int = 3)", "", 2.0, True, "robot", urgent=True),
+]
+ERRORS: list[TaskEngineError] = [
+    errors.TaskFailed("ValueError: no such angle", type="ValueError", traceback="Traceback (most recent call last)…"),
+    errors.TaskFailed("nothing was published on topic 'arm' yet", type="LookupError"),
+    errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[]),
+    errors.UnknownTask("no task is named 'task_cuont'", name="task_cuont", nearest=["task_count"]),
+    errors.BadArguments("task_count: missing a required argument: 'b'", name="task_count"),
+    errors.BadArguments("a lease is of one device at least"),
+    errors.TaskTimeout("arm.wave took longer than its timeout of 2 s, and was ended with its worker", seconds=2.0),
+    errors.TaskTimeout("the deadline passed before the task could start"),
+    errors.WorkerLost("worker TASK-4712 died with this task in its hands", worker="TASK-4712"),
+    errors.Overloaded("too much is in flight", retry_after=0.25, in_flight=900, limit=1000),
+    errors.Overloaded("the engine is stopping"),
+    errors.Cancelled("the task was cancelled before it began"),
+    errors.NotAllowed("the engine's policy does not let this client call arm.wave"),
+    errors.ProtocolError("kind 99 is unknown"),
+    errors.EngineUnreachable("a client says so, never an engine", address="tcp://127.0.0.1:9000"),
+]
+VALUES: dict[str, Any] = {
+    "nil": None,
+    "false": False,
+    "true": True,
+    "an int of one byte": 7,
+    "a negative int of one byte": -1,
+    "a byte": 255,
+    "2^15": 2**15,
+    "2^31": 2**31,
+    "the largest int of 53 bits": 2**53 - 1,
+    "2^63 - 1": 2**63 - 1,
+    "2^63": 2**63,
+    "the largest int": 2**64 - 1,
+    "the least int": -(2**63),
+    "a float": 2.5,
+    "a float that is whole": 1.0,
+    "not a number": math.nan,
+    "infinity": math.inf,
+    "text": "grün, 日, 😀",
+    "long text": "x" * 300,
+    "bytes": bytes([0, 1, 255]),
+    "a list": [1, "two", [None, True]],
+    "a map": {"speed": 0.5, "device": "pan"},
+    "a map of numbers": {1: "one", 2: "two"},
+    "an array of float64": numpy.array([[0.0, 0.5, 1.0], [1.5, 2.0, 2.5]]),
+    "an array of bytes": numpy.arange(5, dtype="u1"),
+    "an array in big-endian order": numpy.array([1, 2], dtype=">i4"),
+    "an array of one element without dimensions": numpy.array(2.5),
+    "an empty array": numpy.empty((0, 3)),
+    "an array of text": numpy.array(["ab", "c"]),
+}
+
+
+def shown(value: Any) -> Any:
+    """The value as JSON has it, or its one-key object."""
+    if isinstance(value, TaskEngineError):
+        return {"$error": shown(list(to_wire(value)))}
+    if isinstance(value, numpy.ndarray):
+        data = numpy.ascontiguousarray(value).tobytes().hex(" ")
+        return {"$array": {"dtype": value.dtype.str, "shape": list(value.shape), "data": data}}
+    if isinstance(value, bytes):
+        return {"$bin": value.hex(" ")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
+        return {"$int": str(value)}
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: shown(each) for key, each in value.items()}
+        return {"$map": [[shown(key), shown(each)] for key, each in value.items()]}
+    return [shown(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def packed(value: Any) -> bytes:
+    """The value, an error too, as a task gives it."""
+    return error_entry(value) if isinstance(value, TaskEngineError) else bytes(_fastpath.encode(value))
+
+
+def hexes(frames: Sequence[bytes | list[bytes]]) -> list[str]:
+    return [(frame if isinstance(frame, bytes) else b"".join(frame)).hex(" ") for frame in frames]
+
+
+def fields(head: Request | Reply) -> Vector:
+    """A head by the names of its places."""
+    return {name: shown(value) for name, value in msgspec.structs.asdict(head).items()}
+
+
+def request(name: str, head: Request, *body: Any, **how: Any) -> Vector:
+    """A request that is no package: its body is one value, or there is none."""
+    frames = [encode_request(head), *map(packed, body)]
+    return {
+        "name": name,
+        "head": fields(head),
+        **({"body": shown(body[0])} if body else {}),
+        "frames": hexes(frames),
+    } | how
+
+
+def answer(name: str, reply: Reply, values: Sequence[Any], body: bytes | None, to: str) -> Vector:
+    """A reply: `values` are those in its body."""
+    frames = [encode_reply(reply)] + ([] if body is None else [body])
+    told = {} if body is None else {"values": shown(list(values))}
+    return {"name": name, "to": to, "head": fields(reply), **told, "frames": hexes(frames)}
+
+
+def package(name: str, head: Request, calls: Calls) -> Vector:
+    names: dict[str, int] = {}
+    index, body = _fastpath.pack_calls(calls, names)
+    head = msgspec.structs.replace(head, names=list(names))
+    told = [{"task": task, "args": shown(args), "kwargs": shown(kwargs)} for task, args, kwargs in calls]
+    return {"name": name, "head": fields(head), "tasks": told, "frames": hexes([encode_request(head), index, body])}
+
+
+def packages() -> Iterator[Vector]:
+    """Packages, as clients send them."""
+    calls: Calls = [("task_count", (2, 3), {}), ("steer", (-1,), {"speed": 0.5})]
+    timed = Request(Kind.PACKAGE, 7, "ARM", sent=3600 * S, bound=250_000, token=TOKEN, since=3000 * S)
+    yield package("a package", timed, calls)
+    yield package("a package that wants errors only", Request(Kind.PACKAGE, 12, "ARM", reply=ReplyMode.ERRORS), calls)
+    yield package("a package that wants no results", Request(Kind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls)
+    hurried = Request(Kind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
+    yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
+    yield package("an empty package", Request(Kind.PACKAGE, 15, "ARM"), [])
+    head = Request(Kind.PACKAGE, 9, "ARM", ["task_count"], columns=True)
+    columns = [numpy.array([1, 2]), numpy.array([0.5, 1.5])]
+    made = arrays.columns(columns)
+    assert made is not None
+    told = [column.tolist() for column in columns]
+    frames = [encode_request(head), *made]
+    yield {"name": "columns", "head": fields(head), "columns": told, "codes": "if", "frames": hexes(frames)}
+    old = MAGIC + msgspec.msgpack.encode((Kind.PACKAGE, 16, "OLD", ["task_count"], 0, 1, 0.0, False, False))
+    index, body = _fastpath.pack_calls([("task_count", (2, 3), {})], {})
+    yield {"name": "a package of a client of 0.1.0", "head": {"serial": 16}, "frames": hexes([old, index, body])}
+
+
+def requests() -> Iterator[Vector]:
+    """The other requests."""
+    yield request("a hello", Request(Kind.INFO, 1, "ARM"), [["clock"]])
+    yield request("INFO without a body", Request(Kind.INFO, 2, "ARM"))
+    yield request("TASKS", Request(Kind.TASKS, 3, "ARM"))
+    yield request("PUBLISH", Request(Kind.PUBLISH, 4, "ARM"), ["arm.state", {"angle": 30}])
+    yield request("LATEST", Request(Kind.LATEST, 8, "ARM"), ["cpu.load"])
+    yield request("PROGRESS", Request(Kind.PROGRESS, 17, "ARM"))
+    yield request("CANCEL of all", Request(Kind.CANCEL, 18, "ARM"), [NO_SERIAL, None])
+    yield request("CANCEL of a package", Request(Kind.CANCEL, 19, "ARM"), [7, None])
+    yield request("CANCEL of some tasks", Request(Kind.CANCEL, 20, "ARM"), [7, [0, 2]])
+    yield request("STATS", Request(Kind.STATS, 10, "ARM"))
+    yield request("RELOAD", Request(Kind.RELOAD, 21, "ARM"))
+    yield request("STOP", Request(Kind.STOP, 11, "ARM"), [bytes(range(0x20, 0x30)), "a hand"])
+    yield {"name": "the shortest head", "head": {"serial": 22}, "frames": hexes([MAGIC + bytes.fromhex("93 03 16 a0")])}
+    later = MAGIC + msgspec.msgpack.encode((99, 23, "NEW"))
+    yield {
+        "name": "a kind that the engine does not know",
+        "head": {"serial": serial_of(later)},
+        "frames": hexes([later]),
+    }
+
+
+def replies() -> Iterator[Vector]:
+    """What the engine answers."""
+    results = [2.5, errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[])]
+    only = [1, results[1]]
+    end = 0, *STAMP
+    yield answer(
+        "results", Reply(7, 2, failed=1, clock=STAMP[0], boot=STAMP[1]), results, _joined(results), "a package"
+    )
+    head = Reply(12, 2, ReplyMode.ERRORS, None, 1, *STAMP)
+    yield answer("errors only", head, only, _joined(only), "a package that wants errors only")
+    yield answer(
+        "no results", Reply(13, 2, ReplyMode.NONE, None, 1, *STAMP), [], None, "a package that wants no results"
+    )
+    yield answer("nothing", Reply(15, 0, ReplyMode.ALL, None, *end), [], b"", "an empty package")
+    halves = [0.75, 1.75]
+    yield answer("columns", Reply(9, 2, ReplyMode.ALL, None, *end), halves, _joined(halves), "columns")
+    wide = b"".join(b"\xd3" + number.to_bytes(8, "big") for number in (1, 3))
+    yield answer("ints of columns", Reply(9, 2, ReplyMode.ALL, None, *end), [1, 3], wide, "columns")
+    for name, serial, value in (
+        ("INFO", 1, INFO),
+        ("TASKS", 3, TASKS),
+        ("PUBLISH", 4, None),
+        ("LATEST", 8, {"load": 0.25}),
+        ("PROGRESS", 17, [("7", 1, 2)]),
+        ("CANCEL of a package", 19, None),
+        ("STATS", 10, STATS),
+        ("RELOAD", 21, None),
+    ):
+        yield valued(name, serial, value, STAMP)
+    yield valued("STOP", 11, None, (*STAMP[:2], 3))
+    failed = errors.TaskFailed("nothing was published on topic 'cpu.load' yet", type="LookupError")
+    yield refused("LATEST of nothing", 8, failed, "LATEST")
+    yield refused("an engine that has too much to do", 7, ERRORS[9], "a package")
+    unknown = errors.ProtocolError("head: Invalid enum value 99 - at `$[0]`")
+    yield refused("a kind that is unknown", 23, unknown, "a kind that the engine does not know")
+    yield refused("a head without a serial", NO_SERIAL, errors.ProtocolError("head: Input data was truncated"), "")
+    yield {
+        "name": "a reply of 0.1.0",
+        "to": "a package of a client of 0.1.0",
+        "head": {"serial": 16, "count": 1, "reply": 0, "error": None, "failed": 0},
+        "values": [2.5],
+        "frames": hexes([MAGIC + msgspec.msgpack.encode((16, 1, 0, None, 0)), packed(2.5)]),
+    }
+
+
+def valued(name: str, serial: int, value: Any, stamp: Stamp) -> Vector:
+    head = Reply(serial, 1, ReplyMode.ALL, None, 0, *stamp)
+    frames = value_reply(serial, value, stamp)
+    plain = msgspec.to_builtins(value)
+    return {
+        "name": name,
+        "to": "a hello" if name == "INFO" else name,
+        "head": fields(head),
+        "values": [shown(plain)],
+        "frames": hexes(frames),
+    }
+
+
+def refused(name: str, serial: int, error: TaskEngineError, to: str) -> Vector:
+    head = Reply(serial, 0, ReplyMode.ALL, to_wire(error), 0, *STAMP)
+    return {"name": name, "to": to, "head": fields(head), "frames": hexes(refusal(serial, error, STAMP))}
+
+
+def _joined(values: Sequence[Any]) -> bytes:
+    return b"".join(map(packed, values))
+
+
+def seed_messages() -> Iterator[Vector]:
+    """Wire 0.1: frames as text."""
+
+    def meta(**more: Any) -> dict[str, Any]:
+        return {"id": "CLIENT", "role": "requestor", "version": 0.1, "type": "REQ", "pack": 1483507553.307392, **more}
+
+    def task(name: str, *args: Any, pack: Any) -> dict[str, Any]:
+        return {"task": name, "args": args, "kwargs": {}, "pack": pack}
+
+    def read(frames: list[dict[str, Any]]) -> seedwire.SeedPackage:
+        texts = [json.dumps(frame).encode() for frame in frames]
+        found = seedwire.read_package((), texts[0], *join_frames(texts[1:]), {"task_count": ""}, 1, NOWHERE)
+        found.worker = "TASK-4712"
+        return found
+
+    frames = [meta(length=2, serial="s7"), task("task_count", 2, 3, pack="a1"), task("steer", pack="a2")]
+    yield seed("a package", frames, seed_answer(read(frames), ["2.5", ERRORS[2]]))
+    frames = [meta(serial="s8"), task("task_echo", "ERROR: not one", pack="a1")]
+    yield seed("a result that reads like an error", frames, seed_answer(read(frames), ["ERROR: not one"]))
+    frames = [{}]
+    yield seed("the shortest message", frames, None)
+    frames = [meta(length=3, serial="s9"), task("task_count", 2, 3, pack="a1")]
+    wrong = seedwire.malformed(
+        json.dumps(frames[0]).encode(), errors.ProtocolError("META frame: length is 3, and 1 TASK frames came")
+    )
+    yield seed("a wrong length", frames, texts_of(wrong))
+    frames = [meta(type="PUB", serial="s10"), {"data": {"topic": "arm.state", "value": {"angle": 30}}}]
+    found = read(frames)
+    found.worker = "DATA-4713"
+    found.put(0, 1, packed(None))
+    yield seed("PUB", frames, texts_of(found.answer()))
+    frames = [meta(type="GET", serial="s11"), {"data": {"topic": "arm.state"}}]
+    found = read(frames)
+    found.worker = "DATA-4713"
+    found.put(0, 1, seedwire.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
+    yield seed("GET", frames, texts_of(found.answer()))
+
+
+def seed_answer(found: seedwire.SeedPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
+    """What a package is answered whose tasks were one chunk."""
+    results = list(results)
+    labels = [json.loads(found._frame(position))["pack"] for position in range(found.count)]
+    frames = seedwire.Frames(lambda name: None, lambda name, error: errors.ProtocolError(""))
+    entries = []
+    for label, result in zip(labels, results, strict=True):
+        is_error = isinstance(result, TaskEngineError)
+        told = f"ERROR: {result}" if is_error else result
+        entries.append(b" " * is_error + frames.tell(label, told, 1000)[0])
+    found.put(0, found.count, found.mend(found.count, b",".join(entries)))
+    return texts_of(found.answer())
+
+
+def texts_of(frames: Sequence[bytes | list[bytes]]) -> list[str]:
+    return [(frame if isinstance(frame, bytes) else b"".join(frame)).decode() for frame in frames]
+
+
+def seed(name: str, frames: Sequence[Any], reply: list[str] | None) -> Vector:
+    told = {} if reply is None else {"reply": reply}
+    return {"name": name, "request": [json.dumps(frame) for frame in frames], **told}
+
+
+def publications() -> Iterator[Vector]:
+    board = Board("DATA-4713")
+    for number, (topic, value, publisher) in enumerate(
+        [("arm.state", {"angle": 30}, "client:ARM"), ("arm.state", [1.5, None], "task"), ("größe", 2, "source")]
+    ):
+        frames = board.publish(topic, value, 1483507553.5 + number, publisher)
+        yield {"name": f"{topic} by {publisher}", "topic": topic, "value": value, "frames": texts_of(frames)}
+
+
+def vectors() -> Vector:
+    """All of it."""
+    assert {type(error) for error in ERRORS} == set(BY_CODE.values())
+    return {
+        "about": [line for line in (__doc__ or "").splitlines()[2:] if line],
+        "values": [
+            {"name": name, "value": shown(value), "bytes": packed(value).hex(" ")} for name, value in VALUES.items()
+        ],
+        "errors": [
+            {"name": type(error).__name__, "value": shown(error), "bytes": packed(error).hex(" ")} for error in ERRORS
+        ],
+        "wire 0.2": {"packages": list(packages()), "requests": list(requests()), "replies": list(replies())},
+        "wire 0.1": list(seed_messages()),
+        "publications": list(publications()),
+    }
+
+
+def text() -> str:
+    """The file's text."""
+    return json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(text())
