@@ -31,7 +31,7 @@ _FLOAT64_TAG, _INT64_TAG = 0xCB, 0xD3
 
 
 def encoded(value: Any) -> Any:
-    """What msgspec writes for a value of numpy's.
+    """Return the plain value that msgspec writes in place of a value of numpy's.
 
     Raises TypeError for any other, and for what would lose something: of arrays those of objects and those with a mask.
     """

@@ -97,7 +97,7 @@ class Availability:
             self.has_changed = True
 
     def stats(self) -> list[LaneStats]:
-        """What is to be seen of each lane, with its parts."""
+        """Return the counts of each lane, with its parts."""
         return [self._stats(name) for name in self._own]
 
     def _stats(self, name: str) -> LaneStats:
@@ -106,7 +106,7 @@ class Availability:
         return self._lanes[name].stats(name, self._sizes[name], workers, queued)
 
     def _is_arranged(self, name: str) -> bool:
-        """Who takes part in what is not simply who is there."""
+        """Return whether the lane has parts, or workers that are not settled yet: not every worker takes every task."""
         return name in self._parts or name in self.unsettled
 
     def _part(self, name: str, module: str) -> None:
