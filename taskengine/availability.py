@@ -118,7 +118,7 @@ class Availability:
 
     @staticmethod
     def _may_take_part(worker: Worker, lane: Lane, crew: list[Worker], *, is_whole: bool) -> bool:
-        """Whatever waits in the lane may be given to the worker."""
+        """Return whether the worker may be given everything that waits in the lane."""
         if not worker.missing or (is_whole and not lane.workers):
             return True
         if lane.workers and all(worker.missing <= other.missing for other in lane.workers):

@@ -393,7 +393,7 @@ class Broker:
         return bool(self._deadlines or self._parted)
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
-        """What has been counted, and who waits where; `restarts` as the supervisor tells them, `unread` in bytes."""
+        """Return the counts and the state of each lane; `restarts` as the supervisor tells them, `unread` in bytes."""
         lanes = self.availability.stats()
         held = self._quota.bytes + self._quota.results + unread
         return self.counters.stats(lanes, len(self.packages), held, restarts)

@@ -24,7 +24,7 @@ def _dumps(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What stands for a value that JSON has no type for."""
+    """Return what stands in JSON for a value that it has no type for."""
     if hasattr(value, "tolist"):  # an array of numpy, or one of its scalars
         return value.tolist()
     try:
