@@ -84,7 +84,7 @@ def play_sample() -> None:
 
 
 def beginning(output: str) -> Iterator[str]:
-    """What the engine printed before its first package, which was a question whether it answers.
+    """Return the lines that the engine printed before its first package, a question whether it answers.
 
     A worker's line of a package may come before the router's.
     """

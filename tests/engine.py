@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import random
 import resource
 import signal
@@ -77,6 +78,29 @@ def free_ports(number: int) -> int:
         except OSError:
             continue
         return first
+
+
+def serve_command(*options: str) -> tuple[list[str], int]:
+    """The command that serves on free ports, and the port of its frontend."""
+    first = free_ports(5)
+    command = [sys.executable, "-m", "taskengine", "serve", *options, "--router-frontend", str(first)]
+    return [*command, "--router-backend", str(first + 1), "--starting-port", str(first + 2)], first
+
+
+def serve_on_terminal(*options: str) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Serve on a terminal of its own: the process, our end of the terminal, and the port of the frontend."""
+    ours, theirs = pty.openpty()
+    command, first = serve_command(*options)
+    take_terminal = "import fcntl, os, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{take_terminal}; os.execv({command[0]!r}, {command!r})"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    return process, ours, first
 
 
 def children(pid: int) -> dict[int, str]:

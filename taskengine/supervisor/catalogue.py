@@ -47,7 +47,7 @@ class Reading:
         self.connection = self._inquiry.connection
 
     def result(self) -> TaskCode:
-        """What was found. Raises TaskModuleError where a module cannot be loaded."""
+        """Return the tasks that were found. Raises TaskModuleError where a module cannot be loaded."""
         code = _read(self._modules, self._inquiry.answer)
         failures = [f"task module {module.name}: {module.failure}" for module in code.modules if module.failure]
         if failures:

@@ -25,18 +25,6 @@ FIRST_ID = 0x6B8B4567
 """What libzmq counts its peers from where nobody has seeded its generator."""
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def client(engine: Engine) -> Iterator[Client]:
-    with Client(engine.address, timeout=deadline(20)) as client:
-        yield client
-
-
 @pytest.fixture
 def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     with zmq.Context() as context:

@@ -37,12 +37,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def client(engine: Engine) -> Iterator[Client]:
-    with Client(engine.address, timeout=deadline(20)) as client:
-        yield client
-
-
-@pytest.fixture
 def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     with zmq.Context() as context:
         yield context

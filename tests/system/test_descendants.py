@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from taskengine import Client, TaskTimeout
 from taskengine._descendants import children_of
-from tests.engine import Engine, alive, children, deadline, free_ports, wait_until
+from tests.engine import Engine, alive, children, deadline, serve_command, serve_on_terminal, wait_until
 
 pytestmark = pytest.mark.system
 TASKS = """
@@ -108,19 +106,7 @@ def test_what_tasks_left_ends_with_a_killed_supervisor(module: Path, tmp_path: P
 
 
 def test_ctrl_c_does_not_reach_what_a_task_has_started(module: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    first = free_ports(5)
-    command = [sys.executable, "-m", "taskengine", "serve", "--tasks", str(module), "--router-frontend", str(first)]
-    command += ["--router-backend", str(first + 1), "--starting-port", str(first + 2)]
-    take_terminal = "import fcntl, os, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{take_terminal}; os.execv({command[0]!r}, {command!r})"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
+    process, ours, first = serve_on_terminal("--tasks", str(module))
     results: list[Any] = []
     sign = tmp_path / "begun"
     with Client(f"tcp://127.0.0.1:{first}", timeout=deadline(20)) as client:
@@ -138,9 +124,7 @@ def test_ctrl_c_does_not_reach_what_a_task_has_started(module: Path, tmp_path: P
 
 def test_as_pid_1_it_reaps_orphans_and_kills_none_that_are_not_its_own() -> None:
     """As in a container: what `docker exec` leaves becomes the child of PID 1."""
-    first = free_ports(5)
-    command = [sys.executable, "-m", "taskengine", "serve", "--router-frontend", str(first)]
-    command += ["--router-backend", str(first + 1), "--starting-port", str(first + 2)]
+    command, first = serve_command()
     space = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--pid", "--fork"]
     space += ["--kill-child", "--mount-proc"]
     with subprocess.Popen([*space, *command], stdout=subprocess.DEVNULL) as process:

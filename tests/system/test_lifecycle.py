@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 import zmq
 
 from taskengine import Client, TaskEngineError, WorkerLost
-from tests.engine import Engine, alive, children, deadline, free_ports, wait_until
+from tests.engine import Engine, alive, children, deadline, serve_on_terminal, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -399,19 +398,7 @@ def test_a_module_that_loads_only_once_is_named_by_the_worker_that_misses_it(tmp
 
 
 def test_an_engine_ends_with_the_terminal_that_it_was_started_on() -> None:
-    ours, theirs = pty.openpty()
-    first = free_ports(5)
-    command = [sys.executable, "-m", "taskengine", "serve", "--router-frontend", str(first)]
-    command += ["--router-backend", str(first + 1), "--starting-port", str(first + 2)]
-    take_terminal = "import fcntl, os, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{take_terminal}; os.execv({command[0]!r}, {command!r})"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
+    process, ours, first = serve_on_terminal()
     with Client(f"tcp://127.0.0.1:{first}", timeout=deadline(20)) as client:
         assert client.call("task_count", 2, 3) == 2.5
     pids = children(process.pid)
