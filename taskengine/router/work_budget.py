@@ -16,8 +16,10 @@ SPAN_S = 1.0
 """How soon work is forgotten: of what a client has done, so long later a part of 1/e counts."""
 STEP_S = 0.1
 """How often that is worked out."""
-LEAST_S = 1e-4
-"""A client that has kept the router busy for less, of late, is as good as not there."""
+LEAST_S = 1e-5
+"""A client that has kept the router busy for less, of late, is forgotten."""
+WAITING_S = 1e-3
+"""Others that have kept it busy for less, of late, do not wait: one reading of the counters is no reason to refuse."""
 ABOVE_MEAN = 1.5
 """A client that does so many times what clients do on the average is not refused yet."""
 STUBBORN = 0.75
@@ -60,7 +62,7 @@ class WorkBudget:
             self._forget(now)
         mine = self._spent.get(client, 0.0)
         free = SPAN_S - self._total
-        if mine <= free or self._total - mine <= LEAST_S:
+        if mine <= free or self._total - mine <= WAITING_S:
             return None
         share = max(free, ABOVE_MEAN * self._total / len(self._spent))
         if mine <= share:

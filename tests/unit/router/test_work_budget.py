@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from taskengine.broker.tuning import LATEST_RETRY_S, SOONEST_RETRY_S
 from taskengine.protocol.limits import MAX_CLIENTS
-from taskengine.router.work_budget import ABOVE_MEAN, WorkBudget
+from taskengine.router.work_budget import ABOVE_MEAN, WAITING_S, WorkBudget
 
 MESSAGE_S = 0.001
 
@@ -36,6 +36,15 @@ def test_whoever_takes_all_is_refused_while_another_waits_and_the_other_is_not()
     assert budget.excess("newcomer", now) is None
     budget.charge("honest", MESSAGE_S, now + excess.retry_after)
     assert budget.excess("greedy", now + excess.retry_after + 0.2) is None, "it came back when it was told to"
+
+
+def test_a_glance_at_the_counters_refuses_nobody() -> None:
+    budget = WorkBudget()
+    now = busy(budget, {"greedy": 0.9}, 100.0)
+    budget.charge("top", 0.0005, now)
+    assert budget.excess("greedy", now) is None
+    budget.charge("top", WAITING_S, now)
+    assert budget.excess("greedy", now) is not None
 
 
 def test_it_is_told_once_and_cut_off_where_it_heeds_nothing() -> None:
