@@ -24,6 +24,7 @@ from taskengine.security.credentials import Credentials
 from taskengine.security.identity import Identity, borrowed
 from taskengine.supervisor.child import Child
 from taskengine.supervisor.reports import COMMON, LOADERS
+from taskengine.supervisor.terminal import log_style
 from taskengine.worker import publisher, worker
 
 ROUTER = "router"
@@ -51,6 +52,7 @@ class Roles:
         code: TaskCode,
     ) -> None:
         self._settings = settings
+        self._style = log_style(settings)
         self._identity = identity
         self.machine = machine
         self._makers: dict[str, Callable[[], Child]] = {}
@@ -149,7 +151,7 @@ class Roles:
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""
         stdout = self._settings.enable_stdout
-        return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
+        return Child(role, target, args, enable_stdout=stdout, style=self._style, identity=self._identity, **extra)
 
 
 def _mouths(feeds: list[PublicationPipe]) -> list[int]:

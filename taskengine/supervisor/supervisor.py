@@ -33,7 +33,7 @@ from taskengine.supervisor.inspection import libzmq_version
 from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
 from taskengine.supervisor.reload import Reload
 from taskengine.supervisor.roles import ROUTER, Roles
-from taskengine.supervisor.terminal import Terminal, fill_standard_fds
+from taskengine.supervisor.terminal import Terminal, fill_standard_fds, log_style
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -494,6 +494,6 @@ def serve(settings: Settings, identity: Identity | None, check: Callable[[], str
     `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
-    terminal = Terminal()
+    terminal = Terminal(style=log_style(settings))
     notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
     return Supervisor(settings, identity, terminal, notifier, check, read).serve()
