@@ -122,7 +122,7 @@ class LogBuffer:
                 del self._text[: os.write(self._fd, self._text[: 1 << 16])]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # the supervisor is gone, and so is this process in a moment
+        except OSError:  # the supervisor is gone, and so is this process in a moment; or a task has closed the pipe
             self._text.clear()
             self._left_out = 0
 

@@ -23,8 +23,8 @@ ENGINE = "taskengine"
 """The logger above those of the engine's processes."""
 MARK = b"\x1e"
 """What lines of the buffer begin with in a pipe that tasks write into as well; no line holds it."""
-LINE_BYTES = 1 << 16
-"""What was printed without an end of line is kept up to this many bytes."""
+MAX_LINE = 1 << 13
+"""Longer lines are cut into several, so that with all that is escaped the supervisor takes each whole."""
 
 
 class _Stream(io.RawIOBase):
@@ -62,7 +62,7 @@ class _Stream(io.RawIOBase):
                 self._begun += line
                 self._put()
             self._begun += rest
-            if len(self._begun) > LINE_BYTES:
+            if len(self._begun) > MAX_LINE:
                 self._put()
         return len(added)
 
@@ -115,9 +115,9 @@ class _Handler(logging.Handler):
 def put_line(journal: LogBuffer, label: str, text: str, level: int, by: tuple[str, str]) -> None:
     """Put a line of the task and client `by` into the journal."""
     task, client = by
-    if not journal.format.is_json:
-        text = f"{label} {task}: {text}" if task else f"{label} {text}"
-    journal.put(text, level, task=task, client=client)
+    before = "" if journal.format.is_json else f"{label} {task}: " if task else f"{label} "
+    for start in range(0, max(len(text), 1), MAX_LINE):
+        journal.put(before + text[start : start + MAX_LINE], level, task=task, client=client)
 
 
 def logger_name(role: str) -> str:
@@ -163,7 +163,8 @@ def print_by(journal: LogBuffer, role: str) -> None:
 
 def sift(lines: bytes, put: Callable[[str], bytes]) -> bytes:
     """Take the marks from whole lines of a worker's pipe; `put` makes a line of what was written without one."""
-    if lines.startswith(MARK) and lines.count(b"\n" + MARK) == lines.count(b"\n") - 1:
+    number = lines.count(b"\n")
+    if lines.startswith(MARK) and lines.count(MARK) == number and lines.count(b"\n" + MARK) == number - 1:
         return lines[1:].replace(b"\n" + MARK, b"\n")
     sifted = bytearray()
     for line in lines.split(b"\n")[:-1]:
