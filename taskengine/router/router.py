@@ -106,7 +106,7 @@ class Router:
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        self._audit = audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.warn)
         audit.open()
         self._gate = (
             KeyAuthenticator(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
@@ -292,7 +292,7 @@ class Router:
             self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
-            self._journal.say(
+            self._journal.warn(
                 f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
             )
             if name is not None:
@@ -386,10 +386,10 @@ class Router:
                 continue
             what = "stopped in a task" if at_task else "silent"
             limit = self._settings.heartbeat_limit
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
+            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has been {what} for more than {limit:g} s")
             self._expel(name)
         for name in self._newcomers.silent(now):
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has not joined in {IMPORT_TIMEOUT_S:g} s")
+            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {name} has not joined in {IMPORT_TIMEOUT_S:g} s")
             self._newcomers.leave(name)
             self._expel(name)
 

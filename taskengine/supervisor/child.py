@@ -69,10 +69,10 @@ class _End(enum.Enum):
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a slate at a place, and ends with the supervisor, after what its tasks have started. One that
-    `survives` is not ended then, one that `rests` ends by itself, as soon as it has brought its pins to their safe
-    state. Of the descriptors that are open it has those that it `keeps`, its own pipes and the standard ones, and it
-    may make the reports that are `known`.
+    With `logs_output` what it prints becomes lines of the log. A worker has a slate at a place, and ends with the
+    supervisor, after what its tasks have started. One that `survives` is not ended then, one that `rests` ends by
+    itself, as soon as it has brought its pins to their safe state. Of the descriptors that are open it has those that
+    it `keeps`, its own pipes and the standard ones, and it may make the reports that are `known`.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Child:
         slate: Slate | None = None,
         place: int | None = None,
         identity: Identity | None = None,
+        logs_output: bool = False,
         survives: bool = False,
         rests: bool = False,
         keeps: Iterable[int] = (),
@@ -114,6 +115,7 @@ class Child:
         self._args = args
         self._enable_stdout = enable_stdout
         self._style = style
+        self._logs_output = logs_output
         self._format = LineFormat(style, role)
         self._tail = b""
         self._unsaid = bytearray()
@@ -148,7 +150,7 @@ class Child:
         with contextlib.suppress(OSError):  # a user may have only so much of it
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         output = None
-        if self._slate is not None:  # of its own, so that it is not non-blocking: what a task starts expects that
+        if self._logs_output:  # of its own, so that it is not non-blocking: what a task starts expects that
             output = os.open(f"/proc/self/fd/{log}", os.O_WRONLY)
             theirs.callback(os.close, output)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
@@ -235,7 +237,7 @@ class Child:
         lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
         if len(self._tail) > _LINE_BYTES:
             lines, newline, self._tail = lines + newline + self._tail, b"\n", b""
-        return lines + newline if self._slate is None else sift(lines + newline, self._unmarked)
+        return sift(lines + newline, self._unmarked) if self._logs_output else lines + newline
 
     def _unmarked(self, text: str) -> bytes:
         """Give the line of what a worker's process, or what its tasks have started, wrote past Python."""

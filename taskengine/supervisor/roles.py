@@ -146,7 +146,9 @@ class Roles:
         place, slate = len(backplane.slates), new_slate()
         backplane.slates.append(slate)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, slate=slate, place=place, known=LOADERS, **extra)
+        self._makers[role] = partial(
+            self._child, *args, slate=slate, place=place, known=LOADERS, logs_output=True, **extra
+        )
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""
@@ -175,7 +177,7 @@ def _guard(
     journal: LogBuffer,
 ) -> None:
     attach(feeds)
-    note = Audit(file_of(settings), journal.say, GUARDIAN_PATIENCE_S).note
+    note = Audit(file_of(settings), journal.warn, GUARDIAN_PATIENCE_S).note
     strangers_may = _may_strangers_stop(settings, machine)
     publish = publish_owned if feeds else _tell_nobody
     interval = settings.heartbeat_interval

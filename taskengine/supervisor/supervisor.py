@@ -139,12 +139,11 @@ class Supervisor:
 
     def _announce(self, catalogue: TaskCode) -> None:
         say = self._terminal.say
-        old = old_libzmq(libzmq_version())
-        if old:
-            say(f"[SUPERVISOR] Warning: {old}")
+        if old := old_libzmq(libzmq_version()):
+            self._terminal.warn(f"[SUPERVISOR] Warning: {old}")
         self._remind(time.monotonic())
         for failure in catalogue.failures:
-            say(f"[SUPERVISOR] Left out: {failure}")
+            self._terminal.warn(f"[SUPERVISOR] Left out: {failure}")
         say("[REGISTERED-TASKS]:")
         for task in catalogue.tasks:
             say(f"[-] {task.name}")
@@ -153,7 +152,7 @@ class Supervisor:
 
     def _remind(self, now: float) -> None:
         if self._reminder.is_due(now):
-            self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
+            self._terminal.warn(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -172,7 +171,7 @@ class Supervisor:
                 raise StartError(f"{role} cannot be started: {error.strerror}") from None
             wait = self._backoffs.setdefault(role, Backoff()).next(0.0, online=False, useful=False)
             self._due[role] = time.monotonic() + wait
-            self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
+            self._terminal.warn(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
             return
         self._children[role] = child
         if self._reload is not None:
@@ -207,7 +206,7 @@ class Supervisor:
             raise StartError(self._failure)
         for role in roles:
             if not (self._signals or online(role)):
-                self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
+                self._terminal.warn(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
 
     def _read(self, child: Child) -> None:
         self._terminal.add(child.read_lines())
@@ -279,7 +278,7 @@ class Supervisor:
             return
         how = child.failure or child.fault or ending(code)
         is_left_out = self._leave_out(child, how)
-        self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
+        self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
@@ -301,7 +300,8 @@ class Supervisor:
     def end_reload(self, problem: str) -> None:
         """The engine is ready again."""
         self._served = len(self._roles.plan.code.tasks)
-        self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
+        say = self._terminal.warn if problem else self._terminal.say
+        say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
         self._tell_router("reloaded", problem if self._settings.has_tracebacks else without_folders(problem))
 
@@ -330,7 +330,7 @@ class Supervisor:
             else f"it ended the process that loaded it ({how})"
         )
         self._roles.exclude(child.place, module, why)
-        self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
+        self._terminal.warn(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
         return True
 
     def _plan_reload(self) -> Reload:
@@ -365,7 +365,7 @@ class Supervisor:
         """Kill a router, or a guardian, that has stood still for too long."""
         for role in self._census.silent(now):
             child = self._children[role]
-            self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
+            self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
             self._census.leave(role)
             child.process.kill()
 
@@ -494,6 +494,6 @@ def serve(settings: Settings, identity: Identity | None, check: Callable[[], str
     `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
-    terminal = Terminal(style=log_style(settings))
-    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
+    terminal = Terminal(style=log_style(settings)).log_by()
+    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.warn)
     return Supervisor(settings, identity, terminal, notifier, check, read).serve()

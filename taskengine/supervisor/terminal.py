@@ -37,6 +37,7 @@ class Terminal:
         self._fd = fd
         self._level = style.level
         self._format = LineFormat(style, "supervisor")
+        self._logger: logging.Logger | None = None
         self._text = bytearray()
         self._left_out = 0
         self._notice = (0, 0)
@@ -60,9 +61,22 @@ class Terminal:
 
     def log(self, line: str, level: int) -> None:
         """Print one line of a level of `logging`, if LOG_LEVEL lets it through."""
-        if level >= self._level:
-            self.add(self._format.line(line, level) + b"\n")
-            self.write()
+        if self._logger is not None:
+            self._logger.log(level, line)
+        elif level >= self._level:
+            self.put(line, level)
+
+    def put(self, line: str, level: int) -> None:
+        """Print one line, whatever LOG_LEVEL is."""
+        self.add(self._format.line(line, level) + b"\n")
+        self.write()
+
+    def log_by(self) -> Terminal:
+        """Have the logger `taskengine.supervisor` of `logging` print here; gives the terminal."""
+        self._logger = logging.getLogger("taskengine.supervisor")
+        self._logger.handlers[:], self._logger.propagate = [_Handler(self)], False
+        self._logger.setLevel(self._level)
+        return self
 
     def add(self, lines: bytes) -> None:
         """Take whole lines, each ending in a newline."""
@@ -95,3 +109,15 @@ class Terminal:
             self._left_out += self._text.count(b"\n") + (told - 1 if end > 0 else 0)
             self._notice = 0, 0
             self._text.clear()
+
+
+class _Handler(logging.Handler):
+    """Prints records of `logging` on a terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        self._terminal.put(self.format(record), record.levelno)

@@ -72,3 +72,21 @@ def test_no_line_that_is_left_out_is_forgotten_while_the_disk_stays_full() -> No
     os.close(writer)
     with os.fdopen(reader, "rb") as text:
         assert text.read() == b"[SUPERVISOR] 10 lines left out\n"
+
+
+def test_the_supervisors_logger_prints_on_it_without_forms_of_its_own() -> None:
+    reader, writer = os.pipe()
+    terminal = Terminal(writer).log_by()
+    logger = logging.getLogger("taskengine.supervisor")
+    try:
+        terminal.say("100% done")
+        terminal.warn("careful")
+        logger.error("%s", "failed")
+        logger.debug("no")
+    finally:
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as text:
+        assert text.read() == b"100% done\ncareful\nfailed\n"
