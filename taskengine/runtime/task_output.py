@@ -27,7 +27,7 @@ MAX_LINE = 1 << 13
 """Longer lines are cut into several, so that with all that is escaped the supervisor takes each whole."""
 
 
-class _Stream(io.RawIOBase):
+class _TaskStream(io.RawIOBase):
     """The bytes of `sys.stdout` or `sys.stderr`, which become lines of the journal in the level `level`."""
 
     def __init__(self, journal: LogBuffer, label: str, level: int, fd: int) -> None:
@@ -86,7 +86,7 @@ class _Stream(io.RawIOBase):
         put_line(self._journal, self._label, text, self._level, self._by)
 
 
-class _Handler(logging.Handler):
+class _JournalHandler(logging.Handler):
     """Puts records of `logging` into the journal; those of the engine's own loggers as they are."""
 
     def __init__(self, journal: LogBuffer, label: str) -> None:
@@ -128,7 +128,7 @@ def logger_name(role: str) -> str:
 def log_by(journal: LogBuffer, role: str, level: int) -> None:
     """Have `logging` and the warnings of this process, which has the role `role`, go to the journal."""
     label = worker_label(role, os.getpid()) if " worker" in role else f"[{role.upper()}-{os.getpid()}]"
-    handler = _Handler(journal, label)
+    handler = _JournalHandler(journal, label)
     engine, root = logging.getLogger(ENGINE), logging.getLogger()
     # a task module may configure the root logger as it likes: the engine's lines do not go by it
     engine.handlers[:], engine.propagate = [handler], False
@@ -142,7 +142,7 @@ def log_by(journal: LogBuffer, role: str, level: int) -> None:
 def print_by(journal: LogBuffer, role: str) -> None:
     """Have what Python code of this process, a worker, prints go to the journal."""
     label = worker_label(role, os.getpid())
-    streams = [_Stream(journal, label, level, fd) for fd, level in ((1, logging.INFO), (2, logging.WARNING))]
+    streams = [_TaskStream(journal, label, level, fd) for fd, level in ((1, logging.INFO), (2, logging.WARNING))]
     # not through a BufferedWriter, which a handler of signals must not enter twice
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(cast(BinaryIO, stream), "utf-8", "backslashreplace", write_through=True) for stream in streams

@@ -74,7 +74,7 @@ class Terminal:
     def log_by(self) -> Terminal:
         """Have the logger `taskengine.supervisor` of `logging` print here; gives the terminal."""
         self._logger = logging.getLogger("taskengine.supervisor")
-        self._logger.handlers[:], self._logger.propagate = [_Handler(self)], False
+        self._logger.handlers[:], self._logger.propagate = [_TerminalHandler(self)], False
         self._logger.setLevel(self._level)
         return self
 
@@ -111,7 +111,7 @@ class Terminal:
             self._text.clear()
 
 
-class _Handler(logging.Handler):
+class _TerminalHandler(logging.Handler):
     """Prints records of `logging` on a terminal."""
 
     def __init__(self, terminal: Terminal) -> None:
