@@ -324,11 +324,16 @@ def test_what_hardware_may_import() -> None:
 
 
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
-    """Everything that waits uses the monotonic clock; what time it is stands only in publications and the audit log."""
+    """What waits uses the monotonic clock; what time it is stands in publications, the audit log and JSON lines."""
     wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").rglob("*.p[yx]*")}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
+        ("log_format.py", "return time.time() if self.is_json else 0.0"),
+        (
+            "log_format.py",
+            "return f\"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03}Z\"",
+        ),
     }
