@@ -326,7 +326,8 @@ def test_what_hardware_may_import() -> None:
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
     """What waits uses the monotonic clock; what time it is stands in publications, the audit log and JSON lines."""
     wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").rglob("*.p[yx]*")}
+    paths = (path for path in PACKAGE.rglob("*.p[yx]*") if path.suffix != ".pyc")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),
