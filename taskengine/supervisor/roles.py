@@ -178,8 +178,9 @@ def _guard(
     note = Audit(file_of(settings), journal.warn, GUARDIAN_PATIENCE_S).note
     strangers_may = _may_strangers_stop(settings, machine)
     publish = publish_owned if feeds else _tell_nobody
-    interval = settings.heartbeat_interval
-    machine.guard(interval, GuardianLink(control), journal.say, note, publish, listener, strangers_may=strangers_may)
+    log = journal.say, journal.warn, note
+    link = GuardianLink(control)
+    machine.guard(settings.heartbeat_interval, link, *log, publish, listener, strangers_may=strangers_may)
 
 
 def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:

@@ -269,7 +269,7 @@ def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[],
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        owner = machine.own(lane, journal.say)
+        owner = machine.own(lane, journal.warn)
     except (RuntimeError, SettingsError) as error:
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
     orphan.first(owner.rest_at_once)

@@ -61,9 +61,8 @@ class Site:
         self.ends += [there, here]
         there.send(packets(StopProcess())[0])
         link = GuardianLink(ControlChannel(here, self.said.append))
-        return Guardian(
-            self.layout, self.panel, "mock", Links(link, 1.0, self.said.append, print, self.published.__setitem__)
-        )
+        links = Links(link, 1.0, print, self.said.append, print, self.published.__setitem__)
+        return Guardian(self.layout, self.panel, "mock", links)
 
 
 @pytest.fixture
