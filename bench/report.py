@@ -1,4 +1,4 @@
-"""What a run of the headline scenarios found: a row for each system, as a table, as JSON, as text."""
+"""The results of the headline scenarios: a row for each system, as a table, as JSON, as text."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def measured_on(machine: Machine, settings: dict[str, Any]) -> list[str]:
 
 
 def disturbance(before: float, after: float, waited: float) -> str:
-    """What others did to the run."""
+    """Return how busy other programs kept the machine before and after the run."""
     return f"Others kept {before:.0%} of the machine busy before, {after:.0%} after; waited {waited:.0f} s for them"
 
 

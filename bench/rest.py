@@ -1,4 +1,4 @@
-"""What a default engine takes while it does nothing."""
+"""Measures the memory and the processor time of an idle engine with the default settings."""
 
 from __future__ import annotations
 

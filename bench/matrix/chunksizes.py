@@ -1,4 +1,4 @@
-"""What CHUNKING_SIZE costs and what it buys."""
+"""Measures the cost and the benefit of CHUNKING_SIZE."""
 
 from __future__ import annotations
 

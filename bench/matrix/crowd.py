@@ -26,7 +26,7 @@ _forkserver = multiprocessing.get_context("forkserver")
 
 
 class Work(NamedTuple):
-    """What one client did: the spans of its calls and of its packages in s; what went wrong, if anything."""
+    """The results of one client: the spans of its calls and of its packages in s; what went wrong, if anything."""
 
     calls: list[float]
     packages: list[float]

@@ -1,4 +1,4 @@
-"""What encryption costs, where the engine has it."""
+"""Measures the cost of encryption, where the engine has it."""
 
 from __future__ import annotations
 

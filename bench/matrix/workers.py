@@ -73,6 +73,6 @@ def _sleep_measure(ours: Ours, sleeps: int, extent: Extent) -> Measure:
 
 
 def _real_sleep(times: int) -> float:
-    """What a task that sleeps really takes, in s: the system wakes late."""
+    """Return how long a task that sleeps really takes, in s: the system wakes it late."""
     job = Job(lambda: [task_sleep(SLEEP_S) for _ in range(times)])
     return timed_package("sleep", job, [SLEEP_S] * times) / times
