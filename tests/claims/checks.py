@@ -44,7 +44,7 @@ def test_a_mistake_is_found(tmp_path: Path, ours: str, broken: str, seen: str) -
     flags = ("-std=gnu11", "-O2", f"-I{HEADERS}", "-pthread", "-fsanitize=thread", "-g")
     subprocess.run(["gcc", *flags, str(tmp_path / "broken.c"), "-o", str(program)], check=True)
     for seed in range(20):
-        told = race(program, "threads", ROUNDS, seed)
+        told = race(program, "threads", 20 * ROUNDS, seed)
         if not told.startswith("exit code 0:") and seen in told:
             return
     raise AssertionError(told)
