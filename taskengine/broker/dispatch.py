@@ -30,6 +30,8 @@ class Dispatcher:
         self._workers = workers
         self._in_flight = in_flight
         self._costs = Costs()
+        self.now = 0.0
+        """In s, monotonic."""
 
     def dispatch(self) -> list[Batch]:
         """Hand out work while workers have room."""
@@ -57,7 +59,7 @@ class Dispatcher:
         if cost is not None:
             self._price(package.kind, cost)
 
-    def take_back(self, slices: Sequence[Slice]) -> list[Package]:
+    def put_back(self, slices: Sequence[Slice]) -> list[Package]:
         """Queue what was handed out and did not run before everything else, unless it is not to start.
 
         Return the packages that are whole now, because all of that was cancelled.
@@ -102,6 +104,8 @@ class Dispatcher:
         batches = []
         for worker, slices in filling.slices.items():
             batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
+            if not worker.batches:
+                worker.since = self.now
             worker.batches.append(slices)
             lane.queued -= self._in_flight.counters.hand_out(slices)
         return batches

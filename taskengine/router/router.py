@@ -15,6 +15,7 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.broker.broker import Broker
+from taskengine.broker.lane import tasks_in
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
@@ -63,6 +64,8 @@ KEEPALIVE_S, KEEPALIVES = 10, 3
 """A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
 STOP_MS = 1
 """How often the router looks whether the machine is safe, in ms, while a stop waits for that."""
+UNEVEN_MS = 1
+"""How often it looks whether what busy workers have not begun is worth a message to idle ones, in ms."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -126,6 +129,7 @@ class Router:
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
+        self._is_uneven = False
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -170,7 +174,7 @@ class Router:
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
-            self._broker.counters.tick(self._now)
+            self._broker.tick(self._now)
             if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
                 self._attendance.settle()
             if not ready:
@@ -197,6 +201,8 @@ class Router:
             if settled:
                 self._reception.deliver(settled)
             self._dispatch()
+            uneven = self._broker.balancer.uneven()
+            self._is_uneven = bool(uneven) and self._even_out(uneven)
             if self._broker.availability.has_changed:
                 self._reception.reroute()
             if self._retiring:
@@ -225,6 +231,8 @@ class Router:
         """Until something is to happen by itself."""
         if self._reception.halting.waiting:
             return STOP_MS
+        if self._is_uneven:
+            return UNEVEN_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -363,8 +371,20 @@ class Router:
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
 
+    def _even_out(self, lanes: list[str]) -> bool:
+        """Give what busy workers have not begun to idle ones of these lanes; return whether to look again soon."""
+        takes, is_more = self._broker.balancer.plan(lanes, self._crew.unclaimed, self._now)
+        for name, number, tasks in takes:
+            left = self._crew.take_back(name, number, tasks)
+            self._reception.deliver(self._broker.take_back(name, number, left))
+        if takes:
+            self._dispatch()
+        return is_more
+
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():
+            if slice_ns:
+                self._crew.offer(worker, number, tasks_in(slices))
             message = _fastpath.pack_batch(
                 number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
             )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from taskengine._fastpath import ProgressPage
 from taskengine.broker.recovery import SENSELESS, Account
 from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import MAX_OFFERED
 
 
 class WorkerEntry(NamedTuple):
@@ -80,6 +81,18 @@ class WorkerTable:
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
         self._members[name].page.recall(number)
+
+    def offer(self, name: str, number: int, tasks: int) -> None:
+        """Have a worker claim the tasks of the batch that it is sent next."""
+        self._members[name].page.offer(number, min(tasks, MAX_OFFERED))
+
+    def unclaimed(self, name: str, number: int) -> int:
+        """How many tasks of a batch a worker has not claimed."""
+        return self._members[name].page.unclaimed(number)
+
+    def take_back(self, name: str, number: int, tasks: int) -> int:
+        """Take so many tasks of a batch back from a worker, if it has not claimed them; how many it has left."""
+        return self._members[name].page.take_back(number, tasks)
 
     def release(self, name: str, number: int) -> None:
         """A worker's large answer has arrived: its progress page need not keep it."""

@@ -30,7 +30,8 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path: Path) -> None:
         ),
         pytest.param(
             "claimed = claim_tasks(&board->word, 1 + drawn(&state) % 4)",
-            "claimed = claim_unclaimed(&board->word) ? (sched_yield(), 1) : 0, atomic_fetch_add(&board->word, claimed), claimed",
+            "claimed = claim_unclaimed(&board->word) ? (sched_yield(), 1) : 0, "
+            "atomic_fetch_add(&board->word, claimed), claimed",
             "lost or doubled",
             id="a claim in two steps",
         ),
