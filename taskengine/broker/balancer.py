@@ -51,16 +51,16 @@ class Balancer:
 
     def uneven(self) -> list[str]:
         """Return the lanes in which a worker is idle while another holds tasks that it may not have begun."""
-        return [
+        uneven = [
             name for name, lane in self._lanes.items() if lane.slice_ns and not lane.queued and _is_uneven(name, lane)
         ]
+        self._workers.has_idle = bool(uneven)
+        return uneven
 
-    def plan(
-        self, lanes: Iterable[str], unclaimed: Callable[[str, int], int], now: float
-    ) -> tuple[list[TakeBack], bool]:
-        """Return what to take back in these lanes at `now`, and whether more may be worth it soon."""
+    def plan(self, lanes: Iterable[str], unclaimed: Callable[[str, int], int], now: float) -> list[TakeBack]:
+        """Return what to take back in these lanes at `now`; where there is nothing to take they are even."""
         takes: list[TakeBack] = []
-        is_more = False
+        self._workers.has_idle = False
         for name in lanes:
             lane = self._lanes[name]
             unbegun = [
@@ -68,8 +68,9 @@ class Balancer:
             ]
             idle = sum(not worker.batches and worker.room() for worker in lane.workers)
             takes += taken_back(unbegun, idle)
-            is_more = is_more or bool(unbegun)
-        return takes, is_more
+            # what is not worth it now may prove to be long
+            self._workers.has_idle = self._workers.has_idle or bool(unbegun)
+        return takes
 
     def take_back(self, name: str, number: int, left: int) -> list[Slice]:
         """Leave a worker's batch so many tasks; return the others, which it will not run."""

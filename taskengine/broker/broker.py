@@ -201,13 +201,14 @@ class Broker:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
         worker = self.workers.answering(name)
         done, rest = matched(name, worker.batches[0], entries)
-        worker.end_oldest(self._dispatcher.now)
+        self.workers.end_oldest(name, self._dispatcher.now)
         whole = self._keep(name, done, is_timed=True)
         return whole + self._dispatcher.put_back(rest) if rest else whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
         """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        slices = self.workers.answering(name).end_oldest(self._dispatcher.now)
+        self.workers.answering(name)
+        slices = self.workers.end_oldest(name, self._dispatcher.now)
         return self._in_flight.fail([slice.tasks() for slice in slices], error)
 
     def take_back(self, name: str, number: int, left: int) -> list[Package]:

@@ -85,7 +85,7 @@ class Dispatcher:
         free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
             return []
-        filling = BatchBuilder(free)
+        filling = BatchBuilder(free.copy())
         while span and filling.free and not lane.is_held_up(span):
             cancelled_tasks = span.package.flight.cancellation.tasks
             if cancelled_tasks is not None and not self._sift(lane, span, cancelled_tasks):
@@ -103,11 +103,14 @@ class Dispatcher:
             span = lane.next()
         batches = []
         for worker, slices in filling.slices.items():
-            batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
+            tasks = self._in_flight.counters.hand_out(slices)
+            batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns, tasks))
             if not worker.batches:
                 worker.since = self.now
             worker.batches.append(slices)
-            lane.queued -= self._in_flight.counters.hand_out(slices)
+            lane.queued -= tasks
+        if lane.slice_ns and not all(worker.batches for worker in free):
+            self._workers.has_idle = True
         return batches
 
     def _sift(self, lane: Lane, span: Span, tasks: CancelledTasks) -> bool:

@@ -42,12 +42,16 @@ def tasks_in(slices: Iterable[Slice]) -> int:
 
 
 class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand the rest back, 0 for never."""
+    """Slices, of so many tasks, that travel to `worker` in one message.
+
+    After `slice_ns` ns it may hand the rest back, 0 for never.
+    """
 
     worker: str
     number: int
     slices: list[Slice]
     slice_ns: int
+    tasks: int
 
 
 class LaneWorker:

@@ -15,7 +15,6 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.broker.broker import Broker
-from taskengine.broker.lane import tasks_in
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
@@ -129,7 +128,6 @@ class Router:
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._backend = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
-        self._is_uneven = False
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -201,8 +199,8 @@ class Router:
             if settled:
                 self._reception.deliver(settled)
             self._dispatch()
-            uneven = self._broker.balancer.uneven()
-            self._is_uneven = bool(uneven) and self._even_out(uneven)
+            if self._broker.workers.has_idle:
+                self._even_out()
             if self._broker.availability.has_changed:
                 self._reception.reroute()
             if self._retiring:
@@ -231,7 +229,7 @@ class Router:
         """Until something is to happen by itself."""
         if self._reception.halting.waiting:
             return STOP_MS
-        if self._is_uneven:
+        if self._broker.workers.has_idle:
             return UNEVEN_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
@@ -371,20 +369,21 @@ class Router:
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
 
-    def _even_out(self, lanes: list[str]) -> bool:
-        """Give what busy workers have not begun to idle ones of these lanes; return whether to look again soon."""
-        takes, is_more = self._broker.balancer.plan(lanes, self._crew.unclaimed, self._now)
+    def _even_out(self) -> None:
+        """Give what busy workers have not begun to idle ones."""
+        balancer = self._broker.balancer
+        uneven = balancer.uneven()
+        takes = balancer.plan(uneven, self._crew.unclaimed, self._now) if uneven else []
         for name, number, tasks in takes:
             left = self._crew.take_back(name, number, tasks)
             self._reception.deliver(self._broker.take_back(name, number, left))
         if takes:
             self._dispatch()
-        return is_more
 
     def _dispatch(self) -> None:
-        for worker, number, slices, slice_ns in self._broker.dispatch():
+        for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
             if slice_ns:
-                self._crew.offer(worker, number, tasks_in(slices))
+                self._crew.offer(worker, number, tasks)
             message = _fastpath.pack_batch(
                 number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
             )
