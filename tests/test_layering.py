@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 DOOR = "__init__"
 USERS = {"tasks", "sources"}
 ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
-"""What a client has no use for."""
+"""Folders that a client has no use for."""
 PURE = {
     "broker/availability",
     "broker/binary",
@@ -152,7 +152,7 @@ def place(module: str) -> str:
 
 
 def breaches(module: str, source: str) -> list[str]:
-    """What the imports of one module break."""
+    """Return the rules that the imports of one module break."""
     found = []
     for name in imported(source):
         top, *rest = name.split(".")
@@ -253,7 +253,7 @@ def test_hardware_uses_only_the_door() -> None:
 
 
 def door_breaches(file: str, source: str) -> list[str]:
-    """What the imports of a file of hardware/ break: of the engine it uses only the door."""
+    """Return the rules that the imports of a file of hardware/ break: of the engine it uses only the door."""
     return [
         f"hardware/{file} imports {name}: it uses only the door"
         for name in imported(source)

@@ -1,4 +1,4 @@
-"""What the guardian says of outputs that it cannot have: nothing that it does not know."""
+"""The guardian claims nothing that it does not know about outputs that it cannot have."""
 
 from __future__ import annotations
 
