@@ -35,7 +35,7 @@ from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import Topology
 from taskengine.security import credentials
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
@@ -211,7 +211,7 @@ class Roles:
         self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, new_page())
+        self._turn = BatchRunner(registry, new_page())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""
