@@ -43,8 +43,8 @@ class StopCalls(Protocol):
         """The lanes that are not known to be safe since the latest stop."""
 
 
-class StopAnswer(NamedTuple):
-    """What a stop is answered: nil where there is no error."""
+class LateAnswer(NamedTuple):
+    """An answer to a request that had to wait: nil where there is no error."""
 
     route: Route
     serial: int
@@ -76,7 +76,7 @@ class EmergencyStops:
         """The tasks that stop the machine, or bring a device to its safe state."""
         return self._names
 
-    def stop(self, route: Route, serial: int, asked: Stop, visitor: KnownClient, now: int) -> list[StopAnswer]:
+    def stop(self, route: Route, serial: int, asked: Stop, visitor: KnownClient, now: int) -> list[LateAnswer]:
         """A client asks for a stop, at `now` in ns; the answer, or `answers` has it. Raises NotAllowed, UnknownTask."""
         machine = self._machine
         if machine is None:
@@ -86,19 +86,19 @@ class EmergencyStops:
         self._stop(machine, asked, visitor, now)
         late = machine.unconfirmed()
         if not late:
-            return [StopAnswer(route, serial, None)]
+            return [LateAnswer(route, serial, None)]
         if len(self.waiting) >= WAITING:
-            return [StopAnswer(route, serial, _not_confirmed(late))]
+            return [LateAnswer(route, serial, _not_confirmed(late))]
         self.waiting.append(_Waiting(route, serial, now + CONFIRM_NS))
         return []
 
-    def answers(self, now: int) -> list[StopAnswer]:
+    def answers(self, now: int) -> list[LateAnswer]:
         """To be asked again and again while something waits: the answers that can be given at `now`, in ns."""
         if not self.waiting or self._machine is None:
             return []
         late = self._machine.unconfirmed()
         error = _not_confirmed(late) if late else None
-        over = [StopAnswer(one.route, one.serial, error) for one in self.waiting if not late or one.until <= now]
+        over = [LateAnswer(one.route, one.serial, error) for one in self.waiting if not late or one.until <= now]
         self.waiting = [one for one in self.waiting if late and one.until > now]
         return over
 

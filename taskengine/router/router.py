@@ -251,11 +251,11 @@ class Router:
             case PolicyChanged():
                 self._reception.obey(order.policy)
             case ReloadBegun():
-                self._reception.begin_reload()
+                self._reception.questions.begin_reload()
             case ReloadEnded():
                 self._reception.end_reload(order.problem)
             case RestartCounts():
-                self._reception.restarts = order.counts
+                self._reception.questions.restarts = order.counts
             case StopProcess():
                 self._broker.stopping = True
                 self._stop_at = time.monotonic() + order.drain
@@ -275,7 +275,7 @@ class Router:
             self._health.heard(name, self._now)
             if frames[1] == HEARTBEAT:
                 if len(frames) > 2:
-                    self._reception.overruns[name] = read_overruns(frames[2])
+                    self._reception.questions.overruns[name] = read_overruns(frames[2])
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._backend.send([frames[0], HEARTBEAT])
                 return
@@ -333,7 +333,7 @@ class Router:
 
     def _bury(self, name: str, *, is_dead: bool = True) -> None:
         """A worker is dead, or its connection is: answer, keep or give to others what it held."""
-        self._reception.overruns.pop(name, None)
+        self._reception.questions.overruns.pop(name, None)
         member = self._crew.dismiss(name)
         is_overdue = self._health.buried(name, member, time.monotonic_ns())
         error = self._health.timed_out if is_overdue else None
