@@ -57,7 +57,7 @@ class Frontend:
     """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
 
     `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `has_answered` says whether a
-    package has been answered. `attendance` is told of each client that is heard.
+    package has been answered. `connections` is told of each client that is heard.
     """
 
     def __init__(
@@ -70,26 +70,26 @@ class Frontend:
         journal: LogBuffer,
         tell: Callable[[Report], None],
         machine: Machine | None = None,
-        attendance: ConnectionMonitor | None = None,
+        connections: ConnectionMonitor | None = None,
     ) -> None:
         self.clock = MachineClock()
         self.origins = Origins(os.urandom(8))
-        self._attendance = attendance
+        self._connections = connections
         self._machine = machine
         self._pinned = machine.lanes if machine is not None else ()
-        self.halting = EmergencyStops(machine, self.origins.next, audit.note)
+        self.stops = EmergencyStops(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
         self._names_clients = gate is not None or settings.policy is not None
         self._settings = settings
         self._broker = broker
         self._port = port
-        self._outlet = ReplySender(port, attendance)
+        self._replies = ReplySender(port, connections)
         self._gate = gate
         self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
         self._audit = audit
         self._clients = ClientTable(None if settings.policy is None else Policy(settings.policy))
-        self.questions = Questions(settings, broker, self.halting.names, audit, tell, lambda: self._outlet.unread)
+        self.questions = Questions(settings, broker, self.stops.names, audit, tell, lambda: self._replies.unread)
         self._takers: dict[RequestKind, Callable[[Route, Request, list[bytes], KnownClient, float], None]] = {
             RequestKind.PACKAGE: self._take_package,
             RequestKind.PUBLISH: self._take_package,
@@ -110,7 +110,7 @@ class Frontend:
         self._tasks = tasks
         self.questions.learn(tasks)
         self.reroute()
-        self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
+        self._urgent = self.stops.names | {task.name for task in tasks if task.urgent}
 
     def reroute(self) -> None:
         """Send tasks by the lanes, or the parts of lanes, whose workers have them."""
@@ -127,13 +127,13 @@ class Frontend:
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
         self._charged, self._sender = self._port.user or route[0], None
-        is_itself = self._attendance is None or self._attendance.greet(route[0], self._port.user)
+        is_itself = self._connections is None or self._connections.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
-            self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
+            self._take_legacy(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
             return
         try:
             if not is_itself:
-                raise self._impostor()
+                raise self._foreign_id()
             self._take_packed(route, decode_request(frames[0]), frames, now)
         except TaskEngineError as error:
             self._refuse(route, serial_of(frames[0]), error, self._port.user)
@@ -160,8 +160,8 @@ class Frontend:
             about = {"client": name} if name else {"address": self._port.peer}
             event = "cut off" if excess.is_stubborn else "refused"
             self._audit.note(event, **about, reason="it keeps the router busy while others wait")
-        if excess.is_stubborn and self._attendance is not None:
-            self._attendance.cut_off(client)
+        if excess.is_stubborn and self._connections is not None:
+            self._connections.cut_off(client)
         text = "this client keeps the router busy with what it sends, while others wait"
         raise Overloaded(text, retry_after=excess.retry_after)
 
@@ -178,19 +178,19 @@ class Frontend:
 
     def _answer(self, package: Package, sender: Sender) -> None:
         size = package.results.held
-        if self._outlet.is_full(sender.client, sender.key, size):
+        if self._replies.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-            self._outlet.send(sender.route, package.refusal(error, self._stamp()), sender.key)
+            self._replies.send(sender.route, package.refusal(error, self._stamp()), sender.key)
         else:
             package.forget_tasks()
-            self._outlet.send(sender.route, package.answer(self._stamp()), sender.key, size)
+            self._replies.send(sender.route, package.answer(self._stamp()), sender.key, size)
 
     def _is_owed(self, sender: Sender) -> bool:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
         if self._gate is not None and self._gate.name_of(sender.key) is None:
             return False
-        return self._attendance is None or self._attendance.is_here(sender.client, sender.key)
+        return self._connections is None or self._connections.is_here(sender.client, sender.key)
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list now and then, and cancel what clients have sent that are not on it any more."""
@@ -212,7 +212,7 @@ class Frontend:
 
     def answer_stops(self) -> None:
         """Answer the stops after which the machine is safe now, or is not for too long."""
-        for answer in self.halting.answers(time.monotonic_ns()):
+        for answer in self.stops.answers(time.monotonic_ns()):
             self._end(*answer)
 
     def _end(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
@@ -220,10 +220,10 @@ class Frontend:
         if error is not None:
             self._refuse(route, serial, error)
         else:
-            self._outlet.send(route, binary.value_reply(serial, None, self._stamp()))
+            self._replies.send(route, binary.value_reply(serial, None, self._stamp()))
 
     def _refuse(self, route: Route, serial: int, error: TaskEngineError, key: str = "") -> None:
-        self._outlet.send(route, binary.refusal(serial, error, self._stamp()), key)
+        self._replies.send(route, binary.refusal(serial, error, self._stamp()), key)
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
@@ -255,15 +255,17 @@ class Frontend:
             raise NotAllowed("the engine does not let this key in any more")
         return self._clients.of(name)
 
-    def _impostor(self) -> NotAllowed:
+    def _foreign_id(self) -> NotAllowed:
         """Note, and return an error, that the last message has the routing id of another connection."""
         self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="another's routing id")
         return NotAllowed("another connection has this routing id")
 
-    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool) -> None:
+    def _take_legacy(
+        self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool
+    ) -> None:
         try:
             if not is_itself:
-                raise self._impostor()
+                raise self._foreign_id()
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
             client = self._client(route)
@@ -273,12 +275,12 @@ class Frontend:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            self._outlet.send(route, legacy_json.malformed(meta, told), self._port.user)
+            self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
             return
         try:
             self._accept(package, client, now)
         except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error), self._port.user)
+            self._replies.send(route, package.refusal(error), self._port.user)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
         client = self._client(route)
@@ -298,7 +300,7 @@ class Frontend:
         self._charged = None
         asked = decode_stop(frames)
         try:
-            for answer in self.halting.stop(route, request.serial, asked, client, time.monotonic_ns()):
+            for answer in self.stops.stop(route, request.serial, asked, client, time.monotonic_ns()):
                 self._end(*answer)
         except NotAllowed:
             self._audit.note("refused", client=client.name, call=request.kind.name)
@@ -327,14 +329,14 @@ class Frontend:
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer a request with a value. Raises Overloaded where the client leaves too much unread."""
         head, body = binary.value_reply(request.serial, value, self._stamp())
-        if self._outlet.is_full(route[0], self._port.user, len(body)):
+        if self._replies.is_full(route[0], self._port.user, len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body], self._port.user, len(body))
+        self._replies.send(route, [head, body], self._port.user, len(body))
 
     def _accept(self, package: Package, client: KnownClient, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
             # what takes energy away acts first, whatever else the package is refused for
-            self._heed(package, client)
+            self._act_at_once(package, client)
         try:
             if package.urgency.is_exempt:
                 self._charged = None
@@ -372,11 +374,11 @@ class Frontend:
         else:
             self.lines.accepted(package)
 
-    def _heed(self, package: Package, client: KnownClient) -> None:
+    def _act_at_once(self, package: Package, client: KnownClient) -> None:
         """Have calls act at once that stop something, and find out how urgent the package is."""
         urgent = frozenset(filter(client.may_call, self._urgent.intersection(package.kind)))
         called = package.called() if urgent else ()
-        self.halting.heed(package, called, client, time.monotonic_ns())
+        self.stops.heed(package, called, client, time.monotonic_ns())
         if called and urgent.issuperset(called):
             is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
             package.urgency = Urgency(is_urgent=True, is_exempt=is_small)
