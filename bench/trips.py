@@ -156,7 +156,7 @@ class SteppedRouter(Router):
         backplane = Topology(address="nowhere", token=b"", security=None, pages=pages)
         super().__init__(SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, journal)
         # the bytes of a package tell when it came, and those of a reply when it went
-        self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
+        self._frontend.clock, self._frontend.origins = StillClock(), Origins(bytes(8))
         for number in range(WORKERS):
             name = f"TASK-{number}"
             self._expect(name, number, os.getpid(), is_online=True)
@@ -199,7 +199,7 @@ class SteppedRouter(Router):
         self._broker.counters.tick(now)
         settled = self._broker.settle(now)
         if settled:
-            self._reception.deliver(settled)
+            self._frontend.deliver(settled)
         self._dispatch()
 
 

@@ -30,11 +30,11 @@ class _Feeds:
 
     write_ends: Sequence[socket.socket] = ()
     owned: str | None = None
-    """How the topics begin on which tasks do not publish."""
+    """The beginnings of topics on which tasks do not publish."""
 
 
 def new_feed() -> PublicationPipe:
-    """A feed, neither of whose ends blocks."""
+    """Return a feed; neither of its ends blocks."""
     write_end, read_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (write_end, read_end):
         end.setblocking(False)
@@ -77,7 +77,7 @@ def publish_owned(topic: str, value: Any) -> None:
 
 
 def receive(read_end: socket.socket) -> tuple[str, Any, int] | None:
-    """What a task has published, and when, by the engine's clock in ns; None where there is nothing more.
+    """Return what a task has published, and when, by the engine's clock in ns; None where there is nothing more.
 
     Raises ProtocolError for what is no value.
     """
