@@ -71,7 +71,7 @@ class Dispatcher:
             if reason is not None:
                 whole += self._in_flight.fail([slice.tasks()], reason)
             else:
-                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop))
+                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop, is_again=True))
         return whole
 
     def backlog_s(self) -> float:
