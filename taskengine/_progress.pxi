@@ -114,6 +114,15 @@ cdef class ProgressPage:
         return 0
 
     @property
+    def running_task(self):
+        """The job and the position of the task that runs, or None."""
+        cdef int j
+        for j in range(2):
+            if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
+                return self.head.slots[j].job, self.head.slots[j].started - 1
+        return None
+
+    @property
     def progress(self):
         """What changes whenever a task begins or ends."""
         cdef Slot* one = &self.head.slots[0]

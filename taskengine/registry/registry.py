@@ -65,12 +65,31 @@ class Task(msgspec.Struct, frozen=True):
         """The file and the line of the function."""
         return _origin(self.function)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an `async def`, or wraps one."""
+        return is_coroutine_function(self.function)
+
     def info(self) -> TaskInfo:
         """The description that clients get."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
         return TaskInfo(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent)
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether a call of the function gives a coroutine: an `async def`, or what wraps one or calls one."""
+    while function is not None:
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function)):
+            return True
+        function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+    return False
+
+
+def _call_of(function: Any) -> Any:
+    """Return the method by which an object is called."""
+    return inspect.getattr_static(type(function), "__call__", None)
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -190,8 +209,10 @@ def _check(function: Any, what: str) -> None:
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
     if inspect.isclass(function):
         raise TaskModuleError(f"{function.__name__} cannot be a {what}: it is a class, write a function that uses it")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: a worker runs one at a time, write `def`")
+    if inspect.isasyncgenfunction(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: it is an async generator, use `return`")
+    if what == "source" and is_coroutine_function(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a source: each source has a thread, write `def`")
 
 
 class Registry:

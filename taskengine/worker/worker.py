@@ -6,7 +6,8 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -32,7 +33,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
@@ -44,6 +45,10 @@ from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
 from taskengine.worker.context import begin, may_call, obey
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.tuning import CANCEL_GRACE_S
+
+if TYPE_CHECKING:
+    from taskengine.worker.event_loop import EventLoop
 
 CONTROL, BATCH = 1, 2
 """What is ready, by its place among the sources of the waiter."""
@@ -56,11 +61,20 @@ class NoPins(Exception):
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+    `page` is where it keeps its account, `loop` runs the `async def` tasks, if there are any; with `tells_all` clients
+    get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        page: ProgressPage | None = None,
+        *,
+        tells_all: bool = True,
+        loop: EventLoop | None = None,
+    ) -> None:
         self._registry = registry
+        self._callables = {name: _callable(task, loop) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
@@ -91,17 +105,16 @@ class Turn:
         return error_entry(self._failure(name, error))
 
     def _find(self, name: str) -> Callable[..., Any] | None:
-        task = self._registry.tasks.get(name)
-        return None if task is None else task.function
+        return self._callables.get(name)
 
     def _limits(self, head: bytes) -> list[int] | None:
         limits = [self._limit(name) for name in _names(head)]
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """A task's timeout in ns, 0 for none."""
+        """How long a task may run until its worker is killed, in ns, 0 for any time."""
         task = self._registry.tasks.get(name)
-        return int(task.timeout * 1e9) if task and task.timeout else 0
+        return kill_limit_ns(task) if task else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
@@ -115,6 +128,19 @@ class Turn:
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
+
+
+def _callable(task: Task, loop: EventLoop | None) -> Callable[..., Any]:
+    """Return the task's function as the turn calls it."""
+    return task.function if loop is None or not task.is_async else loop.function(task.function, task.name, task.timeout)
+
+
+def kill_limit_ns(task: Task) -> int:
+    """Return how long a task may run until its worker is killed, in ns, 0 for any time.
+
+    A coroutine is cancelled first.
+    """
+    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
 
 
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
@@ -132,14 +158,22 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
         return error if tells_all else discreet(error)
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
-    where = error.__traceback__
-    # the call itself is the only frame: the arguments did not get into the function
-    if isinstance(error, TypeError) and (where is None or where.tb_next is None):
+    where = _in_task(error.__traceback__)
+    # the call itself was the only frame: the arguments did not get into the function
+    if isinstance(error, TypeError) and where is None:
         return BadArguments(f"{name}: {said}", name=name)
     kind, text = type(error).__name__, ""
     if tells_all:
-        text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+        text = text_of("".join(traceback.format_exception(type(error), error, where)))
     return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
+
+
+def _in_task(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
+    trace = trace and trace.tb_next
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    return trace
 
 
 class TaskWorker:
@@ -160,19 +194,29 @@ class TaskWorker:
             journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
+        page = backplane.pages[place]
+        self._loop = _event_loop(registry, lane, journal)
+        self._turn = Turn(registry, page, tells_all=settings.has_tracebacks, loop=self._loop)
+        self._page = page
+        obey(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
-        self._dealer = RouterConnection(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place, missing)
+        who = f"TASK-{os.getpid()}", lane, place, missing
+        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=self._loop is not None)
         journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop, or is gone; then let go of the pins."""
         try:
-            self._work()
+            if self._loop is not None:
+                from taskengine.worker.async_work import AsyncWork
+
+                reached = self._dealer, self._control, self._journal, self._page
+                AsyncWork(self._loop, *reached, self._answer).work()
+            else:
+                self._work()
         finally:
             self._let_go()
         self._journal.flush()
@@ -203,8 +247,10 @@ class TaskWorker:
 
     def _run(self) -> None:
         batch = self._dealer.receive()
-        if batch is None:
-            return
+        if batch is not None:
+            self._answer(batch)
+
+    def _answer(self, batch: bytes) -> None:
         try:
             answer = self._turn.run(batch)
         except BadArguments:
@@ -213,6 +259,15 @@ class TaskWorker:
         self._dealer.send(answer)
         if self._journal.enabled:
             self._journal.note(_received_lines, batch, answer)
+
+
+def _event_loop(registry: Registry, lane: str, journal: LogBuffer) -> EventLoop | None:
+    """Return an event loop if there are `async def` tasks in the lane; else asyncio is not even imported."""
+    if not any(task.is_async for task in registry.tasks.values() if task.lane == lane):
+        return None
+    from taskengine.worker.event_loop import EventLoop
+
+    return EventLoop(lambda line: journal.say(f"[WORKER-{os.getpid()}(TASK)] {line}"))
 
 
 def load_modules(

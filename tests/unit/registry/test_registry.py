@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskengine import TaskModuleError, source, task
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 
 
 def loaded(folder: Path, text: str, name: str = "robot.py") -> Registry:
@@ -73,12 +74,36 @@ def test_the_nearest_names() -> None:
 async def _coroutine() -> None: ...
 
 
-@pytest.mark.parametrize("wrong", [5, _coroutine])
+async def _generator() -> Any:
+    yield 1
+
+
+class _Callable:
+    async def __call__(self) -> None: ...
+
+
+@functools.wraps(_coroutine)
+def _wrapper() -> Any:
+    return _coroutine()
+
+
+@pytest.mark.parametrize("wrong", [5, _generator])
 def test_what_cannot_be_a_task_is_refused(wrong: Any) -> None:
     with pytest.raises(TaskModuleError):
         task(wrong)
     with pytest.raises(TaskModuleError):
         source("topic")(wrong)
+
+
+@pytest.mark.parametrize("function", [_coroutine, functools.partial(_coroutine), _Callable(), _wrapper])
+def test_what_gives_a_coroutine_is_a_task_and_no_source(function: Any) -> None:
+    assert Task("name", task(function), "", None, idempotent=False).is_async
+    with pytest.raises(TaskModuleError, match="each source has a thread"):
+        source("topic")(function)
+
+
+def test_a_plain_function_is_no_coroutine() -> None:
+    assert not Task("name", functools.partial(print), "", None, idempotent=False).is_async
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""The work of a worker with `async def` tasks: it waits on its event loop, and runs one batch at a time.
+
+While a coroutine runs, the loop also takes what the router and the supervisor send, so that the coroutine can be
+cancelled; batches and orders wait until it has ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from taskengine._fastpath import ProgressPage
+from taskengine.runtime.control import Order, RejoinRouter, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
+from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
+from taskengine.runtime.topology import UnwantedTasks
+from taskengine.worker.event_loop import EventLoop
+from taskengine.worker.router_connection import RouterConnection
+
+
+class AsyncWork:
+    """The loop of a worker that has an event loop; `run` runs a batch and answers it, `page` says which task runs."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        dealer: RouterConnection,
+        control: ControlChannel,
+        journal: LogBuffer,
+        page: ProgressPage,
+        run: Callable[[bytes], None],
+    ) -> None:
+        self._loop = loop
+        self._dealer = dealer
+        self._control = control
+        self._journal = journal
+        self._page = page
+        self._run = run
+        self._batches: deque[bytes] = deque()
+        self._orders: deque[Order | None] = deque()
+        self._watched = -1
+
+    def work(self) -> None:
+        """Work until the supervisor says stop, or is gone."""
+        self._loop.watch(self._control.fileno(), self._take_order)
+        self._watch()
+        try:
+            while self._step():
+                pass
+        finally:
+            self._loop.close()
+
+    def _step(self) -> bool:
+        """Do what is next; return whether to go on."""
+        self._dealer.collect(self._batches, self._cancel)  # the descriptor may tell of nothing that came before we sent
+        if self._orders:
+            # before a batch, which may be one of a router that is gone
+            order = self._orders.popleft()
+            if isinstance(order, RejoinRouter):
+                self._batches.clear()
+                self._loop.ignore(self._watched)
+                self._dealer.rejoin()
+                self._watch()
+            return not isinstance(order, StopProcess)
+        if self._batches:
+            self._run(self._batches.popleft())
+            return True
+        self._loop.wait((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
+        if not (self._batches or self._orders):
+            self._journal.flush()
+            if self._dealer.beat():
+                self._watch()
+        return True
+
+    def _watch(self) -> None:
+        """Watch the connection to the router, which may be a new one."""
+        self._loop.ignore(self._watched)
+        self._watched = self._dealer.descriptor
+        self._loop.watch(self._watched, self._receive)
+
+    def _receive(self) -> None:
+        self._dealer.collect(self._batches, self._cancel)
+        if self._batches:
+            self._loop.stop()
+
+    def _take_order(self) -> None:
+        order = self._control.next_order()
+        self._orders.append(order)
+        if isinstance(order, StopProcess):
+            self._loop.ignore(self._control.fileno())  # which stays readable where the supervisor is gone
+            if self._loop.current is not None:
+                self._loop.current.cancel()
+        self._loop.stop()
+
+    def _cancel(self, unwanted: UnwantedTasks) -> None:
+        """Cancel the coroutine that runs, if it is one of these tasks."""
+        if self._loop.current is None or (running := self._page.running_task) is None:
+            return
+        if any(job == running[0] and first <= running[1] < stop for job, first, stop in unwanted):
+            self._loop.current.cancel()
