@@ -25,6 +25,8 @@ class _Rules:
 
 _NONE = Rights(())
 _current: ContextVar[Origin] = ContextVar("origin", default=NOWHERE)
+coroutine_name: ContextVar[str] = ContextVar("coroutine_name", default="")
+"""The name of the `async def` task that runs, or that has left on the event loop what runs."""
 
 
 def obey(policy: Policy | None, page: ProgressPage | None = None) -> None:

@@ -10,9 +10,11 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Final
 
 from taskengine.errors import Cancelled, TaskTimeout, text_of
+from taskengine.worker.context import coroutine_name
 
 LAST_S: Final = 0.4
 """How long coroutines may take to end when their worker ends, in s."""
@@ -29,7 +31,9 @@ class RunningCoroutine:
         self._seconds = seconds
         self._reason: TaskTimeout | Cancelled | None = None
         coroutine = awaitable if inspect.iscoroutine(awaitable) else _as_coroutine(awaitable)
-        self.task = loop.create_task(coroutine, name=name)
+        context = copy_context()
+        context.run(coroutine_name.set, name)
+        self.task = loop.create_task(coroutine, name=name, context=context)
         self._timer = loop.call_later(seconds, self._expire) if seconds else None
 
     def cancel(self) -> None:
