@@ -38,7 +38,7 @@ class AsyncWork:
         self._run = run
         self._batches: deque[bytes] = deque()
         self._orders: deque[Order | None] = deque()
-        self._watched = -1
+        self._watched: int | None = None
 
     def work(self) -> None:
         """Work until the supervisor says stop, or is gone."""
@@ -58,7 +58,6 @@ class AsyncWork:
             order = self._orders.popleft()
             if isinstance(order, RejoinRouter):
                 self._batches.clear()
-                self._loop.ignore(self._watched)
                 self._dealer.rejoin()
                 self._watch()
             return not isinstance(order, StopProcess)
@@ -74,7 +73,8 @@ class AsyncWork:
 
     def _watch(self) -> None:
         """Watch the connection to the router, which may be a new one."""
-        self._loop.ignore(self._watched)
+        if self._watched is not None:
+            self._loop.ignore(self._watched)
         self._watched = self._dealer.descriptor
         self._loop.watch(self._watched, self._receive)
 

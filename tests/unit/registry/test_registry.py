@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,62 @@ def test_the_nearest_names() -> None:
     assert registry.nearest("task_cont")[0] == "task_count"
     assert registry.nearest("TASK_COUNT")[0] == "task_count"
     assert registry.nearest("zzz") == []
+
+
+ARM = """
+from functools import partial
+from taskengine import task
+class Arm:
+    def __init__(self, name): self.name = name
+    def wave(self, times: int = 3): "Wave."; return self.name, times
+    async def nap(self): ...
+    @classmethod
+    def count(cls): return 2
+    def __call__(self, times): return self.name, times
+def register(arm):
+    task(arm.wave, name=f"{arm.name}.wave", lane=arm.name, timeout=2.0)
+register(Arm("left"))
+register(Arm("right"))
+task(Arm("left").nap)
+count = task(Arm.count)
+task_both = Arm("both").wave
+task(partial(Arm("left").wave, 5), name="five")
+task(Arm("right"), name="called")
+task(lambda: 7, name="seven")
+"""
+
+
+def test_methods_are_tasks_with_their_objects(tmp_path: Path) -> None:
+    registry = loaded(tmp_path, ARM)
+    assert registry.failures == []
+    functions = {name: task.function for name, task in registry.tasks.items()}
+    called = {name: function(*[1][: name == "called"]) for name, function in functions.items() if name != "nap"}
+    assert called == {
+        "left.wave": ("left", 3),
+        "right.wave": ("right", 3),
+        "task_both": ("both", 3),
+        "count": 2,
+        "five": ("left", 5),
+        "called": ("right", 1),
+        "seven": 7,
+    }
+    wave = registry.tasks["left.wave"]
+    assert (wave.lane, wave.timeout, registry.tasks["nap"].is_async) == ("left", 2.0, True)
+    info = wave.info()
+    assert (info.signature, info.doc) == ("(times: int = 3)", "Wave.")
+    assert wave.origin == f"{tmp_path / 'robot.py'}:6"
+
+
+def test_a_module_that_another_has_imported_keeps_its_methods(tmp_path: Path) -> None:
+    (tmp_path / "limb.py").write_text("from taskengine import task\ntask(int.from_bytes, name='mro')\n")
+    (tmp_path / "body.py").write_text("import limb\nraise ValueError('broken')\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        registry = Registry.load([str(tmp_path / "body.py"), "limb"])
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert list(registry.tasks) == ["mro"]
+    assert len(registry.failures) == 1
 
 
 async def _coroutine() -> None: ...
