@@ -51,6 +51,7 @@ cdef extern from *:
 
 
 @cython.final
+@cython.no_gc_clear  # the collector would take the buffer that is to be released
 cdef class ProgressPage:
     """The progress page that lies in `memory`, a writable buffer of layouts.PROGRESS_BYTES that both processes share."""
 

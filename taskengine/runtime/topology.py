@@ -21,6 +21,8 @@ HEARTBEAT = b"HEARTBEAT"
 
 CANCEL = b"CANCEL"
 """What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
+ANSWER = b"ANSWER"
+"""What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
 UnwantedTasks = list[tuple[int, int, int]]
 """Tasks that are to be cancelled: job, first position, and the position behind the last."""
 

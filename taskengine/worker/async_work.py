@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from taskengine._fastpath import ProgressPage
+from taskengine.registry.registry import Task
 from taskengine.runtime.control import Order, RejoinRouter, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
@@ -19,29 +21,32 @@ from taskengine.worker.router_connection import RouterConnection
 
 
 class AsyncWork:
-    """The loop of a worker that has an event loop; `run` runs a batch and answers it, `page` says which task runs."""
+    """The loop of a worker that has an event loop. `page` says which task runs."""
 
-    def __init__(
-        self,
-        loop: EventLoop,
-        dealer: RouterConnection,
-        control: ControlChannel,
-        journal: LogBuffer,
-        page: ProgressPage,
-        run: Callable[[bytes], None],
-    ) -> None:
+    def __init__(self, loop: EventLoop, control: ControlChannel, journal: LogBuffer, page: ProgressPage) -> None:
         self._loop = loop
-        self._dealer = dealer
         self._control = control
         self._journal = journal
         self._page = page
-        self._run = run
         self._batches: deque[bytes] = deque()
         self._orders: deque[Order | None] = deque()
         self._watched: int | None = None
 
-    def work(self) -> None:
-        """Work until the supervisor says stop, or is gone."""
+    def callable_of(self, task: Task) -> Callable[..., Any]:
+        """Return a function that runs a task to its end."""
+        return self._loop.callable_of(task)
+
+    def work(
+        self, dealer: RouterConnection, turn: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
+    ) -> None:
+        """Work until the supervisor says stop, or is gone.
+
+        Batches from `dealer` run by `turn`, whose functions are those of `callable_of`; `note` is called with each and
+        its answer.
+        """
+        self._dealer = dealer
+        self._turn = turn
+        self._note = note
         self._loop.watch(self._control.fileno(), self._take_order)
         self._watch()
         try:
@@ -52,24 +57,34 @@ class AsyncWork:
 
     def _step(self) -> bool:
         """Do what is next; return whether to go on."""
-        self._dealer.collect(self._batches, self._cancel)  # the descriptor may tell of nothing that came before we sent
+        self._receive()  # the descriptor may not tell of what came before we sent
         if self._orders:
             # before a batch, which may be one of a router that is gone
             order = self._orders.popleft()
             if isinstance(order, RejoinRouter):
-                self._batches.clear()
-                self._dealer.rejoin()
-                self._watch()
+                self._rejoin()
             return not isinstance(order, StopProcess)
         if self._batches:
-            self._run(self._batches.popleft())
+            batch = self._batches.popleft()
+            answer = self._turn(batch)
+            self._dealer.send(answer)
+            self._note(batch, answer)
             return True
-        self._loop.wait((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
+        self._pause((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
         if not (self._batches or self._orders):
             self._journal.flush()
             if self._dealer.beat():
                 self._watch()
         return True
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.wait(seconds)
+
+    def _rejoin(self) -> None:
+        """Join the new router; what the last one sent and was not begun is not wanted any more."""
+        self._batches.clear()
+        self._dealer.rejoin()
+        self._watch()
 
     def _watch(self) -> None:
         """Watch the connection to the router, which may be a new one."""

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Any, Final
 
 from taskengine.errors import Cancelled, TaskTimeout, text_of
+from taskengine.registry.registry import Task
 from taskengine.worker.context import coroutine_name
 
 LAST_S: Final = 0.4
@@ -27,7 +28,7 @@ class RunningCoroutine:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any], name: str, seconds: float | None):
-        self._name = name
+        self.name = name
         self._seconds = seconds
         self._reason: TaskTimeout | Cancelled | None = None
         coroutine = awaitable if inspect.iscoroutine(awaitable) else _as_coroutine(awaitable)
@@ -47,7 +48,7 @@ class RunningCoroutine:
             return
         limit = f"{self._seconds:g} s"
         self._reason = TaskTimeout(
-            f"{self._name} took longer than its timeout of {limit}, and was cancelled", seconds=self._seconds
+            f"{self.name} took longer than its timeout of {limit}, and was cancelled", seconds=self._seconds
         )
         self.task.cancel()
 
@@ -104,8 +105,11 @@ class EventLoop:
             self.current = None
         return running.result()
 
-    def function(self, function: Callable[..., Any], name: str, seconds: float | None) -> Callable[..., Any]:
-        """Return a function that runs the `async def` task `name` on the loop, and returns what it gives."""
+    def callable_of(self, task: Task) -> Callable[..., Any]:
+        """Return a function that runs a task, on the loop if it is an `async def`, and returns what it gives."""
+        if not task.is_async:
+            return task.function
+        function, name, seconds = task.function, task.name, task.timeout
 
         def run(*args: Any, **kwargs: Any) -> Any:
             made = function(*args, **kwargs)
@@ -120,6 +124,13 @@ class EventLoop:
             self._turn()
         finally:
             timer.cancel()
+
+    def later(self, seconds: float, handle: Callable[[], None]) -> None:
+        """Have the loop call `handle` in so many s, or, with 0, in its next turn."""
+        if seconds:
+            self._loop.call_later(seconds, handle)
+        else:
+            self._loop.call_soon(handle)
 
     def stop(self) -> None:
         """Have `wait` return soon."""

@@ -13,7 +13,7 @@ from taskengine._socket import Port
 from taskengine.config.settings import Settings
 from taskengine.runtime.descendants import Adopted
 from taskengine.runtime.heartbeat import Heartbeat
-from taskengine.runtime.topology import CANCEL, HEARTBEAT, Topology, UnwantedTasks
+from taskengine.runtime.topology import ANSWER, CANCEL, HEARTBEAT, Topology, UnwantedTasks
 
 LINGER_MS = 1000
 TIDY_BATCHES = 256
@@ -103,6 +103,10 @@ class RouterConnection:
     def send(self, answer: bytes) -> None:
         """Answer the batch that was received."""
         self.port.send([answer])
+
+    def send_numbered(self, number: int, answer: bytes) -> None:
+        """Answer a batch that others may overtake, by its number."""
+        self.port.send([ANSWER, number.to_bytes(8, "little"), answer])
 
     def tell(self, news: bytes) -> None:
         """Tell the router what only it keeps, which shows that we live as well."""

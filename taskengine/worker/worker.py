@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ from taskengine.worker.router_connection import RouterConnection
 from taskengine.worker.tuning import CANCEL_GRACE_S
 
 if TYPE_CHECKING:
-    from taskengine.worker.event_loop import EventLoop
+    from taskengine.worker.async_work import AsyncWork
 
 CONTROL, BATCH = 1, 2
 """What is ready, by its place among the sources of the waiter."""
@@ -59,11 +60,14 @@ class NoPins(Exception):
     """The worker of a lane with pins cannot have them."""
 
 
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
+
+
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `page` is where it keeps its account, `loop` runs the `async def` tasks, if there are any; with `tells_all` clients
-    get tracebacks and whole paths.
+    `page` is where it keeps its account, and `callable_of` gives the function to call for a task; with `tells_all`
+    clients get tracebacks and whole paths.
     """
 
     def __init__(
@@ -72,10 +76,10 @@ class Turn:
         page: ProgressPage | None = None,
         *,
         tells_all: bool = True,
-        loop: EventLoop | None = None,
+        callable_of: Callable[[Task], Callable[..., Any]] = _function,
     ) -> None:
         self._registry = registry
-        self._callables = {name: _callable(task, loop) for name, task in registry.tasks.items()}
+        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
@@ -98,6 +102,13 @@ class Turn:
             return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
         finally:
             self._legacy_name = ""
+
+    def answer(self, batch: bytes) -> bytes:
+        """Run a batch; return the answer, or NO_ANSWER where that does not fit into one message."""
+        try:
+            return self.run(batch)
+        except BadArguments:
+            return NO_ANSWER
 
     def running(self) -> tuple[str, str]:
         """Give the names of the task that runs in this thread, and of the client that called it; "" for none."""
@@ -153,11 +164,6 @@ class Turn:
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
-
-
-def _callable(task: Task, loop: EventLoop | None) -> Callable[..., Any]:
-    """Return the task's function as the turn calls it."""
-    return task.function if loop is None or not task.is_async else loop.function(task.function, task.name, task.timeout)
 
 
 def kill_limit_ns(task: Task) -> int:
@@ -220,29 +226,28 @@ class TaskWorker:
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
         page = backplane.pages[place]
-        self._loop = _event_loop(registry, lane, journal)
-        self._turn = Turn(registry, page, tells_all=settings.has_tracebacks, loop=self._loop)
-        self._page = page
+        most = settings.lane(lane).concurrency
+        self._async = _async_work(registry, lane, most, control, journal, page)
+        account = page if most == 1 else None
+        callable_of = self._async.callable_of if self._async else _function
+        self._turn = Turn(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
         journal.running = self._turn.running
         obey(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
         who = f"TASK-{os.getpid()}", lane, place, missing
-        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=self._loop is not None)
+        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=self._async is not None)
         journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop, or is gone; then let go of the pins."""
         try:
-            if self._loop is not None:
-                from taskengine.worker.async_work import AsyncWork
-
-                reached = self._dealer, self._control, self._journal, self._page
-                AsyncWork(self._loop, *reached, self._answer).work()
-            else:
+            if self._async is None:
                 self._work()
+            else:
+                self._async.work(self._dealer, self._turn.answer, self._note)
         finally:
             self._let_go()
         self._journal.flush()
@@ -273,27 +278,39 @@ class TaskWorker:
 
     def _run(self) -> None:
         batch = self._dealer.receive()
-        if batch is not None:
-            self._answer(batch)
-
-    def _answer(self, batch: bytes) -> None:
-        try:
-            answer = self._turn.run(batch)
-        except BadArguments:
-            self._dealer.send(NO_ANSWER)
+        if batch is None:
             return
+        answer = self._turn.answer(batch)
         self._dealer.send(answer)
-        if self._journal.enabled:
+        self._note(batch, answer)
+
+    def _note(self, batch: bytes, answer: bytes) -> None:
+        if self._journal.enabled and answer != NO_ANSWER:
             self._journal.note(_received_lines, batch, answer)
 
 
-def _event_loop(registry: Registry, lane: str, journal: LogBuffer) -> EventLoop | None:
-    """Return an event loop if there are `async def` tasks in the lane; else asyncio is not even imported."""
-    if not any(task.is_async for task in registry.tasks.values() if task.lane == lane):
+def _async_work(
+    registry: Registry, lane: str, most: int, control: ControlChannel, journal: LogBuffer, page: ProgressPage
+) -> AsyncWork | None:
+    """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
+
+    That is where no task of the lane is an `async def`; asyncio is not even imported then.
+    """
+    tasks = [task for task in registry.tasks.values() if task.lane == lane]
+    if most == 1 and not any(task.is_async for task in tasks):
         return None
+    from taskengine.worker.async_work import AsyncWork
+    from taskengine.worker.concurrent_work import ConcurrentWork
     from taskengine.worker.event_loop import EventLoop
 
-    return EventLoop(lambda line: journal.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    loop = EventLoop(lambda line: journal.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    if most == 1:
+        return AsyncWork(loop, control, journal, page)
+    for task in tasks:
+        if not task.is_async:
+            said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
+            journal.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
+    return ConcurrentWork(loop, control, journal, page, most)
 
 
 def load_modules(
