@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskengine._fastpath import ProgressPage
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import Plan
@@ -23,8 +24,6 @@ CANCEL = b"CANCEL"
 """What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
 ANSWER = b"ANSWER"
 """What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
-UnwantedTasks = list[tuple[int, int, int]]
-"""Tasks that are to be cancelled: job, first position, and the position behind the last."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):

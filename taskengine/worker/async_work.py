@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from taskengine._fastpath import ProgressPage
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.registry.registry import Task
 from taskengine.runtime.control import Order, RejoinRouter, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
-from taskengine.runtime.topology import UnwantedTasks
 from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.router_connection import RouterConnection
 
@@ -62,7 +62,8 @@ class AsyncWork:
             # before a batch, which may be one of a router that is gone
             order = self._orders.popleft()
             if isinstance(order, RejoinRouter):
-                self._rejoin()
+                self._dealer.rejoin()
+                self._on_new_connection()
             return not isinstance(order, StopProcess)
         if self._batches:
             batch = self._batches.popleft()
@@ -74,16 +75,15 @@ class AsyncWork:
         if not (self._batches or self._orders):
             self._journal.flush()
             if self._dealer.beat():
-                self._watch()
+                self._on_new_connection()
         return True
 
     def _pause(self, seconds: float) -> None:
         self._loop.wait(seconds)
 
-    def _rejoin(self) -> None:
-        """Join the new router; what the last one sent and was not begun is not wanted any more."""
+    def _on_new_connection(self) -> None:
+        """Drop what came by the last connection and was not begun."""
         self._batches.clear()
-        self._dealer.rejoin()
         self._watch()
 
     def _watch(self) -> None:

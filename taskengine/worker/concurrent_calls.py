@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taskengine._fastpath import CallTable
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.protocol.layouts import BATCH, COUNT, ENTRY, NO_ANSWER, SECTION
 from taskengine.registry.registry import Task
-from taskengine.runtime.topology import UnwantedTasks
 from taskengine.worker.context import coroutine_position
 from taskengine.worker.event_loop import EventLoop, RunningCoroutine
 from taskengine.worker.tuning import CANCEL_GRACE_S
@@ -109,11 +109,13 @@ class ConcurrentCalls:
                 call.running.cancel()
 
     def forget(self) -> None:
-        """Answer none of the calls: the router that sent them is gone. They run to their end."""
+        """Answer none of the calls: the router does not wait for them any more. They run to their end.
+
+        The router clears the table before it sends others; until then it may ask which of these had begun.
+        """
         for call in self._calls.values():
             call.is_awaited = False
         self._calls.clear()
-        self._table.clear()
         self._free = deque(range(2 * self._most))
 
     def names(self) -> list[str]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.registry.registry import Task
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
-from taskengine.runtime.topology import UnwantedTasks
 from taskengine.worker.async_work import AsyncWork
 from taskengine.worker.concurrent_calls import Call, ConcurrentCalls
 from taskengine.worker.event_loop import EventLoop
@@ -79,6 +79,6 @@ class ConcurrentWork(AsyncWork):
     def _cancel(self, unwanted: UnwantedTasks) -> None:
         self._calls.cancel(unwanted)
 
-    def _rejoin(self) -> None:
+    def _on_new_connection(self) -> None:
         self._calls.forget()
-        super()._rejoin()
+        super()._on_new_connection()

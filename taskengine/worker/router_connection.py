@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from taskengine._socket import Port
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.settings import Settings
 from taskengine.runtime.descendants import Adopted
 from taskengine.runtime.heartbeat import Heartbeat
-from taskengine.runtime.topology import ANSWER, CANCEL, HEARTBEAT, Topology, UnwantedTasks
+from taskengine.runtime.topology import ANSWER, CANCEL, HEARTBEAT, Topology
 
 LINGER_MS = 1000
 TIDY_BATCHES = 256
