@@ -42,6 +42,7 @@ class Workers(dict[str, LaneWorker]):
         worker = self.pop(name, None)
         if worker is not None:
             self.recalled.discard(worker)
+            self._unwanted = [(other, tasks) for other, tasks in self._unwanted if other != name]
         return worker
 
     def answering(self, name: str, number: int | None) -> tuple[LaneWorker, list[Slice]]:
