@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -230,3 +232,36 @@ def test_who_dies_takes_along_what_has_begun_and_nothing_else(client: Client, le
     assert [future.exception(deadline(10.0)) for future in waiting[1:]].count(None) >= 1
     assert other.read_text().split() == ["begun", "begun", "ended"]
     assert ledger.read().split() == ["begun"] * len(lost)
+
+
+@PREFIXES
+def test_a_coroutine_outlives_its_router_as_any_task_does(engine: Engine, ledger: Ledger, prefix: str) -> None:
+    with Client(engine.address, timeout=deadline(20.0)) as client:
+        before = client.call(prefix + "pid")
+        client.send(prefix + "hold", str(ledger), 1.0)
+        ledger.wait_for("begun")
+        [router] = engine.pids("router")
+        os.kill(router, signal.SIGKILL)
+        ledger.wait_for("begun ended")
+    with Client(engine.address, timeout=deadline(20.0)) as client:
+        wait_until(lambda: len(engine.pids("router")) == 1 and router not in engine.pids("router"), 10.0, "a router")
+        assert client.call(prefix + "pid") == before
+        assert client.map(prefix + "add", range(100)) == list(range(1, 101))
+
+
+def test_a_reload_waits_for_coroutines_and_a_stop_cancels_them(tmp_path: Path, ledger: Ledger) -> None:
+    module = tmp_path / "robot.py"
+    module.write_text(TASKS)
+    with Engine(tasks=str(module), task_workers=1, lanes="io=1x20", drain_time=0.2) as engine:
+        with Client(engine.address, timeout=deadline(20.0)) as client:
+            before = client.call("io.pid")
+            running = client.submit("io.hold", str(ledger), 1.0)
+            ledger.wait_for("begun")
+            client.reload()
+            assert running.result(deadline(10.0)) == 1.0
+            assert client.call("io.pid") != before
+            client.send("io.hold", str(ledger), 3600.0)
+            client.send("hold", str(ledger), 3600.0)
+            ledger.wait_for("begun ended begun begun")
+            engine.stop()
+        assert sorted(ledger.read().split()[4:]) == ["cancelled", "cancelled", "ended", "ended"]
