@@ -36,6 +36,7 @@ ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
 """Folders that a client has no use for."""
 PURE = {
     "broker/availability",
+    "broker/balancer",
     "broker/binary",
     "broker/broker",
     "broker/cancellation",
@@ -54,6 +55,7 @@ PURE = {
     "broker/losses",
     "broker/origins",
     "broker/package",
+    "broker/places",
     "broker/quota",
     "broker/recovery",
     "broker/results",

@@ -1,4 +1,4 @@
-"""How the processes of an engine find and know each other."""
+"""The addresses and memory by which the processes of an engine find and know each other."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from taskengine.security.credentials import Credentials
 
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
-"""What the router and a worker send when they have nothing else to send."""
+"""The message that router and workers send when they have nothing else to send."""
 
 CANCEL = b"CANCEL"
-"""What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
+"""The first frame of the message by which the router has a worker cancel tasks that run."""
 ANSWER = b"ANSWER"
-"""What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
+"""The first frame of an answer in a concurrent lane; the batch's number, in 8 bytes, and the answer follow."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -40,7 +40,7 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """How the processes of an engine find and know each other.
+    """The addresses and memory by which the processes of an engine find and know each other.
 
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
     in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With `security` the
@@ -59,7 +59,7 @@ class Topology(msgspec.Struct, frozen=True):
     def hello(
         self, name: str, lane: str, place: int, missing: Sequence[str] = (), *, cancels: bool = False
     ) -> list[bytes]:
-        """What a worker says first."""
+        """Return the first message of a worker."""
         hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing), cancels))
         return [HELLO, self._proof(hello), hello]
 
@@ -80,12 +80,12 @@ class Topology(msgspec.Struct, frozen=True):
 
     @staticmethod
     def cancel_frames(tasks: UnwantedTasks) -> list[bytes]:
-        """What the router sends to have tasks cancelled that run."""
+        """Return the message that has a worker cancel these tasks."""
         return [CANCEL, msgspec.msgpack.encode(tasks)]
 
     @staticmethod
     def read_cancel(said: bytes) -> UnwantedTasks:
-        """What stands behind CANCEL; the router is trusted."""
+        """Return the tasks of a message of `cancel_frames`; the router is trusted."""
         return msgspec.msgpack.decode(said, type=UnwantedTasks)
 
     def _proof(self, hello: bytes) -> bytes:

@@ -23,10 +23,10 @@ from taskengine.worker.router_connection import RouterConnection
 class AsyncWork:
     """The loop of a worker that has an event loop. `page` says which task runs."""
 
-    def __init__(self, loop: EventLoop, control: ControlChannel, journal: LogBuffer, page: ProgressPage) -> None:
+    def __init__(self, loop: EventLoop, control: ControlChannel, log: LogBuffer, page: ProgressPage) -> None:
         self._loop = loop
         self._control = control
-        self._journal = journal
+        self._log = log
         self._page = page
         self._batches: deque[bytes] = deque()
         self._orders: deque[Order | None] = deque()
@@ -37,15 +37,15 @@ class AsyncWork:
         return self._loop.callable_of(task)
 
     def work(
-        self, dealer: RouterConnection, turn: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
+        self, router: RouterConnection, run: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
     ) -> None:
         """Work until the supervisor says stop, or is gone.
 
-        Batches from `dealer` run by `turn`, whose functions are those of `callable_of`; `note` is called with each and
+        Batches from `router` run by `run`, whose functions are those of `callable_of`; `note` is called with each and
         its answer.
         """
-        self._dealer = dealer
-        self._turn = turn
+        self._router = router
+        self._run = run
         self._note = note
         self._loop.watch(self._control.fileno(), self._take_order)
         self._watch()
@@ -62,19 +62,19 @@ class AsyncWork:
             # before a batch, which may be one of a router that is gone
             order = self._orders.popleft()
             if isinstance(order, RejoinRouter):
-                self._dealer.rejoin()
+                self._router.rejoin()
                 self._on_new_connection()
             return not isinstance(order, StopProcess)
         if self._batches:
             batch = self._batches.popleft()
-            answer = self._turn(batch)
-            self._dealer.send(answer)
+            answer = self._run(batch)
+            self._router.send(answer)
             self._note(batch, answer)
             return True
-        self._pause((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
+        self._pause((PAUSE_MS if self._log.pending else self._router.interval_ms) / 1000)
         if not (self._batches or self._orders):
-            self._journal.flush()
-            if self._dealer.beat():
+            self._log.flush()
+            if self._router.beat():
                 self._on_new_connection()
         return True
 
@@ -90,11 +90,11 @@ class AsyncWork:
         """Watch the connection to the router, which may be a new one."""
         if self._watched is not None:
             self._loop.ignore(self._watched)
-        self._watched = self._dealer.descriptor
+        self._watched = self._router.descriptor
         self._loop.watch(self._watched, self._receive)
 
     def _receive(self) -> None:
-        self._dealer.collect(self._batches, self._cancel)
+        self._router.collect(self._batches, self._cancel)
         if self._batches:
             self._loop.stop()
 
