@@ -72,7 +72,6 @@ class Broker:
         self.balancer = Balancer(self._lanes, self.workers)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
-        self.cancellations = self.workers.cancellations
         self.stopping = False
 
     def tick(self, now: float) -> None:

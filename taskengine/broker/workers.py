@@ -24,7 +24,8 @@ class Workers(dict[str, LaneWorker]):
         """Whether some may have nothing to do while others have too much; `Balancer.uneven` answers that."""
         self.recalled: set[LaneWorker] = set()
         """Those that are to hand back tasks since the last call of `recalls`."""
-        self._unwanted: list[tuple[str, UnwantedTasks]] = []
+        self.unwanted: list[tuple[str, UnwantedTasks]] = []
+        """Cancelled tasks of workers that can cancel running ones, since the last call of `cancellations`."""
 
     def join(
         self, name: str, lane: str, missing: Collection[str], most: int = 1, *, cancels: bool = False
@@ -47,7 +48,7 @@ class Workers(dict[str, LaneWorker]):
         worker = self.pop(name, None)
         if worker is not None:
             self.recalled.discard(worker)
-            self._unwanted = [(other, tasks) for other, tasks in self._unwanted if other != name]
+            self.unwanted = [(other, tasks) for other, tasks in self.unwanted if other != name]
         return worker
 
     def answered(self, name: str, number: int | None) -> list[Slice]:
@@ -102,11 +103,11 @@ class Workers(dict[str, LaneWorker]):
             if unwanted:
                 self.recalled.add(worker)
                 if worker.cancels:
-                    self._unwanted.append((worker.name, unwanted))
+                    self.unwanted.append((worker.name, unwanted))
 
     def cancellations(self) -> list[tuple[str, UnwantedTasks]]:
-        """Return the cancelled tasks that workers hold which can cancel running ones, since the last call."""
-        unwanted, self._unwanted = self._unwanted, []
+        """Return the `unwanted` tasks, by worker, and forget them."""
+        unwanted, self.unwanted = self.unwanted, []
         return unwanted
 
     def recalls(self) -> list[tuple[str, int]]:

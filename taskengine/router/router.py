@@ -407,8 +407,12 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._workers.recall(worker, number)
-        # after the recalls, by which is handed back what has not begun
-        for worker, unwanted in self._broker.cancellations():
+        if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
+            self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        """Have workers that can do that cancel running tasks whose client has cancelled them."""
+        for worker, unwanted in self._broker.workers.cancellations():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
                 frames = self._backplane.cancel_frames(unwanted)
                 self._worker_port.send([self._workers.identity_of(worker), *frames])
