@@ -309,11 +309,9 @@ class Router:
             error = TaskFailed("the results of the tasks that ran together do not fit into one message")
             self._frontend.deliver(self._broker.give_up(name, error, number))
             return
-        held = self._broker.workers.held(name)
-        if not held:
-            raise ProtocolError("it answers what nobody asked")
         if len(answer) > MAX_ANSWER_KEPT:
-            self._workers.release(name, held[0])
+            for held in self._broker.workers.held(name)[:1]:
+                self._workers.release(name, held)
         answers = _fastpath.read_answer(answer)
         if self._frontend.lines.enabled:
             self._frontend.lines.answered(self._broker.packages, name, answers)
