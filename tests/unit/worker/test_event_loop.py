@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -308,6 +309,32 @@ def test_what_is_left_running_is_cancelled_when_the_loop_closes() -> None:
     worker.call(leave)
     worker.loop.close()
     assert seen == ["closed"]
+
+
+def test_an_error_of_the_workers_own_callbacks_ends_the_worker(worker: Worker) -> None:
+    def fail() -> None:
+        raise OSError("no socket")
+
+    async def waits() -> None:
+        await asyncio.sleep(60)
+
+    reader, writer = os.pipe()
+    worker.loop.watch(reader, fail)
+    os.write(writer, b"x")
+    try:
+        with pytest.raises(OSError, match="no socket"):
+            worker.loop.wait(5.0)
+    finally:
+        worker.loop.ignore(reader)
+        os.close(reader)
+        os.close(writer)
+    ended = Worker()
+    ended.loop.later(0.0, fail)
+    with pytest.raises(TaskFailed, match="no socket"):
+        ended.call(waits)
+    with pytest.raises(OSError, match="no socket"):
+        ended.loop.wait(5.0)
+    ended.loop.close()
 
 
 VALUE: ContextVar[int] = ContextVar("value", default=0)
