@@ -55,6 +55,7 @@ PURE = {
     "broker/losses",
     "broker/origins",
     "broker/package",
+    "broker/places",
     "broker/quota",
     "broker/recovery",
     "broker/results",

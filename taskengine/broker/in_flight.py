@@ -90,7 +90,7 @@ class InFlight:
         if results.put(first, stop, body):
             self._release(package)
             return [package]
-        if cancellation.tasks is not None and cancellation.is_over(results.missing):
+        if cancellation.tasks is not None and not cancellation.reason and cancellation.is_over(results.missing):
             self.touched.add(package)
         return []
 

@@ -60,6 +60,7 @@ class LaneWorker:
 
     __slots__ = (
         "batches",
+        "cancels",
         "first",
         "is_excluded",
         "is_retired",
@@ -77,6 +78,8 @@ class LaneWorker:
         self.missing = frozenset(missing)
         """Modules of its lane that the worker could not load."""
         self.load = 0.0
+        self.cancels = False
+        """Whether the worker can cancel tasks that run."""
         self.is_excluded = False
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
@@ -94,13 +97,27 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def end_oldest(self, now: float) -> list[Slice]:
-        """Remove the oldest batch, which has ended at `now`; return its slices."""
-        slices = self.batches.popleft()
+    def hold(self, slices: list[Slice], now: float) -> int:
+        """Give the worker a batch at `now`; return its number."""
+        if not self.batches:
+            self.since = now
+        self.batches.append(slices)
+        return self.first + len(self.batches) - 1
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of the worker's batches, the oldest first."""
+        return range(self.first, self.first + len(self.batches))
+
+    def answered(self, number: int | None) -> list[Slice] | None:
+        """Return the slices of a batch that the worker may answer now, None for another; it answers the oldest."""
+        return self.batches[0] if number is None and self.batches else None
+
+    def end(self, number: int | None, now: float) -> None:
+        """Remove a batch that was answered, and has ended at `now`."""
+        self.batches.popleft()
         self.since = now
         self.first += 1
         self.weigh()
-        return slices
 
     def recall(self) -> int:
         """Return the number of the last batch: all are to be handed back."""
@@ -127,14 +144,17 @@ class Lane:
 
     Others wait in `lines`, the most urgent first.
 
-    A lane that `is_shared` has one worker and takes turns between clients.
+    A lane that `is_shared` has one worker and takes turns between clients. Each worker runs up to `concurrency` tasks
+    at once.
     """
 
-    def __init__(self, size: int, *, is_shared: bool = False) -> None:
+    def __init__(self, size: int, *, is_shared: bool = False, concurrency: int = 1) -> None:
+        size *= concurrency
+        self.concurrency = concurrency
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
-        self.slice_ns = SLICE_NS if size > 1 else 0
+        self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
         if size > 1:

@@ -50,7 +50,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -99,7 +99,9 @@ class Router:
         )
         pinned = backplane.machine.lanes if backplane.machine else ()
         size = settings.chunking_size if settings.chunking else None
-        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
+        sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
+        self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
         self._workers = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
@@ -242,6 +244,9 @@ class Router:
     def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                    for frames in _received(self._worker_port.receive):
+                        self._from_worker(frames)
                 self._on_worker_exit(order.worker)
                 if self._broker.stopping:
                     self._frontend.deliver(self._broker.refuse_unserved())
@@ -284,21 +289,12 @@ class Router:
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._worker_port.send([frames[0], HEARTBEAT])
                 return
-            if len(frames) != 2:
+            if len(frames) == 4 and frames[1] == ANSWER:
+                self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 2:
+                self._finish(name, frames[1])
+            else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
-            if frames[1] == NO_ANSWER:
-                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-                self._frontend.deliver(self._broker.give_up(name, error))
-                return
-            held = self._broker.workers.held(name)
-            if not held:
-                raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > MAX_ANSWER_KEPT:
-                self._workers.release(name, held[0])
-            answers = _fastpath.read_answer(frames[1])
-            if self._frontend.lines.enabled:
-                self._frontend.lines.answered(self._broker.packages, name, answers)
-            self._frontend.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
             self._journal.warn(
@@ -306,6 +302,20 @@ class Router:
             )
             if name is not None:
                 self._expel(name)
+
+    def _finish(self, name: str, answer: bytes, number: int | None = None) -> None:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, by number. Raises ProtocolError."""
+        if answer == NO_ANSWER:
+            error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+            self._frontend.deliver(self._broker.give_up(name, error, number))
+            return
+        if len(answer) > MAX_ANSWER_KEPT:
+            for held in self._broker.workers.held(name)[:1]:
+                self._workers.release(name, held)
+        answers = _fastpath.read_answer(answer)
+        if self._frontend.lines.enabled:
+            self._frontend.lines.answered(self._broker.packages, name, answers)
+        self._frontend.deliver(self._broker.finish(name, answers, number))
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """Take a worker's hello. Raises ProtocolError."""
@@ -318,8 +328,9 @@ class Router:
             self._handle_control()
         if not self._workers.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane, hello.missing)
-        self._workers.enlist(hello.name, identity, hello.place)
+        self._broker.join(hello.name, hello.lane, hello.missing, cancels=hello.cancels)
+        is_concurrent = hello.lane in self._concurrency
+        self._workers.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.workers.retire(hello.name)
@@ -345,7 +356,8 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.workers.held(name)]
-            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
+            overdue = member.overdue_batches(time.monotonic_ns())
+            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
 
     def _kill_overdue(self) -> None:
         """Have workers killed whose task is past its timeout."""
@@ -393,6 +405,15 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._workers.recall(worker, number)
+        if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
+            self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        """Have workers that can do that cancel running tasks whose client has cancelled them."""
+        for worker, unwanted in self._broker.workers.cancellations():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                frames = self._backplane.cancel_frames(unwanted)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
