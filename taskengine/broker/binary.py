@@ -20,11 +20,22 @@ from taskengine.broker.package import (
     check_names,
     lanes_of,
 )
+from taskengine.broker.partials import Part, Partials
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.protocol.layouts import ERROR_EXT, Format
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_CHANGES
-from taskengine.protocol.messages import UNSTAMPED, Origin, Reply, ReplyMode, Request, RequestKind, Stamp, encode_reply
+from taskengine.protocol.messages import (
+    UNSTAMPED,
+    Origin,
+    PartialReply,
+    Reply,
+    ReplyMode,
+    Request,
+    RequestKind,
+    Stamp,
+    encode_reply,
+)
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -61,6 +72,9 @@ class BinaryPackage(Package):
         self.request = request
         self.names_held = len(request.names)
         self.reply_mode = request.reply
+        if request.reply == ReplyMode.EACH:
+            self.reply_mode = ReplyMode.ALL  # to workers it is the same
+            self.partials = Partials() if request.kind == RequestKind.PACKAGE else None
         self.priority = request.priority
         self.idempotent = request.idempotent
         self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
@@ -98,6 +112,16 @@ class BinaryPackage(Package):
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
         return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        first, stop, failed, bodies = part
+        count, told = stop - first, None
+        if error is not None:
+            failed, told = count, to_wire(error)
+        head = PartialReply(self.request.serial, count, ReplyMode.EACH, told, failed, *stamp, first, is_last)
+        return [encode_reply(head)] if error is not None else [encode_reply(head), bodies]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)

@@ -24,6 +24,7 @@ from taskengine.broker.counters import Counters
 from taskengine.broker.lane import Batch, BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package, TaskKind, cancelled
+from taskengine.broker.partials import Part
 from taskengine.broker.quota import NO_LIMITS, Quota, QuotaLimits
 from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, recovered
 from taskengine.broker.serials import Serials
@@ -75,6 +76,8 @@ class Broker:
         self._recalled: set[LaneWorker] = set()
         self._departed: set[bytes] = set()
         """Clients that have left."""
+        self.progressed: dict[Package, None] = {}
+        """Packages in flight with entries that their clients want as they come."""
         self._touched: set[Package] = set()
         """Packages with tasks that were cancelled since the last call of `revoke`."""
         self.counters = Counters()
@@ -471,9 +474,22 @@ class Broker:
         """Take an answer; return the package if it is complete now."""
         if package.put(first, stop, body):
             return [self._release(package)]
+        if package.partials is not None:
+            self.progressed[package] = None
         if package.unwanted is not None and package.is_over():
             self._touched.add(package)
         return []
+
+    def take_progressed(self) -> list[Package]:
+        """Remove and return the packages in flight with new entries for clients that want each as it comes."""
+        packages = list(self.progressed)
+        self.progressed.clear()
+        return packages
+
+    def take_parts(self, package: Package) -> list[Part]:
+        """Remove and return the entries of a package in flight, to be sent now."""
+        self._quota.free(package.held)
+        return package.take_parts()
 
     def _note_deadline(self, package: Package) -> None:
         heapq.heappush(self._deadlines, (package.deadline, package.job))
@@ -490,7 +506,8 @@ class Broker:
         del self.packages[package.job]
         self.counters.release(package)
         self.serials.remove(package)
-        held, is_exempt = package.assembly.held, package.is_exempt
+        self.progressed.pop(package, None)
+        held, is_exempt = package.held, package.is_exempt
         self._quota.give_back(package.owner, package.count, package.size, held, is_exempt=is_exempt)
         self._urgent -= package.priority == Priority.URGENT
         if not self.packages:

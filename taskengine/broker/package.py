@@ -16,6 +16,7 @@ import msgspec
 from taskengine._fastpath import Assembly
 from taskengine.broker.cancellation import CancelledTasks
 from taskengine.broker.chunking import Cut, cut
+from taskengine.broker.partials import Part, Partials
 from taskengine.broker.tuning import DEATHS, NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.protocol.layouts import DENIED_LANES, NO_DEADLINE, Format
@@ -152,6 +153,8 @@ class Package:
         self.accepted_ns = 0
         self.worker = ""
         self.failed = 0
+        self.partials: Partials | None = None
+        """Entries that have not been sent, if the client wants each as it comes."""
         self.is_awaited = False
         """Whether only the client needs the results, so that nothing starts once it has left."""
         self.is_urgent = False
@@ -286,7 +289,20 @@ class Package:
         """Take the answer of the tasks from `first` to `stop`; return whether the package is complete now."""
         if self.unwanted is not None:
             self.unwanted.answer(first, stop)
-        return self.assembly.put(first, stop, body)
+        if self.partials is None:
+            return self.assembly.put(first, stop, body)
+        is_complete = self.assembly.put(first, stop, b"")
+        self.partials.add(first, stop, self.failed, body)
+        return is_complete
+
+    @property
+    def held(self) -> int:
+        """The bytes of its results that have not been sent."""
+        return self.assembly.held if self.partials is None else self.partials.held
+
+    def take_parts(self) -> list[Part]:
+        """Remove and return the entries that have not been sent, of a package whose client wants each as it comes."""
+        return [] if self.partials is None else self.partials.take()
 
     def is_over(self) -> bool:
         """Return whether all tasks without an answer are cancelled."""
@@ -336,6 +352,12 @@ class Package:
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         """Return the frames that answer the whole package, without the route."""
+        raise NotImplementedError
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        """Return the frames that answer the tasks of `part`, all of them with `error` if there is one."""
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

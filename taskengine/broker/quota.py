@@ -109,6 +109,10 @@ class Quota:
         if not share.packages:
             del self._shares[client]
 
+    def free(self, size: int) -> None:
+        """Count out bytes of results that are sent before their package is complete."""
+        self.results -= size
+
     def hold(self, size: int) -> None:
         """Count bytes of results, even if there is no room for them."""
         self.results += size

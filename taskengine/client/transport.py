@@ -28,7 +28,8 @@ from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.outbox import count_nobodys, fail_unsent
-from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture, settle
+from taskengine.client.replies import settle
+from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in

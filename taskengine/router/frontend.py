@@ -38,6 +38,7 @@ from taskengine.protocol.messages import (
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops
+from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.replies import ReplySender
 from taskengine.router.work_budget import WorkBudget
@@ -58,7 +59,7 @@ EXEMPT_TASKS = 16
 """The most tasks of a package of urgent ones that no quota and no rate refuses,"""
 EXEMPT_BYTES = 2**14
 """and the most bytes of them."""
-CAPABILITIES = ["clock", "stop"]
+CAPABILITIES = ["clock", "stop", "each"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 Route = tuple[bytes, ...]
 
@@ -95,6 +96,7 @@ class Frontend:
         self._broker = broker
         self._port = port
         self._outlet = ReplySender(port, attendance)
+        self.partials = PartialReplies(broker, self._outlet, attendance, self._is_owed, self._stamp)
         self._gate = gate
         self._journal = journal
         self._tell = tell
@@ -176,11 +178,14 @@ class Frontend:
         """Reply with packages that are whole; who is not let in any more gets none."""
         for package in packages:
             self.has_answered = True
-            if package.key and not self._is_owed(package):
+            if not self._is_owed(package):
                 package.forget()
                 continue
-            size = package.assembly.held
-            if self._outlet.is_full(package.client, package.key, size):
+            size = package.held
+            if package.partials is not None:
+                package.forget_tasks()
+                self.partials.end(package)
+            elif self._outlet.is_full(package.client, package.key, size):
                 # the package is answered all the same, in a few bytes
                 error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
                 self._outlet.send(package.route, package.refusal(error, self._stamp()), package.key)
@@ -193,6 +198,8 @@ class Frontend:
 
     def _is_owed(self, package: Package) -> bool:
         """The client with the key that sent the package is let in, and still has the connection by which it did."""
+        if not package.key:
+            return True
         if self._gate is not None and self._gate.name_of(package.key) is None:
             return False
         return self._attendance is None or self._attendance.is_here(package.client, package.key)

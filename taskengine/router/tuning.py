@@ -16,3 +16,7 @@ UNREAD_SMALL_BYTES: Final = 2**25
 """Bytes of small replies, for one key: whoever leaves more unread is cut off."""
 UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
+UNREAD_PARTS: Final = 1024
+"""Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
+LATE_S: Final = 0.002
+"""How often, in s, it checks whether such a client has read."""
