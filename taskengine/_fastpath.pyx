@@ -486,5 +486,6 @@ cdef class Assembly:
 
 include "_progress.pxi"
 include "_turn.pxi"
+include "_running.pxi"
 include "_seed.pxi"
 include "_tally.pxi"

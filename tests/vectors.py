@@ -238,7 +238,7 @@ def requests() -> Iterator[Vector]:
 
 
 def replies() -> Iterator[Vector]:
-    """What the engine answers."""
+    """Return the engine's answer."""
     results = [2.5, errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[])]
     only, entry = [1, results[1]], packed(results[1])
     end = 0, *STAMP
@@ -351,7 +351,7 @@ def seed_messages() -> Iterator[Vector]:
 
 
 def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
-    """What a package is answered whose tasks were one chunk."""
+    """Return the reply to a package whose tasks were one chunk."""
     results = list(results)
     labels = [json.loads(found._frame(position))["pack"] for position in range(found.count)]
     frames = legacy_json.TaskFrames(lambda name: None, lambda name, error: errors.ProtocolError(""))

@@ -117,11 +117,10 @@ class Router:
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        self._audit = audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.warn)
         audit.open()
-        self._gate = (
-            KeyAuthenticator(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
-        )
+        keys = backplane.security
+        self._gate = KeyAuthenticator(self._context, keys, journal.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: ConnectionMonitor | None = None
         # what it does not take of a client waits at the client, not in our memory
@@ -304,7 +303,7 @@ class Router:
             self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
-            self._journal.say(
+            self._journal.warn(
                 f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
             )
             if name is not None:
@@ -369,7 +368,7 @@ class Router:
         self._control.offer(Alive(self._reception.has_answered))
         self._stop_the_overdue()
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
+            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
 
     def _dispatch(self) -> None:

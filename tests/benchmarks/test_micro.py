@@ -1,4 +1,4 @@
-"""What the compiled calls and the broker cost: `make bench` measures; `make test` runs each once, asserts no time."""
+"""Costs of the compiled calls and the broker: `make bench` measures; `make test` runs each once, asserts no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is too long, too late or too large is refused, and costs nobody else anything."""
+"""A message that is too long, too late or too large is refused, and costs nobody else anything."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
 
 
 class Event(Enum):
-    """What happens to a task."""
+    """The fate of a task."""
 
     DISPATCH = auto()
     BEGIN = auto()
@@ -116,7 +116,7 @@ class Books:
         return self.is_late or self.is_unwanted or position in self.cancelled
 
     def check_answer(self) -> None:
-        """What became of each task is what happened to it."""
+        """Check each task's answer against its fate."""
         entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.assembly.join())
         assert [int(position) for position, _ in entries] == list(range(len(self.tasks)))
         assert self.package.failed == sum(1 for _, error in entries if error)
@@ -169,7 +169,7 @@ class BrokerStates(RuleBasedStateMachine):
             books.is_answered = True
 
     def revoke(self) -> None:
-        """What waits and is not to start has been answered, single tasks when it is their turn, or all that is left."""
+        """Note as answered waiting tasks that must not start: each when it is their turn, or all that is left."""
         for books in self.books.values():
             owed = [task for task in enumerate(books.tasks) if task[1].state is not State.ANSWERED]
             is_over = all(books.is_revoked(position) for position, _ in owed)
@@ -285,7 +285,7 @@ class BrokerStates(RuleBasedStateMachine):
         return 0, 0 if name in self.is_handing_back else total
 
     def put_back(self, slices: list[Slice], done: int) -> None:
-        """What a batch had beyond `done` tasks and what was begun waits again."""
+        """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
         positions = [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
         for made, position in positions[done:]:
             task = self.books[made].tasks[position]
@@ -350,7 +350,7 @@ class BrokerStates(RuleBasedStateMachine):
             task.step(Event.BLAME)
 
     def bereave(self, name: str) -> None:
-        """What waits for the owner of pins is lost with it, unless that was to end."""
+        """Note as lost the tasks that wait for an owner of pins that has died, unless it was told to end."""
         if self.lane_of[name] in PINNED and name not in self.is_retired:
             for books in self.in_flight():
                 for task in books.tasks:

@@ -34,7 +34,7 @@ TOKENS = [
 ]
 LANES = {"task_count": "", "arm.wave": "arm", "io.read": "io"}
 RAW, TASKS, COLUMNS = range(3)
-"""What an input's first byte says of its frames: as they come, tasks that are to be joined, columns to be trimmed."""
+"""Meanings of an input's first byte: frames as they come, tasks that are to be joined, columns to be trimmed."""
 
 
 def seeds() -> list[bytes]:

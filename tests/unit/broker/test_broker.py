@@ -435,7 +435,7 @@ def test_what_is_denied_in_plenty_is_refused_whole(lanes: list[tuple[str, int]])
 
 
 def test_a_data_worker_serves_clients_in_turns_and_each_in_its_order() -> None:
-    """Whoever asked for a large value again and again had everybody's publications wait for all of that."""
+    """A client that asked for a large value again and again delayed everybody's publications."""
     lane = data_lane(0)
     made = Broker(None, {lane: 1})
     made.join("d", lane)

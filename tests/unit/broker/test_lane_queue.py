@@ -16,7 +16,7 @@ def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
 
 
 def spans_of(line: Line | Lines | LaneQueue) -> list[Span]:
-    """What waits, which is taken out."""
+    """Return the waiting tasks, and take them out."""
     return line.clear()
 
 

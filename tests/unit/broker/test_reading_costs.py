@@ -1,4 +1,4 @@
-"""What the router pays to read a package grows with its bytes, and little, whatever is in it."""
+"""The router's cost of reading a package grows with its bytes, and little, whatever is in it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_a_package_is_said_to_hold_is_what_its_names_take() -> None:
 
 
 def test_the_router_does_not_decode_what_a_client_of_wire_01_publishes() -> None:
-    """What it held while it read a value was many times as much, and everybody waited for that."""
+    """The router took many times a value's memory while it read it, and everybody waited."""
     frame = b'{"data": {"topic": "t", "value": [%b[]]}}' % (b"[]," * 300_000)
     tracemalloc.start()
     package = legacy_json.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)

@@ -1,4 +1,4 @@
-"""What workers answer, and what the dead leave."""
+"""Answers of workers, and the tasks that dead workers leave."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_batch_that_was_not_begun_runs_elsewhere_in_its_place() -> None:
 
 
 def test_a_chunk_whose_workers_died_twice_before_it_began_is_lost_and_its_neighbours_run() -> None:
-    """What kills whoever is about to read it went from worker to worker for ever."""
+    """A chunk that kills the worker that reads it went from worker to worker for ever."""
     made = broker(workers=1)
     run_all(made)
     first, other = package(20), package(3)
