@@ -20,7 +20,7 @@ from taskengine.broker.availability import Availability
 from taskengine.broker.cancellation import cancelled
 from taskengine.broker.dispatch import Dispatcher
 from taskengine.broker.in_flight import InFlight
-from taskengine.broker.lane import Batch, Lane, LaneWorker, Slice
+from taskengine.broker.lane import Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
@@ -63,6 +63,7 @@ class Broker:
         self.counters = self._in_flight.counters
         self.withdrawals = Withdrawals(self._in_flight, pinned)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
+        self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
@@ -188,14 +189,6 @@ class Broker:
         whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
         return whole + self._dispatcher.take_back([slice for slice in rest if slice.package not in lost])
 
-    def dispatch(self) -> list[Batch]:
-        """Hand out work while workers have room."""
-        return self._dispatcher.dispatch()
-
-    def recalls(self) -> list[tuple[str, int]]:
-        """List workers that are to hand back tasks (others are urgent, or theirs cancelled), with their last batch."""
-        return self._dispatcher.recalls()
-
     def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
         worker = self.workers.answering(name)
@@ -235,8 +228,9 @@ class Broker:
     def settle(self, now: float) -> list[Package]:
         """Answer what is past its deadline or cancelled; call before `dispatch`. `now` is in s, monotonic."""
         self.availability.settle()
-        whole = self.expire(now) if self.withdrawals.deadlines else []
-        return whole + self.revoke() if self.withdrawals.is_pending else whole
+        withdrawals = self.withdrawals
+        whole = self.expire(now) if withdrawals.deadlines else []
+        return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer tasks that waited past their deadline with TaskTimeout; they never start. `now` is in s, monotonic."""

@@ -71,12 +71,13 @@ class Chunks:
         self, lanes: Iterable[tuple[str, int]] = (), size: int | None = None, workers: Mapping[str, int] | None = None
     ) -> None:
         """Cut neighbouring tasks, `lanes` as (lane, number of tasks), for lanes of so many `workers`; see `cut`."""
-        self.runs: list[Run] = []
+        runs: list[Run] = []
         first, part = 0, 1
         for lane, tasks in lanes:
             pieces = cut(tasks, size, workers.get(lane, 1) if workers else 1)
-            self.runs.append(Run(lane, first, first + tasks, part, pieces))
+            runs.append(Run(lane, first, first + tasks, part, pieces))
             first, part = first + tasks, part + pieces.chunks
+        self.runs = tuple(runs)
         self.count = part - 1
 
     def between(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:

@@ -12,33 +12,29 @@ _SPARE = 64
 """How many deadlines may be kept beyond twice the number of packages in flight."""
 
 
-class Deadlines:
-    """Tells which of the `packages` in flight are late."""
+class Deadlines(list[tuple[float, int]]):
+    """Tells which of the `packages` in flight are late. A heap of (deadline, job); some of the jobs are over."""
 
     def __init__(self, packages: Mapping[int, Package]) -> None:
+        super().__init__()
         self._packages = packages
-        self._heap: list[tuple[float, int]] = []
-        """(deadline, job); some of the jobs are over."""
-
-    def __len__(self) -> int:
-        return len(self._heap)
 
     def add(self, package: Package) -> None:
         """Note the deadline of a package that is in flight, if it has one."""
         if package.deadline == NO_DEADLINE:
             return
-        heapq.heappush(self._heap, (package.deadline, package.flight.job))
-        if len(self._heap) > 2 * len(self._packages) + _SPARE:
-            self._heap = [entry for entry in self._heap if entry[1] in self._packages]
-            heapq.heapify(self._heap)
+        heapq.heappush(self, (package.deadline, package.flight.job))
+        if len(self) > 2 * len(self._packages) + _SPARE:
+            self[:] = [entry for entry in self if entry[1] in self._packages]
+            heapq.heapify(self)
 
     def passed(self, now: float) -> list[Package]:
         """Remove and return the packages whose deadline has passed; `now` is in s, monotonic."""
         late = []
-        while self._heap and self._heap[0][0] <= now:
-            package = self._packages.get(heapq.heappop(self._heap)[1])
+        while self and self[0][0] <= now:
+            package = self._packages.get(heapq.heappop(self)[1])
             if package is not None:
                 late.append(package)
         if not self._packages:
-            self._heap.clear()
+            self.clear()
         return late

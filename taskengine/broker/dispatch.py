@@ -41,7 +41,7 @@ class Dispatcher:
 
     def recalls(self) -> list[tuple[str, int]]:
         """List workers that are to hand back tasks (others are urgent, or theirs cancelled), with their last batch."""
-        recalls = self._workers.recalls()
+        recalls = self._workers.recalls() if self._workers.recalled else []
         for lane in self._lanes.values() if self._in_flight.urgent else ():
             span = lane.next()
             if span is not None and span.package.priority == Priority.URGENT:

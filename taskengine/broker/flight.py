@@ -6,6 +6,9 @@ from taskengine.broker.cancellation import Cancellation
 from taskengine.broker.chunking import Chunks
 from taskengine.broker.losses import Losses
 
+NO_CHUNKS = Chunks()
+"""The cut of what is not cut yet."""
+
 
 class Flight:
     """A package on its way. Only the broker and its parts write here."""
@@ -17,7 +20,7 @@ class Flight:
         """The number by which the broker and the workers know the package; later packages have higher ones."""
         self.accepted_ns = 0
         """When it was accepted, in ns, monotonic; `Counters` writes it."""
-        self.chunks = Chunks()
+        self.chunks = NO_CHUNKS
         """Its cut, which is made when it is accepted."""
         self.cancellation = Cancellation()
         """Which of its tasks are not to start any more."""

@@ -16,19 +16,14 @@ class Withdrawals:
     def __init__(self, in_flight: InFlight, pinned: Container[str]) -> None:
         self._in_flight = in_flight
         self._pinned = pinned
-        self._departed: set[bytes] = set()
-        """Clients that have left."""
+        self.departed: set[bytes] = set()
+        """Clients that have left since `take`."""
         self.deadlines = Deadlines(in_flight.packages)
 
     @property
     def is_timed(self) -> bool:
         """Return whether a package in flight has a deadline, or a client has left and that is not settled."""
-        return bool(self._departed or (self.deadlines and self._in_flight.packages))
-
-    @property
-    def is_pending(self) -> bool:
-        """Return whether something was cancelled, or a client has left, since `take`."""
-        return bool(self._departed or self._in_flight.touched)
+        return bool(self.departed or (self.deadlines and self._in_flight.packages))
 
     def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
         """Cancel a client's package, or, without a serial, everything that the client has in flight.
@@ -53,11 +48,11 @@ class Withdrawals:
 
     def client_left(self, client: bytes) -> None:
         """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
-        self._departed.add(client)
+        self.departed.add(client)
 
     def take(self) -> set[Package]:
         """Return the packages of which tasks were cancelled since the last call."""
-        departed, self._departed = self._departed, set()
+        departed, self.departed = self.departed, set()
         for client in departed:
             self._in_flight.touched.update(filter(self._cancel_unneeded, self._in_flight.serials.of(client)))
         touched, self._in_flight.touched = self._in_flight.touched, set()

@@ -16,7 +16,8 @@ class Workers(dict[str, LaneWorker]):
     def __init__(self, epoch: int) -> None:
         super().__init__()
         self._epochs = itertools.count(epoch)
-        self._recalled: set[LaneWorker] = set()
+        self.recalled: set[LaneWorker] = set()
+        """Those that are to hand back tasks since the last call of `recalls`."""
 
     def join(self, name: str, lane: str, missing: Collection[str]) -> LaneWorker:
         """Add a worker of a lane, without the modules `missing`. Raises ProtocolError where it is here already."""
@@ -29,7 +30,7 @@ class Workers(dict[str, LaneWorker]):
         """Remove and return a worker, None where it is not here."""
         worker = self.pop(name, None)
         if worker is not None:
-            self._recalled.discard(worker)
+            self.recalled.discard(worker)
         return worker
 
     def answering(self, name: str) -> LaneWorker:
@@ -44,7 +45,7 @@ class Workers(dict[str, LaneWorker]):
         worker = self.get(name)
         if worker is not None:
             worker.is_excluded = worker.is_retired = True
-            self._recalled.add(worker)
+            self.recalled.add(worker)
 
     def exclude(self, name: str) -> None:
         """Give a worker nothing more, because it is about to be killed."""
@@ -65,12 +66,10 @@ class Workers(dict[str, LaneWorker]):
         for worker in self.values():
             slices = (slice for batch in worker.batches for slice in batch if slice.package in packages)
             if any(slice.package.flight.cancellation.touches(slice.first, slice.stop) for slice in slices):
-                self._recalled.add(worker)
+                self.recalled.add(worker)
 
     def recalls(self) -> list[tuple[str, int]]:
         """Return the workers that are to hand back tasks since the last call, with the last batch of each."""
-        if not self._recalled:
-            return []
-        recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
-        self._recalled.clear()
+        recalls = [(worker.name, worker.recall()) for worker in self.recalled if worker.batches]
+        self.recalled.clear()
         return recalls

@@ -3,7 +3,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine.broker.chunking import Run, cut
 from taskengine.broker.in_flight import InFlight
 from taskengine.broker.quota import NO_LIMITS
 from taskengine.broker.withdrawals import Withdrawals
@@ -20,11 +19,11 @@ def test_who_leaves_takes_along_what_lanes_with_pins_have_not_answered(
     """Against a model with one entry a task."""
     in_flight = InFlight(NO_LIMITS)
     withdrawals = Withdrawals(in_flight, {"pins"})
-    made, pinned, first = package(sum(tasks for _, tasks in lanes)), list[bool](), 0
-    for has_pins, tasks in lanes:
-        made.flight.chunks.runs.append(Run("pins" if has_pins else "", first, first + tasks, 1, cut(tasks, None, 1)))
-        pinned += [has_pins] * tasks
-        first += tasks
+    made = package(
+        sum(tasks for _, tasks in lanes), lanes=[("pins" if has_pins else "", tasks) for has_pins, tasks in lanes]
+    )
+    made.cut(None, {})
+    pinned = [has_pins for has_pins, tasks in lanes for _ in range(tasks)]
     done = {position for position in answered if position < made.count}
     for position in done:
         made.results.put(position, position + 1, b"x")
