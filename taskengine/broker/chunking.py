@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
+
+_first = attrgetter("first")
 
 
 class Cut(NamedTuple):
@@ -38,6 +42,52 @@ def cut(tasks: int, size: int | None, workers: int) -> Cut:
     chunks = -(-tasks // size)
     chunks = min(-(-chunks // workers) * workers, tasks)
     return Cut(chunks, *divmod(tasks, chunks))
+
+
+class Run(NamedTuple):
+    """Neighbouring tasks of one lane, from position `first` to `stop`, in chunks whose numbers begin at `part`."""
+
+    lane: str
+    first: int
+    stop: int
+    part: int
+    cut: Cut
+
+    def number(self, task: int) -> int:
+        """Return the chunk of the run, from 0, that holds the task."""
+        return self.cut.number(task - self.first)
+
+    def start(self, number: int) -> int:
+        """Return the position at which chunk `number`, from 0, of the run begins."""
+        return self.first + self.cut.start(number)
+
+
+class Chunks:
+    """The chunks of a package, in runs of one lane each."""
+
+    __slots__ = ("count", "runs")
+
+    def __init__(
+        self, lanes: Iterable[tuple[str, int]] = (), size: int | None = None, workers: Mapping[str, int] | None = None
+    ) -> None:
+        """Cut neighbouring tasks, `lanes` as (lane, number of tasks), for lanes of so many `workers`; see `cut`."""
+        runs: list[Run] = []
+        first, part = 0, 1
+        for lane, tasks in lanes:
+            pieces = cut(tasks, size, workers.get(lane, 1) if workers else 1)
+            runs.append(Run(lane, first, first + tasks, part, pieces))
+            first, part = first + tasks, part + pieces.chunks
+        self.runs = tuple(runs)
+        self.count = part - 1
+
+    def between(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
+        while first < stop:
+            run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
+            number = run.number(first)
+            end = min(run.start(number + 1), stop)
+            yield run.part + number, first, end
+            first = end
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:

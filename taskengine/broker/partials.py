@@ -1,9 +1,11 @@
-"""The entries of a package that is answered in parts, from their arrival until they are sent. Pure."""
+"""The results of a package whose client wants each as it comes, until they are sent. Pure."""
 
 from __future__ import annotations
 
 from operator import itemgetter
 from typing import NamedTuple
+
+from taskengine.broker.results import Results
 
 _first = itemgetter(0)
 
@@ -22,33 +24,38 @@ class Part(NamedTuple):
         return sum(map(len, self.bodies))
 
 
-class Partials:
-    """The unsent entries of one package."""
+class PartialResults(Results):
+    """Results of which only those are kept that are not sent."""
 
-    __slots__ = ("_failed", "_pieces", "held")
+    def __init__(self, tasks: int) -> None:
+        self._unsent: list[tuple[int, int, int, bytes]] = []
+        self._told = 0
+        """How many of those that were added had failed."""
+        self._held = 0
 
-    def __init__(self) -> None:
-        self._pieces: list[tuple[int, int, int, bytes]] = []
-        self._failed = 0
-        self.held = 0
-        """Bytes of the entries."""
+    @property
+    def held(self) -> int:
+        """Bytes of the results that are not sent."""
+        return self._held
 
-    def add(self, first: int, stop: int, failed: int, body: bytes) -> None:
-        """Add the entries of the tasks from `first` to `stop`; `failed` tasks of the package have failed so far."""
-        self._pieces.append((first, stop, failed - self._failed, body))
-        self._failed = failed
-        self.held += len(body)
+    def put(self, first: int, stop: int, body: bytes) -> bool:
+        """Take results of the tasks from `first` to `stop`; return whether none is missing. Raises ProtocolError."""
+        is_whole = super().put(first, stop, b"")
+        self._unsent.append((first, stop, self.failed - self._told, body))
+        self._told = self.failed
+        self._held += len(body)
+        return is_whole
 
     def take(self) -> list[Part]:
-        """Remove and return all, neighbours joined, in the order of the tasks."""
+        """Return all that is not sent, neighbours joined, in the order of the tasks; it counts as sent."""
         parts: list[Part] = []
-        for first, stop, failed, body in sorted(self._pieces, key=_first):
+        for first, stop, failed, body in sorted(self._unsent, key=_first):
             if parts and parts[-1].stop == first:
                 before = parts[-1]
                 before.bodies.append(body)
                 parts[-1] = before._replace(stop=stop, failed=before.failed + failed)
             else:
                 parts.append(Part(first, stop, failed, [body]))
-        self._pieces.clear()
-        self.held = 0
+        self._unsent.clear()
+        self._held = 0
         return parts

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from taskengine.broker.broker import Broker
-from taskengine.broker.package import Message, Package
-from taskengine.broker.partials import Part
+from taskengine.broker.package import Message, Package, Sender
+from taskengine.broker.partials import Part, PartialResults
 from taskengine.errors import Overloaded
 from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.protocol.messages import Stamp
@@ -40,7 +40,7 @@ class PartialReplies:
         broker: Broker,
         outlet: Outlet,
         connections: Connections | None,
-        is_owed: Callable[[Package], bool],
+        is_owed: Callable[[Sender], bool],
         stamp: Callable[[], Stamp],
     ) -> None:
         self._broker = broker
@@ -62,8 +62,8 @@ class PartialReplies:
     def send(self, packages: Iterable[Package], now: float) -> None:
         """Send what has come of these packages, and what is late if its client has read; `now` in s, monotonic."""
         for package in packages:
-            if package.client in self._late or not self._has_room(package):
-                self._late.setdefault(package.client, {})[package] = None
+            if package.sender.client in self._late or not self._has_room(package):
+                self._late.setdefault(package.sender.client, {})[package] = None
             else:
                 self._send_part(package)
         if self._late and now >= self._next_look:
@@ -76,40 +76,41 @@ class PartialReplies:
 
     def end(self, package: Package) -> None:
         """Send what is left of a package that is complete, whatever its client has read."""
-        late = self._late.get(package.client)
+        late = self._late.get(package.sender.client)
         if late is not None:
             late.pop(package, None)
             if not late:
-                del self._late[package.client]
-        parts = package.take_parts() or [Part(0, 0, 0, [])]
+                del self._late[package.sender.client]
+        results = package.results
+        parts = (results.take() if isinstance(results, PartialResults) else []) or [Part(0, 0, 0, [])]
         for part in parts[:-1]:
             self._send(package, part, is_last=False)
         self._send(package, parts[-1], is_last=True)
 
     def _send_part(self, package: Package) -> None:
-        is_owed = self._is_owed(package)
+        is_owed = self._is_owed(package.sender)
         for part in self._broker.take_parts(package):
             if is_owed:
                 self._send(package, part, is_last=False)
 
     def _send(self, package: Package, part: Part, *, is_last: bool) -> None:
         size, error = part.size, None
-        if self._outlet.is_full(package.client, package.key, size):
+        if self._outlet.is_full(package.sender.client, package.sender.key, size):
             # each task is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
             size = 0
         frames = package.partial_answer(part, error, is_last=is_last, stamp=self._stamp())
-        self._outlet.send(package.route, frames, package.key, size)
+        self._outlet.send(package.sender.route, frames, package.sender.key, size)
         if len(self._sent) >= MAX_CLIENTS:
             self._sent.clear()
-        self._sent[package.client] = self._sent.get(package.client, 0) + 1
+        self._sent[package.sender.client] = self._sent.get(package.sender.client, 0) + 1
 
     def _has_room(self, package: Package) -> bool:
         """Return whether the package's client has read so much that it may get more before its package is complete."""
-        client, sent = package.client, self._sent.get(package.client, 0)
+        client, sent = package.sender.client, self._sent.get(package.sender.client, 0)
         if sent >= LOOKED_AT and self._connections is not None:
             if self._connections.has_read(client):
                 self._sent[client] = sent = 0
             elif sent >= UNREAD_PARTS:
                 return False
-        return not self._outlet.is_full(client, package.key, package.held)
+        return not self._outlet.is_full(client, package.sender.key, package.results.held)

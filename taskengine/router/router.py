@@ -15,9 +15,7 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.broker.broker import Broker
-from taskengine.broker.package import Package
 from taskengine.broker.quota import QuotaLimits
-from taskengine.broker.recovery import Answered
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
@@ -156,7 +154,7 @@ class Router:
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
             self._attendance = ConnectionMonitor(
-                *(self._context, socket, port, self._broker.part),
+                *(self._context, socket, port, self._broker.withdrawals.client_left),
                 *(most_connections(self._settings), self._audit.note),
             )
         for address in addresses:
@@ -234,7 +232,7 @@ class Router:
         if self._reception.partials.are_late:
             return LATE_MS
         limited = self._health.timeouts and not self._broker.idle()
-        timed = self._broker.timed or self._broker.stopping or limited
+        timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
         return min(TICK_MS, longest) if timed else longest
 
@@ -252,7 +250,7 @@ class Router:
                     self._expect(worker.name, worker.place, worker.pid, is_online=worker.is_online)
             case RetireWorker():
                 self._retiring.add(order.worker)
-                self._broker.retire(order.worker)
+                self._broker.workers.retire(order.worker)
             case TasksChanged():
                 self._learn(order.tasks)
             case PolicyChanged():
@@ -292,14 +290,14 @@ class Router:
                 error = TaskFailed("the results of the tasks that ran together do not fit into one message")
                 self._reception.deliver(self._broker.give_up(name, error))
                 return
-            held = self._broker.held(name)
+            held = self._broker.workers.held(name)
             if not held:
                 raise ProtocolError("it answers what nobody asked")
             if len(frames[1]) > MAX_ANSWER_KEPT:
                 self._crew.release(name, held[0])
             answers = _fastpath.read_answer(frames[1])
-            if self._journal.enabled:
-                self._note_answers(name, answers)
+            if self._reception.lines.enabled:
+                self._reception.lines.answered(self._broker.packages, name, answers)
             self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
@@ -324,7 +322,7 @@ class Router:
         self._crew.enlist(hello.name, identity, hello.place)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
-            self._broker.retire(hello.name)
+            self._broker.workers.retire(hello.name)
 
     def _expect(self, name: str, place: int, pid: int, *, is_online: bool) -> None:
         """A worker lives: it may hang before it says hello, or still in what another router gave it."""
@@ -334,7 +332,7 @@ class Router:
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
-        self._broker.exclude(name)
+        self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
 
@@ -346,7 +344,7 @@ class Router:
         error = self._health.timed_out if is_overdue else None
         self._retiring.discard(name)
         if member is not None:
-            accounts = [member.account(number) for number in self._broker.held(name)]
+            accounts = [member.account(number) for number in self._broker.workers.held(name)]
             self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
 
     def _stop_the_overdue(self) -> None:
@@ -356,7 +354,7 @@ class Router:
 
     def _let_go(self) -> None:
         """Tell the supervisor who is to be renewed and has nothing to do any more."""
-        for name in [name for name in self._retiring if self._broker.is_free(name)]:
+        for name in [name for name in self._retiring if self._broker.workers.is_free(name)]:
             self._retiring.discard(name)
             self._control.send(WorkerIdle(name))
 
@@ -381,14 +379,6 @@ class Router:
         for worker, number in self._broker.recalls():
             self._crew.recall(worker, number)
 
-    def _note_answers(self, worker: str, entries: list[Answered]) -> None:
-        for job, first, stop, *_ in entries:
-            package = self._broker.packages.get(job)
-            if package is not None:
-                parts = [part for part, _, _ in package.chunks(first, stop)]
-                package.parts_told += len(parts)
-                self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
-
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
     """What is queued, but no more than a turn's worth, so that neither side starves the other."""
@@ -400,12 +390,6 @@ def _received(receive: Callable[[], M | None]) -> Iterator[M]:
         yield message
         if time.monotonic() > last:
             return
-
-
-def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
-    for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
-        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
-        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"
 
 
 def run(

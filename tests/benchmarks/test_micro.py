@@ -134,7 +134,7 @@ def test_broker(benchmark: BenchmarkFixture) -> None:
         while batches := broker.dispatch():
             for made in batches:
                 answers = [
-                    (slice.package.job, slice.first, slice.stop, 0, 50 * (slice.stop - slice.first), body)
+                    (slice.package.flight.job, slice.first, slice.stop, 0, 50 * (slice.stop - slice.first), body)
                     for slice in made.slices
                 ]
                 whole += len(broker.finish(made.worker, answers))

@@ -73,7 +73,7 @@ class Desk:
 
     def clear(self) -> None:
         """The client leaves, and what it had in flight is over."""
-        self.broker.part(CLIENT)
+        self.broker.withdrawals.client_left(CLIENT)
         self.reception.deliver(self.broker.settle(1.0))
 
 

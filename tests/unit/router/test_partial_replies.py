@@ -78,7 +78,7 @@ class Street:
             self.broker,
             self.outlet,
             self.connections,
-            lambda package: self.is_owed,
+            lambda sender: self.is_owed,
             lambda: UNSTAMPED,
         )
         self.now = 0.0
@@ -95,7 +95,7 @@ class Street:
     def finish(self, package: Package, *positions: int) -> None:
         """These tasks end in one turn of the router."""
         for at in positions:
-            whole = self.broker.finish(self.worker_of[at], [(package.job, at, at + 1, 0, 1000, b"%c" % at)])
+            whole = self.broker.finish(self.worker_of[at], [(package.flight.job, at, at + 1, 0, 1000, b"%c" % at)])
             for ended in whole:
                 self.replies.end(ended)
         self.turn()
@@ -179,7 +179,7 @@ def test_who_is_not_let_in_any_more_gets_nothing() -> None:
     street.is_owed = False
     street.finish(package, 0)
     assert street.outlet.sent == []
-    assert package.held == 0
+    assert package.results.held == 0
 
 
 @pytest.mark.parametrize("reads", [True, False])
