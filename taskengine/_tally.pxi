@@ -1,4 +1,4 @@
-# What the router counts of each package, slice and entry of an answer. The text is part of _fastpath.pyx.
+# The router's counts of each package, slice and entry of an answer. The text is part of _fastpath.pyx.
 
 cdef extern from *:
     """

@@ -65,6 +65,7 @@ class Broker:
         self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
         self.withdrawals = Withdrawals(self._in_flight, pinned)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
+        # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
 
@@ -229,7 +230,8 @@ class Broker:
 
     def settle(self, now: float) -> list[Package]:
         """Answer what is past its deadline or cancelled; call before `dispatch`. `now` is in s, monotonic."""
-        self.availability.settle()
+        if self.availability.unsettled:
+            self.availability.settle()
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole

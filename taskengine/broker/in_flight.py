@@ -38,7 +38,7 @@ class InFlight:
 
     def add(self, package: Package, retry_after: Callable[[], float]) -> None:
         """Take a package in. Raises Overloaded with `retry_after` in s, which is computed only then."""
-        is_exempt = package.admission.is_exempt
+        is_exempt = package.urgency.is_exempt
         self._quota.take(package.sender.owner, package.count, package.size, retry_after, is_exempt=is_exempt)
         self._jobs += 1
         package.flight.job = self._jobs
@@ -118,6 +118,6 @@ class InFlight:
         self.counters.release(package)
         self.serials.remove(package)
         self.progressed.pop(package, None)
-        owner, is_exempt = package.sender.owner, package.admission.is_exempt
+        owner, is_exempt = package.sender.owner, package.urgency.is_exempt
         self._quota.give_back(owner, package.count, package.size, package.results.held, is_exempt=is_exempt)
         self.urgent -= package.priority == Priority.URGENT

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from taskengine.broker.chunking import Run, spread
 from taskengine.broker.lane_queue import LaneQueue, Line, Lines, Span
-from taskengine.broker.package import Package, Section
+from taskengine.broker.package import Package
 from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES, SLICE_NS
 from taskengine.protocol.layouts import IN_FLIGHT
 from taskengine.protocol.messages import LaneStats, Priority
@@ -30,10 +30,6 @@ class Slice(NamedTuple):
     def tasks(self) -> tuple[Package, int, int]:
         """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
-
-    def section(self) -> Section:
-        """Return the slice as it goes into a batch."""
-        return self.package.section(self.run, self.first, self.stop)
 
 
 class Batch(NamedTuple):

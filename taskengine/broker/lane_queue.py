@@ -38,13 +38,15 @@ class Span:
         """Return how many chunks are left."""
         if self.stop - self.first == 1:
             return 1
-        return self.run.number(self.stop - 1) - self.run.number(self.first) + 1
+        cut = self.run.cut
+        return cut.number(self.stop - 1) - cut.number(self.first) + 1
 
     def end(self, chunks: int) -> int:
         """Return the position where the next so many chunks end."""
         if self.stop - self.first == 1:
             return self.stop
-        return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
+        cut = self.run.cut
+        return min(cut.start(cut.number(self.first) + chunks), self.stop)
 
     def split(self, at: int) -> Span:
         """End at position `at`; return the rest as another span."""

@@ -123,8 +123,8 @@ class DataRequest(NamedTuple):
     publishes: bool
 
 
-class Admission(NamedTuple):
-    """How the frontend has let a package in.
+class Urgency(NamedTuple):
+    """How urgent a package is by what it calls.
 
     Where it `is_urgent`, all of its tasks are, whatever priority it was sent with. Where it `is_exempt`, it is so small
     besides that no quota and no rate refuses it.
@@ -134,14 +134,15 @@ class Admission(NamedTuple):
     is_exempt: bool = False
 
 
-ORDINARY = Admission()
+NOT_URGENT = Urgency()
+NO_RESULTS = Results(0)
 
 
 class Package:
     """One accepted message of a client.
 
     A package has three parts with one writer each. What was asked, its own attributes, comes from the reader of its
-    wire. The frontend adds the `admission`, and the broker reads all of it. `flight` is what the broker keeps until the
+    wire. The frontend adds the `urgency`, and the broker reads all of it. `flight` is what the broker keeps until the
     last answer. `results` is what the client gets, as far as it is known; `answer` and `refusal` make the reply.
     """
 
@@ -157,7 +158,7 @@ class Package:
     names_held = 0
     """How many names of tasks it keeps, registered or not."""
     data_request: DataRequest | None = None
-    admission = ORDINARY
+    urgency = NOT_URGENT
 
     def __init__(
         self,
@@ -218,7 +219,7 @@ class Package:
     def forget(self) -> None:
         """Free the results after delivery; the printed lines may still describe the package."""
         self.forget_tasks()
-        self.results = Results(0)
+        self.results = NO_RESULTS
 
     def cut(self, size: int | None, workers: Mapping[str, int]) -> None:
         """Cut the package into chunks of at most `size` tasks, for lanes of so many `workers`."""
@@ -226,23 +227,13 @@ class Package:
 
     def section(self, run: Run, first: int, stop: int) -> Section:
         """Return the slice of the run from `first` to `stop`."""
-        number = run.number(first)
+        cut = run.cut
+        number = cut.number(first)
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
-        lead, larger = min(run.start(number + 1), stop) - first, max(0, run.cut.larger - number - 1)
-        what = self.flight.job, self.format, self.reply_mode
-        return Section(
-            *what,
-            deadline,
-            self.head,
-            self.index,
-            self.body,
-            run.part + number,
-            first,
-            stop,
-            lead,
-            larger,
-            run.cut.size,
-        )
+        lead, larger = min(cut.start(number + 1), stop) - first, max(0, cut.larger - number - 1)
+        what = self.flight.job, self.format, self.reply_mode, deadline, self.head, self.index, self.body
+        # a seventh of the instructions of `Section(…)`
+        return tuple.__new__(Section, (*what, run.part + number, first, stop, lead, larger, cut.size))
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield what workers would have sent if the tasks from `first` to `stop` had all ended in `error`."""

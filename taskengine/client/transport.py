@@ -54,10 +54,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments.
-
-    Invalid address.
-    """
+    """A DEALER to `address` for `session`; it sends the `queue`, too, when due. Raises BadArguments: invalid address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session

@@ -12,7 +12,7 @@ from taskengine._socket import Port
 from taskengine.broker import binary, legacy_json
 from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
-from taskengine.broker.package import Admission, DataRequest, Package, Sender
+from taskengine.broker.package import DataRequest, Package, Sender, Urgency
 from taskengine.broker.partials import PartialResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
@@ -374,7 +374,7 @@ class Frontend:
             # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
         try:
-            if package.admission.is_exempt:
+            if package.urgency.is_exempt:
                 self._charged = None
             else:
                 self._check_work(package.sender.client, now)
@@ -386,7 +386,7 @@ class Frontend:
             if package.data_request is not None:
                 self._check_topic(package.data_request)
             visitor.admit(package, now)
-            if package.admission.is_urgent:
+            if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
             if self._gate is not None:
                 package.sender.show_key(self._port.user)
@@ -417,7 +417,7 @@ class Frontend:
         self.halting.heed(package, called, visitor, time.monotonic_ns())
         if called and urgent.issuperset(called):
             is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
-            package.admission = Admission(is_urgent=True, is_exempt=is_small)
+            package.urgency = Urgency(is_urgent=True, is_exempt=is_small)
 
     def _check_topic(self, request: DataRequest) -> None:
         """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""

@@ -25,15 +25,11 @@ class PackageLines:
         self._size = size
         self._shown: dict[int, int] = {}
         """How many chunks have been shown to return, by job."""
-
-    @property
-    def enabled(self) -> bool:
-        """Return whether lines are printed."""
-        return self._log.enabled
+        self.enabled = log.enabled
 
     def accepted(self, package: Package) -> None:
         """Note that a package is cut into chunks."""
-        if self._log.enabled:
+        if self.enabled:
             self._log.note(_chunking_lines, package, self._size or package.count)
 
     def answered(self, packages: Mapping[int, Package], worker: str, entries: Sequence[Answered]) -> None:
@@ -49,7 +45,7 @@ class PackageLines:
     def ended(self, package: Package, *, is_shipped: bool) -> None:
         """Note that a package is whole, and whether its client gets it."""
         self._shown.pop(package.flight.job, None)
-        if is_shipped and self._log.enabled:
+        if is_shipped and self.enabled:
             self._log.note(_shipped_lines, package.serial)
 
 

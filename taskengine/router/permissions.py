@@ -92,7 +92,7 @@ class KnownClient:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
         if self._rights is None:
             return
-        if not package.admission.is_urgent and not self._rights.may_prioritise(Priority(package.priority)):
+        if not package.urgency.is_urgent and not self._rights.may_prioritise(Priority(package.priority)):
             raise self._denied(f"send with priority {Priority(package.priority).name.lower()}")
         if package.data_request is not None:
             topic, publishes = package.data_request
@@ -100,12 +100,12 @@ class KnownClient:
             if not may(topic):
                 verb = "publish on" if publishes else "read"
                 raise self._denied(f"{verb} topic {shortened(topic, MAX_NAME_LENGTH)!r}")
-        if self._allowance is not None and not package.admission.is_exempt:
+        if self._allowance is not None and not package.urgency.is_exempt:
             self._allowance.check(now)
 
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
-        if self._allowance is not None and not package.admission.is_exempt:
+        if self._allowance is not None and not package.urgency.is_exempt:
             self._allowance.charge(max(1, package.count), package.bytes)
 
     def check_rate(self, now: float) -> None:

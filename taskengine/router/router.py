@@ -371,7 +371,9 @@ class Router:
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():
-            message = _fastpath.pack_batch(number, slice_ns, [slice.section() for slice in slices])
+            message = _fastpath.pack_batch(
+                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
+            )
             try:
                 self._backend.send([self._crew.identity_of(worker), message])
             except zmq.ZMQError:  # its connection is gone before its process

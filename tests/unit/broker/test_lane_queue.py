@@ -158,7 +158,7 @@ def test_many_small_packages_of_a_client_leave_a_large_one_its_share() -> None:
 
 
 def test_the_chunks_of_a_span() -> None:
-    run = Run("", 5, 16, 1, Cut(3, 3, 2))  # 4, 4 and 3 tasks
+    run = Run("", 5, 16, 1, Cut(3, 3, 2, first=5))  # 4, 4 and 3 tasks
     part = Span(Package((), "s", [], (), b"", b""), run, 7, 16)
     assert part.chunks() == 3
     assert [part.end(number) for number in (1, 2, 3)] == [9, 13, 16]

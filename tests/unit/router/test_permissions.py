@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine.broker.package import Admission, DataRequest
+from taskengine.broker.package import DataRequest, Urgency
 from taskengine.config.policy import Entry, Policy, Rates
 from taskengine.errors import NotAllowed, Overloaded
 from taskengine.protocol.layouts import DENIED_LANES
@@ -174,13 +174,13 @@ def test_another_policy_holds_at_once() -> None:
 def test_what_is_urgent_by_what_it_calls_needs_no_right_to_a_priority_and_no_allowance() -> None:
     mine = visitor(tasks=("*",), rate=1.0)
     stop = package(1)
-    stop.priority, stop.admission = Priority.URGENT, Admission(is_urgent=True, is_exempt=True)
+    stop.priority, stop.urgency = Priority.URGENT, Urgency(is_urgent=True, is_exempt=True)
     for _ in range(5):
         mine.admit(stop, 100.0)
         mine.charge(stop)
     mine.admit(package(1), 100.0)
     large = package(100)
-    large.admission = Admission(is_urgent=True)
+    large.urgency = Urgency(is_urgent=True)
     mine.charge(large)
     with pytest.raises(Overloaded):
         mine.admit(package(1), 100.0)
