@@ -52,6 +52,7 @@ PURE = {
     "broker/lane_queue",
     "broker/legacy_json",
     "broker/losses",
+    "broker/looks",
     "broker/origins",
     "broker/package",
     "broker/partials",

@@ -44,7 +44,18 @@ class Batch(NamedTuple):
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
-    __slots__ = ("batches", "first", "is_excluded", "is_retired", "lane", "load", "missing", "name", "recalled")
+    __slots__ = (
+        "batches",
+        "early",
+        "first",
+        "is_excluded",
+        "is_retired",
+        "lane",
+        "load",
+        "missing",
+        "name",
+        "recalled",
+    )
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
@@ -56,6 +67,8 @@ class LaneWorker:
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
+        self.early = 0
+        """How many tasks of the oldest batch are answered already."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -71,6 +84,7 @@ class LaneWorker:
         """Remove the oldest batch; return its slices."""
         slices = self.batches.popleft()
         self.first += 1
+        self.early = 0
         self.weigh()
         return slices
 
@@ -188,6 +202,7 @@ class Lane:
         """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
+        running -= sum(worker.early for worker in busy)
         online = sum(not worker.is_excluded for worker in workers)
         return LaneStats(name, size, online, len(busy), queued, running)
 

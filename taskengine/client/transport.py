@@ -54,7 +54,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`; it sends the `queue`, too, when due. Raises BadArguments: invalid address."""
+    """A DEALER to `address` for `session`; it also sends the `queue` when due. Raises BadArguments: invalid address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session

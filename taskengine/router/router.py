@@ -25,7 +25,7 @@ from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
 from taskengine.router.health import WorkerHealth
-from taskengine.router.tuning import LATE_S, UNREAD_MESSAGES
+from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
     Alive,
@@ -63,8 +63,8 @@ KEEPALIVE_S, KEEPALIVES = 10, 3
 """A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
 STOP_MS = 1
 """How often the router looks whether the machine is safe, in ms, while a stop waits for that."""
-LATE_MS = int(LATE_S * 1000)
-"""How often it looks whether a client has read, while results wait for that."""
+LOOK_MS = 2
+"""How often it looks whether a client has read, or what a worker has finished, while results may wait for that."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -199,6 +199,8 @@ class Router:
             if settled:
                 self._reception.deliver(settled)
             self._dispatch()
+            if self._broker.looks.are_wanted:
+                self._look_at_pages()
             if self._broker.progressed or self._reception.partials.are_late:
                 self._reception.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
@@ -229,8 +231,8 @@ class Router:
         """Until something is to happen by itself."""
         if self._reception.halting.waiting:
             return STOP_MS
-        if self._reception.partials.are_late:
-            return LATE_MS
+        if self._reception.partials.are_late or self._broker.looks.is_watching:
+            return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -368,6 +370,17 @@ class Router:
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
+
+    def _look_at_pages(self) -> None:
+        """Take what busy workers have finished, where clients want each result as it comes."""
+        for look in self._broker.looks.due(self._now):
+            try:
+                found = self._crew.peek(look)
+            except ProtocolError:  # a task has overwritten the page: its worker's answer, or death, tells the rest
+                self._broker.looks.give_up(look)
+            else:
+                if found is not None:
+                    self._reception.deliver(self._broker.looks.take(look, *found))
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():

@@ -18,5 +18,5 @@ UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 UNREAD_PARTS: Final = 1024
 """Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
-LATE_S: Final = 0.002
-"""How often, in s, it checks whether such a client has read."""
+LATE_S: Final = 0.0015
+"""The shortest time, in s, between two checks whether such a client has read."""
