@@ -155,7 +155,7 @@ class Looks:
         return whole
 
     def give_up(self, look: PageLook) -> None:
-        """PageLook no more at a batch whose worker has overwritten its page."""
+        """Look no more at a batch whose worker has overwritten its page."""
         seen = self._seen.get(look.worker)
         if seen is not None and seen.number == look.number:
             seen.jobs = frozenset()
