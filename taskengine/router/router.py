@@ -65,6 +65,8 @@ STOP_MS = 1
 """Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
 UNEVEN_MS = 1
 """Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
+PART_MS = 1
+"""Time, in ms, between two looks whether results that came have waited for others of their package."""
 LOOK_MS = 2
 """Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
 ENVELOPE_FRAMES = 3
@@ -205,7 +207,7 @@ class Router:
                 self._even_out()
             if self._broker.looks.are_wanted:
                 self._look_at_pages()
-            if self._broker.progressed or self._frontend.partials.are_late:
+            if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
                 self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
@@ -237,6 +239,8 @@ class Router:
             return STOP_MS
         if self._broker.workers.has_idle:
             return UNEVEN_MS
+        if self._frontend.partials.are_new:
+            return PART_MS
         if self._broker.looks.is_watching or self._frontend.partials.are_late:
             return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
