@@ -1,10 +1,12 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeAlias, TypeVar, final, overload, type_check_only
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
+_Cursor: TypeAlias = tuple[int, int, int, int, int]
+_Piece: TypeAlias = tuple[int, int, int, int, bytes | None]
 _Entry: TypeAlias = tuple[int, int, int, int, int, bytes]
 
 @type_check_only
@@ -74,6 +76,8 @@ def run_batch(
 def running_index() -> int: ...
 def read_answer(answer: ReadableBuffer) -> list[_Entry]: ...
 
+FIRST_LOOK: _Cursor
+
 @final
 class ProgressPage:
     def __new__(cls, memory: WriteableBuffer) -> Self: ...
@@ -98,6 +102,7 @@ class ProgressPage:
     def busy(self, busy: bool) -> None: ...
     def clear(self) -> None: ...
     def release(self, number: int) -> bool: ...
+    def peek(self, number: int, cursor: _Cursor, jobs: Container[int]) -> tuple[list[_Piece], _Cursor] | None: ...
     def read(self, number: int) -> tuple[list[_Entry], _Entry | None, tuple[int, int] | None] | None: ...
 
 @final

@@ -165,11 +165,12 @@ cdef class _Turn:
 
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
-        self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
         """Begin an entry, of tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        order_stores()
         self.slot.job = section.job
         self.slot.first = <uint32_t>position
         self.slot.started = <uint32_t>position
@@ -469,7 +470,7 @@ cdef class _Turn:
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
         self.page.finished += 1
-        self.slot.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.committed, <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data))
         return 0
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from taskengine.client.replies import Outcome
-from taskengine.client.session import settle
+from taskengine.client.replies import Outcome, settle
 
 
 def resolve(outcomes: deque[Outcome]) -> None:

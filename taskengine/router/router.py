@@ -65,6 +65,10 @@ STOP_MS = 1
 """Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
 UNEVEN_MS = 1
 """Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
+PART_MS = 1
+"""Time, in ms, between two looks whether results that came have waited for others of their package."""
+LOOK_MS = 2
+"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -203,6 +207,10 @@ class Router:
             self._dispatch()
             if self._broker.workers.has_idle:
                 self._even_out()
+            if self._broker.looks.are_wanted:
+                self._look_at_pages()
+            if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
+                self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
             if self._retiring:
@@ -233,6 +241,10 @@ class Router:
             return STOP_MS
         if self._broker.workers.has_idle:
             return UNEVEN_MS
+        if self._frontend.partials.are_new:
+            return PART_MS
+        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+            return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -391,6 +403,17 @@ class Router:
             self._frontend.deliver(self._broker.take_back(name, number, left))
         if takes:
             self._dispatch()
+
+    def _look_at_pages(self) -> None:
+        """Take what busy workers have finished, where clients want each result as it comes."""
+        for look in self._broker.looks.due(self._now):
+            try:
+                found = self._workers.peek(look)
+            except ProtocolError:  # a task has overwritten the page: its worker's answer, or death, tells the rest
+                self._broker.looks.give_up(look)
+            else:
+                if found is not None:
+                    self._frontend.deliver(self._broker.looks.take(look, *found))
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns, tasks in self._broker.dispatch():

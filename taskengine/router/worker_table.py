@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.looks import Cursor, PageLook, Piece
 from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
 
@@ -94,6 +95,10 @@ class WorkerTable:
     def identity_of(self, name: str) -> bytes:
         """Return the identity of a worker."""
         return self._members[name].identity
+
+    def peek(self, look: PageLook) -> tuple[list[Piece], Cursor] | None:
+        """Return what a worker has finished since the last look, None for nothing. Raises ProtocolError."""
+        return self._members[look.worker].page.peek(look.number, look.cursor, look.jobs)
 
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
