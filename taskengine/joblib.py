@@ -47,7 +47,9 @@ class TaskEngineBackend(AutoBatchingMixin, ParallelBackendBase):
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         return max(FEWEST_JOBS, self._count_workers() if n_jobs is None or n_jobs < 0 else n_jobs)
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+    def configure(
+        self, n_jobs: int = 1, parallel: Any = None, prefer: Any = None, require: Any = None, **options: Any
+    ) -> int:
         """Connect for a `Parallel`, and return its number of jobs."""
         self.parallel = parallel
         self._running()
