@@ -20,9 +20,10 @@ from taskengine.client.connection import check_address, local_time
 from taskengine.client.lease import Lease
 from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session, TaskFuture
+from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session
 from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
 from taskengine.client.subscription import Subscription, Wish, reachable
+from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.errors import BadArguments, TaskEngineError
 from taskengine.protocol.layouts import COUNT

@@ -15,13 +15,11 @@ from typing import Any
 
 from taskengine.client.blocking import Client
 from taskengine.client.ordering import flattened, in_order
-from taskengine.client.session import TaskFuture
+from taskengine.client.task_future import PENDING, TaskFuture
 from taskengine.errors import BadArguments, Cancelled
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.marks import task_name
 
-_PENDING, _RUNNING = "PENDING", "RUNNING"
-"""States of a future of the standard library."""
 CONNECT_S = 10.0
 """How long, in s, a new executor waits for its engine."""
 Function = Callable[..., Any] | str
@@ -55,12 +53,10 @@ class ExecutorFuture(TaskFuture):
         if not (self.is_unwanted and isinstance(exception, Cancelled)):
             super().set_exception(exception)
             return
-        with self._condition:
-            if self._state != _RUNNING:
-                raise futures.InvalidStateError(f"{self!r}")
-            self._state = _PENDING  # `cancel` refuses a future that runs
-        Future.cancel(self)
-        self.set_running_or_notify_cancel()
+        # as a call that was cancelled before it was sent
+        if self._state != PENDING or not Future.cancel(self):
+            raise futures.InvalidStateError(f"{self!r}")
+        Future.set_running_or_notify_cancel(self)
 
 
 class _ExecutorClient(Client):
@@ -210,7 +206,7 @@ class Executor(futures.Executor):
         self._client = None
         pending, self._pending = self._pending, set()
         for future in pending:
-            if future._state in (_PENDING, _RUNNING):
+            if future._state == PENDING:
                 Future.__init__(future)  # its lock may be held, and its callbacks are the parent's
                 future.set_exception(Cancelled("this call was made before the process was forked, and is the parent's"))
 

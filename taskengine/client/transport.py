@@ -28,7 +28,8 @@ from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.outbox import count_nobodys, fail_unsent
-from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture, settle
+from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.task_future import TaskFuture, settle
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in
@@ -112,6 +113,8 @@ class Transport:
         """Queue a call; it expires by itself."""
         with self._lock:
             self._check_open()
+            if self._queue.join(call, future, options):
+                return
             if self._queue.add(call, future, options, time.monotonic(), local_time()):
                 self._call_leader()
 

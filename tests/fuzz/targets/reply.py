@@ -11,7 +11,8 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.samples import SubscriptionFilter
-from taskengine.client.session import Options, Session, settle
+from taskengine.client.session import Options, Session
+from taskengine.client.task_future import settle
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.protocol import layouts, limits
 from taskengine.protocol.messages import Reply, ReplyMode, encode_reply

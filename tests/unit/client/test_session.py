@@ -14,7 +14,6 @@ import pytest
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.clock import LATEST
-from taskengine.client.replies import Outcome
 from taskengine.client.session import (
     GREET_NS,
     HELLO_S,
@@ -23,9 +22,8 @@ from taskengine.client.session import (
     OutgoingRequest,
     Pending,
     Session,
-    TaskFuture,
-    settle,
 )
+from taskengine.client.task_future import Outcome, TaskFuture, settle
 from taskengine.errors import (
     BadArguments,
     Cancelled,
