@@ -71,12 +71,16 @@ class TaskEngineBackend(AutoBatchingMixin, ParallelBackendBase):
         return results
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel the calls that have not begun; the next call connects anew."""
-        self._end(cancel=True)
+        """Give up all calls; the next one connects anew. No batch calls back afterwards, which joblib relies on."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.abort()
 
     def terminate(self) -> None:
         """Close the connection, once what was sent has ended."""
-        self._end(cancel=False)
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
 
     def _running(self) -> Executor:
         if self._executor is None:
@@ -88,11 +92,6 @@ class TaskEngineBackend(AutoBatchingMixin, ParallelBackendBase):
             return self._executor.workers
         with Executor(self._address, **self._options) as asked:
             return asked.workers
-
-    def _end(self, *, cancel: bool) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=cancel)
 
 
 register_parallel_backend(NAME, TaskEngineBackend)

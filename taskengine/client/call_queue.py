@@ -46,7 +46,8 @@ class CallQueue:
     """Collects calls, in order, until RESPONSE_TIME has passed or a full load is there."""
 
     def __init__(self) -> None:
-        self._queued: list[Calls] = []
+        self.queued: list[Calls] = []
+        """What is queued, by neighbours with the same options."""
         self._count = 0
         self._due = math.inf
         self._response_time = DEFAULT_RESPONSE_TIME
@@ -61,9 +62,9 @@ class CallQueue:
 
     def join(self, call: Call, future: Future[Any], options: Options) -> bool:
         """Queue a call behind others with the same options, if nothing else changes by that; return whether it did."""
-        if not self._queued or self._count == self._full_load - 1:
+        if not self.queued or self._count == self._full_load - 1:
             return False
-        last = self._queued[-1]
+        last = self.queued[-1]
         if last.options is not options:
             return False
         last.entries.append((call, future))
@@ -75,9 +76,9 @@ class CallQueue:
 
         Return whether that changes when the queue is due.
         """
-        if not self._queued or self._queued[-1].options != options:
-            self._queued.append(Calls(options, made))
-        self._queued[-1].entries.append((call, future))
+        if not self.queued or self.queued[-1].options != options:
+            self.queued.append(Calls(options, made))
+        self.queued[-1].entries.append((call, future))
         self._count += 1
         if self._count == 1:
             self._due = now + self._response_time
@@ -91,6 +92,6 @@ class CallQueue:
 
     def move(self, outbox: deque[Any]) -> None:
         """Move all queued calls to the outbox."""
-        queued, self._queued = self._queued, []
+        queued, self.queued = self.queued, []
         outbox.extend(queued)  # no signal's handler runs between these lines: it runs after a call
         self._count, self._due = 0, math.inf

@@ -48,6 +48,9 @@ def resolve(function: Function, args: tuple[Any, ...] = (), kwargs: Mapping[str,
 class ExecutorFuture(TaskFuture):
     """The future of a call of an executor: `cancelled()` once the engine has confirmed that the task will not begin."""
 
+    executor: Executor
+    """Kept, so that a program waits at its end for calls whose executor it has let go."""
+
     def set_exception(self, exception: BaseException | None) -> None:
         """End in an exception, or as cancelled where this was asked for and came in time."""
         if not (self.is_unwanted and isinstance(exception, Cancelled)):
@@ -61,6 +64,14 @@ class ExecutorFuture(TaskFuture):
 
 class _ExecutorClient(Client):
     _future_type = ExecutorFuture
+
+    def use(self, workers: int) -> None:
+        """Send calls at once while fewer requests are pending than the engine has workers: one is idle."""
+        self._window = workers
+
+    def awaited(self) -> list[ExecutorFuture]:
+        """Return the calls of the executor that have not ended, the oldest last."""
+        return [future for future in self._link.awaited() if isinstance(future, ExecutorFuture)]
 
 
 class Executor(futures.Executor):
@@ -84,17 +95,19 @@ class Executor(futures.Executor):
         engine: str = "",
         insecure: bool = False,
     ) -> None:
-        self._connect = partial(_ExecutorClient, address, name, timeout, keys, engine, insecure)
         self._lock = threading.RLock()  # a signal's handler may submit
-        self._pending: set[Future[Any]] = set()
         self._refusal = ""
-        self._client: Client | None = self._connect()
+        self._closing: set[Future[Any]] = set()
+        """The calls after whose end the connection is closed, where `shutdown` did not wait."""
+        self._make = partial(_ExecutorClient, address, name, timeout, keys, engine, insecure)
+        self._client: _ExecutorClient | None = self._make()
         try:
             self.workers: int = self._client.options(timeout=CONNECT_S).info().task_workers
             """How many workers the engine has for tasks of no lane."""
         except BaseException:
             self._client.close(0.0)
             raise
+        self._client.use(self.workers)
         _executors.add(self)
 
     def submit(self, fn: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -105,11 +118,7 @@ class Executor(futures.Executor):
         """
         name, every, named = resolve(fn, args, kwargs)
         with self._lock:
-            engine = self._engine()
-            future = self._tracked(engine.submit(name, *every, **named))
-            if len(self._pending) <= self.workers:  # one is idle
-                engine.flush()
-            return future
+            return self._own(self._engine().submit(name, *every, **named))
 
     def submit_all(self, calls: Iterable[tuple[Function, tuple[Any, ...], Mapping[str, Any]]]) -> Future[list[Any]]:
         """Send many calls as one package, and return the future of the list of results, with errors in their places.
@@ -118,7 +127,7 @@ class Executor(futures.Executor):
         """
         resolved = [resolve(*call) for call in calls]
         with self._lock:
-            return self._tracked(self._engine().submit_all(resolved))
+            return self._own(self._engine().submit_all(resolved))
 
     def map(
         self,
@@ -164,51 +173,58 @@ class Executor(futures.Executor):
         """
         with self._lock:
             self._refusal = self._refusal or "cannot schedule new futures after shutdown"
-            pending = list(self._pending)
+            pending = self._client.awaited() if self._client else []
+            self._closing.update(pending)
         if cancel_futures:
-            for future in reversed(pending):  # those that begin last first
+            for future in pending:  # those that would begin last first
                 future.cancel()
         if wait:
             futures.wait(pending)
             self._close()
-        elif not pending:
+            return
+        for future in pending:
+            future.add_done_callback(self._ended)
+        if not pending:
             self._close()
 
-    def _engine(self) -> Client:
+    def abort(self) -> None:
+        """Close the connection now: calls that have not ended end in Cancelled, and what has not begun never does."""
+        with self._lock:
+            self._refusal = self._refusal or "cannot schedule new futures after shutdown"
+        self._close(0.0)
+
+    def _engine(self) -> _ExecutorClient:
         """Return the client to call with. Raises RuntimeError after `shutdown`."""
         if self._refusal:
             raise RuntimeError(self._refusal)
         if self._client is None:
-            self._client = self._connect()
+            self._client = self._make()
+            self._client.use(self.workers)
         return self._client
 
-    def _tracked(self, future: Future[Any]) -> Future[Any]:
-        self._pending.add(future)
-        future.add_done_callback(self._ended)
+    def _own(self, future: Future[Any]) -> Future[Any]:
+        if isinstance(future, ExecutorFuture):  # that of a stop is another
+            future.executor = self
         return future
 
     def _ended(self, future: Future[Any]) -> None:
         with self._lock:
-            self._pending.discard(future)
-            is_last = bool(self._refusal) and not self._pending
-        if is_last:
+            self._closing.discard(future)
+        if not self._closing:
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, timeout: float | None = None) -> None:
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            client.close()
+            client.close(timeout)
 
     def _leave_parent(self) -> None:
-        """Begin anew in a forked child: the connection is the parent's, and a lost thread may hold the locks."""
+        """Begin anew in a forked child: the connection is the parent's, and a lost thread may hold the lock."""
         self._lock = threading.RLock()
-        self._client = None
-        pending, self._pending = self._pending, set()
-        for future in pending:
-            if future._state == PENDING:
-                Future.__init__(future)  # its lock may be held, and its callbacks are the parent's
-                future.set_exception(Cancelled("this call was made before the process was forked, and is the parent's"))
+        client, self._client = self._client, None
+        for future in client.awaited() if client else ():
+            future.disown(Cancelled("this call was made before the process was forked, and is the parent's"))
 
 
 def _chunks(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[Any, ...]]:

@@ -95,6 +95,13 @@ class TaskFuture(Future[Any]):
             self._ask(self.serial, self.position)
         return False
 
+    def disown(self, error: TaskEngineError) -> None:
+        """End it in a forked child, whose parent has the call, the threads that wait, and the callbacks."""
+        if self._state == PENDING:
+            self.is_bare = False
+            super().__init__()
+            self.set_exception(error)
+
 
 def to_send(futures: Iterable[Future[Any]]) -> list[int]:
     """Return the places of the futures whose calls are to be sent; only the engine can cancel those afterwards.

@@ -109,14 +109,26 @@ class Transport:
             self._outbox.append(outgoing)
             self._call_leader()
 
-    def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
-        """Queue a call; it expires by itself."""
+    def enqueue(self, call: Call, future: Future[Any], options: Options, window: int = 0) -> None:
+        """Queue a call; it expires by itself. Send the queue soon while fewer than `window` requests are under way."""
         with self._lock:
             self._check_open()
-            if self._queue.join(call, future, options):
-                return
-            if self._queue.add(call, future, options, time.monotonic(), local_time()):
+            is_due = not self._queue.join(call, future, options) and self._queue.add(
+                call, future, options, time.monotonic(), local_time()
+            )
+            if len(self._session.pending) + len(self._outbox) < window:
+                self._queue.move(self._outbox)
+                is_due = True
+            if is_due:
                 self._call_leader()
+
+    def awaited(self) -> list[Future[Any]]:
+        """Return the futures of all calls that have no outcome yet, the oldest last."""
+        with self._lock:
+            unsent = [*self._outbox, *self._queue.queued]
+        pending = [future for each in list(self._session.pending.values()) for future in each.futures]
+        queued = [future for calls in unsent if isinstance(calls, Calls) for _, future in calls.entries]
+        return list(dict.fromkeys([*pending, *queued]))[::-1]
 
     def flush(self) -> None:
         """Send queued calls soon."""

@@ -112,10 +112,12 @@ class Pool(Executor):
     def __init__(self, max_workers: int = WORKERS) -> None:
         assert max_workers <= WORKERS
         super().__init__(self.address)
+        self.submitted: list[Future[Any]] = []
 
     def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call of the task with the function's name."""
-        return super().submit(_named(fn), *args, **kwargs)
+        self.submitted.append(super().submit(_named(fn), *args, **kwargs))
+        return self.submitted[-1]
 
     def map(self, fn: Callable[..., Any] | str, *iterables: Any, **kwargs: Any) -> Iterator[Any]:
         """Map the task with the function's name."""
@@ -124,7 +126,7 @@ class Pool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut down; the test of `cancel_futures` wants that a call has begun, which takes an engine longer."""
         if cancel_futures:
-            futures.wait(self._pending, return_when=futures.FIRST_COMPLETED)
+            futures.wait(self.submitted, return_when=futures.FIRST_COMPLETED)
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 

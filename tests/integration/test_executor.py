@@ -114,6 +114,15 @@ def test_submitting_after_shutdown(engine: Engine) -> None:
     executor.shutdown()
 
 
+def test_abort_ends_everything_at_once(engine: Engine) -> None:
+    executor = Executor(engine.address)
+    calls = [executor.submit(task_sleep, 0.5) for _ in range(20)]
+    executor.abort()
+    assert [type(call.exception(0)) for call in calls] == [Cancelled] * 20
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(task_sleep, 0)
+
+
 def test_the_last_result_closes_the_connection_after_shutdown_without_wait(engine: Engine) -> None:
     executor = Executor(engine.address)
     before = set(threading.enumerate())

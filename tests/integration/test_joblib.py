@@ -52,10 +52,10 @@ def test_results_as_they_come() -> None:
 
 
 def test_an_error_is_raised_and_the_next_run_works() -> None:
-    with Parallel() as parallel:
-        with pytest.raises(TaskFailed, match="boom"):
-            parallel(delayed(task_fail)("boom") if i == 7 else delayed(task_count)(1, 2) for i in range(20))
-        assert parallel([delayed(task_count)(1, 2)]) == [1.5]
+    # each has a Parallel of its own: one that has failed runs what it still held, with any backend (joblib 1.6)
+    with pytest.raises(TaskFailed, match="boom"):
+        Parallel()(delayed(task_fail)("boom") if i == 7 else delayed(task_count)(1, 2) for i in range(20))
+    assert Parallel()([delayed(task_count)(1, 2)]) == [1.5]
 
 
 def test_code_is_never_sent() -> None:
