@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import unittest
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Future
@@ -112,12 +113,13 @@ class Pool(Executor):
     def __init__(self, max_workers: int = WORKERS) -> None:
         assert max_workers <= WORKERS
         super().__init__(self.address)
-        self.submitted: list[Future[Any]] = []
+        self.submitted: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 
     def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call of the task with the function's name."""
-        self.submitted.append(super().submit(_named(fn), *args, **kwargs))
-        return self.submitted[-1]
+        future = super().submit(_named(fn), *args, **kwargs)
+        self.submitted.add(future)
+        return future
 
     def map(self, fn: Callable[..., Any] | str, *iterables: Any, **kwargs: Any) -> Iterator[Any]:
         """Map the task with the function's name."""
