@@ -47,8 +47,6 @@ class Caller:
     """The shared base of the blocking client and the one for asyncio: options, requests, the queue."""
 
     _future_type: type[TaskFuture] = TaskFuture
-    _window = 0
-    """The number of pending requests below which a submitted call is sent at once."""
 
     def __init__(
         self,
@@ -174,7 +172,7 @@ class Caller:
         if isinstance(task, str) and task in self._session.stop_tasks:
             return self._rest(call, options)
         future = self._future_type(self._link.retract)
-        self._link.enqueue(call, future, options, self._window)
+        self._link.enqueue(call, future, options)
         return future
 
     def _rest(self, call: Call, options: Options) -> Future[Any]:

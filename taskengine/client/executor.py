@@ -67,7 +67,7 @@ class _ExecutorClient(Client):
 
     def use(self, workers: int) -> None:
         """Send calls at once while fewer requests are pending than the engine has workers: one is idle."""
-        self._window = workers
+        self._link.window = workers
 
     def awaited(self) -> list[ExecutorFuture]:
         """Return the calls of the executor that have not ended, the oldest last."""

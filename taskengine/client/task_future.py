@@ -145,6 +145,28 @@ def settle(outcomes: deque[Outcome]) -> None:
             del outcomes[0]
 
 
+def settle_all(outcomes: deque[Outcome]) -> None:
+    """Resolve all futures, whatever their callbacks raise; on the main thread, raise the first of that at the end."""
+    interrupt: BaseException | None = None
+    while outcomes:
+        try:
+            settle(outcomes)
+        except BaseException as error:
+            if threading.current_thread() is not threading.main_thread():
+                report(error)
+            elif interrupt is None:
+                interrupt = error
+    if interrupt is not None:  # it may come from a signal, which belongs to the main thread
+        raise interrupt
+
+
+def report(error: BaseException) -> None:
+    """Print an error that no code can catch, as Python does when it ends a thread."""
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+    )
+
+
 def _end_bare(outcomes: deque[Outcome]) -> None:
     """End the futures at the front that nobody waits for, up to the first other one."""
     with _GUARD:

@@ -27,9 +27,9 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
-from taskengine.client.outbox import count_nobodys, fail_unsent
+from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent
 from taskengine.client.session import Call, Options, OutgoingRequest, Session
-from taskengine.client.task_future import TaskFuture, settle
+from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in
@@ -74,6 +74,8 @@ class Transport:
         self._is_hurried = False
         self._dropping = False
         self._info = session.info
+        self.window = 0
+        """Queued calls are sent at once while fewer requests than this are under way."""
         self._closed = False
         self._refusal = "the client is closed"
         self._cuts = 0
@@ -109,14 +111,14 @@ class Transport:
             self._outbox.append(outgoing)
             self._call_leader()
 
-    def enqueue(self, call: Call, future: Future[Any], options: Options, window: int = 0) -> None:
-        """Queue a call; it expires by itself. Send the queue soon while fewer than `window` requests are under way."""
+    def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
+        """Queue a call; it expires by itself."""
         with self._lock:
             self._check_open()
             is_due = not self._queue.join(call, future, options) and self._queue.add(
                 call, future, options, time.monotonic(), local_time()
             )
-            if len(self._session.pending) + len(self._outbox) < window:
+            if self._has_room():
                 self._queue.move(self._outbox)
                 is_due = True
             if is_due:
@@ -126,9 +128,11 @@ class Transport:
         """Return the futures of all calls that have no outcome yet, the oldest last."""
         with self._lock:
             unsent = [*self._outbox, *self._queue.queued]
-        pending = [future for each in list(self._session.pending.values()) for future in each.futures]
-        queued = [future for calls in unsent if isinstance(calls, Calls) for _, future in calls.entries]
-        return list(dict.fromkeys([*pending, *queued]))[::-1]
+        return awaited_futures(self._session, unsent)
+
+    def _has_room(self) -> bool:
+        """Return whether fewer requests are under way than `window`."""
+        return len(self._session.pending) + len(self._outbox) < self.window
 
     def flush(self) -> None:
         """Send queued calls soon."""
@@ -281,7 +285,7 @@ class Transport:
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
-        self._settle()
+        settle_all(self._session.outcomes)
 
     def _drop(self) -> None:
         """Cancel all unsent requests."""
@@ -293,7 +297,7 @@ class Transport:
 
     def _fail(self, error: BaseException) -> None:
         """Handle an unexpected error: end all waiting with it, rather than waiting without end."""
-        _report(error)
+        report(error)
         failure = TaskEngineError(f"the client's connection failed: {error!r}")
         failure.__cause__ = error
         self._reconnect_at = -math.inf
@@ -386,13 +390,13 @@ class Transport:
         self._connection.refused = self._connection.is_cut = False
         if refused:
             self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
-            self._settle()
+            settle_all(self._session.outcomes)
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
         if self._reconnect_at <= now:
             self._reconnect(now)
-        if self._queue.due(now) <= 0:
+        if self._queue.due(now) <= 0 or (self._queue.queued and self._has_room()):
             with self._lock:
                 self._queue.move(self._outbox)
         self._send(now)
@@ -400,7 +404,7 @@ class Transport:
             self._session.expire(now, connected=self._connection.connected)
             self._send(now)
         if self._session.outcomes:
-            self._settle()
+            settle_all(self._session.outcomes)
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
     def _reconnect(self, now: float) -> None:
@@ -480,30 +484,9 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
-            self._settle()
+            settle_all(self._session.outcomes)
         if self._session.outcomes:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Resolve all futures whose outcome is known, whatever their callbacks raise."""
-        interrupt: BaseException | None = None
-        while self._session.outcomes:
-            try:
-                settle(self._session.outcomes)
-            except BaseException as error:
-                if threading.current_thread() is not threading.main_thread():
-                    _report(error)
-                elif interrupt is None:
-                    interrupt = error
-        if interrupt is not None:  # it may come from a signal, which belongs to the main thread
-            raise interrupt
-
-
-def _report(error: BaseException) -> None:
-    """Print an error that no code can catch, as Python does when it ends a thread."""
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    )
+            settle_all(self._session.outcomes)
 
 
 def _disown_all() -> None:

@@ -51,6 +51,29 @@ def test_a_full_load_is_due_at_once() -> None:
     assert made.due(10.0) == 0.0
 
 
+def test_a_call_joins_those_with_the_same_options_where_nothing_becomes_due_by_it() -> None:
+    made, options = queue(), Options()
+    joined = []
+    for _ in range(9):
+        joined.append(made.join(CALL, Future(), options))
+        if not joined[-1]:
+            made.add(CALL, Future(), options, now=10.0)
+    assert joined == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]  # the first, and the one that fills a load
+    assert not made.join(CALL, Future(), Options(reply="none"))
+    (calls,) = taken(made)
+    assert len(calls.entries) == 9
+
+
 def test_what_is_taken_is_one_package_for_neighbours_that_are_sent_alike() -> None:
     made = queue()
     for reply in ("all", "all", "none", "all"):
