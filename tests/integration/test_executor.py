@@ -151,7 +151,7 @@ def test_the_end_of_a_program_waits_for_its_calls(engine: Engine) -> None:
 def executor_stats(engine: Engine) -> list[int]:
     """How many tasks the engine has run, by duration, once it runs none."""
     with Client(engine.address) as client:
-        wait_until(lambda: not any(lane.running for lane in client.stats().lanes), 10.0, "the end of other tests' tasks")
+        wait_until(lambda: not any(lane.running for lane in client.stats().lanes), 10.0, "an idle engine")
         return client.stats().running.tasks
 
 
