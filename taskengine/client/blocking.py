@@ -144,7 +144,7 @@ class Caller:
     def _sent_future(self) -> TaskFuture:
         """Return a future for a request that is sent at once; only the engine can cancel it."""
         future = self._future_type(self._link.retract)
-        future.set_running_or_notify_cancel()
+        future.is_sent = True
         return future
 
     def _cancel_all(self) -> Posted:

@@ -68,6 +68,10 @@ class TaskFuture(Future[Any]):
             return self._result
         return super().result(timeout)
 
+    def has_ended(self) -> bool:
+        """Do as `done` does, without a lock, so that it stays bare."""
+        return self._state != PENDING
+
     def running(self) -> bool:
         """Return whether its call was sent and has not ended."""
         return self.is_sent and not self.done()
@@ -91,7 +95,7 @@ class TaskFuture(Future[Any]):
                 super().set_running_or_notify_cancel()
             return is_cancelled
         self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
-        if self._state == PENDING and self.serial != NO_SERIAL:
+        if not self.has_ended() and self.serial != NO_SERIAL:
             self._ask(self.serial, self.position)
         return False
 

@@ -145,8 +145,9 @@ class Transport:
         """Send, behind queued calls, and return the result. Raises its error, TaskTimeout or EngineUnreachable."""
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
-            self._take_part(outgoing, future.done, end)
-            if future.done():
+            done = future.has_ended if isinstance(future, TaskFuture) else future.done
+            self._take_part(outgoing, done, end)
+            if done():
                 return future.result()
             with contextlib.suppress(TimeoutError):
                 future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
@@ -356,7 +357,8 @@ class Transport:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         self._depth += 1
         try:
-            if not self._closed and self._connection.lost():  # while no thread led, so nothing was pending
+            # while no thread led, so nothing was pending
+            if not self._closed and self._connection.has_news() and self._connection.lost():
                 self._reconnect_at = -math.inf
             if self._inbox or self._session.outcomes:  # of a leader that was interrupted
                 self._digest()
