@@ -103,18 +103,6 @@ class Caller:
         view._options = msgspec.structs.replace(self._options, **changes)
         return view
 
-    def submit_all(self, calls: Iterable[Call]) -> Future[list[Any]]:
-        """Send many calls, each as (name, args, kwargs), as one package now; return the future of the list of results.
-
-        Errors take the places of results, as with `run`. Cancelling the future cancels all that has not begun.
-        """
-        urged = self._urged(self._run(calls))
-        if isinstance(urged, Future):
-            return urged
-        outgoing, future = urged
-        self._link.post(outgoing, flush=True)
-        return future
-
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
         """Queue a call without a result: the engine discards it. A task that stops is never queued; see `submit`."""
         options = msgspec.structs.replace(self._options, reply="none")
@@ -313,6 +301,18 @@ class Client(Caller):
         """
         return self._submit((task, args, kwargs), self._options)
 
+    def submit_all(self, calls: Iterable[Call]) -> Future[list[Any]]:
+        """Send many calls, each as (name, args, kwargs), as one package now; return the future of the list of results.
+
+        Errors take the places of results, as with `run`. Cancelling the future cancels all that has not begun.
+        """
+        urged = self._urged(self._run(calls))
+        if isinstance(urged, Future):
+            return urged
+        outgoing, future = urged
+        self._link.post(outgoing, flush=True)
+        return future
+
     def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> Iterator[Any]:
         """Call a task once for each tuple of arguments; return an iterator of the results, in order, as they come.
 
@@ -323,7 +323,10 @@ class Client(Caller):
         return in_order(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
 
     def as_completed(self, futures: Iterable[Future[Any]], timeout: float | None = None) -> Iterator[Future[Any]]:
-        """Send queued calls now; yield the futures as they end. Raises TimeoutError `timeout` s after the call."""
+        """Send queued calls now; yield the futures as they end.
+
+        Raises TimeoutError where one has not ended `timeout` s after the first was asked for.
+        """
         self.flush()
         return as_completed(futures, timeout)
 

@@ -22,6 +22,8 @@ from taskengine.protocol.marks import task_name
 
 CONNECT_S = 10.0
 """How long, in s, a new executor waits for its engine."""
+LOOK_S = 0.5
+"""How often, in s, a program that ends looks whether the engine of its calls is still there."""
 Function = Callable[..., Any] | str
 Resolved = tuple[str, tuple[Any, ...], Mapping[str, Any]]
 
@@ -69,6 +71,10 @@ class _ExecutorClient(Client):
         """Send calls at once while fewer requests are pending than the engine has workers: one is idle."""
         self._link.window = workers
 
+    def is_connected(self) -> bool:
+        """Return whether the engine is there, as far as is known."""
+        return self._link.is_connected
+
     def awaited(self) -> list[ExecutorFuture]:
         """Return the calls of the executor that have not ended, the oldest last."""
         return [future for future in self._link.awaited() if isinstance(future, ExecutorFuture)]
@@ -81,8 +87,9 @@ class Executor(futures.Executor):
     for the engine to say (TASK_WORKERS, LANES). A call waits up to `timeout` s for its result, None for ever.
 
     Shut it down, or use it in `with`. When the interpreter exits, it waits for what was submitted, as the pools of the
-    standard library do. A child that was forked may use it too, and connects anew; the futures of calls that its parent
-    made end in Cancelled there. Raises EngineUnreachable where no engine answers, and what `Client` raises.
+    standard library do, but where the engine is gone for no longer than `Client.close`. A child that was forked may use
+    it too, and connects anew; the futures of calls that its parent made end in Cancelled there. Raises
+    EngineUnreachable where no engine answers, and what `Client` raises.
     """
 
     def __init__(
@@ -219,6 +226,14 @@ class Executor(futures.Executor):
         if client is not None:
             client.close(timeout)
 
+    def _end(self) -> None:
+        """Wait at the end of the program for what was submitted, while the engine is there, and close."""
+        self._refusal = "cannot schedule new futures after interpreter shutdown"
+        client = self._client
+        while client is not None and client.is_connected() and futures.wait(client.awaited(), LOOK_S).not_done:
+            continue
+        self._close()
+
     def _leave_parent(self) -> None:
         """Begin anew in a forked child: the connection is the parent's, and a lost thread may hold the lock."""
         self._lock = threading.RLock()
@@ -239,8 +254,7 @@ def _leave_parent() -> None:
 
 def _end_all() -> None:
     for executor in list(_executors):
-        executor._refusal = "cannot schedule new futures after interpreter shutdown"
-        executor.shutdown()
+        executor._end()
 
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()

@@ -54,10 +54,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments.
-
-    Invalid address.
-    """
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments: the address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
@@ -113,12 +110,12 @@ class Transport:
 
     def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
         """Queue a call; it expires by itself."""
+        is_due = False
         with self._lock:
             self._check_open()
-            is_due = not self._queue.join(call, future, options) and self._queue.add(
-                call, future, options, time.monotonic(), local_time()
-            )
-            if self._has_room():
+            if not self._queue.join(call, future, options):
+                is_due = self._queue.add(call, future, options, time.monotonic(), local_time())
+            if len(self._session.pending) + len(self._outbox) < self.window:
                 self._queue.move(self._outbox)
                 is_due = True
             if is_due:
@@ -130,9 +127,10 @@ class Transport:
             unsent = [*self._outbox, *self._queue.queued]
         return awaited_futures(self._session, unsent)
 
-    def _has_room(self) -> bool:
-        """Return whether fewer requests are under way than `window`."""
-        return len(self._session.pending) + len(self._outbox) < self.window
+    @property
+    def is_connected(self) -> bool:
+        """Return whether there is a connection, as far as is known."""
+        return self._connection.connected
 
     def flush(self) -> None:
         """Send queued calls soon."""
@@ -398,7 +396,7 @@ class Transport:
         """Do what is due, and return in how many seconds something will be."""
         if self._reconnect_at <= now:
             self._reconnect(now)
-        if self._queue.due(now) <= 0 or (self._queue.queued and self._has_room()):
+        if self._queue.due(now) <= 0 or (self._queue.queued and len(self._session.pending) < self.window):
             with self._lock:
                 self._queue.move(self._outbox)
         self._send(now)

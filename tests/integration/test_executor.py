@@ -148,6 +148,20 @@ def test_the_end_of_a_program_waits_for_its_calls(engine: Engine) -> None:
     assert sum(executor_stats(engine)) - before == 60
 
 
+def test_the_end_of_a_program_does_not_wait_for_an_engine_that_is_gone() -> None:
+    with Engine() as gone:
+        ended = run(
+            gone,
+            "import os, time, taskengine.client.transport as transport",
+            "transport.CLOSE_S = 0.2",
+            f"os.kill({gone.process.pid}, {int(signal.SIGKILL)})",
+            "try: executor.submit(tasks.task_sleep, 60).result()",
+            "except taskengine.EngineUnreachable: print('lost')",
+            "future = executor.submit(tasks.task_sleep, 60)",
+        )
+        assert (ended.stdout, ended.stderr) == ("lost\n", "")
+
+
 def executor_stats(engine: Engine) -> list[int]:
     """How many tasks the engine has run, by duration, once it runs none."""
     with Client(engine.address) as client:
