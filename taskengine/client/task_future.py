@@ -2,8 +2,9 @@
 
 A future of the standard library makes a condition, a lock and two lists, which takes longer than to queue its call.
 Most calls have ended before anybody asks. So a `TaskFuture` is *bare* at first, without these. It gets them when
-another thread may come to wait: when one waits, adds a callback, or looks at the state. One that is bare when it ends
-shares a condition with all others of that kind. Both happen under one lock, so that no waiting thread is missed.
+another thread may come to wait: when one waits, adds a callback, or looks at the state. One that is still bare then
+ends by two stores. Both happen under one lock, so that no waiting thread is missed. Whoever holds that lock takes no
+other, since the standard library takes those of several futures at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ FINISHED: Final = "FINISHED"
 _LISTS: Final = ("_waiters", "_done_callbacks")
 _GUARD: Final = threading.RLock()
 """Guards `is_bare`, `is_sent` and `is_dropped` of all futures; a signal's handler may take it once more."""
-_ENDED: Final = threading.Condition(_GUARD)
-"""The condition of all futures that were bare when they ended: nobody waits for them any more."""
 
 
 class TaskFuture(Future[Any]):
@@ -35,7 +34,7 @@ class TaskFuture(Future[Any]):
     _result: Any = None
     _exception: BaseException | None = None
     is_bare = True
-    """Whether it has no condition yet, so that no thread waits for it."""
+    """Whether it has no condition yet, so that no thread can be waiting for it."""
     is_sent = False
     """Whether its call was packed, so that only the engine can cancel it."""
     is_dropped = False
@@ -50,15 +49,17 @@ class TaskFuture(Future[Any]):
     def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         self._ask = ask
 
+    _done_callbacks: list[Callable[[Future[Any]], object]]
+
     def __getattr__(self, name: str) -> Any:
         """Return what a bare future lacks, and make it first."""
         if name != "_condition" and name not in _LISTS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _GUARD:
-            for missing in _LISTS:
-                self.__dict__.setdefault(missing, [])
-            if self.is_bare:
-                self._condition = threading.Condition()
+            condition = threading.Condition()
+            if self.is_bare:  # not before: a signal's handler runs after a call, and may have looked at it
+                self._waiters, self._done_callbacks = [], []
+                self._condition = condition
                 self.is_bare = False
         return self.__dict__[name]
 
@@ -112,16 +113,18 @@ def to_send(futures: Iterable[Future[Any]]) -> list[int]:
 
     May be called again for the same futures.
     """
-    places = []
+    futures = list(futures)
     with _GUARD:
-        for place, future in enumerate(futures):
-            if isinstance(future, TaskFuture):
-                if not future.is_dropped and future._state == PENDING:
-                    future.is_sent = True
-                    places.append(place)
-            elif future.running() or (not future.done() and future.set_running_or_notify_cancel()):
-                places.append(place)
-    return places
+        for future in futures:
+            if isinstance(future, TaskFuture) and not future.is_dropped and future._state == PENDING:
+                future.is_sent = True
+    return [place for place, future in enumerate(futures) if _is_to_be_sent(future)]
+
+
+def _is_to_be_sent(future: Future[Any]) -> bool:
+    if isinstance(future, TaskFuture):
+        return future.is_sent and future._state == PENDING
+    return future.running() or (not future.done() and future.set_running_or_notify_cancel())
 
 
 def settle(outcomes: deque[Outcome]) -> None:
@@ -177,15 +180,15 @@ def _end_bare(outcomes: deque[Outcome]) -> None:
         while outcomes:
             future, value = outcomes[0]
             is_error = isinstance(value, TaskEngineError)
-            if not isinstance(future, TaskFuture) or not future.is_bare or future.is_unwanted:
+            if not isinstance(future, TaskFuture) or not future.is_bare or future._state != PENDING:
+                return
+            if future.is_unwanted:  # it may be one that ends in another way
                 return
             # no call from here on: a signal's handler runs after one, and may look at the future
             if is_error:
                 future._exception = value
             else:
                 future._result = value
-            future._condition = _ENDED
-            future.is_bare = False
             future._state = FINISHED
             del outcomes[0]
 
