@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from taskengine import _fastpath
+from taskengine.client.task_future import Outcome
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol import arrays
 from taskengine.protocol.messages import PartialReply, Reply, ReplyMode
-
-Outcome = tuple[Future[Any], Any]
 
 
 def outcomes(

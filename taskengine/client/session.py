@@ -7,7 +7,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
-from taskengine.client.replies import Outcome, outcomes, partial_outcomes
+from taskengine.client.replies import outcomes, partial_outcomes
+from taskengine.client.task_future import Outcome, TaskFuture
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
@@ -83,33 +84,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
         if not isinstance(self.idempotent, bool):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
-
-
-class TaskFuture(Future[Any]):
-    """The future result of a call; `ask` asks the engine to cancel it."""
-
-    def __init__(self, ask: Callable[[int, int | None], None]) -> None:
-        super().__init__()
-        self._ask = ask
-        self.is_unwanted = False
-        """Whether it was cancelled after it was sent."""
-        self.serial = NO_SERIAL
-        """The serial of its package, once that is sent."""
-        self.position: int | None = None
-        """The position of its task in the package, None for all tasks."""
-
-    def cancel(self) -> bool:
-        """Cancel the call; return True if it was not sent yet.
-
-        Otherwise the engine is asked to cancel. The future ends in `Cancelled` if nothing has begun, and in its normal
-        result if it was too late.
-        """
-        if super().cancel():
-            return True
-        self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
-        if not self.done() and self.serial != NO_SERIAL:
-            self._ask(self.serial, self.position)
-        return False
 
 
 class OutgoingRequest(NamedTuple):

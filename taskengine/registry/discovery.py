@@ -10,7 +10,8 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-PREFIX: Final = "task_"
+from taskengine.protocol.marks import PREFIX
+
 DOOR: Final = "taskengine"
 _KINDS: Final = ("task", "source")
 _DYNAMIC: Final = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})

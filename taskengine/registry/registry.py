@@ -19,15 +19,15 @@ import msgspec
 from taskengine.config.spelling import closest
 from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
+from taskengine.protocol.marks import MARK, PREFIX
 from taskengine.protocol.messages import TaskInfo
-from taskengine.registry.discovery import PREFIX, method_hint
+from taskengine.registry.discovery import method_hint
 from taskengine.registry.loading import load, name_of_file
 
 if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
-MARK = "__taskengine__"
 NEAREST = 3
 """How many similar names an error about an unknown name suggests."""
 BUILT_IN = "taskengine.sources"

@@ -15,7 +15,6 @@ import pytest
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.clock import LATEST
-from taskengine.client.replies import Outcome, settle
 from taskengine.client.session import (
     GREET_NS,
     HELLO_S,
@@ -24,8 +23,8 @@ from taskengine.client.session import (
     OutgoingRequest,
     Pending,
     Session,
-    TaskFuture,
 )
+from taskengine.client.task_future import Outcome, TaskFuture, settle
 from taskengine.errors import (
     BadArguments,
     Cancelled,
