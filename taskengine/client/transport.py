@@ -7,6 +7,20 @@ transport's own leads while only futures are waiting.
 Nothing is given to ZeroMQ before there is a connection. So cancelled requests are never sent, and requests sent over
 a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a
 hello. Other requests wait for its answer, and can then say how old they are.
+
+Signals and callbacks. Two kinds of code that is not ours run within these methods: callbacks of futures, in the leader,
+and handlers of signals, in the main thread after any call that returns. Both may raise anything, and call the client
+again. What holds therefore, and what tests/integration/test_link.py tests in one class:
+
+1. A request or reply is removed from where it was only after it is where it goes; messages are received into the inbox
+   in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
+2. A leader says that it leads no more before it calls anything else, and repeats the handing over where that was
+   interrupted (`_take_part`).
+3. What is raised in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
+   printed, and everything that waits ends with it (`_fail`). Nothing is raised before every future is resolved
+   (`task_future.settle_all`).
+4. A callback is called without the lock, and leads again where it waits for a reply (`_depth`). Closing does not wait
+   for it longer than GIVE_UP_S; its thread then closes the socket (`_end`).
 """
 
 from __future__ import annotations
@@ -27,7 +41,7 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
-from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent
+from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
 from taskengine.client.session import Call, Options, OutgoingRequest, Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
@@ -217,7 +231,7 @@ class Transport:
                 self._lead(done, end)
         finally:
             if leading:
-                self._leader = NOBODY  # before any call, because a signal's handler may raise after one
+                self._leader = NOBODY
                 try:
                     self._hand_over()
                 except BaseException:
@@ -375,7 +389,7 @@ class Transport:
                 if ready & NEWS and not self._closed:
                     self._take_news()
         except BaseException as error:
-            if threading.current_thread() is threading.main_thread():  # it may be a signal's
+            if threading.current_thread() is threading.main_thread():
                 raise
             self._fail(error)
         finally:
@@ -428,18 +442,7 @@ class Transport:
         """Send from the outbox while there is a connection to take it and the engine has answered the hello."""
         if self._dropping:
             self._drop()
-        # a signal's handler runs after a call: `del` takes an item only after it is where it goes
-        while self._outbox:
-            item = self._outbox[0]
-            if isinstance(item, OutgoingRequest):
-                del self._outbox[0]
-                self._outgoing.append(item)
-                continue
-            requests = item.pack(self._session)
-            for outgoing in requests:
-                self._session.watch(outgoing.serial, now)
-            del self._outbox[0]
-            self._outgoing.extend(requests)
+        unpack(self._outbox, self._outgoing, self._session, now)
         is_owed = self._outgoing or self._session.retractions or self._queue.due(now) < math.inf
         if not (is_owed and self._connection.connected):
             return
@@ -468,7 +471,6 @@ class Transport:
         return self._session.is_ready
 
     def _receive(self) -> None:
-        # in one call, so that no signal's handler comes between a reply and the inbox
         self._inbox.extend(iter(self._connection.port.receive, None))
         self._digest()
 
