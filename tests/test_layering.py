@@ -26,13 +26,14 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("client", "router", "worker"),
     ("aio",),
     ("supervisor",),
+    ("doctor",),
     ("cli",),
     ("__main__",),
 )
 # The package's door, and what is written as a user would write it, which imports nothing else.
 DOOR = "__init__"
 USERS = {"tasks", "sources"}
-ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
+ENGINE = {"broker", "router", "worker", "supervisor", "doctor", "cli", "registry"}
 """Folders that a client has no use for."""
 PURE = {
     "broker/availability",
@@ -72,6 +73,11 @@ PURE = {
     "config/policy",
     "config/spelling",
     "config/weaknesses",
+    "doctor/board",
+    "doctor/examination",
+    "doctor/observation",
+    "doctor/operation",
+    "doctor/software",
     "protocol/arrays",
     "registry/discovery",
     "router/connection_table",

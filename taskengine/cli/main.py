@@ -13,6 +13,7 @@ import click
 
 from taskengine.cli.audit import audit
 from taskengine.cli.common import SAID_NO, WRONG_USAGE, Command, leave, load_settings, plain_errors, settings_flags
+from taskengine.cli.doctor import doctor
 from taskengine.cli.engine import PROBE_S, Where, client_of, connected, engine_options
 from taskengine.cli.keys import keys
 from taskengine.cli.policy import policy
@@ -68,6 +69,7 @@ def cli() -> None:
 
 
 cli.add_command(audit)
+cli.add_command(doctor)
 cli.add_command(keys)
 cli.add_command(policy)
 
