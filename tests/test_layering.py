@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("registry", "security"),
     ("runtime",),
     ("client", "router", "worker"),
-    ("aio",),
+    ("aio", "testing"),
     ("supervisor",),
     ("doctor",),
     ("cli",),

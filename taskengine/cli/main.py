@@ -16,6 +16,7 @@ from taskengine.cli.common import SAID_NO, WRONG_USAGE, Command, leave, load_set
 from taskengine.cli.doctor import doctor
 from taskengine.cli.engine import PROBE_S, Where, client_of, connected, engine_options
 from taskengine.cli.keys import keys
+from taskengine.cli.new import new
 from taskengine.cli.policy import policy
 from taskengine.config.settings import Settings
 from taskengine.errors import BadArguments, TaskEngineError, printable
@@ -71,6 +72,7 @@ def cli() -> None:
 cli.add_command(audit)
 cli.add_command(doctor)
 cli.add_command(keys)
+cli.add_command(new)
 cli.add_command(policy)
 
 
