@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskengine.cli.common import SAID_NO, load_settings
+from taskengine.cli.common import SAID_NO, json_option, load_settings, print_json
 from taskengine.errors import KeysError, SettingsError, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
 )
@@ -39,9 +39,7 @@ def doctor(as_json: bool, config: Path | None) -> None:
     if as_json:
         import msgspec
 
-        from taskengine.cli.json_output import json_text
-
-        click.echo(printable(json_text([msgspec.structs.asdict(observation) for observation in observations])))
+        print_json([msgspec.structs.asdict(observation) for observation in observations])
     else:
         _show(observations)
     sys.exit(SAID_NO if any(observation.state == "wrong" for observation in observations) else 0)

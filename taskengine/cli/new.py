@@ -9,7 +9,7 @@ from string import Template
 
 import click
 
-from taskengine.cli.common import WRONG_USAGE, leave
+from taskengine.cli.common import WRONG_USAGE, json_option, leave, print_json
 from taskengine.errors import printable
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -26,7 +26,8 @@ SUFFIX = ".txt"
 @click.command()
 @click.argument("name", type=click.Path(path_type=Path))
 @click.option("--robot", type=click.Choice(list(ROBOTS)), default="arm", help="What it is [default: arm].")
-def new(name: Path, robot: str) -> None:
+@json_option
+def new(name: Path, robot: str, as_json: bool) -> None:
     """Make the folder NAME, which works at once: settings with simulated pins, tasks, tests of them, and a README."""
     title = name.absolute().name
     if not re.fullmatch(r"[\w.-]+(?: [\w.-]+)*", title):
@@ -36,9 +37,13 @@ def new(name: Path, robot: str) -> None:
     if name.exists() and not name.is_dir():
         leave(f"{name} is there already, and no folder: choose another name", WRONG_USAGE)
     name.mkdir(parents=True, exist_ok=True)
-    for file, text in sorted(files(title, robot).items()):
+    made = files(title, robot)
+    for file, text in made.items():
         (name / file).write_text(text, "utf-8")
-    click.echo(printable(f"{name}: {', '.join(sorted(files(title, robot)))}"))
+    if as_json:
+        print_json({"folder": str(name), "files": sorted(made)})
+        return
+    click.echo(printable(f"{name}: {', '.join(sorted(made))}"))
     click.echo(printable(f"Next: cd {name}; taskengine serve"))
 
 
