@@ -97,6 +97,7 @@ PURE = {
     "supervisor/import_crashes",
     "supervisor/rollout",
     "supervisor/scrape",
+    "supervisor/unit_file",
     "worker/rhythm",
     "worker/subscriptions",
 }

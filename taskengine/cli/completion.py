@@ -18,8 +18,8 @@ fish:  taskengine completion fish > ~/.config/fish/completions/taskengine.fish""
 def completion(context: click.Context, shell: str) -> None:
     """Print the script by which SHELL completes commands and options.
 
-    `source <(taskengine completion bash)` takes effect at once, in this shell only. The command has to be in PATH, as in
-    a virtual environment that is active.
+    `source <(taskengine completion bash)` takes effect at once, in this shell only. The command has to be in PATH, as
+    in a virtual environment that is active.
     """
     from click.shell_completion import get_completion_class
 

@@ -75,7 +75,7 @@ def check_service(case: Case, around: Surroundings) -> Iterator[Observation]:
     state, restarts = shown.get("ActiveState", ""), int(shown.get("NRestarts") or 0)
     log = f"journalctl -u {SERVICE} -n 50"
     if shown.get("LoadState") != "loaded":
-        yield ok("service", "not installed: the engine does not start with the machine (docs/service.md)")
+        yield ok("service", "not installed: the engine does not start with the machine", "taskengine service install")
     elif state == "failed" or shown.get("SubState") == "auto-restart":
         yield wrong("service", f"{state or 'unknown'} ({shown.get('Result', '')}), {restarts} restarts", log)
     elif restarts >= MANY_RESTARTS:

@@ -21,8 +21,8 @@ SILENT = {"keys allow", "keys revoke", "keys forget", "publish"}
 """Commands that print nothing."""
 JSON_ANYWAY = {"call", "subscribe"}
 """Commands whose values are always JSON; the arguments of `call` are the task's."""
-OTHERS = {"serve", "bench", "completion"}
-"""Commands that print a log, the report of `make bench`, and a script."""
+OTHERS = {"serve", "bench", "completion", "service install", "service remove"}
+"""Commands that print a log, the report of `make bench`, a script, and what a person is asked to agree to."""
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
