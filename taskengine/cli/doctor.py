@@ -53,8 +53,8 @@ def _answer(config: Path | None) -> EngineAnswer:
 
     try:
         where = find_engine(None, os.environ, config)
-    except (KeysError, SettingsError) as error:
-        return EngineAnswer("an unknown address", why=str(error))
+    except (KeysError, SettingsError):
+        return EngineAnswer("", why="the settings do not say where it is")
     return ask(where.address, where.keys, ANSWER_S)
 
 

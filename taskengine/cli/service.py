@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskengine.cli.common import SAID_NO, WRONG_USAGE, json_option, leave, load_settings, plain_errors, print_json
-from taskengine.config.loading import CONFIG_FILE
+from taskengine.cli.common import SAID_NO, WRONG_USAGE, json_option, leave, plain_errors, print_json
+from taskengine.config.loading import CONFIG_FILE, load
 from taskengine.errors import SettingsError, printable
 
 if TYPE_CHECKING:
-    from taskengine.config.settings import Settings
     from taskengine.supervisor.unit_file import Installation
 
 NAME = "taskengine"
@@ -106,6 +105,8 @@ def service_status(as_json: bool) -> None:
         from taskengine.supervisor.unit_file import is_ours
 
         shown = _shown()
+        if "LoadState" not in shown:
+            leave("systemd does not answer `systemctl show`", SAID_NO)
         unit = UNITS / f"{NAME}.service"
         ours = unit.exists() and is_ours(unit.read_text("utf-8", "replace"))
         is_active = shown.get("ActiveState") == "active"
@@ -133,7 +134,8 @@ def _installation(user: str | None, config: Path | None) -> Installation:
     file = (Path(CONFIG_FILE) if config is None else config).absolute()
     if not file.is_file():
         raise SettingsError(f"{file}: there is no such file; `taskengine new NAME` makes a folder with one")
-    settings: Settings = load_settings(config, {})
+    # the service has none of our variables; and root may read a file that only this user's tasks go by
+    settings = load(config, {}, {})
     home = _home(name)
     keys = settings.keys_folder.absolute() if settings.keys_folder else home / ".config/taskengine/keys"
     if settings.is_curved and not KeyRing(keys).allowed():

@@ -94,7 +94,7 @@ class Surroundings(Protocol):
 class EngineAnswer(NamedTuple):
     """What came from the engine: its round trip in s, or else why there was none.
 
-    `is_ours` tells whether an engine of this user runs at the address, answered or not.
+    `address` is "" if nobody knows it. `is_ours` tells whether an engine of this user runs there, answered or not.
     """
 
     address: str

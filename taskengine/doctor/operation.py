@@ -69,7 +69,7 @@ def check_service(case: Case, around: Surroundings) -> Iterator[Observation]:
     """Check the state of the systemd service, if there is one."""
     told = around.run("systemctl", "show", SERVICE)
     if told is None:
-        yield ok("service", "systemd does not run here")
+        yield ok("service", "systemd does not run here, or does not answer")
         return
     shown = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
     state, restarts = shown.get("ActiveState", ""), int(shown.get("NRestarts") or 0)
@@ -114,6 +114,8 @@ def check_engine(case: Case, around: Surroundings) -> Iterator[Observation]:
         state = warning if reply.seconds > SLOW_S else ok
         line = "taskengine top" if reply.seconds > SLOW_S else ""
         yield state("engine", f"{reply.address} answers in {reply.seconds * 1000:.2f} ms", line)
+    elif not reply.address:
+        yield ok("engine", f"not asked: {reply.why}")
     elif reply.is_ours:
         yield wrong("engine", f"one runs at {reply.address} and does not answer: {reply.why}", "taskengine top")
     else:

@@ -154,6 +154,11 @@ def test_the_status(made: Made) -> None:
     assert (told["ActiveState"], told["ours"]) == ("active", True)
 
 
+def test_a_systemd_that_does_not_answer_is_no_service_that_is_not_installed(made: Made) -> None:
+    done = run("status")
+    assert (done.exit_code, done.stdout, "does not answer" in done.stderr) == (1, "", True)
+
+
 def test_where_systemd_does_not_run(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "BOOTED", made.folder / "nothing")
     for done in (install(), run("status")):

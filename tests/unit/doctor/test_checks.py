@@ -250,6 +250,16 @@ def test_pins_of_this_machine_are_not_asked_for_where_they_are_simulated() -> No
     assert row(observations, "pins").found == "1 named, driven by PINS = mock"
 
 
+def test_an_engine_whose_address_nobody_knows_is_not_asked() -> None:
+    seen = row(looked({"reply": EngineAnswer("", why="no settings")}, {}), "engine")
+    assert (seen.state, seen.found, seen.line) == ("ok", "not asked: no settings", "")
+
+
+def test_pins_of_a_chip_that_cannot_be_opened_are_not_called_free() -> None:
+    assert "nobody can tell" in row(looked({"reply": idle()}, {"chips": {}, "commands": NO_SERVICE}), "pins").found
+    assert "all are free" in row(looked({"reply": idle()}, {"commands": NO_SERVICE}), "pins").found
+
+
 def test_the_metrics_port_is_looked_at_where_it_is_set() -> None:
     machine = {"commands": NO_SERVICE, "taken": {9100: "Address already in use"}}
     assert row(looked({"reply": idle()}, machine), "ports").state == "ok"
