@@ -372,6 +372,18 @@ def test_the_page_tells_which_task_runs() -> None:
     assert page.running_task is None
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_plain_function_that_returns_a_coroutine_is_told_what_to_write(worker: Worker) -> None:
+    async def five() -> int:
+        return 5
+
+    def plain() -> Any:
+        return five()
+
+    with pytest.raises(TaskFailed, match=r"type coroutine .* write the task as `async def`, and await it there"):
+        worker.call(plain)
+
+
 def test_an_error_of_the_engine_passes_as_it_is(worker: Worker) -> None:
     async def fail() -> None:
         raise BadArguments("mine", name="x")
