@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -120,6 +120,8 @@ class Package:
     """
 
     format = Format.PACKED
+    taker: Callable[[Package], None] | None = None
+    """What gets the package when it is whole, where the engine itself has sent it."""
 
     def __init__(
         self,

@@ -97,6 +97,8 @@ def check(config: Path | None, **flags: object) -> None:
     with plain_errors():
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
+        from msgspec.structs import replace
+
         from taskengine.config.weaknesses import weaknesses
         from taskengine.runtime.descendants import orphans
         from taskengine.supervisor.catalogue import load_catalogue
@@ -108,10 +110,12 @@ def check(config: Path | None, **flags: object) -> None:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
             where = f" in lane {task.lane}" if task.lane else ""
-            click.echo(printable(f"task {task.name}{task.signature}{where}"))
+            when = f" {task.schedule.timing}" if task.schedule else ""
+            click.echo(printable(f"task {task.name}{task.signature}{where}{when}"))
         for topic in catalogue.topics:
             click.echo(printable(f"source {topic}"))
-        for weakness in weaknesses(inspect(settings, config, identity, clients)):
+        periodic = {task.name: task.lane for task in catalogue.tasks if task.schedule}
+        for weakness in weaknesses(replace(inspect(settings, config, identity, clients), periodic=periodic)):
             click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
 
@@ -280,13 +284,18 @@ def tasks(as_json: bool, where: Where) -> None:
             return
         from rich.table import Table
 
-        from taskengine.cli.top import console
+        from taskengine.cli.top import console, schedules
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
             cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
             table.add_row(*map(printable, cells))
-        console().print(table, markup=False)
+        output = console()
+        output.print(table, markup=False)
+        periodic = [task.schedule for task in known if task.schedule]
+        if periodic:
+            output.print()
+            output.print(schedules(periodic), markup=False)
 
 
 @cli.command()

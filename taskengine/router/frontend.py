@@ -17,7 +17,7 @@ from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, VERSION
+from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS, VERSION
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -26,6 +26,7 @@ from taskengine.protocol.messages import (
     Priority,
     Request,
     RequestKind,
+    ScheduleState,
     SourceStats,
     Stamp,
     Stats,
@@ -111,11 +112,15 @@ class Frontend:
         self.restarts: dict[str, int] = {}
         self.overruns: dict[str, list[SourceStats]] = {}
         """Of each data worker the sources that take longer than their period."""
+        self.schedules: Callable[[], dict[str, ScheduleState]] = dict
+        """How the periodic tasks stand, by their names."""
+        self._periodic: frozenset[str] = frozenset()
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
         """These are the tasks from here on."""
         self._tasks = tasks
+        self._periodic = frozenset(task.name for task in tasks if task.schedule is not None)
         self.reroute()
         self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
 
@@ -175,6 +180,10 @@ class Frontend:
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; who is not let in any more gets none."""
         for package in packages:
+            if package.taker is not None:
+                package.taker(package)
+                package.forget()
+                continue
             self.has_answered = True
             if package.key and not self._is_owed(package):
                 package.forget()
@@ -322,7 +331,7 @@ class Frontend:
             self._sender = None  # no rate is charged for it
             self._reply(route, request, self._info(visitor))
         elif request.kind == RequestKind.TASKS:
-            self._reply(route, request, visitor.tasks(self._tasks))
+            self._reply(route, request, self._told_tasks(visitor))
         elif request.kind == RequestKind.STATS:
             self._reply(route, request, self._stats(visitor))
         elif request.kind == RequestKind.PROGRESS:
@@ -374,11 +383,22 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.publishes:
                 self._check_topic(package)
+            if self._gate is not None:
+                package.belong(self._port.user)
+        except Overloaded:
+            self._broker.counters.refused += package.count
+            raise
+        except NotAllowed as error:
+            self._audit.note("refused", client=visitor.name, reason=str(error))
+            raise
+        self._admit(package, visitor, now)
+
+    def _admit(self, package: Package, visitor: KnownClient, now: float) -> None:
+        """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
+        try:
             visitor.admit(package, now)
             if package.is_urgent:
                 package.priority = Priority.URGENT
-            if self._gate is not None:
-                package.belong(self._port.user)
             denied = package.denied() if visitor.is_limited else []
             is_whole = self._broker.accept(package)
             visitor.charge(package)
@@ -400,6 +420,17 @@ class Frontend:
             size = self._settings.chunking_size if self._settings.chunking else package.count
             self._journal.note(_chunking_lines, package, size)
 
+    def admit_own(self, read: Callable[[Mapping[str, str]], Package], name: str | None, now: float) -> None:
+        """Take a package of the engine's own, as the client `name`, or, with None, as one that may do everything.
+
+        `read` makes it, given the lanes of the tasks for that client. Raises NotAllowed, Overloaded.
+        """
+        visitor = self._visitors.own if name is None else self._visitors.of(name)
+        package = read(visitor.lanes)
+        if not self._urgent.isdisjoint(package.kind):
+            self._heed(package, visitor)
+        self._admit(package, visitor, now)
+
     def _heed(self, package: Package, visitor: KnownClient) -> None:
         """What takes energy away acts first, whatever else the package is refused for."""
         urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
@@ -413,6 +444,9 @@ class Frontend:
         """What the pins do is told by their owners. Raises NotAllowed."""
         if self._machine is not None and str(package.topic).startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        start, _, task = str(package.topic).partition(SCHEDULE_TOPICS)
+        if not start and task in self._periodic:
+            raise NotAllowed(f"{package.topic} is the topic of a periodic task: the engine alone publishes there")
 
     def _info(self, visitor: KnownClient) -> Info:
         settings = self._settings
@@ -432,7 +466,19 @@ class Frontend:
         """What has been counted; of sources only those that the client may know of."""
         stats = self._broker.stats(self.restarts, self._outlet.unread)
         sources = (source for told in self.overruns.values() for source in told)
-        return msgspec.structs.replace(stats, sources=[each for each in sources if visitor.may_subscribe(each.topic)])
+        return msgspec.structs.replace(
+            stats,
+            sources=[each for each in sources if visitor.may_subscribe(each.topic)],
+            schedules=[each for name, each in self.schedules().items() if visitor.may_call(name)],
+        )
+
+    def _told_tasks(self, visitor: KnownClient) -> list[TaskInfo]:
+        """The tasks that the client may call, and how those that are periodic stand."""
+        states = self.schedules()
+        return [
+            msgspec.structs.replace(task, schedule=states.get(task.name, task.schedule)) if task.schedule else task
+            for task in visitor.tasks(self._tasks)
+        ]
 
 
 def _chunking_lines(package: Package, size: int) -> Iterator[str]:

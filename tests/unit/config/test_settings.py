@@ -85,6 +85,7 @@ def test_defaults_are_the_contract() -> None:
         "USER": '""',
         "GROUP": '""',
         "TRACEBACKS": '"auto"',
+        "TRUST_CLOCK": "false",
     }
 
 
