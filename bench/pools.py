@@ -1,4 +1,4 @@
-"""What needs no installation: a loop in this process, and the standard library's two pools."""
+"""The systems that need no installation: a loop in this process, and the standard library's two pools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of the headline scenarios found: a row for each system, as a table, as JSON, as text."""
+"""The results of the headline scenarios: a row for each system, as a table, as JSON, as text."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ W1_HEADS = ["system", "ms p50", "ms p99", "x loop", "quartiles", "of medians", "
 W2_HEADS = ["system", "µs p50", "µs p99", "x raw"]
 W3_HEADS = ["system", "ms p50", "ms p99", "ms max", "p99 x raw"]
 W1_NOTE = (
-    "task_count(2, 3), arguments made before, all results back and checked. The ratios are medians of those of "
-    "rounds in which all took turns; quartiles and the ratio of medians are of x loop. The pools take chunks of 50, "
-    f"as the engine does. Raw libzmq sends as many bytes through four hops, {PACKAGE} tasks as messages of 800 bytes "
-    "for 50, or as one large message for each worker; its router and workers are C, under the scheduling policy of "
-    "the engine's. Wire 0.1 is a plain pyzmq client that sends frames made before, one by one; reading its JSON is "
-    "not in the span."
+    "The tasks are `task_count(2, 3)`. The time runs from the call until all results are there; the arguments are made "
+    "before, and the results checked after that. In each round all systems take turns. A ratio is the median of the "
+    "rounds' ratios; `quartiles` are those of x loop, and `of medians` is the ratio of the two medians. The pools use "
+    "chunks of 50, as the engine does. Raw libzmq runs no tasks: it sends as many bytes over the same four hops, "
+    "as messages of 800 bytes for 50 tasks, or as one large message for each worker. Its router and workers are "
+    "written in C, and run under the engine's scheduling policy. Wire 0.1 is a plain pyzmq client, which sends frames "
+    "made before, one by one; the time does not include reading the JSON of the results."
 )
 W2_NOTE = (
-    "One there and back, one at a time. x raw is the median of the rounds' ratios to raw libzmq by the same "
-    "transport: ipc unless it says tcp."
+    "One call at a time, there and back. x raw is the median of the rounds' ratios to raw libzmq over the same "
+    "transport: tcp where the row says so, otherwise ipc."
 )
 W3_NOTE = (
-    "Offered one by one and evenly, latency from the instant each was due. Task Engine sends each at once, as a "
-    "call does; where it says flushed, it coalesces. Raw libzmq is offered by one loop in C. x raw is of the p99s, "
-    "the median of the rounds' ratios."
+    "Tasks come one by one, at an even rate. A latency counts from the moment at which its task was due. Task Engine "
+    "sends each task at once, as `call` does; in the rows with `flushed` it collects tasks first, as `submit` does. "
+    "Raw libzmq gets them from one loop in C. x raw is the ratio of the p99s, as the median over the rounds."
 )
 
 
@@ -165,7 +166,7 @@ def measured_on(machine: Machine, settings: dict[str, Any]) -> list[str]:
 
 
 def disturbance(before: float, after: float, waited: float) -> str:
-    """What others did to the run."""
+    """Return how busy other programs kept the machine before and after the run."""
     return f"Others kept {before:.0%} of the machine busy before, {after:.0%} after; waited {waited:.0f} s for them"
 
 

@@ -3,7 +3,7 @@
 W1: 4000 tasks as one package, all results back and checked. W2: one task there and back, one at a time. W3: tasks
 offered one by one at an even rate, latency from the instant at which each was due.
 
-What is compared takes turns, a block of repetitions of each system in each round and the order drawn anew. A block is
+The systems that are compared take turns, a block of repetitions each in every round, in an order drawn anew. A block is
 long enough to be warm: a system that was idle while others ran starts cold. A disturbance of the machine that lasts
 hits all of a round alike, so the ratios of a round mean something, and their median more.
 """

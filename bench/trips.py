@@ -40,7 +40,7 @@ from taskengine.worker.worker import Turn
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
 TASK_NS = 1500
-"""What a task takes on a Pi 3 B+, about: 1000 instructions at 0.7 a ns."""
+"""About the time of a task on a Pi 3 B+: 1000 instructions at 0.7 a ns."""
 CALLED, ANSWERED = 2**47, 2**47 + 1_000_000
 """When each package is called and answered, in ns of the client's clock,"""
 NOW, BOOT = 2**48, 2**62
@@ -54,7 +54,7 @@ class WrongTrip(Exception):
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):
-    """What is made on the way of one package: by the client, the router, the workers, the router, the client.
+    """The messages on the way of one package, made by the client, the router, the workers, the router, the client.
 
     Batches are unhurried, answers in the Pi's time. What one role made alone has only that role's messages.
     """
@@ -108,7 +108,7 @@ class Sent:
         self._messages.append([b"".join(frame) if isinstance(frame, list) else frame for frame in frames])
 
     def taken(self) -> list[list[bytes]]:
-        """What was sent since the last time."""
+        """Return the messages sent since the last call."""
         messages, self._messages = self._messages, []
         return messages
 

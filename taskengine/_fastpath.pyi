@@ -8,8 +8,13 @@ _T = TypeVar("_T")
 _Entry: TypeAlias = tuple[int, int, int, int, int, bytes]
 
 @type_check_only
-class _Counted(Protocol):
+class _Timed(Protocol):
     accepted_ns: int
+
+@type_check_only
+class _Counted(Protocol):
+    @property
+    def flight(self) -> _Timed: ...
     count: int
 
 _Slice: TypeAlias = tuple[_Counted, object, int, int, float]
@@ -66,6 +71,7 @@ def run_batch(
     page: ProgressPage | None = None,
     limits: Callable[[bytes], list[int] | None] | None = None,
 ) -> bytes: ...
+def running_index() -> int: ...
 def read_answer(answer: ReadableBuffer) -> list[_Entry]: ...
 
 @final
@@ -102,7 +108,7 @@ class Tally:
     def answer(self, tasks: int, failed: int, took_ns: int) -> None: ...
     def stages(self) -> tuple[tuple[list[int], float], tuple[list[int], float], tuple[list[int], float]]: ...
 
-@final
+@disjoint_base
 class Assembly:
     def __new__(cls, tasks: int) -> Self: ...
     @property

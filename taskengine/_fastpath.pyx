@@ -329,8 +329,7 @@ def read_topic(body):
 
 
 def pack_batch(number, slice_ns, sections):
-    """A batch of that number from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop,
-    lead, larger, size), index and body those of the whole package.
+    """Return a batch of that number from sections, tuples as `broker.package.Section` names them.
 
     Raises ProtocolError for a slice that the package does not have.
     """
@@ -339,7 +338,9 @@ def pack_batch(number, slice_ns, sections):
     at = put_u32(out, at, <uint32_t>len(sections))
     at = put_u64(out, at, slice_ns)
     for section in sections:
-        at = put_section(out, at, section)
+        if not isinstance(section, tuple):
+            raise TypeError("a section is a tuple")
+        at = put_section(out, at, <tuple>section)  # or of a subclass, which has names
     return out.taken(at)
 
 
@@ -409,7 +410,6 @@ cdef list read_entries(_Reader src, uint32_t count):
     return entries
 
 
-@cython.final
 cdef class Assembly:
     """The bodies of a package's pieces, neighbouring tasks each, until all `tasks` tasks are there."""
 
@@ -486,5 +486,6 @@ cdef class Assembly:
 
 include "_progress.pxi"
 include "_turn.pxi"
+include "_running.pxi"
 include "_seed.pxi"
 include "_tally.pxi"

@@ -1,4 +1,4 @@
-# What may be a key of a map in MessagePack. The text is part of _fastpath.pyx.
+# Values that may be keys of a map in MessagePack. The text is part of _fastpath.pyx.
 
 cdef size_t MAX_NUMBER_KEYS = limits.MAX_NUMBER_KEYS
 

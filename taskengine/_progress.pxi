@@ -115,7 +115,7 @@ cdef class ProgressPage:
 
     @property
     def progress(self):
-        """What changes whenever a task begins or ends."""
+        """A value that changes whenever a task begins or ends."""
         cdef Slot* one = &self.head.slots[0]
         cdef Slot* two = &self.head.slots[1]
         return self.head.finished, one.number, one.started, one.done, two.number, two.started, two.done
@@ -151,7 +151,7 @@ cdef class ProgressPage:
         return True
 
     def read(self, uint64_t number):
-        """What a dead worker had done of a batch: (entries, part, running), or None where it had not begun it.
+        """Return how far a dead worker had come with a batch: (entries, part, running), or None if it had not begun.
 
         The entries are as in `read_answer`. `part`, or None, is the one that was being written: its last task may be
         one in the middle of a chunk, and its body holds what the tasks gave, of TASK frames the strings that their

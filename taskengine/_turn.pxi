@@ -123,6 +123,7 @@ cdef class _Turn:
         self.slot = &self.own.slots[0] if page is None else page.begin(number, self.out)
         self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
+        self.i = -1
 
     cdef inline bint is_recalled(self) noexcept:
         return self.page.recall > self.number
@@ -461,6 +462,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
     """
+    global turn_at_hand
     # a copy of what a task could change under our feet
     cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
     cdef _Reader task = _Reader(b"")
@@ -478,17 +480,21 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     until = get_u64(at + 12)
     if until:
         until += now_ns()
-    for _ in range(get_u32(at + 8)):
-        get_section(src, &section)
-        head = some(section.head, section.head_size)
-        is_packed = section.format == PACKED or section.format == COLUMNS
-        functions = list(resolve(head)) if is_packed else []
-        turn.limits = limits(head) if is_packed and limits is not None else None
-        if section.format == LEGACY_JSON and seed is not None:
-            seed.pack = frames.pack(head)
-        if turn.run_section(task, &section, head, functions, seed, until) < section.count:
-            break
-        if until and now_ns() >= until:
-            break
+    turn_at_hand = turn
+    try:
+        for _ in range(get_u32(at + 8)):
+            get_section(src, &section)
+            head = some(section.head, section.head_size)
+            is_packed = section.format == PACKED or section.format == COLUMNS
+            functions = list(resolve(head)) if is_packed else []
+            turn.limits = limits(head) if is_packed and limits is not None else None
+            if section.format == LEGACY_JSON and seed is not None:
+                seed.pack = frames.pack(head)
+            if turn.run_section(task, &section, head, functions, seed, until) < section.count:
+                break
+            if until and now_ns() >= until:
+                break
+    finally:
+        turn_at_hand = None
     put_u32(turn.out, turn.out.data, turn.entries)
     return turn.out.taken(turn.at)

@@ -61,9 +61,9 @@ class AsyncClient(Caller):
         await self.call(task, **number)
 
     async def cancel(self) -> None:
-        """Have nothing begin that this client has sent and that has not; a future, or who awaits, is cancelled itself.
+        """Cancel everything that this client has sent; to cancel a single call, cancel the task that awaits it.
 
-        What has not begun then ends in `Cancelled`.
+        Calls that have not begun end in `Cancelled`.
         """
         await self._wait(self._cancel_all())
 
@@ -76,7 +76,7 @@ class AsyncClient(Caller):
         return msgspec.convert(await self._wait(self._ask(RequestKind.INFO)), Info)
 
     async def stats(self) -> Stats:
-        """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
+        """Return the engine's counters: tasks, errors, restarts, the load of each lane, and latencies."""
         return msgspec.convert(await self._wait(self._ask(RequestKind.STATS)), Stats)
 
     async def progress(self) -> list[tuple[str, int, int]]:

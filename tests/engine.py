@@ -193,7 +193,7 @@ class Engine:
         return f"tcp://127.0.0.1:{self.settings['router_backend']}" if path is None else f"ipc://{path}"
 
     def output(self, start: int = 0) -> str:
-        """What it has printed so far, from a byte on."""
+        """Return all that it has printed so far, from a byte on."""
         with self._output.open("rb") as output:
             output.seek(start)
             return output.read().decode(errors="replace")

@@ -33,7 +33,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 DOOR = "__init__"
 USERS = {"tasks", "sources"}
 ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
-"""What a client has no use for."""
+"""Folders that a client has no use for."""
 PURE = {
     "broker/availability",
     "broker/binary",
@@ -42,17 +42,25 @@ PURE = {
     "broker/chunking",
     "broker/costs",
     "broker/counters",
+    "broker/deadlines",
+    "broker/dispatch",
     "broker/failure_reasons",
     "broker/fair_queue",
+    "broker/flight",
+    "broker/in_flight",
     "broker/lane",
     "broker/lane_queue",
     "broker/legacy_json",
+    "broker/losses",
     "broker/origins",
     "broker/package",
     "broker/quota",
     "broker/recovery",
+    "broker/results",
     "broker/serials",
     "broker/topics",
+    "broker/withdrawals",
+    "broker/workers",
     "client/clock",
     "client/outbox",
     "client/replies",
@@ -155,7 +163,7 @@ def place(module: str) -> str:
 
 
 def breaches(module: str, source: str) -> list[str]:
-    """What the imports of one module break."""
+    """Return the rules that the imports of one module break."""
     found = []
     for name in imported(source):
         top, *rest = name.split(".")
@@ -256,7 +264,7 @@ def test_hardware_uses_only_the_door() -> None:
 
 
 def door_breaches(file: str, source: str) -> list[str]:
-    """What the imports of a file of hardware/ break: of the engine it uses only the door."""
+    """Return the rules that the imports of a file of hardware/ break: of the engine it uses only the door."""
     return [
         f"hardware/{file} imports {name}: it uses only the door"
         for name in imported(source)
@@ -327,12 +335,21 @@ def test_what_hardware_may_import() -> None:
 
 
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
-    """Everything that waits uses the monotonic clock, but for tasks with `at` or `cron`."""
+    """What waits uses the monotonic clock, but for tasks with `at` or `cron`.
+
+    What time it is stands in publications, the audit log and JSON lines.
+    """
     wall = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\b|\bdatetime\b|\bCLOCK_REALTIME\b")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").rglob("*.p[yx]*")}
+    paths = (path for path in PACKAGE.rglob("*.p[yx]*") if path.suffix != ".pyc")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
     del texts["timetable.py"], texts["schedule.py"], texts["wall_clock.py"]  # of tasks with `at` or `cron`
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
+        ("log_format.py", "return time.time() if self.is_json else 0.0"),
+        (
+            "log_format.py",
+            "return f\"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03}Z\"",
+        ),
     }

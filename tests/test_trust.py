@@ -41,7 +41,7 @@ MAY_LOAD = MAY_IMPORT.keys() - {"preflight.py", "registry.py"}
 
 
 def breaches(name: str, source: str) -> Iterator[str]:
-    """What a file does that would run what a message says."""
+    """Return the calls of a file that could run text from a message."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = {alias.name.partition(".")[0] for alias in node.names}
@@ -79,7 +79,7 @@ def test_nor_does_a_compiled_one(path: Path) -> None:
 
 
 def test_the_registry_imports_from_the_settings_alone() -> None:
-    """Whoever loads a registry hands it TASKS."""
+    """Every caller that loads a registry hands it TASKS."""
     given = set()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

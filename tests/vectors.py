@@ -245,7 +245,7 @@ def requests() -> Iterator[Vector]:
 
 
 def replies() -> Iterator[Vector]:
-    """What the engine answers."""
+    """Return the engine's answer."""
     results = [2.5, errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[])]
     only = [1, results[1]]
     end = 0, *STAMP
@@ -323,7 +323,7 @@ def seed_messages() -> Iterator[Vector]:
     def read(frames: list[dict[str, Any]]) -> legacy_json.LegacyPackage:
         texts = [json.dumps(frame).encode() for frame in frames]
         found = legacy_json.read_package((), texts[0], *join_frames(texts[1:]), {"task_count": ""}, 1, NOWHERE)
-        found.worker = "TASK-4712"
+        found.results.worker = "TASK-4712"
         return found
 
     frames = [meta(length=2, serial="s7"), task("task_count", 2, 3, pack="a1"), task("steer", pack="a2")]
@@ -339,18 +339,18 @@ def seed_messages() -> Iterator[Vector]:
     yield seed("a wrong length", frames, texts_of(wrong))
     frames = [meta(type="PUB", serial="s10"), {"data": {"topic": "arm.state", "value": {"angle": 30}}}]
     found = read(frames)
-    found.worker = "DATA-4713"
-    found.put(0, 1, packed(None))
+    found.results.worker = "DATA-4713"
+    found.results.put(0, 1, packed(None))
     yield seed("PUB", frames, texts_of(found.answer()))
     frames = [meta(type="GET", serial="s11"), {"data": {"topic": "arm.state"}}]
     found = read(frames)
-    found.worker = "DATA-4713"
-    found.put(0, 1, legacy_json.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
+    found.results.worker = "DATA-4713"
+    found.results.put(0, 1, legacy_json.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
     yield seed("GET", frames, texts_of(found.answer()))
 
 
 def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
-    """What a package is answered whose tasks were one chunk."""
+    """Return the reply to a package whose tasks were one chunk."""
     results = list(results)
     labels = [json.loads(found._frame(position))["pack"] for position in range(found.count)]
     frames = legacy_json.TaskFrames(lambda name: None, lambda name, error: errors.ProtocolError(""))
@@ -359,7 +359,7 @@ def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEn
         is_error = isinstance(result, TaskEngineError)
         told = f"ERROR: {result}" if is_error else result
         entries.append(b" " * is_error + frames.tell(label, told, 1000)[0])
-    found.put(0, found.count, found.mend(found.count, b",".join(entries)))
+    found.results.put(0, found.count, found.mend(found.count, b",".join(entries)))
     return texts_of(found.answer())
 
 

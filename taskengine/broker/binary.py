@@ -14,12 +14,14 @@ from taskengine.broker.package import (
     CALL_BYTES,
     DEFAULT_LANE,
     Called,
+    DataRequest,
     Message,
     Package,
     TaskKind,
     check_names,
     lanes_of,
 )
+from taskengine.broker.results import Results
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.protocol.layouts import ERROR_EXT, Format
@@ -96,23 +98,13 @@ class BinaryPackage(Package):
         return names[i] if i < len(names) else ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
-        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
+        head = encode_reply(
+            Reply(self.request.serial, self.count, self.request.reply, None, self.results.failed, *stamp)
+        )
+        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.results.bodies()]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)
-
-    def describe(self) -> str:
-        return self._meta(self.count, "requestor", 0, "REQ", self.request.client)
-
-    def describe_part(self, part: int, worker: str) -> str:
-        return self._meta(1, "responder", part, "ACK", worker)
-
-    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> str:
-        return (
-            f'{{"length": {length}, "version": 0.2, "role": "{role}", "part": {part}, '
-            f'"serial": "{self.serial}", "type": "{kind}", "id": "{who}"}}'
-        )
 
 
 class _DataRequest(BinaryPackage):
@@ -125,9 +117,9 @@ class _DataRequest(BinaryPackage):
         self.reply_mode = ReplyMode.ALL
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        if self.failed:
-            return self.refusal(error_of(self.assembly.join()), stamp)
-        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.assembly.bodies()]
+        if self.results.failed:
+            return self.refusal(error_of(self.results.join()), stamp)
+        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.results.bodies()]
 
     def called(self) -> Collection[str]:
         return ()
@@ -145,7 +137,7 @@ class _ColumnPackage(BinaryPackage):
         self.index = index
         self.body = body
         self.count = _fastpath.check_columns(index, len(body))
-        self.assembly = _fastpath.Assembly(self.count)
+        self.results = Results(self.count)
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
         """Accept all: numbers are small."""
@@ -241,6 +233,6 @@ def _read_data(
     if values != (2 if request.kind == RequestKind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
     package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body, origin)
-    package.topic, package.publishes = topic, request.kind == RequestKind.PUBLISH
+    package.data_request = DataRequest(topic, request.kind == RequestKind.PUBLISH)
     package.lanes = [(topic_lane(topic, data_workers), 1)]
     return package

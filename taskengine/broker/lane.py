@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from taskengine.broker.chunking import spread
+from taskengine.broker.chunking import Run, spread
 from taskengine.broker.lane_queue import LaneQueue, Line, Lines, Span
-from taskengine.broker.package import Package, Run, Section
+from taskengine.broker.package import Package
 from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES, SLICE_NS
 from taskengine.protocol.layouts import IN_FLIGHT
 from taskengine.protocol.messages import LaneStats, Priority
@@ -30,10 +30,6 @@ class Slice(NamedTuple):
     def tasks(self) -> tuple[Package, int, int]:
         """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
-
-    def section(self) -> Section:
-        """The slice as it goes into a batch."""
-        return self.package.section(self.run, self.first, self.stop)
 
 
 class Batch(NamedTuple):
@@ -158,10 +154,10 @@ class Lane:
         """Charge the package for work, in ns."""
         self._line_of[package.priority].charge(package, cost)
 
-    def part(self, span: Span, at: int) -> None:
+    def split(self, span: Span, at: int) -> None:
         """End the next span at position `at`, and begin another one there."""
         self.settle()
-        self._line(span).part(span, at)
+        self._line(span).split(span, at)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
         """Remove and return everything that waits of these packages."""

@@ -94,6 +94,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool,
         _meta("true or false", "Write a line to the terminal for each step of a package. Lines cost some throughput."),
     ] = True
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(
+            description="Leave out log lines below this level. The interactions, starts and stops are info. "
+            "What tasks print is always written.",
+            extra={"type": '"debug", "info", "warning" or "error"'},
+        ),
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(
+            description="Form of the log lines. json: an object a line, with time, level, process, pid, message, and "
+            "task and client where they are known.",
+            extra={"type": '"text" or "json"'},
+        ),
+    ] = "text"
     tasks: Annotated[
         list[Annotated[str, Meta(min_length=1)]],
         _meta("a list of module names, folders or .py files", "Task modules to load."),

@@ -1,4 +1,4 @@
-"""What is on the wires, once: constants, limits and layouts. docs/protocol.md says the same in prose.
+"""The constants and layouts of both wires, written once. docs/protocol.md describes them in prose.
 
 A 0.2 package of a client is three frames, `[head, INDEX, BODY]`; the reply to it two, `[head, BODY]`.
 

@@ -118,7 +118,7 @@ class EmergencyStops:
             if isinstance(device, str) and visitor.may_use(device):
                 rests[call.name, device] = call.position
         for (name, device), position in rests.items():
-            machine.rest(name, device, package.origin.received, position)
+            machine.rest(name, device, package.sender.origin.received, position)
 
     def _stop(self, machine: StopCalls, asked: Stop, visitor: KnownClient, now: int) -> None:
         was_stopped = machine.stop_number() > 0

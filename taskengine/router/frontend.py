@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -12,7 +12,7 @@ from taskengine._socket import Port
 from taskengine.broker import binary, legacy_json
 from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
-from taskengine.broker.package import Package
+from taskengine.broker.package import DataRequest, Package, Sender, Urgency
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
@@ -39,6 +39,7 @@ from taskengine.protocol.messages import (
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops
+from taskengine.router.package_lines import PackageLines
 from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.replies import ReplySender
 from taskengine.router.work_budget import WorkBudget
@@ -97,7 +98,7 @@ class Frontend:
         self._port = port
         self._outlet = ReplySender(port, attendance)
         self._gate = gate
-        self._journal = journal
+        self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
         self._tell = tell
         self._audit = audit
         self._visitors = ClientTable(None if settings.policy is None else Policy(settings.policy))
@@ -183,28 +184,31 @@ class Frontend:
             if package.taker is not None:
                 package.taker(package)
                 package.forget()
+                self.lines.ended(package, is_shipped=False)
                 continue
             self.has_answered = True
-            if package.key and not self._is_owed(package):
-                package.forget()
-                continue
-            size = package.assembly.held
-            if self._outlet.is_full(package.client, package.key, size):
-                # the package is answered all the same, in a few bytes
-                error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-                self._outlet.send(package.route, package.refusal(error, self._stamp()), package.key)
-            else:
-                package.forget_tasks()
-                self._outlet.send(package.route, package.answer(self._stamp()), package.key, size)
+            sender = package.sender
+            is_owed = not sender.key or self._is_owed(sender)
+            if is_owed:
+                self._answer(package, sender)
             package.forget()
-            if self._journal.enabled:
-                self._journal.note(_shipped_lines, package.serial)
+            self.lines.ended(package, is_shipped=is_owed)
 
-    def _is_owed(self, package: Package) -> bool:
-        """The client with the key that sent the package is let in, and still has the connection by which it did."""
-        if self._gate is not None and self._gate.name_of(package.key) is None:
+    def _answer(self, package: Package, sender: Sender) -> None:
+        size = package.results.held
+        if self._outlet.is_full(sender.client, sender.key, size):
+            # the package is answered all the same, in a few bytes
+            error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
+            self._outlet.send(sender.route, package.refusal(error, self._stamp()), sender.key)
+        else:
+            package.forget_tasks()
+            self._outlet.send(sender.route, package.answer(self._stamp()), sender.key, size)
+
+    def _is_owed(self, sender: Sender) -> bool:
+        """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
+        if self._gate is not None and self._gate.name_of(sender.key) is None:
             return False
-        return self._attendance is None or self._attendance.is_here(package.client, package.key)
+        return self._attendance is None or self._attendance.is_here(sender.client, sender.key)
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list, now and then, and want nothing any more of clients that are not on it."""
@@ -217,7 +221,7 @@ class Frontend:
             for key, name in keys.items():
                 self._audit.note(event, client=name, fingerprint=fingerprint(key))
         if change.gone:
-            self._broker.cancel_all(lambda package: package.key in change.gone)
+            self._broker.withdrawals.cancel_where(lambda package: package.sender.key in change.gone)
 
     def begin_reload(self) -> None:
         """Who has asked for it so far is told how this one goes."""
@@ -339,7 +343,7 @@ class Frontend:
         elif request.kind == RequestKind.CANCEL:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
-            self._broker.cancel(route[0], serial, wanted.positions)
+            self._broker.withdrawals.cancel(route[0], serial, wanted.positions)
             self._reply(route, request, None)
         elif request.kind == RequestKind.RELOAD:
             if len(self._reloads_asked) >= RELOADS_ASKED:
@@ -372,19 +376,19 @@ class Frontend:
             # what takes energy away acts first, whatever else the package is refused for
             self._heed(package, visitor)
         try:
-            if package.is_exempt:
+            if package.urgency.is_exempt:
                 self._charged = None
             else:
-                self._check_work(package.client, now)
+                self._check_work(package.sender.client, now)
             if self._pinned:
                 package.check_small(self._pinned, self._settings.pin_bytes)
             most = self._settings.package_tasks
             if package.count > most:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
-            if package.publishes:
-                self._check_topic(package)
+            if package.data_request is not None:
+                self._check_topic(package.data_request)
             if self._gate is not None:
-                package.belong(self._port.user)
+                package.sender.show_key(self._port.user)
         except Overloaded:
             self._broker.counters.refused += package.count
             raise
@@ -397,7 +401,7 @@ class Frontend:
         """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
         try:
             visitor.admit(package, now)
-            if package.is_urgent:
+            if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
             denied = package.denied() if visitor.is_limited else []
             is_whole = self._broker.accept(package)
@@ -416,9 +420,8 @@ class Frontend:
             self._audit.note("called", client=visitor.name, tasks=told, count=package.count)
         if is_whole:
             self.deliver([package])
-        elif self._journal.enabled:
-            size = self._settings.chunking_size if self._settings.chunking else package.count
-            self._journal.note(_chunking_lines, package, size)
+        else:
+            self.lines.accepted(package)
 
     def admit_own(self, read: Callable[[Mapping[str, str]], Package], name: str | None, now: float) -> None:
         """Take a package of the engine's own, as the client `name`, or, with None, as one that may do everything.
@@ -436,17 +439,17 @@ class Frontend:
         urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
         called = package.called() if urgent else ()
         self.halting.heed(package, called, visitor, time.monotonic_ns())
-        package.is_urgent = bool(called) and urgent.issuperset(called)
-        is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
-        package.is_exempt = package.is_urgent and is_small
+        if called and urgent.issuperset(called):
+            is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
+            package.urgency = Urgency(is_urgent=True, is_exempt=is_small)
 
-    def _check_topic(self, package: Package) -> None:
-        """What the pins do is told by their owners. Raises NotAllowed."""
-        if self._machine is not None and str(package.topic).startswith(OWNED_TOPICS):
+    def _check_topic(self, request: DataRequest) -> None:
+        """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
+        if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
-        start, _, task = str(package.topic).partition(SCHEDULE_TOPICS)
-        if not start and task in self._periodic:
-            raise NotAllowed(f"{package.topic} is the topic of a periodic task: the engine alone publishes there")
+        start, _, task = request.topic.partition(SCHEDULE_TOPICS)
+        if request.publishes and not start and task in self._periodic:
+            raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")
 
     def _info(self, visitor: KnownClient) -> Info:
         settings = self._settings
@@ -479,11 +482,3 @@ class Frontend:
             msgspec.structs.replace(task, schedule=states.get(task.name, task.schedule)) if task.schedule else task
             for task in visitor.tasks(self._tasks)
         ]
-
-
-def _chunking_lines(package: Package, size: int) -> Iterator[str]:
-    yield f"[ROUTER-{os.getpid()}(FRONTEND)] Chunking: {package.count}/{size}: {package.describe()}"
-
-
-def _shipped_lines(serial: str) -> Iterator[str]:
-    yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Shipped: {serial}"

@@ -92,19 +92,20 @@ class KnownClient:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
         if self._rights is None:
             return
-        if not package.is_urgent and not self._rights.may_prioritise(Priority(package.priority)):
+        if not package.urgency.is_urgent and not self._rights.may_prioritise(Priority(package.priority)):
             raise self._denied(f"send with priority {Priority(package.priority).name.lower()}")
-        if package.topic is not None:
-            may = self._rights.may_publish if package.publishes else self._rights.may_subscribe
-            if not may(package.topic):
-                verb = "publish on" if package.publishes else "read"
-                raise self._denied(f"{verb} topic {shortened(package.topic, MAX_NAME_LENGTH)!r}")
-        if self._allowance is not None and not package.is_exempt:
+        if package.data_request is not None:
+            topic, publishes = package.data_request
+            may = self._rights.may_publish if publishes else self._rights.may_subscribe
+            if not may(topic):
+                verb = "publish on" if publishes else "read"
+                raise self._denied(f"{verb} topic {shortened(topic, MAX_NAME_LENGTH)!r}")
+        if self._allowance is not None and not package.urgency.is_exempt:
             self._allowance.check(now)
 
     def charge(self, package: Package) -> None:
         """A package of its was accepted."""
-        if self._allowance is not None and not package.is_exempt:
+        if self._allowance is not None and not package.urgency.is_exempt:
             self._allowance.charge(max(1, package.count), package.bytes)
 
     def check_rate(self, now: float) -> None:

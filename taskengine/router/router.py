@@ -15,9 +15,7 @@ import zmq
 from taskengine import _fastpath
 from taskengine._socket import Port, Waiter, seed_ids
 from taskengine.broker.broker import Broker
-from taskengine.broker.package import Package
 from taskengine.broker.quota import QuotaLimits
-from taskengine.broker.recovery import Answered
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
@@ -117,11 +115,10 @@ class Router:
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
         self._backplane = backplane
-        self._audit = audit = Audit(file_of(settings), journal.say)
+        self._audit = audit = Audit(file_of(settings), journal.warn)
         audit.open()
-        self._gate = (
-            KeyAuthenticator(self._context, backplane.security, journal.say, audit.note) if backplane.security else None
-        )
+        keys = backplane.security
+        self._gate = KeyAuthenticator(self._context, keys, journal.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._attendance: ConnectionMonitor | None = None
         # what it does not take of a client waits at the client, not in our memory
@@ -162,7 +159,7 @@ class Router:
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
             self._attendance = ConnectionMonitor(
-                *(self._context, socket, port, self._broker.part),
+                *(self._context, socket, port, self._broker.withdrawals.client_left),
                 *(most_connections(self._settings), self._audit.note),
             )
         for address in addresses:
@@ -238,7 +235,7 @@ class Router:
         if self._reception.halting.waiting:
             return STOP_MS
         limited = self._health.timeouts and not self._broker.idle()
-        timed = self._broker.timed or self._broker.stopping or limited
+        timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
         due_ms = (self._scheduler.due - self._now) * 1000
         if due_ms < longest:
@@ -259,7 +256,7 @@ class Router:
                     self._expect(worker.name, worker.place, worker.pid, is_online=worker.is_online)
             case RetireWorker():
                 self._retiring.add(order.worker)
-                self._broker.retire(order.worker)
+                self._broker.workers.retire(order.worker)
             case TasksChanged():
                 self._learn(order.tasks)
             case PolicyChanged():
@@ -300,18 +297,18 @@ class Router:
                 error = TaskFailed("the results of the tasks that ran together do not fit into one message")
                 self._reception.deliver(self._broker.give_up(name, error))
                 return
-            held = self._broker.held(name)
+            held = self._broker.workers.held(name)
             if not held:
                 raise ProtocolError("it answers what nobody asked")
             if len(frames[1]) > MAX_ANSWER_KEPT:
                 self._crew.release(name, held[0])
             answers = _fastpath.read_answer(frames[1])
-            if self._journal.enabled:
-                self._note_answers(name, answers)
+            if self._reception.lines.enabled:
+                self._reception.lines.answered(self._broker.packages, name, answers)
             self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
-            self._journal.say(
+            self._journal.warn(
                 f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
             )
             if name is not None:
@@ -332,7 +329,7 @@ class Router:
         self._crew.enlist(hello.name, identity, hello.place)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
-            self._broker.retire(hello.name)
+            self._broker.workers.retire(hello.name)
 
     def _expect(self, name: str, place: int, pid: int, *, is_online: bool) -> None:
         """A worker lives: it may hang before it says hello, or still in what another router gave it."""
@@ -342,7 +339,7 @@ class Router:
 
     def _expel(self, name: str) -> None:
         """Have a worker killed; once it is dead, what it held is seen to."""
-        self._broker.exclude(name)
+        self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
 
@@ -354,7 +351,7 @@ class Router:
         error = self._health.timed_out if is_overdue else None
         self._retiring.discard(name)
         if member is not None:
-            accounts = [member.account(number) for number in self._broker.held(name)]
+            accounts = [member.account(number) for number in self._broker.workers.held(name)]
             self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
 
     def _stop_the_overdue(self) -> None:
@@ -364,7 +361,7 @@ class Router:
 
     def _let_go(self) -> None:
         """Tell the supervisor who is to be renewed and has nothing to do any more."""
-        for name in [name for name in self._retiring if self._broker.is_free(name)]:
+        for name in [name for name in self._retiring if self._broker.workers.is_free(name)]:
             self._retiring.discard(name)
             self._control.send(WorkerIdle(name))
 
@@ -376,27 +373,21 @@ class Router:
         self._control.offer(Alive(self._reception.has_answered))
         self._stop_the_overdue()
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
-            self._journal.say(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
+            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns in self._broker.dispatch():
-            message = _fastpath.pack_batch(number, slice_ns, [slice.section() for slice in slices])
+            message = _fastpath.pack_batch(
+                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
+            )
             try:
                 self._backend.send([self._crew.identity_of(worker), message])
             except zmq.ZMQError:  # its connection is gone before its process
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._crew.recall(worker, number)
-
-    def _note_answers(self, worker: str, entries: list[Answered]) -> None:
-        for job, first, stop, *_ in entries:
-            package = self._broker.packages.get(job)
-            if package is not None:
-                parts = [part for part, _, _ in package.chunks(first, stop)]
-                package.parts_told += len(parts)
-                self._journal.note(_forwarding_lines, package, parts, worker, package.parts - package.parts_told)
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
@@ -409,12 +400,6 @@ def _received(receive: Callable[[], M | None]) -> Iterator[M]:
         yield message
         if time.monotonic() > last:
             return
-
-
-def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
-    for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
-        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {package.describe_part(part, worker)}"
-        yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"
 
 
 def run(

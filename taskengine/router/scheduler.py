@@ -152,8 +152,8 @@ class Scheduler:
 
     def _take(self, task: str, package: Package) -> None:
         """Take the answer to a call."""
-        body = package.assembly.join()
-        self._end(task, body, error_of(body) if package.failed else None)
+        body = package.results.join()
+        self._end(task, body, error_of(body) if package.results.failed else None)
 
     def _end(self, task: str, body: bytes, error: TaskEngineError | None) -> None:
         last = brief(body) if error is None else shortened(text_of_failure(error), BRIEF)

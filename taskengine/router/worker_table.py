@@ -31,9 +31,10 @@ class WorkerEntry(NamedTuple):
     def account(self, number: int) -> Account | None:
         """What it had done of a batch when it died."""
         try:
-            return self.page.read(number)
+            found = self.page.read(number)
         except ProtocolError:
             return SENSELESS
+        return None if found is None else Account(*found)
 
 
 class WorkerTable:

@@ -39,7 +39,9 @@ from taskengine.runtime.control import (
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.runtime.descendants import adopt, orphans
 from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.runtime.log_format import PLAIN, LineFormat, LogStyle, worker_label
 from taskengine.runtime.orphan import orphan
+from taskengine.runtime.task_output import MARK, log_by, print_by, sift
 from taskengine.security.identity import Identity
 
 _PR_SET_PDEATHSIG = 1
@@ -81,10 +83,10 @@ class _End(enum.Enum):
 class Child:
     """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
 
-    A worker has a progress page at a place, and ends with the supervisor, after what its tasks have started. One that
-    `survives` is not ended then, one that `rests` ends by itself, as soon as it has brought its pins to their safe
-    state. Of the descriptors that are open it has those that it `keeps`, its own pipes and the standard ones, and it
-    may make the reports that are `known`.
+    With `logs_output` its prints become lines of the log. A worker has a progress page at a place, and ends with the
+    supervisor, after what its tasks have started. One that `survives` is not ended then, one that `rests` ends by
+    itself, as soon as it has brought its pins to their safe state. Of the descriptors that are open it has those that
+    it `keeps`, its own pipes and the standard ones, and it may make the reports that are `known`.
     """
 
     def __init__(
@@ -94,9 +96,11 @@ class Child:
         args: tuple[Any, ...],
         *,
         enable_stdout: bool,
+        style: LogStyle = PLAIN,
         page: ProgressPage | None = None,
         place: int | None = None,
         identity: Identity | None = None,
+        logs_output: bool = False,
         survives: bool = False,
         rests: bool = False,
         keeps: Iterable[int] = (),
@@ -126,6 +130,9 @@ class Child:
         self._target = target
         self._args = args
         self._enable_stdout = enable_stdout
+        self._style = style
+        self._logs_output = logs_output
+        self._format = LineFormat(style, role)
         self._tail = b""
         self._unsaid: deque[bytes] = deque()
         self.silent: set[int] = set()
@@ -156,8 +163,12 @@ class Child:
             os.set_blocking(fd, False)
         with contextlib.suppress(OSError):  # a user may have only so much of it
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        output = None
+        if self._logs_output:  # of its own, so that it is not non-blocking: what a task starts expects that
+            output = os.open(f"/proc/self/fd/{log}", os.O_WRONLY)
+            theirs.callback(os.close, output)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
-        entry = (*how, self._target, self._args, control, log, self._enable_stdout)
+        entry = (*how, self._target, self._args, control, log, output, self._enable_stdout, self._style)
         self.process = _fork.Process(target=_enter, args=entry, name=self.role)
         self.process.start()
         undo.callback(self.process.kill)
@@ -260,7 +271,12 @@ class Child:
         lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
         if len(self._tail) > _LINE_BYTES:
             lines, newline, self._tail = lines + newline + self._tail, b"\n", b""
-        return lines + newline
+        return sift(lines + newline, self._unmarked) if self._logs_output else lines + newline
+
+    def _unmarked(self, text: str) -> bytes:
+        """Give the line of what a worker's process, or what its tasks have started, wrote past Python."""
+        label = "" if self._format.is_json else f"{worker_label(self.role, self.pid)} "
+        return self._format.line(label + text, pid=self.pid)
 
     def close(self) -> None:
         """Reap the ended process, kill what it has left, and close its pipes."""
@@ -280,16 +296,24 @@ def _enter(
     args: tuple[Any, ...],
     control: socket.socket,
     log: int,
+    output: int | None,
     enable_stdout: bool,
+    style: LogStyle,
 ) -> None:
-    """The first code of a child process."""
-    _settle_in(role, identity, kept, end)
+    """The first code of a child process; one with an `output` has it as its standard output and error."""
+    _settle_in(role, identity, kept if output is None else [*kept, output], end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
-    journal = LogBuffer(log, enable_stdout)
+    journal = LogBuffer(log, enable_stdout, style, role, b"" if output is None else MARK)
+    log_by(journal, role, style.level)
+    if output is not None:
+        for fd in (1, 2):
+            os.dup2(output, fd)
+        os.close(output)
+        print_by(journal, role)
     try:
-        target(*args, ControlChannel(control, journal.say), journal)
+        target(*args, ControlChannel(control, journal.warn), journal)
         journal.flush()
     finally:
         parent = multiprocessing.parent_process()

@@ -25,6 +25,7 @@ from taskengine.security.credentials import Credentials
 from taskengine.security.identity import Identity, borrowed
 from taskengine.supervisor.child import Child
 from taskengine.supervisor.guardian_link import GuardianLink
+from taskengine.supervisor.terminal import log_style
 from taskengine.worker import publisher, worker
 
 ROUTER = "router"
@@ -49,6 +50,7 @@ class Roles:
         code: TaskCode,
     ) -> None:
         self._settings = settings
+        self._style = log_style(settings)
         self._identity = identity
         self.machine = machine
         self._makers: dict[str, Callable[[], Child]] = {}
@@ -142,12 +144,14 @@ class Roles:
         place, page = len(backplane.pages), new_page()
         backplane.pages.append(page)
         args = role, target, self._settings, backplane, place, what
-        self._makers[role] = partial(self._child, *args, page=page, place=place, known=LOADER_REPORTS, **extra)
+        self._makers[role] = partial(
+            self._child, *args, page=page, place=place, known=LOADER_REPORTS, logs_output=True, **extra
+        )
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
         """A process; `extra` is what only some have, see `Child`."""
         stdout = self._settings.enable_stdout
-        return Child(role, target, args, enable_stdout=stdout, identity=self._identity, **extra)
+        return Child(role, target, args, enable_stdout=stdout, style=self._style, identity=self._identity, **extra)
 
 
 def _mouths(feeds: list[PublicationPipe]) -> list[int]:
@@ -171,11 +175,12 @@ def _guard(
     journal: LogBuffer,
 ) -> None:
     attach(feeds)
-    note = Audit(file_of(settings), journal.say, GUARDIAN_PATIENCE_S).note
+    note = Audit(file_of(settings), journal.warn, GUARDIAN_PATIENCE_S).note
     strangers_may = _may_strangers_stop(settings, machine)
     publish = publish_owned if feeds else _tell_nobody
-    interval = settings.heartbeat_interval
-    machine.guard(interval, GuardianLink(control), journal.say, note, publish, listener, strangers_may=strangers_may)
+    log = journal.say, journal.warn, note
+    link = GuardianLink(control)
+    machine.guard(settings.heartbeat_interval, link, *log, publish, listener, strangers_may=strangers_may)
 
 
 def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:

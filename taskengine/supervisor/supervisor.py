@@ -50,7 +50,7 @@ from taskengine.supervisor.preflight import StartError, check_metrics, check_por
 from taskengine.supervisor.reload import Reload
 from taskengine.supervisor.roles import ROUTER, Roles
 from taskengine.supervisor.signals import SignalCounts
-from taskengine.supervisor.terminal import Terminal, fill_standard_fds
+from taskengine.supervisor.terminal import Terminal, fill_standard_fds, log_style
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
@@ -150,12 +150,11 @@ class Supervisor:
 
     def _announce(self, catalogue: TaskCode) -> None:
         say = self._terminal.say
-        old = old_libzmq(libzmq_version())
-        if old:
-            say(f"[SUPERVISOR] Warning: {old}")
+        if old := old_libzmq(libzmq_version()):
+            self._terminal.warn(f"[SUPERVISOR] Warning: {old}")
         self._remind(time.monotonic())
         for failure in catalogue.failures:
-            say(f"[SUPERVISOR] Left out: {failure}")
+            self._terminal.warn(f"[SUPERVISOR] Left out: {failure}")
         say("[REGISTERED-TASKS]:")
         for task in catalogue.tasks:
             say(f"[-] {task.name}")
@@ -164,7 +163,7 @@ class Supervisor:
 
     def _remind(self, now: float) -> None:
         if self._reminder.is_due(now):
-            self._terminal.say(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
+            self._terminal.warn(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
 
     def _start_all(self) -> None:
         others = [role for role in self._roles if role != ROUTER]
@@ -183,7 +182,7 @@ class Supervisor:
                 raise StartError(f"{role} cannot be started: {error.strerror}") from None
             wait = self._backoffs.setdefault(role, Backoff()).next(0.0, online=False, useful=False)
             self._due[role] = time.monotonic() + wait
-            self._terminal.say(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
+            self._terminal.warn(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
             return
         self._children[role] = child
         if self._reload is not None:
@@ -218,7 +217,7 @@ class Supervisor:
             raise StartError(self._failure)
         for role in roles:
             if not (self._signals.ends or online(role)):
-                self._terminal.say(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
+                self._terminal.warn(f"[SUPERVISOR] Not online after {START_TIMEOUT_S:g} s: {role}")
 
     def _read(self, child: Child) -> None:
         self._terminal.add(child.read_lines())
@@ -252,7 +251,7 @@ class Supervisor:
                 self._welcome(child)
             case UnknownMessage() if not child.has_sent_unknown:  # once for each process: a task may send any number
                 child.has_sent_unknown = True
-                self._terminal.say(f"[SUPERVISOR] Ignored an unknown report of {child.role}: {report.tag!r}")
+                self._terminal.warn(f"[SUPERVISOR] Ignored an unknown report of {child.role}: {report.tag!r}")
 
     def _welcome(self, child: Child) -> None:
         """A process is online."""
@@ -290,7 +289,7 @@ class Supervisor:
             return
         how = child.failure or child.fault or ending(code)
         is_left_out = self._leave_out(child, how)
-        self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
+        self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
         wait = backoff.next(now - child.started, online=child.online, useful=child.was_useful)
@@ -310,7 +309,8 @@ class Supervisor:
     def end_reload(self, problem: str) -> None:
         """The engine is ready again."""
         self._served = len(self._roles.plan.code.tasks)
-        self._terminal.say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
+        say = self._terminal.warn if problem else self._terminal.say
+        say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
         self._notifier.tell(self._ready())
         self._children.tell_router(ReloadEnded(problem if self._settings.has_tracebacks else without_folders(problem)))
 
@@ -328,7 +328,7 @@ class Supervisor:
         why = self._crashes.verdict(child.role, module, how, time.monotonic() - child.started)
         if why:
             self._roles.exclude(child.place, module, why)
-            self._terminal.say(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
+            self._terminal.warn(f"[SUPERVISOR] Left out: task module {module}: {why}: {child.role}")
         return bool(why)
 
     def _plan_reload(self) -> Reload:
@@ -354,7 +354,7 @@ class Supervisor:
         """Kill a router, or a guardian, that has stood still for too long."""
         for role in self._census.silent(now):
             child = self._children[role]
-            self._terminal.say(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
+            self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
             self._census.leave(role)
             child.process.kill()
 
@@ -423,10 +423,10 @@ class Supervisor:
     def _stop_machine(self, why: str) -> None:
         """Bring every output to its safe state, where there are any, until somebody arms the machine."""
         if self._machine is None:
-            self._terminal.say("[SUPERVISOR] There is no machine to stop: the settings have no [hardware]")
+            self._terminal.warn("[SUPERVISOR] There is no machine to stop: the settings have no [hardware]")
             return
         number = self._machine.stop(time.monotonic_ns(), by="supervisor", why=why)
-        self._terminal.say(f"[SUPERVISOR] Stopped the machine ({why}), stop {number}")
+        self._terminal.warn(f"[SUPERVISOR] Stopped the machine ({why}), stop {number}")
 
     def _end_all(self) -> None:
         """End what is left, and say so for each; the terminal gets its last lines."""
@@ -452,6 +452,6 @@ def serve(settings: Settings, identity: Identity | None, check: Callable[[], str
     `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
-    terminal = Terminal()
-    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.say)
+    terminal = Terminal(style=log_style(settings)).log_by()
+    notifier = systemd.Notifier.take(os.environ, os.getpid(), terminal.warn)
     return Supervisor(settings, identity, terminal, notifier, check, read).serve()

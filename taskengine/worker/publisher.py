@@ -32,7 +32,7 @@ from taskengine.runtime.topology import Topology
 from taskengine.worker.publisher_socket import PublisherSocket
 from taskengine.worker.rhythm import overrunning
 from taskengine.worker.router_connection import RouterConnection
-from taskengine.worker.sampler import Samplers
+from taskengine.worker.sampler import Samplers, sampling
 from taskengine.worker.worker import as_failure, load_modules
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32, 64
@@ -58,6 +58,7 @@ class Publisher:
         self._page.busy(busy=False)  # where another one has died in a source
         self._control = control
         self._journal = journal
+        journal.running = sampling
         self._clock = MachineClock()
         self._board = TopicTable(name, self._clock.boot)
         self._tells_all = settings.has_tracebacks
@@ -66,13 +67,13 @@ class Publisher:
         modules = backplane.plan.code.of_data_worker(number, settings.data_workers)
         registry, _ = load_modules(backplane.plan, place, modules, control)
         for failure in registry.failures:
-            journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
+            journal.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         sources = [each for each in registry.sources.values() if owner(each.topic, settings.data_workers) == number]
         if backplane.machine is not None:
             taken = [source.topic for source in sources if source.topic.startswith(OWNED_TOPICS)]
             sources = [source for source in sources if source.topic not in taken]
             for topic in taken:
-                journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
+                journal.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
         self._sources = {source.topic for source in sources}
         self._samplers = Samplers(sources, self._page)
         self._next_look = 0.0
@@ -89,7 +90,9 @@ class Publisher:
     def serve(self) -> None:
         """Publish until the supervisor says stop, or is gone."""
         for topic in self._samplers.start():
-            self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: the system has no thread for it")
+            self._journal.warn(
+                f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: the system has no thread for it"
+            )
         waiter = self._waiter()
         while True:
             ready = waiter.wait(self._wait_ms())
@@ -172,7 +175,7 @@ class Publisher:
         for source in found:
             if source.topic not in self._overrunning:
                 took = f"it takes {source.longest:.3g} s, and its period is {source.period:g} s"
-                self._journal.say(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} overruns: {took}")
+                self._journal.warn(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} overruns: {took}")
         self._overrunning = {source.topic for source in found}
         if found != self._told:
             self._told = found
@@ -183,7 +186,7 @@ class Publisher:
         if name not in self._failing:
             self._failing.add(name)
             why = f"{type(error).__name__}: {text_of(error)}"
-            self._journal.say(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
+            self._journal.warn(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
 
     def _teller(self, topic: str) -> str:
         """Who has told by the feed: on some topics only the owners of pins and their guardian do."""

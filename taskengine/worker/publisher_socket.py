@@ -68,10 +68,10 @@ class PublisherSocket:
         journal: LogBuffer,
     ) -> None:
         self._say = journal.say
-        self._audit = Audit(file_of(settings), journal.say)
+        self._audit = Audit(file_of(settings), journal.warn)
         self._audit.open()
         self._policy = None if settings.policy is None else Policy(settings.policy)
-        self.gate = KeyAuthenticator(context, security, journal.say, self._audit.note) if security else None
+        self.gate = KeyAuthenticator(context, security, journal.warn, self._audit.note) if security else None
         self._board = board
         self._subscribers = Subscribers()
         self._replay = Replay()

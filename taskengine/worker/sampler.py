@@ -13,8 +13,16 @@ from taskengine._fastpath import ProgressPage
 from taskengine.registry.registry import Source
 from taskengine.worker.rhythm import Rhythm
 
+_SOURCE = "source "
+"""What the names of their threads begin with."""
 STACK_BYTES = 2**21
 """Of each thread: what a process may have for itself is limited, and on a small board little."""
+
+
+def sampling() -> tuple[str, str]:
+    """Give the source that this thread samples, and nobody as its client, as `LogBuffer.running` does."""
+    name = threading.current_thread().name
+    return (name if name.startswith(_SOURCE) else ""), ""
 
 
 class Sampled(NamedTuple):
@@ -50,7 +58,7 @@ class Samplers:
         try:
             for source in self._sources:
                 rhythm = Rhythm(source.topic, source.period, time.monotonic())
-                name = f"source {source.topic}"
+                name = _SOURCE + source.topic
                 thread = threading.Thread(target=self._sample, args=(source, rhythm), name=name, daemon=True)
                 try:
                     thread.start()

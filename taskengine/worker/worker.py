@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import begin, may_call, obey
+from taskengine.worker.context import begin, caller, may_call, obey
 from taskengine.worker.router_connection import RouterConnection
 
 CONTROL, BATCH = 1, 2
@@ -68,20 +69,38 @@ class Turn:
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
+        self._task_names: list[str] = []
+        self._legacy_name = ""
+        """The task that runs, where it came by wire 0.1."""
+        self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            self._find, self._failure, self._limit, page.limit if page else None, begin
+            self._find_legacy, self._failure, self._limit, page.limit if page else None, begin
         )
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
-        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+        try:
+            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+        finally:
+            self._legacy_name = ""
+
+    def running(self) -> tuple[str, str]:
+        """Give the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        if threading.get_ident() != self._thread:
+            return "", caller()
+        index = _fastpath.running_index()
+        if self._legacy_name or index < 0:
+            return self._legacy_name, caller() if self._legacy_name else ""
+        return (self._task_names[index] if index < len(self._task_names) else ""), caller()
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
             self._functions = [self._find(name) for name in names]
+            self._task_names = names
             self._head = head
+        self._legacy_name = ""
         begin(self._origin)
         return self._functions
 
@@ -93,6 +112,10 @@ class Turn:
     def _find(self, name: str) -> Callable[..., Any] | None:
         task = self._registry.tasks.get(name)
         return None if task is None else task.function
+
+    def _find_legacy(self, name: str) -> Callable[..., Any] | None:
+        self._legacy_name = name
+        return self._find(name)
 
     def _limits(self, head: bytes) -> list[int] | None:
         limits = [self._limit(name) for name in _names(head)]
@@ -157,10 +180,11 @@ class TaskWorker:
         plan = backplane.plan
         registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
         for failure in registry.failures:
-            journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+            journal.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
         self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
+        journal.running = self._turn.running
         obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
         self._control = control
         self._journal = journal
@@ -245,7 +269,7 @@ def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[],
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        owner = machine.own(lane, journal.say)
+        owner = machine.own(lane, journal.warn)
     except (RuntimeError, SettingsError) as error:
         raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
     orphan.first(owner.rest_at_once)

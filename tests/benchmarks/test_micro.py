@@ -1,4 +1,4 @@
-"""What the compiled calls and the broker cost: `make bench` measures; `make test` runs each once, asserts no time."""
+"""Costs of the compiled calls and the broker: `make bench` measures; `make test` runs each once, asserts no time."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_broker(benchmark: BenchmarkFixture) -> None:
         while batches := broker.dispatch():
             for made in batches:
                 answers = [
-                    (slice.package.job, slice.first, slice.stop, 0, 50 * (slice.stop - slice.first), body)
+                    (slice.package.flight.job, slice.first, slice.stop, 0, 50 * (slice.stop - slice.first), body)
                     for slice in made.slices
                 ]
                 whole += len(broker.finish(made.worker, answers))

@@ -27,7 +27,7 @@ _LOST = re.compile(r"ERROR: worker (TASK-\d+) died")
 
 
 class Dealer:
-    """What both wires have in common: what is not answered in time and idempotent is sent again, once."""
+    """The part that both wires have in common: an idempotent request without an answer in time is sent again, once."""
 
     def __init__(self, address: str, name: str, seed: int) -> None:
         self.book = Book(name, loses_with_router=True)

@@ -1,4 +1,4 @@
-"""What is done to an engine while clients use it: the plan's deeds, in time."""
+"""Does the plan's deeds to an engine, in time, while clients use it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Chaos:
         self._settle(lines)
 
     def broken(self) -> list[str]:
-        """What the engine's lines tell that should not be: deaths that nobody caused, and complaints."""
+        """Return the engine's lines that should not be: deaths that nobody caused, and complaints."""
         causes = {f"{kind}: SIGKILL" for kind in ("router", "task", "data")} | {"task: exit code 7", "task: SIGSEGV"}
         deaths = self.watch.deaths
         own = deaths["router: SIGKILL"] - len(self.killed_routers)

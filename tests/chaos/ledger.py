@@ -1,4 +1,4 @@
-"""What clients offered and got, what the tasks themselves did, and the judgement over both. Pure.
+"""Records the requests and replies of clients and the runs of tasks, and judges them. Pure.
 
 A client keeps a `Book`: each task that it offers has an id of its own, which the task gives back and writes into the
 tasks' ledger. `judge` holds the books against that ledger and against the guarantees; what breaks one is in `broken`.
@@ -153,7 +153,7 @@ def judge(
 
 
 def _died_meanwhile(offer: Offer, deaths: Sequence[float], notice_s: float, frozen_s: float) -> bool:
-    """What is sent before the client has noticed that the router is dead is lost like what was in flight.
+    """Return whether the router died at or after the offer: a request that is sent to a dead router is lost, too.
 
     A client may give up on a router that stands still before it is killed for that.
     """

@@ -97,7 +97,7 @@ class Worker:
         self._batches: deque[bytes] = deque()
         self._held = 0
         self.has_lied = False
-        """What it has said may yet be taken for the answer to what it is given next."""
+        """An earlier message of it may yet be taken for the answer to its next batch."""
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.connect(backplane.address)

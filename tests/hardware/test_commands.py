@@ -292,7 +292,7 @@ def test_a_rest_is_heeded_while_a_task_hangs(machine: Bench) -> None:
 
 
 def test_a_device_is_written_with_others_or_none_is(machine: Bench) -> None:
-    """What fails at the second does not renew the first, or turn it on."""
+    """A write that fails at the second device does not renew the first one's lease, or turn it on."""
     machine.commands.motor_forward("fan", 0.5)
     end = machine.panel.ends[machine.owner.control.find("fan").place]
     with pytest.raises(BadArguments):

@@ -1,4 +1,4 @@
-"""What acts as soon as the router receives it, at a real engine with mock pins, in the bytes of wire 0.2."""
+"""Calls that act as soon as the router receives them, at a real engine with mock pins, in the bytes of wire 0.2."""
 
 from __future__ import annotations
 

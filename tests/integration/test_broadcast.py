@@ -1,4 +1,4 @@
-"""What a data worker's socket does with subscribers that take nothing, without an engine around it."""
+"""A data worker's socket and subscribers that take nothing, without an engine around it."""
 
 from __future__ import annotations
 

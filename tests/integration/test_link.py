@@ -1,4 +1,4 @@
-"""What must not stop a client's link, nor leave anybody waiting: against a real engine."""
+"""Events that must not stop a client's link, nor leave anybody waiting: against a real engine."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_closing_that_is_interrupted_closes(engine: Engine) -> None:
 
 
 def in_a_fork(play: Callable[[], str]) -> str:
-    """What `play` gives in a forked child."""
+    """Return the result of `play` in a forked child."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what is tested

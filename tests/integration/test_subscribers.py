@@ -1,4 +1,4 @@
-"""What subscribers that read nothing, ask for all or ask for ever do to others, where no key tells them apart."""
+"""Subscribers that read nothing, ask for all or ask for ever, and their effect on others where there are no keys."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
 
 
 class Event(Enum):
-    """What happens to a task."""
+    """The fate of a task."""
 
     DISPATCH = auto()
     BEGIN = auto()
@@ -116,10 +116,10 @@ class Books:
         return self.is_late or self.is_unwanted or position in self.cancelled
 
     def check_answer(self) -> None:
-        """What became of each task is what happened to it."""
-        entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.assembly.join())
+        """Check each task's answer against its fate."""
+        entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.results.join())
         assert [int(position) for position, _ in entries] == list(range(len(self.tasks)))
-        assert self.package.failed == sum(1 for _, error in entries if error)
+        assert self.package.results.failed == sum(1 for _, error in entries if error)
         for (position, error), task in zip(entries, self.tasks, strict=True):
             assert task.state is State.ANSWERED, f"task {position.decode()} {task.state.name} and is answered"
             happened, kind = task.events, error.decode()
@@ -169,13 +169,13 @@ class BrokerStates(RuleBasedStateMachine):
             books.is_answered = True
 
     def revoke(self) -> None:
-        """What waits and is not to start has been answered, single tasks when it is their turn, or all that is left."""
+        """Note as answered waiting tasks that must not start: each when it is their turn, or all that is left."""
         for books in self.books.values():
             owed = [task for task in enumerate(books.tasks) if task[1].state is not State.ANSWERED]
             is_over = all(books.is_revoked(position) for position, _ in owed)
             for position, task in owed:
                 if task.state is State.WAITS and books.is_revoked(position):
-                    answered = not books.package.assembly.lacks(position)
+                    answered = not books.package.results.lacks(position)
                     assert answered or not is_over
                     if answered:
                         task.step(Event.REVOKE)
@@ -204,7 +204,7 @@ class BrokerStates(RuleBasedStateMachine):
         made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
         made.is_awaited = idempotent
         made.deadline = self.now + patience
-        mine = sum(len(books.tasks) for books in self.in_flight() if books.package.client == client)
+        mine = sum(len(books.tasks) for books in self.in_flight() if books.package.sender.client == client)
         everybody = sum(len(books.tasks) for books in self.in_flight())
         fits = mine + made.count <= min(LIMITS.client_tasks, LIMITS.queue_tasks - everybody)
         try:
@@ -237,7 +237,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.check_batch(batch)
             self.workers[batch.worker].append(list(batch.slices))
         for name, last in self.broker.recalls():
-            assert last in self.broker.held(name)
+            assert last in self.broker.workers.held(name)
             self.recalled[name] = last
 
     def check_batch(self, batch: Batch) -> None:
@@ -266,26 +266,26 @@ class BrokerStates(RuleBasedStateMachine):
                 if not dies:
                     return entries, None
                 self.begin(slice, stop)
-                return entries, (slice.package.job, stop)
+                return entries, (slice.package.flight.job, stop)
         return entries, None
 
     def begin(self, slice: Slice, position: int) -> None:
         """In a lane with one worker the order is that of reception, but for what is urgent."""
         self.books[slice.package].tasks[position].step(Event.BEGIN)
         if LANES[slice.run.lane.partition(MODULE_MARK)[0]] == 1 and slice.package.priority != Priority.URGENT:
-            assert self.last_begun <= (slice.package.job, position), "out of order"
-            self.last_begun = (slice.package.job, position)
+            assert self.last_begun <= (slice.package.flight.job, position), "out of order"
+            self.last_begun = (slice.package.flight.job, position)
 
     def most(self, name: str, total: int) -> tuple[int, int]:
         """How many tasks of its oldest batch a worker does at the least, and at the most."""
-        if self.broker.held(name)[0] > self.recalled.get(name, 0):
+        if self.broker.workers.held(name)[0] > self.recalled.get(name, 0):
             self.is_handing_back.discard(name)
             # one with others to share with may end its slice, one without does not
             return (total if LANES[self.lane_of[name]] == 1 else 0), total
         return 0, 0 if name in self.is_handing_back else total
 
     def put_back(self, slices: list[Slice], done: int) -> None:
-        """What a batch had beyond `done` tasks and what was begun waits again."""
+        """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
         positions = [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
         for made, position in positions[done:]:
             task = self.books[made].tasks[position]
@@ -333,7 +333,7 @@ class BrokerStates(RuleBasedStateMachine):
             is_blamed = is_blamed or running is not None
             next_up = next_up or _after(slices, done)
             last = entries.pop() if part and entries else None
-            accounts.append((entries, last, running))
+            accounts.append(Account(entries, last, running))
         if next_up is not None and not is_blamed:
             self.blame(*next_up)
         whole = self.broker.leave(name, accounts)
@@ -344,13 +344,13 @@ class BrokerStates(RuleBasedStateMachine):
     def blame(self, slice: Slice, position: int) -> None:
         """A worker died before any task had begun: the chunk that was next is lost with the second."""
         books = self.books[slice.package]
-        part, _, stop = next(slice.package.chunks(position, slice.stop))
+        part, _, stop = next(slice.package.flight.chunks.between(position, slice.stop))
         books.deaths[part] += 1
         for task in books.tasks[position:stop] if books.deaths[part] >= DEATHS else ():
             task.step(Event.BLAME)
 
     def bereave(self, name: str) -> None:
-        """What waits for the owner of pins is lost with it, unless that was to end."""
+        """Note as lost the tasks that wait for an owner of pins that has died, unless it was told to end."""
         if self.lane_of[name] in PINNED and name not in self.is_retired:
             for books in self.in_flight():
                 for task in books.tasks:
@@ -362,7 +362,7 @@ class BrokerStates(RuleBasedStateMachine):
         if running is None:
             return
         job, position = running
-        books = next(books for books in self.in_flight() if books.package.job == job)
+        books = next(books for books in self.in_flight() if books.package.flight.job == job)
         task = books.tasks[position]
         again = books.package.idempotent and task.events[Event.REPEAT] + 1 < DEATHS
         task.step(Event.REPEAT if again else Event.DEATH)
@@ -371,16 +371,16 @@ class BrokerStates(RuleBasedStateMachine):
     @rule(data=st.data(), retires=st.booleans())
     def exclude(self, data: st.DataObject, retires: bool) -> None:
         name = data.draw(st.sampled_from(list(self.workers)))
-        (self.broker.retire if retires else self.broker.exclude)(name)
+        (self.broker.workers.retire if retires else self.broker.workers.exclude)(name)
         self.is_excluded.add(name)
         if retires:
             self.is_retired.add(name)
 
     @rule(client=st.sampled_from(CLIENTS))
     def part(self, client: bytes) -> None:
-        self.broker.part(client)
+        self.broker.withdrawals.client_left(client)
         for books in self.in_flight():
-            if books.package.client == client:
+            if books.package.sender.client == client:
                 owed = {position for position, task in enumerate(books.tasks) if task.state is not State.ANSWERED}
                 books.is_unwanted = books.is_unwanted or books.package.is_awaited
                 books.cancelled |= {position for position in owed if books.tasks[position].lane in PINNED}
@@ -399,15 +399,15 @@ class BrokerStates(RuleBasedStateMachine):
     @rule(data=st.data(), everything=st.booleans())
     def cancel(self, data: st.DataObject, everything: bool) -> None:
         client = data.draw(st.sampled_from(CLIENTS))
-        mine = [books for books in self.in_flight() if books.package.client == client]
+        mine = [books for books in self.in_flight() if books.package.sender.client == client]
         if everything or not mine:
-            self.broker.cancel(client)
+            self.broker.withdrawals.cancel(client)
             for books in mine:
                 books.is_unwanted = True
         else:
             books = data.draw(st.sampled_from(mine))
             positions = data.draw(st.lists(st.integers(-3, len(books.tasks) + 3), max_size=9))
-            self.broker.cancel(client, books.serial, positions)
+            self.broker.withdrawals.cancel(client, books.serial, positions)
             books.cancelled |= set(positions)
         self.take([])
         self.revoke()
@@ -424,7 +424,7 @@ class BrokerStates(RuleBasedStateMachine):
         assert stats.accepted == stats.answered + stats.in_flight
         for books in flying:
             owed = sum(task.state is not State.ANSWERED for task in books.tasks)
-            assert books.package.assembly.missing == owed > 0
+            assert books.package.results.missing == owed > 0
 
     @invariant()
     def who_is_answered_knows_what_happened(self) -> None:

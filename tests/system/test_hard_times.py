@@ -130,7 +130,7 @@ def good():
 
 
 def test_a_router_that_does_not_read_does_not_stop_the_supervisor(tmp_path: Path) -> None:
-    """What the supervisor has to tell it is more than a pipe holds."""
+    """The supervisor has more to tell the router than a pipe holds."""
     functions = "\n".join(f'@task\ndef f{n}():\n    """{"word " * 60}"""\n' for n in range(1500))
     with engine_of(tmp_path, f"from taskengine import task\n{functions}", **QUICK) as engine:
         [router] = engine.pids("router")

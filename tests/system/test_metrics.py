@@ -132,7 +132,7 @@ def _status(port: int, token: str | None) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of a core."""
+    """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

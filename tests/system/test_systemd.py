@@ -34,7 +34,7 @@ class Manager:
 
     @property
     def env(self) -> dict[str, str]:
-        """What systemd sets for a service with a watchdog."""
+        """Return the variables that systemd sets for a service with a watchdog."""
         return {"NOTIFY_SOCKET": str(self.path), "WATCHDOG_USEC": str(LIMIT_USEC)}
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker leaves behind, each tried on a process that dies."""
+"""The progress page that a worker leaves behind, each case tried on a process that dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an installation would hold: our two packages, the compiled leaf, and no generic name."""
+"""An installation holds our two packages, the compiled leaf, and no generic name."""
 
 from __future__ import annotations
 

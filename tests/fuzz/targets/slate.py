@@ -41,7 +41,7 @@ def _places() -> list[tuple[int, int]]:
 
 
 def seeds() -> list[bytes]:
-    """What is left of a worker that ended its batch, one that never began, and one that died in a task."""
+    """The progress pages of a worker that ended its batch, of one that never began, and of one that died in a task."""
     inputs = [bytes(HEAD_BYTES)]
     _write(b"")
 
@@ -57,7 +57,7 @@ def seeds() -> list[bytes]:
 
 
 def _held() -> bytes:
-    """What lies in the progress page, but for how long it took."""
+    """Return the content of the progress page, except how long the tasks took."""
     held = bytearray().join(_memory()[at : at + size] for at, size in _places())
     for entry in (HEAD_BYTES + layouts.COUNT.size, HEAD_BYTES + PANE_BYTES + layouts.COUNT.size):
         held[entry + _ELAPSED : entry + _ELAPSED + 8] = bytes(8)

@@ -72,7 +72,7 @@ def asked(kind: RequestKind, reply: ReplyMode) -> BinaryPackage:
 @pytest.mark.parametrize("kind", [RequestKind.PUBLISH, RequestKind.LATEST])
 def test_a_data_request_is_answered_whatever_its_reply_mode_is(kind: RequestKind, reply: ReplyMode) -> None:
     package = asked(kind, reply)
-    package.put(0, 1, _fastpath.encode(2.5))
+    package.results.put(0, 1, _fastpath.encode(2.5))
     head, body = package.answer()
     assert isinstance(head, bytes)
     assert decode_reply(head) == Reply(8, 1)
@@ -85,8 +85,8 @@ def test_the_error_of_a_data_request_stands_in_the_head(reply: ReplyMode) -> Non
     by_router = next(asked(RequestKind.LATEST, reply).pieces_of(NotAllowed("no client publishes there"), 0, 1))
     assert by_router == (0, 1, entry)
     package = asked(RequestKind.LATEST, reply)
-    package.put(0, 1, entry)
-    package.failed = 1
+    package.results.put(0, 1, entry)
+    package.results.failed = 1
     (head,) = package.answer()
     assert isinstance(head, bytes)
     assert decode_reply(head) == Reply(8, 0, error=(NotAllowed.code, "no client publishes there", {}))
@@ -94,8 +94,8 @@ def test_the_error_of_a_data_request_stands_in_the_head(reply: ReplyMode) -> Non
 
 def test_an_error_without_a_code_is_told_too() -> None:
     package = asked(RequestKind.LATEST, ReplyMode.ALL)
-    package.put(0, 1, error_entry(TaskEngineError("odd")))
-    package.failed = 1
+    package.results.put(0, 1, error_entry(TaskEngineError("odd")))
+    package.results.failed = 1
     (head,) = package.answer()
     assert isinstance(head, bytes)
     assert msgspec.msgpack.decode(head[3:])[3] == [0, "odd", {}]

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from taskengine.broker.chunking import cut
+from taskengine.broker.chunking import Run, cut
 from taskengine.broker.lane import BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
-from taskengine.broker.package import Package, Run
+from taskengine.broker.package import Package
 from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES
 from taskengine.protocol.layouts import IN_FLIGHT
 from taskengine.protocol.messages import Priority
 from tests.packages import package
 
 
-def slices(priority: int = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
+def slices(priority: Priority = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
     made = package(1)
     made.priority = priority
     return [Slice(made, Run("", 0, 1, 1, cut(1, None, 1)), 0, 1, cost)]
@@ -19,7 +19,7 @@ def slices(priority: int = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
 def span(tasks: int, chunk: int = 1) -> Span:
     made: Package = package(tasks)
     made.cut(chunk, {"": 1})
-    return Span(made, made.runs[0], 0, tasks)
+    return Span(made, made.flight.chunks.runs[0], 0, tasks)
 
 
 def test_a_worker_takes_so_many_batches_and_so_much_work() -> None:

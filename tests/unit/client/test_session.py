@@ -209,7 +209,7 @@ def test_a_callback_may_settle_the_others() -> None:
 
 
 class Interrupted(dict[int, Pending]):
-    """What is pending, for one that is interrupted when it takes something out for the first time."""
+    """Pending requests that interrupt the first caller who takes one out."""
 
     whole = False
 

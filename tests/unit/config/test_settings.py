@@ -53,6 +53,8 @@ def test_defaults_are_the_contract() -> None:
         "CHUNKING": "true",
         "CHUNKING_SIZE": "10",
         "ENABLE_STDOUT": "true",
+        "LOG_LEVEL": '"info"',
+        "LOG_FORMAT": '"text"',
         "TASKS": '["taskengine.tasks"]',
         "LANES": "{}",
         "ROUTER_FRONTEND": "9000",

@@ -1,4 +1,4 @@
-"""What is read of a task module without running it."""
+"""Reads the registrations of a task module without running it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.broker.origins import Origins
-from taskengine.broker.package import Package
+from taskengine.broker.package import DataRequest, Package
 from taskengine.errors import Overloaded, TaskEngineError, TaskFailed
 from taskengine.protocol.limits import FEED_BYTES
 from taskengine.protocol.messages import ScheduleState, TaskInfo
@@ -37,8 +37,8 @@ class Calls:
 
     def answer(self, place: int, body: bytes, *, failed: int = 0) -> None:
         package = self.taken[place][1]
-        package.failed = failed
-        package.put(0, 1, body)
+        package.results.failed = failed
+        package.results.put(0, 1, body)
         assert package.taker is not None
         package.taker(package)
 
@@ -73,12 +73,13 @@ def test_a_task_is_called_as_the_client_of_the_schedule_and_its_result_is_publis
     bench = Bench()
     bench.run()
     [(name, package)] = bench.calls.taken
-    assert (name, package.lanes, package.origin.client, package.route) == ("schedule", [("arm", 1)], "schedule", ())
-    assert package.origin.connection == b"epoch"
+    sender = package.sender
+    assert (name, package.lanes, sender.origin.client, sender.route) == ("schedule", [("arm", 1)], "schedule", ())
+    assert sender.origin.connection == b"epoch"
     assert bench.state.is_running
     bench.calls.answer(0, _fastpath.encode([1, "two"]))
     name, told = bench.calls.taken[1]
-    assert (name, told.topic, told.publishes) == (None, "schedule.tick", True)
+    assert (name, told.data_request) == (None, DataRequest("schedule.tick", publishes=True))
     topic, value = bench.published(1)
     assert (topic, value["ok"], value["result"], value["runs"]) == ("schedule.tick", True, [1, "two"], 1)
     assert bench.state.last == "6 bytes"
@@ -108,7 +109,7 @@ def test_a_result_that_the_data_worker_has_not_taken_is_not_followed_by_another(
     bench.calls.answer(0, _fastpath.encode(1))
     bench.run()
     bench.calls.answer(2, _fastpath.encode(2))
-    assert [package.topic for _, package in bench.calls.taken] == [None, "schedule.tick", None]
+    assert [package.data_request is not None for _, package in bench.calls.taken] == [False, True, False]
     bench.calls.answer(1, _fastpath.encode(None))
     bench.run()
     bench.calls.answer(3, _fastpath.encode(3))

@@ -1,4 +1,4 @@
-"""What the engine's processes start ends with them: real processes, below a process that plays the supervisor."""
+"""Processes that the engine's processes start end with them: real ones, below a process that plays the supervisor."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def playing(script: str, left: int = LEFT) -> Iterator[tuple[subprocess.Popen[st
 
 
 def run(script: str) -> str:
-    """What a supervisor by that script prints."""
+    """Return the output of a supervisor with that script."""
     command = [sys.executable, "-c", SUPERVISOR + textwrap.dedent(script)]
     done = subprocess.run(command, input="", stdout=subprocess.PIPE, text=True, timeout=deadline(30), check=True)
     return done.stdout

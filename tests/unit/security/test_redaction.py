@@ -1,4 +1,4 @@
-"""What clients are told of the machine: which paths are shortened, and that the rest stays as it is."""
+"""Redaction of errors: which paths are shortened, and that the rest stays as it is."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Said(Terminal):
         super().__init__()
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def log(self, line: str, level: int) -> None:
         self.lines.append(line)
 
 

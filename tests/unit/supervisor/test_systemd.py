@@ -34,7 +34,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def said() -> list[str]:
-    """What the notifier has put on the terminal."""
+    """Return the notifier's lines on the terminal."""
     return []
 
 

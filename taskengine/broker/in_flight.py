@@ -1,0 +1,103 @@
+"""The packages in flight, and the one way to their answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from taskengine.broker.counters import Counters
+from taskengine.broker.package import Package
+from taskengine.broker.quota import Quota, QuotaLimits
+from taskengine.broker.serials import Serials
+from taskengine.errors import TaskEngineError
+from taskengine.protocol.messages import Priority
+
+TaskRun = tuple[Package, int, int]
+"""Tasks of a package, from the first to behind the last."""
+
+
+class InFlight:
+    """Packages that were accepted and are not whole; `limits` says how much they may be.
+
+    Every result comes by `put` or `fail`, which return the packages that are whole then. Each task gets one result.
+    """
+
+    def __init__(self, limits: QuotaLimits) -> None:
+        self.packages: dict[int, Package] = {}
+        """By their jobs."""
+        self.serials = Serials()
+        self.counters = Counters()
+        self.urgent = 0
+        """How many of the packages are urgent."""
+        self.touched: set[Package] = set()
+        """Packages of which tasks were cancelled, or only cancelled tasks are left; `Withdrawals` takes them."""
+        self._quota = Quota(limits)
+        self._jobs = 0
+
+    def add(self, package: Package, retry_after: Callable[[], float]) -> None:
+        """Take a package in. Raises Overloaded with `retry_after` in s, which is computed only then."""
+        is_exempt = package.urgency.is_exempt
+        self._quota.take(package.sender.owner, package.count, package.size, retry_after, is_exempt=is_exempt)
+        self._jobs += 1
+        package.flight.job = self._jobs
+        self.packages[self._jobs] = package
+        self.serials.add(package)
+        self.counters.accept(package)
+        self.urgent += package.priority == Priority.URGENT
+
+    def put(
+        self, package: Package, first: int, stop: int, failed: int, took_ns: int, body: bytes
+    ) -> list[Package] | None:
+        """Take a worker's answer to the tasks from `first` to `stop`, of which so many `failed`.
+
+        Return None, and take nothing, where there is no room for it.
+        """
+        if not self._quota.holds(len(body)):
+            return None
+        package.results.failed += failed
+        self.counters.answer(stop - first, failed, took_ns)
+        return self._put(package, first, stop, body)
+
+    def fail(self, tasks: Iterable[TaskRun], error: TaskEngineError) -> list[Package]:
+        """Answer runs of tasks with `error`."""
+        whole = []
+        for package, start, end in tasks:
+            package.results.failed += end - start
+            self.counters.fail(end - start, error)
+            for first, stop, body in package.pieces_of(error, start, end):
+                self._quota.hold(len(body))
+                whole += self._put(package, first, stop, body)
+        return whole
+
+    def gaps(self) -> list[TaskRun]:
+        """Return all tasks that have no answer."""
+        return [(package, *gap) for package in self.packages.values() for gap in package.results.gaps()]
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the packages have."""
+        return self._quota.tasks
+
+    @property
+    def size(self) -> int:
+        """How many bytes the packages take, with their results so far."""
+        return self._quota.bytes + self._quota.results
+
+    def _put(self, package: Package, first: int, stop: int, body: bytes) -> list[Package]:
+        """Take an answer; return the package if it is whole now."""
+        cancellation, results = package.flight.cancellation, package.results
+        if cancellation.tasks is not None:
+            cancellation.tasks.answer(first, stop)
+        if results.put(first, stop, body):
+            self._release(package)
+            return [package]
+        if cancellation.tasks is not None and cancellation.is_over(results.missing):
+            self.touched.add(package)
+        return []
+
+    def _release(self, package: Package) -> None:
+        del self.packages[package.flight.job]
+        self.counters.release(package)
+        self.serials.remove(package)
+        owner, is_exempt = package.sender.owner, package.urgency.is_exempt
+        self._quota.give_back(owner, package.count, package.size, package.results.held, is_exempt=is_exempt)
+        self.urgent -= package.priority == Priority.URGENT
