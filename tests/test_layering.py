@@ -55,6 +55,7 @@ PURE = {
     "broker/origins",
     "broker/package",
     "broker/quota",
+    "broker/retries",
     "broker/recovery",
     "broker/results",
     "broker/serials",

@@ -25,10 +25,11 @@ from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
 from taskengine.broker.recovery import Account, Answered, Matched, matched, recovered
+from taskengine.broker.retries import Retries
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES
+from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, MAY_RETRY
 from taskengine.protocol.messages import Stats
 
 
@@ -62,6 +63,7 @@ class Broker:
         self.serials = self._in_flight.serials
         self.counters = self._in_flight.counters
         self.withdrawals = Withdrawals(self._in_flight, pinned)
+        self.retries = Retries(self._lanes, self.counters)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
@@ -212,6 +214,10 @@ class Broker:
             for _, first, stop, failed, took_ns, body in pieces:
                 tasks += stop - first
                 elapsed_ns += took_ns
+                if failed >= MAY_RETRY:
+                    if not self.stopping and self.retries.keep(slice, first, self.counters.now):
+                        continue
+                    failed -= MAY_RETRY
                 ended = self._in_flight.put(package, first, stop, failed, took_ns, body)
                 if ended is None:
                     ended = self._in_flight.fail([(package, first, stop)], failure_reasons.no_room())
@@ -232,6 +238,8 @@ class Broker:
             self.availability.settle()
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
+        if self.retries.due <= now:
+            whole += self._dispatcher.take_back(self.retries.take(now))
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
@@ -258,6 +266,8 @@ class Broker:
         whole: list[Package] = []
         if not packages:
             return whole
+        for slice in self.retries.revoke(packages):
+            whole += self._in_flight.fail([slice.tasks()], slice.package.flight.cancellation.reason or cancelled())
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():

@@ -21,6 +21,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 `part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
+A task that raised and may be run again (`retries`) has an entry of its own, whose `failed` has the bit MAY_RETRY.
 The worker keeps its account of the batch under the batch's number in its progress page, which `_progress.pxi` lays out.
 
 All integers are little-endian, nothing is padded.
@@ -63,6 +64,8 @@ NO_ANSWER: Final = COUNT.pack(2**32 - 1)
 BATCH: Final = Struct("<QIQ")
 SECTION: Final = Struct("<QQIIIIIIIIIBB")
 ENTRY: Final = Struct("<QIIIQI")
+MAY_RETRY: Final = 2**31
+"""In the count of failed tasks of an entry, the bit of one whose only task raised, and may be run again."""
 PROGRESS_HEAD: Final = 2**16
 """Bytes of a progress page before its slots, which are in whole pages of 4, 16 and 64 KiB."""
 PROGRESS_BYTES: Final = PROGRESS_HEAD + 2 * MAX_MESSAGE

@@ -476,9 +476,12 @@ class Frontend:
         )
 
     def _told_tasks(self, visitor: KnownClient) -> list[TaskInfo]:
-        """The tasks that the client may call, and how those that are periodic stand."""
-        states = self.schedules()
-        return [
-            msgspec.structs.replace(task, schedule=states.get(task.name, task.schedule)) if task.schedule else task
-            for task in visitor.tasks(self._tasks)
-        ]
+        """The tasks that the client may call, and how those stand that are periodic or run again."""
+        states, retried = self.schedules(), self._broker.retries.retried
+        return [_as_it_stands(task, states, retried[task.name]) for task in visitor.tasks(self._tasks)]
+
+
+def _as_it_stands(task: TaskInfo, states: Mapping[str, ScheduleState], retried: int) -> TaskInfo:
+    if task.retry is not None and retried:
+        task = msgspec.structs.replace(task, retry=msgspec.structs.replace(task.retry, retried=retried))
+    return task if task.schedule is None else msgspec.structs.replace(task, schedule=states.get(task.name))

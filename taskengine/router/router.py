@@ -140,6 +140,7 @@ class Router:
         self._reception.learn(tasks)
         self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
+        self._broker.retries.learn({task.name: task.retry for task in tasks if task.retry is not None})
         self._scheduler.learn(tasks)
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
@@ -237,9 +238,9 @@ class Router:
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
-        due_ms = (self._scheduler.due - self._now) * 1000
-        if due_ms < longest:
-            longest = max(0, math.ceil(due_ms))
+        due = self._scheduler.due if self._scheduler.due < self._broker.retries.due else self._broker.retries.due
+        if due < self._now + longest / 1000:
+            longest = max(0, math.ceil((due - self._now) * 1000))
         return min(TICK_MS, longest) if timed else longest
 
     def _stopped(self) -> bool:
