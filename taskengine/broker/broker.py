@@ -7,8 +7,8 @@ answer may hand the end of the batch back. `leave` takes a worker's death, with 
 return the packages that are whole now. Every accepted package is returned exactly once.
 
 What the broker knows lies in its parts, each with one concern: `workers` and `availability` (which workers there are,
-and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `InFlight` (packages and their results) and
-`withdrawals` (what is not to start any more). Only this class moves work between them.
+and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balancer` (who gives it up again), `InFlight`
+(packages and their results) and `withdrawals` (what is not to start any more). Only this class moves work between them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from taskengine.broker import failure_reasons
 from taskengine.broker.availability import Availability
+from taskengine.broker.balancer import Balancer
 from taskengine.broker.cancellation import cancelled
 from taskengine.broker.dispatch import Dispatcher
 from taskengine.broker.in_flight import InFlight
@@ -65,9 +66,15 @@ class Broker:
         self.withdrawals = Withdrawals(self._in_flight, pinned)
         self.retries = Retries(self._lanes, self.counters)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
+        self.balancer = Balancer(self._lanes, self.workers)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
+
+    def tick(self, now: float) -> None:
+        """Begin a turn of the router at `now`, in s, monotonic."""
+        self._dispatcher.now = now
+        self.counters.tick(now)
 
     def accept(self, package: Package) -> bool:
         """Take the package; return whether it is whole already, with no task allowed. Raises Overloaded."""
@@ -148,7 +155,7 @@ class Broker:
             whole += self._blame(name, rest)
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
             return whole + self._on_owner_death(worker, rest)
-        return whole + self._dispatcher.take_back(rest)
+        return whole + self._dispatcher.put_back(rest)
 
     def _on_running_task_lost(
         self, name: str, left: list[Slice], error: Callable[[str], TaskEngineError] | None
@@ -190,19 +197,25 @@ class Broker:
         owed = [slice.tasks() for slice in rest if slice.package in lost]
         owed += [span.tasks() for span in self._lanes[worker.lane].revoke(lost)]
         whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
-        return whole + self._dispatcher.take_back([slice for slice in rest if slice.package not in lost])
+        return whole + self._dispatcher.put_back([slice for slice in rest if slice.package not in lost])
 
     def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
         """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
         worker = self.workers.answering(name)
         done, rest = matched(name, worker.batches[0], entries)
-        worker.end_oldest()
+        self.workers.end_oldest(name, self._dispatcher.now)
         whole = self._keep(name, done, is_timed=True)
-        return whole + self._dispatcher.take_back(rest) if rest else whole
+        return whole + self._dispatcher.put_back(rest) if rest else whole
 
     def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
         """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        return self._in_flight.fail([slice.tasks() for slice in self.workers.answering(name).end_oldest()], error)
+        self.workers.answering(name)
+        slices = self.workers.end_oldest(name, self._dispatcher.now)
+        return self._in_flight.fail([slice.tasks() for slice in slices], error)
+
+    def take_back(self, name: str, number: int, left: int) -> list[Package]:
+        """Leave a worker's batch so many tasks, as the router has told it; the others wait for another worker."""
+        return self._dispatcher.put_back(self.balancer.take_back(name, number, left))
 
     def _keep(self, name: str, done: Matched, *, is_timed: bool) -> list[Package]:
         """Take a worker's results, and their costs if `is_timed`. Return the packages that are whole now."""
@@ -239,7 +252,7 @@ class Broker:
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
         if self.retries.due <= now:
-            whole += self._dispatcher.take_back(self.retries.take(now))
+            whole += self._dispatcher.put_back(self.retries.take(now))
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -31,20 +31,44 @@ class Slice(NamedTuple):
         """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
 
+    def between(self, first: int, stop: int) -> Slice:
+        """Return the part of the slice from one position to another."""
+        return self._replace(first=first, stop=stop, cost=self.cost * (stop - first) / (self.stop - self.first))
+
+
+def tasks_in(slices: Iterable[Slice]) -> int:
+    """Return how many tasks the slices have."""
+    return sum(slice.stop - slice.first for slice in slices)
+
 
 class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand the rest back, 0 for never."""
+    """Slices, of so many tasks, that travel to `worker` in one message.
+
+    After `slice_ns` ns it may hand the rest back, 0 for never.
+    """
 
     worker: str
     number: int
     slices: list[Slice]
     slice_ns: int
+    tasks: int
 
 
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
-    __slots__ = ("batches", "first", "is_excluded", "is_retired", "lane", "load", "missing", "name", "recalled")
+    __slots__ = (
+        "batches",
+        "first",
+        "is_excluded",
+        "is_retired",
+        "lane",
+        "load",
+        "missing",
+        "name",
+        "recalled",
+        "since",
+    )
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
@@ -56,6 +80,8 @@ class LaneWorker:
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
+        self.since = 0.0
+        """When the oldest of them became that, in s, monotonic."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -67,9 +93,10 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def end_oldest(self) -> list[Slice]:
-        """Remove the oldest batch; return its slices."""
+    def end_oldest(self, now: float) -> list[Slice]:
+        """Remove the oldest batch, which has ended at `now`; return its slices."""
         slices = self.batches.popleft()
+        self.since = now
         self.first += 1
         self.weigh()
         return slices

@@ -72,7 +72,7 @@ class Retries:
         self.retried[name] += 1
         self._counters.retried += 1
         self._lanes[slice.run.lane].postponed += 1
-        heapq.heappush(self._waiting, (due, next(self._numbers), slice._replace(first=position, stop=position + 1)))
+        heapq.heappush(self._waiting, (due, next(self._numbers), slice.between(position, position + 1)))
         self.due = self._waiting[0][0]
         return True
 

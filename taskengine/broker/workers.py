@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 
-from taskengine.broker.lane import LaneWorker
+from taskengine.broker.lane import LaneWorker, Slice
 from taskengine.broker.package import Package
 from taskengine.errors import ProtocolError
 
@@ -16,6 +16,8 @@ class Workers(dict[str, LaneWorker]):
     def __init__(self, epoch: int) -> None:
         super().__init__()
         self._epochs = itertools.count(epoch)
+        self.has_idle = False
+        """Whether some may have nothing to do while others have too much; `Balancer.uneven` answers that."""
         self.recalled: set[LaneWorker] = set()
         """Those that are to hand back tasks since the last call of `recalls`."""
 
@@ -24,6 +26,7 @@ class Workers(dict[str, LaneWorker]):
         if name in self:
             raise ProtocolError(f"worker {name} has joined already")
         worker = self[name] = LaneWorker(name, lane, next(self._epochs) << 32, missing)
+        self.has_idle = True
         return worker
 
     def leave(self, name: str) -> LaneWorker | None:
@@ -39,6 +42,14 @@ class Workers(dict[str, LaneWorker]):
         if worker is None or not worker.batches:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
         return worker
+
+    def end_oldest(self, name: str, now: float) -> list[Slice]:
+        """Remove the oldest batch of a worker, which has answered it at `now`; return its slices."""
+        worker = self[name]
+        slices = worker.end_oldest(now)
+        if not worker.batches:
+            self.has_idle = True
+        return slices
 
     def retire(self, name: str) -> None:
         """Give a worker nothing more, and have it hand back what it has not begun."""

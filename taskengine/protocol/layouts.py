@@ -88,6 +88,10 @@ RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
 NO_DEADLINE: Final = float("inf")
 IN_FLIGHT: Final = 2
 """The most batches that wait at a worker: one to run, one so that it need not wait for the next."""
+MAX_OFFERED: Final = 2**16 - 1
+"""The most tasks of a batch that a worker claims before it runs them, so that the others can be taken back."""
+STRIDE_NS: Final = 100_000
+"""A worker claims tasks that take about so long together, by what the tasks before them took."""
 LATENCY_SHIFT: Final = 10
 """Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
 LATENCY_BUCKETS: Final = 27

@@ -1,4 +1,4 @@
-"""How the processes of an engine find and know each other."""
+"""The addresses and memory by which the processes of an engine find and know each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskengine.security.credentials import Credentials
 
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
-"""What the router and a worker send when they have nothing else to send."""
+"""The message that router and workers send when they have nothing else to send."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -32,7 +32,7 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """How the processes of an engine find and know each other.
+    """The addresses and memory by which the processes of an engine find and know each other.
 
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
     in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With `security` the
@@ -49,7 +49,7 @@ class Topology(msgspec.Struct, frozen=True):
     plan: Plan = msgspec.field(default_factory=Plan)
 
     def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
-        """What a worker says first."""
+        """Return the first message of a worker."""
         hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing)))
         return [HELLO, self._proof(hello), hello]
 

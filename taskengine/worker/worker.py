@@ -1,4 +1,4 @@
-"""A task worker: one message in, its chunks run, one message out."""
+"""A task worker: receives a batch, runs its chunks, and sends one answer."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import begin, caller, may_call, obey
+from taskengine.worker.context import caller, may_call, set_origin, set_policy
 from taskengine.worker.router_connection import RouterConnection
 
 CONTROL, BATCH = 1, 2
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 
 
 class NoPins(Exception):
-    """The worker of a lane with pins cannot have them."""
+    """The worker of a lane cannot get the lane's pins."""
 
 
-class Turn:
-    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
+class BatchRunner:
+    """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
 
-    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+    The loop notes its progress on `page`. With `tells_all` clients get tracebacks and whole paths.
     """
 
     def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
@@ -67,21 +67,21 @@ class Turn:
         self._limited = any(task.timeout for task in registry.tasks.values())
         has_retries = any(task.retry for task in registry.tasks.values())
         self._retry_check = self._may_retry if has_retries else None
-        # neighbouring slices are mostly of one package
+        # slices that follow each other are mostly of one package
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
         self._task_names: list[str] = []
         self._legacy_name = ""
-        """The task that runs, where it came by wire 0.1."""
+        """The current task, if it came by wire 0.1."""
         self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            *(self._find_legacy, self._failure, self._limit, page.limit if page else None, begin),
+            *(self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin),
             may_retry=self._runs_again if has_retries else None,
         )
 
     def run(self, batch: bytes) -> bytes:
-        """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
+        """Run a batch and return its answer. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
         try:
             extras = self._page, limits, self._retry_check
@@ -90,7 +90,7 @@ class Turn:
             self._legacy_name = ""
 
     def running(self) -> tuple[str, str]:
-        """Give the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        """Return the names of the task that runs in this thread, and of the client that called it; "" for none."""
         if threading.get_ident() != self._thread:
             return "", caller()
         index = _fastpath.running_index()
@@ -105,7 +105,7 @@ class Turn:
             self._task_names = names
             self._head = head
         self._legacy_name = ""
-        begin(self._origin)
+        set_origin(self._origin)
         return self._functions
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
@@ -137,7 +137,7 @@ class Turn:
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """A task's timeout in ns, 0 for none."""
+        """Return a task's timeout in ns, 0 for none."""
         task = self._registry.tasks.get(name)
         return int(task.timeout * 1e9) if task and task.timeout else 0
 
@@ -172,7 +172,7 @@ def did_not_begin(error: BaseException) -> bool:
 
 
 def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
-    """What the client is told of an exception that came out of task `name`; see `Turn` for `tells_all`."""
+    """Return the error that a client gets for an exception of task `name`; see `BatchRunner` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
@@ -187,77 +187,77 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
 
 
 class TaskWorker:
-    """The process around the turn: a connection to the router, a pipe to the supervisor."""
+    """A worker of `lane`, connected to the router and the supervisor."""
 
     def __init__(
         self,
         settings: Settings,
-        backplane: Topology,
+        topology: Topology,
         place: int,
         lane: str,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
-        plan = backplane.plan
-        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
+        plan = topology.plan
+        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, topology.machine, lane)
         for failure in registry.failures:
-            journal.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds, has_machine=backplane.machine is not None)
-        self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
-        journal.running = self._turn.running
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        attach(topology.feeds, has_machine=topology.machine is not None)
+        self._release_pins = _take_pins(topology.machine, lane, log)
+        self._runner = BatchRunner(registry, topology.pages[place], tells_all=settings.has_tracebacks)
+        log.running = self._runner.running
+        set_policy(None if settings.policy is None else Policy(settings.policy), topology.pages[place])
         self._control = control
-        self._journal = journal
+        self._log = log
         self._context = zmq.Context()
-        self._dealer = RouterConnection(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place, missing)
-        journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
-        journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
+        self._router = RouterConnection(self._context, settings, topology, f"TASK-{os.getpid()}", lane, place, missing)
+        log.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
+        log.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
-        """Work until the supervisor says stop, or is gone; then let go of the pins."""
+        """Work until the supervisor says stop or is gone, then release the pins."""
         try:
             self._work()
         finally:
-            self._let_go()
-        self._journal.flush()
-        self._dealer.close()
+            self._release_pins()
+        self._log.flush()
+        self._router.close()
         self._context.term()
 
     def _work(self) -> None:
         waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
-            # before a batch, which may be one of a router that is gone
+            ready = waiter.wait(PAUSE_MS if self._log.pending else self._router.interval_ms)
+            # before a batch, which may be from a router that is gone
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
-                    self._dealer.rejoin()
+                    self._router.rejoin()
                     waiter = self._waiter()
             elif ready & BATCH:
                 self._run()
             else:
-                self._journal.flush()
-                if self._dealer.beat():
+                self._log.flush()
+                if self._router.beat():
                     waiter = self._waiter()
 
     def _waiter(self) -> Waiter:
-        return Waiter(self._control.fileno(), self._dealer.port)
+        return Waiter(self._control.fileno(), self._router.port)
 
     def _run(self) -> None:
-        batch = self._dealer.receive()
+        batch = self._router.receive()
         if batch is None:
             return
         try:
-            answer = self._turn.run(batch)
+            answer = self._runner.run(batch)
         except BadArguments:
-            self._dealer.send(NO_ANSWER)
+            self._router.send(NO_ANSWER)
             return
-        self._dealer.send(answer)
-        if self._journal.enabled:
-            self._journal.note(_received_lines, batch, answer)
+        self._router.send(answer)
+        if self._log.enabled:
+            self._log.note(_received_lines, batch, answer)
 
 
 def load_modules(
@@ -268,9 +268,9 @@ def load_modules(
     machine: Machine | None = None,
     lane: str | None = None,
 ) -> tuple[Registry, list[str]]:
-    """Load what the worker at a place is to; the registry, and the modules that could not be loaded.
+    """Import the modules of the worker at a place; return the registry, and the modules that could not be imported.
 
-    The supervisor is told of each before it is loaded, since it may end the process, and of each that does not load.
+    Each is reported to the supervisor before its import, which may end the process, and again if the import fails.
     """
     excluded = plan.excluded.get(place, {})
 
@@ -285,20 +285,20 @@ def load_modules(
     return registry, [module.module for module, _ in failed]
 
 
-def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[], None]:
-    """Get the pins of the lane, where it has some; how to let go of them. Raises NoPins."""
+def _take_pins(machine: Machine | None, lane: str, log: LogBuffer) -> Callable[[], None]:
+    """Get the pins of the lane, if it has any; return a function that releases them. Raises NoPins."""
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        owner = machine.own(lane, journal.warn)
+        owner = machine.own(lane, log.warn)
     except (RuntimeError, SettingsError) as error:
-        raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+        raise NoPins(f"lane {lane} cannot get its pins: {error}") from error
     orphan.first(owner.rest_at_once)
     return owner.close
 
 
 def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
-    """A line for each chunk that was run; what was handed back is received again, by whom it is run."""
+    """Yield a line for each chunk that was run. Chunks that it handed back are logged by another worker."""
     ran: Counter[int] = Counter()
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
@@ -310,14 +310,12 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
             ran[job] -= tasks
 
 
-def run(
-    settings: Settings, backplane: Topology, place: int, lane: str, control: ControlChannel, journal: LogBuffer
-) -> None:
-    """The task worker's process."""
+def run(settings: Settings, topology: Topology, place: int, lane: str, control: ControlChannel, log: LogBuffer) -> None:
+    """Run a task worker. Reports Online to the supervisor, or StartFailed with the reason."""
     limit_memory(worker_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
-        worker = TaskWorker(settings, backplane, place, lane, control, journal)
+        worker = TaskWorker(settings, topology, place, lane, control, log)
     except NoPins as error:
         control.send(StartFailed(str(error)))
         return
