@@ -278,9 +278,9 @@ def tasks(as_json: bool, where: Where) -> None:
     with connected(where, PROBE_S) as client:
         known = client.tasks()
         if as_json:
-            import msgspec
+            from taskengine.cli.top import plain_task
 
-            _print_json([msgspec.structs.asdict(task) for task in known])
+            _print_json([plain_task(task) for task in known])
             return
         from rich.table import Table
 

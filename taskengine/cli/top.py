@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taskengine.errors import EngineUnreachable, TaskTimeout, printable
-from taskengine.protocol.messages import Latency, ScheduleState, Stats
+from taskengine.protocol.messages import Latency, ScheduleState, Stats, TaskInfo
 
 STAGES = ("waiting", "running", "total")
 WIDEST = 400
@@ -64,6 +64,14 @@ def plain(stats: Stats) -> dict[str, Any]:
         latency = fields[stage]
         quantiles = {f"p{percent}": quantile_s(latency, percent) for percent in SHARES}
         fields[stage] = {**msgspec.structs.asdict(latency), **quantiles}
+    return fields
+
+
+def plain_task(task: TaskInfo) -> dict[str, Any]:
+    """Return a task as JSON values: every field by its name."""
+    fields = msgspec.structs.asdict(task)
+    for name in ("retry", "schedule"):
+        fields[name] = None if fields[name] is None else msgspec.structs.asdict(fields[name])
     return fields
 
 

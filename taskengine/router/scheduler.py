@@ -6,6 +6,7 @@ Its name in the policy, and in the origin of its calls, is `schedule`. The resul
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -22,7 +23,7 @@ from taskengine.broker.package import Package
 from taskengine.errors import TaskEngineError, shortened
 from taskengine.protocol.layouts import SCHEDULE_CLIENT, SCHEDULE_TOPICS
 from taskengine.protocol.limits import FEED_BYTES
-from taskengine.protocol.messages import NO_SERIAL, Request, RequestKind, ScheduleState, TaskInfo
+from taskengine.protocol.messages import Request, RequestKind, ScheduleState, TaskInfo
 from taskengine.registry.timetable import LocalZone
 from taskengine.router.schedule import NS, ClockReading, Schedule
 from taskengine.runtime.clocks import MachineClock
@@ -53,6 +54,7 @@ class OwnClient:
     def __init__(self, calls: OwnCalls, data_workers: int) -> None:
         self._calls = calls
         self._data_workers = data_workers
+        self._serials = itertools.count(1)
 
     def call(self, task: str, taker: Taker, now: float) -> None:
         """Call a task without arguments; `taker` gets the package when it is whole. Raises TaskEngineError."""
@@ -69,7 +71,7 @@ class OwnClient:
     ) -> None:
         # no connection has this identity
         origin = self._calls.origins.of(SCHEDULE_CLIENT, b"", self._calls.clock.now())
-        request = Request(kind, NO_SERIAL, SCHEDULE_CLIENT, names)
+        request = Request(kind, next(self._serials), SCHEDULE_CLIENT, names)
 
         def read(lanes: Mapping[str, str]) -> Package:
             package = read_package((), request, frames, lanes, self._data_workers, origin)

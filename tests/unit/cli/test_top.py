@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from taskengine.cli.top import Look, looks, plain, quantile_s, view
+from taskengine.cli.top import Look, looks, plain, plain_task, quantile_s, view
 from taskengine.errors import EngineUnreachable
 from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT
-from taskengine.protocol.messages import LaneStats, Latency, ScheduleState, SourceStats, Stats
+from taskengine.protocol.messages import LaneStats, Latency, RetryPolicy, ScheduleState, SourceStats, Stats, TaskInfo
 
 FIRST_S = 2**LATENCY_SHIFT / 1e9
 
@@ -127,6 +127,15 @@ def test_periodic_tasks_are_shown_with_their_times_and_the_last_result() -> None
         "week cron 0 7 * * MON 5 d 2 h runs - 0 0 0",
         "late at 12:00 - 6 min ago 1 s 0 0 0",
     ]
+
+
+def test_json_of_a_task_names_every_field() -> None:
+    plain_one = TaskInfo("a", "", "()", "", None, False, "m")
+    assert plain_task(plain_one) == msgspec.structs.asdict(plain_one)
+    repeats = RetryPolicy(3, 0.5, 2), ScheduleState("b", at="07:30")
+    made = plain_task(TaskInfo("b", "", "()", "", None, False, "m", False, *repeats))
+    assert made["retry"] == {"retries": 3, "backoff": 0.5, "retried": 2}
+    assert made["schedule"]["at"] == "07:30"
 
 
 def test_json_of_periodic_tasks_is_an_object_each() -> None:
