@@ -142,6 +142,12 @@ cdef class _Turn:
         self.claimed -= 1
         return True
 
+    cdef bint claim_chunk(self, uint32_t k, uint32_t* stop) noexcept:
+        """Claim the tasks from `k` to `stop`, which lie in one DATA frame; `stop` is lowered where that was taken back."""
+        if self.is_offered:
+            stop[0] = k + claim_tasks(&self.slot.claim, stop[0] - k)
+        return k < stop[0]
+
     cdef bint claim(self, uint32_t left) noexcept:
         """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
         cdef uint64_t now
@@ -161,11 +167,12 @@ cdef class _Turn:
 
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
-        self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
         """Begin an entry, of tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        order_stores()
         self.slot.job = section.job
         self.slot.first = <uint32_t>position
         self.slot.started = <uint32_t>position
@@ -402,11 +409,6 @@ cdef class _Turn:
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
-        if self.is_offered:
-            stop = k + claim_tasks(&self.slot.claim, stop - k)
-            if k == stop:
-                self.ran = k
-                return 0
         if k:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
@@ -426,32 +428,39 @@ cdef class _Turn:
 
         Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
         """
-        cdef uint32_t first = 0, k = 0, stop = 0, number = 0
+        cdef uint32_t first = 0, k = 0, stop = 0, chunk = 0, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
-        cdef bint ends = False
+        cdef bint ends = False, is_claimed = False
         self.stride = 0
         while k < section.count and not ends:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)
                 body = self.at - self.out.data
             if k == stop:
-                stop = k + next_chunk(section, number, section.count - k)
+                stop = chunk = k + next_chunk(section, number, section.count - k)
                 number += 1
+                is_claimed = False
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
+                k = self.ran
+            elif not is_claimed and not self.claim_chunk(k, &stop):
+                pass
             elif section.format == LEGACY_JSON and frames is not None:
+                is_claimed = True  # also what comes behind a task that may be run again
                 failures += frames.run(section, k, stop)
+                k = self.ran
             else:
                 failures += self.run_foreign(section, k, stop, head)
-            k = self.ran
+                k = self.ran
             now = now_ns()
             if self.again is not None:
                 self.put_again(section, first, k, failures, now - begun, body, head, frames)
                 k += 1
                 first, failures, begun = k, 0, now
+                ends = k == stop and k < chunk
                 continue
-            ends = k < stop or (until and now >= until)
+            ends = k < chunk or (until and now >= until)
             if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)
@@ -510,7 +519,7 @@ cdef class _Turn:
     cdef inline int commit(self) noexcept:
         """The entries that have been written are complete."""
         self.page.finished += 1
-        self.slot.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.committed, <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data))
         return 0
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from taskengine.broker.chunking import Chunks, Run
 from taskengine.broker.flight import Flight
+from taskengine.broker.partials import Part
 from taskengine.broker.results import Results
 from taskengine.broker.tuning import NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
 from taskengine.errors import ProtocolError, TaskEngineError
@@ -265,6 +266,12 @@ class Package:
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         """Return the frames that answer the whole package, without the route."""
+        raise NotImplementedError
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        """Return the frames that answer the tasks of `part`, all of them with `error` if there is one."""
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

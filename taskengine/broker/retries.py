@@ -62,7 +62,9 @@ class Retries:
         name = package.name_of(position)
         policy, tries = self._policies.get(name), flight.tries or {}
         number = tries.get(position, 0) + 1
-        if policy is None or number > policy.retries or flight.cancellation.touches(position, position + 1):
+        cancellation = flight.cancellation
+        is_cancelled = cancellation.reason is not None or any(cancellation.runs(position, position + 1))
+        if policy is None or number > policy.retries or is_cancelled:
             return False
         due = now + pause_s(policy, number, self._draw())
         if due >= package.deadline:

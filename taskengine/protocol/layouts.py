@@ -21,6 +21,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 `part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
+In a concurrent lane a batch is one task, and its answer follows the batch's number, in any order.
 A task that raised and may be run again (`retries`) has an entry of its own, whose `failed` has the bit MAY_RETRY.
 The worker keeps its account of the batch under the batch's number in its progress page, which `_progress.pxi` lays out.
 

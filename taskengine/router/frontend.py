@@ -11,6 +11,7 @@ from taskengine.broker import binary, legacy_json
 from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
 from taskengine.broker.package import DataRequest, Package, Sender, Urgency
+from taskengine.broker.partials import PartialResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
@@ -32,6 +33,7 @@ from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
+from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.questions import LATER, Questions
 from taskengine.router.replies import ReplySender
@@ -85,6 +87,7 @@ class Frontend:
         self._broker = broker
         self._port = port
         self._replies = ReplySender(port, connections)
+        self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
         self._gate = gate
         self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
         self._audit = audit
@@ -177,7 +180,7 @@ class Frontend:
                 continue
             self.has_answered = True
             sender = package.sender
-            is_owed = not sender.key or self._is_owed(sender)
+            is_owed = self._is_owed(sender)
             if is_owed:
                 self._answer(package, sender)
             package.forget()
@@ -185,7 +188,10 @@ class Frontend:
 
     def _answer(self, package: Package, sender: Sender) -> None:
         size = package.results.held
-        if self._replies.is_full(sender.client, sender.key, size):
+        if isinstance(package.results, PartialResults):
+            package.forget_tasks()
+            self.partials.end(package)
+        elif self._replies.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
             self._replies.send(sender.route, package.refusal(error, self._stamp()), sender.key)
@@ -195,6 +201,8 @@ class Frontend:
 
     def _is_owed(self, sender: Sender) -> bool:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
+        if not sender.key:
+            return True
         if self._gate is not None and self._gate.name_of(sender.key) is None:
             return False
         return self._connections is None or self._connections.is_here(sender.client, sender.key)

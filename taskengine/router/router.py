@@ -19,7 +19,7 @@ from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
-from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, NO_ANSWER
+from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, MAX_OFFERED, NO_ANSWER
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
@@ -51,7 +51,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
@@ -67,6 +67,10 @@ STOP_MS = 1
 """Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
 UNEVEN_MS = 1
 """Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
+PART_MS = 1
+"""Time, in ms, between two looks whether results that came have waited for others of their package."""
+LOOK_MS = 2
+"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -101,7 +105,9 @@ class Router:
         )
         pinned = backplane.machine.lanes if backplane.machine else ()
         size = settings.chunking_size if settings.chunking else None
-        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
+        sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
+        self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
         self._workers = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
@@ -211,6 +217,10 @@ class Router:
             self._dispatch()
             if self._broker.workers.has_idle:
                 self._even_out()
+            if self._broker.looks.are_wanted:
+                self._look_at_pages()
+            if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
+                self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
             if self._retiring:
@@ -241,6 +251,10 @@ class Router:
             return STOP_MS
         if self._broker.workers.has_idle:
             return UNEVEN_MS
+        if self._frontend.partials.are_new:
+            return PART_MS
+        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+            return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -255,6 +269,9 @@ class Router:
     def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                    for frames in _received(self._worker_port.receive):
+                        self._from_worker(frames)
                 self._on_worker_exit(order.worker)
                 if self._broker.stopping:
                     self._frontend.deliver(self._broker.refuse_unserved())
@@ -298,21 +315,12 @@ class Router:
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._worker_port.send([frames[0], HEARTBEAT])
                 return
-            if len(frames) != 2:
+            if len(frames) == 4 and frames[1] == ANSWER:
+                self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 2:
+                self._finish(name, frames[1])
+            else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
-            if frames[1] == NO_ANSWER:
-                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-                self._frontend.deliver(self._broker.give_up(name, error))
-                return
-            held = self._broker.workers.held(name)
-            if not held:
-                raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > MAX_ANSWER_KEPT:
-                self._workers.release(name, held[0])
-            answers = _fastpath.read_answer(frames[1])
-            if self._frontend.lines.enabled:
-                self._frontend.lines.answered(self._broker.packages, name, answers)
-            self._frontend.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
             self._journal.warn(
@@ -320,6 +328,20 @@ class Router:
             )
             if name is not None:
                 self._expel(name)
+
+    def _finish(self, name: str, answer: bytes, number: int | None = None) -> None:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, by number. Raises ProtocolError."""
+        if answer == NO_ANSWER:
+            error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+            self._frontend.deliver(self._broker.give_up(name, error, number))
+            return
+        if len(answer) > MAX_ANSWER_KEPT:
+            for held in self._broker.workers.held(name)[:1]:
+                self._workers.release(name, held)
+        answers = _fastpath.read_answer(answer)
+        if self._frontend.lines.enabled:
+            self._frontend.lines.answered(self._broker.packages, name, answers)
+        self._frontend.deliver(self._broker.finish(name, answers, number))
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """Take a worker's hello. Raises ProtocolError."""
@@ -332,8 +354,9 @@ class Router:
             self._handle_control()
         if not self._workers.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane, hello.missing)
-        self._workers.enlist(hello.name, identity, hello.place)
+        self._broker.join(hello.name, hello.lane, hello.missing, cancels=hello.cancels)
+        is_concurrent = hello.lane in self._concurrency
+        self._workers.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.workers.retire(hello.name)
@@ -359,7 +382,8 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.workers.held(name)]
-            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
+            overdue = member.overdue_batches(time.monotonic_ns())
+            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
 
     def _kill_overdue(self) -> None:
         """Have workers killed whose task is past its timeout."""
@@ -395,12 +419,23 @@ class Router:
         if takes:
             self._dispatch()
 
+    def _look_at_pages(self) -> None:
+        """Take what busy workers have finished, where clients want each result as it comes."""
+        for look in self._broker.looks.due(self._now):
+            try:
+                found = self._workers.peek(look)
+            except ProtocolError:  # a task has overwritten the page: its worker's answer, or death, tells the rest
+                self._broker.looks.give_up(look)
+            else:
+                if found is not None:
+                    self._frontend.deliver(self._broker.looks.take(look, *found))
+
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
-            if slice_ns:
+            if slice_ns and tasks <= MAX_OFFERED:
                 self._workers.offer(worker, number, tasks)
             message = _fastpath.pack_batch(
-                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
+                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, *_ in slices]
             )
             try:
                 self._worker_port.send([self._workers.identity_of(worker), message])
@@ -408,6 +443,15 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._workers.recall(worker, number)
+        if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
+            self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        """Have workers that can do that cancel running tasks whose client has cancelled them."""
+        for worker, unwanted in self._broker.workers.cancellations():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                frames = self._backplane.cancel_frames(unwanted)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:

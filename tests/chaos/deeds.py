@@ -70,7 +70,7 @@ class Chaos:
         while (now := time.monotonic()) < start + seconds:
             for line in lines.read():
                 self.watch.take(line, now)
-                if line.endswith(STILL):
+                if STILL in line:
                     self._note_router(now)
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()
