@@ -47,6 +47,11 @@ cdef class Tally:
         """A turn of the router begins; `now` in s, monotonic."""
         self._now = <uint64_t>(now * 1e9 + 0.5)
 
+    @property
+    def now(self):
+        """When the turn began, in s, monotonic."""
+        return self._now / 1e9
+
     def accept(self, package):
         """A package is in flight from here on."""
         package.flight.accepted_ns = self._now

@@ -36,6 +36,8 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    RetryPolicy,
+    ScheduleState,
     Stamp,
     Stats,
     TaskInfo,
@@ -76,6 +78,14 @@ INFO = Info(
 TASKS = [
     TaskInfo("task_count", "", "(a, b)", "Return half the sum.", None, False, "taskengine.tasks"),
     TaskInfo("arm.wave", "arm", "(times: int = 3)", "", 2.0, True, "robot", urgent=True),
+    TaskInfo(
+        *("battery", "", "()", "", None, False, "robot"),
+        retry=RetryPolicy(3, 0.5, retried=1),
+        schedule=ScheduleState(
+            *("battery", 10.0, "", "", 2.5, False, 6, 1, 2, 7.5, 0.25),
+            last="OSError: no battery",
+        ),
+    ),
 ]
 ERRORS: list[TaskEngineError] = [
     errors.TaskFailed("ValueError: no such angle", type="ValueError", traceback="Traceback (most recent call last)…"),

@@ -28,10 +28,11 @@ from taskengine.broker.looks import Looks, SeenBatch
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
 from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
+from taskengine.broker.retries import Retries
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES
+from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, MAY_RETRY
 from taskengine.protocol.messages import Stats
 
 
@@ -71,6 +72,7 @@ class Broker:
         self.progressed = self._in_flight.progressed
         self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
         self.withdrawals = Withdrawals(self._in_flight, pinned)
+        self.retries = Retries(self._lanes, self.counters)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
         self.balancer = Balancer(self._lanes, self.workers)
         self.looks = Looks(self.workers, self._in_flight)
@@ -261,6 +263,10 @@ class Broker:
                     _, first, stop, failed, took_ns, body = self.looks.rest_of(early, entry)
                     if first == stop:
                         continue
+                if failed >= MAY_RETRY:
+                    if not self.stopping and self.retries.keep(slice, first, self.counters.now):
+                        continue
+                    failed -= MAY_RETRY
                 package.results.worker = name
                 ended = self._in_flight.put(package, first, stop, failed, took_ns, body)
                 if ended is None:
@@ -282,6 +288,8 @@ class Broker:
             self.availability.settle()
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
+        if self.retries.due <= now:
+            whole += self._dispatcher.put_back(self.retries.take(now))
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
@@ -308,6 +316,8 @@ class Broker:
         whole: list[Package] = []
         if not packages:
             return whole
+        for slice in self.retries.revoke(packages):
+            whole += self._in_flight.fail([slice.tasks()], slice.package.flight.cancellation.reason or cancelled())
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():

@@ -158,6 +158,8 @@ class Lane:
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
+        self.postponed = 0
+        """How many tasks are to run again, and do not wait here until then."""
         self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]

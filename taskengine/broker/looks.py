@@ -20,6 +20,7 @@ from taskengine.broker.partials import PartialResults
 from taskengine.broker.recovery import Answered
 from taskengine.broker.tuning import LOOK_S
 from taskengine.broker.workers import Workers
+from taskengine.protocol.layouts import MAY_RETRY
 
 Cursor = tuple[int, int, int, int, int]
 """How far a progress page was read; see `_fastpath.ProgressPage.peek`."""
@@ -145,6 +146,9 @@ class Looks:
                 self.give_up(look)
                 break
             _, first, stop, failed, body = piece
+            if failed >= MAY_RETRY:  # what it comes to is decided when the batch has ended
+                self.give_up(look)
+                break
             if body is None or not isinstance(slice.package.results, PartialResults):
                 continue
             early = seen.early.setdefault((slice.package.flight.job, slice.first), Early(slice.first))

@@ -6,7 +6,7 @@ A subclass for each wire knows how its frames look; the broker knows only this f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -159,6 +159,8 @@ class Package:
     """How many names of tasks it keeps, registered or not."""
     data_request: DataRequest | None = None
     urgency = NOT_URGENT
+    taker: Callable[[Package], None] | None = None
+    """What gets the package when it is whole, where the engine itself has sent it."""
 
     def __init__(
         self,

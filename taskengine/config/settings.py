@@ -360,6 +360,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "on where nothing is encrypted and HOST is loopback.",
         ),
     ] = "auto"
+    trust_clock: Annotated[
+        bool,
+        _meta(
+            "true or false",
+            "Run tasks with `at` and `cron` also while the system does not say that its clock is set, such as on a "
+            "machine that has a clock with a battery and no network.",
+        ),
+    ] = False
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Entry] | None = None
 

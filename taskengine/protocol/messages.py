@@ -132,6 +132,46 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     stop_address: str = ""
 
 
+class RetryPolicy(msgspec.Struct, array_like=True, frozen=True):
+    """How often a task runs again after an error of its own, and after how long, in s, for the first time.
+
+    `retried` is how often tasks of that name have run again since the router began.
+    """
+
+    retries: int
+    backoff: float = 0.0
+    retried: int = 0
+
+
+class ScheduleState(msgspec.Struct, array_like=True, frozen=True):
+    """A periodic task: `every` in s, or `at` a time of day, or `cron`; and how its runs went since the router began.
+
+    `due` is in how many s it runs next, None where that is not known, as before the clock is set. `skipped` are runs
+    that were missed, or came while the last one went on. `ago` is how many s ago the last run began, `took` how long it
+    took, in s, None before the first one has ended, and `last` a short text of its result, or its error.
+    """
+
+    task: str
+    every: float = 0.0
+    at: str = ""
+    cron: str = ""
+    due: float | None = None
+    is_running: bool = False
+    runs: int = 0
+    failed: int = 0
+    skipped: int = 0
+    ago: float | None = None
+    took: float | None = None
+    last: str = ""
+
+    @property
+    def timing(self) -> str:
+        """When it runs, as text."""
+        if self.every:
+            return f"every {self.every:g} s"
+        return f"at {self.at}" if self.at else f"cron {self.cron}"
+
+
 class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     """A client's view of a task; `timeout` in s."""
 
@@ -143,6 +183,8 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     idempotent: bool
     module: str
     urgent: bool = False
+    retry: RetryPolicy | None = None
+    schedule: ScheduleState | None = None
 
 
 class LaneStats(msgspec.Struct, array_like=True, frozen=True):
@@ -188,7 +230,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     the workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight
     and of unread replies. The stages: `waiting` from acceptance until a worker was given the task, `running` there, as
     the mean of its slice, `total` from acceptance until its package was complete. `sources` are those that take longer
-    than their period.
+    than their period. `schedules` are the periodic tasks.
     """
 
     accepted: int
@@ -206,6 +248,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     running: Latency
     total: Latency
     sources: list[SourceStats] = []
+    schedules: list[ScheduleState] = []
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):

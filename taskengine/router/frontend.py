@@ -16,7 +16,7 @@ from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS
+from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     Origin,
@@ -106,11 +106,13 @@ class Frontend:
         """The key or connection that the last message is charged to, None for a stop,"""
         self._sender: KnownClient | None = None
         """and the client that sent it, where that is known."""
+        self._periodic: frozenset[str] = frozenset()
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
         """Replace the list of tasks."""
         self._tasks = tasks
+        self._periodic = frozenset(task.name for task in tasks if task.schedule is not None)
         self.questions.learn(tasks)
         self.reroute()
         self._urgent = self.stops.names | {task.name for task in tasks if task.urgent}
@@ -171,6 +173,11 @@ class Frontend:
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; clients that are not let in any more get none."""
         for package in packages:
+            if package.taker is not None:
+                package.taker(package)
+                package.forget()
+                self.lines.ended(package, is_shipped=False)
+                continue
             self.has_answered = True
             sender = package.sender
             is_owed = self._is_owed(sender)
@@ -357,11 +364,22 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.data_request is not None:
                 self._check_topic(package.data_request)
+            if self._gate is not None:
+                package.sender.show_key(self._port.user)
+        except Overloaded:
+            self._broker.counters.refused += package.count
+            raise
+        except NotAllowed as error:
+            self._audit.note("refused", client=client.name, reason=str(error))
+            raise
+        self._admit(package, client, now)
+
+    def _admit(self, package: Package, client: KnownClient, now: float) -> None:
+        """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
+        try:
             client.admit(package, now)
             if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
-            if self._gate is not None:
-                package.sender.show_key(self._port.user)
             denied = package.denied() if client.is_limited else []
             is_whole = self._broker.accept(package)
             client.charge(package)
@@ -382,6 +400,17 @@ class Frontend:
         else:
             self.lines.accepted(package)
 
+    def admit_own(self, read: Callable[[Mapping[str, str]], Package], name: str | None, now: float) -> None:
+        """Take a package of the engine's own, as the client `name`, or, with None, as one that may do everything.
+
+        `read` makes it, given the lanes of the tasks for that client. Raises NotAllowed, Overloaded.
+        """
+        client = self._clients.own if name is None else self._clients.of(name)
+        package = read(client.lanes)
+        if not self._urgent.isdisjoint(package.kind):
+            self._act_at_once(package, client)
+        self._admit(package, client, now)
+
     def _act_at_once(self, package: Package, client: KnownClient) -> None:
         """Have calls act at once that stop something, and find out how urgent the package is."""
         urgent = frozenset(filter(client.may_call, self._urgent.intersection(package.kind)))
@@ -395,3 +424,6 @@ class Frontend:
         """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        start, _, task = request.topic.partition(SCHEDULE_TOPICS)
+        if request.publishes and not start and task in self._periodic:
+            raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")

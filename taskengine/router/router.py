@@ -25,6 +25,7 @@ from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
 from taskengine.router.health import WorkerHealth
+from taskengine.router.scheduler import OwnClient, Scheduler
 from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
@@ -51,6 +52,7 @@ from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
 from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
+from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -134,6 +136,10 @@ class Router:
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._worker_port = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
+        wall = WallClock(is_trusted=settings.trust_clock)
+        client = OwnClient(self._frontend, settings.data_workers)
+        self._scheduler = Scheduler(client, wall, journal.say, self._workers.awaits_elders)
+        self._frontend.questions.schedules = self._scheduler.states
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -142,6 +148,8 @@ class Router:
         self._frontend.learn(tasks)
         self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
+        self._broker.retries.learn({task.name: task.retry for task in tasks if task.retry is not None})
+        self._scheduler.learn(tasks)
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
@@ -201,6 +209,8 @@ class Router:
             if self._next_look <= self._now:
                 self._check_health(self._now)
             self._frontend.look_at_keys(self._now)
+            if self._scheduler.due <= self._now:
+                self._scheduler.run(self._now)
             settled = self._broker.settle(self._now)
             if settled:
                 self._frontend.deliver(settled)
@@ -248,6 +258,9 @@ class Router:
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        due = self._scheduler.due if self._scheduler.due < self._broker.retries.due else self._broker.retries.due
+        if due < self._now + longest / 1000:
+            longest = max(0, math.ceil((due - self._now) * 1000))
         return min(TICK_MS, longest) if timed else longest
 
     def _stopped(self) -> bool:
@@ -280,6 +293,7 @@ class Router:
                 self._frontend.questions.restarts = order.counts
             case StopProcess():
                 self._broker.stopping = True
+                self._scheduler.stop()
                 self._stop_at = time.monotonic() + order.drain
                 self._next_look = 0.0  # the supervisor waits for a sign of life
                 self._frontend.deliver(self._broker.refuse_unserved())
@@ -392,6 +406,7 @@ class Router:
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
+        self._scheduler.run(now)  # somebody may have set the clock
 
     def _even_out(self) -> None:
         """Give what busy workers have not begun to idle ones."""

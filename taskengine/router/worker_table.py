@@ -88,6 +88,10 @@ class WorkerTable:
         """Return whether a worker has said hello."""
         return name in self._members and self._members[name].identity != b""
 
+    def awaits_elders(self) -> bool:
+        """Return whether a worker of an earlier router has not said hello: it may still run what that one gave it."""
+        return any(not (member.identity or member.is_fresh) for member in self._members.values())
+
     def name_of(self, identity: bytes) -> str | None:
         """Return the worker with this identity, None where there is none."""
         return self._names.get(identity)
