@@ -146,6 +146,8 @@ class Package:
         self.head = encode_head(serial, shared, origin)
         self.kind = kind
         self.reply_mode = 0
+        self.values_flag = 0
+        """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
         self.priority = 1
         self.deadline = NO_DEADLINE
         self.job = 0
@@ -303,7 +305,7 @@ class Package:
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
         lead = min(run.start(number + 1), stop) - first
         return (
-            *(self.job, self.format, self.reply_mode, deadline, self.head, self.index, self.body),
+            *(self.job, self.format, self.reply_mode | self.values_flag, deadline, self.head, self.index, self.body),
             *(run.part + number, first, stop, lead, larger, size),
         )
 

@@ -7,17 +7,19 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
+from taskengine.client.futures import TaskFuture
 from taskengine.client.replies import Outcome, outcomes
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
+from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -41,9 +43,9 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE = "clock", "stop"
-"""Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
-CAPABILITIES = [TIMED, STOPPABLE]
+TIMED, STOPPABLE, VALUES = "clock", "stop", "values"
+"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it takes Python's other values."""
+CAPABILITIES = [TIMED, STOPPABLE, VALUES]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
@@ -83,33 +85,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
 
 
-class TaskFuture(Future[Any]):
-    """The future result of a call; `ask` asks the engine to cancel it."""
-
-    def __init__(self, ask: Callable[[int, int | None], None]) -> None:
-        super().__init__()
-        self._ask = ask
-        self.is_unwanted = False
-        """Whether it was cancelled after it was sent."""
-        self.serial = NO_SERIAL
-        """The serial of its package, once that is sent."""
-        self.position: int | None = None
-        """The position of its task in the package, None for all tasks."""
-
-    def cancel(self) -> bool:
-        """Cancel the call; return True if it was not sent yet.
-
-        Otherwise the engine is asked to cancel. The future ends in `Cancelled` if nothing has begun, and in its normal
-        result if it was too late.
-        """
-        if super().cancel():
-            return True
-        self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
-        if not self.done() and self.serial != NO_SERIAL:
-            self._ask(self.serial, self.position)
-        return False
-
-
 class OutgoingRequest(NamedTuple):
     """A request ready to send; `head` belongs to `request`, which gets its sending time only when it goes out.
 
@@ -126,6 +101,22 @@ class OutgoingRequest(NamedTuple):
     def frames(self) -> list[bytes]:
         """Return the frames without a sending time, for an engine of version 0.1.0."""
         return [self.head, *self.body]
+
+    def plainly(self) -> OutgoingRequest:
+        """Return the request with what an engine takes that has not the capability `values`: lists, maps and text.
+
+        Raises BadArguments for values that have no such form.
+        """
+        if self.request.kind != RequestKind.PACKAGE or self.request.columns:
+            return self
+        names, (index, body) = self.request.names, self.body
+        tasks = _fastpath.unpack(body, len(index) // COUNT.size, bytes, True)
+        calls = [(names[i], args, kwargs[0] if kwargs else {}) for i, args, *kwargs in tasks]
+        try:
+            return self._replace(body=_fastpath.pack_calls(calls, {name: i for i, name in enumerate(names)}))
+        except BadArguments as error:
+            text = f"{error.message}. The engine is older than this client, and takes no such values"
+            raise BadArguments(text, name=error.name) from error
 
 
 class Pending(msgspec.Struct):
@@ -181,6 +172,8 @@ class Session:
         self._capabilities: Sequence[str] = ()
         self._is_timed = False
         """Whether the engine takes sending times and tokens."""
+        self._has_values = False
+        """Whether the engine takes, and gives, Python's other values."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -197,7 +190,7 @@ class Session:
     ) -> OutgoingRequest:
         """Pack calls that were made at `made`. Raises BadArguments for values that cannot be sent."""
         names: dict[str, int] = {}
-        body = _fastpath.pack_calls(calls, names)
+        body = _fastpath.pack_calls(calls, names, True)
         return self._outgoing_request(
             RequestKind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made
         )
@@ -211,7 +204,7 @@ class Session:
         """
         iterables = tuple(iterables)
         columns = arrays.columns(iterables)
-        body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
+        body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables), True)
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
         return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
 
@@ -260,10 +253,19 @@ class Session:
         return urgent
 
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
-        """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one."""
+        """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
+
+        There are none where the engine does not take its values: the request fails.
+        """
         pending = self.pending.get(outgoing.serial)
         if pending is not None:
             pending.written = now
+        if not self._has_values:
+            try:
+                outgoing = outgoing.plainly()
+            except BadArguments as error:
+                self.fail([outgoing.serial], error)
+                return []
         if not self._is_timed:
             return outgoing.frames
         sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
@@ -341,7 +343,7 @@ class Session:
 
         The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
+        self._hello, self.is_ready, self._is_timed, self._has_values = NO_SERIAL, False, False, False
         self._clock.forget()
         self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
@@ -392,9 +394,8 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
-            self.outcomes.extend(
-                outcomes(reply, body, pending.futures, each=pending.each, raises=pending.raises, array=pending.array)
-            )
+            how = {"each": pending.each, "raises": pending.raises, "array": pending.array, "values": self._has_values}
+            self.outcomes.extend(outcomes(reply, body, pending.futures, **how))
             if reply.serial == self._hello:
                 self._learn(self.outcomes[-1][1])
             self.pending.pop(reply.serial, None)
@@ -411,6 +412,7 @@ class Session:
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed = TIMED in self._capabilities
+        self._has_values = self._is_timed and VALUES in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
@@ -470,25 +472,3 @@ class Session:
             pending.outgoing = outgoing
         self.pending[serial] = pending
         return outgoing
-
-
-def settle(outcomes: deque[Outcome]) -> None:
-    """Resolve futures in order; pass over those that were cancelled, or whose caller gave up.
-
-    If it raises, because a callback raised something that is no Exception, the rest stays in `outcomes`.
-    """
-    while outcomes:
-        outcome = outcomes[0]
-        future, value = outcome
-        try:
-            if isinstance(value, TaskEngineError):
-                future.set_exception(value)
-            else:
-                future.set_result(value)
-        except InvalidStateError:
-            # or the code that resolved it was interrupted before it had woken the waiting threads
-            with future._condition:
-                future._condition.notify_all()
-        # a callback may have called this function itself
-        if outcomes and outcomes[0] is outcome:
-            del outcomes[0]

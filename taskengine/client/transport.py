@@ -27,8 +27,9 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
+from taskengine.client.futures import TaskFuture, settle
 from taskengine.client.outbox import count_nobodys, fail_unsent
-from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture, settle
+from taskengine.client.session import Call, Options, OutgoingRequest, Session
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in
@@ -53,10 +54,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments.
-
-    Invalid address.
-    """
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
@@ -436,8 +434,8 @@ class Transport:
         while self._outgoing:
             outgoing = self._outgoing[0]
             del self._outgoing[0]
-            if outgoing.serial in self._session.pending:
-                self._connection.port.send(self._session.write(outgoing, local))
+            if outgoing.serial in self._session.pending and (frames := self._session.write(outgoing, local)):
+                self._connection.port.send(frames)
 
     def _greet(self, now: float, local: int) -> bool:
         """Send a hello if one is due; return whether the engine has answered the last one."""

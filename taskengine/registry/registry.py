@@ -20,6 +20,7 @@ from taskengine.config.spelling import closest
 from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
 from taskengine.protocol.messages import TaskInfo
+from taskengine.registry.arguments import converting
 from taskengine.registry.discovery import PREFIX
 from taskengine.registry.loading import load, name_of_file
 
@@ -51,7 +52,7 @@ class SourceMark(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A registered function and how it is to be run."""
+    """A registered function and how it is to be run; `call` is what runs it, with its arguments converted."""
 
     name: str
     function: Callable[..., Any]
@@ -59,6 +60,7 @@ class Task(msgspec.Struct, frozen=True):
     timeout: float | None
     idempotent: bool
     urgent: bool = False
+    call: Callable[..., Any] | None = None
 
     @property
     def origin(self) -> str:
@@ -229,7 +231,8 @@ class Registry:
     def add_machine(self, machine: Machine | None) -> None:
         """Add the tasks of a machine."""
         for function, options in machine.tasks() if machine else ():
-            _add(self.tasks, _task(function, TaskMark(**options), ""))
+            # which look at their arguments themselves: no stop is to fail for the type of its reason
+            _add(self.tasks, _task(function, TaskMark(**options), "", converts=False))
 
     def add(self, place: Place) -> str:
         """Load a module; return why that failed, or "". No error of the module ends the process."""
@@ -302,9 +305,10 @@ def _unregistered(function: Callable[..., Any]) -> str:
 R = TypeVar("R", Task, Source)
 
 
-def _task(function: Callable[..., Any], mark: TaskMark, attribute: str) -> Task:
+def _task(function: Callable[..., Any], mark: TaskMark, attribute: str, *, converts: bool = True) -> Task:
     name = str(mark.name or getattr(function, "__name__", attribute))
-    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent)
+    call = converting(name, function) if converts else function
+    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent, call)
 
 
 def _add(known: dict[str, R], entry: R) -> None:

@@ -58,7 +58,7 @@ EXEMPT_TASKS = 16
 """The most tasks of a package of urgent ones that no quota and no rate refuses,"""
 EXEMPT_BYTES = 2**14
 """and the most bytes of them."""
-CAPABILITIES = ["clock", "stop"]
+CAPABILITIES = ["clock", "stop", "values"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 Route = tuple[bytes, ...]
 

@@ -32,6 +32,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
+from taskengine.registry.arguments import CALL
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
@@ -92,7 +93,7 @@ class Turn:
 
     def _find(self, name: str) -> Callable[..., Any] | None:
         task = self._registry.tasks.get(name)
-        return None if task is None else task.function
+        return None if task is None else task.call or task.function
 
     def _limits(self, head: bytes) -> list[int] | None:
         limits = [self._limit(name) for name in _names(head)]
@@ -133,6 +134,8 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
     where = error.__traceback__
+    if where is not None and where.tb_next is not None and where.tb_next.tb_frame.f_code is CALL:
+        where = where.tb_next
     # the call itself is the only frame: the arguments did not get into the function
     if isinstance(error, TypeError) and (where is None or where.tb_next is None):
         return BadArguments(f"{name}: {said}", name=name)

@@ -10,8 +10,9 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
+from taskengine.client.futures import settle
 from taskengine.client.samples import SubscriptionFilter
-from taskengine.client.session import Options, Session, settle
+from taskengine.client.session import Options, Session
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.protocol import layouts, limits
 from taskengine.protocol.messages import Reply, ReplyMode, encode_reply
