@@ -198,7 +198,8 @@ def hexes(frames: Sequence[bytes | list[bytes]]) -> list[str]:
 
 def fields(head: Request | Reply) -> Vector:
     """A head by the names of its places."""
-    return {name: shown(value) for name, value in msgspec.structs.asdict(head).items()}
+    held = msgspec.structs.asdict(head)
+    return {name: shown(list(value) if isinstance(value, tuple) else value) for name, value in held.items()}
 
 
 def request(name: str, head: Request, *body: Any, **how: Any) -> Vector:

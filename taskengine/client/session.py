@@ -16,10 +16,10 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
 from taskengine.client.futures import TaskFuture
+from taskengine.client.older_engines import plain_tasks
 from taskengine.client.replies import Outcome, outcomes
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
-from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -101,22 +101,6 @@ class OutgoingRequest(NamedTuple):
     def frames(self) -> list[bytes]:
         """Return the frames without a sending time, for an engine of version 0.1.0."""
         return [self.head, *self.body]
-
-    def plainly(self) -> OutgoingRequest:
-        """Return the request with what an engine takes that has not the capability `values`: lists, maps and text.
-
-        Raises BadArguments for values that have no such form.
-        """
-        if self.request.kind != RequestKind.PACKAGE or self.request.columns:
-            return self
-        names, (index, body) = self.request.names, self.body
-        tasks = _fastpath.unpack(body, len(index) // COUNT.size, bytes, True)
-        calls = [(names[i], args, kwargs[0] if kwargs else {}) for i, args, *kwargs in tasks]
-        try:
-            return self._replace(body=_fastpath.pack_calls(calls, {name: i for i, name in enumerate(names)}))
-        except BadArguments as error:
-            text = f"{error.message}. The engine is older than this client, and takes no such values"
-            raise BadArguments(text, name=error.name) from error
 
 
 class Pending(msgspec.Struct):
@@ -255,21 +239,38 @@ class Session:
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
         """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
 
-        There are none where the engine does not take its values: the request fails.
+        There are none if the engine does not take its values: the request has failed then.
         """
         pending = self.pending.get(outgoing.serial)
         if pending is not None:
             pending.written = now
-        if not self._has_values:
-            try:
-                outgoing = outgoing.plainly()
-            except BadArguments as error:
-                self.fail([outgoing.serial], error)
+        if not self._has_values and pending is not None and outgoing.request.kind == RequestKind.PACKAGE:
+            outgoing = self._plainly(outgoing, pending)
+            if outgoing.serial not in self.pending:
                 return []
         if not self._is_timed:
             return outgoing.frames
         sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
         return [stamped(outgoing.head, sent, bound, self._token, self._since_told), *outgoing.body]
+
+    def _plainly(self, outgoing: OutgoingRequest, pending: Pending) -> OutgoingRequest:
+        """Return a package as an older engine takes it; calls with values that such does not take fail alone."""
+        if outgoing.request.columns:
+            return outgoing
+        index, body = outgoing.body
+        frames, errors = plain_tasks(outgoing.request.names, index, body)
+        outgoing = outgoing._replace(body=frames)
+        if pending.outgoing is not None:
+            pending.outgoing = outgoing
+        if errors and (not pending.each or len(errors) == len(pending.futures)):
+            self.fail([outgoing.serial], next(iter(errors.values())))
+        elif errors:
+            self.outcomes.extend([(pending.futures[position], error) for position, error in errors.items()])
+            pending.futures = [future for place, future in enumerate(pending.futures) if place not in errors]
+            for position, future in enumerate(pending.futures):
+                if isinstance(future, TaskFuture):
+                    future.position = position
+        return outgoing
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, counted from `now`, is over."""
