@@ -54,6 +54,7 @@ PURE = {
     "broker/serials",
     "broker/topics",
     "client/clock",
+    "client/older_engines",
     "client/outbox",
     "client/replies",
     "client/samples",
