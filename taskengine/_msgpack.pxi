@@ -196,6 +196,8 @@ cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) e
     cdef Py_ssize_t position = 0, size = PyDict_GET_SIZE(values), left = size
     cdef PyObject* key
     cdef PyObject* value
+    if out.values and <size_t>size > MAX_EQUAL_HASHES and not is_keywords:
+        check_spread(values)
     at = put_size(out, at, left, 0x80, 16, 0xde, 2)
     while PyDict_Next(values, &position, &key, &value):
         left -= 1
@@ -441,15 +443,17 @@ cdef object get_array(_Reader src, uint64_t size, int depth):
 
 
 cdef object get_map(_Reader src, uint64_t size, int depth):
-    cdef dict values = {}
+    cdef dict values = {}, seen = None
     enter(depth)
     claim(src, 2 * size)
+    if src.values and size > MAX_EQUAL_HASHES:
+        seen = {}
     for _ in range(size):
         src.owed -= 1
         check_key(src, size)
         key = get_value(src, depth + 1)
         if src.values and not PyUnicode_CheckExact(key):
-            check_hash(key)
+            check_hash(seen, key)
         src.owed -= 1
         value = get_value(src, depth + 1)
         values[key] = value

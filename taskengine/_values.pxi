@@ -84,6 +84,8 @@ cdef u8* put_elements(_Out out, u8* at, int code, object elements, int depth) ex
 
 cdef u8* put_set(_Out out, u8* at, list elements, int depth) except NULL:
     cdef size_t start, count = PyList_GET_SIZE(elements)
+    if count > MAX_EQUAL_HASHES:
+        check_spread(elements)
     at = put_size(out, at, count, 0x90, 16, 0xdc, 2)
     for element in elements:
         start = at - out.data
@@ -115,25 +117,19 @@ cdef object get_extended(_Reader src, int code, uint64_t size, int depth):
 cdef list get_elements(_Reader src, bint is_set, int depth):
     cdef uint64_t count
     cdef list elements = []
+    cdef dict seen = None
     enter(depth)
     if get_head(src, &count) != ARRAY:
         malformed("the data of a tuple or a set is an array")
     claim(src, count)
+    if count > MAX_EQUAL_HASHES:
+        seen = {}
     for _ in range(count):
         src.owed -= 1
         if is_set:
             check_key(src, count)
         element = get_value(src, depth + 1)
         if is_set:
-            check_hash(element)
+            check_hash(seen, element)
         elements.append(element)
     return elements
-
-
-cdef int check_hash(object key) except -1:
-    """That a value can be the key of a map, or in a set."""
-    try:
-        hash(key)
-    except Exception as error:
-        raise ProtocolError(f"the key of a map, or an element of a set, cannot be hashed: {error}") from None
-    return 0

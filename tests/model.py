@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -90,7 +91,7 @@ def is_key(data: bytes, at: int, size: int, *, typed: bool = False) -> bool:
     if size > limits.MAX_NUMBER_KEYS and header(data, at):
         return 0xA0 <= data[at] < 0xC0 or data[at] in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB)
     kind = header(data, at).kind
-    return kind == "data" or (typed and kind == "ext" and size <= limits.MAX_EXTENDED_KEYS)
+    return kind == "data" or (typed and kind == "ext")
 
 
 def ext_code(data: bytes, at: int) -> int:
@@ -133,9 +134,10 @@ def _read_typed(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return _elements(data, at, depth), end
     if kind == "map":
         parts, start = [], start
-        for number in range(2 * size):
+        for _ in range(2 * size):
             part, start = _read_typed(data, start, depth + 1)
-            parts.append(_hashed(part) if number % 2 == 0 else part)
+            parts.append(part)
+        _check_hashes(parts[::2])
         return dict(zip(parts[::2], parts[1::2], strict=True)), end
     code = ext_code(data, start) if kind == "ext" else 0
     held = data[start + 1 : end]
@@ -157,16 +159,20 @@ def _elements(data: bytes, at: int, depth: int, *, is_set: bool = False) -> list
         if is_set and not is_key(data, at, size, typed=True):
             raise ProtocolError("no element of a set")
         element, at = _read_typed(data, at, depth + 1)
-        elements.append(_hashed(element) if is_set else element)
+        elements.append(element)
+    if is_set:
+        _check_hashes(elements)
     return elements
 
 
-def _hashed(key: Any) -> Any:
+def _check_hashes(keys: Iterable[Any]) -> None:
+    """That values can be keys of one map, or elements of one set."""
     try:
-        hash(key)
-    except Exception as error:
+        hashes = Counter(hash(key) for key in keys if not isinstance(key, (str, bytes)))
+    except TypeError as error:
         raise ProtocolError("no key") from error
-    return key
+    if max(hashes.values(), default=0) > limits.MAX_EQUAL_HASHES:
+        raise ProtocolError("too many that Python hashes alike")
 
 
 def encode(value: object, typed: bool = False) -> bytes:
@@ -190,6 +196,7 @@ def _typed(value: Any, depth: int) -> bytes:
     if kind is tuple:
         return _ext(layouts.ValueExt.TUPLE, _typed([*value], depth))
     if kind is dict:
+        _check_hashes(value)
         pairs = [_key(key, len(value), depth) + _typed(each, depth + 1) for key, each in value.items()]
         return _headed(len(value), 0x80, 0xDE) + b"".join(pairs)
     if kind in (float, bool, bytes, type(None)):
@@ -202,6 +209,7 @@ def _typed(value: Any, depth: int) -> bytes:
             raise BadArguments("more than a value")
         return bytes(held)
     if isinstance(held, list):
+        _check_hashes(held)
         if depth >= limits.MAX_DEPTH:
             raise BadArguments("too deep")
         held = _headed(len(held), 0x90, 0xDC) + b"".join(_key(each, len(held), depth) for each in held)

@@ -8,8 +8,8 @@ MAX_DEPTH: Final = 64
 """The most levels of lists and maps in one value."""
 MAX_NUMBER_KEYS: Final = 2**14
 """The most keys of a map, or elements of a set, that has other ones than text and bytes,"""
-MAX_EXTENDED_KEYS: Final = 2**10
-"""and other ones than text, bytes, numbers, bools and nil, which take longer to compare."""
+MAX_EQUAL_HASHES: Final = 64
+"""and of which Python hashes so many alike, where extensions may be among them."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_CHANGES: Final = 2**13

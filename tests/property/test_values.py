@@ -8,6 +8,7 @@ import datetime
 import enum
 import math
 import struct
+import sys
 from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
@@ -220,23 +221,45 @@ def test_every_length_of_an_extension(size: int) -> None:
         assert _fastpath.unpack(_fastpath.encode(value, True), 1, no_error, True) == [value]
 
 
-def test_large_sets_and_maps_have_no_elements_that_are_slow_to_compare() -> None:
-    most, numbers = limits.MAX_EXTENDED_KEYS, limits.MAX_NUMBER_KEYS
-    value: Any
-    for value in (
-        *({(n,) for n in range(most)}, {Decimal(n) for n in range(most)}, set(range(numbers))),
-        *({str(n) for n in range(numbers + 1)}, {(n,): n for n in range(most)}),
-    ):
-        assert _fastpath.unpack(_fastpath.encode(value, True), 1, no_error, True) == [value]
-    for value in (
-        *({(n,) for n in range(most + 1)}, {UUID(int=n) for n in range(most + 1)}, set(range(numbers + 1))),
-        *({(n,): n for n in range(most + 1)}, dict.fromkeys(range(numbers + 1))),
-    ):
-        assert same("encode", value, True) == ("raised", ("BadArguments", None, ""))
-        elements = b"".join(model.encode(each, True) for each in value)
-        head = b"\xdd" + len(value).to_bytes(4)
-        data = msgspec.msgpack.encode(msgspec.msgpack.Ext(int(layouts.ValueExt.SET), head + elements))
-        assert same("unpack", data, 1, bytes, True) == ("raised", "ProtocolError")
+def colliding(count: int, kind: Callable[[int], Any]) -> list[Any]:
+    """Values that Python hashes alike."""
+    return [kind(5 + number * sys.hash_info.modulus) for number in range(count)]
+
+
+ALIKE: list[Callable[[int], Any]] = [int, Decimal, lambda number: UUID(int=number), lambda number: (number,)]
+
+
+def refused(value: Any, elements: Any) -> bool:
+    """Whether both refuse to send it, and to read its elements in an extension and, as keys, in a map."""
+    packed = [model.encode(each, True) for each in elements]
+    array = b"\xdd" + len(packed).to_bytes(4) + b"".join(packed)
+    code = int(layouts.ValueExt.SET)
+    told = [
+        same("encode", value, True)[0],
+        same("unpack", msgspec.msgpack.encode(msgspec.msgpack.Ext(code, array)), 1, bytes, True)[0],
+        same("unpack", b"\xdf" + array[1:5] + b"\xc0".join(packed) + b"\xc0", 1, bytes, True)[0],
+    ]
+    assert len(set(told)) == 1
+    return told[0] == "raised"
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_no_more_collide_than_is_quick(kind: Callable[[int], Any]) -> None:
+    most = limits.MAX_EQUAL_HASHES
+    for count, is_refused in ((most, False), (most + 1, True)):
+        keys = [*map(str, range(100)), *colliding(count, kind)]
+        assert refused(set(keys), keys) == is_refused
+        assert refused(dict.fromkeys(keys), keys) == is_refused
+
+
+def test_large_sets_and_maps() -> None:
+    most = limits.MAX_NUMBER_KEYS
+    for keys in ([(n,) for n in range(most)], list(range(most)), [str(n) for n in range(most + 1)]):
+        assert not refused(set(keys), keys)
+        assert not refused(dict.fromkeys(keys), keys)
+    for keys in ([(n,) for n in range(most + 1)], [*map(str, range(most)), 1]):
+        assert refused(set(keys), keys)
+        assert refused(dict.fromkeys(keys), keys)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +273,8 @@ def test_large_sets_and_maps_have_no_elements_that_are_slow_to_compare() -> None
         (int, "send its name"),
         (object(), "send what it holds"),
         ({(1, Point(2))}, "send a list"),
-        ({(n,) for n in range(2000)}, "text, bytes or a number where it has more than 1024"),
+        ({(n,) for n in range(20000)}, "text or bytes where it has more than 16384"),
+        (set(colliding(65, int)), "have one hash: a list has no hashes"),
         (msgspec.msgpack.Ext(3, b""), "take another code"),
     ],
 )
