@@ -256,6 +256,7 @@ def test_no_more_collide_than_is_quick(kind: Callable[[int], Any]) -> None:
 
 def test_large_sets_and_maps() -> None:
     most = limits.MAX_NUMBER_KEYS
+    keys: list[Any]
     for keys in ([(n,) for n in range(most)], [str(n) for n in range(most + 1)]):
         for value in (set(keys), dict.fromkeys(keys)):
             assert _fastpath.unpack(_fastpath.encode(value, True), 1, no_error, True) == [value]
