@@ -21,7 +21,7 @@ SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
-SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
+SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
 CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
@@ -47,7 +47,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -60,34 +60,38 @@ test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those th
 	$(PY) -m pytest -m "not alone" $(BESIDE)
 	$(PY) -m pytest -m alone
 
-demo: $(VENV)/.run  ## play the seed's sample communication on an engine of its own
+demo: $(VENV)/.run  ## play the sample communication of the original design on an engine of its own
 	$(PY) -m bench.demo
 
-chaos: $(VENV)/.test  ## kill, stop, flood and poison an engine for SECONDS (120), and judge what its clients were told
+chaos: $(VENV)/.test  ## kill, stop, flood and poison an engine for SECONDS (120), and judge the replies of its clients
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 soak: SECONDS := 600
-soak: $(VENV)/.test  ## ask the same of an engine for SECONDS (600), and fail where a process grows
+soak: $(VENV)/.test  ## use an engine for SECONDS (600), and fail if a guarantee is broken or a process grows
 	$(PY) -m tests.chaos.soak --seconds $(SECONDS)
 
 hostile: SECONDS := 60
-hostile: $(VENV)/.test  ## have 1000 TCP peers, then 50 allowed keys attack an engine for SECONDS (60), beside an honest client
+hostile: $(VENV)/.test  ## let 1000 TCP peers, then 50 allowed keys attack an engine for SECONDS (60), beside an honest client
 	$(PY) -m tests.chaos.hostile --seconds $(SECONDS)
 
 million: $(VENV)/.test  ## offer a million tasks at once and read no reply, beside another client
 	$(PY) -m tests.chaos.million
 
 fuzz: RUNS := 1000000
-fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each decoder and its like, with sanitizers; TARGETS for some of them
+fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each fuzz target, with sanitizers; TARGETS names some of them
 	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
 
-test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each decoder and its like, always the same ones
+test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always the same ones
 	$(PY) -m tests.fuzz --runs 100000
 
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
 
-test-plain: $(VENV)/.test  ## test what is sent and received by pyzmq's own methods, as where its libzmq cannot be reached
+test-claims: $(VENV)/.test  ## race for the claim word under the thread sanitizer and between processes; see what ARM would run
+	$(PY) -m pytest tests/claims/checks.py
+	$(PY) -m tests.claims
+
+test-plain: $(VENV)/.test  ## test the path through pyzmq's public methods, for releases without the private symbols
 	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS)
 	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest tests/integration/test_insiders.py
 
@@ -98,7 +102,7 @@ test-newest: $(SOURCES)  ## test with the newest pyzmq and gpiozero, beyond our 
 	$(NEWEST)/bin/python -m pip list | grep -iE "^(pyzmq|gpiozero|lgpio) "
 	$(NEWEST)/bin/python -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS) tests/hardware
 
-coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in all processes, and hold them against the floors
+coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in all processes, and compare that with the floors
 	$(PY) -m coverage erase
 	-$(PY) -m coverage run -m pytest -m "not alone" $(BESIDE)
 	$(PY) -m coverage combine --quiet
@@ -136,7 +140,7 @@ bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on th
 bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
 	$(PY) -m bench.stops
 
-pi-budget: $(VENV)/.run  ## count a package's instructions and hold them against a Pi's (valgrind)
+pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them with a Pi's (valgrind)
 	$(PY) -m bench.pi_budget
 
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
@@ -146,7 +150,7 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
-audit: $(VENV)/.audit  ## look up known weaknesses of what is installed; asks the network
+audit: $(VENV)/.audit  ## look up known weaknesses of the installed packages; needs the network
 	$(VENV)/bin/pip-audit --local --skip-editable
 
 clean:  ## remove what make made

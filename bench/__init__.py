@@ -1,1 +1,1 @@
-"""What Task Engine costs on the machine at hand: `python -m bench`, and `python -m bench.demo` to see it at work."""
+"""Measures Task Engine on the machine at hand: `python -m bench`, and `python -m bench.demo` to see it at work."""

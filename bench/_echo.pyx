@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
-"""What raw libzmq costs on this machine: messages there and back over four hops, looped in C without the GIL.
+"""Measures raw libzmq on this machine: messages there and back over four hops, looped in C without the GIL.
 
 client DEALER -> ROUTER, router, DEALER -> worker DEALER, and back. libzmq is pyzmq's own, looked up at import as in
 taskengine/_socket.pyx. The sockets are pyzmq's; a function gets the handle of one, `Socket.underlying`.

@@ -51,7 +51,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def per_package(counts: Sequence[int], packages: int) -> dict[str, float]:
-    """What each role takes for a package, from the counts between its marks. Raises BadCounts."""
+    """Return the cost of a package for each role, from the counts between its marks. Raises BadCounts."""
     marks = MARKS * len(ROLES)
     if len(counts) != marks:
         raise BadCounts(f"the counter saw {len(counts)} marks, and the roles made {marks}")
@@ -75,7 +75,7 @@ def rows(found: Mapping[str, float]) -> list[Row]:
 
 
 def judge(entries: Sequence[Row], stored: Mapping[str, float] | None, build: str) -> tuple[list[str], list[str]]:
-    """What makes the run fail, and what is only to be told. `stored` are the ratios of this build, if there are any."""
+    """Return the problems that fail the run, and the notes. `stored` are the ratios of this build, if there are any."""
     found = {row.role: row for row in entries}
     problems, notes = [], []
     if found[TOTAL].package > BUDGET:

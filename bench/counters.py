@@ -1,4 +1,4 @@
-"""What counts a program's instructions: callgrind on this machine, QEMU's emulator of aarch64 where there is a root.
+"""Counts a program's instructions: by callgrind on this machine, by QEMU's emulator of aarch64 where there is a root.
 
 Both give the instructions in user space between calls of getppid(2), those before the first call included.
 """
@@ -24,7 +24,7 @@ _FOREIGN = ("PYTHON", "TASKENGINE_", "LD_", "MALLOC_", "GLIBC_TUNABLES")
 
 
 class NoCounter(Exception):
-    """What counts cannot be started here; the text says what to install."""
+    """A counter cannot be started here; the text says what to install."""
 
 
 class NotCounted(Exception):

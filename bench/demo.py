@@ -142,7 +142,7 @@ def play_many() -> None:
 
 
 def _engine_lines(engine: Engine, serial: str) -> list[str]:
-    """What the engine printed about the package; the lines come a little after the reply. Raises DemoFailed."""
+    """Return the engine's lines about the package, which come a little after the reply. Raises DemoFailed."""
     end = time.monotonic() + LINES_S
     while time.monotonic() < end:
         lines = [line for line in engine.output().splitlines() if serial in line]

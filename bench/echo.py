@@ -22,7 +22,7 @@ from bench.span import RESULT, Job, WrongResult
 from bench.system import CHUNK, WORKERS
 
 TASK_BYTES = 16
-"""What a task and its result take on the wire, about; a chunk of 50 is 800 bytes."""
+"""About the bytes of a task, and of its result, on the wire; a chunk of 50 is 800 bytes."""
 CALL_BYTES = 64
 START_S = 30.0
 _PR_SET_PDEATHSIG = 1

@@ -114,7 +114,7 @@ class Engine:
         return self._process.pid
 
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return all that it has printed so far."""
         return self._output.read_text(errors="replace")
 
     def stop(self) -> str:

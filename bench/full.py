@@ -88,7 +88,8 @@ def parts(matrix: Matrix, pictures_folder: str) -> dict[str, str]:
         *(page.table_text(made, f"{COMMAND}`, and alone by `make bench", pictures_folder) for made in first),
     ]
     whole = [
-        f"In the same run, which took {matrix.seconds / 60:.0f} minutes; settings as above unless a table says so.\n"
+        f"Measured in the same run, which took {matrix.seconds / 60:.0f} minutes, with the same settings unless a "
+        "table says otherwise.\n"
     ]
     return {
         "headline": "\n".join(headline),

@@ -1,4 +1,4 @@
-"""What was measured on: the machine, and the versions of what ran there."""
+"""The machine of a measurement, and the versions of the programs on it."""
 
 from __future__ import annotations
 

@@ -195,9 +195,10 @@ def peers_table(rows: list[PeerRow]) -> Table:
     return Table(
         name="peers",
         title=f"{PACKAGE} tasks and single calls, by others",
-        note="W1 and W2 of each peer in turns with the loop and Task Engine, one after the other, two workers each. "
-        "Medians, and medians of paired ratios; the loop's and Task Engine's own rows are medians over all runs, "
-        "in which an idle peer may disturb them. Those without chunks of their own run bags: 50 calls in one task.",
+        note="W1 and W2 of each peer, in turns with the loop and Task Engine. The peers are measured one after the "
+        "other, with two workers each. Times are medians, and ratios medians of the rounds' ratios. The rows of the "
+        "loop and of Task Engine are medians over all peers' runs, which the idle processes of a peer may disturb. "
+        "Peers without chunks of their own run bags: 50 calls in one task.",
         heads=["system", "way", "W1 ms", "x loop", "x ours", "W2 µs", "p99", "W2 x ours"],
         rows=cells,
         bold=OURS,

@@ -28,9 +28,18 @@ UNMEASURED = {
 WIDTH = 120
 HEAD = """# Benchmarks
 
-Made by `make bench-full` and, for other systems, `make bench-peers`; each part says when and where it was measured.
-`make bench` measures the first table alone, in three minutes. Everything runs on one machine, so absolute times are of
-that machine; only ratios travel, and where quartiles are given, a difference within them means nothing.
+`make bench-full` makes this page, but for the part on other systems, which `make bench-peers` makes. Each part says
+when and on which machine it was measured. `make bench` makes the first part alone, in three minutes.
+
+Everything runs on one machine, and a time is true of that machine only. Ratios can be compared with those of another
+machine. Where a table has quartiles, a smaller difference means nothing.
+
+| in the tables | is |
+|---|---|
+| W1, W2, W3 | one package of 4000 tiny tasks; single calls; 4000 tasks a second, evenly |
+| p50, p99 | the median; the time within which 99 of 100 end |
+| x loop, x raw | the time divided by that of a plain loop in one process, or by that of raw libzmq |
+| IO = | in the form of the original design: the most tasks in one package whose p99 is within the response time |
 """
 
 

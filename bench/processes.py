@@ -1,4 +1,4 @@
-"""What a running engine takes of the machine: the memory and the processor time of all its processes, from /proc."""
+"""Reads the memory and the processor time of all processes of a running engine from /proc."""
 
 from __future__ import annotations
 

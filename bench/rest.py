@@ -1,4 +1,4 @@
-"""What a default engine takes while it does nothing."""
+"""Measures the memory and the processor time of an idle engine with the default settings."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def table(rest: Rest) -> Table:
     return Table(
         name="rest",
         title="At rest",
-        note=f"The default settings, idle: {rest.core * PERCENT:.2f} % of a core for all processes together. Memory is "
-        "PSS: pages that processes share, the benchmark's own among them, count in part.",
+        note=f"An idle engine with the default settings: all its processes together use {rest.core * PERCENT:.2f} % of "
+        "a core. Memory is PSS (proportional set size): a page that several processes share is divided among them. "
+        "The benchmark's own processes share some, too.",
         heads=["process", "MB"],
         rows=[[name, size / MB] for name, size in [*rest.processes, ("all", rest.memory)]],
     )

@@ -45,7 +45,7 @@ def play(part: Part, trips: Sequence[Trip], packages: int) -> None:
 
 
 def bare_loop() -> list[Any]:
-    """What a role's instructions are held against."""
+    """The limits of a role's instructions."""
     return [task_count(2, 3) for _ in range(PACKAGE)]
 
 

@@ -1,6 +1,6 @@
 """A span of time, and what it is of. Only the standard library: the peers' processes use it, in their own environment.
 
-What is timed is a `Job`, whose arguments were made before; its results are read, checked and freed after the clock has
+A span times a `Job`, whose arguments were made before; its results are read, checked and freed after the clock has
 stopped.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 RESULT = 2.5
-"""What task_count(2, 3) gives."""
+"""The result of task_count(2, 3)."""
 
 
 class WrongResult(Exception):

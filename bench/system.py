@@ -1,4 +1,4 @@
-"""What every system that is measured can do, ours too, and what it is asked to do: `task_count(2, 3)`."""
+"""The interface of every system that is measured, ours too, and the task that it runs: `task_count(2, 3)`."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from taskengine._socket import Debt, Port
 from taskengine.broker.origins import Moment, Origins
 from taskengine.broker.package import DEFAULT_LANE, Message
 from taskengine.client.blocking import TOKEN_BYTES
-from taskengine.client.futures import settle
 from taskengine.client.session import CAPABILITIES, Options, OutgoingRequest, Session
+from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.protocol.layouts import BATCH, COUNT, ENTRY
 from taskengine.protocol.messages import Info, Reply, TaskInfo, encode_reply
@@ -36,12 +36,12 @@ from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import Topology
 from taskengine.security import credentials
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
 TASK_NS = 1500
-"""What a task takes on a Pi 3 B+, about: 1000 instructions at 0.7 a ns."""
+"""About the time of a task on a Pi 3 B+: 1000 instructions at 0.7 a ns."""
 CALLED, ANSWERED = 2**47, 2**47 + 1_000_000
 """When each package is called and answered, in ns of the client's clock,"""
 NOW, BOOT = 2**48, 2**62
@@ -55,7 +55,7 @@ class WrongTrip(Exception):
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):
-    """What is made on the way of one package: by the client, the router, the workers, the router, the client.
+    """The messages on the way of one package, made by the client, the router, the workers, the router, the client.
 
     Batches are unhurried, answers in the Pi's time. What one role made alone has only that role's messages.
     """
@@ -109,7 +109,7 @@ class Sent:
         self._messages.append([b"".join(frame) if isinstance(frame, list) else frame for frame in frames])
 
     def taken(self) -> list[list[bytes]]:
-        """What was sent since the last time."""
+        """Return the messages sent since the last call."""
         messages, self._messages = self._messages, []
         return messages
 
@@ -157,7 +157,7 @@ class SteppedRouter(Router):
         backplane = Topology(address="nowhere", token=b"", security=None, pages=pages)
         super().__init__(SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, journal)
         # the bytes of a package tell when it came, and those of a reply when it went
-        self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
+        self._frontend.clock, self._frontend.origins = StillClock(), Origins(bytes(8))
         for number in range(WORKERS):
             name = f"TASK-{number}"
             self._expect(name, number, os.getpid(), is_online=True)
@@ -200,7 +200,7 @@ class SteppedRouter(Router):
         self._broker.counters.tick(now)
         settled = self._broker.settle(now)
         if settled:
-            self._reception.deliver(settled)
+            self._frontend.deliver(settled)
         self._dispatch()
 
 
@@ -212,7 +212,7 @@ class Roles:
         self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, new_page())
+        self._turn = BatchRunner(registry, new_page())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

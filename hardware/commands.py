@@ -253,9 +253,10 @@ class Commands:
         self._confirm(owner)
 
     def stop_called(self, id: bytes = b"", why: str = "") -> None:
-        """Run `system_stop` for a call that has waited.
+        """Emergency stop: bring every output of every lane to its safe state, and accept no command until `system.arm`.
 
-        The engine may have acted when it came, also on a later stop.
+        This is `system_stop` for a call that waited in the lane: the engine may have acted already when the call came,
+        and later stops may have followed.
         """
         owner, where = self._open(), origin()
         with owner.lock:

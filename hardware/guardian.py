@@ -55,14 +55,15 @@ class SupervisorLink(Protocol):
 class Links(NamedTuple):
     """The guardian's connections to the rest of the engine.
 
-    `control` leads to the supervisor, to which the guardian reports every `interval` s. `say` prints a line, `note`
-    writes to the audit log, `publish` publishes. `listener` takes stops past the router, None for no such way;
-    strangers are processes of other users than the engine's.
+    `control` leads to the supervisor, to which the guardian reports every `interval` s. `say` logs a line, `warn` a
+    warning, `note` writes to the audit log, `publish` publishes. `listener` takes stops past the router, None for no
+    such way; strangers are processes of other users than the engine's.
     """
 
     control: SupervisorLink
     interval: float
     say: Callable[[str], None]
+    warn: Callable[[str], None]
     note: Callable[..., object]
     publish: Callable[[str, Any], None]
     listener: socket.socket | None = None
@@ -79,10 +80,10 @@ class Guardian:
         self._interval = links.interval
         self._next_beat = 0.0
         self._control = control = links.control
-        self._say = links.say
+        self._say, self._warn = links.say, links.warn
         self._outputs = [device for device in layout.devices.values() if device.kind.is_output]
         self._lateness = Lateness()
-        self._bulletin = Bulletin(panel, links.publish, links.say)
+        self._bulletin = Bulletin(panel, links.publish, links.warn)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
         self._policies = {
             lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes
@@ -275,7 +276,7 @@ class Guardian:
         """Kill an owner that hangs, and wait for its end."""
         for fd, owner in list(self._owners.items()):
             if owner == (lane, self._policies[lane].owner):
-                self._say(
+                self._warn(
                     f"[GUARDIAN] The owner of lane {lane} [{owner[1]}] did not act on a lease or a stop: killing it"
                 )
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
@@ -297,17 +298,17 @@ class Guardian:
             self._policies[lane].failed(time.monotonic_ns())
             if str(error) != self._told.get(lane):
                 self._told[lane] = str(error)
-                self._say(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
+                self._warn(f"[GUARDIAN] The pins of lane {lane} cannot be had: {error}")
             return
         for name, reason in device_set.failed.items():
-            self._say(f"[GUARDIAN] Not made safe: {name}: {reason}")
+            self._warn(f"[GUARDIAN] Not made safe: {name}: {reason}")
         for device in outputs:
             if device.name not in device_set.failed:
                 self._note_safe(device)
             self._panel.ends[device.place] = NEVER
         self._confirm(lane, number)
         self._policies[lane].seized()
-        self._say(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
+        self._warn(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
 
     def _note_safe(self, device: Device) -> None:
         """Note that an output has its safe value."""
@@ -329,7 +330,7 @@ class Guardian:
             for device in [device for device in self._layout.of(lane) if device.name in device_set.failed]:
                 if device_set.again(device):
                     self._note_safe(device)
-                    self._say(f"[GUARDIAN] Made safe at last: {device.name}")
+                    self._warn(f"[GUARDIAN] Made safe at last: {device.name}")
 
     def _last(self, device: Device) -> Value:
         return self._panel.last(device.place, device.kind.role)

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, auto_pickle=False
-"""What a process has started, and what that has: found in /proc (proc(5)) and killed, without the interpreter.
+"""The descendants of a process: found in /proc (proc(5)) and killed, without the interpreter.
 
 A task may keep the interpreter, or have closed what is open, in the moment in which its process is to end. So this makes
 system calls only: no memory is allocated and nothing is locked, and a signal handler may do it too.

@@ -92,6 +92,7 @@ cdef int ERROR_EXT = layouts.ERROR_EXT
 cdef size_t MAX_TASKS = limits.MAX_TASKS
 cdef size_t MAX_BODY = limits.MAX_BODY
 cdef size_t MAX_MESSAGE = limits.MAX_MESSAGE
+cdef uint64_t STRIDE_NS = layouts.STRIDE_NS
 cdef size_t PROGRESS_HEAD = layouts.PROGRESS_HEAD
 cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
 cdef size_t PROGRESS_BYTES = layouts.PROGRESS_BYTES
@@ -332,8 +333,7 @@ def read_topic(body):
 
 
 def pack_batch(number, slice_ns, sections):
-    """A batch of that number from the sections' (job, format, reply, deadline ns, head, index, body, part, first, stop,
-    lead, larger, size), index and body those of the whole package.
+    """Return a batch of that number from sections, tuples as `broker.package.Section` names them.
 
     Raises ProtocolError for a slice that the package does not have.
     """
@@ -342,7 +342,9 @@ def pack_batch(number, slice_ns, sections):
     at = put_u32(out, at, <uint32_t>len(sections))
     at = put_u64(out, at, slice_ns)
     for section in sections:
-        at = put_section(out, at, section)
+        if not isinstance(section, tuple):
+            raise TypeError("a section is a tuple")
+        at = put_section(out, at, <tuple>section)  # or of a subclass, which has names
     return out.taken(at)
 
 
@@ -412,7 +414,6 @@ cdef list read_entries(_Reader src, uint32_t count):
     return entries
 
 
-@cython.final
 cdef class Assembly:
     """The bodies of a package's pieces, neighbouring tasks each, until all `tasks` tasks are there."""
 
@@ -488,6 +489,8 @@ cdef class Assembly:
 
 
 include "_progress.pxi"
+include "_calls.pxi"
 include "_turn.pxi"
+include "_running.pxi"
 include "_seed.pxi"
 include "_tally.pxi"

@@ -1,4 +1,4 @@
-# What may be a key of a map, or an element of a set, in MessagePack. The text is part of _fastpath.pyx.
+# Values that may be keys of a map, or elements of a set, in MessagePack. The text is part of _fastpath.pyx.
 
 cdef size_t MAX_NUMBER_KEYS = limits.MAX_NUMBER_KEYS
 cdef size_t MAX_EQUAL_HASHES = limits.MAX_EQUAL_HASHES

@@ -246,7 +246,7 @@ cdef u8* put_more(_Out out, u8* at, object value, int depth) except NULL:
 
 
 cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
-    # What msgspec asks of a value may be the program's own code, and that may throw away the list or dict we are in.
+    # msgspec may call the program's own code on a value, and that code may throw away the list or dict we are in.
     # So whatever may lead to msgspec is held; a parameter of a cdef function is only borrowed.
     held = value
     if not (PyList_CheckExact(value) or PyDict_CheckExact(value) or (PyTuple_CheckExact(value) and not out.values)):

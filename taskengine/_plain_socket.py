@@ -30,7 +30,7 @@ LONGEST_MS = 250
 class PlainDebt:
     """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.
 
-    What it owes, the `whole` owes too. For the thread that sends; pyzmq's own thread only notes what is paid.
+    Its bytes count for the `whole`, too. Only the sending thread uses it; pyzmq's own thread only notes what is paid.
     """
 
     def __init__(self, whole: PlainDebt | None = None) -> None:

@@ -248,6 +248,7 @@ cdef class _Frames:
             and self.find(&frame)
             and self.get_arguments(frame.args, end)
         ):
+            self.name = NULL  # Python finds the function of this one, and is to say so again of the next
             return self.put_told(self.python.run(some(at, end - at), room))
         result = error = None
         if self.limit:

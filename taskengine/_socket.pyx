@@ -184,7 +184,7 @@ cdef str user_of(const Message* message):
 cdef class Debt:
     """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.
 
-    What it owes, the `whole` owes too.
+    Its bytes count for the `whole`, too.
     """
 
     cdef Account* _account

@@ -115,6 +115,10 @@ cdef class _Turn:
     cdef int64_t i
     cdef uint32_t entries
     cdef uint32_t ran  # tasks of the section at hand that have run
+    cdef uint32_t claimed  # tasks that may run and have not begun
+    cdef uint32_t stride  # tasks that were claimed last, 0 for none of the section at hand
+    cdef uint64_t claimed_ns  # when
+    cdef bint is_offered  # what is not claimed may be taken back
 
     def __cinit__(self, failed, foreign, uint64_t number, ProgressPage page):
         self.failed = failed
@@ -123,19 +127,52 @@ cdef class _Turn:
         self.number = number
         self.page = &self.own if page is None else page.head
         self.slot = &self.own.slots[0] if page is None else page.begin(number, self.out)
+        self.is_offered = page is not None and self.slot.offered == number
         self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
+        self.i = -1
 
     cdef inline bint is_recalled(self) noexcept:
         return self.page.recall > self.number
 
+    cdef inline bint may_run(self, uint32_t left) noexcept:
+        """Whether another of the `left` tasks of the section may run; it counts as run."""
+        if not self.claimed and not self.claim(left):
+            return False
+        self.claimed -= 1
+        return True
+
+    cdef bint claim_chunk(self, uint32_t k, uint32_t* stop) noexcept:
+        """Claim the tasks from `k` to `stop`, which lie in one DATA frame; `stop` is lowered where that was taken back."""
+        if self.is_offered:
+            stop[0] = k + claim_tasks(&self.slot.claim, stop[0] - k)
+        return k < stop[0]
+
+    cdef bint claim(self, uint32_t left) noexcept:
+        """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
+        cdef uint64_t now
+        if not self.is_offered:
+            self.claimed = left
+            return True
+        now = now_ns()
+        if not self.stride:
+            self.stride = 1
+        elif (now - self.claimed_ns) * 2 <= STRIDE_NS:
+            self.stride = min(2 * self.stride, left)
+        else:
+            self.stride = <uint32_t>max(self.stride * STRIDE_NS // (now - self.claimed_ns), 1)
+        self.claimed_ns = now
+        self.stride = self.claimed = claim_tasks(&self.slot.claim, min(self.stride, left))
+        return self.claimed > 0
+
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
-        self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
         """Begin an entry, of tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        order_stores()
         self.slot.job = section.job
         self.slot.first = <uint32_t>position
         self.slot.started = <uint32_t>position
@@ -270,7 +307,7 @@ cdef class _Turn:
     cdef size_t run_tasks(
         self, _Reader src, const Section* section, uint32_t k, uint32_t stop, bytes head, list functions
     ) except? 0:
-        """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled, and write their results.
+        """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled or taken back; write their results.
 
         How many failed; `ran` is behind the last that ran.
         """
@@ -286,7 +323,7 @@ cdef class _Turn:
             mark = self.at - out.data
             try:
                 while k < stop:
-                    if self.is_recalled():
+                    if self.is_recalled() or not self.may_run(section.count - k):
                         stop = k
                         break
                     if not columns:
@@ -389,26 +426,31 @@ cdef class _Turn:
 
         Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
         """
-        cdef uint32_t first = 0, k = 0, stop, number = 0
+        cdef uint32_t first = 0, k = 0, stop, chunk, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
         cdef bint ends = False
         self.out.values = src.values = section.values
+        self.stride = 0
         while k < section.count and not ends:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)
                 body = self.at - self.out.data
-            stop = k + next_chunk(section, number, section.count - k)
+            stop = chunk = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
+                k = self.ran
+            elif not self.claim_chunk(k, &stop):
+                pass
             elif section.format == LEGACY_JSON and frames is not None:
                 failures += frames.run(section, k, stop)
+                k = self.ran
             else:
                 failures += self.run_foreign(section, k, stop, head)
-            k = self.ran
+                k = self.ran
             number += 1
             now = now_ns()
-            ends = k < stop or (until and now >= until)
+            ends = k < chunk or (until and now >= until)
             if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)
@@ -431,7 +473,7 @@ cdef class _Turn:
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
         self.page.finished += 1
-        self.slot.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.committed, <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data))
         return 0
 
 
@@ -464,6 +506,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
     """
+    global turn_at_hand
     # a copy of what a task could change under our feet
     cdef _Reader src = _Reader(batch if type(batch) is bytes else bytes(memoryview(batch)))
     cdef _Reader task = _Reader(b"")
@@ -481,17 +524,21 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     until = get_u64(at + 12)
     if until:
         until += now_ns()
-    for _ in range(get_u32(at + 8)):
-        get_section(src, &section)
-        head = some(section.head, section.head_size)
-        is_packed = section.format == PACKED or section.format == COLUMNS
-        functions = list(resolve(head)) if is_packed else []
-        turn.limits = limits(head) if is_packed and limits is not None else None
-        if section.format == LEGACY_JSON and seed is not None:
-            seed.pack = frames.pack(head)
-        if turn.run_section(task, &section, head, functions, seed, until) < section.count:
-            break
-        if until and now_ns() >= until:
-            break
+    turn_at_hand = turn
+    try:
+        for _ in range(get_u32(at + 8)):
+            get_section(src, &section)
+            head = some(section.head, section.head_size)
+            is_packed = section.format == PACKED or section.format == COLUMNS
+            functions = list(resolve(head)) if is_packed else []
+            turn.limits = limits(head) if is_packed and limits is not None else None
+            if section.format == LEGACY_JSON and seed is not None:
+                seed.pack = frames.pack(head)
+            if turn.run_section(task, &section, head, functions, seed, until) < section.count:
+                break
+            if until and now_ns() >= until:
+                break
+    finally:
+        turn_at_hand = None
     put_u32(turn.out, turn.out.data, turn.entries)
     return turn.out.taken(turn.at)

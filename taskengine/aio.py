@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
 
@@ -15,6 +16,7 @@ from taskengine.client.async_subscription import AsyncSubscription
 from taskengine.client.blocking import Caller, Posted, T, patience
 from taskengine.client.futures import convert_each
 from taskengine.client.lease import AsyncLease
+from taskengine.client.ordering import BUFFERSIZE, in_order_async
 from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
 from taskengine.client.session import Call
@@ -62,6 +64,10 @@ class AsyncClient(Caller):
         convert = self._returning(returns, task)
         return asyncio.wrap_future(self._submit((task, args, kwargs), self._options, convert))
 
+    def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> AsyncIterator[Any]:
+        """Iterate over the results, in order, as they come; see `taskengine.Client.imap`."""
+        return in_order_async(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
+
     async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the shortest way; see `taskengine.Client.stop`."""
         stopping = Stopping(self._target(), Order.new(why), timeout)
@@ -75,9 +81,9 @@ class AsyncClient(Caller):
         await self.call(task, **number)
 
     async def cancel(self) -> None:
-        """Have nothing begin that this client has sent and that has not; a future, or who awaits, is cancelled itself.
+        """Cancel everything that this client has sent; to cancel a single call, cancel the task that awaits it.
 
-        What has not begun then ends in `Cancelled`.
+        Calls that have not begun end in `Cancelled`.
         """
         await self._wait(self._cancel_all())
 
@@ -90,7 +96,7 @@ class AsyncClient(Caller):
         return msgspec.convert(await self._wait(self._ask(RequestKind.INFO)), Info)
 
     async def stats(self) -> Stats:
-        """What the engine has counted: tasks, errors, restarts, who waits and works where, and how long it took."""
+        """Return the engine's counters: tasks, errors, restarts, the load of each lane, and latencies."""
         return msgspec.convert(await self._wait(self._ask(RequestKind.STATS)), Stats)
 
     async def progress(self) -> list[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""The seed's frames of wire 0.1, so that its formatting sample runs with only the import line changed."""
+"""The frames of the legacy JSON protocol: programs of the original design need only another import line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Frame:
 
 
 class MetaFrame(Frame):
-    """Who sends what; what is left empty here is filled in by the engine."""
+    """The META frame: the sender and the kind of a message. The engine fills in what is empty here."""
 
     keys: ClassVar[dict[str, Any]] = {
         "id": "",

@@ -35,7 +35,7 @@ CONTROLS: Mapping[int, str] = {
     **{code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F))},
     **{code: f"\\u{code:04x}" for code in (*range(0x2066, 0x206A), 0xFEFF)},
 }
-"""What would tell a terminal to do something, or turns the direction of text: C0, C1, bidi, line separators."""
+"""Characters that act on a terminal, or change the direction of text: C0, C1, bidi, line separators."""
 _CONTROL = re.compile(f"[{''.join(map(chr, CONTROLS))}]")
 
 

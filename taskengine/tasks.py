@@ -10,13 +10,13 @@ from taskengine import task
 
 @task
 def task_count(a: float, b: float) -> float:
-    """The mean of two numbers."""
+    """Return the mean of two numbers."""
     return (a + b) / 2
 
 
 @task
 def task_echo(*args: Any, **kwargs: Any) -> Any:
-    """What was given: the one argument itself, several as a list, keywords as an object."""
+    """Return the arguments: one as it is, several as a list, keywords as an object."""
     if kwargs:
         return {**kwargs, "args": list(args)} if args else kwargs
     return args[0] if len(args) == 1 else list(args)
@@ -24,7 +24,7 @@ def task_echo(*args: Any, **kwargs: Any) -> Any:
 
 @task
 def task_sleep(seconds: float) -> float:
-    """Sleep for so many seconds, and say how many."""
+    """Sleep for this many seconds, and return the number."""
     time.sleep(seconds)
     return seconds
 

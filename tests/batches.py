@@ -32,7 +32,7 @@ def join_frames(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 
 class Failures(list[tuple[int, int, BaseException | None]]):
-    """What a turn told of failed tasks: (name index, position, exception)."""
+    """The failed tasks that a turn reported: (name index, position, exception)."""
 
     def __call__(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
         self.append((i, position, error))

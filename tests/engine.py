@@ -59,6 +59,12 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
     """Poll until `done()`; a deadline that passes is a failed test."""
     end = time.monotonic() + deadline(seconds)
@@ -193,7 +199,7 @@ class Engine:
         return f"tcp://127.0.0.1:{self.settings['router_backend']}" if path is None else f"ipc://{path}"
 
     def output(self, start: int = 0) -> str:
-        """What it has printed so far, from a byte on."""
+        """Return all that it has printed so far, from a byte on."""
         with self._output.open("rb") as output:
             output.seek(start)
             return output.read().decode(errors="replace")

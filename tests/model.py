@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 def header(data: bytes, at: int) -> Header:
-    """What begins at `at`; only that the length itself is there has been checked."""
+    """Return the bytes that begin at `at`; only the presence of their length has been checked."""
     if at >= len(data):
         raise ProtocolError("the bytes end too early")
     tag = data[at]

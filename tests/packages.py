@@ -22,7 +22,7 @@ class Plain(Package):
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         name = type(error).__name__.encode()
-        for _, start, end in self.chunks(first, stop):
+        for _, start, end in self.flight.chunks.between(first, stop):
             yield start, end, b"".join(b"<%d %s>" % (position, name) for position in range(start, end))
 
 
@@ -37,7 +37,7 @@ def package(
 
 def answer(slice: Slice, first: int, stop: int, ns_a_task: int = CHEAP_NS) -> Answered:
     results = b"".join(b"<%d>" % position for position in range(first, stop))
-    return slice.package.job, first, stop, 0, ns_a_task * (stop - first), results
+    return slice.package.flight.job, first, stop, 0, ns_a_task * (stop - first), results
 
 
 def answers(batch: Batch, ns_a_task: int = CHEAP_NS) -> list[Answered]:

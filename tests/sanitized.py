@@ -35,7 +35,7 @@ OPTIONS = {
     "PYTHONSAFEPATH": "1",
 }
 REPORTS = ("ERROR: AddressSanitizer", "runtime error:")
-"""What a sanitizer prints where it has found something."""
+"""The mark that a sanitizer prints where it has found something."""
 
 
 class CannotBuild(Exception):
@@ -62,7 +62,7 @@ def _runtime(*names: str) -> str:
 
 
 def _stamp() -> str:
-    """What the build is made of."""
+    """The sources of the build."""
     digest = hashlib.sha256(f"{sys.version} {compiler()} {COMPILE}".encode())
     sources = (ROOT / "taskengine").rglob("*.p[xy]*")
     for path in sorted([*sources, ROOT / "setup.py", GUIDE]):

@@ -1,4 +1,4 @@
-"""What tests have found out about who is let in, and may do what, as tables at the end of pytest's output."""
+"""Prints the tests' results on admission and rights as tables at the end of pytest's output."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("registry", "security"),
     ("runtime",),
     ("client", "router", "worker"),
-    ("aio",),
+    ("aio", "joblib"),
     ("supervisor",),
     ("cli",),
     ("__main__",),
@@ -33,26 +33,38 @@ ROWS: tuple[tuple[str, ...], ...] = (
 DOOR = "__init__"
 USERS = {"tasks", "sources"}
 ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
-"""What a client has no use for."""
+"""Folders that a client has no use for."""
 PURE = {
     "broker/availability",
+    "broker/balancer",
     "broker/binary",
     "broker/broker",
     "broker/cancellation",
     "broker/chunking",
     "broker/costs",
     "broker/counters",
+    "broker/deadlines",
+    "broker/dispatch",
     "broker/failure_reasons",
     "broker/fair_queue",
+    "broker/flight",
+    "broker/in_flight",
     "broker/lane",
     "broker/lane_queue",
     "broker/legacy_json",
+    "broker/losses",
+    "broker/looks",
     "broker/origins",
     "broker/package",
+    "broker/partials",
+    "broker/places",
     "broker/quota",
     "broker/recovery",
+    "broker/results",
     "broker/serials",
     "broker/topics",
+    "broker/withdrawals",
+    "broker/workers",
     "client/clock",
     "client/older_engines",
     "client/outbox",
@@ -66,12 +78,14 @@ PURE = {
     "config/weaknesses",
     "protocol/arrays",
     "protocol/conversion",
+    "protocol/marks",
     "protocol/values",
     "registry/arguments",
     "registry/discovery",
     "router/connection_table",
     "router/emergency",
     "router/health",
+    "router/partial_replies",
     "router/permissions",
     "router/work_budget",
     "router/worker_table",
@@ -156,7 +170,7 @@ def place(module: str) -> str:
 
 
 def breaches(module: str, source: str) -> list[str]:
-    """What the imports of one module break."""
+    """Return the rules that the imports of one module break."""
     found = []
     for name in imported(source):
         top, *rest = name.split(".")
@@ -257,7 +271,7 @@ def test_hardware_uses_only_the_door() -> None:
 
 
 def door_breaches(file: str, source: str) -> list[str]:
-    """What the imports of a file of hardware/ break: of the engine it uses only the door."""
+    """Return the rules that the imports of a file of hardware/ break: of the engine it uses only the door."""
     return [
         f"hardware/{file} imports {name}: it uses only the door"
         for name in imported(source)
@@ -328,13 +342,19 @@ def test_what_hardware_may_import() -> None:
 
 
 def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
-    """Everything that waits uses the monotonic clock; what time it is stands only in publications and the audit log."""
+    """What waits uses the monotonic clock; what time it is stands in publications, the audit log and JSON lines."""
     wall = re.compile(
         r"\btime\.(time|time_ns|localtime|gmtime)\b|\b(datetime|date)\.(now|utcnow|today)\b|\bCLOCK_REALTIME\b"
     )
-    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "taskengine").rglob("*.p[yx]*")}
+    paths = (path for path in PACKAGE.rglob("*.p[yx]*") if path.suffix != ".pyc")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
+        ("log_format.py", "return time.time() if self.is_json else 0.0"),
+        (
+            "log_format.py",
+            "return f\"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03}Z\"",
+        ),
     }

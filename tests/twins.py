@@ -1,4 +1,4 @@
-"""What the compiled fast path and its model in plain Python are held against each other with."""
+"""Helpers that compare the compiled fast path with its model in plain Python."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Worker:
 
 
 class Turn(NamedTuple):
-    """What a worker did with a batch; None in place of the answer where there was none."""
+    """The result of a batch at a worker; None in place of the answer where there was none."""
 
     seen: list[object]
     answer: list[tuple[Any, ...]] | None

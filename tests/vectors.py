@@ -36,6 +36,7 @@ from taskengine.protocol.messages import (
     Info,
     LaneStats,
     Latency,
+    PartialReply,
     Priority,
     Reply,
     ReplyMode,
@@ -57,6 +58,7 @@ STAMP: Stamp = (3600 * S + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
 Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
 Vector = dict[str, Any]
 
+EACH = Request(RequestKind.PACKAGE, 24, "ARM", reply=ReplyMode.EACH)
 STATS = Stats(
     accepted=40,
     answered=30,
@@ -75,7 +77,8 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    *(["clock", "stop", "values"], ["device.rest", "motor.stop", "robot.stop", "system.stop"], "tcp://127.0.0.1:9004"),
+    *(["clock", "stop", "each", "values"], ["device.rest", "motor.stop", "robot.stop", "system.stop"]),
+    "tcp://127.0.0.1:9004",
 )
 TASKS = [
     TaskInfo("task_count", "", "(a, b)", "Return half the sum.", None, False, "taskengine.tasks"),
@@ -239,6 +242,7 @@ def packages() -> Iterator[Vector]:
     yield package(
         "a package that wants no results", Request(RequestKind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls
     )
+    yield package("a package that wants each as it comes", EACH, calls)
     hurried = Request(RequestKind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
     yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
     yield package("an empty package", Request(RequestKind.PACKAGE, 15, "ARM"), [])
@@ -261,7 +265,7 @@ def with_values() -> Vector:
         RequestKind.PACKAGE, 24, "ARM", sent=3600 * S, bound=250_000, token=TOKEN, since=3000 * S, values=True
     )
     result = (1, Decimal("1.10"))
-    reply = Reply(24, 1, ReplyMode.ALL, None, 0, *STAMP)
+    reply = Reply(26, 1, ReplyMode.ALL, None, 0, *STAMP)
     asked = "a package with other values"
     return {
         "values": [
@@ -297,9 +301,9 @@ def requests() -> Iterator[Vector]:
 
 
 def replies() -> Iterator[Vector]:
-    """What the engine answers."""
+    """Return the engine's answer."""
     results = [2.5, errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[])]
-    only = [1, results[1]]
+    only, entry = [1, results[1]], packed(results[1])
     end = 0, *STAMP
     yield answer(
         "results", Reply(7, 2, failed=1, clock=STAMP[0], boot=STAMP[1]), results, _joined(results), "a package"
@@ -309,6 +313,14 @@ def replies() -> Iterator[Vector]:
     yield answer(
         "no results", Reply(13, 2, ReplyMode.NONE, None, 1, *STAMP), [], None, "a package that wants no results"
     )
+    each = "a package that wants each as it comes"
+    yield answer(
+        "the second of each", PartialReply(24, 1, EACH.reply, None, 1, *STAMP, 1, False), only[1:], entry, each
+    )
+    yield answer("the first of each", PartialReply(24, 1, EACH.reply, None, *end, 0, True), [2.5], packed(2.5), each)
+    unread = to_wire(errors.Overloaded("the replies before this one were not read; the tasks have run"))
+    head = PartialReply(24, 2, EACH.reply, unread, 2, *STAMP, 0, True)
+    yield answer("each of two that were not read", head, [], None, each)
     yield answer("nothing", Reply(15, 0, ReplyMode.ALL, None, *end), [], b"", "an empty package")
     halves = [0.75, 1.75]
     yield answer("columns", Reply(9, 2, ReplyMode.ALL, None, *end), halves, _joined(halves), "columns")
@@ -375,7 +387,7 @@ def seed_messages() -> Iterator[Vector]:
     def read(frames: list[dict[str, Any]]) -> legacy_json.LegacyPackage:
         texts = [json.dumps(frame).encode() for frame in frames]
         found = legacy_json.read_package((), texts[0], *join_frames(texts[1:]), {"task_count": ""}, 1, NOWHERE)
-        found.worker = "TASK-4712"
+        found.results.worker = "TASK-4712"
         return found
 
     frames = [meta(length=2, serial="s7"), task("task_count", 2, 3, pack="a1"), task("steer", pack="a2")]
@@ -391,18 +403,18 @@ def seed_messages() -> Iterator[Vector]:
     yield seed("a wrong length", frames, texts_of(wrong))
     frames = [meta(type="PUB", serial="s10"), {"data": {"topic": "arm.state", "value": {"angle": 30}}}]
     found = read(frames)
-    found.worker = "DATA-4713"
-    found.put(0, 1, packed(None))
+    found.results.worker = "DATA-4713"
+    found.results.put(0, 1, packed(None))
     yield seed("PUB", frames, texts_of(found.answer()))
     frames = [meta(type="GET", serial="s11"), {"data": {"topic": "arm.state"}}]
     found = read(frames)
-    found.worker = "DATA-4713"
-    found.put(0, 1, legacy_json.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
+    found.results.worker = "DATA-4713"
+    found.results.put(0, 1, legacy_json.data_frame({"angle": 30}, msgspec.Raw(bytes(found.pack))))
     yield seed("GET", frames, texts_of(found.answer()))
 
 
 def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEngineError]) -> list[str]:
-    """What a package is answered whose tasks were one chunk."""
+    """Return the reply to a package whose tasks were one chunk."""
     results = list(results)
     labels = [json.loads(found._frame(position))["pack"] for position in range(found.count)]
     frames = legacy_json.TaskFrames(lambda name: None, lambda name, error: errors.ProtocolError(""))
@@ -411,7 +423,7 @@ def seed_answer(found: legacy_json.LegacyPackage, results: Sequence[str | TaskEn
         is_error = isinstance(result, TaskEngineError)
         told = f"ERROR: {result}" if is_error else result
         entries.append(b" " * is_error + frames.tell(label, told, 1000)[0])
-    found.put(0, found.count, found.mend(found.count, b",".join(entries)))
+    found.results.put(0, found.count, found.mend(found.count, b",".join(entries)))
     return texts_of(found.answer())
 
 

@@ -1,4 +1,4 @@
-"""What CHUNKING_SIZE costs and what it buys."""
+"""Measures the cost and the benefit of CHUNKING_SIZE."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="chunks",
         title="Chunks of 1 to 500",
-        note="W1 with tiny tasks, and the mix with its heavy tasks first, against the ideal schedule of its tasks. "
-        "Small chunks cost, large ones cannot be shared out.",
+        note="W1 with tiny tasks, and the mix of the next table with its heavy tasks first, the latter beside the best "
+        "possible schedule of its tasks. Each chunk costs time, and a large chunk cannot be shared among workers.",
         heads=["chunk size", "W1 ms", "x loop", f"x size {CHUNK}", "mix ms", "mix x ideal"],
         rows=rows,
     )

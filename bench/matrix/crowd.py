@@ -26,7 +26,7 @@ _forkserver = multiprocessing.get_context("forkserver")
 
 
 class Work(NamedTuple):
-    """What one client did: the spans of its calls and of its packages in s; what went wrong, if anything."""
+    """The results of one client: the spans of its calls and of its packages in s; what went wrong, if anything."""
 
     calls: list[float]
     packages: list[float]
@@ -44,9 +44,9 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="clients",
         title="1, 8 and 64 clients at once",
-        note=f"Clients in processes of their own, each of which calls again as soon as it is answered: for "
-        f"{extent.clients_s:g} s single calls, then for as long packages of {PACKAGE}. Fairness is the least that a "
-        "client got over the most. The clients share the machine's cores with the engine.",
+        note="Each client is a process of its own, which calls again as soon as it has its answer: single calls for "
+        f"{extent.clients_s:g} s, then packages of {PACKAGE} for as long. Fairness is the least that a client got, "
+        "divided by the most. The clients share the machine's cores with the engine.",
         heads=[
             "clients",
             "calls/s",

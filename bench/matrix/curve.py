@@ -1,4 +1,4 @@
-"""What encryption costs, where the engine has it."""
+"""Measures the cost of encryption, where the engine has it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="curve",
         title="CURVE off and on",
-        note="W1 and W2, in turns.",
+        note="W1 and W2 without and with encryption, in turns.",
         heads=["system", "W1 ms", "x loop", "x off", "W2 µs", "x off"],
         rows=rows,
     )

@@ -86,9 +86,10 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
         name="loads",
         title="Tasks of 0 to 1000 µs, and a heavy-headed mix",
         note=f"Busy tasks, {WORKERS} workers, chunks of {CHUNK}. The mix is {HEAVY} tasks of {HEAVY_US / MS:g} ms and "
-        f"{PACKAGE - HEAVY} of {LIGHT_US:g} µs. The ideal gives each task, or each chunk, in turn to the worker that "
-        "is free first and costs nothing else; it is made of what each task took in a loop in the same round. The "
-        "chunk is the engine's unit, so that ideal is its limit: heavy tasks that stand together fill one chunk.",
+        f"{PACKAGE - HEAVY} of {LIGHT_US:g} µs. The ideal schedule gives each task, or each chunk, in turn to the "
+        "worker that is free first, and costs nothing else. It is computed from the time that each task took in a loop "
+        "in the same round. The engine hands out chunks, so the ideal by chunk is its limit: heavy tasks that are "
+        "neighbours fall into one chunk.",
         heads=[
             "tasks",
             "number",

@@ -49,9 +49,9 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="rates",
         title="Tasks offered at an even rate",
-        note="Latency from the instant at which a task or package was due. Task Engine sends each at once, or "
-        "coalesces for RESPONSE_TIME where it says so; packages leave at once, from four threads. Raw libzmq sends as "
-        "many bytes, from one loop in C.",
+        note="A latency counts from the moment at which its task or package was due. Task Engine sends each at once; "
+        "in the row with `flushed` it collects tasks for RESPONSE_TIME. Packages leave at once, from four threads. Raw "
+        "libzmq sends as many bytes, from one loop in C.",
         heads=["tasks/s", "offered", "system", "ms p50", "p99", "max", "p99 x raw"],
         rows=rows,
     )

@@ -43,8 +43,9 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="sizes",
         title="Packages of 1 to 10^6 tasks",
-        note=f"µs a task of W1 with packages of each size, medians; x loop and x Pool are medians of paired ratios, x "
-        f"{PACKAGE} is the engine's cost of a task over that in a package of {PACKAGE}, paired too.",
+        note="The time of W1 for each task, in packages of each size, as medians. x loop and x Pool are medians of the "
+        f"rounds' ratios. x {PACKAGE} is the engine's time for a task, divided by that in a package of {PACKAGE} in "
+        "the same round.",
         heads=[
             "tasks",
             "loop µs a task",
@@ -98,9 +99,10 @@ def measure_memory(extent: Extent, settings: dict[str, object], quiet: Quiet) ->
     return Table(
         name="memory",
         title=f"Memory at a package of {tasks} tasks",
-        note=f"A new engine and {TIMES} packages of {tasks} tasks, one after the other. Bytes in flight are the "
-        "request's and the reply's bodies; the router's growth is its most resident memory over that before the first. "
-        "The engine's peak is the largest PSS of all processes that was seen in looks every 10 ms.",
+        note=f"A new engine gets {TIMES} packages of {tasks} tasks, one after the other. The router's growth is its "
+        "highest resident memory, minus that before the first package. The engine's peak is the highest sum of the PSS "
+        "of its processes, which is read every 10 ms. The last column divides the growth by the bytes in flight: the "
+        "bodies of the request and of the reply.",
         heads=[
             "package",
             "request MB",

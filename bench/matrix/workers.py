@@ -58,9 +58,9 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
     return Table(
         name="workers",
         title="1 to 8 workers",
-        note=f"W1 with tiny tasks, and {sleeps} tasks that sleep {SLEEP_S * MS:g} ms, which need no core, against the "
-        f"ideal schedule of their chunks (a sleep took {slept * MS:.2f} ms). More workers than cores can only help "
-        "tasks that wait.",
+        note=f"W1 with tiny tasks; and {sleeps} tasks that sleep {SLEEP_S * MS:g} ms and need no core, beside the "
+        f"ideal schedule of their chunks, for which a sleep takes {slept * MS:.2f} ms, as measured. More workers "
+        "than cores can only help tasks that wait.",
         heads=["workers", "W1 ms", "x loop", "x one worker", "sleeping ms", "ideal ms", "x ideal"],
         rows=rows,
     )
@@ -73,6 +73,6 @@ def _sleep_measure(ours: Ours, sleeps: int, extent: Extent) -> Measure:
 
 
 def _real_sleep(times: int) -> float:
-    """What a task that sleeps really takes, in s: the system wakes late."""
+    """Return how long a task that sleeps really takes, in s: the system wakes it late."""
     job = Job(lambda: [task_sleep(SLEEP_S) for _ in range(times)])
     return timed_package("sleep", job, [SLEEP_S] * times) / times

@@ -1,4 +1,4 @@
-"""What the peers run: the sample task, and bags of it for those that have no chunks of their own."""
+"""The functions that the peers run: the sample task, and bags of it for those that have no chunks of their own."""
 
 from __future__ import annotations
 

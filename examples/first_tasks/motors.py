@@ -1,4 +1,4 @@
-"""What main.py imports, from beside it."""
+"""A module that main.py imports from its own folder."""
 
 STEPS_A_TURN = 200
 

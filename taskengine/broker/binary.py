@@ -14,17 +14,30 @@ from taskengine.broker.package import (
     CALL_BYTES,
     DEFAULT_LANE,
     Called,
+    DataRequest,
     Message,
     Package,
     TaskKind,
     check_names,
     lanes_of,
 )
+from taskengine.broker.partials import Part, PartialResults
+from taskengine.broker.results import Results
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.protocol.layouts import ERROR_EXT, VALUES_FLAG, Format
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_CHANGES
-from taskengine.protocol.messages import UNSTAMPED, Origin, Reply, ReplyMode, Request, RequestKind, Stamp, encode_reply
+from taskengine.protocol.messages import (
+    UNSTAMPED,
+    Origin,
+    PartialReply,
+    Reply,
+    ReplyMode,
+    Request,
+    RequestKind,
+    Stamp,
+    encode_reply,
+)
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -62,6 +75,10 @@ class BinaryPackage(Package):
         self.names_held = len(request.names)
         self.reply_mode = request.reply
         self.values_flag = VALUES_FLAG if request.values else 0
+        if request.reply == ReplyMode.EACH:
+            self.reply_mode = ReplyMode.ALL  # to workers it is the same
+            if request.kind == RequestKind.PACKAGE:
+                self.results = PartialResults(self.count)
         self.priority = request.priority
         self.idempotent = request.idempotent
         self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
@@ -98,23 +115,23 @@ class BinaryPackage(Package):
         return names[i] if i < len(names) else ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        head = encode_reply(Reply(self.request.serial, self.count, self.request.reply, None, self.failed, *stamp))
-        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.assembly.bodies()]
+        head = encode_reply(
+            Reply(self.request.serial, self.count, self.request.reply, None, self.results.failed, *stamp)
+        )
+        return [head] if self.reply_mode == ReplyMode.NONE else [head, self.results.bodies()]
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        first, stop, failed, bodies = part
+        count, told = stop - first, None
+        if error is not None:
+            failed, told = count, to_wire(error)
+        head = PartialReply(self.request.serial, count, ReplyMode.EACH, told, failed, *stamp, first, is_last)
+        return [encode_reply(head)] if error is not None else [encode_reply(head), bodies]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)
-
-    def describe(self) -> str:
-        return self._meta(self.count, "requestor", 0, "REQ", self.request.client)
-
-    def describe_part(self, part: int, worker: str) -> str:
-        return self._meta(1, "responder", part, "ACK", worker)
-
-    def _meta(self, length: int, role: str, part: int, kind: str, who: str) -> str:
-        return (
-            f'{{"length": {length}, "version": 0.2, "role": "{role}", "part": {part}, '
-            f'"serial": "{self.serial}", "type": "{kind}", "id": "{who}"}}'
-        )
 
 
 class _DataRequest(BinaryPackage):
@@ -128,9 +145,9 @@ class _DataRequest(BinaryPackage):
         self.values_flag = 0  # what is published is JSON
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        if self.failed:
-            return self.refusal(error_of(self.assembly.join()), stamp)
-        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.assembly.bodies()]
+        if self.results.failed:
+            return self.refusal(error_of(self.results.join()), stamp)
+        return [encode_reply(Reply(self.request.serial, 1, ReplyMode.ALL, None, 0, *stamp)), self.results.bodies()]
 
     def called(self) -> Collection[str]:
         return ()
@@ -148,7 +165,7 @@ class _ColumnPackage(BinaryPackage):
         self.index = index
         self.body = body
         self.count = _fastpath.check_columns(index, len(body))
-        self.assembly = _fastpath.Assembly(self.count)
+        self.results = Results(self.count)
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
         """Accept all: numbers are small."""
@@ -244,6 +261,6 @@ def _read_data(
     if values != (2 if request.kind == RequestKind.PUBLISH else 1):
         raise ProtocolError("PUBLISH takes a topic and a value, LATEST a topic")
     package = _DataRequest(route, request, len(body).to_bytes(4, "little"), body, origin)
-    package.topic, package.publishes = topic, request.kind == RequestKind.PUBLISH
+    package.data_request = DataRequest(topic, request.kind == RequestKind.PUBLISH)
     package.lanes = [(topic_lane(topic, data_workers), 1)]
     return package

@@ -4,38 +4,35 @@ Theory of operation. `accept` cuts a package into runs of chunks and queues them
 slices (neighbouring chunks of a package), placed as if each chunk went to the worker with the least work at that
 moment, and returns one batch for each worker that got any. `finish` takes a worker's answer to its oldest batch; the
 answer may hand the end of the batch back. `leave` takes a worker's death, with the account that the worker left. Both
-return the packages that are complete now. Every accepted package is returned exactly once.
+return the packages that are whole now. Every accepted package is returned exactly once.
 
-A batch holds about `BATCH_NS` of work by a moving estimate of a task's cost. At most `IN_FLIGHT` batches wait at a
-worker. A chunk whose cost is unknown or large travels alone, so that nothing small waits behind it.
+What the broker knows lies in its parts, each with one concern: `workers` and `availability` (which workers there are,
+and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balancer` (who gives it up again), `InFlight`
+(packages and their results) and `withdrawals` (what is not to start any more). Only this class moves work between them.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
 
 from taskengine.broker import failure_reasons
 from taskengine.broker.availability import Availability
-from taskengine.broker.cancellation import CancelledTasks
-from taskengine.broker.costs import Costs
-from taskengine.broker.counters import Counters
-from taskengine.broker.lane import Batch, BatchBuilder, Lane, LaneWorker, Slice
+from taskengine.broker.balancer import Balancer
+from taskengine.broker.cancellation import cancelled
+from taskengine.broker.dispatch import Dispatcher
+from taskengine.broker.in_flight import InFlight
+from taskengine.broker.lane import Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
-from taskengine.broker.package import Package, TaskKind, cancelled
-from taskengine.broker.quota import NO_LIMITS, Quota, QuotaLimits
-from taskengine.broker.recovery import SENSELESS, Account, Answered, matched, recovered
-from taskengine.broker.serials import Serials
-from taskengine.broker.tuning import BATCH_NS, LATEST_RETRY_S, SOONEST_RETRY_S
+from taskengine.broker.looks import Looks, SeenBatch
+from taskengine.broker.package import Package
+from taskengine.broker.quota import NO_LIMITS, QuotaLimits
+from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
+from taskengine.broker.withdrawals import Withdrawals
+from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, NO_DEADLINE
-from taskengine.protocol.messages import Priority, Stats
-
-_TURN_NS = BATCH_NS / 4
-"""Work that a package gets in one turn while others wait."""
-_DEADLINES_SPARE = 64
-"""How many deadlines may be kept beyond twice the number of packages in flight."""
+from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES
+from taskengine.protocol.messages import Stats
 
 
 class Broker:
@@ -44,7 +41,7 @@ class Broker:
     `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the
     idempotent tasks, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in
     flight. The worker of a `pinned` lane owns pins: when it dies, nothing that waited for it runs, except tasks that
-    move nothing.
+    move nothing. Workers run one task at a time, except in the lanes of `concurrency`, which says how many at most.
     """
 
     def __init__(
@@ -55,33 +52,39 @@ class Broker:
         epoch: int = 1,
         limits: QuotaLimits = NO_LIMITS,
         pinned: Container[str] = (),
+        concurrency: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._quota = Quota(limits)
         self._pinned = pinned
         self._size = size
         self._idempotent = idempotent
-        self._epochs = itertools.count(epoch)
         self._sizes = dict(lanes)
-        self._lanes = {name: Lane(workers, is_shared=name.startswith(DATA_LANES)) for name, workers in lanes.items()}
-        self._workers: dict[str, LaneWorker] = {}
-        self.availability = Availability(self._lanes, self._sizes, self._workers)
-        self._costs = Costs()
-        self._jobs = 0
-        self._deadlines: list[tuple[float, int]] = []
-        """A heap of (deadline, job); some of the jobs are over."""
-        self._urgent = 0
-        self.packages: dict[int, Package] = {}
-        self.serials = Serials()
-        self._recalled: set[LaneWorker] = set()
-        self._departed: set[bytes] = set()
-        """Clients that have left."""
-        self._touched: set[Package] = set()
-        """Packages with tasks that were cancelled since the last call of `revoke`."""
-        self.counters = Counters()
+        self._lanes = {
+            name: Lane(workers, is_shared=name.startswith(DATA_LANES), concurrency=concurrency.get(name, 1))
+            for name, workers in lanes.items()
+        }
+        self.workers = Workers(epoch)
+        self.availability = Availability(self._lanes, self._sizes, self.workers)
+        self._in_flight = InFlight(limits)
+        self.packages = self._in_flight.packages
+        self.serials = self._in_flight.serials
+        self.counters = self._in_flight.counters
+        self.progressed = self._in_flight.progressed
+        self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
+        self.withdrawals = Withdrawals(self._in_flight, pinned)
+        self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
+        self.balancer = Balancer(self._lanes, self.workers)
+        self.looks = Looks(self.workers, self._in_flight)
+        # bound here, so that each turn of the router saves two calls
+        self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
 
+    def tick(self, now: float) -> None:
+        """Begin a turn of the router at `now`, in s, monotonic."""
+        self._dispatcher.now = now
+        self.counters.tick(now)
+
     def accept(self, package: Package) -> bool:
-        """Take the package; return whether it is complete already, with no task allowed. Raises Overloaded."""
+        """Take the package; return whether it is whole already, with no task allowed. Raises Overloaded."""
         if self.stopping:
             raise Overloaded("the engine is stopping", retry_after=None)
         denied = []
@@ -95,60 +98,32 @@ class Broker:
             failure_reasons.check_denied(denied)
         if not package.count:
             return True
-        size, is_exempt = package.measure(), package.is_exempt
-        self._quota.take(package.owner, package.count, size, self._backlog_s, is_exempt=is_exempt)
+        self._in_flight.add(package, self._dispatcher.backlog_s)
+        self.withdrawals.deadlines.add(package)
         package.cut(self._size, self._sizes)
-        self._jobs += 1
-        package.job = self._jobs
-        self.packages[package.job] = package
-        self.serials.add(package)
-        self.counters.accept(package)
-        if package.deadline != NO_DEADLINE:
-            self._note_deadline(package)
-        self._urgent += package.priority == Priority.URGENT
         whole: list[Package] = []
-        for run in package.runs:
+        for run in package.flight.chunks.runs:
             line = self._lanes.get(run.lane)
             if line is None:
                 reason = failure_reasons.denied(run.lane.removeprefix(DENIED_LANES))
-                whole += self._fail([(package, run.first, run.stop)], reason)
+                whole += self._in_flight.fail([(package, run.first, run.stop)], reason)
             else:
                 line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
 
-    def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
-        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError: name or lane."""
+    def join(self, name: str, lane: str, missing: Collection[str] = (), *, cancels: bool = False) -> None:
+        """Add a worker that is ready, without the modules `missing`; it may be able to cancel running tasks.
+
+        Raises ProtocolError: name or lane.
+        """
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
-        if name in self._workers:
-            raise ProtocolError(f"worker {name} has joined already")
-        worker = self._workers[name] = LaneWorker(name, lane, next(self._epochs) << 32, missing)
-        self.availability.join(worker)
+        most = self._lanes[lane].concurrency
+        self.availability.join(self.workers.join(name, lane, missing, most, cancels=cancels))
 
     def learn(self, idempotent: Container[str]) -> None:
         """Replace the names of the idempotent tasks."""
         self._idempotent = idempotent
-
-    def retire(self, name: str) -> None:
-        """Give a worker nothing more, and have it hand back what it has not begun."""
-        worker = self._workers.get(name)
-        if worker is not None:
-            worker.is_excluded = worker.is_retired = True
-            self._recalled.add(worker)
-
-    def is_free(self, name: str) -> bool:
-        """Return whether a worker is here and has nothing to do."""
-        return name in self._workers and not self._workers[name].batches
-
-    def exclude(self, name: str) -> None:
-        """Give a worker nothing more, because it is about to be killed."""
-        if name in self._workers:
-            self._workers[name].is_excluded = True
-
-    def held(self, name: str) -> range:
-        """Return the numbers of the batches that a worker holds, the oldest first."""
-        worker = self._workers.get(name)
-        return range(worker.first, worker.first + len(worker.batches)) if worker else range(0)
 
     def leave(
         self,
@@ -157,54 +132,74 @@ class Broker:
         error: Callable[[str], TaskEngineError] | None = None,
         *,
         is_dead: bool = True,
+        overdue: Container[int] | None = None,
     ) -> list[Package]:
         """Remove a worker that is dead, or that only has a new connection.
 
         `accounts` is what it has done of each batch, None if it had not begun it. Finished tasks keep their results;
         others go to another worker. The task that ran is answered with `error(its name)`; without `error` it goes to
         another worker if it is idempotent, and is answered with WorkerLost otherwise. A worker that ran no task died at
-        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it.
+        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it. Of several tasks that
+        ran, only those in the batches `overdue` are answered with `error`.
         """
-        worker = self._workers.pop(name, None)
+        worker = self.workers.leave(name)
         if worker is None:
             return []
-        self._recalled.discard(worker)
         self.availability.leave(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
+        seen = self.looks.end(worker)
         is_blamed = worker.is_retired or not is_dead
-        for slices, account in zip(worker.batches, accounts, strict=True):
-            left = slices
-            if account is not None:
-                try:
-                    done, left = recovered(self.packages, name, slices, account)
-                except ProtocolError:
-                    account, done, left = SENSELESS, [], slices
-                if account is SENSELESS:
-                    is_blamed = True
-                    whole += self._fail([slice.tasks() for slice in slices], failure_reasons.lost(name))
-                    continue
-                whole += self._keep(name, done, is_timed=False)
-                running = account[2]
-                is_blamed = is_blamed or running is not None
-                if left and running == (left[0].package.job, left[0].first):
-                    lost, after = left[0], left[0].first + 1
-                    if not error and lost.package.may_repeat(lost.first, self._idempotent):
-                        self.counters.retried += 1
-                    else:
-                        reason = error(lost.package.name_of(lost.first)) if error else failure_reasons.lost(name)
-                        whole += self._fail([(lost.package, lost.first, after)], reason)
-                        left[:1] = [lost._replace(first=after)] if after < lost.stop else []
+        for number, slices, account in zip(worker.numbers(), worker.batches, accounts, strict=True):
+            seen_here = seen if slices is worker.batches[0] else None
+            if account is None:
+                rest += _unseen(slices, seen_here)
+                continue
+            account = begun(slices) if account is BEGUN else account
+            try:
+                done, left = recovered(self.packages, name, slices, account)
+            except ProtocolError:  # the worker overwrote its account: any task of the batch may have run
+                is_blamed = True
+                owed = [slice.tasks() for slice in _unseen(slices, seen_here)]
+                whole += self._in_flight.fail(owed, failure_reasons.lost(name))
+                continue
+            whole += self._keep(name, done, seen_here, is_timed=False)
+            left = _unseen(left, seen_here)
+            is_blamed = is_blamed or account.running is not None
+            if left and account.running == (left[0].package.flight.job, left[0].first):
+                whole += self._on_running_task_lost(name, left, error if overdue is None or number in overdue else None)
             rest += left
-        if rest and not is_blamed:  # the chunk that it was about to begin has killed it, if that happens again
-            head, after = rest[0], min(rest[0].package.blame(rest[0].first), rest[0].stop)
-            whole += self._fail(
-                [(head.package, head.first, after)] if after > head.first else [], failure_reasons.lost(name)
-            )
-            rest[:1] = [head._replace(first=after)] if after < head.stop else []
+        if rest and not is_blamed:
+            whole += self._blame(name, rest)
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
             return whole + self._on_owner_death(worker, rest)
-        return whole + self._return(rest)
+        return whole + self._dispatcher.put_back(rest)
+
+    def _on_running_task_lost(
+        self, name: str, left: list[Slice], error: Callable[[str], TaskEngineError] | None
+    ) -> list[Package]:
+        """Answer the first task of `left`, which ran when its worker died, or leave it there to run again."""
+        lost, after = left[0], left[0].first + 1
+        package = lost.package
+        if not error and self._is_idempotent(package, lost.first) and package.flight.losses.may_repeat(lost.first):
+            self.counters.retried += 1
+            return []
+        left[:1] = [lost._replace(first=after)] if after < lost.stop else []
+        reason = error(package.name_of(lost.first)) if error else failure_reasons.lost(name)
+        return self._in_flight.fail([(package, lost.first, after)], reason)
+
+    def _is_idempotent(self, package: Package, position: int) -> bool:
+        return package.idempotent or package.name_of(position) in self._idempotent
+
+    def _blame(self, name: str, rest: list[Slice]) -> list[Package]:
+        """Blame the chunk that a dead worker was about to begin, the first of `rest`; answer it if that is not new."""
+        head = rest[0]
+        part, _, stop = next(head.package.flight.chunks.between(head.first, head.package.count))
+        if not head.package.flight.losses.blame(part):
+            return []
+        after = min(stop, head.stop)
+        rest[:1] = [head._replace(first=after)] if after < head.stop else []
+        return self._in_flight.fail([(head.package, head.first, after)], failure_reasons.lost(name))
 
     def _on_owner_death(self, worker: LaneWorker, rest: Sequence[Slice]) -> list[Package]:
         """Handle the death of an owner of pins: what it had not begun, `rest`, ends with what waits in its lane.
@@ -218,134 +213,80 @@ class Broker:
             and not (package.kind and all(name in self._idempotent for name in package.kind))
         }
         owed = [slice.tasks() for slice in rest if slice.package in lost]
-        owed += [(span.package, span.first, span.stop) for span in self._lanes[worker.lane].revoke(lost)]
-        whole = self._fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
-        return whole + self._return([slice for slice in rest if slice.package not in lost])
+        owed += [span.tasks() for span in self._lanes[worker.lane].revoke(lost)]
+        whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
+        return whole + self._dispatcher.put_back([slice for slice in rest if slice.package not in lost])
 
-    def dispatch(self) -> list[Batch]:
-        """Hand out work while workers have room."""
-        batches: list[Batch] = []
-        for lane in self._lanes.values():
-            while lane.queued and (filled := self._fill(lane)):
-                batches += filled
-        return batches
+    def finish(self, name: str, entries: Sequence[Answered], number: int | None = None) -> list[Package]:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, to the batch with a number.
 
-    def recalls(self) -> list[tuple[str, int]]:
-        """List workers that are to hand back tasks (others are urgent, or theirs cancelled), with their last batch."""
-        if not (self._urgent or self._recalled):
-            return []
-        recalls = [(worker.name, worker.recall()) for worker in self._recalled if worker.batches]
-        self._recalled.clear()
-        for lane in self._lanes.values() if self._urgent else ():
-            span = lane.next()
-            if span is not None and span.package.priority == Priority.URGENT:
-                recalls += [(worker.name, worker.recall()) for worker in lane.workers if worker.has_patient_work()]
-        return recalls
+        Raises ProtocolError for an answer that nobody asked for.
+        """
+        done, rest = matched(name, self.workers.answered(name, number), entries)
+        seen = self._end(name, number)
+        whole = self._keep(name, done, seen, is_timed=True)
+        return whole + self._dispatcher.put_back(_unseen(rest, seen)) if rest else whole
 
-    def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
-        """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
-        worker = self._workers.get(name)
-        if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered a batch that it was not given")
-        done, rest = matched(name, worker.batches[0], entries)
-        worker.end_oldest()
-        whole = self._keep(name, done, is_timed=True)
-        return whole + self._return(rest) if rest else whole
+    def give_up(self, name: str, error: TaskEngineError, number: int | None = None) -> list[Package]:
+        """Answer a worker's batch, as in `finish`, whose answer cannot be sent, with `error`. Raises ProtocolError."""
+        slices = self.workers.answered(name, number)
+        slices = _unseen(slices, self._end(name, number))
+        return self._in_flight.fail([slice.tasks() for slice in slices], error)
 
-    def _keep(self, name: str, done: Iterable[tuple[Slice, Sequence[Answered]]], *, is_timed: bool) -> list[Package]:
-        """Take a worker's results, and their costs if `is_timed`. Return the packages that are complete now."""
+    def _end(self, name: str, number: int | None) -> SeenBatch | None:
+        """Remove a batch that a worker has answered; return what was taken early of it."""
+        seen = self.looks.end(self.workers[name]) if number is None else None
+        self.workers.end(name, number, self._dispatcher.now)
+        return seen
+
+    def take_back(self, name: str, number: int, left: int) -> list[Package]:
+        """Leave a worker's batch so many tasks, as the router has told it; the others wait for another worker."""
+        return self._dispatcher.put_back(self.balancer.take_back(name, number, left))
+
+    def _keep(self, name: str, done: Matched, seen: SeenBatch | None, *, is_timed: bool) -> list[Package]:
+        """Take a worker's results but for those `seen` early, and their costs if `is_timed`.
+
+        Return the packages that are whole now.
+        """
         whole: list[Package] = []
         for slice, pieces in done:
             package = slice.package
-            package.worker = name
+            early = seen.early.get((package.flight.job, slice.first)) if seen is not None else None
             tasks = elapsed_ns = 0
-            for _, first, stop, failed, took_ns, body in pieces:
+            for entry in pieces:
+                _, first, stop, failed, took_ns, body = entry
                 tasks += stop - first
                 elapsed_ns += took_ns
-                if not self._quota.holds(len(body)):
-                    whole += self._fail([(package, first, stop)], failure_reasons.no_room())
-                    continue
-                package.failed += failed
-                self.counters.answer(stop - first, failed, took_ns)
-                whole += self._put(package, first, stop, body)
-            if not is_timed:
-                continue
-            estimate = slice.cost * tasks / (slice.stop - slice.first)
-            self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
-            cost = self._costs.learn(package.kind, tasks, elapsed_ns)
-            if cost is not None:
-                self._price(package.kind, cost)
+                if early is not None:
+                    _, first, stop, failed, took_ns, body = self.looks.rest_of(early, entry)
+                    if first == stop:
+                        continue
+                package.results.worker = name
+                ended = self._in_flight.put(package, first, stop, failed, took_ns, body)
+                if ended is None:
+                    ended = self._in_flight.fail([(package, first, stop)], failure_reasons.no_room())
+                whole += ended
+            if is_timed:
+                self._dispatcher.learn(slice, tasks, elapsed_ns)
         return whole
-
-    def _return(self, rest: Sequence[Slice]) -> list[Package]:
-        """Queue what was handed out and did not run before everything else; answer what is not to start."""
-        whole: list[Package] = []
-        for slice in reversed(rest):
-            package = slice.package
-            if package.reason is not None:
-                whole += self._fail([slice.tasks()], package.reason)
-            else:
-                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop))
-        return whole
-
-    def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
-        """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        worker = self._workers.get(name)
-        if worker is None or not worker.batches:
-            raise ProtocolError(f"worker {name} answered a batch that it was not given")
-        return self._fail([slice.tasks() for slice in worker.end_oldest()], error)
 
     def refuse_unserved(self) -> list[Package]:
         """Refuse what waits in a lane that has no workers and will get none."""
-        whole: list[Package] = []
         error = Overloaded("the engine is stopping, and no worker is left for this task", retry_after=None)
-        for lane in self._lanes.values():
-            if not lane.workers:
-                for span in lane.clear():
-                    whole += self._fail([(span.package, span.first, span.stop)], error)
-        return whole
+        unserved = [lane for lane in self._lanes.values() if not lane.workers]
+        return self._in_flight.fail([span.tasks() for lane in unserved for span in lane.clear()], error)
 
     def settle(self, now: float) -> list[Package]:
         """Answer what is past its deadline or cancelled; call before `dispatch`. `now` is in s, monotonic."""
-        self.availability.settle()
-        whole = self.expire(now) if self._deadlines else []
-        return whole + self.revoke() if self._touched or self._departed else whole
+        if self.availability.unsettled:
+            self.availability.settle()
+        withdrawals = self.withdrawals
+        whole = self.expire(now) if withdrawals.deadlines else []
+        return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
         """Answer tasks that waited past their deadline with TaskTimeout; they never start. `now` is in s, monotonic."""
-        late: set[Package] = set()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            package = self.packages.get(heapq.heappop(self._deadlines)[1])
-            if package is not None and package.reason is None:
-                package.reason = failure_reasons.too_late()
-                late.add(package)
-        return self._revoke(late)
-
-    def cancel(self, client: bytes, serial: str | None = None, positions: Sequence[int] | None = None) -> None:
-        """Cancel a client's package, or, without a serial, everything that the client has in flight.
-
-        With positions, cancel only these tasks of the last package with that serial. Raises Overloaded where the
-        positions are too scattered.
-        """
-        if serial is not None and positions is not None:
-            newest = self.serials.newest(client, serial)
-            packages = [] if newest is None else [newest]
-        else:
-            packages = self.serials.take_all(client) if serial is None else self.serials.take(client, serial)
-            positions = None
-        for package in packages:
-            if package.cancel(positions):
-                self._touched.add(package)
-
-    def part(self, client: bytes) -> None:
-        """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
-        self._departed.add(client)
-
-    def cancel_all(self, is_unwanted: Callable[[Package], bool]) -> None:
-        """Cancel all packages for which `is_unwanted` is true."""
-        for package in self.packages.values():
-            if is_unwanted(package) and package.cancel(None):
-                self._touched.add(package)
+        return self._answer_waiting(self.withdrawals.late(now))
 
     def revoke(self) -> list[Package]:
         """Answer the waiting tasks of packages that were cancelled whole; workers hand back theirs (see `recalls`).
@@ -353,146 +294,43 @@ class Broker:
         Single cancelled tasks are answered when they would be handed out, or when nothing else is left of their
         package. Call this before `dispatch`.
         """
-        parted, self._departed = self._departed, set()
-        for client in parted:
-            self._touched.update(package for package in self.serials.of(client) if package.part(self._pinned))
-        if not self._touched:
+        touched = self.withdrawals.take()
+        if not touched:
             return []
-        touched, self._touched = self._touched, set()
-        for worker in self._workers.values():
-            slices = (slice for batch in worker.batches for slice in batch if slice.package in touched)
-            if any(slice.package.is_revoked(slice.first, slice.stop) for slice in slices):
-                self._recalled.add(worker)
-        over = {package for package in touched if package.is_over()}
+        self.workers.recall_cancelled(touched)
+        over = {package for package in touched if package.flight.cancellation.is_over(package.results.missing)}
         for package in over:
-            package.cancel(None)
-        return self._revoke(over)
+            package.flight.cancellation.cancel_all(cancelled())
+        return self._answer_waiting(over)
 
-    def _revoke(self, packages: Collection[Package]) -> list[Package]:
-        """Answer what waits of these packages, each with its own reason."""
+    def _answer_waiting(self, packages: Collection[Package]) -> list[Package]:
+        """Answer what waits of these packages, each with the reason for which it was cancelled."""
         whole: list[Package] = []
         if not packages:
             return whole
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():
-                whole += self._fail([(span.package, span.first, span.stop)], span.package.reason or cancelled())
+                whole += self._in_flight.fail([span.tasks()], span.package.flight.cancellation.reason or cancelled())
         return whole
 
     def abandon(self, error: TaskEngineError) -> list[Package]:
         """Answer everything in flight with `error`; the broker cannot be used afterwards."""
         for lane in self._lanes.values():
             lane.workers.clear()
-        owed = [(package, first, stop) for package in self.packages.values() for first, stop in package.assembly.gaps()]
-        return self._fail(owed, error)
-
-    @property
-    def timed(self) -> bool:
-        """Return whether a package in flight has a deadline, or a client has left since `settle`."""
-        return bool(self._deadlines or self._departed)
+        return self._in_flight.fail(self._in_flight.gaps(), error)
 
     def stats(self, restarts: Mapping[str, int], unread: int = 0) -> Stats:
         """Return the counters and the state of each lane; `restarts` by role, `unread` in bytes."""
-        lanes = self.availability.stats()
-        held = self._quota.bytes + self._quota.results + unread
-        return self.counters.stats(lanes, len(self.packages), held, restarts)
+        return self.counters.stats(
+            self.availability.stats(), len(self.packages), self._in_flight.size + unread, restarts
+        )
 
     def idle(self) -> bool:
         """Return whether nothing is in flight."""
         return not self.packages
 
-    def _fill(self, lane: Lane) -> list[Batch]:
-        """Build at most one batch for each worker of the lane that has room."""
-        span = lane.next()
-        free = [worker for worker in lane.workers if worker.room()] if span else []
-        if not free:
-            return []
-        filling = BatchBuilder(free)
-        while span and filling.free and not lane.is_held_up(span):
-            if span.package.unwanted is not None and not self._sift(lane, span, span.package.unwanted):
-                span = lane.next()
-                continue
-            cost = self._cost(span)
-            if cost >= BATCH_NS:
-                given = filling.give_one(span, cost)
-            else:
-                chunks = span.chunks()
-                if lane.crowded(span):
-                    chunks = min(chunks, max(1, int(_TURN_NS / cost)))
-                given = filling.give_many(span, chunks, cost)
-            lane.charge(span.package, given * cost)
-            span = lane.next()
-        batches = []
-        for worker, slices in filling.slices.items():
-            batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
-            worker.batches.append(slices)
-            lane.queued -= self.counters.hand_out(slices)
-        return batches
 
-    def _sift(self, lane: Lane, span: Span, unwanted: CancelledTasks) -> bool:
-        """Answer the cancelled tasks that begin a span, end it before the next; return whether any task is left."""
-        first, span.first = span.first, unwanted.end(span.first, span.stop)
-        if first < span.first:
-            lane.queued -= span.first - first
-            # never the last of its package: `revoke` would have taken the whole package
-            self._fail([(span.package, first, span.first)], cancelled())
-        at = unwanted.begin(span.first, span.stop)
-        if span.first < at < span.stop:
-            lane.part(span, at)
-        return span.first < span.stop
-
-    def _cost(self, span: Span) -> float:
-        """Estimate the cost of the span's next chunk in ns; an unknown cost counts as too much to share a batch."""
-        cost = self._costs.known.get(span.package.kind)
-        return 2.0 * BATCH_NS if cost is None else cost * (span.end(1) - span.first)
-
-    def _price(self, kind: TaskKind, cost: float) -> None:
-        """Correct the load of workers that have tasks of this kind, handed out when its cost was unknown."""
-        for worker in self._workers.values():
-            for batch in worker.batches:
-                batch[:] = [
-                    slice._replace(cost=cost * (slice.stop - slice.first)) if slice.package.kind == kind else slice
-                    for slice in batch
-                ]
-            worker.weigh()
-
-    def _fail(self, tasks: Iterable[tuple[Package, int, int]], error: TaskEngineError) -> list[Package]:
-        """Answer runs of tasks, (package, first, stop), with `error`."""
-        whole = []
-        for package, start, end in tasks:
-            package.failed += end - start
-            self.counters.fail(end - start, error)
-            for first, stop, body in package.pieces_of(error, start, end):
-                self._quota.hold(len(body))
-                whole += self._put(package, first, stop, body)
-        return whole
-
-    def _put(self, package: Package, first: int, stop: int, body: bytes) -> list[Package]:
-        """Take an answer; return the package if it is complete now."""
-        if package.put(first, stop, body):
-            return [self._release(package)]
-        if package.unwanted is not None and package.is_over():
-            self._touched.add(package)
-        return []
-
-    def _note_deadline(self, package: Package) -> None:
-        heapq.heappush(self._deadlines, (package.deadline, package.job))
-        if len(self._deadlines) > 2 * len(self.packages) + _DEADLINES_SPARE:
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self.packages]
-            heapq.heapify(self._deadlines)
-
-    def _backlog_s(self) -> float:
-        """Estimate how long everything in flight will take, in s."""
-        workers = max(1, len(self._workers))
-        return min(max(self._quota.tasks * self._costs.mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
-
-    def _release(self, package: Package) -> Package:
-        del self.packages[package.job]
-        self.counters.release(package)
-        self.serials.remove(package)
-        held, is_exempt = package.assembly.held, package.is_exempt
-        self._quota.give_back(package.owner, package.count, package.size, held, is_exempt=is_exempt)
-        self._urgent -= package.priority == Priority.URGENT
-        if not self.packages:
-            self._deadlines.clear()
-        return package
+def _unseen(slices: list[Slice], seen: SeenBatch | None) -> list[Slice]:
+    """Return the slices without the tasks that were answered early."""
+    return slices if seen is None else seen.unseen(slices)

@@ -1,11 +1,17 @@
-"""Tasks of a package that its client has cancelled one by one, until they are answered. Pure."""
+"""Tasks of a package that are not to start any more, until they are answered. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from taskengine.errors import Overloaded
+from taskengine.broker.results import Results
+from taskengine.errors import Cancelled, Overloaded, TaskEngineError
 from taskengine.protocol.limits import MAX_RUNS
+
+
+def cancelled() -> Cancelled:
+    """Return the error of a task that its client cancelled before it began."""
+    return Cancelled("the task was cancelled before it began")
 
 
 class CancelledTasks:
@@ -41,10 +47,6 @@ class CancelledTasks:
             self._runs += 1
         return self.left > before
 
-    def any(self, first: int, stop: int) -> bool:
-        """Return whether one of the tasks from `first` to `stop` is cancelled."""
-        return self._marks.find(1, first, stop) >= 0
-
     def begin(self, first: int, stop: int) -> int:
         """Return the first cancelled task from position `first` on, or `stop` if there is none before it."""
         place = self._marks.find(1, first, stop)
@@ -61,3 +63,69 @@ class CancelledTasks:
         if count:
             self._marks[first:stop] = bytes(stop - first)
             self.left -= count
+
+
+class Cancellation:
+    """What of a package is cancelled: nothing, single tasks, or all that has not started."""
+
+    __slots__ = ("is_by_client", "reason", "tasks")
+
+    def __init__(self) -> None:
+        self.is_by_client = False
+        """Whether the client has cancelled all tasks, so that running ones are to be cancelled too."""
+        self.reason: TaskEngineError | None = None
+        """Why tasks that have not started never will, once all of them are cancelled."""
+        self.tasks: CancelledTasks | None = None
+        """Tasks that were cancelled one by one, if there are any."""
+
+    def cancel_all(self, reason: TaskEngineError | None = None) -> bool:
+        """Cancel all tasks that have not started, for a reason, or for the client; return whether that is news."""
+        if self.is_by_client or (reason is not None and self.reason is not None):
+            return False
+        self.is_by_client = reason is None
+        self.reason = self.reason or reason or cancelled()
+        return True
+
+    def cancel(self, positions: Iterable[int], tasks: int, results: Results) -> bool:
+        """Cancel these of a package's `tasks` tasks, as far as they have no result; return whether that is news.
+
+        Raises Overloaded where they are too scattered.
+        """
+        return not self.is_by_client and self._marks(tasks).add(filter(results.lacks, positions))
+
+    def cancel_runs(self, runs: Sequence[tuple[int, int]], tasks: int, results: Results) -> bool:
+        """Cancel runs of tasks, (first, stop), like `cancel`."""
+        if self.is_by_client or not runs:
+            return False
+        return self._marks(tasks).add_runs(_common(runs, results.gaps()))
+
+    def is_over(self, missing: int) -> bool:
+        """Return whether all tasks without an answer, of which there are `missing`, are cancelled."""
+        return self.reason is not None or (self.tasks is not None and self.tasks.left == missing)
+
+    def runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield those of the tasks from `first` to `stop` that the client has cancelled, as runs (first, stop)."""
+        if self.is_by_client:
+            yield first, stop
+        elif self.tasks is not None:
+            while (first := self.tasks.begin(first, stop)) < stop:
+                end = self.tasks.end(first, stop)
+                yield first, end
+                first = end
+
+    def _marks(self, tasks: int) -> CancelledTasks:
+        self.tasks = self.tasks or CancelledTasks(tasks)
+        return self.tasks
+
+
+def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the runs (first, stop) that lie in both; each is in order, and its runs do not overlap."""
+    mine = theirs = 0
+    while mine < len(some) and theirs < len(others):
+        first, stop = max(some[mine][0], others[theirs][0]), min(some[mine][1], others[theirs][1])
+        if first < stop:
+            yield first, stop
+        if some[mine][1] == stop:
+            mine += 1
+        else:
+            theirs += 1

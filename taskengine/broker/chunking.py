@@ -2,42 +2,92 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
+
+_first = attrgetter("first")
 
 
 class Cut(NamedTuple):
-    """Tasks in `chunks` chunks of `size` each, of which the first `larger` have one more."""
+    """Tasks from position `first` on in `chunks` chunks of `size` each, of which the first `larger` have one more."""
 
     chunks: int
     size: int
     larger: int
+    first: int = 0
 
     def start(self, number: int) -> int:
-        """Return the first task of chunk `number`, from 0; for `number` = `chunks`, the end of the last one."""
-        return number * self.size + min(number, self.larger)
+        """Return where chunk `number`, from 0, begins; for `number` = `chunks`, where the last one ends."""
+        return self.first + number * self.size + min(number, self.larger)
 
-    def number(self, task: int) -> int:
-        """Return the number, from 0, of the chunk that holds the task."""
-        boundary = self.larger * (self.size + 1)
+    def number(self, position: int) -> int:
+        """Return the number, from 0, of the chunk that holds the task at a position."""
+        _, size, larger, first = self
+        task, boundary = position - first, larger * (size + 1)
         if task < boundary:
-            return task // (self.size + 1)
-        return self.larger + (task - boundary) // self.size
+            return task // (size + 1)
+        return larger + (task - boundary) // size
 
 
-def cut(tasks: int, size: int | None, workers: int) -> Cut:
-    """Cut a package of `tasks` tasks for `workers` workers.
+def cut(tasks: int, size: int | None, workers: int, first: int = 0) -> Cut:
+    """Cut `tasks` tasks, the first of which is at position `first`, for `workers` workers.
 
     `size` is CHUNKING_SIZE, the most tasks in a chunk, or None where chunking is off and the package stays whole.
     The number of chunks is rounded up to a multiple of the workers, but there is never an empty chunk, and sizes
     differ by at most one.
     """
     if size is None or tasks <= 1:
-        return Cut(min(tasks, 1), tasks, 0)
+        return Cut(min(tasks, 1), tasks, 0, first)
     chunks = -(-tasks // size)
     chunks = min(-(-chunks // workers) * workers, tasks)
-    return Cut(chunks, *divmod(tasks, chunks))
+    return Cut(chunks, *divmod(tasks, chunks), first)
+
+
+class Run(NamedTuple):
+    """Neighbouring tasks of one lane, from position `first` to `stop`, in chunks whose numbers begin at `part`."""
+
+    lane: str
+    first: int
+    stop: int
+    part: int
+    cut: Cut
+
+
+class Chunks:
+    """The chunks of a package, in runs of one lane each."""
+
+    __slots__ = ("count", "runs")
+
+    def __init__(
+        self, lanes: Iterable[tuple[str, int]] = (), size: int | None = None, workers: Mapping[str, int] | None = None
+    ) -> None:
+        """Cut neighbouring tasks, `lanes` as (lane, number of tasks), for lanes of so many `workers`; see `cut`."""
+        runs: list[Run] = []
+        first, part = 0, 1
+        for lane, tasks in lanes:
+            pieces = cut(tasks, size, workers.get(lane, 1) if workers else 1, first)
+            runs.append(Run(lane, first, first + tasks, part, pieces))
+            first, part = first + tasks, part + pieces.chunks
+        self.runs = tuple(runs)
+        self.count = part - 1
+
+    def between(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
+        while first < stop:
+            run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
+            number = run.cut.number(first)
+            end = min(run.cut.start(number + 1), stop)
+            yield run.part + number, first, end
+            first = end
+
+    def ends_at(self, position: int) -> bool:
+        """Return whether a chunk ends before the task at a position, from 1."""
+        [(_, _, stop)] = itertools.islice(self.between(position - 1, self.runs[-1].stop), 1)
+        return stop == position
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:

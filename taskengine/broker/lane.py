@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from taskengine.broker.chunking import spread
+from taskengine.broker.chunking import Run, spread
 from taskengine.broker.lane_queue import LaneQueue, Line, Lines, Span
-from taskengine.broker.package import Package, Run, Section
+from taskengine.broker.package import Package
 from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES, SLICE_NS
 from taskengine.protocol.layouts import IN_FLIGHT
 from taskengine.protocol.messages import LaneStats, Priority
@@ -19,36 +19,59 @@ _load = attrgetter("load")
 
 
 class Slice(NamedTuple):
-    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns."""
+    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns; or handed out again."""
 
     package: Package
     run: Run
     first: int
     stop: int
     cost: float
+    is_again: bool = False
 
     def tasks(self) -> tuple[Package, int, int]:
         """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
 
-    def section(self) -> Section:
-        """The slice as it goes into a batch."""
-        return self.package.section(self.run, self.first, self.stop)
+    def between(self, first: int, stop: int) -> Slice:
+        """Return the part of the slice from one position to another."""
+        return self._replace(first=first, stop=stop, cost=self.cost * (stop - first) / (self.stop - self.first))
+
+
+def tasks_in(slices: Iterable[Slice]) -> int:
+    """Return how many tasks the slices have."""
+    return sum(slice.stop - slice.first for slice in slices)
 
 
 class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand the rest back, 0 for never."""
+    """Slices, of so many tasks, that travel to `worker` in one message.
+
+    After `slice_ns` ns it may hand the rest back, 0 for never.
+    """
 
     worker: str
     number: int
     slices: list[Slice]
     slice_ns: int
+    tasks: int
 
 
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
-    __slots__ = ("batches", "first", "is_excluded", "is_retired", "lane", "load", "missing", "name", "recalled")
+    __slots__ = (
+        "batches",
+        "cancels",
+        "early",
+        "first",
+        "is_excluded",
+        "is_retired",
+        "lane",
+        "load",
+        "missing",
+        "name",
+        "recalled",
+        "since",
+    )
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
@@ -56,10 +79,16 @@ class LaneWorker:
         self.missing = frozenset(missing)
         """Modules of its lane that the worker could not load."""
         self.load = 0.0
+        self.cancels = False
+        """Whether the worker can cancel tasks that run."""
         self.is_excluded = False
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
+        self.since = 0.0
+        """When the oldest of them became that, in s, monotonic,"""
+        self.early = 0
+        """and how many of its tasks are answered already."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -71,12 +100,28 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def end_oldest(self) -> list[Slice]:
-        """Remove the oldest batch; return its slices."""
-        slices = self.batches.popleft()
+    def hold(self, slices: list[Slice], now: float) -> int:
+        """Give the worker a batch at `now`; return its number."""
+        if not self.batches:
+            self.since = now
+        self.batches.append(slices)
+        return self.first + len(self.batches) - 1
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of the worker's batches, the oldest first."""
+        return range(self.first, self.first + len(self.batches))
+
+    def answered(self, number: int | None) -> list[Slice] | None:
+        """Return the slices of a batch that the worker may answer now, None for another; it answers the oldest."""
+        return self.batches[0] if number is None and self.batches else None
+
+    def end(self, number: int | None, now: float) -> None:
+        """Remove a batch that was answered, and has ended at `now`."""
+        self.batches.popleft()
+        self.since = now
         self.first += 1
+        self.early = 0
         self.weigh()
-        return slices
 
     def recall(self) -> int:
         """Return the number of the last batch: all are to be handed back."""
@@ -103,14 +148,17 @@ class Lane:
 
     Others wait in `lines`, the most urgent first.
 
-    A lane that `is_shared` has one worker and takes turns between clients.
+    A lane that `is_shared` has one worker and takes turns between clients. Each worker runs up to `concurrency` tasks
+    at once.
     """
 
-    def __init__(self, size: int, *, is_shared: bool = False) -> None:
+    def __init__(self, size: int, *, is_shared: bool = False, concurrency: int = 1) -> None:
+        size *= concurrency
+        self.concurrency = concurrency
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
-        self.slice_ns = SLICE_NS if size > 1 else 0
+        self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
         if size > 1:
@@ -158,10 +206,10 @@ class Lane:
         """Charge the package for work, in ns."""
         self._line_of[package.priority].charge(package, cost)
 
-    def part(self, span: Span, at: int) -> None:
+    def split(self, span: Span, at: int) -> None:
         """End the next span at position `at`, and begin another one there."""
         self.settle()
-        self._line(span).part(span, at)
+        self._line(span).split(span, at)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
         """Remove and return everything that waits of these packages."""
@@ -192,6 +240,7 @@ class Lane:
         """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
+        running -= sum(worker.early for worker in busy)
         online = sum(not worker.is_excluded for worker in workers)
         return LaneStats(name, size, online, len(busy), queued, running)
 
@@ -211,7 +260,7 @@ class BatchBuilder:
         """Take so many chunks of `cost` ns each from the span for the worker."""
         end, total = span.end(chunks), chunks * cost
         slices = self.slices.setdefault(worker, [])
-        slices.append(Slice(span.package, span.run, span.first, end, total))
+        slices.append(Slice(span.package, span.run, span.first, end, total, span.is_again))
         span.first = end
         worker.load += total
         self._fresh[worker] += total

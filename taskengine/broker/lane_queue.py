@@ -10,41 +10,49 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
+from taskengine.broker.chunking import Run
 from taskengine.broker.fair_queue import FairQueue
-from taskengine.broker.package import Package, Run
+from taskengine.broker.package import Package
 
 
 class Span:
-    """Tasks of a run that wait to be handed out: from position `first` to `stop`."""
+    """Tasks of a run that wait to be handed out, or to be handed out again: from position `first` to `stop`."""
 
-    __slots__ = ("first", "package", "run", "stop")
+    __slots__ = ("first", "is_again", "package", "run", "stop")
 
-    def __init__(self, package: Package, run: Run, first: int, stop: int) -> None:
+    def __init__(self, package: Package, run: Run, first: int, stop: int, *, is_again: bool = False) -> None:
         self.package = package
         self.run = run
+        self.is_again = is_again
         self.first = first
         self.stop = stop
 
     def key(self) -> tuple[int, int]:
         """Return the span's place in the order of reception."""
-        return self.package.job, self.first
+        return self.package.flight.job, self.first
+
+    def tasks(self) -> tuple[Package, int, int]:
+        """Return the package, and which of its tasks: the first, and behind the last."""
+        return self.package, self.first, self.stop
 
     def chunks(self) -> int:
         """Return how many chunks are left."""
         if self.stop - self.first == 1:
             return 1
-        return self.run.number(self.stop - 1) - self.run.number(self.first) + 1
+        cut = self.run.cut
+        return cut.number(self.stop - 1) - cut.number(self.first) + 1
 
     def end(self, chunks: int) -> int:
         """Return the position where the next so many chunks end."""
         if self.stop - self.first == 1:
             return self.stop
-        return min(self.run.start(self.run.number(self.first) + chunks), self.stop)
+        cut = self.run.cut
+        return min(cut.start(cut.number(self.first) + chunks), self.stop)
 
-    def part(self, at: int) -> Span:
+    def split(self, at: int) -> Span:
         """End at position `at`; return the rest as another span."""
         stop, self.stop = self.stop, at
-        return Span(self.package, self.run, at, stop)
+        return Span(self.package, self.run, at, stop, is_again=self.is_again)
 
 
 class Line:
@@ -64,9 +72,9 @@ class Line:
             place += 1
         self.waiting.insert(place, span)
 
-    def part(self, span: Span, at: int) -> None:
+    def split(self, span: Span, at: int) -> None:
         """End the first span at position `at`, and begin another one there."""
-        self.waiting.insert(1, span.part(at))
+        self.waiting.insert(1, span.split(at))
 
     def first(self) -> Span | None:
         """Return the next span that has tasks left."""
@@ -117,9 +125,9 @@ class LaneQueue:
         """Put back a span that was handed out and did not run, before the other spans of its package."""
         self._spans(span.package).appendleft(span)
 
-    def part(self, span: Span, at: int) -> None:
+    def split(self, span: Span, at: int) -> None:
         """End the span, the first of its package, at position `at`, and begin another one there."""
-        self._spans(span.package).insert(1, span.part(at))
+        self._spans(span.package).insert(1, span.split(at))
 
     def first(self) -> Span | None:
         """Return the next span that has tasks left."""
@@ -140,8 +148,8 @@ class LaneQueue:
 
     def charge(self, package: Package, cost: float) -> None:
         """Charge the package for work, in ns."""
-        self._order.charge(package.owner, cost)
-        client = self.waiting.get(package.owner)
+        self._order.charge(package.sender.owner, cost)
+        client = self.waiting.get(package.sender.owner)
         if client is not None:
             client.order.charge(package, cost)
 
@@ -149,7 +157,7 @@ class LaneQueue:
         """Remove and return everything that waits of these packages."""
         gone: list[Span] = []
         for package in packages:
-            client = self.waiting.get(package.owner)
+            client = self.waiting.get(package.sender.owner)
             if client is not None and package in client.spans:
                 gone += client.spans[package]
                 self._close(package)
@@ -161,10 +169,10 @@ class LaneQueue:
 
     def _spans(self, package: Package) -> deque[Span]:
         """Return the queue of a package's spans, and give the package turns from now on."""
-        client = self.waiting.get(package.owner)
+        client = self.waiting.get(package.sender.owner)
         if client is None:
-            client = self.waiting[package.owner] = _Client()
-            self._order.join(package.owner)
+            client = self.waiting[package.sender.owner] = _Client()
+            self._order.join(package.sender.owner)
         spans = client.spans.get(package)
         if spans is None:
             spans = client.spans[package] = deque()
@@ -173,12 +181,12 @@ class LaneQueue:
 
     def _close(self, package: Package) -> None:
         """Forget a package of which nothing waits any more."""
-        client = self.waiting[package.owner]
+        client = self.waiting[package.sender.owner]
         del client.spans[package]
         client.order.leave(package)
         if not client.spans:
-            del self.waiting[package.owner]
-            self._order.leave(package.owner)
+            del self.waiting[package.sender.owner]
+            self._order.leave(package.sender.owner)
 
 
 class Lines:
@@ -197,9 +205,9 @@ class Lines:
         """Put back a span that was handed out and did not run: before its client's others that were received later."""
         self._line(span.package).back(span)
 
-    def part(self, span: Span, at: int) -> None:
+    def split(self, span: Span, at: int) -> None:
         """End the span, the first of its client, at position `at`, and begin another one there."""
-        self._line(span.package).part(span, at)
+        self._line(span.package).split(span, at)
 
     def first(self) -> Span | None:
         """Return the next span that has tasks left."""
@@ -217,11 +225,11 @@ class Lines:
 
     def charge(self, package: Package, cost: float) -> None:
         """Charge the package for work, in ns."""
-        self._order.charge(package.owner, cost)
+        self._order.charge(package.sender.owner, cost)
 
     def revoke(self, packages: Collection[Package]) -> list[Span]:
         """Remove and return everything that waits of these packages."""
-        clients = {package.owner for package in packages}.intersection(self.waiting)
+        clients = {package.sender.owner for package in packages}.intersection(self.waiting)
         return [span for client in clients for span in self.waiting[client].revoke(packages)]
 
     def clear(self) -> list[Span]:
@@ -233,10 +241,10 @@ class Lines:
 
     def _line(self, package: Package) -> Line:
         """Return the line of a package's client, and give the client turns from now on."""
-        line = self.waiting.get(package.owner)
+        line = self.waiting.get(package.sender.owner)
         if line is None:
-            line = self.waiting[package.owner] = Line()
-            self._order.join(package.owner)
+            line = self.waiting[package.sender.owner] = Line()
+            self._order.join(package.sender.owner)
         return line
 
     def _close(self, client: bytes) -> None:

@@ -17,6 +17,7 @@ from taskengine.broker.package import (
     CALL_BYTES,
     DEFAULT_LANE,
     Called,
+    DataRequest,
     Message,
     Package,
     check_names,
@@ -140,7 +141,7 @@ class LegacyPackage(Package):
         self.names: Collection[str] = ()
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
-        for _, start, end in self.chunks(first, stop):
+        for _, start, end in self.flight.chunks.between(first, stop):
             tasks = [_decode_echo_task(self._frame(position)) for position in range(start, end)]
             entries = [_error_text(task.label(), error) for task in tasks]
             yield start, end, _encode(_Entries(len(entries), entries, self.pack, list(range(len(entries)))))
@@ -180,23 +181,18 @@ class LegacyPackage(Package):
         return self.body[ends[position - 1] if position else 0 : ends[position]]
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        return self._answer([body for _, _, body in self.assembly.pieces()])
+        return self._answer([body for _, _, body in self.results.pieces()])
 
     def _answer(self, frames: list[bytes]) -> Message:
         parts = len(frames)
-        meta = self._meta(1, "assembler", parts, "ACK", self.worker or "TASK-0")
+        meta = self.meta_of(1, "assembler", parts, "ACK", self.results.worker or "TASK-0")
         return [msgspec.json.encode({**meta, "size": parts}), *frames]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return [_refusal(self.echo_serial, self.pack, error)]
 
-    def describe(self) -> str:
-        return _text(self._meta(self.count, "requestor", 0, self.meta.type, self.meta.id))
-
-    def describe_part(self, part: int, worker: str) -> str:
-        return _text(self._meta(1, "responder", part, "ACK", worker))
-
-    def _meta(self, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
+    def meta_of(self, length: int, role: str, part: int, kind: str, who: Any) -> dict[str, Any]:
+        """Return a META frame that belongs to this package."""
         return _meta(self.echo_serial, self.pack, length, role, part, kind, who)
 
 
@@ -224,8 +220,8 @@ class LegacyDataRequest(LegacyPackage):
         if not bytes(data.topic).startswith(b'"'):
             raise ProtocolError("DATA frame: a data request names its topic, a string")
         topic = _read(_decode_text, data.topic, "DATA frame")
-        self.topic, self.publishes = topic, self.meta.type == "PUB"
-        if not self.publishes:
+        self.data_request = DataRequest(topic, self.meta.type == "PUB")
+        if not self.data_request.publishes:
             request = _fastpath.encode([topic])
         elif isinstance(data.value, msgspec.Raw):
             request = _fastpath.encode([topic, bytes(data.value)])
@@ -244,8 +240,8 @@ class LegacyDataRequest(LegacyPackage):
         return ""
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
-        body = self.assembly.join()
-        if self.failed:
+        body = self.results.join()
+        if self.results.failed:
             return self.refusal(error_of(body))
         # the data worker has made the frame already, so that the router need not
         return self._answer([] if self.meta.type == "PUB" else [body])
@@ -444,7 +440,3 @@ def result_text(value: Any) -> str:
         return _encode(value).decode()
     except Exception as error:  # whatever a value of the task's own making raises
         raise BadArguments(f"a result of type {type(value).__name__} cannot be sent: {text_of(error)}") from None
-
-
-def _text(meta: Mapping[str, Any]) -> str:
-    return msgspec.json.format(msgspec.json.encode(meta), indent=0).decode()

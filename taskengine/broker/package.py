@@ -1,4 +1,4 @@
-"""A package in the router: its tasks, its cut into chunks, and its results so far. Pure.
+"""A package in the router: what its client asks for, and how its wire answers. Pure.
 
 A subclass for each wire knows how its frames look; the broker knows only this file.
 """
@@ -6,45 +6,45 @@ A subclass for each wire knows how its frames look; the broker knows only this f
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine._fastpath import Assembly
-from taskengine.broker.cancellation import CancelledTasks
-from taskengine.broker.chunking import Cut, cut
-from taskengine.broker.tuning import DEATHS, NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
-from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
+from taskengine.broker.chunking import Chunks, Run
+from taskengine.broker.flight import Flight
+from taskengine.broker.partials import Part
+from taskengine.broker.results import Results
+from taskengine.broker.tuning import NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
+from taskengine.errors import ProtocolError, TaskEngineError
 from taskengine.protocol.layouts import DENIED_LANES, NO_DEADLINE, Format
 from taskengine.protocol.limits import MAX_CHANGES, MAX_NAMES
-from taskengine.protocol.messages import NOWHERE, UNSTAMPED, Origin, Stamp
+from taskengine.protocol.messages import NOWHERE, UNSTAMPED, Origin, Priority, ReplyMode, Stamp
 
 DEFAULT_LANE = ""
-_first = attrgetter("first")
-
-Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
-"""A slice of a package as `_fastpath.pack_batch` takes it."""
 
 
-class Run(NamedTuple):
-    """Neighbouring tasks of one lane, from position `first` to `stop`, in chunks whose numbers begin at `part`."""
+class Section(NamedTuple):
+    """A slice of a package as `_fastpath.pack_batch` takes it; `ends` and `body` are of the whole package.
 
-    lane: str
+    The tasks go from `first` to `stop`. The first `lead` of them end chunk `part`; of the chunks after it `larger` have
+    `size` + 1 tasks, and the others `size`. `deadline` is in ns, monotonic, 0 for none.
+    """
+
+    job: int
+    format: int
+    reply_mode: int
+    deadline: int
+    head: bytes
+    ends: bytes
+    body: bytes
+    part: int
     first: int
     stop: int
-    part: int
-    cut: Cut
-
-    def number(self, task: int) -> int:
-        """Return the chunk of the run, from 0, that holds the task."""
-        return self.cut.number(task - self.first)
-
-    def start(self, number: int) -> int:
-        """Return the position at which chunk `number`, from 0, of the run begins."""
-        return self.first + self.cut.start(number)
+    lead: int
+    larger: int
+    size: int
 
 
 class Called(NamedTuple):
@@ -73,11 +73,6 @@ def check_names(count: int) -> None:
         raise ProtocolError(f"a package names at most {MAX_NAMES} tasks, not {count}")
 
 
-def cancelled() -> Cancelled:
-    """Return the error of a task that its client cancelled before it began."""
-    return Cancelled("the task was cancelled before it began")
-
-
 Message = Sequence[bytes | list[bytes]]
 """A message without its route; a frame may be in pieces."""
 CALL_BYTES = 1024
@@ -99,27 +94,73 @@ def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     return _decode_head(head)
 
 
-def _common(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the runs (first, stop) that lie in both; each is in order, and its runs do not overlap."""
-    mine = theirs = 0
-    while mine < len(some) and theirs < len(others):
-        first, stop = max(some[mine][0], others[theirs][0]), min(some[mine][1], others[theirs][1])
-        if first < stop:
-            yield first, stop
-        if some[mine][1] == stop:
-            mine += 1
-        else:
-            theirs += 1
+class Sender:
+    """The sender of a package: the way back to it, as routing ids, and where it sent from."""
+
+    __slots__ = ("client", "key", "origin", "owner", "route")
+
+    def __init__(self, route: tuple[bytes, ...], origin: Origin = NOWHERE) -> None:
+        self.route = route
+        self.origin = origin
+        self.client = route[0] if route else b""
+        """The routing id of its connection."""
+        self.key = ""
+        """The client's public key, if it has shown one."""
+        self.owner = self.client
+        """The client whose turns and limits its packages count against."""
+
+    def show_key(self, key: str) -> None:
+        """Note the client's public key. Its packages count by the key's name, whichever connection they came by."""
+        self.key = key
+        if key:
+            self.owner = self.origin.client.encode()
+
+
+class DataRequest(NamedTuple):
+    """What a package asks of a data worker: to publish on a topic, or for the topic's last value."""
+
+    topic: str
+    publishes: bool
+
+
+class Urgency(NamedTuple):
+    """How urgent a package is by what it calls.
+
+    Where it `is_urgent`, all of its tasks are, whatever priority it was sent with. Where it `is_exempt`, it is so small
+    besides that no quota and no rate refuses it.
+    """
+
+    is_urgent: bool = False
+    is_exempt: bool = False
+
+
+NOT_URGENT = Urgency()
+NO_RESULTS = Results(0)
 
 
 class Package:
-    """One accepted message of a client, from acceptance to answer.
+    """One accepted message of a client.
 
-    `route` is the way back to the client, `shared` as in `encode_head`, `kind` the names of its tasks, which lie in
-    `index` and `body`, and `origin` where it came from.
+    A package has three parts with one writer each. What was asked, its own attributes, comes from the reader of its
+    wire. The frontend adds the `urgency`, and the broker reads all of it. `flight` is what the broker keeps until the
+    last answer. `results` is what the client gets, as far as it is known; `answer` and `refusal` make the reply.
     """
 
     format = Format.PACKED
+    reply_mode = ReplyMode.ALL
+    values_flag = 0
+    """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
+    priority = Priority.NORMAL
+    deadline = NO_DEADLINE
+    """When a task may begin at the latest, in s, monotonic."""
+    idempotent = False
+    """Whether the client says that each task may run twice."""
+    is_awaited = False
+    """Whether only the client needs the results, so that nothing starts once it has left."""
+    names_held = 0
+    """How many names of tasks it keeps, registered or not."""
+    data_request: DataRequest | None = None
+    urgency = NOT_URGENT
 
     def __init__(
         self,
@@ -131,56 +172,18 @@ class Package:
         body: bytes,
         origin: Origin = NOWHERE,
     ) -> None:
-        self.route = route
-        self.origin = origin
-        self.client = route[0] if route else b""
-        self.owner = self.client
-        """The client whose turns and limits the package counts against."""
-        self.key = ""
-        """The client's public key, if it has shown one."""
-        self.topic: str | None = None
-        """The topic of a data request,"""
-        self.publishes = False
-        """and whether the request publishes there (or asks for the last value)."""
+        """Take what was asked: `shared` as in `encode_head`, tasks of the names `kind`, which lie in `index`, `body`.
+
+        `route` is the way back to the client, and `origin` where the package came from.
+        """
+        self.sender = Sender(route, origin)
         self.serial = serial
         self.head = encode_head(serial, shared, origin)
         self.kind = kind
-        self.reply_mode = 0
-        self.values_flag = 0
-        """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
-        self.priority = 1
-        self.deadline = NO_DEADLINE
-        self.job = 0
-        self.accepted_ns = 0
-        self.worker = ""
-        self.failed = 0
-        self.is_awaited = False
-        """Whether only the client needs the results, so that nothing starts once it has left."""
-        self.is_urgent = False
-        """Whether all tasks are urgent, whatever priority the package was sent with,"""
-        self.is_exempt = False
-        """and whether the package is so small that no quota and no rate refuses it."""
-        self.idempotent = False
-        """Whether the client says that each task may run twice."""
-        self.attempts: dict[int, int] = {}
-        """How often a task was lost with its worker and given to another, by position."""
-        self.deaths: dict[int, int] = {}
-        """How many workers have died at a chunk before any of its tasks ran, by number of the chunk."""
-        self.reason: TaskEngineError | None = None
-        """Why tasks that have not started never will."""
-        self.unwanted: CancelledTasks | None = None
-        """Tasks that the client has cancelled one by one."""
         self.bytes = len(self.head) + len(index) + len(body)
-        self.names_held = 0
-        """How many names of tasks it keeps, registered or not."""
-        self.size = 0
-        """About how many bytes it takes, without its results."""
-        self.parts = 0
-        """Number of chunks in the package, once it is cut."""
-        self.parts_told = 0
-        """Number of chunks whose return the printed lines have shown."""
-        self.runs: list[Run] = []
         self.lanes: list[tuple[str, int]] = []
+        """Its tasks in order, as neighbours of one lane: (lane, number of tasks)."""
+        self.flight = Flight()
         self.hold(index, body)
 
     def hold(self, index: bytes, body: bytes) -> None:
@@ -188,18 +191,12 @@ class Package:
         self.index = index
         self.body = body
         self.count = len(index) // 4
-        self.assembly = Assembly(self.count)
+        self.results = Results(self.count)
 
-    def measure(self) -> int:
-        """Compute its `size`, once its lanes are known."""
-        self.size = self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes) + NAME_BYTES * self.names_held
-        return self.size
-
-    def belong(self, key: str) -> None:
-        """Note the client's public key; the package counts by the key's name, whichever connection it came by."""
-        self.key = key
-        if key:
-            self.owner = self.origin.client.encode()
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, without its results, once its lanes are known."""
+        return self.bytes + PACKAGE_BYTES + RUN_BYTES * len(self.lanes) + NAME_BYTES * self.names_held
 
     def check_small(self, pinned: Container[str], most: int) -> None:
         """Check that no task of a lane with pins has more than `most` bytes or holds something that is no value.
@@ -224,90 +221,22 @@ class Package:
     def forget(self) -> None:
         """Free the results after delivery; the printed lines may still describe the package."""
         self.forget_tasks()
-        self.assembly = Assembly(0)
+        self.results = NO_RESULTS
 
-    def cut(self, size: int | None, workers: dict[str, int]) -> None:
-        """Cut the package for lanes of so many `workers`, by `lanes`: neighbouring tasks as (lane, number of tasks)."""
-        first, part = 0, 1
-        for lane, tasks in self.lanes:
-            pieces = cut(tasks, size, workers.get(lane, 1))
-            self.runs.append(Run(lane, first, first + tasks, part, pieces))
-            first, part = first + tasks, part + pieces.chunks
-        self.parts = part - 1
-
-    def chunks(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
-        while first < stop:
-            run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
-            number = run.number(first)
-            end = min(run.start(number + 1), stop)
-            yield run.part + number, first, end
-            first = end
-
-    def may_repeat(self, position: int, idempotent: Container[str]) -> bool:
-        """Return whether a task that was lost while it ran is to run again, and count that. `idempotent` are names."""
-        attempts = self.attempts.get(position, 0) + 1
-        if attempts >= DEATHS or not (self.idempotent or self.name_of(position) in idempotent):
-            return False
-        self.attempts[position] = attempts
-        return True
-
-    def blame(self, position: int) -> int:
-        """Count a worker's death before the next task, at `position`, had begun. Return where the part to be lost ends.
-
-        That is `position` itself if another worker is to get the chunk, and the end of the chunk if the chunk is lost.
-        """
-        part, _, stop = next(self.chunks(position, self.count))
-        self.deaths[part] = self.deaths.get(part, 0) + 1
-        return stop if self.deaths[part] >= DEATHS else position
-
-    def cancel(self, positions: Iterable[int] | None) -> bool:
-        """Cancel these tasks, or all with None, as far as they have not started; return whether that is news.
-
-        Raises Overloaded where they are too scattered.
-        """
-        if self.reason is not None:
-            return False
-        if positions is None:
-            self.reason = cancelled()
-            return True
-        self.unwanted = self.unwanted or CancelledTasks(self.count)
-        return self.unwanted.add(filter(self.assembly.lacks, positions))
-
-    def part(self, pinned: Container[str]) -> bool:
-        """Cancel what nobody needs once the client has left, and what would run in `pinned` lanes; see `cancel`."""
-        runs = [(run.first, run.stop) for run in self.runs if run.lane in pinned]
-        if self.is_awaited or len(runs) == len(self.runs):
-            return self.cancel(None)
-        if self.reason is not None or not runs:
-            return False
-        self.unwanted = self.unwanted or CancelledTasks(self.count)
-        return self.unwanted.add_runs(_common(runs, self.assembly.gaps()))
-
-    def put(self, first: int, stop: int, body: bytes) -> bool:
-        """Take the answer of the tasks from `first` to `stop`; return whether the package is complete now."""
-        if self.unwanted is not None:
-            self.unwanted.answer(first, stop)
-        return self.assembly.put(first, stop, body)
-
-    def is_over(self) -> bool:
-        """Return whether all tasks without an answer are cancelled."""
-        return self.reason is not None or (self.unwanted is not None and self.unwanted.left == self.assembly.missing)
-
-    def is_revoked(self, first: int, stop: int) -> bool:
-        """Return whether one of the tasks from `first` to `stop` is cancelled."""
-        return self.reason is not None or (self.unwanted is not None and self.unwanted.any(first, stop))
+    def cut(self, size: int | None, workers: Mapping[str, int]) -> None:
+        """Cut the package into chunks of at most `size` tasks, for lanes of so many `workers`."""
+        self.flight.chunks = Chunks(self.lanes, size, workers)
 
     def section(self, run: Run, first: int, stop: int) -> Section:
         """Return the slice of the run from `first` to `stop`."""
-        number = run.number(first)
-        size, larger = run.cut.size, max(0, run.cut.larger - number - 1)
+        cut = run.cut
+        number = cut.number(first)
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
-        lead = min(run.start(number + 1), stop) - first
-        return (
-            *(self.job, self.format, self.reply_mode | self.values_flag, deadline, self.head, self.index, self.body),
-            *(run.part + number, first, stop, lead, larger, size),
-        )
+        lead, larger = min(cut.start(number + 1), stop) - first, max(0, cut.larger - number - 1)
+        mode = self.reply_mode | self.values_flag
+        what = self.flight.job, self.format, mode, deadline, self.head, self.index, self.body
+        # a seventh of the instructions of `Section(…)`
+        return tuple.__new__(Section, (*what, run.part + number, first, stop, lead, larger, cut.size))
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield what workers would have sent if the tasks from `first` to `stop` had all ended in `error`."""
@@ -340,14 +269,12 @@ class Package:
         """Return the frames that answer the whole package, without the route."""
         raise NotImplementedError
 
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        """Return the frames that answer the tasks of `part`, all of them with `error` if there is one."""
+        raise NotImplementedError
+
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         """Return the frames that refuse the whole package."""
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """Return the request's META as it is printed."""
-        raise NotImplementedError
-
-    def describe_part(self, part: int, worker: str) -> str:
-        """Return the META of one chunk that came back from `worker`, as it is printed."""
         raise NotImplementedError

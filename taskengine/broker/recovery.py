@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from taskengine.broker.lane import Slice
 from taskengine.broker.package import Package
@@ -10,24 +11,42 @@ from taskengine.errors import ProtocolError
 
 Answered = tuple[int, int, int, int, int, bytes]
 """Tasks of a slice that ran, in a worker's answer: job, first, stop, how many failed, elapsed ns, body."""
-Account = tuple[list[Answered], Answered | None, tuple[int, int] | None]
-"""A dead worker's progress in a batch: whole entries, part of one, and the job and position of the task that ran."""
-SENSELESS: Account = ([], None, (0, 0))
+Matched = list[tuple[Slice, Sequence[Answered]]]
+"""Slices of a batch of which tasks ran, with their entries of the answer."""
+
+
+class Account(NamedTuple):
+    """A dead worker's progress in a batch, as `_fastpath.ProgressPage.read` returns it."""
+
+    entries: list[Answered]
+    partial: Answered | None
+    """An entry that the worker had begun."""
+    running: tuple[int, int] | None
+    """The job and the position of the task that ran."""
+
+
+SENSELESS = Account([], None, (0, 0))
 """The account of a worker that overwrote its own: any task of the batch may have run."""
 
+BEGUN = Account([], None, (0, 1))
+"""The account of a batch of one task that had begun, and of which nothing else is known; see `begun`."""
 
-def matched(
-    name: str, slices: list[Slice], entries: Sequence[Answered]
-) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
+
+def begun(slices: list[Slice]) -> Account:
+    """Return the account of a batch whose first task ran."""
+    return Account([], None, (slices[0].package.flight.job, slices[0].first))
+
+
+def matched(name: str, slices: list[Slice], entries: Sequence[Answered]) -> tuple[Matched, list[Slice]]:
     """Return the entries of an answer that belong to each slice, and what was handed back.
 
     Raises ProtocolError unless the entries are the beginning of the slices, in order.
     """
-    done: list[tuple[Slice, Sequence[Answered]]] = []
+    done: Matched = []
     rest: list[Slice] = []
     place = 0
     for slice in slices:
-        begin, at, job = place, slice.first, slice.package.job
+        begin, at, job = place, slice.first, slice.package.flight.job
         while place < len(entries) and not rest and at < slice.stop:
             answered, first, stop, *_ = entries[place]
             if answered != job or first != at or not at < stop <= slice.stop:
@@ -44,11 +63,16 @@ def matched(
 
 def recovered(
     packages: Mapping[int, Package], name: str, slices: list[Slice], account: Account
-) -> tuple[list[tuple[Slice, Sequence[Answered]]], list[Slice]]:
-    """Match the account of a dead worker as `matched` matches an answer."""
-    entries, part, _ = account
-    if part is not None and part[0] in packages:
-        job, first, stop, failed, elapsed_ns, body = part
+) -> tuple[Matched, list[Slice]]:
+    """Match the account of a dead worker as `matched` matches an answer.
+
+    Raises ProtocolError also where the account makes no sense.
+    """
+    if account is SENSELESS:
+        raise ProtocolError(f"worker {name} overwrote its account")
+    entries, partial, _ = account
+    if partial is not None and partial[0] in packages:
+        job, first, stop, failed, elapsed_ns, body = partial
         body = packages[job].mend(stop - first, body)
         entries = [*entries, (job, first, stop, failed, elapsed_ns, body)]
     return matched(name, slices, entries)

@@ -25,9 +25,9 @@ class Serials:
 
     def add(self, package: Package) -> None:
         """Add a package that is in flight."""
-        mine = self._flying.get(package.client)
+        mine = self._flying.get(package.sender.client)
         if mine is None:
-            mine = self._flying[package.client] = {}
+            mine = self._flying[package.sender.client] = {}
         alike = mine.get(package.serial)
         if alike is None:
             mine[package.serial] = {package: None}
@@ -45,8 +45,10 @@ class Serials:
 
     def progress(self, route: tuple[bytes, ...]) -> list[tuple[str, int, int]]:
         """Return (serial, tasks done, tasks in all) of each package of the client that came by this route."""
-        mine = sorted((package for package in self.of(route[0]) if package.route == route), key=attrgetter("job"))
-        return [(package.serial, package.count - package.assembly.missing, package.count) for package in mine]
+        mine = sorted(
+            (package for package in self.of(route[0]) if package.sender.route == route), key=attrgetter("flight.job")
+        )
+        return [(package.serial, package.count - package.results.missing, package.count) for package in mine]
 
     def take(self, client: bytes, serial: str) -> list[Package]:
         """Remove and return the client's packages with this serial."""
@@ -64,7 +66,7 @@ class Serials:
 
     def remove(self, package: Package) -> None:
         """Remove a package that is over."""
-        mine = self._flying.get(package.client, {})
+        mine = self._flying.get(package.sender.client, {})
         alike = mine.get(package.serial)
         if alike is None or package not in alike:
             return
@@ -72,4 +74,4 @@ class Serials:
         if not alike:
             del mine[package.serial]
             if not mine:
-                del self._flying[package.client]
+                del self._flying[package.sender.client]

@@ -13,7 +13,7 @@ from taskengine.errors import SettingsError
 WRONG_TOLD = 10
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def audit() -> None:
     """Check the audit log."""
 

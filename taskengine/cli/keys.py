@@ -31,7 +31,7 @@ UID = os.getuid()
 _keys = keys_option("the setting KEYS, or yours")
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def keys() -> None:
     """Make keys, and choose which clients the engine lets in.
 

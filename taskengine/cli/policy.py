@@ -12,7 +12,7 @@ from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def policy() -> None:
     """Ask which rights the settings' table [policy] gives.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
 
 from taskengine.client.call_queue import Calls
 from taskengine.client.session import OutgoingRequest, Session
@@ -28,3 +31,30 @@ def count_nobodys(session: Session, unsent: Iterable[OutgoingRequest | Calls]) -
         elif item.serial in session.pending and item.request.reply is ReplyMode.NONE:
             count += len(session.pending[item.serial].futures)
     return count
+
+
+def unpack(
+    outbox: deque[OutgoingRequest | Calls], outgoing: deque[OutgoingRequest], session: Session, now: float
+) -> None:
+    """Move everything from the outbox to the requests to send, with queued calls packed into requests.
+
+    It may be interrupted after any call (see `client/transport.py`), and goes on when it is called again.
+    """
+    while outbox:
+        item = outbox[0]
+        if isinstance(item, OutgoingRequest):
+            del outbox[0]
+            outgoing.append(item)
+            continue
+        requests = item.pack(session)
+        for request in requests:
+            session.watch(request.serial, now)
+        del outbox[0]
+        outgoing.extend(requests)
+
+
+def awaited_futures(session: Session, unsent: Iterable[OutgoingRequest | Calls]) -> list[Future[Any]]:
+    """Return the futures that have no outcome yet, each once, the oldest last."""
+    pending = [future for each in list(session.pending.values()) for future in each.futures]
+    queued = [future for calls in unsent if isinstance(calls, Calls) for _, future in calls.entries]
+    return list(dict.fromkeys([*pending, *queued]))[::-1]

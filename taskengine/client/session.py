@@ -15,15 +15,16 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
-from taskengine.client.futures import TaskFuture
 from taskengine.client.older_engines import plain_tasks
-from taskengine.client.replies import Outcome, outcomes
+from taskengine.client.replies import outcomes, partial_outcomes
+from taskengine.client.task_future import Outcome, TaskFuture
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
     Info,
+    PartialReply,
     Priority,
     ReplyMode,
     Request,
@@ -31,6 +32,7 @@ from taskengine.protocol.messages import (
     decode_reply,
     encode_request,
     stamped,
+    wanting_each,
 )
 
 RETRACT_S = 5.0
@@ -43,13 +45,13 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE, VALUES = "clock", "stop", "values"
-"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it takes Python's other values."""
+TIMED, STOPPABLE, GIVES_EACH, VALUES = "clock", "stop", "each", "values"
+"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values."""
 CAPABILITIES = [TIMED, STOPPABLE, VALUES]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
-_REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
+_REPLIES = {kind.name.lower(): kind for kind in (ReplyMode.ALL, ReplyMode.ERRORS, ReplyMode.NONE)}
 _PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
@@ -108,7 +110,8 @@ class Pending(msgspec.Struct):
 
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
     `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
-    `written` is when it was sent last, in ns of the client's clock.
+    `written` is when it was sent last, in ns of the client's clock, and `answered` how many of its tasks were answered
+    by partial replies since.
     """
 
     futures: Sequence[Future[Any]]
@@ -119,6 +122,7 @@ class Pending(msgspec.Struct):
     outgoing: OutgoingRequest | None = None
     resends: int = REPEATS
     written: int = 0
+    answered: int = 0
 
 
 class Session:
@@ -155,9 +159,11 @@ class Session:
         """Tasks that stop the machine or bring a device to its safe state, as far as the engine has named them."""
         self._capabilities: Sequence[str] = ()
         self._is_timed = False
-        """Whether the engine takes sending times and tokens."""
+        """Whether the engine takes sending times and tokens,"""
+        self._gives_each = False
+        """whether it answers task by task,"""
         self._has_values = False
-        """Whether the engine takes, and gives, Python's other values."""
+        """and whether it takes, and gives, Python's other values."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -239,7 +245,8 @@ class Session:
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
         """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
 
-        There are none if the engine does not take its values: the request has failed then.
+        There are none if the engine does not take its values: the request has failed then. Futures of several tasks get
+        their results one by one if the engine can do that.
         """
         pending = self.pending.get(outgoing.serial)
         if pending is not None:
@@ -248,10 +255,13 @@ class Session:
             outgoing = self._plainly(outgoing, pending)
             if outgoing.serial not in self.pending:
                 return []
-        if not self._is_timed:
-            return outgoing.frames
-        sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
-        return [stamped(outgoing.head, sent, bound, self._token, self._since_told), *outgoing.body]
+        head = outgoing.head
+        if pending is not None and pending.each and self._gives_each and len(pending.futures) > 1:
+            head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
+        if self._is_timed:
+            sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
+            head = stamped(head, sent, bound, self._token, self._since_told)
+        return [head, *outgoing.body]
 
     def _plainly(self, outgoing: OutgoingRequest, pending: Pending) -> OutgoingRequest:
         """Return a package as an older engine takes it; calls with values that such does not take fail alone."""
@@ -344,7 +354,8 @@ class Session:
 
         The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready, self._is_timed, self._has_values = NO_SERIAL, False, False, False
+        self._hello, self.is_ready = NO_SERIAL, False
+        self._is_timed, self._gives_each, self._has_values = False, False, False
         self._clock.forget()
         self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
@@ -352,7 +363,7 @@ class Session:
             pending = self.pending.get(serial)
             outgoing = None if pending is None else pending.outgoing
             if pending is not None and outgoing is not None and pending.resends and self._is_wanted(serial, pending):
-                pending.resends -= 1
+                pending.resends, pending.answered = pending.resends - 1, 0
                 again.append(outgoing)
             else:
                 lost.append(serial)
@@ -395,10 +406,17 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
-            how = {"each": pending.each, "raises": pending.raises, "array": pending.array, "values": self._has_values}
-            self.outcomes.extend(outcomes(reply, body, pending.futures, **how))
-            if reply.serial == self._hello:
-                self._learn(self.outcomes[-1][1])
+            if isinstance(reply, PartialReply):
+                futures, values = pending.futures if pending.each else (), self._has_values
+                self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered, values=values))
+                pending.answered += reply.count
+                if not reply.last:
+                    return self.outcomes
+            else:
+                how = {"each": pending.each, "raises": pending.raises, "array": pending.array}
+                self.outcomes.extend(outcomes(reply, body, pending.futures, **how, values=self._has_values))
+                if reply.serial == self._hello:
+                    self._learn(self.outcomes[-1][1])
             self.pending.pop(reply.serial, None)
         return self.outcomes
 
@@ -412,7 +430,7 @@ class Session:
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
-        self._is_timed = TIMED in self._capabilities
+        self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         self._has_values = self._is_timed and VALUES in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is

@@ -7,6 +7,20 @@ transport's own leads while only futures are waiting.
 Nothing is given to ZeroMQ before there is a connection. So cancelled requests are never sent, and requests sent over
 a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a
 hello. Other requests wait for its answer, and can then say how old they are.
+
+Signals and callbacks. Two kinds of code that is not ours run within these methods: callbacks of futures, in the leader,
+and handlers of signals, in the main thread after any call that returns. Both may raise anything, and call the client
+again. What holds therefore, and what tests/integration/test_link.py tests in one class:
+
+1. A request or reply is removed from where it was only after it is where it goes; messages are received into the inbox
+   in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
+2. A leader says that it leads no more before it calls anything else, and repeats the handing over where that was
+   interrupted (`_take_part`).
+3. What is raised in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
+   printed, and everything that waits ends with it (`_fail`). Nothing is raised before every future is resolved
+   (`task_future.settle_all`).
+4. A callback is called without the lock, and leads again where it waits for a reply (`_depth`). Closing does not wait
+   for it longer than GIVE_UP_S; its thread then closes the socket (`_end`).
 """
 
 from __future__ import annotations
@@ -27,9 +41,9 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
-from taskengine.client.futures import TaskFuture, settle
-from taskengine.client.outbox import count_nobodys, fail_unsent
+from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
 from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in
@@ -54,7 +68,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments."""
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments: the address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
@@ -71,6 +85,8 @@ class Transport:
         self._is_hurried = False
         self._dropping = False
         self._info = session.info
+        self.window = 0
+        """Queued calls are sent at once while fewer requests than this are under way."""
         self._closed = False
         self._refusal = "the client is closed"
         self._cuts = 0
@@ -108,10 +124,27 @@ class Transport:
 
     def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
         """Queue a call; it expires by itself."""
+        is_due = False
         with self._lock:
             self._check_open()
-            if self._queue.add(call, future, options, time.monotonic(), local_time()):
+            if not self._queue.join(call, future, options):
+                is_due = self._queue.add(call, future, options, time.monotonic(), local_time())
+            if len(self._session.pending) + len(self._outbox) < self.window:
+                self._queue.move(self._outbox)
+                is_due = True
+            if is_due:
                 self._call_leader()
+
+    def awaited(self) -> list[Future[Any]]:
+        """Return the futures of all calls that have no outcome yet, the oldest last."""
+        with self._lock:
+            unsent = [*self._outbox, *self._queue.queued]
+        return awaited_futures(self._session, unsent)
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether there is a connection, as far as is known."""
+        return self._connection.connected
 
     def flush(self) -> None:
         """Send queued calls soon."""
@@ -124,8 +157,9 @@ class Transport:
         """Send, behind queued calls, and return the result. Raises its error, TaskTimeout or EngineUnreachable."""
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
-            self._take_part(outgoing, future.done, end)
-            if future.done():
+            done = future.has_ended if isinstance(future, TaskFuture) else future.done
+            self._take_part(outgoing, done, end)
+            if done():
                 return future.result()
             with contextlib.suppress(TimeoutError):
                 future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
@@ -197,7 +231,7 @@ class Transport:
                 self._lead(done, end)
         finally:
             if leading:
-                self._leader = NOBODY  # before any call, because a signal's handler may raise after one
+                self._leader = NOBODY
                 try:
                     self._hand_over()
                 except BaseException:
@@ -264,7 +298,7 @@ class Transport:
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
-        self._settle()
+        settle_all(self._session.outcomes)
 
     def _drop(self) -> None:
         """Cancel all unsent requests."""
@@ -276,7 +310,7 @@ class Transport:
 
     def _fail(self, error: BaseException) -> None:
         """Handle an unexpected error: end all waiting with it, rather than waiting without end."""
-        _report(error)
+        report(error)
         failure = TaskEngineError(f"the client's connection failed: {error!r}")
         failure.__cause__ = error
         self._reconnect_at = -math.inf
@@ -335,7 +369,8 @@ class Transport:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         self._depth += 1
         try:
-            if not self._closed and self._connection.lost():  # while no thread led, so nothing was pending
+            # while no thread led, so nothing was pending
+            if not self._closed and self._connection.has_news() and self._connection.lost():
                 self._reconnect_at = -math.inf
             if self._inbox or self._session.outcomes:  # of a leader that was interrupted
                 self._digest()
@@ -354,7 +389,7 @@ class Transport:
                 if ready & NEWS and not self._closed:
                     self._take_news()
         except BaseException as error:
-            if threading.current_thread() is threading.main_thread():  # it may be a signal's
+            if threading.current_thread() is threading.main_thread():
                 raise
             self._fail(error)
         finally:
@@ -369,13 +404,13 @@ class Transport:
         self._connection.refused = self._connection.is_cut = False
         if refused:
             self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
-            self._settle()
+            settle_all(self._session.outcomes)
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
         if self._reconnect_at <= now:
             self._reconnect(now)
-        if self._queue.due(now) <= 0:
+        if self._queue.due(now) <= 0 or (self._queue.queued and len(self._session.pending) < self.window):
             with self._lock:
                 self._queue.move(self._outbox)
         self._send(now)
@@ -383,7 +418,7 @@ class Transport:
             self._session.expire(now, connected=self._connection.connected)
             self._send(now)
         if self._session.outcomes:
-            self._settle()
+            settle_all(self._session.outcomes)
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
     def _reconnect(self, now: float) -> None:
@@ -407,18 +442,7 @@ class Transport:
         """Send from the outbox while there is a connection to take it and the engine has answered the hello."""
         if self._dropping:
             self._drop()
-        # a signal's handler runs after a call: `del` takes an item only after it is where it goes
-        while self._outbox:
-            item = self._outbox[0]
-            if isinstance(item, OutgoingRequest):
-                del self._outbox[0]
-                self._outgoing.append(item)
-                continue
-            requests = item.pack(self._session)
-            for outgoing in requests:
-                self._session.watch(outgoing.serial, now)
-            del self._outbox[0]
-            self._outgoing.extend(requests)
+        unpack(self._outbox, self._outgoing, self._session, now)
         is_owed = self._outgoing or self._session.retractions or self._queue.due(now) < math.inf
         if not (is_owed and self._connection.connected):
             return
@@ -447,7 +471,6 @@ class Transport:
         return self._session.is_ready
 
     def _receive(self) -> None:
-        # in one call, so that no signal's handler comes between a reply and the inbox
         self._inbox.extend(iter(self._connection.port.receive, None))
         self._digest()
 
@@ -463,30 +486,9 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
-            self._settle()
+            settle_all(self._session.outcomes)
         if self._session.outcomes:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Resolve all futures whose outcome is known, whatever their callbacks raise."""
-        interrupt: BaseException | None = None
-        while self._session.outcomes:
-            try:
-                settle(self._session.outcomes)
-            except BaseException as error:
-                if threading.current_thread() is not threading.main_thread():
-                    _report(error)
-                elif interrupt is None:
-                    interrupt = error
-        if interrupt is not None:  # it may come from a signal, which belongs to the main thread
-            raise interrupt
-
-
-def _report(error: BaseException) -> None:
-    """Print an error that no code can catch, as Python does when it ends a thread."""
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    )
+            settle_all(self._session.outcomes)
 
 
 def _disown_all() -> None:

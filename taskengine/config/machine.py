@@ -124,6 +124,7 @@ class Machine:
         interval: float,
         control: object,
         say: Callable[[str], None],
+        warn: Callable[[str], None],
         note: Callable[..., object],
         publish: Callable[[str, Any], None],
         listener: socket.socket | None,
@@ -132,12 +133,12 @@ class Machine:
     ) -> None:
         """Run the guardian until the supervisor says stop or is gone; report to it every `interval` s.
 
-        `control` is what `taskengine_hardware.guardian.SupervisorLink` describes. `say` prints a line, `note` writes to
-        the audit log, and `publish` publishes the guardian's messages. Connections to `listener` can stop the machine,
-        also those of other users if `strangers_may`.
+        `control` is what `taskengine_hardware.guardian.SupervisorLink` describes. `say` logs a line, `warn` a warning,
+        `note` writes to the audit log, and `publish` publishes the guardian's messages. Connections to `listener` can
+        stop the machine, also those of other users if `strangers_may`.
         """
-        links = {"control": control, "interval": interval, "say": say, "note": note, "publish": publish}
-        links |= {"listener": listener, "strangers_may": strangers_may}
+        links = {"control": control, "interval": interval, "say": say, "warn": warn, "note": note}
+        links |= {"publish": publish, "listener": listener, "strangers_may": strangers_may}
         _package().guard(self.layout, self._panel, self._pins, **links)
 
 

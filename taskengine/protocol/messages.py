@@ -39,6 +39,8 @@ class ReplyMode(IntEnum):
     ALL = 0
     ERRORS = 1
     NONE = 2
+    EACH = 3
+    """All, in partial replies as they come; for engines with the capability `each`."""
 
 
 class Priority(IntEnum):
@@ -96,6 +98,17 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     clock: int = 0
     boot: int = 0
     stop: int = 0
+
+
+class PartialReply(Reply, array_like=True, frozen=True):
+    """Head of a reply of mode EACH: `count` entries, of tasks in a row that begin at position `first`.
+
+    With an `error` each of these tasks ended in it, and no entries follow. The `last` partial reply of a package is
+    marked: it has got an entry for every task.
+    """
+
+    first: Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)] = 0
+    last: bool = True
 
 
 Stamp = tuple[int, int, int]
@@ -237,10 +250,12 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
+M = TypeVar("M", Request, Reply, PartialReply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0, False))[1:]
 """How a head ends that names neither sending time nor client object, nor any capability."""
+_AFTER_MODE: Final = 12 + len(_UNSAID)
+"""Bytes of such a head behind the reply mode: priority, deadline, idempotent and columns come before that end."""
 _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
 """Bytes of the MessagePack tags that begin an array,"""
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -248,6 +263,7 @@ _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2:
 _NIL: Final = 0xC0
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
+_partial = msgspec.msgpack.Decoder(PartialReply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
 _overruns = msgspec.msgpack.Decoder(list[SourceStats])
@@ -256,6 +272,11 @@ _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
     """Add the sending time, the client object, and that it takes `values`, to a head that names none of them."""
     return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since, True))[1:]
+
+
+def wanting_each(head: bytes) -> bytes:
+    """Return a head that names neither sending time nor client object, with the reply mode EACH."""
+    return head[: -_AFTER_MODE - 1] + bytes([ReplyMode.EACH]) + head[-_AFTER_MODE:]
 
 
 def encode_request(request: Request) -> bytes:
@@ -296,8 +317,9 @@ def _int_at(frame: bytes, at: int) -> tuple[int, int]:
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Read the first frame of a reply. Raises ProtocolError."""
-    return _decode(_reply, frame)
+    """Read the first frame of a reply, a PartialReply if its mode is EACH. Raises ProtocolError."""
+    reply = _decode(_reply, frame)
+    return _decode(_partial, frame) if reply.reply is ReplyMode.EACH else reply
 
 
 def decode_cancel(frames: Sequence[bytes]) -> Cancel:

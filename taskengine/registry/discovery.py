@@ -10,7 +10,8 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-PREFIX: Final = "task_"
+from taskengine.protocol.marks import PREFIX
+
 DOOR: Final = "taskengine"
 _KINDS: Final = ("task", "source")
 _DYNAMIC: Final = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
@@ -57,6 +58,13 @@ class _Doubt(Exception):
 def discover(tree: ast.Module, offers: Offers) -> Found:
     """Read a module's tree."""
     return _ModuleReader(tree, offers).found()
+
+
+def method_hint(kind: str, name: str) -> str:
+    """Return what to write in place of a decorator on the method `name`, "Class.method"."""
+    if kind == "task":
+        return f"write `task({name.lower()})` in the module, with an object in place of its class"
+    return f"write a function of the module that calls it, and put @{kind} there"
 
 
 class _ModuleReader:
@@ -181,9 +189,10 @@ class _ModuleReader:
                 continue
             kinds = [kind for decorator in inner.decorator_list if (kind := self._kind_of(_called(decorator)))]
             if kinds:
+                name = f"{node.name}.{inner.name}"
+                hint = method_hint(kinds[0], name)
                 self._complaints.append(
-                    f"line {inner.lineno}: @{kinds[0]} on the method {node.name}.{inner.name} registers nothing: write "
-                    f"a function of the module that calls it, and put @{kinds[0]} there"
+                    f"line {inner.lineno}: @{kinds[0]} on the method {name} registers nothing: {hint}"
                 )
             elif any(self._is_concerned(_called(decorator)) for decorator in inner.decorator_list):
                 raise _Doubt(f"a decorator of {node.name}.{inner.name} may register tasks")

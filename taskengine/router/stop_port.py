@@ -69,9 +69,9 @@ class StopListener:
         self._journal = journal
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
-        self._audit = Audit(file_of(settings), journal.say)
+        self._audit = Audit(file_of(settings), journal.warn)
         self._audit.open()
-        self._gate = KeyAuthenticator(self._context, security, journal.say, self._audit.note) if security else None
+        self._gate = KeyAuthenticator(self._context, security, journal.warn, self._audit.note) if security else None
         self._visitors = ClientTable(None if settings.policy is None else Policy(settings.policy))
         self._visitors.learn(machine.stop_lanes)
         self._halting = EmergencyStops(machine, int, partial(self._audit.note, by="STOP_PORT"))

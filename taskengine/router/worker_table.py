@@ -1,21 +1,21 @@
-"""The engine's own processes at the router: by which way they are reached, and where they keep their accounts. Pure."""
+"""The workers that the router knows: how they are reached, and where they keep their accounts. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from taskengine._fastpath import ProgressPage
-from taskengine.broker.recovery import SENSELESS, Account
+from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.looks import Cursor, PageLook, Piece
+from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
 
 
 class WorkerEntry(NamedTuple):
-    """A worker.
+    """A worker: its name, its progress page and its process.
 
-    Its name, its progress page and its process, and whether it is so fresh that its progress page tells of another.
-
-    Its connection's identity, which ZeroMQ gave and nobody can claim, is b"" until it has said hello.
+    Where it `is_fresh`, the page still tells of the worker before it. `identity` is the routing id of its connection,
+    which ZeroMQ gave and nobody can claim, or b"" until it has said hello.
     """
 
     name: str
@@ -23,17 +23,26 @@ class WorkerEntry(NamedTuple):
     pid: int
     is_fresh: bool = False
     identity: bytes = b""
+    calls: CallTable | None = None
+    """Which batches it has begun, if it runs many at once."""
 
     def is_overdue(self, now_ns: int) -> bool:
-        """It runs a task whose timeout is over, or died in one."""
-        return not self.is_fresh and 0 < self.page.until_ns <= now_ns
+        """Return whether it runs a task whose timeout is over, or died in one."""
+        return not self.is_fresh and (0 < self.page.until_ns <= now_ns or bool(self.overdue_batches(now_ns)))
+
+    def overdue_batches(self, now_ns: int) -> list[int] | None:
+        """Return which of its batches are overdue, None where it runs one task at a time."""
+        return None if self.calls is None else self.calls.overdue(now_ns)
 
     def account(self, number: int) -> Account | None:
-        """What it had done of a batch when it died."""
+        """Return what it had done of a batch when it died, None where it had not begun it."""
+        if self.calls is not None:
+            return BEGUN if self.calls.has_begun(number) else None
         try:
-            return self.page.read(number)
+            found = self.page.read(number)
         except ProtocolError:
             return SENSELESS
+        return None if found is None else Account(*found)
 
 
 class WorkerTable:
@@ -46,46 +55,73 @@ class WorkerTable:
         self._progress: dict[str, tuple[int, ...]] = {}
 
     def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
-        """A worker lives, and will say hello; one that is not fresh may still be in what another router gave it."""
+        """Note that a worker lives and will say hello; one that is not fresh may still run what another router gave."""
         if name not in self._members:
             self._members[name] = WorkerEntry(name, self._pages[place], pid, is_fresh)
 
     def expects(self, name: str, place: int) -> bool:
-        """A worker lives at the place and has not said hello."""
+        """Return whether a worker lives at the place and has not said hello."""
         member = self._members.get(name)
         return member is not None and not member.identity and member.page in self._pages[place : place + 1]
 
-    def enlist(self, name: str, identity: bytes, place: int) -> WorkerEntry:
-        """A worker is here. Raises ProtocolError for one that is not expected at its place."""
+    def enlist(self, name: str, identity: bytes, place: int, *, is_concurrent: bool = False) -> WorkerEntry:
+        """Note that a worker has said hello, and whether it runs many tasks at once.
+
+        Raises ProtocolError for one that is not expected at its place.
+        """
         if not self.expects(name, place):
             raise ProtocolError(f"worker {name} says that it has place {place}, and is dead or not at it")
-        member = self._members[name] = self._members[name]._replace(identity=identity, is_fresh=False)
+        calls = CallTable(self._members[name].page) if is_concurrent else None
+        member = self._members[name]._replace(identity=identity, is_fresh=False, calls=calls)
+        self._members[name] = member
         self._names[identity] = name
         member.page.clear()
+        if calls is not None:
+            calls.clear()
         return member
 
+    def is_concurrent(self, name: str) -> bool:
+        """Return whether a worker has said hello and runs many tasks at once."""
+        return name in self._members and self._members[name].calls is not None
+
     def is_here(self, name: str) -> bool:
-        """A worker has said hello."""
+        """Return whether a worker has said hello."""
         return name in self._members and self._members[name].identity != b""
 
     def name_of(self, identity: bytes) -> str | None:
-        """Whose the identity is, None where it is a stranger's."""
+        """Return the worker with this identity, None where there is none."""
         return self._names.get(identity)
 
     def identity_of(self, name: str) -> bytes:
-        """The way to a worker."""
+        """Return the identity of a worker."""
         return self._members[name].identity
+
+    def peek(self, look: PageLook) -> tuple[list[Piece], Cursor] | None:
+        """Return what a worker has finished since the last look, None for nothing. Raises ProtocolError."""
+        return self._members[look.worker].page.peek(look.number, look.cursor, look.jobs)
 
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
         self._members[name].page.recall(number)
 
+    def offer(self, name: str, number: int, tasks: int) -> None:
+        """Have a worker claim the tasks of the batch that it is sent next."""
+        self._members[name].page.offer(number, tasks)
+
+    def unclaimed(self, name: str, number: int) -> int:
+        """How many tasks of a batch a worker has not claimed."""
+        return self._members[name].page.unclaimed(number)
+
+    def take_back(self, name: str, number: int, tasks: int) -> int:
+        """Take so many tasks of a batch back from a worker, if it has not claimed them; how many it has left."""
+        return self._members[name].page.take_back(number, tasks)
+
     def release(self, name: str, number: int) -> None:
-        """A worker's large answer has arrived: its progress page need not keep it."""
+        """Free the memory of a large answer that has arrived, in the worker's progress page."""
         self._members[name].page.release(number)
 
     def dismiss(self, name: str) -> WorkerEntry | None:
-        """A worker is dead; None where it was not here."""
+        """Remove and return a worker that is dead, None where it had not said hello."""
         member = self._members.pop(name, None)
         self._progress.pop(name, None)
         if member is None or not member.identity:
@@ -94,20 +130,20 @@ class WorkerTable:
         return member
 
     def has_progressed(self, name: str) -> bool:
-        """A worker has begun or ended a task since this was asked last."""
+        """Return whether a worker has begun or ended a task since the last call."""
         before, progress = self._progress.get(name), self._members[name].page.progress
         self._progress[name] = progress
         return before is not None and before != progress
 
     def is_at_task(self, name: str) -> bool:
-        """A worker is in a task, or in what else a user wrote: a fresh one loads modules."""
+        """Return whether a worker runs a task or, where it is fresh, loads modules."""
         member = self._members[name]
         return member.is_fresh or member.page.running
 
     def pid_of(self, name: str) -> int:
-        """A worker's process."""
+        """Return the process of a worker."""
         return self._members[name].pid
 
     def overdue(self, now_ns: int) -> Iterator[str]:
-        """Who runs a task whose timeout is over."""
+        """Yield the workers that run a task whose timeout is over."""
         return (name for name, member in self._members.items() if member.is_overdue(now_ns))

@@ -1,12 +1,15 @@
-"""A task worker: one message in, its chunks run, one message out."""
+"""A task worker: receives a batch, runs its chunks, and sends one answer."""
 
 from __future__ import annotations
 
 import os
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from operator import attrgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -33,7 +36,7 @@ from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
 from taskengine.registry.arguments import CALL
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
@@ -43,47 +46,90 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import begin, may_call, obey
+from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.tuning import CANCEL_GRACE_S
+
+if TYPE_CHECKING:
+    from taskengine.worker.async_work import AsyncWork
 
 CONTROL, BATCH = 1, 2
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 
 
 class NoPins(Exception):
-    """The worker of a lane with pins cannot have them."""
+    """The worker of a lane cannot get the lane's pins."""
 
 
-class Turn:
-    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("callable")
 
-    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+
+class BatchRunner:
+    """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
+
+    The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. With `tells_all`
+    clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        page: ProgressPage | None = None,
+        *,
+        tells_all: bool = True,
+        callable_of: Callable[[Task], Callable[..., Any]] = _function,
+    ) -> None:
         self._registry = registry
+        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
-        # neighbouring slices are mostly of one package
+        # slices that follow each other are mostly of one package
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
+        self._task_names: list[str] = []
+        self._legacy_name = ""
+        """The current task, if it came by wire 0.1."""
+        self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            self._find, self._failure, self._limit, page.limit if page else None, begin
+            self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin
         )
 
     def run(self, batch: bytes) -> bytes:
-        """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
+        """Run a batch and return its answer. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
-        return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+        try:
+            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+        finally:
+            self._legacy_name = ""
+
+    def answer(self, batch: bytes) -> bytes:
+        """Run a batch; return the answer, or NO_ANSWER where that does not fit into one message."""
+        try:
+            return self.run(batch)
+        except BadArguments:
+            return NO_ANSWER
+
+    def running(self) -> tuple[str, str]:
+        """Return the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        if coroutine_name.get():
+            return coroutine_name.get(), caller()
+        if threading.get_ident() != self._thread:
+            return "", caller()
+        index = _fastpath.running_index()
+        if self._legacy_name or index < 0:
+            return self._legacy_name, caller() if self._legacy_name else ""
+        return (self._task_names[index] if index < len(self._task_names) else ""), caller()
 
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
             self._functions = [self._find(name) for name in names]
+            self._task_names = names
             self._head = head
-        begin(self._origin)
+        self._legacy_name = ""
+        set_origin(self._origin)
         return self._functions
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
@@ -92,17 +138,20 @@ class Turn:
         return error_entry(self._failure(name, error))
 
     def _find(self, name: str) -> Callable[..., Any] | None:
-        task = self._registry.tasks.get(name)
-        return None if task is None else task.call or task.function
+        return self._callables.get(name)
+
+    def _find_legacy(self, name: str) -> Callable[..., Any] | None:
+        self._legacy_name = name
+        return self._find(name)
 
     def _limits(self, head: bytes) -> list[int] | None:
         limits = [self._limit(name) for name in _names(head)]
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """A task's timeout in ns, 0 for none."""
+        """Return how long a task may run until its worker is killed, in ns, 0 for any time."""
         task = self._registry.tasks.get(name)
-        return int(task.timeout * 1e9) if task and task.timeout else 0
+        return kill_limit_ns(task) if task else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
@@ -118,6 +167,14 @@ class Turn:
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
 
 
+def kill_limit_ns(task: Task) -> int:
+    """Return how long a task may run until its worker is killed, in ns, 0 for any time.
+
+    A coroutine is cancelled first.
+    """
+    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
+
+
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
     raise ProtocolError(f"a task worker does not serve format {format}")
 
@@ -128,94 +185,136 @@ def _names(head: bytes) -> list[str]:
 
 
 def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
-    """What the client is told of an exception that came out of task `name`; see `Turn` for `tells_all`."""
+    """Return the error that a client gets for an exception of task `name`; see `BatchRunner` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
-    where = error.__traceback__
-    if where is not None and where.tb_next is not None and where.tb_next.tb_frame.f_code is CALL:
-        where = where.tb_next
-    # the call itself is the only frame: the arguments did not get into the function
-    if isinstance(error, TypeError) and (where is None or where.tb_next is None):
+    where = _in_task(error.__traceback__)
+    # the call itself was the only frame: the arguments did not get into the function
+    if isinstance(error, TypeError) and where is None:
         return BadArguments(f"{name}: {said}", name=name)
     kind, text = type(error).__name__, ""
     if tells_all:
-        text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+        text = text_of("".join(traceback.format_exception(type(error), error, where)))
     return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
 
 
+def _in_task(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
+    trace = trace and trace.tb_next
+    while trace is not None and (trace.tb_frame.f_globals.get("__package__") == __package__ or _converts(trace)):
+        trace = trace.tb_next
+    return trace
+
+
+def _converts(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code is CALL
+
+
 class TaskWorker:
-    """The process around the turn: a connection to the router, a pipe to the supervisor."""
+    """A worker of `lane`, connected to the router and the supervisor."""
 
     def __init__(
         self,
         settings: Settings,
-        backplane: Topology,
+        topology: Topology,
         place: int,
         lane: str,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
-        plan = backplane.plan
-        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
+        plan = topology.plan
+        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, topology.machine, lane)
         for failure in registry.failures:
-            journal.say(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds, has_machine=backplane.machine is not None)
-        self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        attach(topology.feeds, has_machine=topology.machine is not None)
+        self._release_pins = _take_pins(topology.machine, lane, log)
+        page, most = topology.pages[place], settings.lane(lane).concurrency
+        self._async = _async_work(registry, lane, most, control, log, page)
+        account = page if most == 1 else None
+        callable_of = self._async.callable_of if self._async else _function
+        self._runner = BatchRunner(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
+        log.running = self._runner.running
+        set_policy(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
-        self._journal = journal
+        self._log = log
         self._context = zmq.Context()
-        self._dealer = RouterConnection(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place, missing)
-        journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
-        journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
+        who = f"TASK-{os.getpid()}", lane, place, missing
+        self._router = RouterConnection(self._context, settings, topology, *who, cancels=self._async is not None)
+        log.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
+        log.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
-        """Work until the supervisor says stop, or is gone; then let go of the pins."""
+        """Work until the supervisor says stop or is gone, then release the pins."""
         try:
-            self._work()
+            if self._async is None:
+                self._work()
+            else:
+                self._async.work(self._router, self._runner.answer, self._note)
         finally:
-            self._let_go()
-        self._journal.flush()
-        self._dealer.close()
+            self._release_pins()
+        self._log.flush()
+        self._router.close()
         self._context.term()
 
     def _work(self) -> None:
         waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
-            # before a batch, which may be one of a router that is gone
+            ready = waiter.wait(PAUSE_MS if self._log.pending else self._router.interval_ms)
+            # before a batch, which may be from a router that is gone
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
-                    self._dealer.rejoin()
+                    self._router.rejoin()
                     waiter = self._waiter()
             elif ready & BATCH:
                 self._run()
             else:
-                self._journal.flush()
-                if self._dealer.beat():
+                self._log.flush()
+                if self._router.beat():
                     waiter = self._waiter()
 
     def _waiter(self) -> Waiter:
-        return Waiter(self._control.fileno(), self._dealer.port)
+        return Waiter(self._control.fileno(), self._router.port)
 
     def _run(self) -> None:
-        batch = self._dealer.receive()
+        batch = self._router.receive()
         if batch is None:
             return
-        try:
-            answer = self._turn.run(batch)
-        except BadArguments:
-            self._dealer.send(NO_ANSWER)
-            return
-        self._dealer.send(answer)
-        if self._journal.enabled:
-            self._journal.note(_received_lines, batch, answer)
+        answer = self._runner.answer(batch)
+        self._router.send(answer)
+        self._note(batch, answer)
+
+    def _note(self, batch: bytes, answer: bytes) -> None:
+        if self._log.enabled and answer != NO_ANSWER:
+            self._log.note(_received_lines, batch, answer)
+
+
+def _async_work(
+    registry: Registry, lane: str, most: int, control: ControlChannel, log: LogBuffer, page: ProgressPage
+) -> AsyncWork | None:
+    """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
+
+    That is where no task of the lane is an `async def`; asyncio is not even imported then.
+    """
+    tasks = [task for task in registry.tasks.values() if task.lane == lane]
+    if most == 1 and not any(task.is_async for task in tasks):
+        return None
+    from taskengine.worker.async_work import AsyncWork
+    from taskengine.worker.concurrent_work import ConcurrentWork
+    from taskengine.worker.event_loop import EventLoop
+
+    loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    if most == 1:
+        return AsyncWork(loop, control, log, page)
+    for task in tasks:
+        if not task.is_async:
+            said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
+    return ConcurrentWork(loop, control, log, page, most)
 
 
 def load_modules(
@@ -226,9 +325,9 @@ def load_modules(
     machine: Machine | None = None,
     lane: str | None = None,
 ) -> tuple[Registry, list[str]]:
-    """Load what the worker at a place is to; the registry, and the modules that could not be loaded.
+    """Import the modules of the worker at a place; return the registry, and the modules that could not be imported.
 
-    The supervisor is told of each before it is loaded, since it may end the process, and of each that does not load.
+    Each is reported to the supervisor before its import, which may end the process, and again if the import fails.
     """
     excluded = plan.excluded.get(place, {})
 
@@ -243,20 +342,20 @@ def load_modules(
     return registry, [module.module for module, _ in failed]
 
 
-def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[], None]:
-    """Get the pins of the lane, where it has some; how to let go of them. Raises NoPins."""
+def _take_pins(machine: Machine | None, lane: str, log: LogBuffer) -> Callable[[], None]:
+    """Get the pins of the lane, if it has any; return a function that releases them. Raises NoPins."""
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        owner = machine.own(lane, journal.say)
+        owner = machine.own(lane, log.warn)
     except (RuntimeError, SettingsError) as error:
-        raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+        raise NoPins(f"lane {lane} cannot get its pins: {error}") from error
     orphan.first(owner.rest_at_once)
     return owner.close
 
 
 def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
-    """A line for each chunk that was run; what was handed back is received again, by whom it is run."""
+    """Yield a line for each chunk that was run. Chunks that it handed back are logged by another worker."""
     ran: Counter[int] = Counter()
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
@@ -268,14 +367,12 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
             ran[job] -= tasks
 
 
-def run(
-    settings: Settings, backplane: Topology, place: int, lane: str, control: ControlChannel, journal: LogBuffer
-) -> None:
-    """The task worker's process."""
+def run(settings: Settings, topology: Topology, place: int, lane: str, control: ControlChannel, log: LogBuffer) -> None:
+    """Run a task worker. Reports Online to the supervisor, or StartFailed with the reason."""
     limit_memory(worker_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
-        worker = TaskWorker(settings, backplane, place, lane, control, journal)
+        worker = TaskWorker(settings, topology, place, lane, control, log)
     except NoPins as error:
         control.send(StartFailed(str(error)))
         return

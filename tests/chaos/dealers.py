@@ -14,8 +14,8 @@ from typing import Any
 
 import zmq
 
-from taskengine.client.futures import settle
 from taskengine.client.session import Call, Options, Session
+from taskengine.client.task_future import settle
 from taskengine.protocol.messages import decode_reply
 from tests.chaos.clients import PAUSE_S, make_calls, note_all
 from tests.chaos.ledger import Book
@@ -28,7 +28,7 @@ _LOST = re.compile(r"ERROR: worker (TASK-\d+) died")
 
 
 class Dealer:
-    """What both wires have in common: what is not answered in time and idempotent is sent again, once."""
+    """The part that both wires have in common: an idempotent request without an answer in time is sent again, once."""
 
     def __init__(self, address: str, name: str, seed: int) -> None:
         self.book = Book(name, loses_with_router=True)

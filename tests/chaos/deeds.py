@@ -1,4 +1,4 @@
-"""What is done to an engine while clients use it: the plan's deeds, in time."""
+"""Does the plan's deeds to an engine, in time, while clients use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.chaos.watch import Watch
 from tests.engine import Engine, deadline
 
 TICK_S = 0.003
-STILL = "has stood still for too long: router"
+STILL = "has sent no heartbeat for too long: router"
 PROBE_S = 0.25
 """How long one question waits by which a new router is found."""
 
@@ -70,7 +70,7 @@ class Chaos:
         while (now := time.monotonic()) < start + seconds:
             for line in lines.read():
                 self.watch.take(line, now)
-                if line.endswith(STILL):
+                if STILL in line:
                     self._note_router(now)
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()
@@ -80,7 +80,7 @@ class Chaos:
         self._settle(lines)
 
     def broken(self) -> list[str]:
-        """What the engine's lines tell that should not be: deaths that nobody caused, and complaints."""
+        """Return the engine's lines that should not be: deaths that nobody caused, and complaints."""
         causes = {f"{kind}: SIGKILL" for kind in ("router", "task", "data")} | {"task: exit code 7", "task: SIGSEGV"}
         deaths = self.watch.deaths
         own = deaths["router: SIGKILL"] - len(self.killed_routers)

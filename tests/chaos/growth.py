@@ -14,7 +14,7 @@ _WINDOW = 5
 
 
 class Sample(NamedTuple):
-    """What a process has: bytes of memory, shared ones in part (`pss`) or in whole (`rss`), and numbers of the rest."""
+    """A process: bytes of memory, shared ones in part (`pss`) or in whole (`rss`), and numbers of others."""
 
     pss: int
     rss: int
@@ -24,13 +24,13 @@ class Sample(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What a process had when it was warm, and at the end: of memory the median, of the rest the least."""
+    """The figures of a process when it was warm, and at the end: of memory the median, of the rest the least."""
 
     before: Sample
     after: Sample
 
     def broken(self) -> list[str]:
-        """What has grown that should not."""
+        """Return the figures that have grown and should not."""
         # what is no longer shared raises only the one figure, a leak both
         memory = min(self.after.pss - self.before.pss, self.after.rss - self.before.rss)
         found = [f"memory grew by {memory / 2**20:.2f} MiB"] if memory >= MEMORY_BYTES else []
@@ -53,7 +53,7 @@ def growth(samples: Sequence[Sample]) -> Growth:
 
 
 def broken(samples: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """What has grown, over all processes."""
+    """Return the figures that have grown, over all processes."""
     return [f"{process}: {line}" for process, taken in samples.items() if taken for line in growth(taken).broken()]
 
 

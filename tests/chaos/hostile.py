@@ -191,12 +191,12 @@ def _files(pid: int) -> int:
 
 
 def p99(took: list[float]) -> float:
-    """What 99 of 100 took at most."""
+    """Return the time within which 99 of 100 ended."""
     return statistics.quantiles(took, n=100)[98]
 
 
 def broken(report: Report) -> list[str]:
-    """What did not hold, whatever the machine."""
+    """Return the limits that were broken, whatever the machine."""
     honest = len(report.attacked)
     return [
         *([f"{report.accepted} tasks were accepted, {honest} were honest"] * (report.accepted != honest)),
@@ -268,7 +268,7 @@ _FIGURES: dict[str, Callable[[siege.Figures], float]] = {
     "audit log, lines": lambda seen: seen.audit_lines,
     "audit log, KiB": lambda seen: seen.audit_bytes / 1024,
 }
-"""What the table of insiders shows."""
+"""The rows of the table of insiders."""
 
 
 def _told(took: list[float]) -> str:

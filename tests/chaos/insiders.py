@@ -31,7 +31,7 @@ MIB = 2**20
 PATIENCE_MS = 1000
 """How long an insider waits for replies before it goes on."""
 FIRST_IDS = 0x6B8B4567, 0xE43C9869, 0xF4B0DC51
-"""What libzmq counts the peers of a process's first sockets from where nobody has seeded its generator."""
+"""The number from which libzmq counts the peers of a process's first sockets if nobody has seeded its generator."""
 NO_ARGUMENTS = b"\x92\x00\x90"
 STOP_TASK = "system.stop"
 
@@ -45,7 +45,7 @@ tasks = [
 publish = ["loot.*"]
 subscribe = ["loot.*"]
 """
-"""What insiders may do: 20 patterns of tasks, topics and a lane of their own."""
+"""The rights of insiders: 20 patterns of tasks, topics and a lane of their own."""
 TASKS = '''
 import time
 

@@ -86,7 +86,7 @@ def run_million(tasks: int, size: int, seconds: float) -> Report:
 
 
 def broken(report: Report) -> list[str]:
-    """What did not hold, whatever the machine."""
+    """Return the limits that were broken, whatever the machine."""
     return [
         *([f"the router grew by {report.grown / 2**20:.1f} MiB"] * (report.grown > MEMORY_BYTES)),
         *(["the router ended"] * (not report.is_same)),

@@ -1,4 +1,4 @@
-"""What is done to the engine, and when: a schedule out of a seed. Pure."""
+"""The deeds that are done to the engine, and their times: a schedule made from a seed. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of chaos was and found: to be printed, and as JSON."""
+"""The plan and the results of a run of chaos: as text, and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an honest client, and the machine, see of attacks by allowed keys: an engine, and one like it beside it."""
+"""Measures what allowed keys that attack cost an honest client and the machine, beside a second engine in peace."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ OPEN_S = {
 }
 """The s of attacks by which a client still keeps the router busy."""
 STATS_TIMES, ROUTER_BYTES = 1.5, 96 * MIB
-"""What a router may grow by of what STATS says, and bytes beside that."""
+"""The growth that a router may have, as a factor of what STATS says, and bytes beside that."""
 WORKER_BYTES = 384 * MIB
-"""What a worker may grow by."""
+"""The growth that a worker may have."""
 AUDIT_BYTES = 64 * 2**10
-"""What each insider may have written into the audit log."""
+"""The bytes of the audit log that each insider may cause."""
 
 SETTINGS = f"""
 [hardware.devices.lamp]
@@ -67,7 +67,7 @@ calls = ["stats"]
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What was seen of an attack: times of the honest client in s, memory and log in bytes.
+    """The observations of an attack: times of the honest client in s, memory and log in bytes.
 
     `call`, `publication` and `stop` are p99s, `call_beside` and `stop_beside` those at the engine beside. STATS said
     at most that `told` bytes were held, `ended` processes of the engine ended, and the client was `refused` that.
@@ -91,7 +91,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def slow(figures: Figures) -> list[str]:
-    """What took too long, which other work on the machine may be the cause of."""
+    """Return the times that were too long, which other work on the machine may have caused."""
     noise_s = OPEN_S.get(figures.attack, NOISE_S)
     return [
         f"{figures.attack}: a {what} took {took * 1000:.1f} ms, beside it {beside * 1000:.1f} ms"
@@ -104,7 +104,7 @@ def slow(figures: Figures) -> list[str]:
 
 
 def broken(figures: Figures, insiders: int = 1) -> list[str]:
-    """What else did not hold, where so many attacked."""
+    """Return the other limits that were broken, where so many attacked."""
     found = [] if figures.rounds else ["nobody attacked"]
     if figures.router > STATS_TIMES * figures.told + ROUTER_BYTES:
         found.append(f"the router grew by {figures.router / MIB:.0f} MiB, STATS said {figures.told / MIB:.0f}")
@@ -118,7 +118,7 @@ def broken(figures: Figures, insiders: int = 1) -> list[str]:
 
 
 class Row(NamedTuple):
-    """What a table shows of an attack: p99s in ms, and how far the router and the largest worker grew, in MiB."""
+    """Return an attack's cells in a table: p99s in ms, and the growth of the router and the largest worker, in MiB."""
 
     call: float
     beside: float
@@ -138,7 +138,7 @@ class Row(NamedTuple):
 
 
 class _Honest(NamedTuple):
-    """What the honest client has seen."""
+    """The observations of the honest client."""
 
     calls: list[float]
     calls_beside: list[float]
@@ -271,7 +271,7 @@ class Siege:
 
 
 def p99(took: Sequence[float]) -> float:
-    """What 99 of 100 took at most; of few the longest."""
+    """Return the time within which 99 of 100 ended; of few the longest."""
     return statistics.quantiles(took, n=100)[98] if len(took) >= 100 else max(took, default=0.0)
 
 

@@ -116,7 +116,7 @@ def watch(engine: Engine, steady: Steady, seconds: float) -> tuple[Samples, list
 
 
 def sample(pid: int) -> Sample:
-    """What a process has now."""
+    """Return the present figures of a process."""
     files, threads = (len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
     return Sample(pss(pid), resident(pid), files, threads, zombies(pid))
 

@@ -1,4 +1,4 @@
-"""What others send to the engine: garbage, and packages whose replies they do not read."""
+"""Strangers, which send garbage to the engine, and packages whose replies they do not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's lines tell of its processes: who died of what, and when its place was taken again. Pure."""
+"""Reads from the engine's lines which process died of what, and when it was replaced. Pure."""
 
 from __future__ import annotations
 

@@ -81,12 +81,12 @@ def devices(client: Client) -> dict[str, Any]:
 
 
 def value(client: Client, device: str) -> Any:
-    """What a device was told."""
+    """Return the last value of a device."""
     return client.call("devices.state", device)[device]["value"]
 
 
 def eventually(client: Client, device: str, wanted: Any) -> Any:
-    """What a device was told, once it is that, or at last."""
+    """Return the last value of a device, once it is the expected one or the time is over."""
     end = time.monotonic() + PATIENCE_S
     while (found := value(client, device)) != wanted and time.monotonic() < end:
         time.sleep(0.01)

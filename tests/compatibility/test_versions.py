@@ -66,7 +66,7 @@ def client(old_engine: str) -> Iterator[Client]:
 
 
 def exercised(python: str, address: str, cwd: Path, *keys: str) -> Any:
-    """What a client of that Python finds; away from the sources, so that it imports what it has installed."""
+    """Return what a client of that Python finds, away from the sources, so that it imports its installed package."""
     program = (cwd / "program.py").absolute()
     program.write_text(EXERCISE.read_text())
     done = subprocess.run([python, str(program), address, *keys], cwd=cwd, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, cast
 
 STEPS_A_MESSAGE, STEPS_A_BYTE = 1500, 12
-"""What a message may cost whatever it holds, and for each of its bytes."""
+"""The cost that a message may have whatever it holds, and for each of its bytes."""
 BLOCKS_A_MESSAGE, BLOCKS_A_BYTE = 3000, 40
 SCANS = {
     *("copy", "count", "difference", "extend", "find", "index", "insert", "intersection", "isdisjoint", "issubset"),
@@ -27,7 +27,7 @@ _COMPILED = ("_fastpath", "_socket")
 
 
 class Cost(NamedTuple):
-    """What was done: steps of Python, and basic blocks of compiled code, 0 where nobody counts them."""
+    """The work that was counted: steps of Python, and basic blocks of compiled code, 0 where nobody counts them."""
 
     steps: int
     blocks: int
@@ -47,7 +47,7 @@ class Meter:
 
     @property
     def cost(self) -> Cost:
-        """What was counted when it was entered last."""
+        """The count of the last time that it was entered."""
         return Cost(self._steps, self._block_count() - self._before if self._blocks else 0)
 
     def __enter__(self) -> Meter:

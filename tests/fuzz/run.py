@@ -29,11 +29,11 @@ PLAIN = {"settings_file"}
 """Targets without compiled code, which need no sanitizers."""
 _LINES_TOLD = 60
 _MARKS = (*REPORTS, "Uncaught Python exception", "ERROR: libFuzzer", "Traceback")
-"""What begins a report."""
+"""The beginning of a report."""
 
 
 class Result(NamedTuple):
-    """What came of a target: inputs, seconds, features that the inputs reached (-1 unknown), and what went wrong."""
+    """The results of a target: inputs, seconds, features that the inputs reached (-1 unknown), and what went wrong."""
 
     target: str
     inputs: int
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 def engine() -> str:
-    """What runs the targets here: atheris, or, where it is not installed, inputs drawn at random."""
+    """Return the driver of the targets: atheris, or, where it is not installed, inputs drawn at random."""
     return ATHERIS if importlib.util.find_spec("atheris") else RANDOM
 
 

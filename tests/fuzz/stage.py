@@ -22,8 +22,8 @@ from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.broker.legacy_json import TaskFrames
 from taskengine.broker.topics import data_lane
-from taskengine.client.futures import settle
 from taskengine.client.session import Options, Session
+from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.layouts import NO_ANSWER
@@ -98,7 +98,7 @@ class Worker:
         self._batches: deque[bytes] = deque()
         self._held = 0
         self.has_lied = False
-        """What it has said may yet be taken for the answer to what it is given next."""
+        """An earlier message of it may yet be taken for the answer to its next batch."""
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.connect(backplane.address)
@@ -249,7 +249,7 @@ class Stage:
         for worker in [worker for worker in self.workers if worker.has_lied]:
             self.kill(worker.name)
         # the router may hear of the package before it hears of the deaths
-        self._play(lambda: all(self._router._crew.is_here(worker.name) for worker in self.workers), "honest workers")
+        self._play(lambda: all(self._router._workers.is_here(worker.name) for worker in self.workers), "honest workers")
         results: Future[Any] = Future()
         self._honest.send_multipart(self._session.mapped("task_count", _COLUMNS, results, _OPTIONS).frames)
         self._play(results.done, "an honest package")

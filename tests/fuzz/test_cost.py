@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskengine.broker.binary import BinaryPackage
-from taskengine.broker.package import Package
+from taskengine.broker.package import Package, Urgency
 from taskengine.router.frontend import Frontend
 from taskengine.router.permissions import KnownClient
 from tests.fuzz import mutate
@@ -66,10 +66,10 @@ def test_the_target_finds_a_look_through_the_package_for_each_name(
     def heed(self: Frontend, package: Package, visitor: KnownClient) -> None:
         for name in package.request.names if isinstance(package, BinaryPackage) else ():
             for position in range(package.count):
-                package.is_urgent = package.name_of(position) == name
+                package.urgency = Urgency(is_urgent=package.name_of(position) == name)
 
     mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
-    monkeypatch.setattr(Frontend, "_heed", heed)
+    monkeypatch.setattr(Frontend, "_act_at_once", heed)
     with pytest.raises(TooExpensive):
         mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
     assert list(tmp_path.glob("crash-*"))

@@ -73,7 +73,7 @@ def test_wire_0_2_packages(names: list[str], kind: RequestKind, frames: list[byt
     def accept() -> None:
         package = binary.read_package((), request, [head, *frames], {"a": "b"}, 1, NOWHERE)
         package.cut(2, {"": 2})
-        for run in package.runs:
+        for run in package.flight.chunks.runs:
             _fastpath.read_batch(_fastpath.pack_batch(1, 0, [package.section(run, run.first, run.stop)]))
 
     only_protocol_errors(accept)

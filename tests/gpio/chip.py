@@ -20,7 +20,7 @@ def _line(number: int) -> Path:
 
 
 def level(number: int) -> int:
-    """What a line is at."""
+    """Return the level of a line."""
     return int((_line(number) / "value").read_text())
 
 

@@ -1,4 +1,4 @@
-"""What nobody answers has no value on real lines either, and what passes `check` opens there too."""
+"""An input that does not answer has no value on real lines either, and devices that pass `check` open there too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a remote client asks for is what the chip's lines are at."""
+"""A remote client's commands give the chip's lines their levels."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LEASE_S = 0.5
 GRACE_S = 0.05
 OWNER_S = 0.25
 EMULATED_S = 0.1
-"""What the emulation adds: one processor for all, test included."""
+"""The time that the emulation adds: one processor for all, test included."""
 
 CLIENT = """
 import sys, time

@@ -61,7 +61,7 @@ class Lane:
         return self.control.find(name)
 
     def value(self, name: str) -> Value:
-        """What an output was told last."""
+        """Return the last value of an output."""
         return self.control.find(name).value
 
     def set(self, name: str, value: Any, now: float, origin: Origin) -> None:

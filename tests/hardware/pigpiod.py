@@ -54,7 +54,7 @@ class Write(NamedTuple):
 
 @dataclasses.dataclass
 class Gpio:
-    """What it holds of one GPIO."""
+    """Its state of one GPIO."""
 
     pull: int
     mode: int = INPUT
@@ -130,7 +130,7 @@ _ANSWERS: dict[int, Callable[[Gpio], int]] = {
 
 @dataclasses.dataclass
 class _Watch:
-    """Whom to tell of the levels of which GPIOs."""
+    """The clients to tell of levels, and of which GPIOs."""
 
     client: socket.socket
     gpios: int = 0  # a bit for each

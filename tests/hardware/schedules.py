@@ -41,9 +41,9 @@ class World:
         self.guardian = 0
         self.ward = FailoverPolicy([0])
         self.plan: list[str] = []
-        """What the guardian is about to do."""
+        """The next action of the guardian."""
         self.news: list[tuple[bool, int]] = []
-        """What it has not heard: that an owner was started, or that it died."""
+        """The events that it has not heard of: that an owner was started, or that it died."""
         self.takeovers = 0
 
     def step(self) -> None:
@@ -100,7 +100,7 @@ class World:
             self.plan = ["release", "unlock"]
 
     def look(self) -> Action | None:
-        """What the guardian finds to do."""
+        """Return the guardian's next action."""
         is_hanging = self.stage == 4 and self.rng.random() < 0.1
         return self.ward.next(OVERDUE if is_hanging else ENDS, NOW, wanted_by=self.wanted, has_begun=self.stage == 4)
 

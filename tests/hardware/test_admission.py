@@ -1,4 +1,4 @@
-"""Who may command what now: each of these moved something once that it should not have, or kept it from stopping."""
+"""Admission of commands: each of these moved something once that it should not have, or kept it from stopping."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_what_is_older_than_the_lease_moves_nothing(lane: Lane) -> None:
 
 
 def test_a_lease_runs_from_when_its_word_was_said(lane: Lane) -> None:
-    """What a dead driver said holds no longer for having been held up on its way."""
+    """A dead driver's command holds no longer because it was delayed on its way."""
     lane.set("wheel", 1, 10.4, call("a", 10.3, 10.0))
     lane.control.tick(10.49)
     assert lane.value("wheel") == 1.0

@@ -62,7 +62,7 @@ def drive(engine: Engine, *arguments: str) -> subprocess.Popen[str]:
 
 
 def values(client: Client) -> dict[str, Any]:
-    """What every output was told last."""
+    """Return the last value of every output."""
     return {name: state["value"] for name, state in client.call("devices.state", *SAFE).items()}
 
 

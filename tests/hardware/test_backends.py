@@ -1,4 +1,4 @@
-"""What drives the pins: the setting PINS, and the variable that users of gpiozero know."""
+"""The choice of the backend: the setting PINS, and the variable that users of gpiozero know."""
 
 from __future__ import annotations
 

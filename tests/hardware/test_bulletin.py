@@ -13,7 +13,7 @@ LAMP = LAYOUT.devices["lamp"]
 
 
 class Air:
-    """What was published, and what was said; `error` is raised instead."""
+    """Records what is published and what is said; `error` is raised instead."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, Any]] = []

@@ -129,7 +129,7 @@ def test_the_pictures_are_there_and_are_pictures() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link to a part of the page may name."""
+    """Return the names of the parts of a page, to which links may lead."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

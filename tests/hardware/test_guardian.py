@@ -191,7 +191,7 @@ def test_it_is_told_whether_strangers_may_stop_the_machine_by_another_policy() -
     supervisor, control = new_channel()
     with supervisor, control, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         links = Links(
-            GuardianLink(ControlChannel(control, print)), 1.0, print, print, print, listener, strangers_may=True
+            GuardianLink(ControlChannel(control, print)), 1.0, print, print, print, print, listener, strangers_may=True
         )
         guardian = Guardian(layout, SharedState(layout), "mock", links)
         assert guardian._stops is not None

@@ -1,4 +1,4 @@
-"""What the guardian says of outputs that it cannot have: nothing that it does not know."""
+"""The guardian claims nothing that it does not know about outputs that it cannot have."""
 
 from __future__ import annotations
 
@@ -61,9 +61,8 @@ class Site:
         self.ends += [there, here]
         there.send(packets(StopProcess())[0])
         link = GuardianLink(ControlChannel(here, self.said.append))
-        return Guardian(
-            self.layout, self.panel, "mock", Links(link, 1.0, self.said.append, print, self.published.__setitem__)
-        )
+        links = Links(link, 1.0, print, self.said.append, print, self.published.__setitem__)
+        return Guardian(self.layout, self.panel, "mock", links)
 
 
 @pytest.fixture

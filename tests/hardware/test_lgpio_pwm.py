@@ -1,4 +1,4 @@
-"""What lgpio is told, with a chip that only writes it down."""
+"""Calls of lgpio, recorded by a chip that does nothing else."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ SLOW = ("LightSensor", "DistanceSensor")
 
 
 def values_of(name: str, option: Option) -> st.SearchStrategy[Any]:
-    """What the table allows, its ends often."""
+    """Draw a value that the table allows, its ends often."""
     if option.choices:
         return st.sampled_from(option.choices)
     if option.type is bool:
@@ -74,7 +74,7 @@ def opened(table: dict[str, Any]) -> Iterator[tuple[DeviceSet, Device]]:
 
 
 def ends_of(device: Device) -> list[Any]:
-    """What it may be told at most."""
+    """Return the largest value that it may be told."""
     if device.kind.role is Role.SWITCH:
         return [True, False]
     if device.limits is not None:

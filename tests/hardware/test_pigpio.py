@@ -1,4 +1,4 @@
-"""What gpiozero does over pigpio's protocol: its real factory, on a daemon that is ours."""
+"""gpiozero over pigpio's protocol: its real factory, on a daemon that is ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may use which device, and who may stop the machine, at a running engine."""
+"""Rights to use devices, and to stop the machine, at a running engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel is asked for: in processes of their own, which it does not matter to."""
+"""Requests for priority to the kernel, made in processes of their own, so that the tests keep theirs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(*refused, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.getpriori
 
 
 def ask(*, as_nobody: bool) -> tuple[list[str], int, int]:
-    """What was refused, and how the process is scheduled then."""
+    """Return the refused requests, and how the process is scheduled then."""
     command = [sys.executable, "-c", ASK.format(as_nobody=as_nobody)]
     *refused, scheduler, nice = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return refused, int(scheduler), int(nice)

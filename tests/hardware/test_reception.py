@@ -1,4 +1,4 @@
-"""What acts as soon as the router receives it, at a real engine with mock pins, in the bytes of wire 0.2."""
+"""Calls that act as soon as the router receives them, at a real engine with mock pins, in the bytes of wire 0.2."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_every_reply_tells_the_engines_clock(raw: Raw) -> None:
 def test_info_says_what_the_engine_can(raw: Raw) -> None:
     raw.send(Request(RequestKind.INFO, 1, "raw"))
     info = msgspec.convert(raw.receive()[1][0], Info)
-    assert info.capabilities == ["clock", "stop", "values"]
+    assert info.capabilities == ["clock", "stop", "each", "values"]
     assert "system.stop" in info.stop_tasks
 
 

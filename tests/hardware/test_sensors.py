@@ -1,4 +1,4 @@
-"""What inputs say where there is nothing to be measured: nothing, and why; and when what they say was measured."""
+"""Inputs that cannot be measured have no value and a reason; others say when their value was measured."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def factory(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    """What is published."""
+    """Return the publications."""
     told: Told = []
     monkeypatch.setattr("taskengine_hardware.owner.publish_owned", lambda topic, value: told.append((topic, value)))
     return told

@@ -125,7 +125,7 @@ def test_a_stranger_is_not_answered(engine: Engine) -> None:
 
 
 def test_one_key_does_not_take_all_connections(folder: Path) -> None:
-    """Whoever had them all kept everybody else's stops out."""
+    """A client that had all connections kept everybody else's stops out."""
     with (
         Engine(cwd=folder, pins="mock", keys=folder / "keys", connections=16) as engine,
         contextlib.ExitStack() as held,

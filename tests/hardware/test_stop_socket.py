@@ -20,7 +20,7 @@ ID = bytes(range(16))
 
 
 class Guard:
-    """What the guardian has of it."""
+    """The guardian's side of it."""
 
     def __init__(self, path: Path) -> None:
         self.panel = SharedState(read({"devices": {"pan": {"type": "Servo", "pin": 2}}}))

@@ -99,7 +99,7 @@ class Table:
 
 
 class Judge:
-    """What has happened in truth, and what may move because of it."""
+    """The true events, and the devices that may move because of them."""
 
     def __init__(self) -> None:
         self.ids: dict[bytes, int] = {}
@@ -294,7 +294,7 @@ class Machine(World):
         self.receive(package)
 
     def receive(self, package: Package) -> None:
-        """What stops or rests acts at once; all waits for the lane."""
+        """Apply stops and rests of a package at once, and queue all of it for the lane."""
         client = package.words[0].client
         self.received = received = self.now
         origin = Origin(
@@ -357,7 +357,7 @@ class Machine(World):
             self.running = None
 
     def obey(self, control: Control, word: Word) -> None:
-        """What the task does."""
+        """Do what the task does."""
         now, output = self.now / NS, control.find(word.device)
         if word.deed == "set":
             control.command(output, True if word.device == "lamp" else 1.0, self.origin, now)
@@ -462,7 +462,7 @@ def play(schedules: int, seed: int) -> tuple[list[str], Counter[str]]:
 
 
 def play_one(name: str, table: Table, seen: Counter[str], story: list[str] | None = None) -> str:
-    """What broke in the schedule of this name, "" for nothing; `story` gets what happened."""
+    """Return what broke in the schedule of this name, "" for nothing; `story` gets what happened."""
     world = Machine(random.Random(name), table, story)
     try:
         for _ in range(STEPS):

@@ -30,7 +30,7 @@ class Heard(NamedTuple):
 
 
 Answer = Callable[[Heard], Any]
-"""What a request is answered: a value, an error, or SILENCE."""
+"""The answer to a request: a value, an error, or SILENCE."""
 SILENCE = object()
 
 
@@ -64,7 +64,7 @@ class Listener:
         return [heard.request for heard in self.heard if heard.request.kind == kind]
 
     def names(self) -> list[str]:
-        """What was called so far."""
+        """Return the calls so far."""
         return [name for request in self.requests() for name in request.names]
 
     def await_names(self, *names: str) -> None:
@@ -89,7 +89,7 @@ class Listener:
         self.close()
 
     def clock(self) -> int:
-        """What its clock shows."""
+        """Return the time of its clock."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self.shift
 
     def _serve(self) -> None:

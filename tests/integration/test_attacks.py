@@ -1,4 +1,4 @@
-"""What a client with a key and no rights, and a stranger, do to others: each of these has worked once."""
+"""Attacks on others by a client with a key and no rights, and by a stranger: each of these has worked once."""
 
 from __future__ import annotations
 

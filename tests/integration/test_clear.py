@@ -1,4 +1,4 @@
-"""Whom a client speaks to, and that it says nothing in clear to another machine unless it is told to.
+"""A client speaks to the engine that it means, and in clear to another machine only if it is told to.
 
 0.0.0.0 stands for another machine: a client takes it for one, and Linux leads back to this one.
 """

@@ -1,4 +1,4 @@
-"""What a client learns of the engine's folders, over both wires, from tasks, data workers and a reload."""
+"""No client learns the engine's folders, over either wire, from tasks, data workers or a reload."""
 
 from __future__ import annotations
 

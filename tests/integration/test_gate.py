@@ -1,4 +1,4 @@
-"""Who is let in: every kind of key at every socket, plain and encrypted, and what got through."""
+"""Admission of clients: every kind of key at every socket, plain and encrypted, and what got through."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_who_is_not_let_in_is_told_at_once(guarded: Guarded, tmp_path: Path) -> 
 
 
 def test_nobody_takes_the_name_of_a_connection(guarded: Guarded) -> None:
-    """Who has left may still be owed replies, which whoever takes its routing id would get."""
+    """A client that has left may have replies to come, which another client with its routing id would get."""
     membership = guarded.memberships["allowed key"]
     assert membership is not None
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:

@@ -1,4 +1,4 @@
-"""What a client that is let in does to the router, and through it to everybody else: each of these has worked once."""
+"""Attacks of a client that is let in on the router, and through it on everybody else: each of these has worked once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.alone
 
 MIB = 2**20
 FIRST_ID = 0x6B8B4567
-"""What libzmq counts its peers from where nobody has seeded its generator."""
+"""The number from which libzmq counts its peers if nobody has seeded its generator."""
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def error_of(socket: zmq.Socket[bytes]) -> tuple[int, str, dict[str, Any]] | None:
-    """What the next reply of wire 0.2 says is wrong."""
+    """Return the error of the next reply of wire 0.2."""
     assert socket.poll(int(deadline(20) * 1000))
     return decode_reply(socket.recv_multipart()[0]).error
 
@@ -213,7 +213,7 @@ def test_what_one_key_leaves_unread_is_bounded_over_all_its_connections(
 
 
 def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Whoever had them all kept revocations from being read, and others out."""
+    """A client that had all descriptors kept revocations from being read, and others out."""
     [router] = site.engine.pids("router")
     with contextlib.ExitStack() as held:
         for _ in range(300):
@@ -232,7 +232,7 @@ def test_one_key_does_not_take_all_connections(site: Site, context: zmq.Context[
 def test_one_key_does_not_take_all_connections_of_a_data_worker(
     site: Site, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
-    """Whoever subscribed often enough had all its descriptors."""
+    """A client that subscribed often enough had all descriptors of the data worker."""
     [worker] = site.engine.pids("data")
     port = f"tcp://127.0.0.1:{int(site.engine.settings['starting_port']) + 2}"
     ends = "too many connections"

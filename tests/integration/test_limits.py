@@ -1,4 +1,4 @@
-"""What is too long, too late or too large is refused, and costs nobody else anything."""
+"""A message that is too long, too late or too large is refused, and costs nobody else anything."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_the_value_of_a_topic_is_not_decoded_by_the_router() -> None:
     request = legacy_json.read_package((b"client",), b'{"type": "GET", "pack": 7}', index, body, {}, 1, NOWHERE)
     request.cut(1, {})
     data = b"neither JSON nor MessagePack" * 1000
-    assert request.put(0, 1, data)
+    assert request.results.put(0, 1, data)
     head, told = request.answer()
     assert told == data
     assert isinstance(head, bytes)

@@ -1,4 +1,4 @@
-"""What STATS says that the router holds for its clients is what it takes, whatever they send."""
+"""The memory that STATS gives for the router's clients is the memory that they take, whatever they send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.seedclient import meta, task
 MIB = 2**20
 HELD = 100 * MIB
 ALLOWANCE = 24 * MIB
-"""What is not the clients': buffers of ZeroMQ, and what Python keeps for the next."""
+"""Bytes that are not the clients': buffers of ZeroMQ, and memory that Python keeps for the next."""
 TASKS = """
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ZeroMQ does when nobody looks, each tried on a real engine."""
+"""Pitfalls of ZeroMQ, each tried on a real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what at a running engine, and how soon that ends when a key is revoked."""
+"""Rights of clients at a running engine, and how soon they end when a key is revoked."""
 
 from __future__ import annotations
 

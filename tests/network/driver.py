@@ -42,7 +42,7 @@ def calls_file(folder: Path, wheel: str) -> Path:
 
 
 def said_file(folder: Path, wheel: str) -> Path:
-    """What was answered."""
+    """Return the answer."""
     return folder / f"{wheel}.said"
 
 

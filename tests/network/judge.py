@@ -1,4 +1,4 @@
-"""What a trial has seen, and whether anything moved without a live word. Pure.
+"""Judges from a trial's observations whether anything moved without a live command. Pure.
 
 A word is good for a lease from when it was said, and a driver's wheel may turn as long as one of its words is good.
 While the line is cut nobody can be heard: then only what was said before is good.

@@ -26,7 +26,7 @@ _CLONE_NEWNET = 0x40000000
 class Make(NamedTuple):
     """How a line behaves: one way takes from `least` to `most` s; what is sent while it is cut is kept for `keeps` s.
 
-    What was sent first is kept, and comes first, once the line is mended.
+    The messages sent first are kept, and come first, once the line is mended.
     """
 
     least: float = 0.0

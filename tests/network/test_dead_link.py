@@ -47,7 +47,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
 
 
 def _rounds(folder: Path, make: str, when: str) -> list[Round]:
-    """What a trial saw; nothing where it failed, which its output tells."""
+    """Return the observations of a trial; nothing where it failed, which its output tells."""
     file = folder / f"{make}-{when}"
     if not file.is_file():
         print((folder / f"{make}-{when}.output").read_text())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskengine.broker.broker import Broker
-from taskengine.broker.lane import Batch, Slice
+from taskengine.broker.lane import Batch, Slice, tasks_in
+from taskengine.broker.looks import PageLook, Piece
 from taskengine.broker.package import Package
+from taskengine.broker.partials import Part, PartialResults
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.recovery import Account, Answered
 from taskengine.broker.tuning import BATCH_NS, DEATHS
@@ -29,6 +31,7 @@ from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
 PINNED = {"arm"}
+ENTRY = re.compile(rb"<(\d+)(?: (\w+))?>")
 LIMITS = QuotaLimits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
 MODULES = {
@@ -45,7 +48,17 @@ class State(Enum):
     WAITS = auto()
     HELD = auto()
     RUNS = auto()
+    FINISHED = auto()
     ANSWERED = auto()
+
+
+def between(slices: list[Slice], done: int, stop: int) -> Iterator[tuple[Slice, int, int]]:
+    """Of the tasks of a batch those from one number to another, in each slice."""
+    for slice in slices:
+        first, end = slice.first + max(0, done), min(slice.stop, slice.first + stop)
+        if first < end:
+            yield slice, first, end
+        done, stop = done - (slice.stop - slice.first), stop - (slice.stop - slice.first)
 
 
 def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
@@ -57,12 +70,30 @@ def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
     return None
 
 
+def _positions(slices: list[Slice]) -> list[tuple[Package, int]]:
+    """The tasks of the slices: their packages and positions."""
+    return [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
+
+
+def _first(slices: list[Slice], tasks: int) -> list[Slice]:
+    """The first so many tasks of the slices."""
+    first = []
+    for slice in slices:
+        stop = min(slice.stop, slice.first + tasks)
+        tasks -= stop - slice.first
+        if stop > slice.first:
+            first.append(slice._replace(stop=stop))
+    return first
+
+
 class Event(Enum):
-    """What happens to a task."""
+    """The fate of a task."""
 
     DISPATCH = auto()
+    TAKE_BACK = auto()
     BEGIN = auto()
     END = auto()
+    ANSWER = auto()
     HAND_BACK = auto()
     DEATH = auto()
     REPEAT = auto()
@@ -78,7 +109,9 @@ RULES: dict[tuple[State, Event], State] = {
     (State.WAITS, Event.BLAME): State.ANSWERED,
     (State.HELD, Event.BEGIN): State.RUNS,
     (State.HELD, Event.HAND_BACK): State.WAITS,
-    (State.RUNS, Event.END): State.ANSWERED,
+    (State.HELD, Event.TAKE_BACK): State.WAITS,
+    (State.RUNS, Event.END): State.FINISHED,
+    (State.FINISHED, Event.ANSWER): State.ANSWERED,
     (State.RUNS, Event.DEATH): State.ANSWERED,
     (State.RUNS, Event.REPEAT): State.WAITS,
 }
@@ -111,18 +144,37 @@ class Books:
         self.is_late = False
         self.is_answered = False
         self.deaths: Counter[int] = Counter()
+        self.sent: dict[int, str] = {}
+        """The entries that were sent, if the client wants each as it comes: "" or the error, by position."""
+
+    def send(self, parts: list[Part]) -> None:
+        """Send what there is before the package is whole, or the rest."""
+        for part in parts:
+            entries = ENTRY.findall(b"".join(part.bodies))
+            assert [int(position) for position, _ in entries] == list(range(part.first, part.stop))
+            assert self.sent.keys().isdisjoint(range(part.first, part.stop)), "sent twice"
+            self.sent |= {int(position): error.decode() for position, error in entries}
+            assert part.failed == sum(1 for _, error in entries if error)
+
+    def answer(self) -> list[tuple[int, str]]:
+        """What the client was told of each task: "" or the error."""
+        results = self.package.results
+        if isinstance(results, PartialResults):
+            self.send(results.take())
+            return sorted(self.sent.items())
+        return [(int(position), error.decode()) for position, error in ENTRY.findall(results.join())]
 
     def is_revoked(self, position: int) -> bool:
         return self.is_late or self.is_unwanted or position in self.cancelled
 
     def check_answer(self) -> None:
-        """What became of each task is what happened to it."""
-        entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.assembly.join())
-        assert [int(position) for position, _ in entries] == list(range(len(self.tasks)))
-        assert self.package.failed == sum(1 for _, error in entries if error)
-        for (position, error), task in zip(entries, self.tasks, strict=True):
-            assert task.state is State.ANSWERED, f"task {position.decode()} {task.state.name} and is answered"
-            happened, kind = task.events, error.decode()
+        """Check each task's answer against its fate."""
+        entries = self.answer()
+        assert [position for position, _ in entries] == list(range(len(self.tasks)))
+        assert self.package.results.failed == sum(1 for _, error in entries if error)
+        for (position, kind), task in zip(entries, self.tasks, strict=True):
+            assert task.state is State.ANSWERED, f"task {position} {task.state.name} and is answered"
+            happened = task.events
             runs = happened[Event.BEGIN]
             assert runs <= (DEATHS if self.package.idempotent else 1)
             if kind == "":
@@ -139,7 +191,7 @@ class Books:
                 assert kind in ("Cancelled", "TaskTimeout")
                 assert happened[Event.REVOKE] == 1
                 assert runs == happened[Event.REPEAT], "it had begun"
-                assert self.is_revoked(int(position))
+                assert self.is_revoked(position)
 
 
 class BrokerStates(RuleBasedStateMachine):
@@ -158,8 +210,15 @@ class BrokerStates(RuleBasedStateMachine):
         self.is_handing_back: set[str] = set()
         self.last_begun = (0, 0)
         """Of the lane with one worker: job and position of the last task that was not urgent."""
+        self.over: dict[Package, Books] = {}
+        """Packages that are answered; workers may still have tasks of them that were answered early."""
+        self.ran: Counter[str] = Counter()
+        """How many tasks of its oldest batch each worker has run, and nobody knows,"""
+        self.seen: Counter[str] = Counter()
+        """and how many of them the router has seen."""
         self.now = 0.0
         self.made = 0
+        self.turns = 0
 
     def take(self, whole: Iterable[Package]) -> None:
         """Packages are answered, and so is what is not wanted any more, as at the end of a turn of the router."""
@@ -169,13 +228,13 @@ class BrokerStates(RuleBasedStateMachine):
             books.is_answered = True
 
     def revoke(self) -> None:
-        """What waits and is not to start has been answered, single tasks when it is their turn, or all that is left."""
+        """Note as answered waiting tasks that must not start: each when it is their turn, or all that is left."""
         for books in self.books.values():
             owed = [task for task in enumerate(books.tasks) if task[1].state is not State.ANSWERED]
             is_over = all(books.is_revoked(position) for position, _ in owed)
             for position, task in owed:
                 if task.state is State.WAITS and books.is_revoked(position):
-                    answered = not books.package.assembly.lacks(position)
+                    answered = not books.package.results.lacks(position)
                     assert answered or not is_over
                     if answered:
                         task.step(Event.REVOKE)
@@ -187,6 +246,7 @@ class BrokerStates(RuleBasedStateMachine):
         idempotent=st.booleans(),
         kind=st.sampled_from(["light", "heavy"]),
         patience=st.sampled_from([0.5, 3.0, NO_DEADLINE]),
+        wants_each=st.booleans(),
     )
     def submit(
         self,
@@ -196,6 +256,7 @@ class BrokerStates(RuleBasedStateMachine):
         idempotent: bool,
         kind: str,
         patience: float,
+        wants_each: bool,
     ) -> None:
         route = self.broker.availability.route
         lanes = [(route(MODULES[task]), count) for task, count in runs]
@@ -203,8 +264,10 @@ class BrokerStates(RuleBasedStateMachine):
         self.made += 1
         made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
         made.is_awaited = idempotent
+        if wants_each:
+            made.results = PartialResults(made.count)
         made.deadline = self.now + patience
-        mine = sum(len(books.tasks) for books in self.in_flight() if books.package.client == client)
+        mine = sum(len(books.tasks) for books in self.in_flight() if books.package.sender.client == client)
         everybody = sum(len(books.tasks) for books in self.in_flight())
         fits = mine + made.count <= min(LIMITS.client_tasks, LIMITS.queue_tasks - everybody)
         try:
@@ -237,7 +300,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.check_batch(batch)
             self.workers[batch.worker].append(list(batch.slices))
         for name, last in self.broker.recalls():
-            assert last in self.broker.held(name)
+            assert last in self.broker.workers.held(name)
             self.recalled[name] = last
 
     def check_batch(self, batch: Batch) -> None:
@@ -255,10 +318,11 @@ class BrokerStates(RuleBasedStateMachine):
         for slice in slices:
             stop = min(slice.stop, slice.first + tasks)
             tasks -= stop - slice.first
-            of_book = self.books[slice.package].tasks
             for position in range(slice.first, stop):
-                self.begin(slice, position)
-                of_book[position].step(Event.END)
+                self.end(slice, position)
+                task = self.book(slice.package).tasks[position]
+                if task.state is State.FINISHED:
+                    task.step(Event.ANSWER)
             if stop > slice.first:
                 cost = 100 if slice.package.kind == ("light",) else BATCH_NS
                 entries.append(answer(slice, slice.first, stop, cost))
@@ -266,31 +330,85 @@ class BrokerStates(RuleBasedStateMachine):
                 if not dies:
                     return entries, None
                 self.begin(slice, stop)
-                return entries, (slice.package.job, stop)
+                return entries, (slice.package.flight.job, stop)
         return entries, None
+
+    def book(self, package: Package) -> Books:
+        """The books of a package, which may be over."""
+        return self.books.get(package) or self.over[package]
+
+    def end(self, slice: Slice, position: int) -> None:
+        """A task runs, unless it has."""
+        task = self.book(slice.package).tasks[position]
+        if task.state is State.HELD:
+            self.begin(slice, position)
+            task.step(Event.END)
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        """A worker goes on in its oldest batch, and the router looks at the workers' pages."""
+        name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
+        slices = self.workers[name][0]
+        _, most = self.most(name, sum(slice.stop - slice.first for slice in slices))
+        if most:
+            self.ran[name] = data.draw(st.integers(self.ran[name], most))
+            for slice, first, stop in between(slices, 0, self.ran[name]):
+                for position in range(first, stop):
+                    self.end(slice, position)
+        self.turns += 1
+        for look in self.broker.looks.due(self.turns):
+            self.take_early(look, data.draw(st.integers(self.seen[look.worker], self.ran[look.worker])))
+
+    def take_early(self, look: PageLook, stop: int) -> None:
+        """Take what a worker has finished, up to so many tasks of its batch."""
+        assert look.number == self.broker.workers.held(look.worker)[0]
+        pieces: list[Piece] = []
+        for slice, first, end in between(self.workers[look.worker][0], self.seen[look.worker], stop):
+            is_wanted = slice.package.flight.job in look.jobs
+            assert is_wanted == isinstance(slice.package.results, PartialResults)
+            pieces.append(
+                (slice.package.flight.job, first, end, 0, answer(slice, first, end)[5] if is_wanted else None)
+            )
+            for task in self.books[slice.package].tasks[first:end] if is_wanted else ():
+                task.step(Event.ANSWER)
+        self.seen[look.worker] = stop
+        if pieces:
+            self.take(self.broker.looks.take(look, pieces, (stop, 0, 0, 0, 0)))
+            self.revoke()
+
+    @rule()
+    def send(self) -> None:
+        """What has come is sent."""
+        for made in self.broker.take_progressed():
+            self.books[made].send(self.broker.take_parts(made))
 
     def begin(self, slice: Slice, position: int) -> None:
         """In a lane with one worker the order is that of reception, but for what is urgent."""
         self.books[slice.package].tasks[position].step(Event.BEGIN)
         if LANES[slice.run.lane.partition(MODULE_MARK)[0]] == 1 and slice.package.priority != Priority.URGENT:
-            assert self.last_begun <= (slice.package.job, position), "out of order"
-            self.last_begun = (slice.package.job, position)
+            assert self.last_begun <= (slice.package.flight.job, position), "out of order"
+            self.last_begun = (slice.package.flight.job, position)
 
     def most(self, name: str, total: int) -> tuple[int, int]:
         """How many tasks of its oldest batch a worker does at the least, and at the most."""
-        if self.broker.held(name)[0] > self.recalled.get(name, 0):
+        if self.broker.workers.held(name)[0] > self.recalled.get(name, 0):
             self.is_handing_back.discard(name)
             # one with others to share with may end its slice, one without does not
-            return (total if LANES[self.lane_of[name]] == 1 else 0), total
-        return 0, 0 if name in self.is_handing_back else total
+            return (total if LANES[self.lane_of[name]] == 1 else self.ran[name]), total
+        return self.ran[name], 0 if name in self.is_handing_back else total
 
     def put_back(self, slices: list[Slice], done: int) -> None:
-        """What a batch had beyond `done` tasks and what was begun waits again."""
-        positions = [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
-        for made, position in positions[done:]:
-            task = self.books[made].tasks[position]
+        """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
+        for made, position in _positions(slices)[done:]:
+            task = self.book(made).tasks[position]
             if task.state is State.HELD:
                 task.step(Event.HAND_BACK)
+
+    def forget(self, name: str) -> int:
+        """A worker's oldest batch is over: how many tasks of it have run so far."""
+        self.seen.pop(name, None)
+        return self.ran.pop(name, 0)
 
     @precondition(lambda self: any(self.workers.values()))
     @rule(data=st.data())
@@ -300,12 +418,27 @@ class BrokerStates(RuleBasedStateMachine):
         total = sum(slice.stop - slice.first for slice in slices)
         least, most = self.most(name, total)
         done = data.draw(st.one_of(st.just(most), st.integers(least, most)))
+        self.forget(name)
         if done < total:
             self.is_handing_back.add(name)
         entries, _ = self.run(slices, done, dies=False)
         self.put_back(slices, done)
         whole = self.broker.finish(name, entries)
         self.take(whole)
+        self.revoke()
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        """Leave a worker some tasks of one of its batches: it has begun none of the others, as its claims say."""
+        name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
+        place = data.draw(st.integers(0, len(self.workers[name]) - 1))
+        slices = self.workers[name][place]
+        left = data.draw(st.integers(0 if place else self.ran[name], tasks_in(slices)))
+        for made, position in _positions(slices)[left:]:
+            self.books[made].tasks[position].step(Event.TAKE_BACK)
+        self.workers[name][place] = _first(slices, left)
+        self.take(self.broker.take_back(name, self.broker.workers.held(name)[place], left))
         self.revoke()
 
     @precondition(lambda self: self.workers)
@@ -322,10 +455,10 @@ class BrokerStates(RuleBasedStateMachine):
             if is_over:
                 accounts.append(None)
                 self.put_back(slices, 0)
-                next_up = next_up or (slices[0], slices[0].first)
+                next_up = next_up or _after(slices, 0)
                 continue
             total = sum(slice.stop - slice.first for slice in slices)
-            done = data.draw(st.integers(0, total))
+            done = data.draw(st.integers(self.forget(name), total))
             is_over = done < total
             entries, running = self.run(slices, done, dies=dies_running and is_over)
             self.bury(running)
@@ -333,7 +466,7 @@ class BrokerStates(RuleBasedStateMachine):
             is_blamed = is_blamed or running is not None
             next_up = next_up or _after(slices, done)
             last = entries.pop() if part and entries else None
-            accounts.append((entries, last, running))
+            accounts.append(Account(entries, last, running))
         if next_up is not None and not is_blamed:
             self.blame(*next_up)
         whole = self.broker.leave(name, accounts)
@@ -344,13 +477,13 @@ class BrokerStates(RuleBasedStateMachine):
     def blame(self, slice: Slice, position: int) -> None:
         """A worker died before any task had begun: the chunk that was next is lost with the second."""
         books = self.books[slice.package]
-        part, _, stop = next(slice.package.chunks(position, slice.stop))
+        part, _, stop = next(slice.package.flight.chunks.between(position, slice.stop))
         books.deaths[part] += 1
         for task in books.tasks[position:stop] if books.deaths[part] >= DEATHS else ():
             task.step(Event.BLAME)
 
     def bereave(self, name: str) -> None:
-        """What waits for the owner of pins is lost with it, unless that was to end."""
+        """Note as lost the tasks that wait for an owner of pins that has died, unless it was told to end."""
         if self.lane_of[name] in PINNED and name not in self.is_retired:
             for books in self.in_flight():
                 for task in books.tasks:
@@ -362,7 +495,7 @@ class BrokerStates(RuleBasedStateMachine):
         if running is None:
             return
         job, position = running
-        books = next(books for books in self.in_flight() if books.package.job == job)
+        books = next(books for books in self.in_flight() if books.package.flight.job == job)
         task = books.tasks[position]
         again = books.package.idempotent and task.events[Event.REPEAT] + 1 < DEATHS
         task.step(Event.REPEAT if again else Event.DEATH)
@@ -371,16 +504,16 @@ class BrokerStates(RuleBasedStateMachine):
     @rule(data=st.data(), retires=st.booleans())
     def exclude(self, data: st.DataObject, retires: bool) -> None:
         name = data.draw(st.sampled_from(list(self.workers)))
-        (self.broker.retire if retires else self.broker.exclude)(name)
+        (self.broker.workers.retire if retires else self.broker.workers.exclude)(name)
         self.is_excluded.add(name)
         if retires:
             self.is_retired.add(name)
 
     @rule(client=st.sampled_from(CLIENTS))
     def part(self, client: bytes) -> None:
-        self.broker.part(client)
+        self.broker.withdrawals.client_left(client)
         for books in self.in_flight():
-            if books.package.client == client:
+            if books.package.sender.client == client:
                 owed = {position for position, task in enumerate(books.tasks) if task.state is not State.ANSWERED}
                 books.is_unwanted = books.is_unwanted or books.package.is_awaited
                 books.cancelled |= {position for position in owed if books.tasks[position].lane in PINNED}
@@ -399,15 +532,15 @@ class BrokerStates(RuleBasedStateMachine):
     @rule(data=st.data(), everything=st.booleans())
     def cancel(self, data: st.DataObject, everything: bool) -> None:
         client = data.draw(st.sampled_from(CLIENTS))
-        mine = [books for books in self.in_flight() if books.package.client == client]
+        mine = [books for books in self.in_flight() if books.package.sender.client == client]
         if everything or not mine:
-            self.broker.cancel(client)
+            self.broker.withdrawals.cancel(client)
             for books in mine:
                 books.is_unwanted = True
         else:
             books = data.draw(st.sampled_from(mine))
             positions = data.draw(st.lists(st.integers(-3, len(books.tasks) + 3), max_size=9))
-            self.broker.cancel(client, books.serial, positions)
+            self.broker.withdrawals.cancel(client, books.serial, positions)
             books.cancelled |= set(positions)
         self.take([])
         self.revoke()
@@ -424,22 +557,25 @@ class BrokerStates(RuleBasedStateMachine):
         assert stats.accepted == stats.answered + stats.in_flight
         for books in flying:
             owed = sum(task.state is not State.ANSWERED for task in books.tasks)
-            assert books.package.assembly.missing == owed > 0
+            assert books.package.results.missing == owed > 0
 
     @invariant()
     def who_is_answered_knows_what_happened(self) -> None:
         for made, books in list(self.books.items()):
             if books.is_answered:
                 books.check_answer()
-                del self.books[made]
+                self.over[made] = self.books.pop(made)
 
     def teardown(self) -> None:
         """Whatever happened before, everything is answered in the end."""
         for name in list(self.is_excluded):
             batches = self.workers.pop(name)
+            accounts: list[Account | None] = []
             for slices in batches:
-                self.put_back(slices, 0)
-            whole = self.broker.leave(name, [None for _ in batches])
+                ran = self.forget(name)
+                accounts.append(Account(self.run(slices, ran, dies=False)[0], None, None) if ran else None)
+                self.put_back(slices, ran)
+            whole = self.broker.leave(name, accounts)
             self.bereave(name)
             self.take(whole)
             self.revoke()
@@ -452,6 +588,7 @@ class BrokerStates(RuleBasedStateMachine):
             for name in busy:
                 slices = self.workers[name].pop(0)
                 _, done = self.most(name, sum(slice.stop - slice.first for slice in slices))
+                self.forget(name)
                 entries, _ = self.run(slices, done, dies=False)
                 self.put_back(slices, done)
                 whole = self.broker.finish(name, entries)

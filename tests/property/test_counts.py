@@ -67,7 +67,7 @@ class Life:
     def die(self) -> None:
         if self.held:
             name = self.draw(st.sampled_from(sorted(self.held)))
-            self.broker.exclude(name)
+            self.broker.workers.exclude(name)
             self.broker.leave(name, [self._account(entries) for entries in self.held.pop(name)])
 
     def _account(self, entries: list[Answered]) -> Account | None:
@@ -75,11 +75,11 @@ class Life:
         if kind != "running":
             return SENSELESS if kind == "senseless" else None
         done = self.draw(st.integers(0, len(entries) - 1))
-        return entries[:done], None, entries[done][:2]
+        return Account(entries[:done], None, entries[done][:2])
 
     def expire(self) -> None:
         self.now += 1
-        self.broker.counters.tick(self.now)
+        self.broker.tick(self.now)
         self.broker.expire(float(self.now))
 
     def cancel(self) -> None:
@@ -87,18 +87,18 @@ class Life:
         if packages:
             chosen = self.draw(st.sampled_from(packages))
             positions = self.draw(st.none() | st.lists(st.integers(0, chosen.count - 1), max_size=5))
-            self.broker.cancel(chosen.client, chosen.serial, positions)
+            self.broker.withdrawals.cancel(chosen.sender.client, chosen.serial, positions)
 
     def retire(self) -> None:
         if self.held:
-            self.broker.retire(self.draw(st.sampled_from(sorted(self.held))))
+            self.broker.workers.retire(self.draw(st.sampled_from(sorted(self.held))))
 
     def refuse_unserved(self) -> None:
         self.broker.refuse_unserved()
 
     def check(self) -> None:
         stats = self.broker.stats({})
-        missing = sum(package.assembly.missing for package in self.broker.packages.values())
+        missing = sum(package.results.missing for package in self.broker.packages.values())
         assert stats.accepted - stats.answered == stats.in_flight == missing
         assert stats.packages == len(self.broker.packages)
 

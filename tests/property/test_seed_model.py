@@ -209,7 +209,7 @@ Find = Callable[[str], Callable[..., Any] | None]
 
 
 def run(frames: list[bytes], pack: bytes = b"0", find: Find = FUNCTIONS.get) -> tuple[list[Any], bytes, int]:
-    """What was kept, the DATA frame and how many failed, compiled."""
+    """Return the kept results, the DATA frame and the number of failures, by the compiled code."""
     KEPT.clear()
     section = section_of(join_frames(frames), format=layouts.Format.LEGACY_JSON, head=encode_head("serial", pack))
     batch = _fastpath.pack_batch(1, 0, [section])

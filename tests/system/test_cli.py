@@ -213,7 +213,7 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_wrong_usage() -> None:
-    for arguments in (["dance"], ["call"], ["call", "x", "-k", "novalue"], ["call", "x", "--count", "-1"]):
+    for arguments in (["dance"], ["keys"], ["call"], ["call", "x", "-k", "novalue"], ["call", "x", "--count", "-1"]):
         result = run(*arguments)
         assert result.returncode == 2, arguments
         assert one_line(result).endswith("--help` says how")

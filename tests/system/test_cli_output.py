@@ -1,4 +1,4 @@
-"""What the commands print where a script, a full disk or no terminal is at the other end."""
+"""Output of the commands to a script, to a full disk, and without a terminal."""
 
 from __future__ import annotations
 

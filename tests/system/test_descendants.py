@@ -1,4 +1,4 @@
-"""What tasks start: pools and processes work, and nothing of it outlives its worker, whatever ends that."""
+"""Processes that tasks start: pools and processes work, and none outlives its worker, whatever ends that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task can reach through the descriptors of its process."""
+"""Descriptors that a task can reach in its process."""
 
 from __future__ import annotations
 

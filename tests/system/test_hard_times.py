@@ -130,7 +130,7 @@ def good():
 
 
 def test_a_router_that_does_not_read_does_not_stop_the_supervisor(tmp_path: Path) -> None:
-    """What the supervisor has to tell it is more than a pipe holds."""
+    """The supervisor has more to tell the router than a pipe holds."""
     functions = "\n".join(f'@task\ndef f{n}():\n    """{"word " * 60}"""\n' for n in range(1500))
     with engine_of(tmp_path, f"from taskengine import task\n{functions}", **QUICK) as engine:
         [router] = engine.pids("router")
@@ -148,7 +148,7 @@ def test_a_system_that_gives_no_descriptors_for_a_while_costs_no_more_than_that(
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (5, limits[1]))
         os.kill(arm, signal.SIGKILL)
-        wait_until(lambda: "Not started (Too many open files): task worker arm" in engine.output(), 20, "the line")
+        wait_until(lambda: "Cannot start task worker arm 1 (Too many open files)" in engine.output(), 20, "the line")
         engine.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "Not reloaded: the modules cannot be loaded" in engine.output(), 20, "the other line")
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)

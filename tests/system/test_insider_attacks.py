@@ -1,4 +1,4 @@
-"""What clients with allowed keys that may do little can do to others, beside what they could before.
+"""Attacks on others by clients with allowed keys and few rights, beside their effect before the fixes.
 
 The table is at the end of pytest's output. `make hostile` has 50 of them attack at once, for longer.
 """

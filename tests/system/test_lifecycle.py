@@ -320,6 +320,8 @@ def test_what_a_task_prints_is_seen_at_once(tmp_path: Path) -> None:
     (tmp_path / "talk.py").write_text("def task_talk():\n    print('hello from a task')\n")
     with Engine(tasks=tmp_path / "talk.py") as engine, Client(engine.address, timeout=deadline(20)) as client:
         client.call("task_talk")
+        # by way of the supervisor, which alone writes
+        wait_until(lambda: "hello from a task\n" in engine.output(), 5, "the line")
         assert "hello from a task\n" in engine.output()
 
 

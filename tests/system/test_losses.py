@@ -1,4 +1,4 @@
-"""What ends a worker costs the task that did it, and nothing else."""
+"""A worker that ends costs the task that ended it, and nothing else."""
 
 from __future__ import annotations
 

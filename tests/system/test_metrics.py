@@ -20,7 +20,7 @@ import pytest
 from taskengine import Client
 from taskengine.security.keys import KeyRing
 from taskengine.supervisor import metrics
-from tests.engine import Engine, deadline, free_ports, wait_until
+from tests.engine import Engine, cpu_seconds, deadline, free_ports, wait_until
 
 
 def scrape(port: int) -> list[str]:
@@ -96,7 +96,7 @@ def test_many_that_come_at_once_wait_their_turn_and_need_not_try_again() -> None
 
 
 def test_an_idle_connection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "GUEST_S", 0.05)
+    monkeypatch.setattr(metrics, "CONNECTION_S", 0.05)
     with contextlib.closing(metrics.listen("127.0.0.1", 0)) as listener:
         server = metrics.Server(listener, lambda accept: (b"up 1\n", "text/plain"), None)
         ours, theirs = multiprocessing.Pipe()
@@ -129,12 +129,6 @@ def _status(port: int, token: str | None) -> int:
         return 0
     finally:
         connection.close()
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used of a core."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("flag", ["--router-frontend", "--metrics-port"])

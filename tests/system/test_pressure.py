@@ -1,4 +1,4 @@
-"""What the engine does when more is asked of it than it can do, and when it is asked no more."""
+"""An engine that gets more work than it can do, and then no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal gets to see of texts that somebody else has written: nothing that acts on it."""
+"""Texts that somebody else has written reach a terminal without anything that acts on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real engine says that it has done."""
+"""The counters of a real engine."""
 
 from __future__ import annotations
 

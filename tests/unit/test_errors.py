@@ -112,7 +112,7 @@ def test_a_code_from_a_newer_engine_is_an_error_all_the_same() -> None:
 
 
 ACTING = "\x1b[2J\x07 \x9b31m \x85 \u202eabc\u2066 \u200f\u061c\u2028 \x7f \r\x00\ufeff"
-"""What clears a terminal, colours it, or turns the direction of the text."""
+"""Characters that clear a terminal, colour it, or change the direction of the text."""
 
 
 def test_no_error_holds_what_acts_on_a_terminal() -> None:

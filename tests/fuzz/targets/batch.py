@@ -1,4 +1,4 @@
-"""What router and workers exchange: any batch is run as the model runs it, any answer read as the model reads it."""
+"""Messages of router and workers: any batch is run as the model runs it, any answer read as the model reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKENS = [
     *(b"\x92\x00\x90", b"\x92\x01\x92\x02\x03", b"\x93\x00\x90\x81\xa1a\x01", b"\x92\xcd\x00\x01", b"fi", bytes(8)),
 ]
 BATCH, ANSWER, NUMBERED = range(3)
-"""What an input is: a batch; an answer; a batch that the one byte behind the first picks tasks for."""
+"""Kinds of input: a batch; an answer; a batch that the one byte behind the first picks tasks for."""
 
 
 def seeds() -> list[bytes]:

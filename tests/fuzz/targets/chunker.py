@@ -72,11 +72,11 @@ def _check_package(tasks: int, size: int | None, runs: int, first: int, length: 
     """A slice of it holds the chunks that its package was cut into, from whichever task it begins."""
     made = package(tasks, lanes=[(str(run), tasks // runs + (run < tasks % runs)) for run in range(min(runs, tasks))])
     made.cut(size, {str(run): run for run in range(1, runs)})
-    for run in made.runs:
+    for run in made.flight.chunks.runs:
         start = run.first + first % (run.stop - run.first)
         stop = start + 1 + length % (run.stop - start)
         [(_, _, _, parts)] = _fastpath.read_batch(_fastpath.pack_batch(1, 0, [made.section(run, start, stop)]))
-        assert parts == [(part, end - begin) for part, begin, end in made.chunks(start, stop)]
+        assert parts == [(part, end - begin) for part, begin, end in made.flight.chunks.between(start, stop)]
 
 
 def _check_spread(chunks: int, cost: float, loads: list[float], rooms: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""What the router does for a message of a client costs no more than a bound that is linear in its bytes.
+"""The router's work for a message of a client costs no more than a bound that is linear in its bytes.
 
 The router's own code runs without sockets and in one thread, so that the count is the same each time (tests.fuzz.cost).
 A step of an input is a message as it comes, or says of a large one how it is made, and how often it is sent: few bytes
@@ -35,7 +35,7 @@ MAX_BYTES = 500
 STEP = b"\xc1>\xc1"
 STEPS = 8
 PACKED, SEED, BUILT = range(3)
-"""What a step's first byte says: frames of wire 0.2, of wire 0.1, or how a message is made."""
+"""Meanings of a step's first byte: frames of wire 0.2, of wire 0.1, or how a message is made."""
 LARGEST, MOST_REPEATS, MOST_BYTES = 9, 5, 2**13
 """The most names, tasks, positions and repeats, as powers of two, and bytes of all repeats."""
 HOWS = 8
@@ -73,7 +73,7 @@ class Desk:
 
     def clear(self) -> None:
         """The client leaves, and what it had in flight is over."""
-        self.broker.part(CLIENT)
+        self.broker.withdrawals.client_left(CLIENT)
         self.reception.deliver(self.broker.settle(1.0))
 
 
@@ -122,7 +122,7 @@ def _journal() -> LogBuffer:
 
 
 Message = tuple[list[bytes], bytes, bytes]
-"""What `Port.receive_request` gives: frames, and, of wire 0.1, the index and the body of the tasks."""
+"""The result of `Port.receive_request`: frames, and, of wire 0.1, the index and the body of the tasks."""
 
 
 def _size(message: Message) -> int:

@@ -22,6 +22,7 @@ from taskengine.protocol.messages import (
     encode_request,
     serial_of,
 )
+from taskengine.router.package_lines import request_meta
 from tests.batches import join_frames, task
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
@@ -34,7 +35,7 @@ TOKENS = [
 ]
 LANES = {"task_count": "", "arm.wave": "arm", "io.read": "io"}
 RAW, TASKS, COLUMNS = range(3)
-"""What an input's first byte says of its frames: as they come, tasks that are to be joined, columns to be trimmed."""
+"""Meanings of an input's first byte: frames as they come, tasks that are to be joined, columns to be trimmed."""
 
 
 def seeds() -> list[bytes]:
@@ -117,26 +118,26 @@ def fuzz(data: bytes) -> None:
 def _check_package(package: binary.BinaryPackage) -> None:
     """It is cut into all of its tasks, each slice is what a worker reads, and refusing all of them answers it."""
     package.cut(2, {"": 2})
-    package.describe()
-    chunks = list(package.chunks(0, package.count))
-    assert [part for part, _, _ in chunks] == list(range(1, package.parts + 1))
+    request_meta(package)
+    chunks = list(package.flight.chunks.between(0, package.count))
+    assert [part for part, _, _ in chunks] == list(range(1, package.flight.chunks.count + 1))
     places = [0, *(stop for _, _, stop in chunks)]
     assert places[-1] == package.count
     assert [first for _, first, _ in chunks] == places[:-1]
-    for run in package.runs:
+    for run in package.flight.chunks.runs:
         sections = [package.section(run, run.first, run.stop)]
         if same("pack_batch", 1, 0, sections)[0] == "gave":
             same("read_batch", _fastpath.pack_batch(1, 0, sections))
     if package.count:
         package.name_of(package.count - 1)
     for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
-        package.assembly.put(*piece)
-    assert package.assembly.missing == 0
-    package.failed = package.count
+        package.results.put(*piece)
+    assert package.results.missing == 0
+    package.results.failed = package.count
     head, *body = package.answer()
     assert isinstance(head, bytes)
     reply = decode_reply(head)
-    if package.topic is not None:  # which is no package to its client
+    if package.data_request is not None:  # which is no package to its client
         assert (reply.count, reply.error is not None, body) == (0, True, [])
         return
     assert reply.count == package.count

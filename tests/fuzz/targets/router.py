@@ -24,7 +24,7 @@ STEP = b"\xc1>\xc1"
 STEPS = 16
 """In each input; where it has fewer, others like them follow."""
 PACKED, SEED, DELIMITED, STRANGER, ANSWER, EXTRA, DEATH, HOLD = range(8)
-"""What a step's first byte says: who sends what follows, or which worker dies, or holds back what it has."""
+"""Meanings of a step's first byte: which peer sends the rest, or which worker dies, or holds back its tasks."""
 TOKENS = [STEP, *(STEP + bytes([kind]) for kind in range(8)), *packed.TOKENS, *seed.TOKENS, HELLO, HEARTBEAT, NO_ANSWER]
 
 

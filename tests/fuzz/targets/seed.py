@@ -14,6 +14,7 @@ from taskengine.broker.package import encode_head
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, UnknownTask, text_of
 from taskengine.protocol import layouts, limits
 from taskengine.protocol.messages import NOWHERE
+from taskengine.router.package_lines import request_meta
 from tests import seed_model
 from tests.batches import Failures, join_frames, no_foreign, section_of
 from tests.fuzz.inputs import TEXT_SEPARATOR, joined
@@ -105,17 +106,17 @@ def fuzz(data: bytes) -> None:
         return
     _check_refusal(package.refusal(ProtocolError("no")), ProtocolError("no"))
     package.cut(2, {"": 2})
-    msgspec.json.decode(package.describe())
+    msgspec.json.decode(request_meta(package))
     if package.format == layouts.Format.LEGACY_JSON and package.count:
         _check_run(package, frames)
     for piece in package.pieces_of(ProtocolError("no"), 0, package.count):
-        package.assembly.put(*piece)
-    package.failed = package.count
+        package.results.put(*piece)
+    package.results.failed = package.count
     answer = [msgspec.json.decode(frame if isinstance(frame, bytes) else b"".join(frame)) for frame in package.answer()]
     assert answer[0]["size"] == answer[0]["part"] == len(answer) - 1
     if package.format == layouts.Format.LEGACY_JSON:
         assert [len(frame["data"]) for frame in answer[1:]] == [
-            stop - first for _, first, stop in package.chunks(0, package.count)
+            stop - first for _, first, stop in package.flight.chunks.between(0, package.count)
         ]
         assert all(frame["errors"] == list(range(len(frame["data"]))) for frame in answer[1:])
 

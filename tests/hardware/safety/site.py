@@ -193,12 +193,12 @@ class Site:
     # Pins ------------------------------------------------------------------------------------------------------------
 
     def edges(self, pin: int) -> list[Edge]:
-        """What a pin did."""
+        """Return the levels that a pin had."""
         found = re.findall(rf"^(\S+) GPIO{pin} (\S+)$", (self.folder / "edges").read_text(), re.MULTILINE)
         return [Edge(float(at), float(value)) for at, value in found]
 
     def level(self, pin: int) -> float:
-        """What a pin is at."""
+        """Return the level of a pin."""
         edges = self.edges(pin)
         return edges[-1].value if edges else 0.0
 

@@ -36,7 +36,7 @@ HELD_S = 2.0
 
 @contextlib.contextmanager
 def stopped_soon(site: Site, pin: int = WHEEL, seconds: float = AT_ONCE_S) -> Iterator[None]:
-    """What is done here stops the drill, which is on, within so many s of its beginning."""
+    """Check that the body stops the drill, which is on, within so many s of its beginning."""
     start = time.monotonic()
     yield
     wait_until(lambda: not site.level(pin), 10, "the stop")
@@ -318,7 +318,7 @@ def a_drive_that_keeps_going_when_it_is_to_be_safe_is_refused(site: Site) -> Non
 
 
 def check(folder: Path, text: str) -> tuple[int, str]:
-    """What `taskengine check` says of a settings file."""
+    """Return the output of `taskengine check` for a settings file."""
     (file := folder / "checked.toml").write_text(text)
     command = [sys.executable, "-m", "taskengine", "check", "--pins", "mock", "--config", str(file)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

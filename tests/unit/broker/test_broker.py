@@ -24,7 +24,7 @@ def test_results_are_in_order_whatever_the_order_of_arrival() -> None:
         for batch in reversed(batches):
             whole += made.finish(batch.worker, answers(batch))
     assert whole == [first]
-    assert first.assembly.join() == b"".join(b"<%d>" % position for position in range(63))
+    assert first.results.join() == b"".join(b"<%d>" % position for position in range(63))
     assert made.idle()
 
 
@@ -150,12 +150,12 @@ def test_what_is_handed_back_runs_elsewhere() -> None:
             ran += [(slice.first, slice.stop) for slice in batch.slices]
             made.finish(batch.worker, answers(batch))
     assert made.idle()
-    assert second.assembly.join() == b"".join(b"<%d>" % position for position in range(400))
+    assert second.results.join() == b"".join(b"<%d>" % position for position in range(400))
     assert sorted(ran)[0] == (0, 10)
 
 
 @pytest.mark.parametrize("priority", [Priority.LOW, Priority.NORMAL, Priority.HIGH])
-def test_a_lane_with_one_worker_keeps_the_order_of_reception(priority: int) -> None:
+def test_a_lane_with_one_worker_keeps_the_order_of_reception(priority: Priority) -> None:
     made = Broker(1, {"": 1, "arm": 1})
     made.join("w", "arm")
     packages = [package(3, lanes=[("arm", 3)]) for _ in range(3)]
@@ -166,7 +166,9 @@ def test_a_lane_with_one_worker_keeps_the_order_of_reception(priority: int) -> N
     while batches := made.dispatch():
         for batch in batches:
             assert batch.slice_ns == 0
-            ran += [(slice.package.job, task) for slice in batch.slices for task in range(slice.first, slice.stop)]
+            ran += [
+                (slice.package.flight.job, task) for slice in batch.slices for task in range(slice.first, slice.stop)
+            ]
             made.finish(batch.worker, answers(batch))
     assert ran == [(job, task) for job in (1, 2, 3) for task in range(3)]
 
@@ -183,7 +185,7 @@ def test_tasks_of_a_lane_never_run_elsewhere() -> None:
                 where |= dict.fromkeys(range(slice.first, slice.stop), batch.worker)
             made.finish(batch.worker, answers(batch))
     assert {position for position, worker in where.items() if worker == "a"} == set(range(10, 15))
-    assert mixed.assembly.join() == b"".join(b"<%d>" % position for position in range(30))
+    assert mixed.results.join() == b"".join(b"<%d>" % position for position in range(30))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -209,10 +211,10 @@ def test_what_is_urgent_has_batches_handed_back(workers: int) -> None:
     assert batch.slices[0].package is urgent
     assert made.finish(batch.worker, [answer(batch.slices[0], 0, 1)]) == [urgent]
     for name in held:
-        for _ in made.held(name):
+        for _ in made.workers.held(name):
             assert made.finish(name, []) == []
     assert run_all(made) == [slow]
-    assert slow.assembly.join() == ended(*[""] * 400)
+    assert slow.results.join() == ended(*[""] * 400)
 
 
 def test_what_is_urgent_recalls_nothing_urgent() -> None:
@@ -228,7 +230,7 @@ def test_what_is_urgent_recalls_nothing_urgent() -> None:
 def test_urgent_goes_before_everything_queued() -> None:
     made = broker(size=1, workers=1)
     slow, urgent = package(5), package(1)
-    urgent.priority = 3
+    urgent.priority = Priority.URGENT
     made.accept(slow)
     made.accept(urgent)
     assert made.dispatch()[0].slices[0].package is urgent
@@ -257,7 +259,7 @@ def test_a_package_past_its_deadline_never_starts() -> None:
     made.accept(patient)
     assert made.expire(9.9) == []
     assert made.expire(10.0) == [late]
-    assert late.assembly.join().count(b"TaskTimeout") == 25
+    assert late.results.join().count(b"TaskTimeout") == 25
     assert late.deadline != NO_DEADLINE
     made.join("w", "")
     assert run_all(made) == [patient]
@@ -272,7 +274,7 @@ def test_what_is_handed_back_past_its_deadline_never_starts() -> None:
     assert made.expire(10.0) == []
     assert made.expire(11.0) == []
     assert made.finish(batch.worker, [answer(batch.slices[0], 0, 4)]) == [late]
-    assert late.assembly.join().count(b"TaskTimeout") == 6
+    assert late.results.join().count(b"TaskTimeout") == 6
     assert made.dispatch() == []
 
 
@@ -282,7 +284,7 @@ def test_a_batch_that_ran_and_cannot_be_answered_is_given_up() -> None:
     made.accept(first)
     (batch,) = made.dispatch()
     assert made.give_up(batch.worker, TaskFailed("too large")) == [first]
-    assert first.assembly.join().count(b"TaskFailed") == 10
+    assert first.results.join().count(b"TaskFailed") == 10
     with pytest.raises(ProtocolError, match="not given"):
         made.give_up(batch.worker, TaskFailed("too large"))
     made.accept(package(10))
@@ -313,7 +315,7 @@ def test_stopping_refuses_and_abandons() -> None:
     with pytest.raises(Overloaded, match="stopping"):
         made.accept(package(1))
     assert made.abandon(Cancelled("stopped")) == [first]
-    assert first.assembly.join().count(b"Cancelled") == 40
+    assert first.results.join().count(b"Cancelled") == 40
     assert made.idle()
 
 
@@ -354,11 +356,11 @@ def test_results_that_nobody_has_room_for_become_errors() -> None:
     greedy = package(2)
     made.accept(greedy)
     (batch,) = made.dispatch()
-    job = greedy.job
+    job = greedy.flight.job
     huge = [(job, 0, 1, 0, 1, bytes(2**19)), (job, 1, 2, 0, 1, bytes(2**20))]
     assert made.finish(batch.worker, huge) == [greedy]
-    assert greedy.assembly.join() == bytes(2**19) + b"<1 TaskFailed>"
-    assert greedy.failed == 1
+    assert greedy.results.join() == bytes(2**19) + b"<1 TaskFailed>"
+    assert greedy.results.failed == 1
     made.accept(package(2))
     assert len(run_all(made)) == 1
 
@@ -368,20 +370,20 @@ def test_a_retired_worker_hands_back_what_it_has_and_gets_nothing_more() -> None
     first = package(200)
     made.accept(first)
     held = {batch.worker: batch for batch in made.dispatch()}
-    made.retire("w0")
-    made.retire("nobody")
+    made.workers.retire("w0")
+    made.workers.retire("nobody")
     assert made.recalls() == [("w0", held["w0"].number)]
-    assert not made.is_free("w0")
+    assert not made.workers.is_free("w0")
     part = held["w0"].slices[0]
     assert made.finish("w0", [answer(part, part.first, part.first + 1)]) == []
-    assert made.is_free("w0")
-    assert not made.is_free("nobody")
+    assert made.workers.is_free("w0")
+    assert not made.workers.is_free("nobody")
     assert made.finish("w1", answers(held["w1"])) == []
     while batches := made.dispatch():
         assert {batch.worker for batch in batches} == {"w1"}
         for batch in batches:
             made.finish("w1", answers(batch))
-    assert first.assembly.missing == 0
+    assert first.results.missing == 0
 
 
 def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
@@ -392,7 +394,7 @@ def test_what_waits_for_workers_that_will_not_come_is_refused() -> None:
     (batch,) = made.dispatch()
     made.stopping = True
     assert made.refuse_unserved() == [waiting]
-    assert waiting.assembly.join() == ended(*["Overloaded"] * 4)
+    assert waiting.results.join() == ended(*["Overloaded"] * 4)
     assert made.leave(batch.worker, [None]) == []
     assert made.refuse_unserved() == [running]
     assert made.idle()
@@ -406,9 +408,9 @@ def test_deadlines_that_are_over_are_forgotten() -> None:
         made.accept(late)
         if number:
             run_all(made)
-    assert len(made._deadlines) < 200
+    assert len(made.withdrawals.deadlines) < 200
     run_all(made)
-    assert not made.timed
+    assert not made.withdrawals.is_timed
 
 
 def test_what_is_denied_is_answered_alone_and_at_once() -> None:
@@ -416,10 +418,10 @@ def test_what_is_denied_is_answered_alone_and_at_once() -> None:
     mixed = package(30, lanes=[("", 10), ("denied:gpio.write", 10), ("", 10)])
     assert made.accept(mixed) is False
     assert run_all(made) == [mixed]
-    assert mixed.assembly.join() == ended(*[""] * 10, *["NotAllowed"] * 10, *[""] * 10)
+    assert mixed.results.join() == ended(*[""] * 10, *["NotAllowed"] * 10, *[""] * 10)
     nothing = package(5, lanes=[("denied:gpio.write", 5)])
     assert made.accept(nothing) is True
-    assert nothing.assembly.join() == ended(*["NotAllowed"] * 5)
+    assert nothing.results.join() == ended(*["NotAllowed"] * 5)
     assert made.idle()
     stats = made.stats({})
     assert stats.accepted == stats.answered == 35
@@ -435,14 +437,14 @@ def test_what_is_denied_in_plenty_is_refused_whole(lanes: list[tuple[str, int]])
 
 
 def test_a_data_worker_serves_clients_in_turns_and_each_in_its_order() -> None:
-    """Whoever asked for a large value again and again had everybody's publications wait for all of that."""
+    """A client that asked for a large value again and again delayed everybody's publications."""
     lane = data_lane(0)
     made = Broker(None, {lane: 1})
     made.join("d", lane)
     sent = [package(1, lanes=[(lane, 1)], client=client) for client in [b"greedy"] * 50 + [b"modest"] * 2]
     for each in sent:
         made.accept(each)
-    order = [done.job - sent[0].job for done in run_all(made, ns_a_task=10**8)]
+    order = [done.flight.job - sent[0].flight.job for done in run_all(made, ns_a_task=10**8)]
     assert order[:50] != list(range(50))
     assert order.index(50) < order.index(51) < 10
     assert [job for job in order if job < 50] == list(range(50))

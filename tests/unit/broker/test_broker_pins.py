@@ -6,6 +6,7 @@ import pytest
 
 from taskengine.broker.broker import Broker
 from taskengine.broker.package import Package
+from taskengine.broker.recovery import Account
 from taskengine.errors import WorkerLost
 from tests.packages import Plain, answers, package
 
@@ -25,7 +26,7 @@ def command(tasks: int = 3, *, kind: str = "motor.forward", client: bytes = b"cl
 
 def errors(done: Package) -> list[bytes]:
     """The error of each task, b"" where it ran."""
-    entries = done.assembly.join().strip(b"<>").split(b"><")
+    entries = done.results.join().strip(b"<>").split(b"><")
     return [entry.partition(b" ")[2] for entry in entries]
 
 
@@ -44,9 +45,9 @@ def test_commands_end_with_the_owner_that_they_waited_for() -> None:
     for each in (held, waiting, asking, elsewhere):
         made.accept(each)
     assert "owner" in [batch.worker for batch in made.dispatch()]
-    made.leave("w", [None] * len(made.held("w")))
+    made.leave("w", [None] * len(made.workers.held("w")))
     made.join("x", "")
-    accounts = [None] * len(made.held("owner"))
+    accounts = [None] * len(made.workers.held("owner"))
     assert set(made.leave("owner", accounts)) == {held, waiting}
     assert errors(held) == errors(waiting) == [b"WorkerLost"] * 3
     made.join("next", "pins")
@@ -62,7 +63,7 @@ def test_a_command_that_may_run_again_does_not_where_it_was_behind_a_death() -> 
     one.idempotent = True
     made.accept(one)
     made.dispatch()
-    assert made.leave("owner", [([], None, (one.job, 0))]) == [one]
+    assert made.leave("owner", [Account([], None, (one.flight.job, 0))]) == [one]
     assert errors(one) == [b"WorkerLost"]
 
 
@@ -83,8 +84,8 @@ def test_an_owner_that_has_not_died_leaves_its_commands_to_the_next(how: str) ->
     made.accept(waiting)
     made.dispatch()
     if how == "reload":
-        made.retire("owner")
-    accounts = [None] * len(made.held("owner"))
+        made.workers.retire("owner")
+    accounts = [None] * len(made.workers.held("owner"))
     assert made.leave("owner", accounts, is_dead=how == "reload") == []
     made.join("next", "pins")
     assert run_all(made) == [held, waiting]
@@ -95,7 +96,7 @@ def test_an_owner_that_is_killed_because_it_hangs_is_dead() -> None:
     made = broker()
     waiting = command()
     made.accept(waiting)
-    made.exclude("owner")
+    made.workers.exclude("owner")
     assert made.leave("owner", []) == [waiting]
     assert errors(waiting) == [b"WorkerLost"] * 3
     assert made.counters.stats([], 0, 0, {}).errors == {WorkerLost.__name__: 3}
@@ -107,13 +108,13 @@ def test_the_queue_of_a_client_that_has_left_does_not_start() -> None:
     asked.is_awaited = True
     for each in (asked, sent, moving, other):
         made.accept(each)
-    was_timed = made.timed
-    made.part(b"client")
-    assert (was_timed, made.timed) == (False, True), "the router is not to wait for what happens next"
+    was_timed = made.withdrawals.is_timed
+    made.withdrawals.client_left(b"client")
+    assert (was_timed, made.withdrawals.is_timed) == (False, True), "the router is not to wait for what happens next"
     assert set(run_all(made)) == {asked, sent, moving, other}
     assert errors(asked) == errors(moving) == [b"Cancelled"] * 3
     assert errors(sent) == errors(other) == [b""] * 3
-    made.part(b"nobody")
+    made.withdrawals.client_left(b"nobody")
     assert made.settle(0.0) == []
 
 
@@ -126,7 +127,7 @@ def test_what_its_workers_have_and_have_not_begun_comes_back() -> None:
     moving = command(50)
     made.accept(moving)
     (batch,) = made.dispatch()
-    made.part(b"client")
+    made.withdrawals.client_left(b"client")
     made.settle(0.0)
     assert made.recalls() == [("owner", batch.number)]
     begun = batch.slices[0]
@@ -139,7 +140,7 @@ def test_of_what_it_wants_no_answer_to_only_what_moves_something_is_dropped() ->
     made = broker()
     mixed = package(6, kind="x", lanes=[("", 2), ("pins", 3), ("", 1)])
     made.accept(mixed)
-    made.part(b"client")
+    made.withdrawals.client_left(b"client")
     assert run_all(made) == [mixed]
     assert errors(mixed) == [b"", b"", b"Cancelled", b"Cancelled", b"Cancelled", b""]
 
@@ -150,8 +151,8 @@ def test_and_only_what_has_not_been_answered() -> None:
     made.accept(mixed)
     for batch in made.dispatch():
         made.finish(batch.worker, answers(batch))
-    made.part(b"client")
-    made.part(b"client")
+    made.withdrawals.client_left(b"client")
+    made.withdrawals.client_left(b"client")
     assert run_all(made) == [mixed]
     assert errors(mixed)[0] == b""
     assert errors(mixed)[2:] == [b"", b""]

@@ -42,7 +42,7 @@ def test_every_task_is_in_one_chunk_and_none_is_too_large(tasks: int, size: int,
 
 
 def one_by_one(chunks: int, cost: float, loads: list[float], rooms: list[float]) -> list[int]:
-    """What `spread` says it does, chunk by chunk."""
+    """Does the same as `spread`, chunk by chunk."""
     counts = [0] * len(loads)
     for _ in range(chunks):
         open_to_more = [worker for worker, room in enumerate(rooms) if counts[worker] * cost < room]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from taskengine._fastpath import Tally
+from taskengine.broker.recovery import Account
 from taskengine.broker.tuning import BATCH_NS
 from taskengine.errors import Overloaded, TaskTimeout
 from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT
@@ -87,8 +88,8 @@ def test_what_a_dead_worker_ran_is_lost_or_run_again() -> None:
     for each in (plain, twice):
         made.accept(each)
     for batch in made.dispatch():
-        job = batch.slices[0].package.job
-        made.leave(batch.worker, [([answer(batch.slices[0], 0, 4)], None, (job, 4))])
+        job = batch.slices[0].package.flight.job
+        made.leave(batch.worker, [Account([answer(batch.slices[0], 0, 4)], None, (job, 4))])
     stats = made.stats({})
     assert stats.errors == {"WorkerLost": 1}
     assert (stats.retried, stats.answered, stats.in_flight) == (1, 9, 11)
@@ -107,7 +108,7 @@ def test_a_condemned_worker_is_not_online_and_has_its_tasks_until_it_is_dead() -
     made = broker(workers=2)
     made.accept(package(1))
     (batch,) = made.dispatch()
-    made.exclude(batch.worker)
+    made.workers.exclude(batch.worker)
     assert made.stats({}).lanes == [LaneStats("", 2, 1, 1, 0, 1)]
     made.leave(batch.worker, [None], lambda name: TaskTimeout(name))
     assert made.stats({}).lanes == [LaneStats("", 2, 1, 0, 1, 0)]

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from taskengine.broker.chunking import cut
+from taskengine.broker.chunking import Run, cut
 from taskengine.broker.lane import BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
-from taskengine.broker.package import Package, Run
+from taskengine.broker.package import Package
 from taskengine.broker.tuning import BATCH_NS, BATCH_SLICES
 from taskengine.protocol.layouts import IN_FLIGHT
 from taskengine.protocol.messages import Priority
 from tests.packages import package
 
 
-def slices(priority: int = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
+def slices(priority: Priority = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
     made = package(1)
     made.priority = priority
     return [Slice(made, Run("", 0, 1, 1, cut(1, None, 1)), 0, 1, cost)]
@@ -19,7 +19,7 @@ def slices(priority: int = Priority.NORMAL, cost: float = 0.0) -> list[Slice]:
 def span(tasks: int, chunk: int = 1) -> Span:
     made: Package = package(tasks)
     made.cut(chunk, {"": 1})
-    return Span(made, made.runs[0], 0, tasks)
+    return Span(made, made.flight.chunks.runs[0], 0, tasks)
 
 
 def test_a_worker_takes_so_many_batches_and_so_much_work() -> None:
@@ -32,7 +32,7 @@ def test_a_worker_takes_so_many_batches_and_so_much_work() -> None:
     assert worker.room()
     worker.batches.extend([slices()] * (IN_FLIGHT - 1))
     assert not worker.room()
-    assert worker.end_oldest()[0].cost == 2 * BATCH_NS
+    worker.end(None, 0.0)
     assert (worker.first, worker.load) == (2, 0.0)
     worker.is_excluded = True
     worker.batches.clear()
@@ -49,7 +49,7 @@ def test_a_worker_is_asked_for_what_is_not_urgent_once() -> None:
     assert not worker.has_patient_work()
     worker.batches.append(slices(Priority.URGENT))
     assert not worker.has_patient_work()
-    worker.end_oldest()
+    worker.end(None, 0.0)
     assert not worker.is_handing_back()
 
 

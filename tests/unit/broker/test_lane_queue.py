@@ -4,19 +4,19 @@ import itertools
 
 import pytest
 
-from taskengine.broker.chunking import Cut
+from taskengine.broker.chunking import Cut, Run
 from taskengine.broker.lane_queue import LaneQueue, Line, Lines, Span
-from taskengine.broker.package import Package, Run
+from taskengine.broker.package import Package
 
 
 def span(job: int, client: bytes = b"c", tasks: int = 10) -> Span:
     package = Package((client,), "s", [], (), bytes(4 * tasks), b"")
-    package.job = job
+    package.flight.job = job
     return Span(package, Run("", 0, tasks, 1, Cut(tasks, 1, 0)), 0, tasks)
 
 
 def spans_of(line: Line | Lines | LaneQueue) -> list[Span]:
-    """What waits, which is taken out."""
+    """Return the waiting tasks, and take them out."""
     return line.clear()
 
 
@@ -26,7 +26,7 @@ def served(line: Line | Lines | LaneQueue, work: float = 1.0) -> int:
     assert next_span is not None
     next_span.first += 1
     line.charge(next_span.package, work)
-    return next_span.package.job
+    return next_span.package.flight.job
 
 
 def test_a_line_keeps_the_order_of_reception() -> None:
@@ -50,7 +50,7 @@ def test_turns_go_by_the_work_served() -> None:
     turns = LaneQueue()
     turns.add(span(1))
     turns.add(span(2))
-    order = [served(turns, work=3.0 if turns.first().package.job == 1 else 1.0) for _ in range(8)]  # type: ignore[union-attr]
+    order = [served(turns, work=3.0 if turns.first().package.flight.job == 1 else 1.0) for _ in range(8)]  # type: ignore[union-attr]
     assert order.count(1) == 2
 
 
@@ -134,7 +134,7 @@ def test_the_first_span_is_parted_in_its_place(kind: type[Line] | type[LaneQueue
     for each in (one, other):
         line.add(each)
     assert line.first() is one
-    line.part(one, 4)
+    line.split(one, 4)
     one.first = 4
     rest = line.first()
     assert rest is not None
@@ -158,7 +158,7 @@ def test_many_small_packages_of_a_client_leave_a_large_one_its_share() -> None:
 
 
 def test_the_chunks_of_a_span() -> None:
-    run = Run("", 5, 16, 1, Cut(3, 3, 2))  # 4, 4 and 3 tasks
+    run = Run("", 5, 16, 1, Cut(3, 3, 2, first=5))  # 4, 4 and 3 tasks
     part = Span(Package((), "s", [], (), b"", b""), run, 7, 16)
     assert part.chunks() == 3
     assert [part.end(number) for number in (1, 2, 3)] == [9, 13, 16]
@@ -182,7 +182,7 @@ def test_lines_go_by_the_work_served() -> None:
     for job in range(1, 4):
         lines.add(span(job, b"heavy", tasks=1))
         lines.add(span(10 + job, b"light", tasks=1))
-    order = [served(lines, work=5.0 if lines.first().package.job < 10 else 1.0) for _ in range(6)]  # type: ignore[union-attr]
+    order = [served(lines, work=5.0 if lines.first().package.flight.job < 10 else 1.0) for _ in range(6)]  # type: ignore[union-attr]
     assert order == [1, 11, 12, 13, 2, 3]
 
 
@@ -192,7 +192,7 @@ def test_what_comes_back_to_lines_stands_where_it_was_received() -> None:
     lines.add(second)
     lines.add(third)
     lines.back(first)
-    lines.part(first, 1)
+    lines.split(first, 1)
     assert [served(lines) for _ in range(6)] == [1, 1, 2, 2, 3, 3]
 
 

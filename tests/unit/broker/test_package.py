@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from taskengine.broker.chunking import cut
-from taskengine.broker.package import Package, Run, check_names, decode_head, encode_head, lanes_of
-from taskengine.errors import BadArguments, Cancelled, ProtocolError
+from taskengine.broker.package import Package, check_names, decode_head, encode_head, lanes_of
+from taskengine.errors import BadArguments, ProtocolError
 from taskengine.protocol.limits import MAX_CHANGES, MAX_NAMES
 from taskengine.protocol.messages import NOWHERE, Origin
 from tests.packages import package
-
-runs = st.lists(st.tuples(st.booleans(), st.integers(1, 4)), min_size=1, max_size=8)
 
 
 def test_neighbours_of_one_lane_are_one() -> None:
@@ -33,11 +28,11 @@ def test_a_head_says_what_its_slices_share() -> None:
 
 def test_whose_limits_a_package_counts_against() -> None:
     made = package(1)
-    made.belong("")
-    assert (made.owner, made.key) == (b"client", "")
-    made.origin = Origin(client="tablet")
-    made.belong("key")
-    assert (made.owner, made.key) == (b"tablet", "key")
+    made.sender.show_key("")
+    assert (made.sender.owner, made.sender.key) == (b"client", "")
+    made.sender.origin = Origin(client="tablet")
+    made.sender.show_key("key")
+    assert (made.sender.owner, made.sender.key) == (b"tablet", "key")
 
 
 def test_only_tasks_of_lanes_with_pins_are_to_be_small() -> None:
@@ -57,39 +52,3 @@ def test_only_tasks_of_lanes_with_pins_are_to_be_small() -> None:
     with pytest.raises(BadArguments):
         made.check_small({"pins"}, 100)
     assert made.seen == [(2, 3, 100), (4, 6, 100)]
-
-
-def test_what_is_cancelled_is_news_once() -> None:
-    made = package(3)
-    assert made.cancel([0, 2])
-    assert not made.cancel([0])
-    assert (made.is_revoked(0, 1), made.is_revoked(1, 2), made.is_over()) == (True, False, False)
-    assert made.cancel(None)
-    assert not made.cancel(None)
-    assert not made.cancel([1])
-    assert isinstance(made.reason, Cancelled)
-    assert made.is_over()
-    assert made.is_revoked(1, 2)
-
-
-@given(runs, st.sets(st.integers(0, 31)))
-def test_who_leaves_takes_along_what_lanes_with_pins_have_not_answered(
-    lanes: list[tuple[bool, int]], answered: set[int]
-) -> None:
-    """Against a model with one entry a task."""
-    made, pinned, first = package(sum(tasks for _, tasks in lanes)), list[bool](), 0
-    for has_pins, tasks in lanes:
-        made.runs.append(Run("pins" if has_pins else "", first, first + tasks, 1, cut(tasks, None, 1)))
-        pinned += [has_pins] * tasks
-        first += tasks
-    done = {position for position in answered if position < made.count}
-    for position in done:
-        made.put(position, position + 1, b"x")
-    news = made.part({"pins"})
-    if all(pinned):
-        assert news
-        assert isinstance(made.reason, Cancelled)
-        return
-    for position in set(range(made.count)) - done:
-        assert made.is_revoked(position, position + 1) == pinned[position]
-    assert news == any(pinned[position] for position in set(range(made.count)) - done)

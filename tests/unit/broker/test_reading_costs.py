@@ -1,4 +1,4 @@
-"""What the router pays to read a package grows with its bytes, and little, whatever is in it."""
+"""The router's cost of reading a package grows with its bytes, and little, whatever is in it."""
 
 from __future__ import annotations
 
@@ -98,18 +98,19 @@ def test_what_a_package_is_said_to_hold_is_what_its_names_take() -> None:
     """2.3 GB were held where 134 MB were counted."""
     names = [f"{number:x}" for number in range(MAX_NAMES)]
     package = packed_package(names, (b"\x92\x00\x90",), {})
-    assert package.measure() > MAX_NAMES * NAME_BYTES
+    assert package.size > MAX_NAMES * NAME_BYTES
     assert len(packed_package(["stop"] * MAX_NAMES, (b"\x92\x00\x90",), LANES).kind) == 1
 
 
 def test_the_router_does_not_decode_what_a_client_of_wire_01_publishes() -> None:
-    """What it held while it read a value was many times as much, and everybody waited for that."""
+    """The router took many times a value's memory while it read it, and everybody waited."""
     frame = b'{"data": {"topic": "t", "value": [%b[]]}}' % (b"[]," * 300_000)
     tracemalloc.start()
     package = legacy_json.read_package(ROUTE, b'{"type": "PUB"}', *laid((frame,)), {}, 1, NOWHERE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert package.topic == "t"
+    assert package.data_request is not None
+    assert package.data_request.topic == "t"
     assert peak < 6 * len(frame), f"{peak / 2**20:.1f} MiB"
 
 

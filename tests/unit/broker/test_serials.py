@@ -17,7 +17,7 @@ def test_packages_with_one_serial_are_all_cancelled() -> None:
         made.accept(each)
     (batch,) = made.dispatch()
     assert made.finish(batch.worker, answers(batch)) == []
-    made.cancel(b"client", "serial")
+    made.withdrawals.cancel(b"client", "serial")
     assert set(made.revoke()) == set(packages)
     assert made.idle()
     assert not made.serials
@@ -28,9 +28,9 @@ def test_the_older_package_of_a_serial_is_found_when_the_newer_is_gone() -> None
     older, middle, newer = package(1), package(1), package(1)
     for each in (older, middle, newer):
         made.accept(each)
-    made.cancel_all(lambda each: each in (middle, newer))
+    made.withdrawals.cancel_where(lambda each: each in (middle, newer))
     assert set(made.revoke()) == {middle, newer}
-    made.cancel(b"client", "serial")
+    made.withdrawals.cancel(b"client", "serial")
     assert made.revoke() == [older]
     assert not made.serials
 
@@ -74,11 +74,13 @@ def test_cancelling_a_repeated_serial_costs_what_it_says_and_not_as_often_as_it_
         def __iter__(self) -> Iterator[int]:
             return positions()
 
-    made.cancel(b"client", "serial", Positions())
+    made.withdrawals.cancel(b"client", "serial", Positions())
     assert looked_at == 2
-    assert [each.unwanted is not None for each in packages] == [False] * 499 + [True], "the last with that serial"
-    made.cancel(b"client", "serial")
-    assert all(each.reason is not None for each in packages)
+    assert [each.flight.cancellation.tasks is not None for each in packages] == [False] * 499 + [True], (
+        "the last with that serial"
+    )
+    made.withdrawals.cancel(b"client", "serial")
+    assert all(each.flight.cancellation.reason is not None for each in packages)
     assert made.serials.take(b"client", "serial") == [], "there is nothing to look at again"
     assert set(made.revoke()) == set(packages)
 
@@ -90,5 +92,5 @@ def test_progress_looks_at_the_clients_own_packages_and_no_others() -> None:
     for each in (package(1, client=b"other"), *mine, package(1, client=b"other")):
         made.accept(each)
     made.packages = {}
-    assert made.serials.progress(mine[0].route) == [("serial", 0, 2), ("serial", 0, 3)]
+    assert made.serials.progress(mine[0].sender.route) == [("serial", 0, 2), ("serial", 0, 3)]
     assert made.serials.progress((b"nobody",)) == []

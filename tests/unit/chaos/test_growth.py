@@ -1,4 +1,4 @@
-"""What the soak calls growth, and what it does not."""
+"""Figures that the soak calls growth, and figures that it does not."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import numpy
 import pytest
 
-from taskengine.client.futures import SubmittedFuture, TaskFuture, convert_each, returning, settle
+from taskengine.client.futures import SubmittedFuture, convert_each, returning
+from taskengine.client.task_future import TaskFuture, settle
 from taskengine.errors import BadArguments, Cancelled, TaskFailed
 
 
@@ -75,7 +76,8 @@ def test_a_future_that_nobody_holds_ends_in_the_engines_error() -> None:
 
 
 def test_a_result_is_converted() -> None:
-    future = SubmittedFuture(Mock(), returning(Point, "where"))
+    future = SubmittedFuture(Mock())
+    future.convert = returning(Point, "where")
     settle(deque([(future, {"x": 1})]))
     assert future.result(0) == Point(1.0)
     with pytest.raises(InvalidStateError):
@@ -83,7 +85,8 @@ def test_a_result_is_converted() -> None:
 
 
 def test_a_result_that_is_not_of_the_type() -> None:
-    future = SubmittedFuture(Mock(), returning(Point, "where"))
+    future = SubmittedFuture(Mock())
+    future.convert = returning(Point, "where")
     settle(deque([(future, {"x": "1"})]))
     with pytest.raises(BadArguments, match=r"the result of where is no Point: Expected `float`, got `str`") as caught:
         future.result(0)

@@ -1,4 +1,4 @@
-"""What a subscriber makes of publications."""
+"""A subscriber's handling of publications."""
 
 from __future__ import annotations
 

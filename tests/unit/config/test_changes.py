@@ -1,4 +1,4 @@
-"""What a reload takes from settings that were read anew."""
+"""A reload takes over the policy from settings that were read anew, and nothing else."""
 
 from __future__ import annotations
 

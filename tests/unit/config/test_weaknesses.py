@@ -1,4 +1,4 @@
-"""What weakens a configuration: each row of the table by itself, and what the supervisor says again and again."""
+"""Weaknesses of a configuration: each row of the table by itself, and the warnings that the supervisor repeats."""
 
 from __future__ import annotations
 

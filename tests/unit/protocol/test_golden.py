@@ -111,7 +111,9 @@ def test_requests(vector: Vector) -> None:
         count = len(vector["columns"][0]) if request.columns else len(vector.get("tasks", "1"))
         assert read_package((), request, frames, {}, 1, NOWHERE).count == count
     elif request.kind in (RequestKind.PUBLISH, RequestKind.LATEST):
-        assert read_package((), request, frames, {}, 1, NOWHERE).topic == vector["body"][0]
+        asked = read_package((), request, frames, {}, 1, NOWHERE).data_request
+        assert asked is not None
+        assert asked.topic == vector["body"][0]
     elif request.kind == RequestKind.CANCEL:
         assert shown(msgspec.to_builtins(decode_cancel(frames))) == vector["body"]
     elif request.kind == RequestKind.STOP:

@@ -16,7 +16,7 @@ from taskengine.registry.loading import install, load
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, TaskCode, load_code, survey
 from taskengine.supervisor.catalogue import load_catalogue
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 from tests.engine import deadline
 
 
@@ -63,12 +63,15 @@ def test_a_call_says_why_its_module_is_not_there(tmp_path: Path) -> None:
     code = survey(write(tmp_path, robot=CLAIMS))
     registry, failed = load_code(code.of_lane("arm"), code, lane="arm")
     assert [reason for _, reason in failed] == ["OSError: GPIO busy"]
-    error = Turn(registry)._failure("grip", None)
+    error = BatchRunner(registry)._failure("grip", None)
     assert isinstance(error, TaskFailed)
     assert error.type == "TaskModuleError"
     assert str(error) == f"{tmp_path / 'robot.py'} failed to load: OSError: GPIO busy"
-    assert str(Turn(registry, tells_all=False)._failure("grip", None)) == "robot.py failed to load: OSError: GPIO busy"
-    assert "no task is named 'grp'; did you mean grip?" in str(Turn(registry)._failure("grp", None))
+    assert (
+        str(BatchRunner(registry, tells_all=False)._failure("grip", None))
+        == "robot.py failed to load: OSError: GPIO busy"
+    )
+    assert "no task is named 'grp'; did you mean grip?" in str(BatchRunner(registry)._failure("grp", None))
 
 
 @pytest.mark.parametrize(
@@ -224,12 +227,11 @@ def test_what_wraps_or_calls_a_function_may_be_a_task(tmp_path: Path, text: str,
             "@task on f.<locals>.g registers nothing",
         ),
         ("from taskengine import task\ntask(name='x')(lambda: 5)", "@task on <lambda> registers nothing"),
-        ("class A:\n  def f(self): ...\nfrom taskengine import task\nf = task(A().f)", "return a.f(...)"),
+        ("class A:\n  def f(self): ...\nfrom taskengine import source\nsource('t')(A().f)", "return a.f(...)"),
         ("from taskengine import task\nimport math\nf = task(math.sqrt)", "return sqrt(...)"),
         ("from taskengine import source\nimport time\nf = source('t')(time.time)", "cannot be a source itself"),
         ("from taskengine import task\n@task\nclass A: ...", "A cannot be a task: it is a class"),
-        ("from taskengine import task\n@task\nasync def f(): ...", "write `def`"),
-        ("async def task_f(): ...", "write `def`"),
+        ("from taskengine import source\n@source('t')\nasync def f(): ...", "write `def`"),
         ("from taskengine import task\n@task(timeout=-1)\ndef f(): ...", "timeout is a positive number"),
         ("from taskengine import task\n@task(timeuot=1)\ndef f(): ...", "timeuot"),
         ("from taskengine import task\n@task\ndef f(): ...\n@task\ndef f(): ...", "f is defined again"),

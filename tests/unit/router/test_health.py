@@ -12,7 +12,7 @@ NS = 10**9
 
 
 class StillSlate:
-    """What a worker shows of itself."""
+    """The state that a worker shows of itself."""
 
     def __init__(self) -> None:
         self.progress: tuple[int, ...] = (0,)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from taskengine.broker.package import DataRequest, Urgency
 from taskengine.config.policy import Entry, Policy, Rates
 from taskengine.errors import NotAllowed, Overloaded
 from taskengine.protocol.layouts import DENIED_LANES
 from taskengine.protocol.messages import Priority, RequestKind, TaskInfo
-from taskengine.router.permissions import VISITORS_KEPT, ClientTable, KnownClient, RateAllowance
+from taskengine.router.permissions import CLIENTS_KEPT, ClientTable, KnownClient, RateAllowance
 from tests.packages import Plain, package
 
 LANES = {"servo.set": "arm", "task_count": "", "gpio.write": "io"}
@@ -21,7 +22,7 @@ def visitor(**entry: object) -> KnownClient:
 
 def data_request(topic: str, *, publishes: bool) -> Plain:
     made = package(1)
-    made.topic, made.publishes = topic, publishes
+    made.data_request = DataRequest(topic, publishes)
     return made
 
 
@@ -150,9 +151,9 @@ def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bou
     visitors.learn(LANES)
     visitors.own.check_call(RequestKind.STATS)
     assert visitors.own.lanes is LANES
-    for number in range(2 * VISITORS_KEPT):
+    for number in range(2 * CLIENTS_KEPT):
         visitors.of(str(number))
-    assert len(visitors._known) == VISITORS_KEPT
+    assert len(visitors._known) == CLIENTS_KEPT
     assert visitors.of("x") is visitors.of("x")
     first = visitors.of("x")
     visitors.learn({})
@@ -173,13 +174,13 @@ def test_another_policy_holds_at_once() -> None:
 def test_what_is_urgent_by_what_it_calls_needs_no_right_to_a_priority_and_no_allowance() -> None:
     mine = visitor(tasks=("*",), rate=1.0)
     stop = package(1)
-    stop.priority, stop.is_urgent, stop.is_exempt = Priority.URGENT, True, True
+    stop.priority, stop.urgency = Priority.URGENT, Urgency(is_urgent=True, is_exempt=True)
     for _ in range(5):
         mine.admit(stop, 100.0)
         mine.charge(stop)
     mine.admit(package(1), 100.0)
     large = package(100)
-    large.is_urgent = True
+    large.urgency = Urgency(is_urgent=True)
     mine.charge(large)
     with pytest.raises(Overloaded):
         mine.admit(package(1), 100.0)

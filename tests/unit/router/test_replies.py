@@ -1,4 +1,4 @@
-"""What the router keeps for clients that do not read: of one, of one key, and of all."""
+"""Replies that the router keeps for clients that do not read: of one, of one key, and of all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Street:
 
 
 class Connections:
-    """Who has read what was written, and who was cut off."""
+    """Records which client has read its replies, and which was cut off."""
 
     def __init__(self) -> None:
         self.cut: list[bytes] = []

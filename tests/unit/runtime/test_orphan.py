@@ -1,4 +1,4 @@
-"""What a process does when the supervisor is gone: real processes, whose parent is killed."""
+"""A process without its supervisor: real processes, whose parent is killed."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_where_it_lies() -> None:
 def test_lines_are_written_with_no_descriptor_left(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever used them up was not to be read about."""
+    """A client that had used up all descriptors did not appear in the log."""
     monkeypatch.setattr(audit, "LARGEST", 700)
     monkeypatch.setattr(audit, "JOURNALD", str(tmp_path / "journal"))
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""What each client may fill of the audit log."""
+"""The room that each client has in the audit log."""
 
 from __future__ import annotations
 

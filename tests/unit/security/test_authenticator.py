@@ -27,7 +27,7 @@ def _say(address: str, frames: list[bytes]) -> None:
 
 
 def said(address: str, frames: list[bytes], process: int | None) -> tuple[list[bytes], int]:
-    """What a router receives of another process, or of ours, and of which process it is by the socket."""
+    """A message from another process, or from ours, as a router receives it, and the process by its socket."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as own:
         router.bind(address)
         port = Port(router)

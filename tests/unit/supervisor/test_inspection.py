@@ -1,4 +1,4 @@
-"""What is found on the machine: whose files can be changed by whom, and from which files tasks are loaded."""
+"""Facts about the machine: which users can change which files, and from which files tasks are loaded."""
 
 from __future__ import annotations
 

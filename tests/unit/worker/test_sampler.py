@@ -23,7 +23,7 @@ def samplers(**functions: Callable[[], Any]) -> tuple[Samplers, ProgressPage]:
 
 
 def sampled(made: Samplers) -> list[Sampled]:
-    """What was sampled, once there is something."""
+    """Return the samples, once there are any."""
     assert select.select([made.descriptor], [], [], deadline(20))[0]
     return made.take()
 

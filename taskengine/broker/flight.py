@@ -1,0 +1,28 @@
+"""What the broker keeps of a package from its acceptance to its last answer. Pure."""
+
+from __future__ import annotations
+
+from taskengine.broker.cancellation import Cancellation
+from taskengine.broker.chunking import Chunks
+from taskengine.broker.losses import Losses
+
+NO_CHUNKS = Chunks()
+"""The cut of what is not cut yet."""
+
+
+class Flight:
+    """A package on its way. Only the broker and its parts write here."""
+
+    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses")
+
+    def __init__(self) -> None:
+        self.job = 0
+        """The number by which the broker and the workers know the package; later packages have higher ones."""
+        self.accepted_ns = 0
+        """When it was accepted, in ns, monotonic; `Counters` writes it."""
+        self.chunks = NO_CHUNKS
+        """Its cut, which is made when it is accepted."""
+        self.cancellation = Cancellation()
+        """Which of its tasks are not to start any more."""
+        self.losses = Losses()
+        """How often its tasks were lost with their workers."""
