@@ -24,15 +24,16 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("registry", "security"),
     ("runtime",),
     ("client", "router", "worker"),
-    ("aio", "joblib"),
+    ("aio", "joblib", "testing"),
     ("supervisor",),
+    ("doctor",),
     ("cli",),
     ("__main__",),
 )
 # The package's door, and what is written as a user would write it, which imports nothing else.
 DOOR = "__init__"
 USERS = {"tasks", "sources"}
-ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
+ENGINE = {"broker", "router", "worker", "supervisor", "doctor", "cli", "registry"}
 """Folders that a client has no use for."""
 PURE = {
     "broker/availability",
@@ -76,6 +77,11 @@ PURE = {
     "config/policy",
     "config/spelling",
     "config/weaknesses",
+    "doctor/board",
+    "doctor/examination",
+    "doctor/observation",
+    "doctor/operation",
+    "doctor/software",
     "protocol/arrays",
     "protocol/conversion",
     "protocol/marks",
@@ -100,6 +106,7 @@ PURE = {
     "supervisor/import_crashes",
     "supervisor/rollout",
     "supervisor/scrape",
+    "supervisor/unit_file",
     "worker/rhythm",
     "worker/subscriptions",
 }

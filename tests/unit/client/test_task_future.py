@@ -44,7 +44,9 @@ def test_it_stays_bare_where_its_result_is_only_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "look", [Future.done, repr, Future.running, lambda future: future.add_done_callback(print)], ids=str
+    "look",
+    [Future.done, repr, Future.running, lambda future: future.add_done_callback(print)],
+    ids=["done", "repr", "running", "callback"],
 )
 def test_one_that_was_looked_at_ends_all_the_same(
     look: Callable[[Future[Any]], object], capsys: pytest.CaptureFixture[str]
