@@ -26,7 +26,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import mmap
@@ -37,6 +37,7 @@ import msgspec
 from taskengine.protocol import arrays
 from taskengine.protocol import layouts
 from taskengine.protocol import limits
+from taskengine.protocol import values
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 
 cdef extern from "endian.h" nogil:
@@ -97,6 +98,7 @@ cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
 cdef size_t PROGRESS_BYTES = layouts.PROGRESS_BYTES
 cdef int MADV_REMOVE = mmap.MADV_REMOVE
 cdef int64_t NO_NAME = layouts.NO_NAME
+cdef u8 VALUES_FLAG = layouts.VALUES_FLAG
 cdef int ARRAY_EXT = layouts.ARRAY_EXT
 cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
@@ -130,6 +132,7 @@ cdef inline bytes some(const u8* data, Py_ssize_t size):
 
 include "_msgpack.pxi"
 include "_keys.pxi"
+include "_values.pxi"
 include "_json.pxi"
 
 

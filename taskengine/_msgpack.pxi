@@ -1,5 +1,5 @@
 # MessagePack of plain values (None, bool, int, float, str, bytes, list, tuple, dict; exact types), written into a
-# growing buffer and read from any bytes; msgspec does the rest. The text is part of _fastpath.pyx.
+# growing buffer and read from any bytes; _values.pxi and msgspec do the rest. The text is part of _fastpath.pyx.
 #
 # _Out never takes more than its limit. _Reader never reads past `end`, and never makes room for more elements than
 # there are bytes: `owed` counts the elements that open lists and maps still wait for, each at least one byte.
@@ -30,8 +30,10 @@ cdef class _Out:
     cdef u8* end
     cdef size_t limit
     cdef bint is_lent
+    cdef bint values  # who reads it takes the extensions of layouts.ValueExt
 
-    def __cinit__(self, size_t limit):
+    def __cinit__(self, size_t limit, bint values=False):
+        self.values = values
         self.data = <u8*>malloc(FIRST_ROOM)
         if self.data is NULL:
             raise MemoryError
@@ -194,6 +196,8 @@ cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) e
     cdef Py_ssize_t position = 0, size = PyDict_GET_SIZE(values), left = size
     cdef PyObject* key
     cdef PyObject* value
+    if out.values and <size_t>size > MAX_EQUAL_HASHES and not is_keywords:
+        check_spread(values)
     at = put_size(out, at, left, 0x80, 16, 0xde, 2)
     while PyDict_Next(values, &position, &key, &value):
         left -= 1
@@ -210,8 +214,7 @@ cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth, size_t 
     cdef size_t start = at - out.data
     name, held = key, value  # while the key is written; see put_held
     at = put_value(out, at, name, depth)
-    if not is_key(out.data[start], size):
-        return refuse(f"{told_key(size)}, not {type(name).__name__}")
+    at = check_written(out, at, start, name, size)
     return put_value(out, at, held, depth)
 
 
@@ -246,7 +249,7 @@ cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
     # msgspec may call the program's own code on a value, and that code may throw away the list or dict we are in.
     # So whatever may lead to msgspec is held; a parameter of a cdef function is only borrowed.
     held = value
-    if not (PyList_CheckExact(value) or PyTuple_CheckExact(value) or PyDict_CheckExact(value)):
+    if not (PyList_CheckExact(value) or PyDict_CheckExact(value) or (PyTuple_CheckExact(value) and not out.values)):
         return put_other(out, at, held, depth)
     if depth >= MAX_DEPTH:
         return refuse(f"values may nest {MAX_DEPTH} deep")
@@ -256,15 +259,27 @@ cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
 
 
 cdef u8* put_other(_Out out, u8* at, object value, int depth) except NULL:
-    cdef bytes data
-    cdef _Reader src
+    if out.values:
+        return put_lowered(out, at, value, depth)
     try:
         data = msgspec_encode(value)
-        src = _Reader(data)
+    except Exception as error:
+        raise unsendable(value, error) from error
+    return put_packed(out, at, value, data, depth)
+
+
+cdef object unsendable(object value, object error):
+    return BadArguments(f"a value of type {type(value).__name__} cannot be sent: {error}")
+
+
+cdef u8* put_packed(_Out out, u8* at, object value, bytes data, int depth) except NULL:
+    """The MessagePack that another encoder made of a value, once it has been looked at."""
+    cdef _Reader src = _Reader(data, out.values)
+    try:
         skip(src, depth)
         finish(src)
     except Exception as error:
-        raise BadArguments(f"a value of type {type(value).__name__} cannot be sent: {error}") from error
+        raise unsendable(value, error) from error
     return put_raw(out, at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
@@ -278,9 +293,11 @@ cdef class _Reader:
     cdef const u8* at
     cdef const u8* end
     cdef Py_ssize_t owed
+    cdef bint values  # it may hold the extensions of layouts.ValueExt
 
-    def __cinit__(self, data):
+    def __cinit__(self, data, bint values=False):
         PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+        self.values = values
         self.at = <const u8*>self.view.buf
         self.end = self.at + self.view.len
 
@@ -396,7 +413,7 @@ cdef object get_more(_Reader src, int depth):
         memcpy(&small, &bits, 4)
         return PyFloat_FromDouble(small)
     if kind == EXT:
-        return get_ext(src, start, n)
+        return get_ext(src, start, n, depth)
     return None if kind == NIL else kind == TRUE
 
 
@@ -426,13 +443,17 @@ cdef object get_array(_Reader src, uint64_t size, int depth):
 
 
 cdef object get_map(_Reader src, uint64_t size, int depth):
-    cdef dict values = {}
+    cdef dict values = {}, seen = None
     enter(depth)
     claim(src, 2 * size)
+    if src.values and size > MAX_EQUAL_HASHES:
+        seen = {}
     for _ in range(size):
         src.owed -= 1
         check_key(src, size)
         key = get_value(src, depth + 1)
+        if src.values and not PyUnicode_CheckExact(key):
+            check_hash(seen, key)
         src.owed -= 1
         value = get_value(src, depth + 1)
         values[key] = value
@@ -449,8 +470,10 @@ cdef int no_error(int code) except? -1:
     return malformed(f"an error entry (extension {ERROR_EXT}) inside a value") if code == ERROR_EXT else code
 
 
-cdef object get_ext(_Reader src, const u8* start, uint64_t size):
+cdef object get_ext(_Reader src, const u8* start, uint64_t size, int depth):
     cdef int code = no_error(ext_code(src, size))
+    if src.values and FIRST_VALUE <= code <= LAST_VALUE:
+        return get_extended(src, code, size, depth)
     src.at += size
     if code == ARRAY_EXT:
         return arrays.decoded(some(src.at - size, size))

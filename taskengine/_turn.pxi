@@ -16,6 +16,7 @@ cdef struct Section:
     uint32_t head_size
     u8 format
     u8 reply
+    bint values
     const u8* head
     const u8* ends
     const u8* body
@@ -35,7 +36,8 @@ cdef int get_section(_Reader src, Section* section) except -1:
     section.body_size = get_u32(at + 44)
     section.head_size = get_u32(at + 48)
     section.format = at[52]
-    section.reply = at[53]
+    section.reply = at[53] & ~VALUES_FLAG
+    section.values = at[53] & VALUES_FLAG != 0
     if section.format > COLUMNS or section.reply > NONE:
         return malformed(f"a section of format {section.format} and reply mode {section.reply}")
     if not 1 <= section.lead <= section.count or (
@@ -432,6 +434,7 @@ cdef class _Turn:
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
         cdef bint ends = False, is_claimed = False
+        self.out.values = src.values = section.values
         self.stride = 0
         while k < section.count and not ends:
             if k == first:

@@ -8,14 +8,17 @@
     └── the owner's     SettingsError (also ValueError), TaskModuleError (also ImportError), KeysError (also ValueError)
 
 An error that crosses the wire is its code, its message and its fields (`to_wire`, `from_wire`); the owner's stay on the
-machine that raised them and have no code.
+machine that raised them and have no code. The TaskFailed that a caller gets is also the builtin exception that the
+task raised, so that `except ValueError` catches it.
 """
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import cache
+from typing import Any, ClassVar, Final
 
 
 def text_of(value: object) -> str:
@@ -92,6 +95,37 @@ class TaskFailed(TaskEngineError):
 
     code = 1
     field_names = ("type", "traceback")
+
+
+_NEVER: Final = frozenset({StopIteration, StopAsyncIteration, BaseExceptionGroup})
+"""Exceptions that mean something to who calls, or that are made of other exceptions,"""
+_NOT_TEXT: Final = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
+"""and that cannot be made of a text."""
+_BUILTINS: Final[Mapping[str, type[Exception]]] = {
+    name: kind
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type)
+    if issubclass(kind, Exception) and kind.__name__ == name and not name.startswith("_")
+    if not issubclass(kind, (*_NEVER, *_NOT_TEXT)) and kind is not Exception
+}
+
+
+@cache
+def _failed_as(name: str) -> type[TaskFailed]:
+    """The TaskFailed that is also the builtin exception of that name."""
+    body = {"__module__": __name__, "__doc__": TaskFailed.__doc__, "__reduce__": _reduce_failed}
+    return type(TaskFailed.__name__, (TaskFailed, _BUILTINS[name]), body)
+
+
+def _reduce_failed(error: TaskFailed) -> tuple[Any, ...]:
+    return _failed, (error.message, error.fields)
+
+
+def _failed(message: str, fields: Mapping[str, Any]) -> TaskFailed:
+    """What the caller gets of an exception that a task raised; nothing is looked up but builtin exceptions."""
+    name = fields.get("type")
+    kind = _failed_as(name) if isinstance(name, str) and name in _BUILTINS else TaskFailed
+    return kind(message, **fields)
 
 
 class UnknownTask(TaskEngineError, LookupError):
@@ -201,4 +235,5 @@ def to_wire(error: TaskEngineError) -> tuple[int, str, dict[str, Any]]:
 def from_wire(code: int, message: str, fields: Mapping[str, Any]) -> TaskEngineError:
     """The error that `to_wire` took apart; a code from a newer engine becomes a plain `TaskEngineError`."""
     kind = BY_CODE.get(code, TaskEngineError)
-    return kind(message, **{name: fields[name] for name in kind.field_names if name in fields})
+    known = {name: fields[name] for name in kind.field_names if name in fields}
+    return _failed(message, known) if kind is TaskFailed else kind(message, **known)

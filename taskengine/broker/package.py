@@ -148,6 +148,8 @@ class Package:
 
     format = Format.PACKED
     reply_mode = ReplyMode.ALL
+    values_flag = 0
+    """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
     priority = Priority.NORMAL
     deadline = NO_DEADLINE
     """When a task may begin at the latest, in s, monotonic."""
@@ -233,7 +235,8 @@ class Package:
         number = cut.number(first)
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
         lead, larger = min(cut.start(number + 1), stop) - first, max(0, cut.larger - number - 1)
-        what = self.flight.job, self.format, self.reply_mode, deadline, self.head, self.index, self.body
+        mode = self.reply_mode | self.values_flag
+        what = self.flight.job, self.format, mode, deadline, self.head, self.index, self.body
         # a seventh of the instructions of `Section(…)`
         return tuple.__new__(Section, (*what, run.part + number, first, stop, lead, larger, cut.size))
 

@@ -10,13 +10,14 @@ from concurrent.futures import Future, as_completed, wait
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
+from taskengine.client.futures import SubmittedFuture, convert_each, returning
 from taskengine.client.lease import Lease
 from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
@@ -26,6 +27,7 @@ from taskengine.client.subscription import Subscription, Wish, reachable
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.errors import BadArguments, TaskEngineError
+from taskengine.protocol.conversion import Convert
 from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.messages import NO_SERIAL, Info, RequestKind, Stats, TaskInfo
@@ -37,6 +39,7 @@ FAILED_S = 0.3
 TOKEN_BYTES = 16
 """Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
+T = TypeVar("T")
 Posted = tuple[OutgoingRequest, Future[Any]]
 PriorityName = Literal["low", "normal", "high", "urgent"]
 ReplyName = Literal["all", "errors", "none"]
@@ -47,6 +50,7 @@ class Caller:
     """The shared base of the blocking client and the one for asyncio: options, requests, the queue."""
 
     _future_type: type[TaskFuture] = TaskFuture
+    _submitted_type: type[TaskFuture] = SubmittedFuture
 
     def __init__(
         self,
@@ -152,14 +156,20 @@ class Caller:
 
         return Ages(self._session.engine_time, ask)
 
-    def _submit(self, call: Call, options: Options) -> Future[Any]:
+    def _returning(self, kind: Any, task: str) -> Convert | None:
+        """Return what converts results of the task to the type that the caller names, if it names one."""
+        return None if kind is UNSET or self._options.reply != "all" else returning(kind, task)
+
+    def _submit(self, call: Call, options: Options, convert: Convert | None = None) -> Future[Any]:
         """Queue a call, or send it at once if it stops the machine or a device."""
         task = call[0]
         if stops_machine(task):
             return self._stop_by_task(call, options)
         if isinstance(task, str) and task in self._session.stop_tasks:
             return self._rest(call, options)
-        future = self._future_type(self._link.retract)
+        future = self._submitted_type(self._link.retract)
+        if convert is not None:
+            future.convert = convert
         self._link.enqueue(call, future, options)
         return future
 
@@ -270,36 +280,56 @@ class Client(Caller):
     address, KeysError for keys that are missing or cannot be used.
     """
 
-    def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
+    @overload
+    def call(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
+    @overload
+    def call(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Any: ...
+    def call(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Any:
+        """Call a task and wait for its result, as a value of the type `returns` if one is named.
+
+        Raises the task's error, TaskTimeout or EngineUnreachable; BadArguments if the result is not of that type.
+        """
+        convert = self._returning(returns, task)
+        result = self._called((task, args, kwargs))
+        return result if convert is None else convert(result)
+
+    def _called(self, call: Call) -> Any:
+        task = call[0]
         if stops_machine(task):
-            return self._outcome(self._stop_by_task((task, args, kwargs), self._options))
-        posted = self._call((task, args, kwargs))
+            return self._outcome(self._stop_by_task(call, self._options))
+        posted = self._call(call)
         if task in self._session.stop_tasks:
             return self._wait(posted)
         return self._link.exchange(*posted, self._options.timeout)
 
-    def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
+    def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.
 
         The results come in order, as a list. They come as an array if all iterables are one-dimensional numpy arrays of
         numbers and all results are floats, or all are ints. The first error among them is raised; with the option
-        `errors="return"`, errors take the places of results.
+        `errors="return"`, errors take the places of results. `returns` is the type of each result, as for `call`.
         """
-        return self._wait(self._map(task, iterables))
+        convert = self._returning(returns, task)
+        return convert_each(self._wait(self._map(task, iterables)), convert)
 
     def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""
         results: list[Any] = self._wait(self._run(calls))
         return results
 
-    def submit(self, task: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    @overload
+    def submit(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> Future[T]: ...
+    @overload
+    def submit(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Future[Any]: ...
+    def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Future[Any]:
         """Queue a call and return its future; the queue is sent every RESPONSE_TIME, or when it holds a full load.
+
+        `returns` is the type of the result, as for `call`.
 
         The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. A call that stops the
         machine, or brings a device to its safe state, is never queued, whichever method makes it, and goes first.
         """
-        return self._submit((task, args, kwargs), self._options)
+        return self._submit((task, args, kwargs), self._options, self._returning(returns, task))
 
     def submit_all(self, calls: Iterable[Call]) -> Future[list[Any]]:
         """Send many calls, each as (name, args, kwargs), as one package now; return the future of the list of results.

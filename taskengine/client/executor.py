@@ -65,7 +65,7 @@ class ExecutorFuture(TaskFuture):
 
 
 class _ExecutorClient(Client):
-    _future_type = ExecutorFuture
+    _future_type = _submitted_type = ExecutorFuture
 
     def use(self, workers: int) -> None:
         """Send calls at once while fewer requests are pending than the engine has workers: one is idle."""

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
-from taskengine.errors import TaskEngineError
+from taskengine.errors import BadArguments, Cancelled, TaskEngineError
+from taskengine.protocol.conversion import Convert
 from taskengine.protocol.messages import NO_SERIAL
 
 Outcome = tuple[Future[Any], Any]
@@ -45,6 +46,8 @@ class TaskFuture(Future[Any]):
     """The serial of its package, once that is sent."""
     position: int | None = None
     """The position of its task in the package, None for all tasks."""
+    convert: Convert | None = None
+    """What converts its result to the type that the caller has named."""
 
     def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         self._ask = ask
@@ -99,6 +102,16 @@ class TaskFuture(Future[Any]):
         if not self.has_ended() and self.serial != NO_SERIAL:
             self._ask(self.serial, self.position)
         return False
+
+    def set_result(self, result: Any) -> None:
+        """End in the result, or in the error of its conversion."""
+        if self.convert is not None:
+            try:
+                result = self.convert(result)
+            except BadArguments as error:
+                self.set_exception(error)
+                return
+        super().set_result(result)
 
     def disown(self, error: TaskEngineError) -> None:
         """End it in a forked child, whose parent has the call, the threads that wait, and the callbacks."""
@@ -182,7 +195,8 @@ def _end_bare(outcomes: deque[Outcome]) -> None:
             is_error = isinstance(value, TaskEngineError)
             if not isinstance(future, TaskFuture) or not future.is_bare or future._state != PENDING:
                 return
-            if future.is_unwanted:  # it may be one that ends in another way
+            # these end in other ways
+            if future.is_unwanted or future.convert is not None or isinstance(value, Cancelled):
                 return
             # no call from here on: a signal's handler runs after one, and may look at the future
             if is_error:

@@ -458,8 +458,8 @@ class Transport:
         while self._outgoing:
             outgoing = self._outgoing[0]
             del self._outgoing[0]
-            if outgoing.serial in self._session.pending:
-                self._connection.port.send(self._session.write(outgoing, local))
+            if outgoing.serial in self._session.pending and (frames := self._session.write(outgoing, local)):
+                self._connection.port.send(frames)
 
     def _greet(self, now: float, local: int) -> bool:
         """Send a hello if one is due; return whether the engine has answered the last one."""

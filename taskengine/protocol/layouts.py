@@ -44,6 +44,31 @@ ERROR_EXT: Final = 1
 """The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
 ARRAY_EXT: Final = 2
 """The MessagePack extension code of a numpy array; taskengine.protocol.arrays has its layout."""
+VALUES_FLAG: Final = 0x80
+"""Added to the reply mode of a section whose client takes, and may send, the extensions of `ValueExt`."""
+
+
+class ValueExt(IntEnum):
+    """The MessagePack extension codes of Python's other values; taskengine.protocol.values has their layouts.
+
+    They are sent only to a side that has named the capability `values`.
+    """
+
+    TUPLE = 3
+    SET = 4
+    FROZENSET = 5
+    INT = 6
+    COMPLEX = 7
+    DECIMAL = 8
+    UUID = 9
+    DATETIME = 10
+    DATE = 11
+    TIME = 12
+    TIMEDELTA = 13
+
+
+RESERVED_EXTS: Final = range(min(ValueExt), 16)
+"""The extension codes that no value of a program's own may have for such a side."""
 
 
 class Format(IntEnum):

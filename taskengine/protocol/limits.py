@@ -7,7 +7,9 @@ from typing import Final
 MAX_DEPTH: Final = 64
 """The most levels of lists and maps in one value."""
 MAX_NUMBER_KEYS: Final = 2**14
-"""The most keys of a map that has other keys than text and bytes."""
+"""The most keys of a map, or elements of a set, that has other ones than text and bytes,"""
+MAX_EQUAL_HASHES: Final = 64
+"""and of which Python hashes so many alike, where extensions may be among them."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_CHANGES: Final = 2**13

@@ -57,6 +57,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
 
     Arguments are columns of numbers.
 
+    With `values` the client takes, and may send, the extensions for Python's other values (capability `values`).
+
     `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 if the client cannot say, and
     `bound` by how many ns that may be wrong either way. Each client object draws a `token` and keeps it over
     reconnects; `since` is when that object was made, by the clock of `sent`.
@@ -75,6 +77,7 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     bound: int = 0
     token: bytes = b""
     since: int = 0
+    values: bool = False
 
 
 _Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
@@ -292,8 +295,8 @@ NOWHERE = Origin()
 
 M = TypeVar("M", Request, Reply, PartialReply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
-_UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
-"""How a head ends that names neither sending time nor client object."""
+_UNSAID = _encoder.encode((0, 0, b"", 0, False))[1:]
+"""How a head ends that names neither sending time nor client object, nor any capability."""
 _AFTER_MODE: Final = 12 + len(_UNSAID)
 """Bytes of such a head behind the reply mode: priority, deadline, idempotent and columns come before that end."""
 _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
@@ -310,8 +313,8 @@ _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
 
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
-    """Add the sending time and the client object to a head that names neither."""
-    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
+    """Add the sending time, the client object, and that it takes `values`, to a head that names none of them."""
+    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since, True))[1:]
 
 
 def wanting_each(head: bytes) -> bytes:

@@ -21,6 +21,7 @@ from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
 from taskengine.protocol.marks import MARK, PREFIX
 from taskengine.protocol.messages import RetryPolicy, ScheduleState, TaskInfo
+from taskengine.registry.arguments import converting
 from taskengine.registry.discovery import method_hint
 from taskengine.registry.loading import load, name_of_file
 from taskengine.registry.options import Errors, check_call, check_retries, refuse_pins
@@ -69,7 +70,7 @@ class SourceMark(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A registered function and how it is to be run."""
+    """A registered function and how it is to be run; `call` is what runs it, with its arguments converted."""
 
     name: str
     function: Callable[..., Any]
@@ -80,6 +81,12 @@ class Task(msgspec.Struct, frozen=True):
     retry: RetryPolicy | None = None
     retry_on: Errors = ()
     schedule: ScheduleState | None = None
+    call: Callable[..., Any] | None = None
+
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """What runs it: the function, or its function with converted arguments."""
+        return self.call or self.function
 
     @property
     def origin(self) -> str:
@@ -322,7 +329,8 @@ class Registry:
         """Add the tasks of a machine."""
         self._pinned = machine.lanes if machine else ()
         for function, options in machine.tasks() if machine else ():
-            _add(self.tasks, _task(function, TaskMark(**options), ""))
+            # which look at their arguments themselves: no stop is to fail for the type of its reason
+            _add(self.tasks, _task(function, TaskMark(**options), "", converts=False))
 
     def add(self, place: Place) -> str:
         """Load a module; return why that failed, or "". No error of the module ends the process."""
@@ -404,10 +412,11 @@ def _unregistered(function: Callable[..., Any]) -> str:
 R = TypeVar("R", Task, Source)
 
 
-def _task(function: Callable[..., Any], mark: TaskMark, attribute: str) -> Task:
+def _task(function: Callable[..., Any], mark: TaskMark, attribute: str, *, converts: bool = True) -> Task:
     name = str(mark.name or getattr(function, "__name__", attribute))
     repeats = mark.retry(), mark.retry_on, mark.schedule(name)
-    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent, *repeats)
+    call = converting(name, function) if converts else function
+    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent, *repeats, call)
 
 
 def _add(known: dict[str, R], entry: R) -> None:

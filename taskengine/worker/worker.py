@@ -35,6 +35,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
+from taskengine.registry.arguments import CALL
 from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
@@ -60,7 +61,7 @@ class NoPins(Exception):
     """The worker of a lane cannot get the lane's pins."""
 
 
-_function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("callable")
 
 
 class BatchRunner:
@@ -222,9 +223,13 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
 def _in_task(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
     trace = trace and trace.tb_next
-    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+    while trace is not None and (trace.tb_frame.f_globals.get("__package__") == __package__ or _converts(trace)):
         trace = trace.tb_next
     return trace
+
+
+def _converts(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code is CALL
 
 
 class TaskWorker:
