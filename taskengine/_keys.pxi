@@ -4,10 +4,10 @@ cdef size_t MAX_NUMBER_KEYS = limits.MAX_NUMBER_KEYS
 
 
 cdef inline bint is_key(u8 tag, size_t size) noexcept:
-    """The value with this tag may be a key of a map of this size.
+    """Return whether a value with this tag may be a key of a map of this size.
 
-    Python hashes numbers, and tuples of them, by a formula that everybody knows, and a map whose keys were chosen for
-    that takes seconds to be made. Text and bytes are hashed by a secret.
+    Python hashes numbers, and tuples of them, by a public formula: a map takes seconds to make if its keys were chosen
+    for equal hashes. Text and bytes are hashed with a secret.
     """
     if 0xa0 <= tag < 0xc0:
         return True
@@ -23,5 +23,5 @@ cdef str told_key(size_t size):
 
 
 cdef inline int check_key(_Reader src, uint64_t size) except -1:
-    """The key of a map of this size begins here, or the bytes end."""
+    """Check that a key for a map of this size begins here, unless the bytes end."""
     return malformed(told_key(size)) if src.at < src.end and not is_key(src.at[0], size) else 0

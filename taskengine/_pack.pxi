@@ -33,7 +33,7 @@ cdef class _Package:
         return self.add_end(at)
 
     cdef int add_end(self, u8* at) except -1:
-        """The task that has been written ends here."""
+        """Note that the task that was written ends here."""
         if self.count == MAX_TASKS:
             raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
         self.count += 1
@@ -69,10 +69,10 @@ cdef uint64_t intern(dict names, object name) except? 0xffffffff:
 
 
 def pack_calls(calls, dict names not None):
-    """The (index, body) of a package of calls, each (name, args, kwargs).
+    """Return the (index, body) of a package of calls, each (name, args, kwargs).
 
-    `names` goes from a task's name to its number; new names are added in order, also where the call then fails.
-    Raises BadArguments for what cannot be sent; the message tells the position, from 0.
+    `names` maps a task's name to its number; new names are added in order, even if the call then fails.
+    Raises BadArguments for a value that cannot be sent; the message has the position, from 0.
     """
     cdef _Package package = _Package()
     cdef uint64_t i = 0
@@ -94,7 +94,7 @@ def pack_calls(calls, dict names not None):
 
 @cython.final
 cdef class _Columns:
-    """Iterables that are read row by row, like the builtin `map` does."""
+    """Reads iterables row by row, as the builtin `map` does."""
 
     cdef list sources  # lists and tuples as they are, an iterator for anything else
     cdef PyObject** drawn  # what the iterators have given for the row at hand; NULL for lists and tuples
@@ -134,7 +134,7 @@ cdef class _Columns:
         return 0
 
     cdef bint has_row(self) except -1:
-        """Whether there is another row, whose values are then there."""
+        """Return whether there is another row, and read it."""
         cdef Py_ssize_t j
         cdef PyObject* source
         for j in range(self.size):
@@ -152,7 +152,7 @@ cdef class _Columns:
         return self.size > 0
 
     cdef u8* put_row(self, _Out out, u8* at) except NULL:
-        """Write a task that calls name 0 with the row."""
+        """Write a task that calls name 0 with the row that was read."""
         cdef Py_ssize_t j
         cdef PyObject* source
         cdef PyObject* value
@@ -179,9 +179,9 @@ cdef class _Columns:
 
 
 def pack_map(iterables):
-    """The (index, body) of a package that calls the first of its names with each row of `iterables`, as `map` would.
+    """Return the (index, body) of a package that calls its first name with each row of `iterables`, as `map` would.
 
-    Raises BadArguments for what cannot be sent; the message tells the position, from 0.
+    Raises BadArguments for a value that cannot be sent; the message has the position, from 0.
     """
     cdef _Package package = _Package()
     cdef _Columns columns = _Columns(iterables)
@@ -194,13 +194,13 @@ def pack_map(iterables):
 
 
 def encode(value):
-    """The value as MessagePack, byte for byte as msgspec writes it. Raises BadArguments for what cannot be sent."""
+    """Return a value as MessagePack, byte by byte as msgspec writes it. Raises BadArguments if it cannot be sent."""
     cdef _Out out = _Out(MAX_BODY)
     return out.taken(put_value(out, out.data, value, 0))
 
 
 def unpack(body, count, error):
-    """The `count` values of a body, none left over; `error` makes an error entry's value from its data.
+    """Return the `count` values of a body, which has no more; `error` makes an error entry's value from its data.
 
     Raises ProtocolError.
     """
@@ -233,9 +233,9 @@ cdef object get_entry(_Reader src, object error):
 
 
 def check_tasks(index, body, uint32_t first, uint32_t stop, size_t most):
-    """That the tasks from `first` to `stop` of a package have at most so many bytes each, and hold whole values.
+    """Check that the tasks from `first` to `stop` of a package have at most `most` bytes each, and hold whole values.
 
-    The index has been checked. Raises BadArguments for what is too large, ProtocolError for what is no value.
+    The index has been checked. Raises BadArguments for a task that is too large, ProtocolError for a broken value.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef const u8* start = src.at

@@ -1,6 +1,6 @@
-# The worker's turn: a batch in, its answer out. The text is part of _fastpath.pyx.
+# Runs a batch of a worker and writes its answer. The text is part of _fastpath.pyx.
 #
-# The whole batch is checked before its first task runs; what is wrong inside one task is that task's failure.
+# The whole batch is checked before its first task runs; an error inside one task is that task's failure.
 
 cdef struct Section:
     uint64_t job
@@ -55,7 +55,7 @@ cdef int get_section(_Reader src, Section* section) except -1:
 
 
 cdef inline uint32_t next_chunk(const Section* section, uint32_t number, uint32_t left) noexcept:
-    """The tasks in the chunk with this number, from 0 in its slice, which has so many tasks left."""
+    """Return the number of tasks in a slice's chunk `number`, from 0; the slice has `left` tasks left."""
     cdef uint64_t size = section.lead
     if number:
         size = <uint64_t>section.size + (number <= section.larger)
@@ -63,7 +63,7 @@ cdef inline uint32_t next_chunk(const Section* section, uint32_t number, uint32_
 
 
 def read_batch(batch):
-    """The sections of a batch: (job, format, head, parts), the parts as (number, tasks). Raises ProtocolError."""
+    """Return a batch's sections: (job, format, head, parts), the parts as (number, tasks). Raises ProtocolError."""
     cdef _Reader src = _Reader(batch)
     cdef Section section
     cdef uint32_t number, left, size
@@ -84,7 +84,7 @@ def read_batch(batch):
 
 
 cdef int check_batch(_Reader src) except -1:
-    """That the bytes are a batch."""
+    """Check that the bytes are a batch."""
     cdef Section section
     for _ in range(get_u32(take(src, BATCH_SIZE) + 8)):
         get_section(src, &section)
@@ -93,7 +93,7 @@ cdef int check_batch(_Reader src) except -1:
 
 @cython.final
 cdef class _Turn:
-    """One batch being run: the answer so far, and the call at hand."""
+    """A batch that is being run: the answer so far, and the present call."""
 
     cdef object failed
     cdef object foreign
@@ -134,14 +134,14 @@ cdef class _Turn:
         return self.page.recall > self.number
 
     cdef inline bint may_run(self, uint32_t left) noexcept:
-        """Whether another of the `left` tasks of the section may run; it counts as run."""
+        """Return whether another of the `left` tasks of the section may run; if so, it counts as run."""
         if not self.claimed and not self.claim(left):
             return False
         self.claimed -= 1
         return True
 
     cdef bint claim(self, uint32_t left) noexcept:
-        """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
+        """Claim some of the `left` tasks, about as many as run in STRIDE_NS; return whether it claimed any."""
         cdef uint64_t now
         if not self.is_offered:
             self.claimed = left
@@ -158,11 +158,11 @@ cdef class _Turn:
         return self.claimed > 0
 
     cdef inline int note(self, uint64_t position) noexcept:
-        """The tasks before this position are done, and their results end here."""
+        """Note that the tasks before this position are done, and that their results end here."""
         self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
-        """Begin an entry, of tasks from this position on."""
+        """Begin an entry for tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
         self.slot.job = section.job
         self.slot.first = <uint32_t>position
@@ -173,7 +173,7 @@ cdef class _Turn:
         return 0
 
     cdef int begin_results(self) noexcept:
-        """The results of the entry begin here."""
+        """Note that the results of the entry begin here."""
         self.slot.body = <uint32_t>(self.at - self.out.data)
         self.note(self.slot.first)
 
@@ -188,7 +188,7 @@ cdef class _Turn:
         return 0
 
     cdef int expect(self, _Reader src, uint64_t values, uint64_t elements) except -1:
-        """Make room for as many more arguments, if that many elements can follow."""
+        """Make room for `values` more arguments, if that many `elements` can follow."""
         claim(src, elements)
         return self.make_room(values)
 
@@ -243,7 +243,7 @@ cdef class _Turn:
         return 0
 
     cdef object get_call(self, _Reader src, list functions):
-        """The function of the task between `at` and `end`, None where it is unknown; its arguments into `args`."""
+        """Return the function of the task that the reader is at, None if unknown, and put its arguments into `args`."""
         cdef uint64_t n, j
         cdef u8 tag
         src.owed = 0
@@ -269,7 +269,7 @@ cdef class _Turn:
         return function
 
     cdef object get_row(self, const Section* section, uint32_t k, list functions):
-        """The function that columns call, None where it is unknown; the numbers in row `k` into `args`."""
+        """Return the function that columns call, None if unknown, and put the numbers in row `k` into `args`."""
         cdef const u8* number = section.body + 8 * <uint64_t>k
         cdef uint64_t bits, j
         cdef double real
@@ -300,7 +300,7 @@ cdef class _Turn:
     ) except? 0:
         """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled or taken back; write their results.
 
-        How many failed; `ran` is behind the last that ran.
+        Return how many failed; `ran` is then behind the last task that ran.
         """
         cdef _Out out = self.out
         cdef u8* at
@@ -370,7 +370,7 @@ cdef class _Turn:
             self.note(<uint64_t>section.first + k)
 
     cdef int start_clock(self) except -1:
-        """The timeout of the task at hand, if it has one, begins."""
+        """Start the timeout of the present task, if it has one."""
         cdef uint64_t limit = self.limits[self.i]
         if limit:
             self.slot.until = now_ns() + limit
@@ -394,7 +394,7 @@ cdef class _Turn:
     cdef size_t run_foreign(
         self, const Section* section, uint32_t k, uint32_t stop, bytes head
     ) except? 0:
-        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed, `ran` as above."""
+        """Have the tasks from `k` to `stop` of a slice of another format run; return how many failed, and set `ran`."""
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
@@ -418,9 +418,9 @@ cdef class _Turn:
     cdef uint32_t run_section(
         self, _Reader src, const Section* section, bytes head, list functions, _Frames frames, uint64_t until
     ) except? 0:
-        """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
+        """Run the chunks of a slice, with one entry for all or, in another format, for each; return how many tasks ran.
 
-        Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
+        It ends after the chunk in which the time `until` comes, 0 for never, and when the batch is recalled.
         """
         cdef uint32_t first = 0, k = 0, stop, number = 0
         cdef size_t body = 0, failures = 0
@@ -475,27 +475,27 @@ cdef uint64_t now_ns() noexcept:
 
 
 def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None):
-    """Run a batch and give the answer to it.
+    """Run a batch and return its answer.
 
-    resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
-    failed(head, i, position, exception) gives the error entry of the task at `position` in its package, `i` its name
-    index or -1 where none can be read; the exception is None where resolve knew none. It may be whatever the task
-    raised, a ProtocolError for a task that is malformed, BadArguments for a result that cannot be sent, TaskTimeout
-    for a task that came too late to start.
-    foreign(format, head, first, ends, body, room) runs a chunk of another format, whose first task has position
-    `first` and whose tasks end at `ends` in `body`, and gives (body of the answer, tasks that failed); the body should
-    have at most `room` bytes.
-    frames does for TASK frames of wire 0.1 what compiled code does not; where it is None they are foreign too.
-    frames.pack(head) gives the package's pack, JSON, and frames.find(name) a task's function, or None.
-    frames.run(frame, room) runs a task, and frames.tell(label, result, room) tells what one gave that was run: both
-    give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
-    frames.fail(label, name, exception) gives the entry of a task that raised; frames.limit(name) a task's timeout in
+    resolve(head) returns the function of each name, None for an unknown one; it is called once for a packed section.
+    failed(head, i, position, exception) returns the error entry of the task at `position` in its package; `i` is its
+    name index, -1 if it cannot be read. The exception is None for an unknown name. Else it is the exception that the
+    task raised, ProtocolError for a task that is malformed, BadArguments for a result that cannot be sent, or
+    TaskTimeout for a task that came too late to start.
+    foreign(format, head, first, ends, body, room) runs a chunk of another format; its first task has position `first`,
+    and its tasks end at `ends` in `body`. It returns (body of the answer, tasks that failed); the body should have at
+    most `room` bytes.
+    frames does for TASK frames of wire 0.1 what compiled code does not; if it is None, they are foreign too.
+    frames.pack(head) returns the package's pack, in JSON, and frames.find(name) a task's function, or None.
+    frames.run(frame, room) runs a task; frames.tell(label, result, room) makes an entry of the result of a task. Both
+    return (entry, whether it failed); the entry is a JSON string of at most `room` bytes, or more if it failed.
+    frames.fail(label, name, exception) returns the entry of a task that raised; frames.limit(name) a task's timeout in
     ns, 0 for none.
-    page, where it is given, holds the account of the batch, and the answer while it is made.
-    limits(head) gives the timeout of each name in ns, 0 for none, or None where no name has one.
+    page, if it is given, holds the progress of the batch, and the answer while it is made.
+    limits(head) returns the timeout of each name in ns, 0 for none, or None if no name has one.
 
-    Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
-    one message, with no more than its foreign bodies and a short error for each task that there is no room for.
+    Raises ProtocolError, before any task runs, for bytes that are no batch. Raises BadArguments if the answer does not
+    fit into one message even with only its foreign bodies, and a short error for each task without room.
     """
     global turn_at_hand
     # a copy of what a task could change under our feet

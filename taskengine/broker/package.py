@@ -116,17 +116,17 @@ class Sender:
 
 
 class DataRequest(NamedTuple):
-    """What a package asks of a data worker: to publish on a topic, or for the topic's last value."""
+    """A package's request to a data worker: to publish on a topic, or for the topic's last value."""
 
     topic: str
     publishes: bool
 
 
 class Urgency(NamedTuple):
-    """How urgent a package is by what it calls.
+    """The urgency of a package, by the tasks that it calls.
 
-    Where it `is_urgent`, all of its tasks are, whatever priority it was sent with. Where it `is_exempt`, it is so small
-    besides that no quota and no rate refuses it.
+    If it `is_urgent`, all of its tasks are, whatever its priority. If it `is_exempt`, it is also so small that no quota
+    and no rate refuses it.
     """
 
     is_urgent: bool = False
@@ -149,7 +149,7 @@ class Package:
     reply_mode = ReplyMode.ALL
     priority = Priority.NORMAL
     deadline = NO_DEADLINE
-    """When a task may begin at the latest, in s, monotonic."""
+    """The latest time at which a task may begin, in s, monotonic."""
     idempotent = False
     """Whether the client says that each task may run twice."""
     is_awaited = False

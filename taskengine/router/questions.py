@@ -1,4 +1,4 @@
-"""What clients ask of the engine itself, or of their packages in flight: one method for each kind of request."""
+"""Answers requests about the engine itself, or about packages in flight: one method for each kind of request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from taskengine.security.audit import Audit
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
 CAPABILITIES = ["clock", "stop"]
-"""What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
+"""The capabilities of this engine beyond version 0.1.0; docs/wire-growth.md says what each means."""
 LATER: Final = object()
 """In place of an answer: it comes when the reload has ended."""
 Asked = tuple[Route, Request, Sequence[bytes], KnownClient]

@@ -1,7 +1,7 @@
-"""How busy each client keeps the router with reading what it sends, and who has to wait for that. Pure.
+"""Limits the part of the router's time that each client takes by sending. Pure.
 
-A client may keep it busy for as much of the time as is free, so that one that takes all it can leaves half to others,
-as in `quota`. It is refused only while somebody else sends too; and whoever is below the mean is not meant.
+A client may take as much of the time as is free, so that the greediest client leaves half of it to others, as in
+`quota`. A client is refused only while others send too, and only if it takes more than the mean.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Excess(NamedTuple):
 
     retry_after: float
     is_stubborn: bool
-    """It does not heed refusals, or its connections do more than those can keep down."""
+    """Whether the client goes on in spite of refusals, or by so many connections that refusals do not help."""
     is_news: bool
-    """Neither this nor that was said of it since it had last been below its share."""
+    """Whether this is the first excess of this kind since the client was last below its share."""
 
 
 class WorkBudget:
