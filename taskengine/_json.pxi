@@ -1,9 +1,8 @@
-# JSON: what is surely JSON is told from what may be some, and plain values are read and written. The text is part of
-# _fastpath.pyx.
+# JSON: finds out whether bytes are surely JSON, and reads and writes plain values. The text is part of _fastpath.pyx.
 #
-# A scan_* is given where something begins and where the bytes end, and gives the place behind it, or NULL where it is
-# not sure that msgspec would take it: msgspec is asked then. It never reads at `end`, and raises nothing. What is read
-# has been scanned.
+# A scan_* function gets the begin of a value and the end of the bytes. It returns the place behind the value, or NULL
+# if it is not sure that msgspec would accept the value: then msgspec is asked. It never reads at `end`, and raises
+# nothing. Values are scanned before they are read.
 
 cdef enum:
     MAX_NEST = 32  # of lists and objects in a frame that is scanned

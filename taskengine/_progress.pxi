@@ -1,13 +1,13 @@
-# A worker's progress page: its account of the batches that it holds, in memory that outlives it. The text is part of
-# _fastpath.pyx.
+# A worker's progress page: how far it is with the batches that it holds, in memory that outlives it. The text is part
+# of _fastpath.pyx.
 #
-# The worker writes, and the router reads once the worker is dead: every store that came before the death is there, and
-# none after it, so that plain stores in the right order are enough. The compiler keeps their order, being told that they
-# are volatile. What the router reads while the worker lives, and the recall that it writes, are single words.
+# The worker writes, and the router reads when the worker is dead. Then the page has every store from before the death,
+# and none from after it, so that plain stores in the right order are enough. They are volatile, so that the compiler
+# keeps their order. While the worker lives, the router reads single words only, and writes only the recall.
 #
-# A batch has the slot that its number picks, by turns. Its answer is written where it lies in the slot, so that what a
-# dead worker had done can be answered still. `committed` are the entries that are complete; while `open`, another one is
-# being written, of tasks of `job` from `first` on. The positions of tasks are those in their package.
+# The slot of a batch is the batch's number modulo 2. The answer is written in the slot itself, so that tasks that a
+# worker had done can be answered after its death. `committed` are the entries that are complete; while `open`, another
+# one is being written, of tasks of `job` from `first` on. The positions of tasks are those in their package.
 #
 # Of a batch that the router has `offered` the worker runs only tasks that it has claimed (see _claim.h); the others the
 # router may take back, from the last on.

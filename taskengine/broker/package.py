@@ -140,9 +140,9 @@ NO_RESULTS = Results(0)
 class Package:
     """One accepted message of a client.
 
-    A package has three parts with one writer each. What was asked, its own attributes, comes from the reader of its
-    wire. The frontend adds the `urgency`, and the broker reads all of it. `flight` is what the broker keeps until the
-    last answer. `results` is what the client gets, as far as it is known; `answer` and `refusal` make the reply.
+    A package has three parts with one writer each. Its own attributes are the request, and come from the reader of
+    its wire; the frontend adds the `urgency`, and the broker reads all of them. `flight` is the broker's record until
+    the last answer. `results` has the results that are known so far; `answer` and `refusal` make the reply.
     """
 
     format = Format.PACKED

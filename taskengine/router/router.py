@@ -329,7 +329,7 @@ class Router:
             self._health.expect(name, time.monotonic(), joins=not is_online)
 
     def _expel(self, name: str) -> None:
-        """Have a worker killed. What it holds is given to others or answered once it is dead."""
+        """Have a worker killed. When it is dead, its tasks are given to other workers, or answered."""
         self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
