@@ -1,4 +1,4 @@
-"""The router's side towards clients: reads what they say, lets in what they may, and replies."""
+"""The router's side towards clients: reads their requests, checks their rights, and replies."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ class Frontend:
 
     def _accept(self, package: Package, client: KnownClient, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
-            # what takes energy away acts first, whatever else the package is refused for
+            # stops act first, even if the package is refused for another reason
             self._act_at_once(package, client)
         try:
             if package.urgency.is_exempt:

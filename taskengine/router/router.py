@@ -121,7 +121,7 @@ class Router:
         self._authenticator = KeyAuthenticator(self._context, keys, log.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._connections: ConnectionMonitor | None = None
-        # what it does not take of a client waits at the client, not in our memory
+        # requests that the router does not take wait at the client, not in this process's memory
         self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
         reached = (self._client_port, self._authenticator, audit, log, control.send, topology.machine)
         self._frontend = Frontend(settings, self._broker, *reached, connections=self._connections)
