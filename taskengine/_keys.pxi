@@ -6,10 +6,10 @@ cdef str ALIKE = f"more than {MAX_EQUAL_HASHES} keys of a map, or elements of a 
 
 
 cdef inline bint is_key(u8 tag, size_t size) noexcept:
-    """The value with this tag may be a key of a map of this size.
+    """Return whether a value with this tag may be a key of a map of this size.
 
-    Python hashes numbers, and tuples of them, by a formula that everybody knows, and a map whose keys were chosen for
-    that takes seconds to be made. Text and bytes are hashed by a secret.
+    Python hashes numbers, and tuples of them, by a public formula: a map takes seconds to make if its keys were chosen
+    for equal hashes. Text and bytes are hashed with a secret.
     """
     if 0xa0 <= tag < 0xc0:
         return True

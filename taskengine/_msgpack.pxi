@@ -45,7 +45,7 @@ cdef class _Out:
             free(self.data)
 
     cdef int lend(self, u8* data, size_t size) noexcept:
-        """Write there instead, and no more than so many bytes."""
+        """Have it write at `data` instead, at most `size` bytes."""
         free(self.data)
         self.data = data
         self.end = data + size
@@ -92,7 +92,7 @@ cdef inline u8* put_byte(_Out out, u8* at, u8 tag) except NULL:
 
 
 cdef inline u8* put_big(_Out out, u8* at, u8 tag, uint64_t value, int width) except NULL:
-    """A tag and `width` bytes of the value, the highest first."""
+    """Write a tag and `width` bytes of the value, the highest first."""
     at = reserve(out, at, 9)
     at[0] = tag
     value = htobe64(value << (64 - 8 * width))
@@ -135,7 +135,7 @@ cdef u8* put_int(_Out out, u8* at, object value, int depth) except NULL:
 
 
 cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls, u8 tag, int narrowest) except NULL:
-    """A length: in the tag `small` where it is below `smalls`, else behind a tag.
+    """Write a length: in the tag `small` if it is below `smalls`, else behind a tag.
 
     `tag` is for the `narrowest` length, of 1 or 2 bytes; its successors are for the wider ones.
     """
@@ -151,7 +151,7 @@ cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls,
 
 
 cdef u8* put_wide(_Out out, u8* at, object value) except NULL:
-    """As put_value, but an int takes 64 bits where they hold it, so that many of them can be read as an array."""
+    """Do as put_value, but write an int in 64 bits if they hold it, so that many of them can be read as an array."""
     cdef int overflow = 0
     cdef int64_t number
     if PyLong_CheckExact(value):
@@ -172,7 +172,7 @@ cdef u8* put_str(_Out out, u8* at, object text, int depth) except NULL:
 
 
 cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
-    """A list or tuple whose elements lie at `depth`."""
+    """Write a list or tuple; its elements are at `depth`."""
     cdef Py_ssize_t j, size
     if PyTuple_CheckExact(values):
         size = PyTuple_GET_SIZE(values)
@@ -192,7 +192,7 @@ cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
 
 
 cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) except NULL:
-    """A dict whose keys and values lie at `depth`."""
+    """Write a dict; its keys and values are at `depth`."""
     cdef Py_ssize_t position = 0, size = PyDict_GET_SIZE(values), left = size
     cdef PyObject* key
     cdef PyObject* value
@@ -210,7 +210,7 @@ cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) e
 
 
 cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth, size_t size) except NULL:
-    """A key and its value, of a map of this size."""
+    """Write a key and its value, of a map of this size."""
     cdef size_t start = at - out.data
     name, held = key, value  # while the key is written; see put_held
     at = put_value(out, at, name, depth)
@@ -287,7 +287,7 @@ cdef u8* put_packed(_Out out, u8* at, object value, bytes data, int depth) excep
 
 @cython.final
 cdef class _Reader:
-    """A place in somebody's bytes, which it holds."""
+    """A position in bytes that belong to another object, which it keeps alive."""
 
     cdef Py_buffer view
     cdef const u8* at
@@ -325,7 +325,7 @@ cdef inline const u8* take(_Reader src, uint64_t size) except? NULL:
 
 
 cdef inline int claim(_Reader src, uint64_t elements) except -1:
-    """Open a list or map: its elements, below 2**33, must be able to follow."""
+    """Open a list or map, and check that its elements, fewer than 2**33, can follow."""
     if <int64_t>elements > (src.end - src.at) - src.owed:
         return malformed("the bytes end too early")
     src.owed += elements
@@ -333,7 +333,7 @@ cdef inline int claim(_Reader src, uint64_t elements) except -1:
 
 
 cdef int get_head(_Reader src, uint64_t* n) except -1:
-    """The kind of the value that begins here; in `n` its number, its bits or its length. The reader is then behind."""
+    """Return the kind of the value that begins here, and move on; `n` has its number, its bits or its length."""
     cdef u8 tag
     cdef int kind, width, j
     cdef uint64_t number = 0
@@ -368,7 +368,7 @@ cdef int get_head(_Reader src, uint64_t* n) except -1:
 
 
 cdef inline object get_value(_Reader src, int depth):
-    """The value that begins here."""
+    """Return the value that begins here."""
     cdef const u8* start = src.at
     if start < src.end and start[0] < 0x80:
         src.at += 1
@@ -461,7 +461,7 @@ cdef object get_map(_Reader src, uint64_t size, int depth):
 
 
 cdef int ext_code(_Reader src, uint64_t size) except? -1:
-    """The code of an extension with `size` bytes of data, which are all there; the reader stands before the data."""
+    """Return the code of an extension, and check that its `size` bytes of data are there; stay before the data."""
     need(src, size + 1)
     return <signed char>take(src, 1)[0]
 
@@ -484,7 +484,7 @@ cdef object get_ext(_Reader src, const u8* start, uint64_t size, int depth):
 
 
 cdef int skip(_Reader src, int depth) except -1:
-    """Pass over one value."""
+    """Skip one value."""
     cdef uint64_t n
     cdef int kind = get_head(src, &n)
     cdef uint64_t size = n if kind == MAP else 0

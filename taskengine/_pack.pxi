@@ -33,7 +33,7 @@ cdef class _Package:
         return self.add_end(at)
 
     cdef int add_end(self, u8* at) except -1:
-        """The task that has been written ends here."""
+        """Note that the task that was written ends here."""
         if self.count == MAX_TASKS:
             raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
         self.count += 1
@@ -94,7 +94,7 @@ def pack_calls(calls, dict names not None, bint values=False):
 
 @cython.final
 cdef class _Columns:
-    """Iterables that are read row by row, like the builtin `map` does."""
+    """Reads iterables row by row, as the builtin `map` does."""
 
     cdef list sources  # lists and tuples as they are, an iterator for anything else
     cdef PyObject** drawn  # what the iterators have given for the row at hand; NULL for lists and tuples
@@ -134,7 +134,7 @@ cdef class _Columns:
         return 0
 
     cdef bint has_row(self) except -1:
-        """Whether there is another row, whose values are then there."""
+        """Return whether there is another row, and read it."""
         cdef Py_ssize_t j
         cdef PyObject* source
         for j in range(self.size):
@@ -152,7 +152,7 @@ cdef class _Columns:
         return self.size > 0
 
     cdef u8* put_row(self, _Out out, u8* at) except NULL:
-        """Write a task that calls name 0 with the row."""
+        """Write a task that calls name 0 with the row that was read."""
         cdef Py_ssize_t j
         cdef PyObject* source
         cdef PyObject* value

@@ -19,7 +19,7 @@ cdef struct Frame:
 
 
 cdef bint scan_frame(const u8* at, const u8* end, Frame* frame) noexcept:
-    """Whether the bytes are surely a TASK frame; what is in it."""
+    """Return whether the bytes are surely a TASK frame, and fill `frame`."""
     cdef int known = 0, key
     memset(frame, 0, sizeof(Frame))
     frame.is_simple = True
@@ -40,7 +40,7 @@ cdef bint scan_frame(const u8* at, const u8* end, Frame* frame) noexcept:
 
 
 cdef const u8* scan_member(const u8* at, const u8* end, Frame* frame, int* key) noexcept:
-    """A member of a TASK frame; its key as a bit of its own, 0 for one that means nothing."""
+    """Scan a member of a TASK frame; `key` is then the bit of its key, 0 for a key without a meaning."""
     cdef bint has_escapes = False
     cdef const u8* name = at + 1
     cdef Py_ssize_t size
@@ -108,11 +108,11 @@ cdef const u8* scan_label(const u8* at, const u8* end, Frame* frame) noexcept:
 # ---- the router's side
 
 def frame_names(index, body, decode, mark=None, Py_ssize_t most=MAX_TASKS):
-    """The names of the tasks in TASK frames laid end to end, as runs of equal ones: (first position, stop, name).
+    """Return the names of the tasks in TASK frames, laid end to end, as runs of equal ones: (first, stop, name).
 
-    decode(frame, position) gives the name in a frame that is not surely plain. With `mark`, runs are of equal
-    mark(name), which is asked once for each name and has these in place of names. What follows the first `most` runs
-    is left out. Raises ProtocolError for frames that are no package.
+    decode(frame, position) returns the name in a frame that is not surely plain. With `mark`, runs have mark(name) in
+    place of the name; it is called once for each name. Runs beyond the first `most` are left out. Raises ProtocolError
+    for frames that are no package.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef Py_ssize_t k, first = 0, count = frame_count(places, src.end - src.at)
@@ -176,7 +176,7 @@ cdef Py_ssize_t frame_count(_Reader index, size_t size) except -1:
 
 @cython.final
 cdef class _Frames:
-    """The TASK frames of a batch as they run in a turn; `python` does what is not plain (see run_batch)."""
+    """Runs the TASK frames of a batch; `python` does what is not plain (`frames` in run_batch)."""
 
     cdef object python
     cdef _Turn turn
@@ -291,7 +291,7 @@ cdef class _Frames:
     cdef int put_told(self, tuple told) except -1:
         """Write an entry that Python made, and say whether the task failed, or is to run AGAIN.
 
-        A space before it marks an error where the worker dies before it has written the rest of its DATA frame.
+        A space before it marks an error, in case the worker dies before it has written the rest of the DATA frame.
         """
         cdef bytes entry
         cdef int is_failure
@@ -302,7 +302,7 @@ cdef class _Frames:
         return is_failure
 
     cdef bint find(self, const Frame* frame) except -1:
-        """Whether there is such a task; its function is then `function`."""
+        """Return whether there is such a task; its function is then `function`."""
         if self.name is NULL or self.name_size != frame.name_size or memcmp(self.name, frame.name, self.name_size):
             name = get_text(<const char*>frame.name, frame.name_size)
             self.function = self.python.find(name)
@@ -312,7 +312,7 @@ cdef class _Frames:
         return self.function is not None
 
     cdef bint get_arguments(self, const u8* at, const u8* end) except -1:
-        """Whether the arguments, behind the bracket that opens them, are plain; they are then in the turn."""
+        """Return whether the arguments from `at` on, behind their bracket, are plain; if so, put them into the turn."""
         cdef _Turn turn = self.turn
         cdef const u8* stop
         cdef bint has_escapes = False
@@ -344,7 +344,7 @@ cdef class _Frames:
         return True
 
     cdef bint put_plain(self, const Frame* frame, object result, int64_t room) except -1:
-        """Whether the result is plain and there is room for its entry, which is then written."""
+        """Write the entry of a result if that is plain and there is room; return whether it was written."""
         cdef _Out out = self.turn.out
         cdef const char* text = NULL
         cdef Py_ssize_t size = NUMBER_ROOM
@@ -379,7 +379,7 @@ cdef class _Frames:
 
 
 cdef bint is_verbatim(const u8* text, Py_ssize_t size) noexcept:
-    """Whether the text, which is UTF-8, stands in JSON as it is."""
+    """Return whether a text in UTF-8 is the same in JSON, without escapes."""
     cdef Py_ssize_t j
     for j in range(size):
         if text[j] < 0x20 or text[j] == c'"' or text[j] == c"\\":

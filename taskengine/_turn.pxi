@@ -1,10 +1,10 @@
-# The worker's turn: a batch in, its answer out. The text is part of _fastpath.pyx.
+# Runs a batch of a worker and writes its answer. The text is part of _fastpath.pyx.
 #
-# The whole batch is checked before its first task runs; what is wrong inside one task is that task's failure.
+# The whole batch is checked before its first task runs; an error inside one task is that task's failure.
 
 @cython.final
 cdef class _Turn:
-    """One batch being run: the answer so far, and the call at hand."""
+    """A batch that is being run: the answer so far, and the present call."""
 
     cdef object failed
     cdef object foreign
@@ -47,7 +47,7 @@ cdef class _Turn:
         return self.page.recall > self.number
 
     cdef inline bint may_run(self, uint32_t left) noexcept:
-        """Whether another of the `left` tasks of the section may run; it counts as run."""
+        """Return whether another of the `left` tasks of the section may run; if so, it counts as run."""
         if not self.claimed and not self.claim(left):
             return False
         self.claimed -= 1
@@ -60,7 +60,7 @@ cdef class _Turn:
         return k < stop[0]
 
     cdef bint claim(self, uint32_t left) noexcept:
-        """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
+        """Claim some of the `left` tasks, about as many as run in STRIDE_NS; return whether it claimed any."""
         cdef uint64_t now
         if not self.is_offered:
             self.claimed = left
@@ -81,7 +81,7 @@ cdef class _Turn:
         publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
-        """Begin an entry, of tasks from this position on."""
+        """Begin an entry for tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
         order_stores()
         self.slot.job = section.job
@@ -93,7 +93,7 @@ cdef class _Turn:
         return 0
 
     cdef int begin_results(self) noexcept:
-        """The results of the entry begin here."""
+        """Note that the results of the entry begin here."""
         self.slot.body = <uint32_t>(self.at - self.out.data)
         self.note(self.slot.first)
 
@@ -108,7 +108,7 @@ cdef class _Turn:
         return 0
 
     cdef int expect(self, _Reader src, uint64_t values, uint64_t elements) except -1:
-        """Make room for as many more arguments, if that many elements can follow."""
+        """Make room for `values` more arguments, if that many `elements` can follow."""
         claim(src, elements)
         return self.make_room(values)
 
@@ -163,7 +163,7 @@ cdef class _Turn:
         return 0
 
     cdef object get_call(self, _Reader src, list functions):
-        """The function of the task between `at` and `end`, None where it is unknown; its arguments into `args`."""
+        """Return the function of the task that the reader is at, None if unknown, and put its arguments into `args`."""
         cdef uint64_t n, j
         cdef u8 tag
         src.owed = 0
@@ -189,7 +189,7 @@ cdef class _Turn:
         return function
 
     cdef object get_row(self, const Section* section, uint32_t k, list functions):
-        """The function that columns call, None where it is unknown; the numbers in row `k` into `args`."""
+        """Return the function that columns call, None if unknown, and put the numbers in row `k` into `args`."""
         cdef const u8* number = section.body + 8 * <uint64_t>k
         cdef uint64_t bits, j
         cdef double real
@@ -220,7 +220,7 @@ cdef class _Turn:
     ) except? 0:
         """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled or taken back; write their results.
 
-        How many failed; `ran` is behind the last that ran.
+        Return how many failed; `ran` is then behind the last task that ran.
         """
         cdef _Out out = self.out
         cdef u8* at
@@ -292,7 +292,7 @@ cdef class _Turn:
             self.note(<uint64_t>section.first + k)
 
     cdef int start_clock(self) except -1:
-        """The timeout of the task at hand, if it has one, begins."""
+        """Start the timeout of the present task, if it has one."""
         cdef uint64_t limit = self.limits[self.i]
         if limit:
             self.slot.until = now_ns() + limit
@@ -316,7 +316,7 @@ cdef class _Turn:
     cdef size_t run_foreign(
         self, const Section* section, uint32_t k, uint32_t stop, bytes head
     ) except? 0:
-        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed, `ran` as above."""
+        """Have the tasks from `k` to `stop` of a slice of another format run; return how many failed, and set `ran`."""
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
@@ -335,9 +335,9 @@ cdef class _Turn:
     cdef uint32_t run_section(
         self, _Reader src, const Section* section, bytes head, list functions, _Frames frames, uint64_t until
     ) except? 0:
-        """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
+        """Run the chunks of a slice, with one entry for all or, in another format, for each; return how many tasks ran.
 
-        Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
+        It ends after the chunk in which the time `until` comes, 0 for never, and when the batch is recalled.
         """
         cdef uint32_t first = 0, k = 0, stop = 0, chunk = 0, number = 0
         cdef size_t body = 0, failures = 0
@@ -463,8 +463,8 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     may_retry(head, i, exception) says whether the task with name index `i`, which raised that, may be run again; it is
     then alone in its entry, whose count of failures has the bit layouts.MAY_RETRY. It is None where no task may.
 
-    Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
-    one message, with no more than its foreign bodies and a short error for each task that there is no room for.
+    Raises ProtocolError, before any task runs, for bytes that are no batch. Raises BadArguments if the answer does not
+    fit into one message even with only its foreign bodies, and a short error for each task without room.
     """
     global turn_at_hand
     # a copy of what a task could change under our feet

@@ -1,4 +1,4 @@
-"""The client for asyncio: the verbs of `taskengine.Client`, awaited. Its link's own thread has the socket."""
+"""The client for asyncio, with the methods of `taskengine.Client`. A thread of its transport has the socket."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class AsyncClient(Caller):
     async def close(self, timeout: float | None = None) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close; see `taskengine.Client.close`.
 
-        Where it is cancelled, it waits no longer.
+        If this call is cancelled, it waits no longer.
         """
         await self._close(timeout, flush=True)
 

@@ -1,4 +1,4 @@
-"""The one tree of errors, by whose fault it is.
+"""All errors, in one tree, ordered by the party at fault.
 
     TaskEngineError
     ├── the task's      TaskFailed, TaskTimeout (also TimeoutError)
@@ -157,9 +157,9 @@ class WorkerLost(TaskEngineError):
 
 
 class Overloaded(TaskEngineError):
-    """The engine took nothing of the package; come back in `retry_after` seconds, or, where that is None, not at all.
+    """The engine took no task of the package. Try again in `retry_after` seconds; None: do not try again.
 
-    Where too much is in flight, `in_flight` is how much of it is this client's, and `limit` how much it may have now.
+    If too much is in flight, `in_flight` is this client's part of it, and `limit` the part that it may have now.
     """
 
     code = 6
@@ -167,7 +167,7 @@ class Overloaded(TaskEngineError):
 
 
 class Cancelled(TaskEngineError):
-    """Nobody waits for the task any more: it was cancelled before it began, or its client closed before the reply."""
+    """The task was cancelled before it began, or its client was closed before the reply came."""
 
     code = 7
 

@@ -90,7 +90,7 @@ def test_the_registry_imports_from_the_settings_alone() -> None:
                 given.add((path.name, ast.unparse(node.args[0])))
     of_settings = {"settings.tasks", "self._settings.tasks"}
     read_aside = {"catalogue.py": {"entries"}, "survey.py": {"[module]"}}
-    of_plan = {"worker.py": {"plan", "modules"}, "publisher.py": {"backplane.plan"}}
+    of_plan = {"worker.py": {"plan", "modules"}, "publisher.py": {"topology.plan"}}
     for name, texts in (read_aside | of_plan).items():
         assert {text for file, text in given if file == name} == texts
     assert {text for name, text in given if name not in read_aside | of_plan} == of_settings

@@ -6,9 +6,10 @@ moment, and returns one batch for each worker that got any. `finish` takes a wor
 answer may hand the end of the batch back. `leave` takes a worker's death, with the account that the worker left. Both
 return the packages that are whole now. Every accepted package is returned exactly once.
 
-What the broker knows lies in its parts, each with one concern: `workers` and `availability` (which workers there are,
-and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balancer` (who gives it up again), `InFlight`
-(packages and their results) and `withdrawals` (what is not to start any more). Only this class moves work between them.
+The broker's state lies in parts with one concern each: `workers` and `availability` (the workers, and the tasks that
+each has loaded), `lanes` (waiting tasks), `Dispatcher` (hands tasks to workers), `balancer` (takes tasks back from
+workers), `InFlight` (packages and their results) and `withdrawals` (tasks that are not to start any more). Only this
+class moves work between them.
 """
 
 from __future__ import annotations

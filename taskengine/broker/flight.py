@@ -1,4 +1,4 @@
-"""What the broker keeps of a package from its acceptance to its last answer. Pure."""
+"""The broker's record of a package from its acceptance to its last answer. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Flight:
         self.job = 0
         """The number by which the broker and the workers know the package; later packages have higher ones."""
         self.accepted_ns = 0
-        """When it was accepted, in ns, monotonic; `Counters` writes it."""
+        """The time when it was accepted, in ns, monotonic; `Counters` writes it."""
         self.chunks = NO_CHUNKS
         """Its cut, which is made when it is accepted."""
         self.cancellation = Cancellation()
-        """Which of its tasks are not to start any more."""
+        """Its tasks that are not to start any more."""
         self.losses = Losses()
         """How often its tasks were lost with their workers."""
         self.tries: dict[int, int] | None = None

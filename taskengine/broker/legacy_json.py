@@ -33,7 +33,7 @@ from taskengine.protocol.messages import UNSTAMPED, Origin, Stamp
 
 T = TypeVar("T")
 _ENTRY = re.compile(rb'(?:^|,)( ?)"job-')
-"""Where an entry begins in what a dead worker has left; a space marks an error (see `_seed.pxi`)."""
+"""Finds where an entry begins in the bytes that a dead worker has left; a space marks an error (see `_seed.pxi`)."""
 TASKS_TYPE = "REQ"
 DATA_TYPES = ("PUB", "GET")
 

@@ -117,17 +117,17 @@ class Sender:
 
 
 class DataRequest(NamedTuple):
-    """What a package asks of a data worker: to publish on a topic, or for the topic's last value."""
+    """A package's request to a data worker: to publish on a topic, or for the topic's last value."""
 
     topic: str
     publishes: bool
 
 
 class Urgency(NamedTuple):
-    """How urgent a package is by what it calls.
+    """The urgency of a package, by the tasks that it calls.
 
-    Where it `is_urgent`, all of its tasks are, whatever priority it was sent with. Where it `is_exempt`, it is so small
-    besides that no quota and no rate refuses it.
+    If it `is_urgent`, all of its tasks are, whatever its priority. If it `is_exempt`, it is also so small that no quota
+    and no rate refuses it.
     """
 
     is_urgent: bool = False
@@ -141,9 +141,9 @@ NO_RESULTS = Results(0)
 class Package:
     """One accepted message of a client.
 
-    A package has three parts with one writer each. What was asked, its own attributes, comes from the reader of its
-    wire. The frontend adds the `urgency`, and the broker reads all of it. `flight` is what the broker keeps until the
-    last answer. `results` is what the client gets, as far as it is known; `answer` and `refusal` make the reply.
+    A package has three parts with one writer each. Its own attributes are the request, and come from the reader of
+    its wire; the frontend adds the `urgency`, and the broker reads all of them. `flight` is the broker's record until
+    the last answer. `results` has the results that are known so far; `answer` and `refusal` make the reply.
     """
 
     format = Format.PACKED
@@ -152,7 +152,7 @@ class Package:
     """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
     priority = Priority.NORMAL
     deadline = NO_DEADLINE
-    """When a task may begin at the latest, in s, monotonic."""
+    """The latest time at which a task may begin, in s, monotonic."""
     idempotent = False
     """Whether the client says that each task may run twice."""
     is_awaited = False

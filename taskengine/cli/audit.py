@@ -28,7 +28,7 @@ def audit() -> None:
 def audit_verify(file: Path | None, kept: str | None, config: Path | None, as_json: bool) -> None:
     """Check that no line of the log was changed, added or taken out, in FILE or where the settings have it.
 
-    Each line seals those before it. Whoever can write the file can seal it anew; so keep the last seal elsewhere.
+    Each line seals those before it. A user who can write the file can seal it anew; so keep the last seal elsewhere.
     """
     with plain_errors():
         path = file or _log(config)

@@ -290,7 +290,7 @@ def stop(why: str, stop_address: str | None, timeout: float, as_json: bool, wher
 def reload(as_json: bool, where: Where) -> None:
     """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
 
-    Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
+    If a module does not load, the engine goes on with the previous code. New lanes and other settings take a restart.
     """
     with connected(where, None) as client:
         client.reload()

@@ -10,13 +10,13 @@ hello. Other requests wait for its answer, and can then say how old they are.
 
 Signals and callbacks. Two kinds of code that is not ours run within these methods: callbacks of futures, in the leader,
 and handlers of signals, in the main thread after any call that returns. Both may raise anything, and call the client
-again. What holds therefore, and what tests/integration/test_link.py tests in one class:
+again. The following rules therefore hold; tests/integration/test_link.py tests them in one class:
 
-1. A request or reply is removed from where it was only after it is where it goes; messages are received into the inbox
-   in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
+1. A request or reply is removed from its old place only after it is at its new one; messages are received into the
+   inbox in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
 2. A leader says that it leads no more before it calls anything else, and repeats the handing over where that was
    interrupted (`_take_part`).
-3. What is raised in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
+3. An exception in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
    printed, and everything that waits ends with it (`_fail`). Nothing is raised before every future is resolved
    (`task_future.settle_all`).
 4. A callback is called without the lock, and leads again where it waits for a reply (`_depth`). Closing does not wait

@@ -396,7 +396,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def metrics_page(self) -> str:
-        """Where Prometheus finds the metrics, if METRICS_PORT is set."""
+        """The address at which Prometheus finds the metrics, if METRICS_PORT is set."""
         return f"{self._address(self.metrics_port).replace('tcp://', 'http://')}/metrics"
 
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:

@@ -42,9 +42,9 @@ PRIORITIES: Final = 4
 REPEATS: Final = 2
 """The number of times that a client sends an idempotent package again after its router was lost."""
 MAX_TOPICS: Final = 1024
-"""Topics whose last value a data worker keeps,"""
+"""The most topics whose last value a data worker keeps. Topics of one client are at most half of them."""
 LAST_BYTES: Final = 64 * 2**20
-"""and the most bytes of them. What one client has published is at most half of either."""
+"""The most bytes of these last values. Values of one client are at most half of them."""
 FEED_BYTES: Final = 2**17
 """About the most bytes of a value that a task publishes."""
 HANDSHAKE_RATE: Final = 50.0

@@ -1,4 +1,4 @@
-"""The router's side towards clients: reads what they say, lets in what they may, and replies."""
+"""The router's side towards clients: reads their requests, checks their rights, and replies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ EXEMPT_BYTES = 2**14
 
 
 class Frontend:
-    """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
+    """Gives `broker` the requests that clients send to `port`, a ROUTER; `authenticator` knows their keys, if any.
 
     `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `has_answered` says whether a
     package has been answered. `connections` is told of each client that is heard.
@@ -67,9 +67,9 @@ class Frontend:
         settings: Settings,
         broker: Broker,
         port: Port,
-        gate: KeyAuthenticator | None,
+        authenticator: KeyAuthenticator | None,
         audit: Audit,
-        journal: LogBuffer,
+        log: LogBuffer,
         tell: Callable[[Report], None],
         machine: Machine | None = None,
         connections: ConnectionMonitor | None = None,
@@ -82,7 +82,7 @@ class Frontend:
         self.stops = EmergencyStops(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
-        self._names_clients = gate is not None or settings.policy is not None
+        self._names_clients = authenticator is not None or settings.policy is not None
         self._settings = settings
         self._broker = broker
         self._port = port
@@ -99,7 +99,7 @@ class Frontend:
             RequestKind.LATEST: self._take_package,
             RequestKind.STOP: self._take_stop,
         }
-        """Who takes which kind of request; all other kinds are questions."""
+        """The methods that take requests, by kind; all other kinds are questions."""
         self._next_look = 0.0
         self._work = WorkBudget()
         self._charged: str | bytes | None = None
@@ -209,11 +209,11 @@ class Frontend:
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list now and then, and cancel what clients have sent that are not on it any more."""
-        if self._gate is None or now < self._next_look:
+        if self._authenticator is None or now < self._next_look:
             return
         self._next_look = now + KEYS_LOOK_MS / 1000
         self._audit.summarise(now)
-        change = self._gate.refresh()
+        change = self._authenticator.refresh()
         for event, keys in (("key allowed", change.added), ("key revoked", change.gone)):
             for key, name in keys.items():
                 self._audit.note(event, client=name, fingerprint=fingerprint(key))
@@ -257,14 +257,14 @@ class Frontend:
 
     def _found(self, route: Route) -> KnownClient:
         """Return the client that sent the last message. Raises NotAllowed where its key was revoked."""
-        if self._gate is None:
+        if self._authenticator is None:
             return self._clients.of(ANONYMOUS)
         # a client that chooses its routing id may choose that of another, once that has left, and get its replies
         if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
-        if self._gate.is_watcher(self._port.user):
+        if self._authenticator.is_watcher(self._port.user):
             return self._clients.own
-        name = self._gate.name_of(self._port.user)
+        name = self._authenticator.name_of(self._port.user)
         if name is None:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
@@ -350,7 +350,7 @@ class Frontend:
 
     def _accept(self, package: Package, client: KnownClient, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
-            # what takes energy away acts first, whatever else the package is refused for
+            # stops act first, even if the package is refused for another reason
             self._act_at_once(package, client)
         try:
             if package.urgency.is_exempt:

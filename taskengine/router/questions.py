@@ -1,4 +1,4 @@
-"""What clients ask of the engine itself, or of their packages in flight: one method for each kind of request."""
+"""Answers requests about the engine itself, or about packages in flight: one method for each kind of request."""
 
 from __future__ import annotations
 

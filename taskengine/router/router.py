@@ -74,7 +74,7 @@ LOOK_MS = 2
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 
 
 class Router:
@@ -88,11 +88,11 @@ class Router:
         settings: Settings,
         frontends: list[str],
         backends: list[str],
-        backplane: Topology,
+        topology: Topology,
         lanes: dict[str, int],
         tasks: list[TaskInfo],
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
         lanes = lanes | {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
@@ -103,35 +103,35 @@ class Router:
             *(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes),
             *(settings.client_packages, settings.queue_packages),
         )
-        pinned = backplane.machine.lanes if backplane.machine else ()
+        pinned = topology.machine.lanes if topology.machine else ()
         size = settings.chunking_size if settings.chunking else None
         sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
         self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
         self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
-        self._workers = WorkerTable(backplane.pages)
+        self._workers = WorkerTable(topology.pages)
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
         self._now = time.monotonic()
+        """The time when something was received last."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
         self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
-        """When something was received last."""
         self._control = control
-        self._journal = journal
+        self._log = log
         # libzmq ends a process in which a peer has announced the id that is next
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
-        self._backplane = backplane
-        self._audit = audit = Audit(file_of(settings), journal.warn)
+        self._topology = topology
+        self._audit = audit = Audit(file_of(settings), log.warn)
         audit.open()
-        keys = backplane.security
-        self._gate = KeyAuthenticator(self._context, keys, journal.warn, audit.note) if keys else None
+        keys = topology.security
+        self._authenticator = KeyAuthenticator(self._context, keys, log.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._connections: ConnectionMonitor | None = None
-        # what it does not take of a client waits at the client, not in our memory
+        # requests that the router does not take wait at the client, not in this process's memory
         self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        reached = (self._client_port, self._gate, audit, journal, control.send, backplane.machine)
+        reached = (self._client_port, self._authenticator, audit, log, control.send, topology.machine)
         self._frontend = Frontend(settings, self._broker, *reached, connections=self._connections)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._worker_port = self._bind(credentials.BACKEND, backends, 0, 0)
@@ -160,9 +160,9 @@ class Router:
         socket.linger = LINGER_MS
         socket.maxmsgsize = self._settings.message_bytes if domain == credentials.FRONTEND else MAX_MESSAGE
         socket.handshake_ivl = self._handshake_ms
-        if self._backplane.security:
-            self._backplane.security.serve(socket, domain)
-        port = Port(socket, is_gated=domain == credentials.FRONTEND and self._gate is not None)
+        if self._topology.security:
+            self._topology.security.serve(socket, domain)
+        port = Port(socket, is_gated=domain == credentials.FRONTEND and self._authenticator is not None)
         if domain == credentials.FRONTEND:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
@@ -178,23 +178,23 @@ class Router:
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
-        questions = [self._gate.port] if self._gate else []
+        questions = [self._authenticator.port] if self._authenticator else []
         most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
         requests = partial(self._client_port.receive_request, MAGIC, most)
         news = [self._connections.news] if self._connections else []
         waiter = Waiter(self._control.fileno(), self._client_port, self._worker_port, *news, *questions)
         while not self._stopped():
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
+            ready = waiter.wait(PAUSE_MS if self._log.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.tick(self._now)
             if self._connections and self._connections.is_unsettled and not ready & FRONTEND:
                 self._connections.settle()
             if not ready:
-                self._journal.flush()
+                self._log.flush()
             if ready & CONTROL:
                 self._handle_control()
-            if ready & QUESTION and self._gate:
-                self._gate.handle()
+            if ready & QUESTION and self._authenticator:
+                self._authenticator.handle()
             if ready & BACKEND:
                 for frames in _received(self._worker_port.receive):
                     self._from_worker(frames)
@@ -227,13 +227,13 @@ class Router:
                 self._report_idle()
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
         self._frontend.deliver(self._broker.abandon(stopped))
-        self._journal.flush()
+        self._log.flush()
         if self._connections:
             self._connections.close()
         for socket in self._sockets:
             socket.close()
-        if self._gate:
-            self._gate.stop()
+        if self._authenticator:
+            self._authenticator.stop()
         self._context.term()
 
     def _take(self, requests: Callable[[], Request | None]) -> None:
@@ -323,9 +323,7 @@ class Router:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:
             self._broker.counters.late += 1
-            self._journal.warn(
-                f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
-            )
+            self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}")
             if name is not None:
                 self._expel(name)
 
@@ -345,7 +343,7 @@ class Router:
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """Take a worker's hello. Raises ProtocolError."""
-        hello = self._backplane.read_hello(proof, said, peer_process(self._worker_port.descriptor))
+        hello = self._topology.read_hello(proof, said, peer_process(self._worker_port.descriptor))
         if self._workers.is_here(hello.name):
             self._on_worker_exit(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)
@@ -368,7 +366,7 @@ class Router:
             self._health.expect(name, time.monotonic(), joins=not is_online)
 
     def _expel(self, name: str) -> None:
-        """Have a worker killed. What it holds is given to others or answered once it is dead."""
+        """Have a worker killed. When it is dead, its tasks are given to other workers, or answered."""
         self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
@@ -404,7 +402,7 @@ class Router:
         self._control.offer(Alive(self._frontend.has_answered))
         self._kill_overdue()
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
-            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
+            self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
 
@@ -470,24 +468,24 @@ def run(
     settings: Settings,
     frontends: list[str],
     backends: list[str],
-    backplane: Topology,
+    topology: Topology,
     lanes: dict[str, int],
     tasks: list[TaskInfo],
     control: ControlChannel,
-    journal: LogBuffer,
+    log: LogBuffer,
 ) -> None:
     """Run the router's process. Tells the supervisor `online`, or `failed` with the reason."""
     give_back_memory()
     limit_files(settings)
     limit_memory(router_memory(settings))
     try:
-        router = Router(settings, frontends, backends, backplane, lanes, tasks, control, journal)
+        router = Router(settings, frontends, backends, topology, lanes, tasks, control, log)
     except zmq.ZMQError as error:
         control.send(StartFailed(f"the router cannot listen: {error}"))
         return
-    journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
-    journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
-    journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
-    journal.say("[ROUTER-MASTER] Routing started")
+    log.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
+    log.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
+    log.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
+    log.say("[ROUTER-MASTER] Routing started")
     control.send(Online())
     router.serve()

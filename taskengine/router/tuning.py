@@ -13,7 +13,7 @@ UNREAD_ALL_BYTES: Final = 2**28
 UNREAD_LEAST_BYTES: Final = 2**16
 """but for so many bytes."""
 UNREAD_SMALL_BYTES: Final = 2**25
-"""Bytes of small replies, for one key: whoever leaves more unread is cut off."""
+"""Bytes of small replies, for one key: a client that leaves more unread is cut off."""
 UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 UNREAD_PARTS: Final = 1024

@@ -1,4 +1,7 @@
-"""The workers that the router knows: how they are reached, and where they keep their accounts. Pure."""
+"""The workers that the router knows, with their connections and their progress pages. Pure.
+
+The progress pages are memory that is shared with the workers; the caller hands them in.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from taskengine.errors import ProtocolError
 class WorkerEntry(NamedTuple):
     """A worker: its name, its progress page and its process.
 
-    Where it `is_fresh`, the page still tells of the worker before it. `identity` is the routing id of its connection,
-    which ZeroMQ gave and nobody can claim, or b"" until it has said hello.
+    If it `is_fresh`, its page still has the progress of the previous worker at its place. `identity` is the routing id
+    of its connection, which ZeroMQ gave and no other process can claim; b"" until it has said hello.
     """
 
     name: str
@@ -46,7 +49,7 @@ class WorkerEntry(NamedTuple):
 
 
 class WorkerTable:
-    """The living workers, at these `pages`, one for each place: those that are expected, and those that are here."""
+    """The living workers, with and without a connection; `pages` has a progress page for each place."""
 
     def __init__(self, pages: Sequence[ProgressPage]) -> None:
         self._pages = pages
@@ -55,7 +58,7 @@ class WorkerTable:
         self._progress: dict[str, tuple[int, ...]] = {}
 
     def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
-        """Note that a worker lives and will say hello; one that is not fresh may still run what another router gave."""
+        """Note that a worker lives and will say hello; one that is not fresh may still run tasks of another router."""
         if name not in self._members:
             self._members[name] = WorkerEntry(name, self._pages[place], pid, is_fresh)
 
@@ -113,11 +116,11 @@ class WorkerTable:
         self._members[name].page.offer(number, tasks)
 
     def unclaimed(self, name: str, number: int) -> int:
-        """How many tasks of a batch a worker has not claimed."""
+        """Return how many tasks of a batch a worker has not claimed."""
         return self._members[name].page.unclaimed(number)
 
     def take_back(self, name: str, number: int, tasks: int) -> int:
-        """Take so many tasks of a batch back from a worker, if it has not claimed them; how many it has left."""
+        """Take up to so many unclaimed tasks of a batch back from a worker; return how many it has left."""
         return self._members[name].page.take_back(number, tasks)
 
     def release(self, name: str, number: int) -> None:
