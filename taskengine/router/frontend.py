@@ -88,8 +88,8 @@ class Frontend:
         self._port = port
         self._replies = ReplySender(port, connections)
         self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
-        self._gate = gate
-        self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
+        self._authenticator = authenticator
+        self.lines = PackageLines(log, settings.chunking_size if settings.chunking else None)
         self._audit = audit
         self._clients = ClientTable(None if settings.policy is None else Policy(settings.policy))
         self.questions = Questions(settings, broker, self.stops.names, audit, tell, lambda: self._replies.unread)
@@ -203,7 +203,7 @@ class Frontend:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
         if not sender.key:
             return True
-        if self._gate is not None and self._gate.name_of(sender.key) is None:
+        if self._authenticator is not None and self._authenticator.name_of(sender.key) is None:
             return False
         return self._connections is None or self._connections.is_here(sender.client, sender.key)
 
@@ -364,7 +364,7 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.data_request is not None:
                 self._check_topic(package.data_request)
-            if self._gate is not None:
+            if self._authenticator is not None:
                 package.sender.show_key(self._port.user)
         except Overloaded:
             self._broker.counters.refused += package.count

@@ -138,7 +138,7 @@ class Router:
         self._stop_at = float("inf")
         wall = WallClock(is_trusted=settings.trust_clock)
         client = OwnClient(self._frontend, settings.data_workers)
-        self._scheduler = Scheduler(client, wall, journal.say, self._workers.awaits_elders)
+        self._scheduler = Scheduler(client, wall, log.say, self._workers.awaits_elders)
         self._frontend.questions.schedules = self._scheduler.states
         self._learn(tasks)
 
@@ -257,7 +257,7 @@ class Router:
             return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
-        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._authenticator else self._interval_ms
         due = self._scheduler.due if self._scheduler.due < self._broker.retries.due else self._broker.retries.due
         if due < self._now + longest / 1000:
             longest = max(0, math.ceil((due - self._now) * 1000))
@@ -448,7 +448,7 @@ class Router:
         """Have workers that can do that cancel running tasks whose client has cancelled them."""
         for worker, unwanted in self._broker.workers.cancellations():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
-                frames = self._backplane.cancel_frames(unwanted)
+                frames = self._topology.cancel_frames(unwanted)
                 self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
