@@ -101,6 +101,7 @@ cdef int ARRAY_EXT = layouts.ARRAY_EXT
 cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
+cdef uint32_t MAY_RETRY = layouts.MAY_RETRY
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
     CALL_DEPTH = 2  # of a task around its arguments
@@ -486,6 +487,7 @@ cdef class Assembly:
 
 
 include "_progress.pxi"
+include "_calls.pxi"
 include "_turn.pxi"
 include "_running.pxi"
 include "_seed.pxi"

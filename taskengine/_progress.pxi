@@ -5,6 +5,12 @@
 # none after it, so that plain stores in the right order are enough. The compiler keeps their order, being told that they
 # are volatile. What the router reads while the worker lives, and the recall that it writes, are single words.
 #
+# The router also `peek`s at the results of a living worker. `number`, `committed` and `done` are published: what was
+# stored before one of them is seen by whoever has seen it. Results that they cover never change while the router waits
+# for the answer to their batch, since the next batch in the slot is not sent before that. The fields of the open entry
+# are those of one entry where `committed` has not changed while they were read (a sequence lock; Boehm, "Can seqlocks
+# get along with programming language memory models?", MSPC 2012).
+#
 # A batch has the slot that its number picks, by turns. Its answer is written where it lies in the slot, so that what a
 # dead worker had done can be answered still. `committed` are the entries that are complete; while `open`, another one is
 # being written, of tasks of `job` from `first` on. The positions of tasks are those in their package.
@@ -44,7 +50,18 @@ cdef extern from *:
         volatile uint64_t busy;  /* what a user wrote is running, and no task */
         slot_t slots[2];
     } page_t;
+
+    /* single copies on every processor: of 8 bytes, too, where a word has 4 */
+    #define publish(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
+    #define published(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
+    /* what is stored, or loaded, before comes before what is stored, or loaded, after */
+    #define order_stores() __atomic_thread_fence(__ATOMIC_RELEASE)
+    #define order_loads() __atomic_thread_fence(__ATOMIC_ACQUIRE)
     """
+    void order_stores() noexcept nogil
+    void order_loads() noexcept nogil
+    void publish(uint64_t* place, uint64_t value) noexcept nogil
+    uint64_t published(const uint64_t* place) noexcept nogil
     ctypedef struct Slot "slot_t":
         uint64_t number
         uint64_t committed
@@ -71,6 +88,7 @@ if layouts.MAX_OFFERED != CLAIM_MOST:
 
 
 @cython.final
+@cython.no_gc_clear  # the collector would take the buffer that is to be released
 cdef class ProgressPage:
     """The progress page that lies in `memory`, a writable buffer of layouts.PROGRESS_BYTES that both processes share."""
 
@@ -96,8 +114,8 @@ cdef class ProgressPage:
         cdef Slot* slot = &self.head.slots[number & 1]
         slot.open = 0
         slot.until = 0
-        slot.committed = COUNT_SIZE
-        slot.number = number
+        publish(&slot.committed, COUNT_SIZE)
+        publish(&slot.number, number)
         out.lend(self.data(number), MAX_MESSAGE)
         return slot
 
@@ -147,6 +165,15 @@ cdef class ProgressPage:
             if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
                 return self.head.slots[j].started - 1
         return 0
+
+    @property
+    def running_task(self):
+        """The job and the position of the task that runs, or None."""
+        cdef int j
+        for j in range(2):
+            if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
+                return self.head.slots[j].job, self.head.slots[j].started - 1
+        return None
 
     @property
     def progress(self):
@@ -214,3 +241,80 @@ cdef class ProgressPage:
         if done > slot.first:
             part = (slot.job, slot.first, done, slot.failed, 0, some(data + slot.body, stop - slot.body))
         return entries, part, (slot.job, done) if slot.started > done else None
+
+    def peek(self, uint64_t number, tuple cursor not None, jobs):
+        """What a living worker has finished of a batch since `cursor`: (pieces, cursor), None where that is nothing.
+
+        A piece is (job, first, stop, failed, body) of tasks in a row; the body is None where `jobs` does not contain
+        the job. The first cursor is FIRST_LOOK. Raises ProtocolError where the worker has overwritten its account; what
+        was read before may then be senseless, too.
+        """
+        cdef Slot* slot = &self.head.slots[number & 1]
+        cdef u8* data = self.data(number)
+        cdef _Look look
+        cdef Slot opened
+        cdef uint64_t word
+        cdef uint32_t count, end, done, stop, first
+        cdef list pieces = []
+        if published(&slot.number) != number:
+            return None
+        word = published(&slot.committed)
+        count, end = <uint32_t>(word >> 32), <uint32_t>word
+        look.entries, look.entry, look.position, look.at, look.failed = cursor
+        if not look.entry <= look.at <= MAX_MESSAGE or not look.entry <= end <= MAX_MESSAGE or count < look.entries:
+            return malformed(f"{count} entries that end at {end}")
+        while look.entries < count:
+            if end - look.entry < ENTRY_SIZE or end - look.entry - ENTRY_SIZE < get_u32(data + look.entry + 28):
+                return malformed(f"an entry that begins at {look.entry}, where all end at {end}")
+            first = get_u32(data + look.entry + 8)
+            stop = look.entry + ENTRY_SIZE + get_u32(data + look.entry + 28)
+            seen(&look, pieces, data, jobs, get_u64(data + look.entry), first,
+                 first + get_u32(data + look.entry + 12), get_u32(data + look.entry + 16), stop)
+            look.entries += 1
+            look.entry = look.at = stop
+            look.position = look.failed = 0
+        opened.done = published(&slot.done)
+        opened.open, opened.body, opened.first, opened.job, opened.failed = (
+            slot.open, slot.body, slot.first, slot.job, slot.failed
+        )
+        order_loads()
+        done, stop = <uint32_t>(opened.done >> 32), <uint32_t>opened.done
+        # while an entry is being opened, some of this is of the one before, whose results lie before this one's
+        if (
+            published(&slot.committed) == word and opened.open and opened.body == end + ENTRY_SIZE
+            and opened.body <= stop <= MAX_MESSAGE and opened.first < done
+        ):
+            seen(&look, pieces, data, jobs, opened.job, opened.first, done, opened.failed, stop)
+        if not pieces:
+            return None
+        return pieces, (look.entries, look.entry, look.position, look.at, look.failed)
+
+
+FIRST_LOOK = (0, COUNT_SIZE, 0, COUNT_SIZE, 0)
+"""The cursor of who has not seen anything of a batch."""
+
+
+cdef struct _Look:
+    uint32_t entries  # that were seen as a whole
+    uint32_t entry  # where the next one begins
+    uint32_t position  # behind the last task of it that was seen; 0 where none was
+    uint32_t at  # where the result of that task ends
+    uint32_t failed  # of those that were seen of it
+
+
+cdef int seen(
+    _Look* look, list pieces, const u8* data, object jobs, uint64_t job, uint32_t first, uint32_t done, uint32_t failed,
+    uint32_t stop,
+) except -1:
+    """Add the tasks of an entry that are new, of those from `first` to `done`, whose results end at `stop`."""
+    cdef uint32_t position = look.position or first
+    cdef uint32_t at = look.at if look.position else look.entry + ENTRY_SIZE
+    if not first <= position <= done or not at <= stop:
+        return malformed(f"tasks from {first} to {done} with results to {stop}, seen to {position}, {at}")
+    if position == done:
+        return 0
+    failed = min(failed - min(failed, look.failed), done - position)
+    pieces.append((job, position, done, failed, some(data + at, stop - at) if job in jobs else None))
+    look.position, look.at = done, stop
+    look.failed += failed
+    return 0

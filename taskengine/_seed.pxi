@@ -5,6 +5,7 @@
 # reads them with msgspec, so that what is taken and what errors say does not depend on this file.
 
 cdef enum:
+    AGAIN = 2  # a task failed, and may be run again
     ERROR_ROOM = 8  # the position of an error in its DATA frame, with a comma
 
 
@@ -190,10 +191,7 @@ cdef class _Frames:
         self.turn = turn
 
     cdef size_t run(self, const Section* section, uint32_t k, uint32_t stop) except? 0:
-        """Run the tasks from `k` to `stop` of a slice, unless recalled or taken back; write their DATA frame.
-
-        How many failed.
-        """
+        """Run the tasks from `k` to `stop` of a slice, unless recalled, and write their DATA frame; how many failed."""
         cdef _Turn turn = self.turn
         cdef _Out out = turn.out
         cdef const u8* at = section.body
@@ -201,6 +199,7 @@ cdef class _Frames:
         cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
         cdef size_t failures = 0, mark, size_at, size_room
         cdef uint32_t begin = k
+        cdef int kind
         cdef list failed = []
         if k:
             at += get_u32(section.ends + 4 * (k - 1)) - section.base
@@ -210,11 +209,17 @@ cdef class _Frames:
         size_room = turn.at - out.data - size_at
         turn.at = put_raw(out, turn.at, b',"data":[', 9)
         turn.begin_results()
-        while k < stop and not turn.is_recalled() and turn.may_run(section.count - k):
+        while k < stop and not turn.is_recalled():
             end = section.body + (get_u32(section.ends + 4 * k) - section.base)
             mark = turn.at - out.data
             turn.slot.started = section.first + k + 1
-            if self.run_frame(at, end, room):
+            kind = self.run_frame(at, end, room)
+            if kind == AGAIN:
+                turn.again = some(out.data + mark, turn.at - out.data - mark)
+                turn.at = out.data + mark
+                turn.slot.until = 0
+                break
+            if kind:
                 failures += 1
                 turn.slot.failed += 1
                 failed.append(k - begin)
@@ -241,8 +246,19 @@ cdef class _Frames:
         turn.at = put_raw(out, turn.at, b"]}", 2)
         return failures
 
-    cdef bint run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
-        """Run a task and write its entry, for which there is so much room; whether it failed."""
+    cdef int put_alone(self, bytes entry) except -1:
+        """Write the DATA frame of one task, which failed."""
+        cdef _Turn turn = self.turn
+        cdef bytes pack = self.pack
+        turn.at = put_raw(turn.out, turn.at, b'{"size":1,"data":[', 18)
+        turn.at = put_raw(turn.out, turn.at, PyBytes_AS_STRING(entry), PyBytes_GET_SIZE(entry))
+        turn.at = put_raw(turn.out, turn.at, b'],"pack":', 9)
+        turn.at = put_raw(turn.out, turn.at, PyBytes_AS_STRING(pack), PyBytes_GET_SIZE(pack))
+        turn.at = put_raw(turn.out, turn.at, b',"errors":[0]}', 14)
+        return 0
+
+    cdef int run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
+        """Run a task and write its entry, for which there is so much room; whether it failed, or is to run AGAIN."""
         cdef _Turn turn = self.turn
         cdef Frame frame
         if not (
@@ -270,15 +286,15 @@ cdef class _Frames:
         if error is None:
             return self.put_told(self.python.tell(label, result, room))
         name = get_text(<const char*>frame.name, frame.name_size)
-        return self.put_told((self.python.fail(label, name, error), True))
+        return self.put_told(self.python.fail(label, name, error))
 
-    cdef bint put_told(self, tuple told) except -1:
-        """Write an entry that Python made, and say whether the task failed.
+    cdef int put_told(self, tuple told) except -1:
+        """Write an entry that Python made, and say whether the task failed, or is to run AGAIN.
 
         A space before it marks an error where the worker dies before it has written the rest of its DATA frame.
         """
         cdef bytes entry
-        cdef bint is_failure
+        cdef int is_failure
         entry, is_failure = told
         if is_failure:
             self.turn.at = put_byte(self.turn.out, self.turn.at, c" ")

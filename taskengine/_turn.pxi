@@ -102,6 +102,8 @@ cdef class _Turn:
     cdef Slot* slot
     cdef uint64_t number
     cdef list limits  # in ns, by name index; None where no task of the section has one
+    cdef object may_retry  # see run_batch; None where no task is ever run again
+    cdef object again  # what the task at `ran` raised, or its entry of wire 0.1, where it may be run again
     cdef _Out out
     cdef u8* at
     cdef PyObject** args  # the first place stays free, which spares callees a copy
@@ -140,6 +142,12 @@ cdef class _Turn:
         self.claimed -= 1
         return True
 
+    cdef bint claim_chunk(self, uint32_t k, uint32_t* stop) noexcept:
+        """Claim the tasks from `k` to `stop`, which lie in one DATA frame; `stop` is lowered where that was taken back."""
+        if self.is_offered:
+            stop[0] = k + claim_tasks(&self.slot.claim, stop[0] - k)
+        return k < stop[0]
+
     cdef bint claim(self, uint32_t left) noexcept:
         """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
         cdef uint64_t now
@@ -159,11 +167,12 @@ cdef class _Turn:
 
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
-        self.slot.done = position << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
         """Begin an entry, of tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        order_stores()
         self.slot.job = section.job
         self.slot.first = <uint32_t>position
         self.slot.started = <uint32_t>position
@@ -355,12 +364,14 @@ cdef class _Turn:
                 error = raised
                 if has_result and isinstance(raised, BadArguments):
                     error = TaskFailed(f"the result cannot be sent: {raised}", type="BadArguments")
+                elif self.may_retry is not None and self.i >= 0 and self.may_retry(head, self.i, raised):
+                    self.again = raised
                 has_result = False
                 self.release()
                 self.slot.until = 0
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark
-            if k == stop:
+            if k == stop or self.again is not None:
                 self.ran = k
                 return failures
             self.fail(head, <uint64_t>section.first + k, section.reply, error)
@@ -398,11 +409,6 @@ cdef class _Turn:
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
-        if self.is_offered:
-            stop = k + claim_tasks(&self.slot.claim, stop - k)
-            if k == stop:
-                self.ran = k
-                return 0
         if k:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
@@ -422,26 +428,39 @@ cdef class _Turn:
 
         Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
         """
-        cdef uint32_t first = 0, k = 0, stop, number = 0
+        cdef uint32_t first = 0, k = 0, stop = 0, chunk = 0, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
-        cdef bint ends = False
+        cdef bint ends = False, is_claimed = False
         self.stride = 0
         while k < section.count and not ends:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)
                 body = self.at - self.out.data
-            stop = k + next_chunk(section, number, section.count - k)
+            if k == stop:
+                stop = chunk = k + next_chunk(section, number, section.count - k)
+                number += 1
+                is_claimed = False
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
+                k = self.ran
+            elif not is_claimed and not self.claim_chunk(k, &stop):
+                pass
             elif section.format == LEGACY_JSON and frames is not None:
+                is_claimed = True  # also what comes behind a task that may be run again
                 failures += frames.run(section, k, stop)
+                k = self.ran
             else:
                 failures += self.run_foreign(section, k, stop, head)
-            k = self.ran
-            number += 1
+                k = self.ran
             now = now_ns()
-            ends = k < stop or (until and now >= until)
+            if self.again is not None:
+                self.put_again(section, first, k, failures, now - begun, body, head, frames)
+                k += 1
+                first, failures, begun = k, 0, now
+                ends = k == stop and k < chunk
+                continue
+            ends = k < chunk or (until and now >= until)
             if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)
@@ -451,10 +470,42 @@ cdef class _Turn:
                 first, failures, begun = k, 0, now
         return k
 
+    cdef int put_again(
+        self, const Section* section, uint32_t first, uint32_t k, size_t failures, uint64_t elapsed, size_t body,
+        bytes head, _Frames frames
+    ) except -1:
+        """End the open entry before task `k`, which failed and may be run again, and write an entry of it alone.
+
+        Both are committed at once: where the worker dies before that, the task counts as running.
+        """
+        error, self.again = self.again, None
+        if k > first:
+            self.put_head(section, first, k, failures, elapsed, body)
+            elapsed = 0
+        else:
+            self.at = self.out.data + body - ENTRY_SIZE
+        self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        body = self.at - self.out.data
+        if section.format == LEGACY_JSON:
+            frames.put_alone(error)
+        else:
+            self.fail(head, <uint64_t>section.first + k, section.reply, error)
+        self.put_head(section, k, k + 1, MAY_RETRY | 1, elapsed, body)
+        self.commit()
+        self.slot.open = 0
+        return 0
+
     cdef int put_entry(
         self, const Section* section, uint32_t first, uint32_t stop, size_t failures, uint64_t elapsed, size_t body
     ) except -1:
         """Write the entry of tasks whose results begin at `body`, into the room before it."""
+        self.put_head(section, first, stop, failures, elapsed, body)
+        self.commit()
+        return 0
+
+    cdef int put_head(
+        self, const Section* section, uint32_t first, uint32_t stop, size_t failures, uint64_t elapsed, size_t body
+    ) except -1:
         cdef u8* at = self.out.data + body - ENTRY_SIZE
         at = put_u64(self.out, at, section.job)
         at = put_u32(self.out, at, section.first + first)
@@ -463,8 +514,12 @@ cdef class _Turn:
         at = put_u64(self.out, at, elapsed)
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
+        return 0
+
+    cdef inline int commit(self) noexcept:
+        """The entries that have been written are complete."""
         self.page.finished += 1
-        self.slot.committed = <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data)
+        publish(&self.slot.committed, <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data))
         return 0
 
 
@@ -474,7 +529,7 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
-def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None):
+def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None, may_retry=None):
     """Run a batch and give the answer to it.
 
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
@@ -489,10 +544,12 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     frames.pack(head) gives the package's pack, JSON, and frames.find(name) a task's function, or None.
     frames.run(frame, room) runs a task, and frames.tell(label, result, room) tells what one gave that was run: both
     give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
-    frames.fail(label, name, exception) gives the entry of a task that raised; frames.limit(name) a task's timeout in
-    ns, 0 for none.
+    frames.fail(label, name, exception) gives the entry of a task that raised, and whether it failed, 2 where it may be
+    run again; frames.limit(name) a task's timeout in ns, 0 for none.
     page, where it is given, holds the account of the batch, and the answer while it is made.
     limits(head) gives the timeout of each name in ns, 0 for none, or None where no name has one.
+    may_retry(head, i, exception) says whether the task with name index `i`, which raised that, may be run again; it is
+    then alone in its entry, whose count of failures has the bit layouts.MAY_RETRY. It is None where no task may.
 
     Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
     one message, with no more than its foreign bodies and a short error for each task that there is no room for.
@@ -510,6 +567,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     check_batch(src)
     src.at = at
     turn = _Turn(failed, foreign, get_u64(take(src, BATCH_SIZE)), page)
+    turn.may_retry = may_retry
     if frames is not None:
         seed = _Frames(frames, turn)
     until = get_u64(at + 12)

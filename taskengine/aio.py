@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import msgspec
 from taskengine.client.async_subscription import AsyncSubscription
 from taskengine.client.blocking import Caller, Posted, patience
 from taskengine.client.lease import AsyncLease
+from taskengine.client.ordering import BUFFERSIZE, in_order_async
 from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
 from taskengine.client.session import Call
@@ -47,6 +49,10 @@ class AsyncClient(Caller):
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
         return asyncio.wrap_future(self._submit((task, args, kwargs), self._options))
+
+    def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> AsyncIterator[Any]:
+        """Iterate over the results, in order, as they come; see `taskengine.Client.imap`."""
+        return in_order_async(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
 
     async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the shortest way; see `taskengine.Client.stop`."""

@@ -30,11 +30,14 @@ from taskengine.protocol.messages import (
     Info,
     LaneStats,
     Latency,
+    PartialReply,
     Priority,
     Reply,
     ReplyMode,
     Request,
     RequestKind,
+    RetryPolicy,
+    ScheduleState,
     Stamp,
     Stats,
     TaskInfo,
@@ -51,6 +54,7 @@ STAMP: Stamp = (3600 * S + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
 Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
 Vector = dict[str, Any]
 
+EACH = Request(RequestKind.PACKAGE, 24, "ARM", reply=ReplyMode.EACH)
 STATS = Stats(
     accepted=40,
     answered=30,
@@ -69,11 +73,19 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    *(["clock", "stop"], ["device.rest", "motor.stop", "robot.stop", "system.stop"], "tcp://127.0.0.1:9004"),
+    *(["clock", "stop", "each"], ["device.rest", "motor.stop", "robot.stop", "system.stop"], "tcp://127.0.0.1:9004"),
 )
 TASKS = [
     TaskInfo("task_count", "", "(a, b)", "Return half the sum.", None, False, "taskengine.tasks"),
     TaskInfo("arm.wave", "arm", "(times: int = 3)", "", 2.0, True, "robot", urgent=True),
+    TaskInfo(
+        *("battery", "", "()", "", None, False, "robot"),
+        retry=RetryPolicy(3, 0.5, retried=1),
+        schedule=ScheduleState(
+            *("battery", 10.0, "", "", 2.5, False, 6, 1, 2, 7.5, 0.25),
+            last="OSError: no battery",
+        ),
+    ),
 ]
 ERRORS: list[TaskEngineError] = [
     errors.TaskFailed("ValueError: no such angle", type="ValueError", traceback="Traceback (most recent call last)…"),
@@ -196,6 +208,7 @@ def packages() -> Iterator[Vector]:
     yield package(
         "a package that wants no results", Request(RequestKind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls
     )
+    yield package("a package that wants each as it comes", EACH, calls)
     hurried = Request(RequestKind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
     yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
     yield package("an empty package", Request(RequestKind.PACKAGE, 15, "ARM"), [])
@@ -237,7 +250,7 @@ def requests() -> Iterator[Vector]:
 def replies() -> Iterator[Vector]:
     """Return the engine's answer."""
     results = [2.5, errors.UnknownTask("no task is named 'steer'", name="steer", nearest=[])]
-    only = [1, results[1]]
+    only, entry = [1, results[1]], packed(results[1])
     end = 0, *STAMP
     yield answer(
         "results", Reply(7, 2, failed=1, clock=STAMP[0], boot=STAMP[1]), results, _joined(results), "a package"
@@ -247,6 +260,14 @@ def replies() -> Iterator[Vector]:
     yield answer(
         "no results", Reply(13, 2, ReplyMode.NONE, None, 1, *STAMP), [], None, "a package that wants no results"
     )
+    each = "a package that wants each as it comes"
+    yield answer(
+        "the second of each", PartialReply(24, 1, EACH.reply, None, 1, *STAMP, 1, False), only[1:], entry, each
+    )
+    yield answer("the first of each", PartialReply(24, 1, EACH.reply, None, *end, 0, True), [2.5], packed(2.5), each)
+    unread = to_wire(errors.Overloaded("the replies before this one were not read; the tasks have run"))
+    head = PartialReply(24, 2, EACH.reply, unread, 2, *STAMP, 0, True)
+    yield answer("each of two that were not read", head, [], None, each)
     yield answer("nothing", Reply(15, 0, ReplyMode.ALL, None, *end), [], b"", "an empty package")
     halves = [0.75, 1.75]
     yield answer("columns", Reply(9, 2, ReplyMode.ALL, None, *end), halves, _joined(halves), "columns")

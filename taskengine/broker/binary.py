@@ -21,12 +21,23 @@ from taskengine.broker.package import (
     check_names,
     lanes_of,
 )
+from taskengine.broker.partials import Part, PartialResults
 from taskengine.broker.results import Results
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.protocol.layouts import ERROR_EXT, Format
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_CHANGES
-from taskengine.protocol.messages import UNSTAMPED, Origin, Reply, ReplyMode, Request, RequestKind, Stamp, encode_reply
+from taskengine.protocol.messages import (
+    UNSTAMPED,
+    Origin,
+    PartialReply,
+    Reply,
+    ReplyMode,
+    Request,
+    RequestKind,
+    Stamp,
+    encode_reply,
+)
 
 
 def error_entry(error: TaskEngineError) -> bytes:
@@ -63,6 +74,10 @@ class BinaryPackage(Package):
         self.request = request
         self.names_held = len(request.names)
         self.reply_mode = request.reply
+        if request.reply == ReplyMode.EACH:
+            self.reply_mode = ReplyMode.ALL  # to workers it is the same
+            if request.kind == RequestKind.PACKAGE:
+                self.results = PartialResults(self.count)
         self.priority = request.priority
         self.idempotent = request.idempotent
         self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
@@ -102,6 +117,16 @@ class BinaryPackage(Package):
             Reply(self.request.serial, self.count, self.request.reply, None, self.results.failed, *stamp)
         )
         return [head] if self.reply_mode == ReplyMode.NONE else [head, self.results.bodies()]
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        first, stop, failed, bodies = part
+        count, told = stop - first, None
+        if error is not None:
+            failed, told = count, to_wire(error)
+        head = PartialReply(self.request.serial, count, ReplyMode.EACH, told, failed, *stamp, first, is_last)
+        return [encode_reply(head)] if error is not None else [encode_reply(head), bodies]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)

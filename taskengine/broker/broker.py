@@ -14,6 +14,7 @@ and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balanc
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
 
 from taskengine.broker import failure_reasons
 from taskengine.broker.availability import Availability
@@ -23,13 +24,15 @@ from taskengine.broker.dispatch import Dispatcher
 from taskengine.broker.in_flight import InFlight
 from taskengine.broker.lane import Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
+from taskengine.broker.looks import Looks, SeenBatch
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
-from taskengine.broker.recovery import Account, Answered, Matched, matched, recovered
+from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
+from taskengine.broker.retries import Retries
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES
+from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, MAY_RETRY
 from taskengine.protocol.messages import Stats
 
 
@@ -39,7 +42,7 @@ class Broker:
     `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the
     idempotent tasks, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in
     flight. The worker of a `pinned` lane owns pins: when it dies, nothing that waited for it runs, except tasks that
-    move nothing.
+    move nothing. Workers run one task at a time, except in the lanes of `concurrency`, which says how many at most.
     """
 
     def __init__(
@@ -50,21 +53,29 @@ class Broker:
         epoch: int = 1,
         limits: QuotaLimits = NO_LIMITS,
         pinned: Container[str] = (),
+        concurrency: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._pinned = pinned
         self._size = size
         self._idempotent = idempotent
         self._sizes = dict(lanes)
-        self._lanes = {name: Lane(workers, is_shared=name.startswith(DATA_LANES)) for name, workers in lanes.items()}
+        self._lanes = {
+            name: Lane(workers, is_shared=name.startswith(DATA_LANES), concurrency=concurrency.get(name, 1))
+            for name, workers in lanes.items()
+        }
         self.workers = Workers(epoch)
         self.availability = Availability(self._lanes, self._sizes, self.workers)
         self._in_flight = InFlight(limits)
         self.packages = self._in_flight.packages
         self.serials = self._in_flight.serials
         self.counters = self._in_flight.counters
+        self.progressed = self._in_flight.progressed
+        self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
         self.withdrawals = Withdrawals(self._in_flight, pinned)
+        self.retries = Retries(self._lanes, self.counters)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
         self.balancer = Balancer(self._lanes, self.workers)
+        self.looks = Looks(self.workers, self._in_flight)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
@@ -102,11 +113,15 @@ class Broker:
                 line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
 
-    def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
-        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError: name or lane."""
+    def join(self, name: str, lane: str, missing: Collection[str] = (), *, cancels: bool = False) -> None:
+        """Add a worker that is ready, without the modules `missing`; it may be able to cancel running tasks.
+
+        Raises ProtocolError: name or lane.
+        """
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
-        self.availability.join(self.workers.join(name, lane, missing))
+        most = self._lanes[lane].concurrency
+        self.availability.join(self.workers.join(name, lane, missing, most, cancels=cancels))
 
     def learn(self, idempotent: Container[str]) -> None:
         """Replace the names of the idempotent tasks."""
@@ -119,13 +134,15 @@ class Broker:
         error: Callable[[str], TaskEngineError] | None = None,
         *,
         is_dead: bool = True,
+        overdue: Container[int] | None = None,
     ) -> list[Package]:
         """Remove a worker that is dead, or that only has a new connection.
 
         `accounts` is what it has done of each batch, None if it had not begun it. Finished tasks keep their results;
         others go to another worker. The task that ran is answered with `error(its name)`; without `error` it goes to
         another worker if it is idempotent, and is answered with WorkerLost otherwise. A worker that ran no task died at
-        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it.
+        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it. Of several tasks that
+        ran, only those in the batches `overdue` are answered with `error`.
         """
         worker = self.workers.leave(name)
         if worker is None:
@@ -133,21 +150,26 @@ class Broker:
         self.availability.leave(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
+        seen = self.looks.end(worker)
         is_blamed = worker.is_retired or not is_dead
-        for slices, account in zip(worker.batches, accounts, strict=True):
+        for number, slices, account in zip(worker.numbers(), worker.batches, accounts, strict=True):
+            seen_here = seen if slices is worker.batches[0] else None
             if account is None:
-                rest += slices
+                rest += _unseen(slices, seen_here)
                 continue
+            account = begun(slices) if account is BEGUN else account
             try:
                 done, left = recovered(self.packages, name, slices, account)
             except ProtocolError:  # the worker overwrote its account: any task of the batch may have run
                 is_blamed = True
-                whole += self._in_flight.fail([slice.tasks() for slice in slices], failure_reasons.lost(name))
+                owed = [slice.tasks() for slice in _unseen(slices, seen_here)]
+                whole += self._in_flight.fail(owed, failure_reasons.lost(name))
                 continue
-            whole += self._keep(name, done, is_timed=False)
+            whole += self._keep(name, done, seen_here, is_timed=False)
+            left = _unseen(left, seen_here)
             is_blamed = is_blamed or account.running is not None
             if left and account.running == (left[0].package.flight.job, left[0].first):
-                whole += self._on_running_task_lost(name, left, error)
+                whole += self._on_running_task_lost(name, left, error if overdue is None or number in overdue else None)
             rest += left
         if rest and not is_blamed:
             whole += self._blame(name, rest)
@@ -197,34 +219,55 @@ class Broker:
         whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
         return whole + self._dispatcher.put_back([slice for slice in rest if slice.package not in lost])
 
-    def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
-        """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
-        worker = self.workers.answering(name)
-        done, rest = matched(name, worker.batches[0], entries)
-        self.workers.end_oldest(name, self._dispatcher.now)
-        whole = self._keep(name, done, is_timed=True)
-        return whole + self._dispatcher.put_back(rest) if rest else whole
+    def finish(self, name: str, entries: Sequence[Answered], number: int | None = None) -> list[Package]:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, to the batch with a number.
 
-    def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
-        """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        self.workers.answering(name)
-        slices = self.workers.end_oldest(name, self._dispatcher.now)
+        Raises ProtocolError for an answer that nobody asked for.
+        """
+        done, rest = matched(name, self.workers.answered(name, number), entries)
+        seen = self._end(name, number)
+        whole = self._keep(name, done, seen, is_timed=True)
+        return whole + self._dispatcher.put_back(_unseen(rest, seen)) if rest else whole
+
+    def give_up(self, name: str, error: TaskEngineError, number: int | None = None) -> list[Package]:
+        """Answer a worker's batch, as in `finish`, whose answer cannot be sent, with `error`. Raises ProtocolError."""
+        slices = self.workers.answered(name, number)
+        slices = _unseen(slices, self._end(name, number))
         return self._in_flight.fail([slice.tasks() for slice in slices], error)
+
+    def _end(self, name: str, number: int | None) -> SeenBatch | None:
+        """Remove a batch that a worker has answered; return what was taken early of it."""
+        seen = self.looks.end(self.workers[name]) if number is None else None
+        self.workers.end(name, number, self._dispatcher.now)
+        return seen
 
     def take_back(self, name: str, number: int, left: int) -> list[Package]:
         """Leave a worker's batch so many tasks, as the router has told it; the others wait for another worker."""
         return self._dispatcher.put_back(self.balancer.take_back(name, number, left))
 
-    def _keep(self, name: str, done: Matched, *, is_timed: bool) -> list[Package]:
-        """Take a worker's results, and their costs if `is_timed`. Return the packages that are whole now."""
+    def _keep(self, name: str, done: Matched, seen: SeenBatch | None, *, is_timed: bool) -> list[Package]:
+        """Take a worker's results but for those `seen` early, and their costs if `is_timed`.
+
+        Return the packages that are whole now.
+        """
         whole: list[Package] = []
         for slice, pieces in done:
             package = slice.package
-            package.results.worker = name
+            early = seen.early.get((package.flight.job, slice.first)) if seen is not None else None
             tasks = elapsed_ns = 0
-            for _, first, stop, failed, took_ns, body in pieces:
+            for entry in pieces:
+                _, first, stop, failed, took_ns, body = entry
                 tasks += stop - first
                 elapsed_ns += took_ns
+                if early is not None:
+                    _, first, stop, failed, took_ns, body = self.looks.rest_of(early, entry)
+                    if first == stop:
+                        continue
+                if failed >= MAY_RETRY:
+                    if not self.stopping and self.retries.keep(slice, first, self.counters.now):
+                        continue
+                    failed -= MAY_RETRY
+                package.results.worker = name
                 ended = self._in_flight.put(package, first, stop, failed, took_ns, body)
                 if ended is None:
                     ended = self._in_flight.fail([(package, first, stop)], failure_reasons.no_room())
@@ -245,6 +288,8 @@ class Broker:
             self.availability.settle()
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
+        if self.retries.due <= now:
+            whole += self._dispatcher.put_back(self.retries.take(now))
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
@@ -263,7 +308,7 @@ class Broker:
         self.workers.recall_cancelled(touched)
         over = {package for package in touched if package.flight.cancellation.is_over(package.results.missing)}
         for package in over:
-            package.flight.cancellation.cancel_all()
+            package.flight.cancellation.cancel_all(cancelled())
         return self._answer_waiting(over)
 
     def _answer_waiting(self, packages: Collection[Package]) -> list[Package]:
@@ -271,6 +316,8 @@ class Broker:
         whole: list[Package] = []
         if not packages:
             return whole
+        for slice in self.retries.revoke(packages):
+            whole += self._in_flight.fail([slice.tasks()], slice.package.flight.cancellation.reason or cancelled())
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():
@@ -292,3 +339,8 @@ class Broker:
     def idle(self) -> bool:
         """Return whether nothing is in flight."""
         return not self.packages
+
+
+def _unseen(slices: list[Slice], seen: SeenBatch | None) -> list[Slice]:
+    """Return the slices without the tasks that were answered early."""
+    return slices if seen is None else seen.unseen(slices)

@@ -13,7 +13,7 @@ NO_CHUNKS = Chunks()
 class Flight:
     """A package on its way. Only the broker and its parts write here."""
 
-    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses")
+    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses", "tries")
 
     def __init__(self) -> None:
         self.job = 0
@@ -26,3 +26,5 @@ class Flight:
         """Which of its tasks are not to start any more."""
         self.losses = Losses()
         """How often its tasks were lost with their workers."""
+        self.tries: dict[int, int] | None = None
+        """How often each task ran again after an error of its own, by position; None where none did."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from taskengine.broker.counters import Counters
 from taskengine.broker.package import Package
+from taskengine.broker.partials import Part, PartialResults
 from taskengine.broker.quota import Quota, QuotaLimits
 from taskengine.broker.serials import Serials
 from taskengine.errors import TaskEngineError
@@ -27,9 +28,13 @@ class InFlight:
         self.serials = Serials()
         self.counters = Counters()
         self.urgent = 0
-        """How many of the packages are urgent."""
+        """How many of the packages are urgent,"""
+        self.partial = 0
+        """and of how many the client wants each result as it comes."""
         self.touched: set[Package] = set()
         """Packages of which tasks were cancelled, or only cancelled tasks are left; `Withdrawals` takes them."""
+        self.progressed: dict[Package, None] = {}
+        """Packages with new results whose clients want each as it comes; the router takes them."""
         self._quota = Quota(limits)
         self._jobs = 0
 
@@ -43,6 +48,7 @@ class InFlight:
         self.serials.add(package)
         self.counters.accept(package)
         self.urgent += package.priority == Priority.URGENT
+        self.partial += isinstance(package.results, PartialResults)
 
     def put(
         self, package: Package, first: int, stop: int, failed: int, took_ns: int, body: bytes
@@ -56,6 +62,22 @@ class InFlight:
         package.results.failed += failed
         self.counters.answer(stop - first, failed, took_ns)
         return self._put(package, first, stop, body)
+
+    def fits(self, size: int) -> bool:
+        """Return whether there is room for so many more bytes of results."""
+        return self._quota.fits(size)
+
+    def put_early(self, package: Package, first: int, stop: int, failed: int, body: bytes) -> list[Package]:
+        """Take results before the answer that has them; `count_early` counts them once more when that comes."""
+        self._quota.hold(len(body))
+        package.results.failed += failed
+        self.counters.answered += stop - first
+        return self._put(package, first, stop, body)
+
+    def count_early(self, tasks: int, failed: int, took_ns: int) -> None:
+        """Count how tasks ended that were taken early, and how long they took."""
+        self.counters.answered -= tasks
+        self.counters.answer(tasks, failed, took_ns)
 
     def fail(self, tasks: Iterable[TaskRun], error: TaskEngineError) -> list[Package]:
         """Answer runs of tasks with `error`."""
@@ -71,6 +93,20 @@ class InFlight:
     def gaps(self) -> list[TaskRun]:
         """Return all tasks that have no answer."""
         return [(package, *gap) for package in self.packages.values() for gap in package.results.gaps()]
+
+    def take_progressed(self) -> list[Package]:
+        """Return the packages with new results whose clients want each as it comes; they count as taken."""
+        packages = list(self.progressed)
+        self.progressed.clear()
+        return packages
+
+    def take_parts(self, package: Package) -> list[Part]:
+        """Return the results of a package that is not whole, to be sent now."""
+        results = package.results
+        if not isinstance(results, PartialResults):
+            return []
+        self._quota.free(results.held)
+        return results.take()
 
     @property
     def tasks(self) -> int:
@@ -90,7 +126,9 @@ class InFlight:
         if results.put(first, stop, body):
             self._release(package)
             return [package]
-        if cancellation.tasks is not None and cancellation.is_over(results.missing):
+        if isinstance(results, PartialResults):
+            self.progressed[package] = None
+        if cancellation.tasks is not None and not cancellation.reason and cancellation.is_over(results.missing):
             self.touched.add(package)
         return []
 
@@ -98,6 +136,8 @@ class InFlight:
         del self.packages[package.flight.job]
         self.counters.release(package)
         self.serials.remove(package)
+        self.progressed.pop(package, None)
         owner, is_exempt = package.sender.owner, package.urgency.is_exempt
         self._quota.give_back(owner, package.count, package.size, package.results.held, is_exempt=is_exempt)
         self.urgent -= package.priority == Priority.URGENT
+        self.partial -= isinstance(package.results, PartialResults)

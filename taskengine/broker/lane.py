@@ -19,13 +19,14 @@ _load = attrgetter("load")
 
 
 class Slice(NamedTuple):
-    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns."""
+    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns; or handed out again."""
 
     package: Package
     run: Run
     first: int
     stop: int
     cost: float
+    is_again: bool = False
 
     def tasks(self) -> tuple[Package, int, int]:
         """Return the package, and which of its tasks: the first, and behind the last."""
@@ -59,6 +60,8 @@ class LaneWorker:
 
     __slots__ = (
         "batches",
+        "cancels",
+        "early",
         "first",
         "is_excluded",
         "is_retired",
@@ -76,12 +79,16 @@ class LaneWorker:
         self.missing = frozenset(missing)
         """Modules of its lane that the worker could not load."""
         self.load = 0.0
+        self.cancels = False
+        """Whether the worker can cancel tasks that run."""
         self.is_excluded = False
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
         self.since = 0.0
-        """When the oldest of them became that, in s, monotonic."""
+        """When the oldest of them became that, in s, monotonic,"""
+        self.early = 0
+        """and how many of its tasks are answered already."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -93,13 +100,28 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def end_oldest(self, now: float) -> list[Slice]:
-        """Remove the oldest batch, which has ended at `now`; return its slices."""
-        slices = self.batches.popleft()
+    def hold(self, slices: list[Slice], now: float) -> int:
+        """Give the worker a batch at `now`; return its number."""
+        if not self.batches:
+            self.since = now
+        self.batches.append(slices)
+        return self.first + len(self.batches) - 1
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of the worker's batches, the oldest first."""
+        return range(self.first, self.first + len(self.batches))
+
+    def answered(self, number: int | None) -> list[Slice] | None:
+        """Return the slices of a batch that the worker may answer now, None for another; it answers the oldest."""
+        return self.batches[0] if number is None and self.batches else None
+
+    def end(self, number: int | None, now: float) -> None:
+        """Remove a batch that was answered, and has ended at `now`."""
+        self.batches.popleft()
         self.since = now
         self.first += 1
+        self.early = 0
         self.weigh()
-        return slices
 
     def recall(self) -> int:
         """Return the number of the last batch: all are to be handed back."""
@@ -126,14 +148,19 @@ class Lane:
 
     Others wait in `lines`, the most urgent first.
 
-    A lane that `is_shared` has one worker and takes turns between clients.
+    A lane that `is_shared` has one worker and takes turns between clients. Each worker runs up to `concurrency` tasks
+    at once.
     """
 
-    def __init__(self, size: int, *, is_shared: bool = False) -> None:
+    def __init__(self, size: int, *, is_shared: bool = False, concurrency: int = 1) -> None:
+        size *= concurrency
+        self.concurrency = concurrency
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
-        self.slice_ns = SLICE_NS if size > 1 else 0
+        self.postponed = 0
+        """How many tasks are to run again, and do not wait here until then."""
+        self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
         if size > 1:
@@ -215,6 +242,7 @@ class Lane:
         """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
+        running -= sum(worker.early for worker in busy)
         online = sum(not worker.is_excluded for worker in workers)
         return LaneStats(name, size, online, len(busy), queued, running)
 
@@ -234,7 +262,7 @@ class BatchBuilder:
         """Take so many chunks of `cost` ns each from the span for the worker."""
         end, total = span.end(chunks), chunks * cost
         slices = self.slices.setdefault(worker, [])
-        slices.append(Slice(span.package, span.run, span.first, end, total))
+        slices.append(Slice(span.package, span.run, span.first, end, total, span.is_again))
         span.first = end
         worker.load += total
         self._fresh[worker] += total

@@ -6,7 +6,7 @@ A subclass for each wire knows how its frames look; the broker knows only this f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import msgspec
 
 from taskengine.broker.chunking import Chunks, Run
 from taskengine.broker.flight import Flight
+from taskengine.broker.partials import Part
 from taskengine.broker.results import Results
 from taskengine.broker.tuning import NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
 from taskengine.errors import ProtocolError, TaskEngineError
@@ -158,6 +159,8 @@ class Package:
     """How many names of tasks it keeps, registered or not."""
     data_request: DataRequest | None = None
     urgency = NOT_URGENT
+    taker: Callable[[Package], None] | None = None
+    """What gets the package when it is whole, where the engine itself has sent it."""
 
     def __init__(
         self,
@@ -263,6 +266,12 @@ class Package:
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         """Return the frames that answer the whole package, without the route."""
+        raise NotImplementedError
+
+    def partial_answer(
+        self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
+    ) -> Message:
+        """Return the frames that answer the tasks of `part`, all of them with `error` if there is one."""
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

@@ -109,6 +109,14 @@ class Quota:
         if not share.packages:
             del self._shares[client]
 
+    def fits(self, size: int) -> bool:
+        """Return whether there is room for so many more bytes of results."""
+        return self.bytes + self.results + size <= self._room
+
+    def free(self, size: int) -> None:
+        """Count out bytes of results that are sent before their package is complete."""
+        self.results -= size
+
     def hold(self, size: int) -> None:
         """Count bytes of results, even if there is no room for them."""
         self.results += size

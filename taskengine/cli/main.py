@@ -118,6 +118,8 @@ def check(as_json: bool, config: Path | None, **flags: object) -> None:
     with plain_errors():
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
+        from msgspec.structs import replace
+
         from taskengine.config.weaknesses import weaknesses
         from taskengine.runtime.descendants import orphans
         from taskengine.supervisor.catalogue import load_catalogue
@@ -125,7 +127,8 @@ def check(as_json: bool, config: Path | None, **flags: object) -> None:
 
         orphans.begin(is_init=False)
         catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
-        found = list(weaknesses(inspect(settings, config, identity, clients)))
+        periodic = {task.name: task.lane for task in catalogue.tasks if task.schedule}
+        found = list(weaknesses(replace(inspect(settings, config, identity, clients), periodic=periodic)))
         if as_json:
             _print_check(catalogue, found)
             sys.exit(WRONG_USAGE if catalogue.failures else 0)
@@ -133,7 +136,8 @@ def check(as_json: bool, config: Path | None, **flags: object) -> None:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
             where = f" in lane {task.lane}" if task.lane else ""
-            click.echo(printable(f"task {task.name}{task.signature}{where}"))
+            when = f" {task.schedule.timing}" if task.schedule else ""
+            click.echo(printable(f"task {task.name}{task.signature}{where}{when}"))
         for topic in catalogue.topics:
             click.echo(printable(f"source {topic}"))
         for weakness in found:
@@ -308,19 +312,24 @@ def tasks(as_json: bool, where: Where) -> None:
     with connected(where, PROBE_S) as client:
         known = client.tasks()
         if as_json:
-            import msgspec
+            from taskengine.cli.top import plain_task
 
-            print_json([msgspec.structs.asdict(task) for task in known])
+            print_json([plain_task(task) for task in known])
             return
         from rich.table import Table
 
-        from taskengine.cli.top import console
+        from taskengine.cli.top import console, schedules
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
             cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
             table.add_row(*map(printable, cells))
-        console().print(table, markup=False)
+        output = console()
+        output.print(table, markup=False)
+        periodic = [task.schedule for task in known if task.schedule]
+        if periodic:
+            output.print()
+            output.print(schedules(periodic), markup=False)
 
 
 @cli.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, as_completed, wait
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,10 +18,12 @@ from msgspec import UNSET, UnsetType
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
 from taskengine.client.lease import Lease
+from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session, TaskFuture
+from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session
 from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
 from taskengine.client.subscription import Subscription, Wish, reachable
+from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.errors import BadArguments, TaskEngineError
 from taskengine.protocol.layouts import COUNT
@@ -42,6 +45,8 @@ ErrorsName = Literal["raise", "return"]
 
 class Caller:
     """The shared base of the blocking client and the one for asyncio: options, requests, the queue."""
+
+    _future_type: type[TaskFuture] = TaskFuture
 
     def __init__(
         self,
@@ -126,8 +131,8 @@ class Caller:
 
     def _sent_future(self) -> TaskFuture:
         """Return a future for a request that is sent at once; only the engine can cancel it."""
-        future = TaskFuture(self._link.retract)
-        future.set_running_or_notify_cancel()
+        future = self._future_type(self._link.retract)
+        future.is_sent = True
         return future
 
     def _cancel_all(self) -> Posted:
@@ -154,7 +159,7 @@ class Caller:
             return self._stop_by_task(call, options)
         if isinstance(task, str) and task in self._session.stop_tasks:
             return self._rest(call, options)
-        future = TaskFuture(self._link.retract)
+        future = self._future_type(self._link.retract)
         self._link.enqueue(call, future, options)
         return future
 
@@ -296,6 +301,35 @@ class Client(Caller):
         """
         return self._submit((task, args, kwargs), self._options)
 
+    def submit_all(self, calls: Iterable[Call]) -> Future[list[Any]]:
+        """Send many calls, each as (name, args, kwargs), as one package now; return the future of the list of results.
+
+        Errors take the places of results, as with `run`. Cancelling the future cancels all that has not begun.
+        """
+        urged = self._urged(self._run(calls))
+        if isinstance(urged, Future):
+            return urged
+        outgoing, future = urged
+        self._link.post(outgoing, flush=True)
+        return future
+
+    def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> Iterator[Any]:
+        """Call a task once for each tuple of arguments; return an iterator of the results, in order, as they come.
+
+        At most `buffersize` calls are under way: the iterables are read as results are taken, and may be endless. A
+        task's error is raised in the place of its result, and ends the iterator. Calls that have not begun by then are
+        cancelled, and so they are where the iterator is closed.
+        """
+        return in_order(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
+
+    def as_completed(self, futures: Iterable[Future[Any]], timeout: float | None = None) -> Iterator[Future[Any]]:
+        """Send queued calls now; yield the futures as they end.
+
+        Raises TimeoutError where one has not ended `timeout` s after the first was asked for.
+        """
+        self.flush()
+        return as_completed(futures, timeout)
+
     def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the fastest route: its outputs go to their safe states, and nothing moves until `arm`.
 
@@ -318,7 +352,8 @@ class Client(Caller):
     def cancel(self, future: Future[Any] | None = None) -> None:
         """Cancel the task of a submitted future if it has not begun; with None, cancel everything this client has sent.
 
-        The future ends in `Cancelled`, or, if it was too late, in the result; `future.cancel()` does the same.
+        An `async def` task is cancelled also while it runs. The future ends in `Cancelled`, or, if it was too late, in
+        the result; `future.cancel()` does the same.
         """
         if future is not None:
             future.cancel()

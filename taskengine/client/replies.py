@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 import msgspec
 
 from taskengine import _fastpath
+from taskengine.client.task_future import Outcome
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol import arrays
-from taskengine.protocol.messages import Reply, ReplyMode
-
-Outcome = tuple[Future[Any], Any]
+from taskengine.protocol.messages import PartialReply, Reply, ReplyMode
 
 
 def outcomes(
@@ -39,10 +39,26 @@ def outcomes(
     return [(futures[0], results)]
 
 
+def partial_outcomes(reply: PartialReply, body: bytes, futures: Sequence[Future[Any]], before: int) -> list[Outcome]:
+    """Return the outcomes of a partial reply to tasks with these futures, of which `before` had an entry before.
+
+    No future is left after the last partial reply. Raises ProtocolError for a reply of tasks that were not sent.
+    """
+    answered = futures[reply.first : reply.first + reply.count]
+    if len(answered) != reply.count:
+        raise ProtocolError(f"{reply.count} entries from position {reply.first} on, and {len(futures)} tasks were sent")
+    found = list(outcomes(reply, body, answered, each=True, raises=False, array=False))
+    if reply.last and before + reply.count < len(futures):
+        missing = ProtocolError("the last of the partial replies has come, and none of them had this task")
+        # behind what has come: a future keeps its first outcome
+        found += [(future, missing) for future in futures if not future.done()]
+    return found
+
+
 def _results(reply: Reply, body: bytes, *, array: bool) -> Any:
     if reply.error is not None:
         raise from_wire(*reply.error)
-    if reply.reply == ReplyMode.ALL:
+    if reply.reply in (ReplyMode.ALL, ReplyMode.EACH):
         as_array = arrays.results(body, reply.count) if array and not reply.failed else None
         if as_array is not None:
             return as_array
@@ -63,3 +79,25 @@ def _entry_error(data: bytes) -> TaskEngineError:
     except (msgspec.MsgspecError, ValueError) as error:
         return ProtocolError(f"malformed error entry: {error}")
     return from_wire(code, message, fields)
+
+
+def settle(outcomes: deque[Outcome]) -> None:
+    """Resolve futures in order; pass over those that were cancelled, or whose caller gave up.
+
+    If it raises, because a callback raised something that is no Exception, the rest stays in `outcomes`.
+    """
+    while outcomes:
+        outcome = outcomes[0]
+        future, value = outcome
+        try:
+            if isinstance(value, TaskEngineError):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+        except InvalidStateError:
+            # or the code that resolved it was interrupted before it had woken the waiting threads
+            with future._condition:
+                future._condition.notify_all()
+        # a callback may have called this function itself
+        if outcomes and outcomes[0] is outcome:
+            del outcomes[0]

@@ -7,21 +7,23 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
-from taskengine.client.replies import Outcome, outcomes
+from taskengine.client.replies import outcomes, partial_outcomes
+from taskengine.client.task_future import Outcome, TaskFuture
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
     Info,
+    PartialReply,
     Priority,
     ReplyMode,
     Request,
@@ -29,6 +31,7 @@ from taskengine.protocol.messages import (
     decode_reply,
     encode_request,
     stamped,
+    wanting_each,
 )
 
 RETRACT_S = 5.0
@@ -41,13 +44,13 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE = "clock", "stop"
-"""Capabilities of an engine: it takes sending times and tokens; it takes STOP."""
+TIMED, STOPPABLE, GIVES_EACH = "clock", "stop", "each"
+"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it answers task by task."""
 CAPABILITIES = [TIMED, STOPPABLE]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
-_REPLIES = {kind.name.lower(): kind for kind in ReplyMode}
+_REPLIES = {kind.name.lower(): kind for kind in (ReplyMode.ALL, ReplyMode.ERRORS, ReplyMode.NONE)}
 _PRIORITIES = {kind.name.lower(): kind for kind in Priority}
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
@@ -83,33 +86,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
 
 
-class TaskFuture(Future[Any]):
-    """The future result of a call; `ask` asks the engine to cancel it."""
-
-    def __init__(self, ask: Callable[[int, int | None], None]) -> None:
-        super().__init__()
-        self._ask = ask
-        self.is_unwanted = False
-        """Whether it was cancelled after it was sent."""
-        self.serial = NO_SERIAL
-        """The serial of its package, once that is sent."""
-        self.position: int | None = None
-        """The position of its task in the package, None for all tasks."""
-
-    def cancel(self) -> bool:
-        """Cancel the call; return True if it was not sent yet.
-
-        Otherwise the engine is asked to cancel. The future ends in `Cancelled` if nothing has begun, and in its normal
-        result if it was too late.
-        """
-        if super().cancel():
-            return True
-        self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
-        if not self.done() and self.serial != NO_SERIAL:
-            self._ask(self.serial, self.position)
-        return False
-
-
 class OutgoingRequest(NamedTuple):
     """A request ready to send; `head` belongs to `request`, which gets its sending time only when it goes out.
 
@@ -133,7 +109,8 @@ class Pending(msgspec.Struct):
 
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
     `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
-    `written` is when it was sent last, in ns of the client's clock.
+    `written` is when it was sent last, in ns of the client's clock, and `answered` how many of its tasks were answered
+    by partial replies since.
     """
 
     futures: Sequence[Future[Any]]
@@ -144,6 +121,7 @@ class Pending(msgspec.Struct):
     outgoing: OutgoingRequest | None = None
     resends: int = REPEATS
     written: int = 0
+    answered: int = 0
 
 
 class Session:
@@ -180,7 +158,9 @@ class Session:
         """Tasks that stop the machine or bring a device to its safe state, as far as the engine has named them."""
         self._capabilities: Sequence[str] = ()
         self._is_timed = False
-        """Whether the engine takes sending times and tokens."""
+        """Whether the engine takes sending times and tokens,"""
+        self._gives_each = False
+        """and whether it answers task by task."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -260,14 +240,19 @@ class Session:
         return urgent
 
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
-        """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one."""
-        pending = self.pending.get(outgoing.serial)
+        """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
+
+        Futures of several tasks get their results one by one if the engine can do that.
+        """
+        pending, head = self.pending.get(outgoing.serial), outgoing.head
         if pending is not None:
             pending.written = now
-        if not self._is_timed:
-            return outgoing.frames
-        sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
-        return [stamped(outgoing.head, sent, bound, self._token, self._since_told), *outgoing.body]
+            if pending.each and self._gives_each and len(pending.futures) > 1:
+                head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
+        if self._is_timed:
+            sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
+            head = stamped(head, sent, bound, self._token, self._since_told)
+        return [head, *outgoing.body]
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, counted from `now`, is over."""
@@ -341,7 +326,7 @@ class Session:
 
         The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready, self._is_timed = NO_SERIAL, False, False
+        self._hello, self.is_ready, self._is_timed, self._gives_each = NO_SERIAL, False, False, False
         self._clock.forget()
         self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
@@ -349,7 +334,7 @@ class Session:
             pending = self.pending.get(serial)
             outgoing = None if pending is None else pending.outgoing
             if pending is not None and outgoing is not None and pending.resends and self._is_wanted(serial, pending):
-                pending.resends -= 1
+                pending.resends, pending.answered = pending.resends - 1, 0
                 again.append(outgoing)
             else:
                 lost.append(serial)
@@ -392,11 +377,17 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
-            self.outcomes.extend(
-                outcomes(reply, body, pending.futures, each=pending.each, raises=pending.raises, array=pending.array)
-            )
-            if reply.serial == self._hello:
-                self._learn(self.outcomes[-1][1])
+            if isinstance(reply, PartialReply):
+                futures = pending.futures if pending.each else ()
+                self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered))
+                pending.answered += reply.count
+                if not reply.last:
+                    return self.outcomes
+            else:
+                futures, raises, array = pending.futures, pending.raises, pending.array
+                self.outcomes.extend(outcomes(reply, body, futures, each=pending.each, raises=raises, array=array))
+                if reply.serial == self._hello:
+                    self._learn(self.outcomes[-1][1])
             self.pending.pop(reply.serial, None)
         return self.outcomes
 
@@ -410,7 +401,7 @@ class Session:
             self.info = msgspec.convert(value, Info)
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
-        self._is_timed = TIMED in self._capabilities
+        self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
@@ -470,25 +461,3 @@ class Session:
             pending.outgoing = outgoing
         self.pending[serial] = pending
         return outgoing
-
-
-def settle(outcomes: deque[Outcome]) -> None:
-    """Resolve futures in order; pass over those that were cancelled, or whose caller gave up.
-
-    If it raises, because a callback raised something that is no Exception, the rest stays in `outcomes`.
-    """
-    while outcomes:
-        outcome = outcomes[0]
-        future, value = outcome
-        try:
-            if isinstance(value, TaskEngineError):
-                future.set_exception(value)
-            else:
-                future.set_result(value)
-        except InvalidStateError:
-            # or the code that resolved it was interrupted before it had woken the waiting threads
-            with future._condition:
-                future._condition.notify_all()
-        # a callback may have called this function itself
-        if outcomes and outcomes[0] is outcome:
-            del outcomes[0]

@@ -39,6 +39,8 @@ class ReplyMode(IntEnum):
     ALL = 0
     ERRORS = 1
     NONE = 2
+    EACH = 3
+    """All, in partial replies as they come; for engines with the capability `each`."""
 
 
 class Priority(IntEnum):
@@ -95,6 +97,17 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
     stop: int = 0
 
 
+class PartialReply(Reply, array_like=True, frozen=True):
+    """Head of a reply of mode EACH: `count` entries, of tasks in a row that begin at position `first`.
+
+    With an `error` each of these tasks ended in it, and no entries follow. The `last` partial reply of a package is
+    marked: it has got an entry for every task.
+    """
+
+    first: Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)] = 0
+    last: bool = True
+
+
 Stamp = tuple[int, int, int]
 """The fields `clock`, `boot` and `stop` of every `Reply`."""
 UNSTAMPED: Final[Stamp] = 0, 0, 0
@@ -119,6 +132,46 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     stop_address: str = ""
 
 
+class RetryPolicy(msgspec.Struct, array_like=True, frozen=True):
+    """How often a task runs again after an error of its own, and after how long, in s, for the first time.
+
+    `retried` is how often tasks of that name have run again since the router began.
+    """
+
+    retries: int
+    backoff: float = 0.0
+    retried: int = 0
+
+
+class ScheduleState(msgspec.Struct, array_like=True, frozen=True):
+    """A periodic task: `every` in s, or `at` a time of day, or `cron`; and how its runs went since the router began.
+
+    `due` is in how many s it runs next, None where that is not known, as before the clock is set. `skipped` are runs
+    that were missed, or came while the last one went on. `ago` is how many s ago the last run began, `took` how long it
+    took, in s, None before the first one has ended, and `last` a short text of its result, or its error.
+    """
+
+    task: str
+    every: float = 0.0
+    at: str = ""
+    cron: str = ""
+    due: float | None = None
+    is_running: bool = False
+    runs: int = 0
+    failed: int = 0
+    skipped: int = 0
+    ago: float | None = None
+    took: float | None = None
+    last: str = ""
+
+    @property
+    def timing(self) -> str:
+        """When it runs, as text."""
+        if self.every:
+            return f"every {self.every:g} s"
+        return f"at {self.at}" if self.at else f"cron {self.cron}"
+
+
 class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     """A client's view of a task; `timeout` in s."""
 
@@ -130,6 +183,8 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     idempotent: bool
     module: str
     urgent: bool = False
+    retry: RetryPolicy | None = None
+    schedule: ScheduleState | None = None
 
 
 class LaneStats(msgspec.Struct, array_like=True, frozen=True):
@@ -175,7 +230,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     the workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight
     and of unread replies. The stages: `waiting` from acceptance until a worker was given the task, `running` there, as
     the mean of its slice, `total` from acceptance until its package was complete. `sources` are those that take longer
-    than their period.
+    than their period. `schedules` are the periodic tasks.
     """
 
     accepted: int
@@ -193,6 +248,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     running: Latency
     total: Latency
     sources: list[SourceStats] = []
+    schedules: list[ScheduleState] = []
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
@@ -234,10 +290,12 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, Cancel, Stop, list[SourceStats])
+M = TypeVar("M", Request, Reply, PartialReply, Cancel, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
 """How a head ends that names neither sending time nor client object."""
+_AFTER_MODE: Final = 12 + len(_UNSAID)
+"""Bytes of such a head behind the reply mode: priority, deadline, idempotent and columns come before that end."""
 _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
 """Bytes of the MessagePack tags that begin an array,"""
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -245,6 +303,7 @@ _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2:
 _NIL: Final = 0xC0
 _request = msgspec.msgpack.Decoder(Request)
 _reply = msgspec.msgpack.Decoder(Reply)
+_partial = msgspec.msgpack.Decoder(PartialReply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
 _stop = msgspec.msgpack.Decoder(Stop)
 _overruns = msgspec.msgpack.Decoder(list[SourceStats])
@@ -253,6 +312,11 @@ _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
     """Add the sending time and the client object to a head that names neither."""
     return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
+
+
+def wanting_each(head: bytes) -> bytes:
+    """Return a head that names neither sending time nor client object, with the reply mode EACH."""
+    return head[: -_AFTER_MODE - 1] + bytes([ReplyMode.EACH]) + head[-_AFTER_MODE:]
 
 
 def encode_request(request: Request) -> bytes:
@@ -293,8 +357,9 @@ def _int_at(frame: bytes, at: int) -> tuple[int, int]:
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Read the first frame of a reply. Raises ProtocolError."""
-    return _decode(_reply, frame)
+    """Read the first frame of a reply, a PartialReply if its mode is EACH. Raises ProtocolError."""
+    reply = _decode(_reply, frame)
+    return _decode(_partial, frame) if reply.reply is ReplyMode.EACH else reply
 
 
 def decode_cancel(frames: Sequence[bytes]) -> Cancel:

@@ -10,11 +10,14 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-PREFIX: Final = "task_"
+from taskengine.protocol.marks import PREFIX
+
 DOOR: Final = "taskengine"
 _KINDS: Final = ("task", "source")
 _DYNAMIC: Final = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
 _SOURCE_ARGUMENTS: Final = ("topic", "period")
+_CLASSES: Final = "retry_on"
+"""The argument of a decorator that has names of classes."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 NOTHING: Final = ""
@@ -35,6 +38,8 @@ class Declared(NamedTuple):
     signature: str
     doc: str
     is_async: bool
+    is_callable: bool = True
+    """Whether it can be called without arguments."""
 
 
 class Found(NamedTuple):
@@ -57,6 +62,13 @@ class _Doubt(Exception):
 def discover(tree: ast.Module, offers: Offers) -> Found:
     """Read a module's tree."""
     return _ModuleReader(tree, offers).found()
+
+
+def method_hint(kind: str, name: str) -> str:
+    """Return what to write in place of a decorator on the method `name`, "Class.method"."""
+    if kind == "task":
+        return f"write `task({name.lower()})` in the module, with an object in place of its class"
+    return f"write a function of the module that calls it, and put @{kind} there"
 
 
 class _ModuleReader:
@@ -181,9 +193,10 @@ class _ModuleReader:
                 continue
             kinds = [kind for decorator in inner.decorator_list if (kind := self._kind_of(_called(decorator)))]
             if kinds:
+                name = f"{node.name}.{inner.name}"
+                hint = method_hint(kinds[0], name)
                 self._complaints.append(
-                    f"line {inner.lineno}: @{kinds[0]} on the method {node.name}.{inner.name} registers nothing: write "
-                    f"a function of the module that calls it, and put @{kinds[0]} there"
+                    f"line {inner.lineno}: @{kinds[0]} on the method {name} registers nothing: {hint}"
                 )
             elif any(self._is_concerned(_called(decorator)) for decorator in inner.decorator_list):
                 raise _Doubt(f"a decorator of {node.name}.{inner.name} may register tasks")
@@ -215,7 +228,8 @@ class _ModuleReader:
         doc = ast.get_docstring(node) or ""
         signature = signature_of(node)
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async)
+        is_callable = _needs_nothing(node.args)
+        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async, is_callable)
 
     def _options(self, kind: str, decorator: ast.expr) -> dict[str, Any]:
         """Return the decorator's arguments. Raises _Doubt if they are not literal."""
@@ -229,7 +243,8 @@ class _ModuleReader:
         for name, value in given:
             if name is None:
                 raise _Doubt("** in a decorator")
-            options[name] = self._literal(value)
+            if name != _CLASSES or not _is_classes(value):  # which classes these are matters to workers alone
+                options[name] = self._literal(value)
         return options
 
     def _literal(self, node: ast.expr) -> Any:
@@ -272,6 +287,19 @@ def _called(decorator: ast.expr) -> ast.expr:
 
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_classes(node: ast.expr) -> bool:
+    """Return whether an expression may name classes, such as `OSError`, `socket.timeout`, or a tuple of such."""
+    if isinstance(node, ast.Tuple):
+        return bool(node.elts) and all(map(_is_classes, node.elts))
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_classes(node.value))
+
+
+def _needs_nothing(arguments: ast.arguments) -> bool:
+    """Return whether each argument has a default."""
+    plain = len(arguments.posonlyargs) + len(arguments.args)
+    return plain == len(arguments.defaults) and None not in arguments.kw_defaults
 
 
 def signature_of(node: _Function) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,28 +19,46 @@ import msgspec
 from taskengine.config.spelling import closest
 from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
-from taskengine.protocol.messages import TaskInfo
-from taskengine.registry.discovery import PREFIX
+from taskengine.protocol.marks import MARK, PREFIX
+from taskengine.protocol.messages import RetryPolicy, ScheduleState, TaskInfo
+from taskengine.registry.discovery import method_hint
 from taskengine.registry.loading import load, name_of_file
+from taskengine.registry.options import Errors, check_call, check_retries, refuse_pins
+from taskengine.registry.timetable import check_timing
 
 if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
-MARK = "__taskengine__"
 NEAREST = 3
 """How many similar names an error about an unknown name suggests."""
 BUILT_IN = "taskengine.sources"
 
 
 class TaskMark(msgspec.Struct, frozen=True):
-    """The options of `@task` for a function; `timeout` in s."""
+    """The options of `@task` for a function; `timeout`, `backoff` and `every` in s."""
 
     name: str | None = None
     lane: str = ""
     timeout: float | None = None
     idempotent: bool = False
     urgent: bool = False
+    retries: int = 0
+    backoff: float = 0.0
+    retry_on: Errors = ()
+    every: float | None = None
+    at: str | None = None
+    cron: str | None = None
+
+    def retry(self) -> RetryPolicy | None:
+        """How often the task runs again after its own errors; None for never."""
+        return RetryPolicy(self.retries, self.backoff) if self.retries else None
+
+    def schedule(self, name: str) -> ScheduleState | None:
+        """When the task, of that name, runs by itself; None for never."""
+        if self.every is None and self.at is None and self.cron is None:
+            return None
+        return ScheduleState(name, float(self.every or 0.0), self.at or "", self.cron or "")
 
 
 class SourceMark(msgspec.Struct, frozen=True):
@@ -59,18 +77,43 @@ class Task(msgspec.Struct, frozen=True):
     timeout: float | None
     idempotent: bool
     urgent: bool = False
+    retry: RetryPolicy | None = None
+    retry_on: Errors = ()
+    schedule: ScheduleState | None = None
 
     @property
     def origin(self) -> str:
         """The file and the line of the function."""
         return _origin(self.function)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an `async def`, or wraps one."""
+        return is_coroutine_function(self.function)
+
     def info(self) -> TaskInfo:
         """The description that clients get."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
-        return TaskInfo(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent)
+        repeats = self.retry, self.schedule
+        return TaskInfo(
+            *(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent, *repeats)
+        )
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether a call of the function gives a coroutine: an `async def`, or what wraps one or calls one."""
+    while function is not None:
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function)):
+            return True
+        function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+    return False
+
+
+def _call_of(function: Any) -> Any:
+    """Return the method by which an object is called."""
+    return inspect.getattr_static(type(function), "__call__", None)
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -101,7 +144,16 @@ def _origin(function: Callable[..., Any]) -> str:
 
 
 @overload
-def task(function: F, /) -> F: ...
+def task(
+    function: F,
+    /,
+    *,
+    name: str | None = None,
+    lane: str = "",
+    timeout: float | None = None,
+    idempotent: bool = False,
+    urgent: bool = False,
+) -> F: ...
 @overload
 def task(
     *,
@@ -110,6 +162,12 @@ def task(
     timeout: float | None = None,
     idempotent: bool = False,
     urgent: bool = False,
+    retries: int = 0,
+    backoff: float = 0.0,
+    retry_on: Errors | type[Exception] = (Exception,),
+    every: float | None = None,
+    at: str | None = None,
+    cron: str | None = None,
 ) -> Callable[[F], F]: ...
 def task(
     function: F | None = None,
@@ -120,12 +178,27 @@ def task(
     timeout: float | None = None,
     idempotent: bool = False,
     urgent: bool = False,
+    retries: int = 0,
+    backoff: float = 0.0,
+    retry_on: Errors | type[Exception] = (Exception,),
+    every: float | None = None,
+    at: str | None = None,
+    cron: str | None = None,
 ) -> F | Callable[[F], F]:
     """Register a function as a task, under its own name or `name`.
 
     `lane` binds it to a group of workers, and `timeout` is the longest it may run, in s. An `idempotent` task may run
     twice. An `urgent` one overtakes all waiting tasks, whatever priority it is called with. The function itself is
-    unchanged. Raises TaskModuleError for a function that cannot be a task.
+    unchanged.
+
+    A method is registered with its object, by a call in the module: `task(arm.wave, name="arm.wave")`. In the same way
+    any function is registered without a name in the module.
+
+    A task that raises one of the exceptions `retry_on` runs again, up to `retries` times: about `backoff` s later, then
+    after twice that, and so on. With `every` (in s), `at` (a time of day, "07:30") or `cron` (the five fields of
+    crontab(5)) the engine runs the task by itself.
+
+    Raises TaskModuleError for a function that cannot be a task.
     """
     if not (name is None or (isinstance(name, str) and name)):
         raise TaskModuleError(f"name is text, not {name!r}")
@@ -138,13 +211,21 @@ def task(
     if lane.startswith(RESERVED_LANES):
         own = " or ".join(RESERVED_LANES)
         raise TaskModuleError(f"lane {lane!r}: names that begin with {own} are the engine's own")
-    mark = TaskMark(name, lane, timeout, idempotent, urgent)
+    errors = check_retries(retries, backoff, retry_on)
+    check_timing(every, at, cron)
+    mark = TaskMark(name, lane, timeout, idempotent, urgent, retries, backoff, errors, every, at, cron)
 
     def register(function: F) -> F:
         _check(function, "task")
+        if mark.schedule(""):
+            check_call(function)
         _mark(function, mark, "task")
         return function
 
+    if function is not None and (inspect.ismethod(function) or name is not None):
+        _check(function, "task")
+        _given.setdefault(_module_at_import(), []).append((function, mark))
+        return function
     return register if function is None else register(function)
 
 
@@ -164,6 +245,14 @@ def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def _module_at_import() -> str:
+    """Return the name of the module whose import is calling; "" for none."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
 
 def _mark(function: Callable[..., Any], mark: TaskMark | SourceMark, what: str) -> None:
@@ -190,8 +279,10 @@ def _check(function: Any, what: str) -> None:
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
     if inspect.isclass(function):
         raise TaskModuleError(f"{function.__name__} cannot be a {what}: it is a class, write a function that uses it")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: a worker runs one at a time, write `def`")
+    if inspect.isasyncgenfunction(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: it is an async generator, use `return`")
+    if what == "source" and is_coroutine_function(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a source: each source has a thread, write `def`")
 
 
 class Registry:
@@ -206,6 +297,7 @@ class Registry:
         self.failures: list[TaskModuleError] = []
         self.lacking: dict[str, str] = {}
         self.lanes: dict[str, str] = {}
+        self._pinned: Container[str] = ()
 
     @classmethod
     def load(cls, modules: Iterable[str], machine: Machine | None = None) -> Registry:
@@ -228,6 +320,7 @@ class Registry:
 
     def add_machine(self, machine: Machine | None) -> None:
         """Add the tasks of a machine."""
+        self._pinned = machine.lanes if machine else ()
         for function, options in machine.tasks() if machine else ():
             _add(self.tasks, _task(function, TaskMark(**options), ""))
 
@@ -241,6 +334,7 @@ class Registry:
         except BaseException as error:
             reason = f"{type(error).__name__}: {text_of(error)}" if text_of(error) else type(error).__name__
             self.leave_out(place, reason)
+            _given.pop(place.module, None)
             return reason
         finally:
             _marked.clear()
@@ -259,12 +353,16 @@ class Registry:
                 _check(function, "task")
                 mark = TaskMark(name=attribute)
             if isinstance(mark, TaskMark):
-                _add(tasks, _task(function, mark, attribute))
+                entry = _task(function, mark, attribute)
+                refuse_pins(self._pinned, entry.lane, entry.name, entry.retry, entry.schedule)
+                _add(tasks, entry)
             elif isinstance(mark, SourceMark):
                 _add(sources, Source(mark.topic, function, mark.period))
             else:
                 continue
             registered.add(id(inspect.unwrap(function)))
+        for function, mark in _given.get(module.__name__, ()):
+            _add(tasks, _task(function, mark, ""))
         self.tasks, self.sources = tasks, sources
         for function in _marked:
             is_own = getattr(function, "__module__", None) == module.__name__
@@ -273,6 +371,8 @@ class Registry:
                 self.failures.append(TaskModuleError(f"task module {place.name}: {problem}", module=place.name))
 
 
+_given: dict[str, list[tuple[Callable[..., Any], TaskMark]]] = {}
+"""Functions that were registered by a call of `task`, by the modules that called it."""
 _marked: list[Callable[..., Any]] = []
 """Functions decorated since the import of the current module began."""
 
@@ -293,8 +393,10 @@ def _unregistered(function: Callable[..., Any]) -> str:
     line = f"line {code.co_firstlineno}: " if code else ""
     name = getattr(function, "__qualname__", repr(function))
     what = "the method " if "." in name and "<locals>" not in name else ""
+    if what:
+        return f"{line}@{kind} on {what}{name} registers nothing: {method_hint(kind, name)}"
     return (
-        f"{line}@{kind} on {what}{name} registers nothing, since the module has no such function: write a function of "
+        f"{line}@{kind} on {name} registers nothing, since the module has no such function: write a function of "
         f"the module, under a name of its own, and put @{kind} on top of its other decorators"
     )
 
@@ -304,7 +406,8 @@ R = TypeVar("R", Task, Source)
 
 def _task(function: Callable[..., Any], mark: TaskMark, attribute: str) -> Task:
     name = str(mark.name or getattr(function, "__name__", attribute))
-    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent)
+    repeats = mark.retry(), mark.retry_on, mark.schedule(name)
+    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent, *repeats)
 
 
 def _add(known: dict[str, R], entry: R) -> None:

@@ -11,11 +11,12 @@ from taskengine.broker import binary, legacy_json
 from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
 from taskengine.broker.package import DataRequest, Package, Sender, Urgency
+from taskengine.broker.partials import PartialResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS
+from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     Origin,
@@ -32,6 +33,7 @@ from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
+from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.questions import LATER, Questions
 from taskengine.router.replies import ReplySender
@@ -85,6 +87,7 @@ class Frontend:
         self._broker = broker
         self._port = port
         self._replies = ReplySender(port, connections)
+        self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
         self._gate = gate
         self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
         self._audit = audit
@@ -103,11 +106,13 @@ class Frontend:
         """The key or connection that the last message is charged to, None for a stop,"""
         self._sender: KnownClient | None = None
         """and the client that sent it, where that is known."""
+        self._periodic: frozenset[str] = frozenset()
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
         """Replace the list of tasks."""
         self._tasks = tasks
+        self._periodic = frozenset(task.name for task in tasks if task.schedule is not None)
         self.questions.learn(tasks)
         self.reroute()
         self._urgent = self.stops.names | {task.name for task in tasks if task.urgent}
@@ -168,9 +173,14 @@ class Frontend:
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; clients that are not let in any more get none."""
         for package in packages:
+            if package.taker is not None:
+                package.taker(package)
+                package.forget()
+                self.lines.ended(package, is_shipped=False)
+                continue
             self.has_answered = True
             sender = package.sender
-            is_owed = not sender.key or self._is_owed(sender)
+            is_owed = self._is_owed(sender)
             if is_owed:
                 self._answer(package, sender)
             package.forget()
@@ -178,7 +188,10 @@ class Frontend:
 
     def _answer(self, package: Package, sender: Sender) -> None:
         size = package.results.held
-        if self._replies.is_full(sender.client, sender.key, size):
+        if isinstance(package.results, PartialResults):
+            package.forget_tasks()
+            self.partials.end(package)
+        elif self._replies.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
             self._replies.send(sender.route, package.refusal(error, self._stamp()), sender.key)
@@ -188,6 +201,8 @@ class Frontend:
 
     def _is_owed(self, sender: Sender) -> bool:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
+        if not sender.key:
+            return True
         if self._gate is not None and self._gate.name_of(sender.key) is None:
             return False
         return self._connections is None or self._connections.is_here(sender.client, sender.key)
@@ -349,11 +364,22 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.data_request is not None:
                 self._check_topic(package.data_request)
+            if self._gate is not None:
+                package.sender.show_key(self._port.user)
+        except Overloaded:
+            self._broker.counters.refused += package.count
+            raise
+        except NotAllowed as error:
+            self._audit.note("refused", client=client.name, reason=str(error))
+            raise
+        self._admit(package, client, now)
+
+    def _admit(self, package: Package, client: KnownClient, now: float) -> None:
+        """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
+        try:
             client.admit(package, now)
             if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
-            if self._gate is not None:
-                package.sender.show_key(self._port.user)
             denied = package.denied() if client.is_limited else []
             is_whole = self._broker.accept(package)
             client.charge(package)
@@ -374,6 +400,17 @@ class Frontend:
         else:
             self.lines.accepted(package)
 
+    def admit_own(self, read: Callable[[Mapping[str, str]], Package], name: str | None, now: float) -> None:
+        """Take a package of the engine's own, as the client `name`, or, with None, as one that may do everything.
+
+        `read` makes it, given the lanes of the tasks for that client. Raises NotAllowed, Overloaded.
+        """
+        client = self._clients.own if name is None else self._clients.of(name)
+        package = read(client.lanes)
+        if not self._urgent.isdisjoint(package.kind):
+            self._act_at_once(package, client)
+        self._admit(package, client, now)
+
     def _act_at_once(self, package: Package, client: KnownClient) -> None:
         """Have calls act at once that stop something, and find out how urgent the package is."""
         urgent = frozenset(filter(client.may_call, self._urgent.intersection(package.kind)))
@@ -387,3 +424,6 @@ class Frontend:
         """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        start, _, task = request.topic.partition(SCHEDULE_TOPICS)
+        if request.publishes and not start and task in self._periodic:
+            raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")

@@ -19,12 +19,13 @@ from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
-from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, NO_ANSWER
+from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, MAX_OFFERED, NO_ANSWER
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
 from taskengine.router.health import WorkerHealth
+from taskengine.router.scheduler import OwnClient, Scheduler
 from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
@@ -50,7 +51,8 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
+from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -65,6 +67,10 @@ STOP_MS = 1
 """Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
 UNEVEN_MS = 1
 """Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
+PART_MS = 1
+"""Time, in ms, between two looks whether results that came have waited for others of their package."""
+LOOK_MS = 2
+"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -99,7 +105,9 @@ class Router:
         )
         pinned = backplane.machine.lanes if backplane.machine else ()
         size = settings.chunking_size if settings.chunking else None
-        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
+        sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
+        self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
         self._workers = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
@@ -128,6 +136,10 @@ class Router:
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._worker_port = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
+        wall = WallClock(is_trusted=settings.trust_clock)
+        client = OwnClient(self._frontend, settings.data_workers)
+        self._scheduler = Scheduler(client, wall, journal.say, self._workers.awaits_elders)
+        self._frontend.questions.schedules = self._scheduler.states
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -136,6 +148,8 @@ class Router:
         self._frontend.learn(tasks)
         self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
+        self._broker.retries.learn({task.name: task.retry for task in tasks if task.retry is not None})
+        self._scheduler.learn(tasks)
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
@@ -195,12 +209,18 @@ class Router:
             if self._next_look <= self._now:
                 self._check_health(self._now)
             self._frontend.look_at_keys(self._now)
+            if self._scheduler.due <= self._now:
+                self._scheduler.run(self._now)
             settled = self._broker.settle(self._now)
             if settled:
                 self._frontend.deliver(settled)
             self._dispatch()
             if self._broker.workers.has_idle:
                 self._even_out()
+            if self._broker.looks.are_wanted:
+                self._look_at_pages()
+            if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
+                self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
             if self._retiring:
@@ -231,9 +251,16 @@ class Router:
             return STOP_MS
         if self._broker.workers.has_idle:
             return UNEVEN_MS
+        if self._frontend.partials.are_new:
+            return PART_MS
+        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+            return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        due = self._scheduler.due if self._scheduler.due < self._broker.retries.due else self._broker.retries.due
+        if due < self._now + longest / 1000:
+            longest = max(0, math.ceil((due - self._now) * 1000))
         return min(TICK_MS, longest) if timed else longest
 
     def _stopped(self) -> bool:
@@ -242,6 +269,9 @@ class Router:
     def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                    for frames in _received(self._worker_port.receive):
+                        self._from_worker(frames)
                 self._on_worker_exit(order.worker)
                 if self._broker.stopping:
                     self._frontend.deliver(self._broker.refuse_unserved())
@@ -263,6 +293,7 @@ class Router:
                 self._frontend.questions.restarts = order.counts
             case StopProcess():
                 self._broker.stopping = True
+                self._scheduler.stop()
                 self._stop_at = time.monotonic() + order.drain
                 self._next_look = 0.0  # the supervisor waits for a sign of life
                 self._frontend.deliver(self._broker.refuse_unserved())
@@ -284,21 +315,12 @@ class Router:
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._worker_port.send([frames[0], HEARTBEAT])
                 return
-            if len(frames) != 2:
+            if len(frames) == 4 and frames[1] == ANSWER:
+                self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 2:
+                self._finish(name, frames[1])
+            else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
-            if frames[1] == NO_ANSWER:
-                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-                self._frontend.deliver(self._broker.give_up(name, error))
-                return
-            held = self._broker.workers.held(name)
-            if not held:
-                raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > MAX_ANSWER_KEPT:
-                self._workers.release(name, held[0])
-            answers = _fastpath.read_answer(frames[1])
-            if self._frontend.lines.enabled:
-                self._frontend.lines.answered(self._broker.packages, name, answers)
-            self._frontend.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
             self._journal.warn(
@@ -306,6 +328,20 @@ class Router:
             )
             if name is not None:
                 self._expel(name)
+
+    def _finish(self, name: str, answer: bytes, number: int | None = None) -> None:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, by number. Raises ProtocolError."""
+        if answer == NO_ANSWER:
+            error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+            self._frontend.deliver(self._broker.give_up(name, error, number))
+            return
+        if len(answer) > MAX_ANSWER_KEPT:
+            for held in self._broker.workers.held(name)[:1]:
+                self._workers.release(name, held)
+        answers = _fastpath.read_answer(answer)
+        if self._frontend.lines.enabled:
+            self._frontend.lines.answered(self._broker.packages, name, answers)
+        self._frontend.deliver(self._broker.finish(name, answers, number))
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """Take a worker's hello. Raises ProtocolError."""
@@ -318,8 +354,9 @@ class Router:
             self._handle_control()
         if not self._workers.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane, hello.missing)
-        self._workers.enlist(hello.name, identity, hello.place)
+        self._broker.join(hello.name, hello.lane, hello.missing, cancels=hello.cancels)
+        is_concurrent = hello.lane in self._concurrency
+        self._workers.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.workers.retire(hello.name)
@@ -345,7 +382,8 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.workers.held(name)]
-            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
+            overdue = member.overdue_batches(time.monotonic_ns())
+            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
 
     def _kill_overdue(self) -> None:
         """Have workers killed whose task is past its timeout."""
@@ -368,6 +406,7 @@ class Router:
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
+        self._scheduler.run(now)  # somebody may have set the clock
 
     def _even_out(self) -> None:
         """Give what busy workers have not begun to idle ones."""
@@ -380,12 +419,23 @@ class Router:
         if takes:
             self._dispatch()
 
+    def _look_at_pages(self) -> None:
+        """Take what busy workers have finished, where clients want each result as it comes."""
+        for look in self._broker.looks.due(self._now):
+            try:
+                found = self._workers.peek(look)
+            except ProtocolError:  # a task has overwritten the page: its worker's answer, or death, tells the rest
+                self._broker.looks.give_up(look)
+            else:
+                if found is not None:
+                    self._frontend.deliver(self._broker.looks.take(look, *found))
+
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
-            if slice_ns:
+            if slice_ns and tasks <= MAX_OFFERED:
                 self._workers.offer(worker, number, tasks)
             message = _fastpath.pack_batch(
-                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
+                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, *_ in slices]
             )
             try:
                 self._worker_port.send([self._workers.identity_of(worker), message])
@@ -393,6 +443,15 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._workers.recall(worker, number)
+        if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
+            self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        """Have workers that can do that cancel running tasks whose client has cancelled them."""
+        for worker, unwanted in self._broker.workers.cancellations():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                frames = self._backplane.cancel_frames(unwanted)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from taskengine._fastpath import ProgressPage
-from taskengine.broker.recovery import SENSELESS, Account
+from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.looks import Cursor, PageLook, Piece
+from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
-from taskengine.protocol.layouts import MAX_OFFERED
 
 
 class WorkerEntry(NamedTuple):
@@ -23,13 +23,21 @@ class WorkerEntry(NamedTuple):
     pid: int
     is_fresh: bool = False
     identity: bytes = b""
+    calls: CallTable | None = None
+    """Which batches it has begun, if it runs many at once."""
 
     def is_overdue(self, now_ns: int) -> bool:
         """Return whether it runs a task whose timeout is over, or died in one."""
-        return not self.is_fresh and 0 < self.page.until_ns <= now_ns
+        return not self.is_fresh and (0 < self.page.until_ns <= now_ns or bool(self.overdue_batches(now_ns)))
+
+    def overdue_batches(self, now_ns: int) -> list[int] | None:
+        """Return which of its batches are overdue, None where it runs one task at a time."""
+        return None if self.calls is None else self.calls.overdue(now_ns)
 
     def account(self, number: int) -> Account | None:
         """Return what it had done of a batch when it died, None where it had not begun it."""
+        if self.calls is not None:
+            return BEGUN if self.calls.has_begun(number) else None
         try:
             found = self.page.read(number)
         except ProtocolError:
@@ -56,18 +64,33 @@ class WorkerTable:
         member = self._members.get(name)
         return member is not None and not member.identity and member.page in self._pages[place : place + 1]
 
-    def enlist(self, name: str, identity: bytes, place: int) -> WorkerEntry:
-        """Note that a worker has said hello. Raises ProtocolError for one that is not expected at its place."""
+    def enlist(self, name: str, identity: bytes, place: int, *, is_concurrent: bool = False) -> WorkerEntry:
+        """Note that a worker has said hello, and whether it runs many tasks at once.
+
+        Raises ProtocolError for one that is not expected at its place.
+        """
         if not self.expects(name, place):
             raise ProtocolError(f"worker {name} says that it has place {place}, and is dead or not at it")
-        member = self._members[name] = self._members[name]._replace(identity=identity, is_fresh=False)
+        calls = CallTable(self._members[name].page) if is_concurrent else None
+        member = self._members[name]._replace(identity=identity, is_fresh=False, calls=calls)
+        self._members[name] = member
         self._names[identity] = name
         member.page.clear()
+        if calls is not None:
+            calls.clear()
         return member
+
+    def is_concurrent(self, name: str) -> bool:
+        """Return whether a worker has said hello and runs many tasks at once."""
+        return name in self._members and self._members[name].calls is not None
 
     def is_here(self, name: str) -> bool:
         """Return whether a worker has said hello."""
         return name in self._members and self._members[name].identity != b""
+
+    def awaits_elders(self) -> bool:
+        """Return whether a worker of an earlier router has not said hello: it may still run what that one gave it."""
+        return any(not (member.identity or member.is_fresh) for member in self._members.values())
 
     def name_of(self, identity: bytes) -> str | None:
         """Return the worker with this identity, None where there is none."""
@@ -77,13 +100,17 @@ class WorkerTable:
         """Return the identity of a worker."""
         return self._members[name].identity
 
+    def peek(self, look: PageLook) -> tuple[list[Piece], Cursor] | None:
+        """Return what a worker has finished since the last look, None for nothing. Raises ProtocolError."""
+        return self._members[look.worker].page.peek(look.number, look.cursor, look.jobs)
+
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
         self._members[name].page.recall(number)
 
     def offer(self, name: str, number: int, tasks: int) -> None:
         """Have a worker claim the tasks of the batch that it is sent next."""
-        self._members[name].page.offer(number, min(tasks, MAX_OFFERED))
+        self._members[name].page.offer(number, tasks)
 
     def unclaimed(self, name: str, number: int) -> int:
         """How many tasks of a batch a worker has not claimed."""

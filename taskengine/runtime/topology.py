@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskengine._fastpath import ProgressPage
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import Plan
@@ -18,6 +19,11 @@ from taskengine.security.credentials import Credentials
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
 """The message that router and workers send when they have nothing else to send."""
+
+CANCEL = b"CANCEL"
+"""The first frame of the message by which the router has a worker cancel tasks that run."""
+ANSWER = b"ANSWER"
+"""The first frame of an answer in a concurrent lane; the batch's number, in 8 bytes, and the answer follow."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -29,6 +35,8 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
     pid: int
     missing: list[str] = []
     """The modules that it could not load, whose tasks others run."""
+    cancels: bool = False
+    """Whether it can cancel a task that runs."""
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -48,9 +56,11 @@ class Topology(msgspec.Struct, frozen=True):
     machine: Machine | None = None
     plan: Plan = msgspec.field(default_factory=Plan)
 
-    def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
+    def hello(
+        self, name: str, lane: str, place: int, missing: Sequence[str] = (), *, cancels: bool = False
+    ) -> list[bytes]:
         """Return the first message of a worker."""
-        hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing)))
+        hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing), cancels))
         return [HELLO, self._proof(hello), hello]
 
     def read_hello(self, proof: bytes, hello: bytes, peer: int) -> WorkerHello:
@@ -67,6 +77,16 @@ class Topology(msgspec.Struct, frozen=True):
         if read.pid != peer and (peer or self.address.startswith("ipc:")):
             raise ProtocolError(f"process {peer} says that it is {read.name}, process {read.pid}")
         return read
+
+    @staticmethod
+    def cancel_frames(tasks: UnwantedTasks) -> list[bytes]:
+        """Return the message that has a worker cancel these tasks."""
+        return [CANCEL, msgspec.msgpack.encode(tasks)]
+
+    @staticmethod
+    def read_cancel(said: bytes) -> UnwantedTasks:
+        """Return the tasks of a message of `cancel_frames`; the router is trusted."""
+        return msgspec.msgpack.decode(said, type=UnwantedTasks)
 
     def _proof(self, hello: bytes) -> bytes:
         return hmac.digest(self.token, hello, "sha256")

@@ -1,4 +1,4 @@
-"""The limits of what a data worker keeps for its subscribers."""
+"""The limits of what a data worker keeps for its subscribers, and of the end of a cancelled coroutine."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ SOFT_UNTAKEN_BYTES: Final = 16 * 2**20
 """From so many bytes on that subscribers have not taken, those that read least are cut off."""
 MAX_UNTAKEN_BYTES: Final = 64 * 2**20
 """From so many bytes on that subscribers have not taken, nothing more is sent."""
+CANCEL_GRACE_S: Final = 1.0
+"""How long, in s, a coroutine may take to end once it was cancelled for its timeout; then its worker is killed."""

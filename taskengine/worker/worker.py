@@ -7,7 +7,9 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from operator import attrgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -33,7 +35,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
@@ -43,8 +45,12 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import caller, may_call, set_origin, set_policy
+from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.tuning import CANCEL_GRACE_S
+
+if TYPE_CHECKING:
+    from taskengine.worker.async_work import AsyncWork
 
 CONTROL, BATCH = 1, 2
 """The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
@@ -54,17 +60,31 @@ class NoPins(Exception):
     """The worker of a lane cannot get the lane's pins."""
 
 
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
+
+
 class BatchRunner:
     """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
 
-    The loop notes its progress on `page`. With `tells_all` clients get tracebacks and whole paths.
+    The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. With `tells_all`
+    clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        page: ProgressPage | None = None,
+        *,
+        tells_all: bool = True,
+        callable_of: Callable[[Task], Callable[..., Any]] = _function,
+    ) -> None:
         self._registry = registry
+        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
+        has_retries = any(task.retry for task in registry.tasks.values())
+        self._retry_check = self._may_retry if has_retries else None
         # slices that follow each other are mostly of one package
         self._head = b""
         self._origin = NOWHERE
@@ -74,19 +94,30 @@ class BatchRunner:
         """The current task, if it came by wire 0.1."""
         self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin
+            *(self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin),
+            may_retry=self._runs_again if has_retries else None,
         )
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and return its answer. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
         try:
-            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+            extras = self._page, limits, self._retry_check
+            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, *extras)
         finally:
             self._legacy_name = ""
 
+    def answer(self, batch: bytes) -> bytes:
+        """Run a batch; return the answer, or NO_ANSWER where that does not fit into one message."""
+        try:
+            return self.run(batch)
+        except BadArguments:
+            return NO_ANSWER
+
     def running(self) -> tuple[str, str]:
         """Return the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        if coroutine_name.get():
+            return coroutine_name.get(), caller()
         if threading.get_ident() != self._thread:
             return "", caller()
         index = _fastpath.running_index()
@@ -109,9 +140,19 @@ class BatchRunner:
         name = names[i] if 0 <= i < len(names) else "?"
         return error_entry(self._failure(name, error))
 
-    def _find(self, name: str) -> Callable[..., Any] | None:
+    def _may_retry(self, head: bytes, i: int, error: BaseException) -> bool:
+        names = _names(head)
+        return i < len(names) and self._runs_again(names[i], error)
+
+    def _runs_again(self, name: str, error: BaseException) -> bool:
+        """Return whether a task that raised may run again; one that did not begin may not."""
         task = self._registry.tasks.get(name)
-        return None if task is None else task.function
+        if task is None or task.retry is None or isinstance(error, ProtocolError) or did_not_begin(error):
+            return False
+        return isinstance(error, task.retry_on)
+
+    def _find(self, name: str) -> Callable[..., Any] | None:
+        return self._callables.get(name)
 
     def _find_legacy(self, name: str) -> Callable[..., Any] | None:
         self._legacy_name = name
@@ -122,9 +163,9 @@ class BatchRunner:
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """Return a task's timeout in ns, 0 for none."""
+        """Return how long a task may run until its worker is killed, in ns, 0 for any time."""
         task = self._registry.tasks.get(name)
-        return int(task.timeout * 1e9) if task and task.timeout else 0
+        return kill_limit_ns(task) if task else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
@@ -140,6 +181,14 @@ class BatchRunner:
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
 
 
+def kill_limit_ns(task: Task) -> int:
+    """Return how long a task may run until its worker is killed, in ns, 0 for any time.
+
+    A coroutine is cancelled first.
+    """
+    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
+
+
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
     raise ProtocolError(f"a task worker does not serve format {format}")
 
@@ -149,20 +198,33 @@ def _names(head: bytes) -> list[str]:
     return names
 
 
+def did_not_begin(error: BaseException) -> bool:
+    """Return whether the arguments of a task did not get into its function."""
+    # the call itself is the only frame
+    return isinstance(error, TypeError) and _in_task(error.__traceback__) is None
+
+
 def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
     """Return the error that a client gets for an exception of task `name`; see `BatchRunner` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
-    where = error.__traceback__
-    # the call itself is the only frame: the arguments did not get into the function
-    if isinstance(error, TypeError) and (where is None or where.tb_next is None):
+    where = _in_task(error.__traceback__)
+    if did_not_begin(error):
         return BadArguments(f"{name}: {said}", name=name)
     kind, text = type(error).__name__, ""
     if tells_all:
-        text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+        text = text_of("".join(traceback.format_exception(type(error), error, where)))
     return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
+
+
+def _in_task(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
+    trace = trace and trace.tb_next
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    return trace
 
 
 class TaskWorker:
@@ -183,20 +245,28 @@ class TaskWorker:
             log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(topology.feeds, has_machine=topology.machine is not None)
         self._release_pins = _take_pins(topology.machine, lane, log)
-        self._runner = BatchRunner(registry, topology.pages[place], tells_all=settings.has_tracebacks)
+        page, most = topology.pages[place], settings.lane(lane).concurrency
+        self._async = _async_work(registry, lane, most, control, log, page)
+        account = page if most == 1 else None
+        callable_of = self._async.callable_of if self._async else _function
+        self._runner = BatchRunner(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
         log.running = self._runner.running
-        set_policy(None if settings.policy is None else Policy(settings.policy), topology.pages[place])
+        set_policy(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._log = log
         self._context = zmq.Context()
-        self._router = RouterConnection(self._context, settings, topology, f"TASK-{os.getpid()}", lane, place, missing)
+        who = f"TASK-{os.getpid()}", lane, place, missing
+        self._router = RouterConnection(self._context, settings, topology, *who, cancels=self._async is not None)
         log.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         log.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop or is gone, then release the pins."""
         try:
-            self._work()
+            if self._async is None:
+                self._work()
+            else:
+                self._async.work(self._router, self._runner.answer, self._note)
         finally:
             self._release_pins()
         self._log.flush()
@@ -229,14 +299,37 @@ class TaskWorker:
         batch = self._router.receive()
         if batch is None:
             return
-        try:
-            answer = self._runner.run(batch)
-        except BadArguments:
-            self._router.send(NO_ANSWER)
-            return
+        answer = self._runner.answer(batch)
         self._router.send(answer)
-        if self._log.enabled:
+        self._note(batch, answer)
+
+    def _note(self, batch: bytes, answer: bytes) -> None:
+        if self._log.enabled and answer != NO_ANSWER:
             self._log.note(_received_lines, batch, answer)
+
+
+def _async_work(
+    registry: Registry, lane: str, most: int, control: ControlChannel, log: LogBuffer, page: ProgressPage
+) -> AsyncWork | None:
+    """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
+
+    That is where no task of the lane is an `async def`; asyncio is not even imported then.
+    """
+    tasks = [task for task in registry.tasks.values() if task.lane == lane]
+    if most == 1 and not any(task.is_async for task in tasks):
+        return None
+    from taskengine.worker.async_work import AsyncWork
+    from taskengine.worker.concurrent_work import ConcurrentWork
+    from taskengine.worker.event_loop import EventLoop
+
+    loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    if most == 1:
+        return AsyncWork(loop, control, log, page)
+    for task in tasks:
+        if not task.is_async:
+            said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
+    return ConcurrentWork(loop, control, log, page, most)
 
 
 def load_modules(

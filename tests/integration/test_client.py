@@ -178,7 +178,7 @@ def test_a_callback_may_call(client: Client) -> None:
 def test_tasks_and_info(engine: Engine, client: Client) -> None:
     known = {task.name: task for task in client.tasks()}
     assert known["task_count"].signature == "(a: float, b: float) -> float"
-    assert known["task_count"].doc == "The mean of two numbers."
+    assert known["task_count"].doc == "Return the mean of two numbers."
     info = client.info()
     assert (info.response_time, info.chunking_size, info.task_workers) == (0.005, 10, 2)
     assert info.data_addresses == [f"tcp://127.0.0.1:{int(engine.settings['starting_port']) + 2}"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from taskengine import _fastpath
-from taskengine._fastpath import ProgressPage
+from taskengine._fastpath import FIRST_LOOK, ProgressPage
 from taskengine.broker import legacy_json
 from taskengine.broker.legacy_json import TaskFrames
 from taskengine.broker.package import encode_head
@@ -269,3 +270,141 @@ def test_senseless_memory_is_told(memory: mmap.mmap) -> None:
     assert _fastpath.unpack(account[1][5], 1, no_error) == [1]
     with pytest.raises(ProtocolError, match="a progress page has"):
         ProgressPage(bytearray(4096))
+
+
+def looks(page: ProgressPage, number: int, jobs: Container[int] = range(100)) -> Callable[[], list[Any] | None]:
+    """What is new of a batch, whenever the router looks."""
+    cursor = FIRST_LOOK
+
+    def look() -> list[Any] | None:
+        nonlocal cursor
+        found = page.peek(number, cursor, jobs)
+        if found is None:
+            return None
+        pieces, cursor = found
+        return [(*piece[:4], piece[4] and values((0, *piece[1:4], 0, piece[4]))) for piece in pieces]
+
+    return look
+
+
+def run_looking(memory: mmap.mmap, batch: bytes, look: Callable[[], object]) -> list[Any]:
+    """What a look gives before each task and after the last."""
+    found: list[Any] = []
+
+    def tell(value: object) -> object:
+        found.append(look())
+        return value
+
+    functions: Functions = [tell, None]
+    _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, None, ProgressPage(memory))
+    return [*found, look()]
+
+
+def test_the_router_sees_what_is_finished_of_a_living_worker(memory: mmap.mmap) -> None:
+    tasks = [task(0, "before"), task(0, "one"), task(0, "two"), task(1), task(0, "four"), task(0, "five")]
+    found = run_looking(memory, batch_of(4, tasks, chunk=2), looks(ProgressPage(memory), 4))
+    assert found == [
+        None,
+        [(1, 1, 2, 0, ["one"])],
+        [(1, 2, 4, 1, ["two", "failed"])],
+        [(1, 4, 5, 0, ["four"])],
+        [(1, 5, 6, 0, ["five"])],
+    ]
+
+
+def test_a_look_may_come_at_any_time(memory: mmap.mmap) -> None:
+    package = join_frames([task(0, n) for n in range(9)])
+    sections = [section_of(package, first, first + 3, job=1 + first) for first in (0, 3, 6)]
+    batch = _fastpath.pack_batch(9, 0, sections)
+    for wanted in range(1, 2**10):
+        look, place = looks(ProgressPage(memory), 9), iter(range(10))
+
+        def now_and_then(look: Any = look, place: Any = place, wanted: int = wanted) -> list[Any]:
+            return (look() or []) if wanted >> next(place) & 1 else []
+
+        seen = [piece for pieces in run_looking(memory, batch, now_and_then) for piece in pieces]
+        seen += look() or []
+        told = [(job, position, value) for job, first, _, _, body in seen for position, value in enumerate(body, first)]
+        assert told == [(1 + n // 3 * 3, n, n) for n in range(9)]
+        ProgressPage(memory).clear()
+
+
+def test_only_the_wanted_results_are_copied(memory: mmap.mmap) -> None:
+    package = join_frames([task(0, n) for n in range(4)])
+    sections = [section_of(package, 0, 2, job=1), section_of(package, 2, 4, job=2)]
+    look = looks(ProgressPage(memory), 9, {2})
+    found = run_looking(memory, _fastpath.pack_batch(9, 0, sections), look)
+    assert found == [None, [(1, 0, 1, 0, None)], [(1, 1, 2, 0, None)], [(2, 2, 3, 0, [2])], [(2, 3, 4, 0, [3])]]
+
+
+def test_no_other_batch_is_looked_at(memory: mmap.mmap) -> None:
+    run_looking(memory, batch_of(4, [task(0, 0), task(0, 1)]), lambda: None)
+    for other in (0, 2, 3, 5, 6):
+        assert ProgressPage(memory).peek(other, FIRST_LOOK, {1}) is None
+
+
+def test_a_page_that_a_task_has_overwritten_is_malformed_or_says_something(memory: mmap.mmap) -> None:
+    page = ProgressPage(memory)
+    run_looking(memory, batch_of(4, [task(0, n) for n in range(6)], chunk=2), lambda: None)
+    found = page.peek(4, FIRST_LOOK, {1})
+    assert found is not None
+    numbers = random.Random(7)
+    honest = memory[: 2**12], memory[layouts.PROGRESS_HEAD :][: 2**12]
+    errors = 0
+    for _ in range(3000):
+        start = numbers.choice([0, layouts.PROGRESS_HEAD])
+        at = start + numbers.randrange(24, 200)
+        memory[at] = numbers.choice([0, 1, 0x7F, 0x80, 0xFF])
+        cursor = numbers.choice([FIRST_LOOK, found[1]])
+        try:
+            page.peek(4, cursor, {1})
+        except ProtocolError:
+            errors += 1
+        if numbers.random() < 0.2:
+            memory[: 2**12], memory[layouts.PROGRESS_HEAD : layouts.PROGRESS_HEAD + 2**12] = honest
+    assert errors
+
+
+def test_a_router_that_looks_all_the_time_sees_each_result_once(memory: mmap.mmap) -> None:
+    batches, tasks = 150, 48
+    package = join_frames([task(0, "x" * (n % 7) + str(n)) for n in range(tasks)])
+    parts = [section_of(package, first, first + 6, job=1 + first) for first in range(0, tasks, 6)]
+    (begin, may_begin), (end, has_ended) = os.pipe(), os.pipe()
+
+    def work() -> None:
+        page = ProgressPage(memory)
+        for number in range(1, batches):
+            batch = _fastpath.pack_batch(number, 0, parts)
+            os.read(begin, 1)
+            _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
+            os.write(has_ended, b".")
+        os._exit(0)
+
+    pid = os.fork()
+    if not pid:
+        work()
+    page, early = ProgressPage(memory), 0
+    os.set_blocking(end, False)
+    for number in range(1, batches):
+        look, seen = looks(page, number), dict[int, Any]()
+        os.write(may_begin, b".")
+        is_over = False
+        while not is_over:
+            is_over = has_byte(end)
+            early += len(seen) if is_over else 0
+            for job, first, stop, failed, results in look() or []:
+                assert (job, failed) == (1 + first // 6 * 6, 0)
+                assert seen.keys().isdisjoint(range(first, stop))
+                seen |= dict(zip(range(first, stop), results, strict=True))
+        assert seen == {n: "x" * (n % 7) + str(n) for n in range(tasks)}
+    assert os.waitpid(pid, 0)[1] == 0
+    for descriptor in (begin, may_begin, end, has_ended):
+        os.close(descriptor)
+    assert early, "it always looked too late"
+
+
+def has_byte(descriptor: int) -> bool:
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return False

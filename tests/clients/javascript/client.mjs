@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import { Dealer, Subscriber } from "zeromq";
-import { EngineError, KIND, pack, packCalls, packColumns, packHead, results, unpackHead } from "./wire.mjs";
+import { EngineError, KIND, pack, packCalls, packColumns, packHead, REPLY, results, unpackHead } from "./wire.mjs";
 
 const SAMPLE_NS = 30n * 10n ** 9n;
 const DRIFT = 1000n; // two clocks run apart by 1/1000 at most
@@ -87,6 +87,8 @@ export class Client {
     }
     const pending = this.pending.get(Number(head.serial));
     if (!pending) return;
+    if (head.reply === REPLY.EACH) pending.take(head, frames);
+    if (!head.last) return;
     this.pending.delete(Number(head.serial));
     if (head.clock) this.sample(BigInt(head.clock), BigInt(head.boot), pending.left, now);
     pending.resolve({ head, frames });
@@ -117,10 +119,10 @@ export class Client {
   }
 
   /** The reply, head and frames. */
-  async ask(kind, head, frames) {
+  async ask(kind, head, frames, take) {
     const serial = ++this.serial;
     const whole = packHead({ kind, serial, client: this.name, ...this.times(), ...head });
-    const reply = new Promise((resolve) => this.pending.set(serial, { resolve, left: process.hrtime.bigint() }));
+    const reply = new Promise((resolve) => this.pending.set(serial, { resolve, take, left: process.hrtime.bigint() }));
     this.connection.send([whole, ...frames]);
     return within(reply, this.timeout, `request ${serial}`);
   }
@@ -134,6 +136,17 @@ export class Client {
   run(calls, options = {}) {
     const { names, index, body } = packCalls(calls);
     return this.request(KIND.PACKAGE, { names, ...options }, [index, body]);
+  }
+
+  /** Calls of which `tell(position, result)` is told as each ends. */
+  async each(calls, tell, options = {}) {
+    const { names, index, body } = packCalls(calls);
+    const take = (head, frames) => {
+      const told = head.error ? new Array(head.count).fill(new EngineError(...head.error)) : results(frames);
+      told.forEach((result, place) => tell(head.first + place, result));
+    };
+    const reply = await this.ask(KIND.PACKAGE, { names, reply: REPLY.EACH, ...options }, [index, body], take);
+    if (reply.head.reply !== REPLY.EACH) results(reply.frames); // throws: it was refused
   }
 
   async call(name, args = [], kwargs = {}, options = {}) {

@@ -136,6 +136,19 @@ async function calls() {
     await Promise.all([slow, quick]);
     assert.deepEqual(order, ["quick", "slow"]);
   });
+  await checkWith("each result as it comes, and none twice", async (client) => {
+    assert.ok(client.capabilities.includes("each"));
+    const calls = [["task_count", [2, 3]], ["task_nothing"], ["task_sleep", [patience / 40_000]]];
+    const told = [];
+    await client.each(calls, (position, result) => told.push([position, result]));
+    assert.deepEqual(told.map(([position]) => position).sort(), [0, 1, 2]);
+    assert.equal(told.find(([position]) => position === 0)[1], 2.5);
+    assert.equal(told.find(([position]) => position === 1)[1].name, "UnknownTask");
+    assert.equal(told.at(-1)[0], 2);
+    told.length = 0;
+    await client.each([], (position) => told.push(position));
+    assert.deepEqual(told, []);
+  });
   await checkWith("progress and cancel", async (client) => {
     const tasks = Array.from({ length: 60 }, () => ["task_sleep", [0.05]]);
     const running = client.run(tasks);

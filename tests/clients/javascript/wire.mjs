@@ -5,7 +5,7 @@ import { decode, decodeMulti, encode, ExtensionCodec } from "@msgpack/msgpack";
 export const KIND = {
   PACKAGE: 1, INFO: 2, TASKS: 3, PUBLISH: 4, LATEST: 5, PROGRESS: 6, CANCEL: 7, STATS: 8, RELOAD: 9, STOP: 10,
 };
-export const REPLY = { ALL: 0, ERRORS: 1, NONE: 2 };
+export const REPLY = { ALL: 0, ERRORS: 1, NONE: 2, EACH: 3 };
 export const PRIORITY = { LOW: 0, NORMAL: 1, HIGH: 2, URGENT: 3 };
 export const ERROR_NAMES = {
   1: "TaskFailed", 2: "UnknownTask", 3: "BadArguments", 4: "TaskTimeout", 5: "WorkerLost", 6: "Overloaded",
@@ -84,8 +84,8 @@ export function packHead(head) {
   return join([MAGIC, pack([...places, sent, bound, token, since])]);
 }
 
-const REPLY_PLACES = ["serial", "count", "reply", "error", "failed", "clock", "boot", "stop"];
-const REPLY_DEFAULTS = [0, 0, 0, null, 0, 0, 0, 0];
+const REPLY_PLACES = ["serial", "count", "reply", "error", "failed", "clock", "boot", "stop", "first", "last"];
+const REPLY_DEFAULTS = [0, 0, 0, null, 0, 0, 0, 0, 0, true];
 
 /** The head of a reply, by the names of its places. */
 export function unpackHead(frame) {
@@ -101,7 +101,7 @@ export function results(frames) {
   const head = unpackHead(frames[0]);
   if (head.error !== null) throw new EngineError(...head.error);
   const values = frames.length > 1 ? unpackAll(frames[1]) : [];
-  if (head.reply === REPLY.ALL) {
+  if (head.reply === REPLY.ALL || head.reply === REPLY.EACH) {
     if (values.length !== head.count) throw new EngineError(9, `${values.length} values of ${head.count}`);
     return values;
   }

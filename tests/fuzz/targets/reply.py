@@ -11,10 +11,11 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.samples import SubscriptionFilter
-from taskengine.client.session import Options, Session, settle
+from taskengine.client.session import Options, Session
+from taskengine.client.task_future import settle
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.protocol import layouts, limits
-from taskengine.protocol.messages import Reply, ReplyMode, encode_reply
+from taskengine.protocol.messages import PartialReply, Reply, ReplyMode, encode_reply
 from tests.fuzz.inputs import SEPARATOR, joined, number
 from tests.twins import same
 
@@ -42,6 +43,8 @@ def seeds() -> list[bytes]:
         (3, [encode_reply(Reply(1, 3)), (b"\xd3" + bytes(8)) * 3]),
         (0, [encode_reply(Reply(1, 3, ReplyMode.ERRORS, failed=1)), b"\x02" + failed]),
         (0, [encode_reply(Reply(1, 3, ReplyMode.NONE))]),
+        (0, [encode_reply(PartialReply(1, 2, ReplyMode.EACH, first=1, last=False)), _fastpath.encode(1) + failed]),
+        (0, [encode_reply(PartialReply(1, 3, ReplyMode.EACH, (6, "full", {}), first=0, last=True))]),
         (0, [encode_reply(Reply(1, 0, error=(6, "full", {"retry_after": 0.5})))]),
         (0, [encode_reply(Reply(0, 0, error=(9, "no", {})))]),
         (1, [encode_reply(Reply(1, 1)), _fastpath.encode(values)]),

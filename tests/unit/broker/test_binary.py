@@ -9,17 +9,21 @@ from hypothesis import strategies as st
 
 from taskengine import _fastpath
 from taskengine.broker.binary import BinaryPackage, error_entry, read_package
+from taskengine.broker.partials import Part, PartialResults
+from taskengine.broker.results import Results
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError
 from taskengine.protocol.layouts import MAGIC
 from taskengine.protocol.messages import (
     NO_SERIAL,
     NOWHERE,
+    PartialReply,
     Reply,
     ReplyMode,
     Request,
     RequestKind,
     decode_reply,
     decode_request,
+    encode_reply,
     encode_request,
     serial_of,
 )
@@ -122,6 +126,7 @@ def test_errors_of_a_package_stand_where_its_reply_mode_has_them() -> None:
         ReplyMode.ALL: entry * 2,
         ReplyMode.ERRORS: _fastpath.encode(1) + entry + _fastpath.encode(2) + entry,
         ReplyMode.NONE: b"",
+        ReplyMode.EACH: entry * 2,
     }
     for reply in ReplyMode:
         request = Request(RequestKind.PACKAGE, 8, "ARM", ["x"], reply)
@@ -129,6 +134,43 @@ def test_errors_of_a_package_stand_where_its_reply_mode_has_them() -> None:
         assert list(package.pieces_of(error, 1, 3)) == [(1, 3, expected[reply])]
         assert package.name_of(2) == "x"
         assert package.called() == {"x"}
+
+
+def test_the_entries_of_each_are_sent_as_they_come() -> None:
+    package = sent(Request(RequestKind.PACKAGE, 8, "ARM", ["x"], ReplyMode.EACH), index_of(3, 3, 3, 3), CALL * 4)
+    assert package.reply_mode == ReplyMode.ALL, "workers see no difference"
+    results = package.results
+    assert isinstance(results, PartialResults)
+    results.failed += 1
+    assert not results.put(2, 3, b"c")
+    assert not results.put(0, 1, b"a")
+    assert results.held == 2
+    first, third = results.take()
+    assert results.held == 0
+    head, body = package.partial_answer(first, None, is_last=False, stamp=(5, 6, 7))
+    assert isinstance(head, bytes)
+    assert decode_reply(head) == PartialReply(8, 1, ReplyMode.EACH, None, 0, 5, 6, 7, 0, False)
+    assert body == [b"a"]
+    assert third == Part(2, 3, 1, [b"c"])
+    assert not results.put(3, 4, b"d")
+    assert results.put(1, 2, b"b")
+    second, fourth = results.take()
+    (refused,) = package.partial_answer(fourth, NotAllowed("no"), is_last=True)
+    assert isinstance(refused, bytes)
+    error = 8, "no", dict[str, object]()
+    assert decode_reply(refused) == PartialReply(8, 1, ReplyMode.EACH, error, 1, first=3, last=True)
+    assert second == Part(1, 2, 0, [b"b"])
+
+
+def test_other_replies_have_no_place_for_a_position() -> None:
+    for reply in (ReplyMode.ALL, ReplyMode.ERRORS, ReplyMode.NONE):
+        head = encode_reply(Reply(8, 1, reply))
+        assert len(msgspec.msgpack.decode(head[len(MAGIC) :])) == 8
+        assert type(decode_reply(head)) is Reply
+
+
+def test_a_data_request_has_one_reply_whatever_it_asks_for() -> None:
+    assert type(asked(RequestKind.LATEST, ReplyMode.EACH).results) is Results
 
 
 def test_a_data_request_calls_no_task() -> None:

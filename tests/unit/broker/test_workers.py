@@ -36,9 +36,9 @@ def test_a_worker_without_a_batch_answers_nothing() -> None:
     worker = made.join("w", "", ())
     for name in ("w", "stranger"):
         with pytest.raises(ProtocolError, match="not given"):
-            made.answering(name)
+            made.answered(name, None)
     worker.batches.append([slice_of(1)])
-    assert made.answering("w") is worker
+    assert made.answered("w", None) is worker.batches[0]
     assert made.held("w") == range(worker.first, worker.first + 1)
     assert not made.is_free("w")
 
