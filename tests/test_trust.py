@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "registry.py": "find_spec of what TASKS names",
     "preflight.py": "find_spec of one name of ours",
     "machine.py": "one name of ours",
+    "version.py": "our compiled modules",
+    "this_machine.py": "a list of ours, to see which of it loads",
 }
 BACKEND = "joblib.py", "joblib.parallel"
 """The file that is a backend of joblib, and the module that it imports for that; nothing there reads what came."""
