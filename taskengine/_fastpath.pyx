@@ -485,6 +485,7 @@ cdef class Assembly:
 
 
 include "_progress.pxi"
+include "_calls.pxi"
 include "_turn.pxi"
 include "_running.pxi"
 include "_seed.pxi"

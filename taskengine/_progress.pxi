@@ -68,6 +68,7 @@ cdef extern from *:
 
 
 @cython.final
+@cython.no_gc_clear  # the collector would take the buffer that is to be released
 cdef class ProgressPage:
     """The progress page that lies in `memory`, a writable buffer of layouts.PROGRESS_BYTES that both processes share."""
 
@@ -129,6 +130,15 @@ cdef class ProgressPage:
             if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
                 return self.head.slots[j].started - 1
         return 0
+
+    @property
+    def running_task(self):
+        """The job and the position of the task that runs, or None."""
+        cdef int j
+        for j in range(2):
+            if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
+                return self.head.slots[j].job, self.head.slots[j].started - 1
+        return None
 
     @property
     def progress(self):

@@ -115,7 +115,7 @@ class Availability:
         if module not in parts:
             part = name + MODULE_MARK + module
             self._sizes[part] = self._sizes[name]
-            self._lanes[part] = parts[module] = Lane(self._sizes[name])
+            self._lanes[part] = parts[module] = Lane(self._sizes[name], concurrency=self._lanes[name].concurrency)
 
     @staticmethod
     def _may_take_part(worker: LaneWorker, lane: Lane, members: list[LaneWorker], *, is_whole: bool) -> bool:

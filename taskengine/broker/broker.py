@@ -14,6 +14,7 @@ and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `InFlig
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from types import MappingProxyType
 
 from taskengine.broker import failure_reasons
 from taskengine.broker.availability import Availability
@@ -24,7 +25,7 @@ from taskengine.broker.lane import Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
-from taskengine.broker.recovery import Account, Answered, Matched, matched, recovered
+from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
@@ -38,7 +39,7 @@ class Broker:
     `size` is CHUNKING_SIZE or None, `lanes` the number of workers of each lane, `idempotent` the names of the
     idempotent tasks, `epoch` a number below 2**31 that no router before this one had, and `limits` how much may be in
     flight. The worker of a `pinned` lane owns pins: when it dies, nothing that waited for it runs, except tasks that
-    move nothing.
+    move nothing. Workers run one task at a time, except in the lanes of `concurrency`, which says how many at most.
     """
 
     def __init__(
@@ -49,12 +50,16 @@ class Broker:
         epoch: int = 1,
         limits: QuotaLimits = NO_LIMITS,
         pinned: Container[str] = (),
+        concurrency: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._pinned = pinned
         self._size = size
         self._idempotent = idempotent
         self._sizes = dict(lanes)
-        self._lanes = {name: Lane(workers, is_shared=name.startswith(DATA_LANES)) for name, workers in lanes.items()}
+        self._lanes = {
+            name: Lane(workers, is_shared=name.startswith(DATA_LANES), concurrency=concurrency.get(name, 1))
+            for name, workers in lanes.items()
+        }
         self.workers = Workers(epoch)
         self.availability = Availability(self._lanes, self._sizes, self.workers)
         self._in_flight = InFlight(limits)
@@ -67,6 +72,7 @@ class Broker:
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
+        self.cancellations = self.workers.cancellations
         self.stopping = False
 
     def accept(self, package: Package) -> bool:
@@ -97,11 +103,15 @@ class Broker:
                 line.add(Span(package, run, run.first, run.stop))
         return bool(whole)
 
-    def join(self, name: str, lane: str, missing: Collection[str] = ()) -> None:
-        """Add a worker that is ready, without the modules `missing`. Raises ProtocolError: name or lane."""
+    def join(self, name: str, lane: str, missing: Collection[str] = (), *, cancels: bool = False) -> None:
+        """Add a worker that is ready, without the modules `missing`; it may be able to cancel running tasks.
+
+        Raises ProtocolError: name or lane.
+        """
         if lane not in self._lanes:
             raise ProtocolError(f"worker {name} asks for lane {lane!r}, which is not configured")
-        self.availability.join(self.workers.join(name, lane, missing))
+        most = self._lanes[lane].concurrency
+        self.availability.join(self.workers.join(name, lane, missing, most, cancels=cancels))
 
     def learn(self, idempotent: Container[str]) -> None:
         """Replace the names of the idempotent tasks."""
@@ -114,13 +124,15 @@ class Broker:
         error: Callable[[str], TaskEngineError] | None = None,
         *,
         is_dead: bool = True,
+        overdue: Container[int] | None = None,
     ) -> list[Package]:
         """Remove a worker that is dead, or that only has a new connection.
 
         `accounts` is what it has done of each batch, None if it had not begun it. Finished tasks keep their results;
         others go to another worker. The task that ran is answered with `error(its name)`; without `error` it goes to
         another worker if it is idempotent, and is answered with WorkerLost otherwise. A worker that ran no task died at
-        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it.
+        the next chunk, which is answered with WorkerLost when DEATHS workers have died at it. Of several tasks that
+        ran, only those in the batches `overdue` are answered with `error`.
         """
         worker = self.workers.leave(name)
         if worker is None:
@@ -129,10 +141,11 @@ class Broker:
         whole: list[Package] = []
         rest: list[Slice] = []
         is_blamed = worker.is_retired or not is_dead
-        for slices, account in zip(worker.batches, accounts, strict=True):
+        for number, slices, account in zip(worker.numbers(), worker.batches, accounts, strict=True):
             if account is None:
                 rest += slices
                 continue
+            account = begun(slices) if account is BEGUN else account
             try:
                 done, left = recovered(self.packages, name, slices, account)
             except ProtocolError:  # the worker overwrote its account: any task of the batch may have run
@@ -142,7 +155,7 @@ class Broker:
             whole += self._keep(name, done, is_timed=False)
             is_blamed = is_blamed or account.running is not None
             if left and account.running == (left[0].package.flight.job, left[0].first):
-                whole += self._on_running_task_lost(name, left, error)
+                whole += self._on_running_task_lost(name, left, error if overdue is None or number in overdue else None)
             rest += left
         if rest and not is_blamed:
             whole += self._blame(name, rest)
@@ -192,17 +205,22 @@ class Broker:
         whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
         return whole + self._dispatcher.take_back([slice for slice in rest if slice.package not in lost])
 
-    def finish(self, name: str, entries: Sequence[Answered]) -> list[Package]:
-        """Take a worker's answer to its oldest batch. Raises ProtocolError for an answer that nobody asked for."""
-        worker = self.workers.answering(name)
-        done, rest = matched(name, worker.batches[0], entries)
-        worker.end_oldest()
+    def finish(self, name: str, entries: Sequence[Answered], number: int | None = None) -> list[Package]:
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, to the batch with a number.
+
+        Raises ProtocolError for an answer that nobody asked for.
+        """
+        worker, slices = self.workers.answering(name, number)
+        done, rest = matched(name, slices, entries)
+        worker.end(number)
         whole = self._keep(name, done, is_timed=True)
         return whole + self._dispatcher.take_back(rest) if rest else whole
 
-    def give_up(self, name: str, error: TaskEngineError) -> list[Package]:
-        """Answer a worker's oldest batch, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        return self._in_flight.fail([slice.tasks() for slice in self.workers.answering(name).end_oldest()], error)
+    def give_up(self, name: str, error: TaskEngineError, number: int | None = None) -> list[Package]:
+        """Answer a worker's batch, as in `finish`, whose answer cannot be sent, with `error`. Raises ProtocolError."""
+        worker, slices = self.workers.answering(name, number)
+        worker.end(number)
+        return self._in_flight.fail([slice.tasks() for slice in slices], error)
 
     def _keep(self, name: str, done: Matched, *, is_timed: bool) -> list[Package]:
         """Take a worker's results, and their costs if `is_timed`. Return the packages that are whole now."""
@@ -252,7 +270,7 @@ class Broker:
         self.workers.recall_cancelled(touched)
         over = {package for package in touched if package.flight.cancellation.is_over(package.results.missing)}
         for package in over:
-            package.flight.cancellation.cancel_all()
+            package.flight.cancellation.cancel_all(cancelled())
         return self._answer_waiting(over)
 
     def _answer_waiting(self, packages: Collection[Package]) -> list[Package]:

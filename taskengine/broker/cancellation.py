@@ -47,10 +47,6 @@ class CancelledTasks:
             self._runs += 1
         return self.left > before
 
-    def any(self, first: int, stop: int) -> bool:
-        """Return whether one of the tasks from `first` to `stop` is cancelled."""
-        return self._marks.find(1, first, stop) >= 0
-
     def begin(self, first: int, stop: int) -> int:
         """Return the first cancelled task from position `first` on, or `stop` if there is none before it."""
         place = self._marks.find(1, first, stop)
@@ -72,19 +68,22 @@ class CancelledTasks:
 class Cancellation:
     """What of a package is cancelled: nothing, single tasks, or all that has not started."""
 
-    __slots__ = ("reason", "tasks")
+    __slots__ = ("is_by_client", "reason", "tasks")
 
     def __init__(self) -> None:
+        self.is_by_client = False
+        """Whether the client has cancelled all tasks, so that running ones are to be cancelled too."""
         self.reason: TaskEngineError | None = None
         """Why tasks that have not started never will, once all of them are cancelled."""
         self.tasks: CancelledTasks | None = None
         """Tasks that were cancelled one by one, if there are any."""
 
     def cancel_all(self, reason: TaskEngineError | None = None) -> bool:
-        """Cancel all tasks that have not started, by default with Cancelled; return whether that is news."""
-        if self.reason is not None:
+        """Cancel all tasks that have not started, for a reason, or for the client; return whether that is news."""
+        if self.is_by_client or (reason is not None and self.reason is not None):
             return False
-        self.reason = reason or cancelled()
+        self.is_by_client = reason is None
+        self.reason = self.reason or reason or cancelled()
         return True
 
     def cancel(self, positions: Iterable[int], tasks: int, results: Results) -> bool:
@@ -92,11 +91,11 @@ class Cancellation:
 
         Raises Overloaded where they are too scattered.
         """
-        return self.reason is None and self._marks(tasks).add(filter(results.lacks, positions))
+        return not self.is_by_client and self._marks(tasks).add(filter(results.lacks, positions))
 
     def cancel_runs(self, runs: Sequence[tuple[int, int]], tasks: int, results: Results) -> bool:
         """Cancel runs of tasks, (first, stop), like `cancel`."""
-        if self.reason is not None or not runs:
+        if self.is_by_client or not runs:
             return False
         return self._marks(tasks).add_runs(_common(runs, results.gaps()))
 
@@ -104,9 +103,15 @@ class Cancellation:
         """Return whether all tasks without an answer, of which there are `missing`, are cancelled."""
         return self.reason is not None or (self.tasks is not None and self.tasks.left == missing)
 
-    def touches(self, first: int, stop: int) -> bool:
-        """Return whether one of the tasks from `first` to `stop` is cancelled."""
-        return self.reason is not None or (self.tasks is not None and self.tasks.any(first, stop))
+    def runs(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield those of the tasks from `first` to `stop` that the client has cancelled, as runs (first, stop)."""
+        if self.is_by_client:
+            yield first, stop
+        elif self.tasks is not None:
+            while (first := self.tasks.begin(first, stop)) < stop:
+                end = self.tasks.end(first, stop)
+                yield first, end
+                first = end
 
     def _marks(self, tasks: int) -> CancelledTasks:
         self.tasks = self.tasks or CancelledTasks(tasks)

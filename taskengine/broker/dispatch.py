@@ -6,12 +6,12 @@ worker. A chunk whose cost is unknown or large travels alone, so that nothing sm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from taskengine.broker.cancellation import CancelledTasks, cancelled
 from taskengine.broker.costs import Costs
 from taskengine.broker.in_flight import InFlight
-from taskengine.broker.lane import Batch, BatchBuilder, Lane, Slice
+from taskengine.broker.lane import Batch, BatchBuilder, Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
 from taskengine.broker.package import Package, TaskKind
 from taskengine.broker.tuning import BATCH_NS, LATEST_RETRY_S, SOONEST_RETRY_S
@@ -20,6 +20,10 @@ from taskengine.protocol.messages import Priority
 
 _TURN_NS = BATCH_NS / 4
 """Work that a package gets in one turn while others wait."""
+
+
+def _held(worker: LaneWorker) -> int:
+    return len(worker.batches)
 
 
 class Dispatcher:
@@ -78,7 +82,9 @@ class Dispatcher:
         return min(max(self._in_flight.tasks * self._costs.mean_ns / workers / 1e9, SOONEST_RETRY_S), LATEST_RETRY_S)
 
     def _fill(self, lane: Lane) -> list[Batch]:
-        """Build at most one batch for each worker of the lane that has room."""
+        """Build at most one batch for each worker that has room, or, in a concurrent lane, for each free place."""
+        if lane.concurrency > 1:
+            return list(self._fill_places(lane))
         span = lane.next()
         free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
@@ -101,10 +107,26 @@ class Dispatcher:
             span = lane.next()
         batches = []
         for worker, slices in filling.slices.items():
-            batches.append(Batch(worker.name, worker.first + len(worker.batches), slices, lane.slice_ns))
-            worker.batches.append(slices)
+            batches.append(Batch(worker.name, worker.hold(slices), slices, lane.slice_ns))
             lane.queued -= self._in_flight.counters.hand_out(slices)
         return batches
+
+    def _fill_places(self, lane: Lane) -> Iterator[Batch]:
+        """Yield a batch of one task for each free place of the lane's workers, as long as there are tasks."""
+        span = lane.next()
+        while span is not None:
+            worker = min((worker for worker in lane.workers if worker.room()), key=_held, default=None)
+            if worker is None:
+                return
+            cancelled_tasks = span.package.flight.cancellation.tasks
+            if cancelled_tasks is None or self._sift(lane, span, cancelled_tasks):
+                cost = self._costs.known.get(span.package.kind) or 2.0 * BATCH_NS
+                slices = [Slice(span.package, span.run, span.first, span.first + 1, cost)]
+                span.first += 1
+                lane.charge(span.package, cost)
+                lane.queued -= self._in_flight.counters.hand_out(slices)
+                yield Batch(worker.name, worker.hold(slices), slices, 0)
+            span = lane.next()
 
     def _sift(self, lane: Lane, span: Span, tasks: CancelledTasks) -> bool:
         """Answer the cancelled tasks that begin a span, end it before the next; return whether any task is left."""

@@ -109,7 +109,7 @@ class InFlight:
             return [package]
         if isinstance(results, PartialResults):
             self.progressed[package] = None
-        if cancellation.tasks is not None and cancellation.is_over(results.missing):
+        if cancellation.tasks is not None and not cancellation.reason and cancellation.is_over(results.missing):
             self.touched.add(package)
         return []
 

@@ -44,7 +44,10 @@ class Batch(NamedTuple):
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
-    __slots__ = ("batches", "first", "is_excluded", "is_retired", "lane", "load", "missing", "name", "recalled")
+    __slots__ = (
+        *("batches", "cancels", "first", "is_excluded", "is_retired"),
+        *("lane", "load", "missing", "name", "recalled"),
+    )
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
         self.name = name
@@ -52,6 +55,8 @@ class LaneWorker:
         self.missing = frozenset(missing)
         """Modules of its lane that the worker could not load."""
         self.load = 0.0
+        self.cancels = False
+        """Whether the worker can cancel tasks that run."""
         self.is_excluded = False
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
@@ -67,12 +72,24 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def end_oldest(self) -> list[Slice]:
-        """Remove the oldest batch; return its slices."""
-        slices = self.batches.popleft()
+    def hold(self, slices: list[Slice]) -> int:
+        """Give the worker a batch; return its number."""
+        self.batches.append(slices)
+        return self.first + len(self.batches) - 1
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of the worker's batches, the oldest first."""
+        return range(self.first, self.first + len(self.batches))
+
+    def answered(self, number: int | None) -> list[Slice] | None:
+        """Return the slices of a batch that the worker may answer now, None for another; it answers the oldest."""
+        return self.batches[0] if number is None and self.batches else None
+
+    def end(self, number: int | None) -> None:
+        """Remove a batch that was answered."""
+        self.batches.popleft()
         self.first += 1
         self.weigh()
-        return slices
 
     def recall(self) -> int:
         """Return the number of the last batch: all are to be handed back."""
@@ -99,10 +116,13 @@ class Lane:
 
     Others wait in `lines`, the most urgent first.
 
-    A lane that `is_shared` has one worker and takes turns between clients.
+    A lane that `is_shared` has one worker and takes turns between clients. Each worker runs up to `concurrency` tasks
+    at once.
     """
 
-    def __init__(self, size: int, *, is_shared: bool = False) -> None:
+    def __init__(self, size: int, *, is_shared: bool = False, concurrency: int = 1) -> None:
+        size *= concurrency
+        self.concurrency = concurrency
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""

@@ -28,6 +28,14 @@ class Account(NamedTuple):
 SENSELESS = Account([], None, (0, 0))
 """The account of a worker that overwrote its own: any task of the batch may have run."""
 
+BEGUN = Account([], None, (0, 1))
+"""The account of a batch of one task that had begun, and of which nothing else is known; see `begun`."""
+
+
+def begun(slices: list[Slice]) -> Account:
+    """Return the account of a batch whose first task ran."""
+    return Account([], None, (slices[0].package.flight.job, slices[0].first))
+
 
 def matched(name: str, slices: list[Slice], entries: Sequence[Answered]) -> tuple[Matched, list[Slice]]:
     """Return the entries of an answer that belong to each slice, and what was handed back.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from taskengine.broker.lane import LaneWorker
+from taskengine.broker.lane import LaneWorker, Slice
 from taskengine.broker.package import Package
+from taskengine.broker.places import PlacesWorker
 from taskengine.errors import ProtocolError
+
+UnwantedTasks = list[tuple[int, int, int]]
+"""Tasks that were cancelled: job, first position, and the position behind the last."""
 
 
 class Workers(dict[str, LaneWorker]):
@@ -18,12 +22,19 @@ class Workers(dict[str, LaneWorker]):
         self._epochs = itertools.count(epoch)
         self.recalled: set[LaneWorker] = set()
         """Those that are to hand back tasks since the last call of `recalls`."""
+        self._unwanted: list[tuple[str, UnwantedTasks]] = []
 
-    def join(self, name: str, lane: str, missing: Collection[str]) -> LaneWorker:
-        """Add a worker of a lane, without the modules `missing`. Raises ProtocolError where it is here already."""
+    def join(self, name: str, lane: str, missing: Collection[str], most: int, *, cancels: bool) -> LaneWorker:
+        """Add a worker of a lane, without the modules `missing`, that runs up to `most` tasks at once.
+
+        It may be able to cancel running tasks. Raises ProtocolError where it is here already.
+        """
         if name in self:
             raise ProtocolError(f"worker {name} has joined already")
-        worker = self[name] = LaneWorker(name, lane, next(self._epochs) << 32, missing)
+        first = next(self._epochs) << 32
+        worker = LaneWorker(name, lane, first, missing) if most == 1 else PlacesWorker(name, lane, first, missing, most)
+        worker.cancels = cancels
+        self[name] = worker
         return worker
 
     def leave(self, name: str) -> LaneWorker | None:
@@ -31,14 +42,19 @@ class Workers(dict[str, LaneWorker]):
         worker = self.pop(name, None)
         if worker is not None:
             self.recalled.discard(worker)
+            self._unwanted = [(other, tasks) for other, tasks in self._unwanted if other != name]
         return worker
 
-    def answering(self, name: str) -> LaneWorker:
-        """Return a worker that answers its oldest batch. Raises ProtocolError where it has none."""
+    def answering(self, name: str, number: int | None) -> tuple[LaneWorker, list[Slice]]:
+        """Return a worker and the slices of the batch that it answers, with None the one that it has to answer next.
+
+        Raises ProtocolError where it has no such batch.
+        """
         worker = self.get(name)
-        if worker is None or not worker.batches:
+        slices = None if worker is None else worker.answered(number)
+        if worker is None or slices is None:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
-        return worker
+        return worker, slices
 
     def retire(self, name: str) -> None:
         """Give a worker nothing more, and have it hand back what it has not begun."""
@@ -56,17 +72,30 @@ class Workers(dict[str, LaneWorker]):
         """Return whether a worker is here and has nothing to do."""
         return name in self and not self[name].batches
 
-    def held(self, name: str) -> range:
+    def held(self, name: str) -> Sequence[int]:
         """Return the numbers of the batches that a worker holds, the oldest first."""
         worker = self.get(name)
-        return range(worker.first, worker.first + len(worker.batches)) if worker else range(0)
+        return worker.numbers() if worker else ()
 
     def recall_cancelled(self, packages: Collection[Package]) -> None:
         """Have workers hand back the cancelled tasks of these packages."""
         for worker in self.values():
-            slices = (slice for batch in worker.batches for slice in batch if slice.package in packages)
-            if any(slice.package.flight.cancellation.touches(slice.first, slice.stop) for slice in slices):
+            unwanted = [
+                (slice.package.flight.job, first, stop)
+                for batch in worker.batches
+                for slice in batch
+                if slice.package in packages
+                for first, stop in slice.package.flight.cancellation.runs(slice.first, slice.stop)
+            ]
+            if unwanted:
                 self.recalled.add(worker)
+                if worker.cancels:
+                    self._unwanted.append((worker.name, unwanted))
+
+    def cancellations(self) -> list[tuple[str, UnwantedTasks]]:
+        """Return the cancelled tasks that workers hold which can cancel running ones, since the last call."""
+        unwanted, self._unwanted = self._unwanted, []
+        return unwanted
 
     def recalls(self) -> list[tuple[str, int]]:
         """Return the workers that are to hand back tasks since the last call, with the last batch of each."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from taskengine.config import lane_size
 from taskengine.config.settings import HINTS, NAMES, TABLES, Settings, meta
 from taskengine.config.spelling import closest
 from taskengine.errors import SettingsError
@@ -206,19 +207,12 @@ def _parse(name: str, place: str, text: str) -> object:
     if name == "tasks":
         return [entry.strip() for entry in text.split(",")] if text else []
     if name == "lanes":
-        return _parse_map(name, place, text)
+        try:
+            return lane_size.parse(text)
+        except ValueError:
+            raise _ill_typed(name, place, f"{meta(name)[0]}, such as arm=1,io=1x100", text) from None
     expected = "true, false, 1, 0, yes, no, on or off" if kind is bool else meta(name)[0]
     raise _ill_typed(name, place, expected, text)
-
-
-def _parse_map(name: str, place: str, text: str) -> dict[str, int]:
-    entries: dict[str, int] = {}
-    for entry in text.split(",") if text else ():
-        found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([0-9]{1,9})\s*", entry)
-        if found is None or found[1] in entries:
-            raise _ill_typed(name, place, f"{meta(name)[0]}, such as arm=1,io=2", text)
-        entries[found[1]] = int(found[2])
-    return entries
 
 
 def _convert(name: str, place: str, value: object) -> Any:
@@ -227,6 +221,8 @@ def _convert(name: str, place: str, value: object) -> Any:
     except msgspec.ValidationError as error:
         if name in TABLES and isinstance(value, dict):
             raise SettingsError(f"{name} in {place}: {error}") from error
+        if name == "lanes" and isinstance(value, dict):
+            lane_size.check(place, value)
         raise _ill_typed(name, place, "a table" if name in TABLES else meta(name)[0], value) from error
 
 
@@ -270,8 +266,10 @@ def _check_machine(settings: Settings, places: Mapping[str, str]) -> None:
         file = Path(places["hardware"].partition(", line ")[0])
         raise SettingsError(f"{file}{_line_in_table(file, error.path or ())}: {error}", path=error.path) from None
     for lane in machine.lanes if machine else ():
-        if settings.lanes.get(lane, 1) != 1:
-            raise SettingsError(f"lanes in {places['lanes']}: lane {lane!r} has pins, and thus one worker")
+        size = settings.lane(lane)
+        if size != lane_size.LaneSize():
+            what = "one worker" if size.workers > 1 else "runs one task at a time"
+            raise SettingsError(f"lanes in {places['lanes']}: lane {lane!r} has pins, and thus {what}")
 
 
 def _line_in_table(file: Path, path: Sequence[str]) -> str:

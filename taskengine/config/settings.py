@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import msgspec
 from msgspec import Meta
 
+from taskengine.config.lane_size import Count, LaneSize
 from taskengine.config.policy import Entry
 from taskengine.errors import SettingsError
 from taskengine.protocol.limits import MAX_DEPTH, MAX_MESSAGE, MAX_TASKS
@@ -115,11 +116,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _meta("a list of module names, folders or .py files", "Task modules to load."),
     ] = msgspec.field(default_factory=lambda: ["taskengine.tasks"])
     lanes: Annotated[
-        dict[Annotated[str, Meta(min_length=1)], Annotated[int, Meta(ge=1, le=1024)]],
+        dict[Annotated[str, Meta(min_length=1)], Count | LaneSize],
         _meta(
-            "a map of names to numbers of workers, from 1",
+            "a map of names to numbers of workers, or to {workers, concurrency}, each 1 to 1024",
             "Named groups of task workers, and the number of workers in each. A lane with one worker runs its tasks "
-            "in order. Each worker is a process and takes memory.",
+            "in order. Each worker is a process and takes memory. With a concurrency, each worker runs so many "
+            "`async def` tasks at once: io = {workers = 1, concurrency = 100}; as a flag io=1x100.",
         ),
     ] = msgspec.field(default_factory=dict)
     router_frontend: Annotated[int, _port("Port on which the router listens to clients.")] = 9000
@@ -391,8 +393,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:
         """How many task workers each lane has, the default one "", with those that tasks name."""
-        known = {"": self.task_workers, **self.lanes}
+        known = {"": self.task_workers, **{lane: self.lane(lane).workers for lane in self.lanes}}
         return known | {lane: 1 for lane in lanes if lane not in known}
+
+    def lane(self, name: str) -> LaneSize:
+        """The size of a named lane; one that is not in LANES has one worker."""
+        size = self.lanes.get(name, 1)
+        return size if isinstance(size, LaneSize) else LaneSize(size)
 
     def data_ports(self) -> list[int]:
         """The port of each data worker."""

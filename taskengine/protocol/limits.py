@@ -62,3 +62,5 @@ DEFAULT_FULL_LOAD: Final = 20
 """Queued calls that a client sends at once, until the engine has told it its own figure."""
 MAX_CLIENTS: Final = 1024
 """Clients that the router remembers although it owes them nothing."""
+MAX_LANE: Final = 1024
+"""The most workers in a lane, and the most tasks that one of them runs at once."""

@@ -59,6 +59,13 @@ def discover(tree: ast.Module, offers: Offers) -> Found:
     return _ModuleReader(tree, offers).found()
 
 
+def method_hint(kind: str, name: str) -> str:
+    """Return what to write in place of a decorator on the method `name`, "Class.method"."""
+    if kind == "task":
+        return f"write `task({name.lower()})` in the module, with an object in place of its class"
+    return f"write a function of the module that calls it, and put @{kind} there"
+
+
 class _ModuleReader:
     def __init__(self, tree: ast.Module, offers: Offers) -> None:
         self._offers = offers
@@ -181,9 +188,10 @@ class _ModuleReader:
                 continue
             kinds = [kind for decorator in inner.decorator_list if (kind := self._kind_of(_called(decorator)))]
             if kinds:
+                name = f"{node.name}.{inner.name}"
+                hint = method_hint(kinds[0], name)
                 self._complaints.append(
-                    f"line {inner.lineno}: @{kinds[0]} on the method {node.name}.{inner.name} registers nothing: write "
-                    f"a function of the module that calls it, and put @{kinds[0]} there"
+                    f"line {inner.lineno}: @{kinds[0]} on the method {name} registers nothing: {hint}"
                 )
             elif any(self._is_concerned(_called(decorator)) for decorator in inner.decorator_list):
                 raise _Doubt(f"a decorator of {node.name}.{inner.name} may register tasks")

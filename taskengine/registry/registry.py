@@ -20,7 +20,7 @@ from taskengine.config.spelling import closest
 from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
 from taskengine.protocol.messages import TaskInfo
-from taskengine.registry.discovery import PREFIX
+from taskengine.registry.discovery import PREFIX, method_hint
 from taskengine.registry.loading import load, name_of_file
 
 if TYPE_CHECKING:
@@ -65,12 +65,31 @@ class Task(msgspec.Struct, frozen=True):
         """The file and the line of the function."""
         return _origin(self.function)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an `async def`, or wraps one."""
+        return is_coroutine_function(self.function)
+
     def info(self) -> TaskInfo:
         """The description that clients get."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
         return TaskInfo(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent)
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether a call of the function gives a coroutine: an `async def`, or what wraps one or calls one."""
+    while function is not None:
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function)):
+            return True
+        function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+    return False
+
+
+def _call_of(function: Any) -> Any:
+    """Return the method by which an object is called."""
+    return inspect.getattr_static(type(function), "__call__", None)
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -101,7 +120,16 @@ def _origin(function: Callable[..., Any]) -> str:
 
 
 @overload
-def task(function: F, /) -> F: ...
+def task(
+    function: F,
+    /,
+    *,
+    name: str | None = None,
+    lane: str = "",
+    timeout: float | None = None,
+    idempotent: bool = False,
+    urgent: bool = False,
+) -> F: ...
 @overload
 def task(
     *,
@@ -125,7 +153,12 @@ def task(
 
     `lane` binds it to a group of workers, and `timeout` is the longest it may run, in s. An `idempotent` task may run
     twice. An `urgent` one overtakes all waiting tasks, whatever priority it is called with. The function itself is
-    unchanged. Raises TaskModuleError for a function that cannot be a task.
+    unchanged.
+
+    A method is registered with its object, by a call in the module: `task(arm.wave, name="arm.wave")`. In the same way
+    any function is registered without a name in the module.
+
+    Raises TaskModuleError for a function that cannot be a task.
     """
     if not (name is None or (isinstance(name, str) and name)):
         raise TaskModuleError(f"name is text, not {name!r}")
@@ -145,6 +178,10 @@ def task(
         _mark(function, mark, "task")
         return function
 
+    if function is not None and (inspect.ismethod(function) or name is not None):
+        _check(function, "task")
+        _given.setdefault(_module_at_import(), []).append((function, mark))
+        return function
     return register if function is None else register(function)
 
 
@@ -164,6 +201,14 @@ def source(topic: str, period: float = 1.0) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def _module_at_import() -> str:
+    """Return the name of the module whose import is calling; "" for none."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
 
 def _mark(function: Callable[..., Any], mark: TaskMark | SourceMark, what: str) -> None:
@@ -190,8 +235,10 @@ def _check(function: Any, what: str) -> None:
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
     if inspect.isclass(function):
         raise TaskModuleError(f"{function.__name__} cannot be a {what}: it is a class, write a function that uses it")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: a worker runs one at a time, write `def`")
+    if inspect.isasyncgenfunction(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: it is an async generator, use `return`")
+    if what == "source" and is_coroutine_function(function):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a source: each source has a thread, write `def`")
 
 
 class Registry:
@@ -241,6 +288,7 @@ class Registry:
         except BaseException as error:
             reason = f"{type(error).__name__}: {text_of(error)}" if text_of(error) else type(error).__name__
             self.leave_out(place, reason)
+            _given.pop(place.module, None)
             return reason
         finally:
             _marked.clear()
@@ -265,6 +313,8 @@ class Registry:
             else:
                 continue
             registered.add(id(inspect.unwrap(function)))
+        for function, mark in _given.get(module.__name__, ()):
+            _add(tasks, _task(function, mark, ""))
         self.tasks, self.sources = tasks, sources
         for function in _marked:
             is_own = getattr(function, "__module__", None) == module.__name__
@@ -273,6 +323,8 @@ class Registry:
                 self.failures.append(TaskModuleError(f"task module {place.name}: {problem}", module=place.name))
 
 
+_given: dict[str, list[tuple[Callable[..., Any], TaskMark]]] = {}
+"""Functions that were registered by a call of `task`, by the modules that called it."""
 _marked: list[Callable[..., Any]] = []
 """Functions decorated since the import of the current module began."""
 
@@ -293,8 +345,10 @@ def _unregistered(function: Callable[..., Any]) -> str:
     line = f"line {code.co_firstlineno}: " if code else ""
     name = getattr(function, "__qualname__", repr(function))
     what = "the method " if "." in name and "<locals>" not in name else ""
+    if what:
+        return f"{line}@{kind} on {what}{name} registers nothing: {method_hint(kind, name)}"
     return (
-        f"{line}@{kind} on {what}{name} registers nothing, since the module has no such function: write a function of "
+        f"{line}@{kind} on {name} registers nothing, since the module has no such function: write a function of "
         f"the module, under a name of its own, and put @{kind} on top of its other decorators"
     )
 

@@ -273,10 +273,8 @@ def _read(place: Place, surveyor: _Surveyor) -> Module:
 
 def _declare(module: Module, file: str, declared: Declared) -> None:
     """Add the registrations in the module's file. Raises TaskModuleError for what its import would refuse."""
-    if declared.is_async:
-        raise TaskModuleError(
-            f"{declared.function} cannot be a {declared.kind}: a worker runs one at a time, write `def`"
-        )
+    if declared.is_async and declared.kind == "source":
+        raise TaskModuleError(f"{declared.function} cannot be a source: each source has a thread, write `def`")
     origin, options = f"{file}:{declared.line}", declared.options
     try:
         if declared.kind == "source":

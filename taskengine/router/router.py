@@ -50,7 +50,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -99,7 +99,9 @@ class Router:
         )
         pinned = backplane.machine.lanes if backplane.machine else ()
         size = settings.chunking_size if settings.chunking else None
-        self._broker = Broker(size, lanes, (), epoch, limits, pinned)
+        sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
+        self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
+        self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
         self._crew = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
@@ -242,6 +244,9 @@ class Router:
     def _take_order(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
+                if self._crew.is_concurrent(order.worker):  # its progress page keeps no results
+                    for frames in _received(self._backend.receive):
+                        self._from_worker(frames)
                 self._bury(order.worker)
                 if self._broker.stopping:
                     self._reception.deliver(self._broker.refuse_unserved())
@@ -284,21 +289,12 @@ class Router:
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
                     self._backend.send([frames[0], HEARTBEAT])
                 return
-            if len(frames) != 2:
+            if len(frames) == 4 and frames[1] == ANSWER:
+                self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 2:
+                self._finish(name, frames[1])
+            else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
-            if frames[1] == NO_ANSWER:
-                error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-                self._reception.deliver(self._broker.give_up(name, error))
-                return
-            held = self._broker.workers.held(name)
-            if not held:
-                raise ProtocolError("it answers what nobody asked")
-            if len(frames[1]) > MAX_ANSWER_KEPT:
-                self._crew.release(name, held[0])
-            answers = _fastpath.read_answer(frames[1])
-            if self._reception.lines.enabled:
-                self._reception.lines.answered(self._broker.packages, name, answers)
-            self._reception.deliver(self._broker.finish(name, answers))
         except ProtocolError as malformed:
             self._broker.counters.late += 1
             self._journal.warn(
@@ -306,6 +302,22 @@ class Router:
             )
             if name is not None:
                 self._expel(name)
+
+    def _finish(self, name: str, answer: bytes, number: int | None = None) -> None:
+        """A worker answers its oldest batch, or, in a concurrent lane, one by its number. Raises ProtocolError."""
+        if answer == NO_ANSWER:
+            error = TaskFailed("the results of the tasks that ran together do not fit into one message")
+            self._reception.deliver(self._broker.give_up(name, error, number))
+            return
+        held = self._broker.workers.held(name)
+        if not held:
+            raise ProtocolError("it answers what nobody asked")
+        if len(answer) > MAX_ANSWER_KEPT:
+            self._crew.release(name, held[0])
+        answers = _fastpath.read_answer(answer)
+        if self._reception.lines.enabled:
+            self._reception.lines.answered(self._broker.packages, name, answers)
+        self._reception.deliver(self._broker.finish(name, answers, number))
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """A worker says hello. Raises ProtocolError."""
@@ -318,8 +330,9 @@ class Router:
             self._take_order()
         if not self._crew.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
-        self._broker.join(hello.name, hello.lane, hello.missing)
-        self._crew.enlist(hello.name, identity, hello.place)
+        self._broker.join(hello.name, hello.lane, hello.missing, cancels=hello.cancels)
+        is_concurrent = hello.lane in self._concurrency
+        self._crew.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.workers.retire(hello.name)
@@ -345,7 +358,8 @@ class Router:
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.workers.held(name)]
-            self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead))
+            overdue = member.overdue_batches(time.monotonic_ns())
+            self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
 
     def _stop_the_overdue(self) -> None:
         """Have workers killed whose task takes longer than it may."""
@@ -380,6 +394,10 @@ class Router:
                 self._expel(worker)
         for worker, number in self._broker.recalls():
             self._crew.recall(worker, number)
+        # after the recalls, by which is handed back what has not begun
+        for worker, tasks in self._broker.cancellations():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                self._backend.send([self._crew.identity_of(worker), *self._backplane.cancel_frames(tasks)])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from taskengine._fastpath import ProgressPage
-from taskengine.broker.recovery import SENSELESS, Account
+from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
 
 
@@ -23,13 +23,21 @@ class WorkerEntry(NamedTuple):
     pid: int
     is_fresh: bool = False
     identity: bytes = b""
+    calls: CallTable | None = None
+    """Which batches it has begun, if it runs many at once."""
 
     def is_overdue(self, now_ns: int) -> bool:
         """It runs a task whose timeout is over, or died in one."""
-        return not self.is_fresh and 0 < self.page.until_ns <= now_ns
+        return not self.is_fresh and (0 < self.page.until_ns <= now_ns or bool(self.overdue_batches(now_ns)))
+
+    def overdue_batches(self, now_ns: int) -> list[int] | None:
+        """Which of its batches are overdue; None where it runs one task at a time."""
+        return None if self.calls is None else self.calls.overdue(now_ns)
 
     def account(self, number: int) -> Account | None:
         """What it had done of a batch when it died."""
+        if self.calls is not None:
+            return BEGUN if self.calls.has_begun(number) else None
         try:
             found = self.page.read(number)
         except ProtocolError:
@@ -56,14 +64,25 @@ class WorkerTable:
         member = self._members.get(name)
         return member is not None and not member.identity and member.page in self._pages[place : place + 1]
 
-    def enlist(self, name: str, identity: bytes, place: int) -> WorkerEntry:
-        """A worker is here. Raises ProtocolError for one that is not expected at its place."""
+    def enlist(self, name: str, identity: bytes, place: int, *, is_concurrent: bool = False) -> WorkerEntry:
+        """A worker is here, which may run many tasks at once.
+
+        Raises ProtocolError for one that is not expected at its place.
+        """
         if not self.expects(name, place):
             raise ProtocolError(f"worker {name} says that it has place {place}, and is dead or not at it")
-        member = self._members[name] = self._members[name]._replace(identity=identity, is_fresh=False)
+        calls = CallTable(self._members[name].page) if is_concurrent else None
+        member = self._members[name]._replace(identity=identity, is_fresh=False, calls=calls)
+        self._members[name] = member
         self._names[identity] = name
         member.page.clear()
+        if calls is not None:
+            calls.clear()
         return member
+
+    def is_concurrent(self, name: str) -> bool:
+        """A worker is here and runs many tasks at once."""
+        return name in self._members and self._members[name].calls is not None
 
     def is_here(self, name: str) -> bool:
         """A worker has said hello."""

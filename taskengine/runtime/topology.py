@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskengine._fastpath import ProgressPage
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
 from taskengine.registry.survey import Plan
@@ -18,6 +19,11 @@ from taskengine.security.credentials import Credentials
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
 """What the router and a worker send when they have nothing else to send."""
+
+CANCEL = b"CANCEL"
+"""What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
+ANSWER = b"ANSWER"
+"""What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -29,6 +35,8 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
     pid: int
     missing: list[str] = []
     """The modules that it could not load, whose tasks others run."""
+    cancels: bool = False
+    """Whether it can cancel a task that runs."""
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -48,9 +56,11 @@ class Topology(msgspec.Struct, frozen=True):
     machine: Machine | None = None
     plan: Plan = msgspec.field(default_factory=Plan)
 
-    def hello(self, name: str, lane: str, place: int, missing: Sequence[str] = ()) -> list[bytes]:
+    def hello(
+        self, name: str, lane: str, place: int, missing: Sequence[str] = (), *, cancels: bool = False
+    ) -> list[bytes]:
         """What a worker says first."""
-        hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing)))
+        hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing), cancels))
         return [HELLO, self._proof(hello), hello]
 
     def read_hello(self, proof: bytes, hello: bytes, peer: int) -> WorkerHello:
@@ -67,6 +77,16 @@ class Topology(msgspec.Struct, frozen=True):
         if read.pid != peer and (peer or self.address.startswith("ipc:")):
             raise ProtocolError(f"process {peer} says that it is {read.name}, process {read.pid}")
         return read
+
+    @staticmethod
+    def cancel_frames(tasks: UnwantedTasks) -> list[bytes]:
+        """What the router sends to have tasks cancelled that run."""
+        return [CANCEL, msgspec.msgpack.encode(tasks)]
+
+    @staticmethod
+    def read_cancel(said: bytes) -> UnwantedTasks:
+        """What stands behind CANCEL; the router is trusted."""
+        return msgspec.msgpack.decode(said, type=UnwantedTasks)
 
     def _proof(self, hello: bytes) -> bytes:
         return hmac.digest(self.token, hello, "sha256")

@@ -25,6 +25,10 @@ class _Rules:
 
 _NONE = Rights(())
 _current: ContextVar[Origin] = ContextVar("origin", default=NOWHERE)
+coroutine_name: ContextVar[str] = ContextVar("coroutine_name", default="")
+"""The name of the `async def` task that runs, or that has left on the event loop what runs."""
+coroutine_position: ContextVar[int | None] = ContextVar("coroutine_position", default=None)
+"""The position of the task that runs, where others run beside it."""
 
 
 def obey(policy: Policy | None, page: ProgressPage | None = None) -> None:
@@ -70,6 +74,9 @@ def origin() -> Origin:
 
 def position() -> int:
     """The position of the task that runs in its package, from 0; 0 where no worker runs it."""
+    beside_others = coroutine_position.get()
+    if beside_others is not None:
+        return beside_others
     return 0 if _Rules.page is None else _Rules.page.position
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import zmq
 
 from taskengine._socket import Port
+from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.settings import Settings
 from taskengine.runtime.descendants import Adopted
 from taskengine.runtime.heartbeat import Heartbeat
-from taskengine.runtime.topology import HEARTBEAT, Topology
+from taskengine.runtime.topology import ANSWER, CANCEL, HEARTBEAT, Topology
 
 LINGER_MS = 1000
 TIDY_BATCHES = 256
@@ -22,7 +24,8 @@ TIDY_BATCHES = 256
 class RouterConnection:
     """A DEALER for the worker `name` of `lane`, which has `place` in the backplane and not the modules `missing`.
 
-    A router that is silent for too long is gone: `beat` joins again, and `port` is another one then.
+    A router that is silent for too long is gone: `beat` joins again, and `port` is another one then. The router is told
+    whether the worker `cancels` running tasks; it then has to `collect` what comes.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class RouterConnection:
         lane: str,
         place: int,
         missing: Sequence[str] = (),
+        *,
+        cancels: bool = False,
     ) -> None:
         self._context = context
         self.interval_ms = math.ceil(settings.heartbeat_interval * 1000)
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
         self._backplane = backplane
-        self._hello = backplane.hello(name, lane, place, missing)
+        self._hello = backplane.hello(name, lane, place, missing, cancels=cancels)
         self._adopted = Adopted()
         self._batches = 0
         self._connect()
@@ -70,15 +75,39 @@ class RouterConnection:
         if message == [HEARTBEAT]:
             self._pulse.heard(time.monotonic())
             return None
+        self._begin()
+        return message[0]
+
+    def collect(self, batches: deque[bytes], cancel: Callable[[UnwantedTasks], None]) -> None:
+        """Take all that has come: append the batches, and call `cancel` with tasks that are to be cancelled."""
+        while (message := self.port.receive()) is not None:
+            if message == [HEARTBEAT]:
+                self._pulse.heard(time.monotonic())
+            elif message[0] == CANCEL:
+                cancel(self._backplane.read_cancel(message[1]))
+            else:
+                self._begin()
+                batches.append(message[0])
+
+    @property
+    def descriptor(self) -> int:
+        """A descriptor that becomes readable when something comes; afterwards `collect` has to be called."""
+        return self._socket.fileno()
+
+    def _begin(self) -> None:
+        """A batch has come."""
         self._is_busy = True
         self._batches += 1
         if self._batches % TIDY_BATCHES == 0:
             self._adopted.tidy()
-        return message[0]
 
     def send(self, answer: bytes) -> None:
         """Answer the batch that was received."""
         self.port.send([answer])
+
+    def send_numbered(self, number: int, answer: bytes) -> None:
+        """Answer a batch that others may overtake, by its number."""
+        self.port.send([ANSWER, number.to_bytes(8, "little"), answer])
 
     def tell(self, news: bytes) -> None:
         """Tell the router what only it keeps, which shows that we live as well."""

@@ -1,4 +1,4 @@
-"""How much a data worker keeps for its subscribers."""
+"""How much a data worker keeps for its subscribers, and how long a cancelled coroutine may take."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ UNTAKEN_BYTES: Final = 16 * 2**20
 """Bytes of publications that subscribers have not taken, from which on the idlest of them are cut off,"""
 MOST_UNTAKEN: Final = 64 * 2**20
 """and from which on nothing more is sent to anybody."""
+CANCEL_GRACE_S: Final = 1.0
+"""How long, in s, a coroutine may take to end once it was cancelled for its timeout; then its worker is killed."""

@@ -7,7 +7,9 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from operator import attrgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -33,7 +35,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
@@ -43,8 +45,12 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import begin, caller, may_call, obey
+from taskengine.worker.context import begin, caller, coroutine_name, may_call, obey
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.tuning import CANCEL_GRACE_S
+
+if TYPE_CHECKING:
+    from taskengine.worker.async_work import AsyncWork
 
 CONTROL, BATCH = 1, 2
 """What is ready, by its place among the sources of the waiter."""
@@ -54,14 +60,26 @@ class NoPins(Exception):
     """The worker of a lane with pins cannot have them."""
 
 
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
+
+
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `page` is where it keeps its account; with `tells_all` clients get tracebacks and whole paths.
+    `page` is where it keeps its account, and `callable_of` gives the function to call for a task; with `tells_all`
+    clients get tracebacks and whole paths.
     """
 
-    def __init__(self, registry: Registry, page: ProgressPage | None = None, *, tells_all: bool = True) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        page: ProgressPage | None = None,
+        *,
+        tells_all: bool = True,
+        callable_of: Callable[[Task], Callable[..., Any]] = _function,
+    ) -> None:
         self._registry = registry
+        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
@@ -85,8 +103,17 @@ class Turn:
         finally:
             self._legacy_name = ""
 
+    def answer(self, batch: bytes) -> bytes:
+        """Run a batch; return the answer, or NO_ANSWER where that does not fit into one message."""
+        try:
+            return self.run(batch)
+        except BadArguments:
+            return NO_ANSWER
+
     def running(self) -> tuple[str, str]:
         """Give the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        if coroutine_name.get():
+            return coroutine_name.get(), caller()
         if threading.get_ident() != self._thread:
             return "", caller()
         index = _fastpath.running_index()
@@ -110,8 +137,7 @@ class Turn:
         return error_entry(self._failure(name, error))
 
     def _find(self, name: str) -> Callable[..., Any] | None:
-        task = self._registry.tasks.get(name)
-        return None if task is None else task.function
+        return self._callables.get(name)
 
     def _find_legacy(self, name: str) -> Callable[..., Any] | None:
         self._legacy_name = name
@@ -122,9 +148,9 @@ class Turn:
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """A task's timeout in ns, 0 for none."""
+        """How long a task may run until its worker is killed, in ns, 0 for any time."""
         task = self._registry.tasks.get(name)
-        return int(task.timeout * 1e9) if task and task.timeout else 0
+        return kill_limit_ns(task) if task else 0
 
     def _failure(self, name: str, error: BaseException | None) -> TaskEngineError:
         return self._unknown(name) if error is None else as_failure(name, error, tells_all=self._tells_all)
@@ -138,6 +164,14 @@ class Turn:
         nearest = self._registry.nearest(name, may_call)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         return UnknownTask(f"no task is named {name!r}{hint}", name=name, nearest=nearest)
+
+
+def kill_limit_ns(task: Task) -> int:
+    """Return how long a task may run until its worker is killed, in ns, 0 for any time.
+
+    A coroutine is cancelled first.
+    """
+    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
 
 
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
@@ -155,14 +189,22 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
         return error if tells_all else discreet(error)
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
-    where = error.__traceback__
-    # the call itself is the only frame: the arguments did not get into the function
-    if isinstance(error, TypeError) and (where is None or where.tb_next is None):
+    where = _in_task(error.__traceback__)
+    # the call itself was the only frame: the arguments did not get into the function
+    if isinstance(error, TypeError) and where is None:
         return BadArguments(f"{name}: {said}", name=name)
     kind, text = type(error).__name__, ""
     if tells_all:
-        text = text_of("".join(traceback.format_exception(type(error), error, where.tb_next if where else None)))
+        text = text_of("".join(traceback.format_exception(type(error), error, where)))
     return TaskFailed(f"{kind}: {said}" if said else kind, type=kind, traceback=shortened(text, MAX_TRACEBACK))
+
+
+def _in_task(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
+    trace = trace and trace.tb_next
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    return trace
 
 
 class TaskWorker:
@@ -183,20 +225,29 @@ class TaskWorker:
             journal.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(backplane.feeds, has_machine=backplane.machine is not None)
         self._let_go = _own(backplane.machine, lane, journal)
-        self._turn = Turn(registry, backplane.pages[place], tells_all=settings.has_tracebacks)
+        page = backplane.pages[place]
+        most = settings.lane(lane).concurrency
+        self._async = _async_work(registry, lane, most, control, journal, page)
+        account = page if most == 1 else None
+        callable_of = self._async.callable_of if self._async else _function
+        self._turn = Turn(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
         journal.running = self._turn.running
-        obey(None if settings.policy is None else Policy(settings.policy), backplane.pages[place])
+        obey(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
-        self._dealer = RouterConnection(self._context, settings, backplane, f"TASK-{os.getpid()}", lane, place, missing)
+        who = f"TASK-{os.getpid()}", lane, place, missing
+        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=self._async is not None)
         journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
         """Work until the supervisor says stop, or is gone; then let go of the pins."""
         try:
-            self._work()
+            if self._async is None:
+                self._work()
+            else:
+                self._async.work(self._dealer, self._turn.answer, self._note)
         finally:
             self._let_go()
         self._journal.flush()
@@ -229,14 +280,37 @@ class TaskWorker:
         batch = self._dealer.receive()
         if batch is None:
             return
-        try:
-            answer = self._turn.run(batch)
-        except BadArguments:
-            self._dealer.send(NO_ANSWER)
-            return
+        answer = self._turn.answer(batch)
         self._dealer.send(answer)
-        if self._journal.enabled:
+        self._note(batch, answer)
+
+    def _note(self, batch: bytes, answer: bytes) -> None:
+        if self._journal.enabled and answer != NO_ANSWER:
             self._journal.note(_received_lines, batch, answer)
+
+
+def _async_work(
+    registry: Registry, lane: str, most: int, control: ControlChannel, journal: LogBuffer, page: ProgressPage
+) -> AsyncWork | None:
+    """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
+
+    That is where no task of the lane is an `async def`; asyncio is not even imported then.
+    """
+    tasks = [task for task in registry.tasks.values() if task.lane == lane]
+    if most == 1 and not any(task.is_async for task in tasks):
+        return None
+    from taskengine.worker.async_work import AsyncWork
+    from taskengine.worker.concurrent_work import ConcurrentWork
+    from taskengine.worker.event_loop import EventLoop
+
+    loop = EventLoop(lambda line: journal.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    if most == 1:
+        return AsyncWork(loop, control, journal, page)
+    for task in tasks:
+        if not task.is_async:
+            said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
+            journal.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
+    return ConcurrentWork(loop, control, journal, page, most)
 
 
 def load_modules(

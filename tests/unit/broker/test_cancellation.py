@@ -31,7 +31,6 @@ def test_it_knows_what_is_unwanted_and_has_no_answer(events: list[list[int] | tu
         assert unwanted.left == len(model)
         for first in range(TASKS):
             inside = [position in model for position in range(first, TASKS)]
-            assert unwanted.any(first, TASKS) == any(inside)
             assert unwanted.begin(first, TASKS) == first + (inside.index(True) if any(inside) else len(inside))
             assert unwanted.end(first, TASKS) == first + (len(inside) if all(inside) else inside.index(False))
 
@@ -58,13 +57,13 @@ def test_what_is_cancelled_is_news_once() -> None:
     made, results = Cancellation(), Results(3)
     assert made.cancel([0, 2], 3, results)
     assert not made.cancel([0], 3, results)
-    assert (made.touches(0, 1), made.touches(1, 2), made.is_over(3)) == (True, False, False)
+    assert (list(made.runs(0, 3)), made.is_over(3)) == ([(0, 1), (2, 3)], False)
     assert made.cancel_all()
     assert not made.cancel_all()
     assert not made.cancel([1], 3, results)
     assert isinstance(made.reason, Cancelled)
     assert made.is_over(3)
-    assert made.touches(1, 2)
+    assert list(made.runs(1, 2)) == [(1, 2)]
 
 
 def test_what_is_cancelled_and_waits_never_starts() -> None:

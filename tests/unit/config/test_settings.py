@@ -11,12 +11,14 @@ import pytest
 
 from taskengine.config import loading, settings
 from taskengine.config.descriptions import rows
+from taskengine.config.lane_size import LaneSize
 from taskengine.config.loading import load
 from taskengine.config.policy import Entry
 from taskengine.config.settings import Settings
 from taskengine.errors import SettingsError
 
 Toml = Callable[[str], Path]
+LANES = "a map of names to numbers of workers, or to {workers, concurrency}, each 1 to 1024, such as arm=1,io=1x100"
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +176,7 @@ def test_false_in_the_environment(text: str) -> None:
         ("tasks", "", []),
         ("lanes", "arm=1,io=2", {"arm": 1, "io": 2}),
         ("lanes", " arm = 1 , io=2 ", {"arm": 1, "io": 2}),
+        ("lanes", "arm=1,io=2x100", {"arm": 1, "io": LaneSize(2, 100)}),
         ("lanes", "", {}),
         ("response_time", "0.030", 0.03),
         ("response_time", "1e-3", 0.001),
@@ -214,9 +217,9 @@ def test_typed_flags() -> None:
         ("chunking", "maybe", "true, false, 1, 0, yes, no, on or off"),
         ("enable_stdout", "", "true, false, 1, 0, yes, no, on or off"),
         ("tasks", "a,,b", "a list of module names"),
-        ("lanes", "arm", "a map of names to numbers of workers, from 1, such as arm=1,io=2"),
-        ("lanes", "arm=1,arm=2", "a map of names to numbers of workers, from 1, such as arm=1,io=2"),
-        ("lanes", "arm=0", "a map of names to numbers"),
+        ("lanes", "arm", LANES),
+        ("lanes", "arm=1,arm=2", LANES),
+        ("lanes", "arm=1x", LANES),
         ("host", "", "an address or host name"),
         ("host", "*", "an address or host name"),
         ("curve", "yes", '"auto", "on" or "off"'),
@@ -257,7 +260,31 @@ def test_wrong_type_in_the_file_names_file_and_line(toml: Toml, line: str, expec
 
 def test_wrong_entry_of_a_table_names_the_tables_line(toml: Toml) -> None:
     config = toml("chunking = true\n\n[lanes]\narm = 'one'\n")
-    assert refused(config).startswith(f"lanes in {config}, line 3: expected a map of names to numbers")
+    assert refused(config) == (
+        f"lanes.arm in {config}, line 3: expected a number of workers, or a table of workers and concurrency, from 1 "
+        "to 1024, not 'one'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("{workers = 0}", "lanes.io.workers in .*: expected a whole number, from 1 to 1024, not 0"),
+        ("{concurrency = 2000}", "lanes.io.concurrency in .*: expected a whole number, from 1 to 1024, not 2000"),
+        ("{concurrency = true}", "lanes.io.concurrency in .*, not True"),
+        ("{worker = 1}", "lanes.io in .*: expected workers and concurrency, not 'worker'"),
+        ("1025", "lanes.io in .*, not 1025"),
+    ],
+)
+def test_a_wrong_size_of_a_lane_is_named_with_its_key(toml: Toml, size: str, said: str) -> None:
+    assert re.match(said, refused(toml(f"[lanes]\nio = {size}\n")))
+
+
+def test_a_lane_has_workers_and_a_concurrency(toml: Toml) -> None:
+    settings = load(toml("[lanes]\narm = 2\nio = {concurrency = 100}\n[lanes.net]\nworkers = 3\n"), {}, {})
+    sizes = [settings.lane(name) for name in ("arm", "io", "net", "other")]
+    assert sizes == [LaneSize(2), LaneSize(1, 100), LaneSize(3), LaneSize()]
+    assert settings.lanes_with(["other"]) == {"": 2, "arm": 2, "io": 1, "net": 3, "other": 1}
 
 
 def test_a_value_that_a_later_place_overrides_is_still_checked(toml: Toml) -> None:
@@ -439,6 +466,11 @@ def test_a_device_that_cannot_be_is_named_with_its_line(toml: Toml, old: str, ne
 def test_a_pin_backend_is_one_of_few() -> None:
     assert load(None, {}, {"pins": "mock"}).pins == "mock"
     assert 'pins in flag --pins: expected "auto", "lgpio", "pigpio" or "mock"' in refused(flags={"pins": "wiringpi"})
+
+
+def test_a_lane_with_pins_runs_one_task_at_a_time(toml: Toml) -> None:
+    config = HARDWARE.replace("io = 2", "io = {concurrency = 2}").replace("pin = 17", 'pin = 17\nlane = "io"')
+    assert "lane 'io' has pins, and thus runs one task at a time" in refused(toml(config))
 
 
 def test_the_data_workers_lanes_are_their_own() -> None:

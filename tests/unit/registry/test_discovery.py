@@ -133,8 +133,8 @@ def test_a_method_registers_nothing_and_is_told() -> None:
     found = read("from taskengine import task\nclass Arm:\n  @task\n  def wave(self): ...")
     assert (found.declared, found.doubt) == ([], "")
     assert found.complaints == [
-        "line 4: @task on the method Arm.wave registers nothing: write a function of the module that calls it, and put "
-        "@task there"
+        "line 4: @task on the method Arm.wave registers nothing: write `task(arm.wave)` in the module, with an object "
+        "in place of its class"
     ]
 
 

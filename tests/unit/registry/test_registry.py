@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskengine import TaskModuleError, source, task
-from taskengine.registry.registry import Registry
+from taskengine.registry.registry import Registry, Task
 
 
 def loaded(folder: Path, text: str, name: str = "robot.py") -> Registry:
@@ -70,15 +72,95 @@ def test_the_nearest_names() -> None:
     assert registry.nearest("zzz") == []
 
 
+ARM = """
+from functools import partial
+from taskengine import task
+class Arm:
+    def __init__(self, name): self.name = name
+    def wave(self, times: int = 3): "Wave."; return self.name, times
+    async def nap(self): ...
+    @classmethod
+    def count(cls): return 2
+    def __call__(self, times): return self.name, times
+def register(arm):
+    task(arm.wave, name=f"{arm.name}.wave", lane=arm.name, timeout=2.0)
+register(Arm("left"))
+register(Arm("right"))
+task(Arm("left").nap)
+count = task(Arm.count)
+task_both = Arm("both").wave
+task(partial(Arm("left").wave, 5), name="five")
+task(Arm("right"), name="called")
+task(lambda: 7, name="seven")
+"""
+
+
+def test_methods_are_tasks_with_their_objects(tmp_path: Path) -> None:
+    registry = loaded(tmp_path, ARM)
+    assert registry.failures == []
+    functions = {name: task.function for name, task in registry.tasks.items()}
+    called = {name: function(*[1][: name == "called"]) for name, function in functions.items() if name != "nap"}
+    assert called == {
+        "left.wave": ("left", 3),
+        "right.wave": ("right", 3),
+        "task_both": ("both", 3),
+        "count": 2,
+        "five": ("left", 5),
+        "called": ("right", 1),
+        "seven": 7,
+    }
+    wave = registry.tasks["left.wave"]
+    assert (wave.lane, wave.timeout, registry.tasks["nap"].is_async) == ("left", 2.0, True)
+    info = wave.info()
+    assert (info.signature, info.doc) == ("(times: int = 3)", "Wave.")
+    assert wave.origin == f"{tmp_path / 'robot.py'}:6"
+
+
+def test_a_module_that_another_has_imported_keeps_its_methods(tmp_path: Path) -> None:
+    (tmp_path / "limb.py").write_text("from taskengine import task\ntask(int.from_bytes, name='mro')\n")
+    (tmp_path / "body.py").write_text("import limb\nraise ValueError('broken')\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        registry = Registry.load([str(tmp_path / "body.py"), "limb"])
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert list(registry.tasks) == ["mro"]
+    assert len(registry.failures) == 1
+
+
 async def _coroutine() -> None: ...
 
 
-@pytest.mark.parametrize("wrong", [5, _coroutine])
+async def _generator() -> Any:
+    yield 1
+
+
+class _Callable:
+    async def __call__(self) -> None: ...
+
+
+@functools.wraps(_coroutine)
+def _wrapper() -> Any:
+    return _coroutine()
+
+
+@pytest.mark.parametrize("wrong", [5, _generator])
 def test_what_cannot_be_a_task_is_refused(wrong: Any) -> None:
     with pytest.raises(TaskModuleError):
         task(wrong)
     with pytest.raises(TaskModuleError):
         source("topic")(wrong)
+
+
+@pytest.mark.parametrize("function", [_coroutine, functools.partial(_coroutine), _Callable(), _wrapper])
+def test_what_gives_a_coroutine_is_a_task_and_no_source(function: Any) -> None:
+    assert Task("name", task(function), "", None, idempotent=False).is_async
+    with pytest.raises(TaskModuleError, match="each source has a thread"):
+        source("topic")(function)
+
+
+def test_a_plain_function_is_no_coroutine() -> None:
+    assert not Task("name", functools.partial(print), "", None, idempotent=False).is_async
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine._fastpath import ProgressPage
-from taskengine.broker.recovery import SENSELESS
+from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.recovery import BEGUN, SENSELESS
 from taskengine.errors import ProtocolError
 from taskengine.protocol import layouts
 from taskengine.router.worker_table import WorkerTable
@@ -97,3 +97,31 @@ def test_a_slate_whose_memory_the_system_keeps_is_used_all_the_same() -> None:
             raise OSError(22, "Invalid argument")
 
     assert ProgressPage(Kept(layouts.PROGRESS_BYTES)).release(3) is False
+
+
+def test_a_worker_that_runs_many_tasks_tells_which_it_has_begun_and_which_are_overdue(memory: bytearray) -> None:
+    crew, calls = crew_of(memory), CallTable(ProgressPage(memory))
+    calls.begin(5, 7)
+    member = crew.enlist("TASK-0", b"id", 0, is_concurrent=True)
+    assert member.account(7) is None, "that was another router's"
+    calls.begin(0, 8)
+    calls.begin(1, 9)
+    assert [member.account(number) for number in (7, 8, 9)] == [None, BEGUN, BEGUN]
+    assert not member.is_overdue(2**63)
+    calls.limit(1, 1)
+    assert list(crew.overdue(2**63)) == ["TASK-0"]
+    assert member.overdue_batches(2**63) == [9]
+    assert member.overdue_batches(1) == []
+    calls.end(1)
+    assert not member.is_overdue(2**63)
+    assert member.account(9) is BEGUN
+    assert crew.is_concurrent("TASK-0")
+    crew.dismiss("TASK-0")
+    assert not crew.is_concurrent("TASK-0")
+
+
+def test_a_worker_that_runs_one_task_at_a_time_has_no_calls(memory: bytearray) -> None:
+    crew = crew_of(memory)
+    member = crew.enlist("TASK-0", b"id", 0)
+    assert not crew.is_concurrent("TASK-0")
+    assert member.overdue_batches(2**63) is None

@@ -1,0 +1,115 @@
+"""The work of a worker with `async def` tasks: it waits on its event loop, and runs one batch at a time.
+
+While a coroutine runs, the loop also takes what the router and the supervisor send, so that the coroutine can be
+cancelled; batches and orders wait until it has ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from taskengine._fastpath import ProgressPage
+from taskengine.broker.workers import UnwantedTasks
+from taskengine.registry.registry import Task
+from taskengine.runtime.control import Order, RejoinRouter, StopProcess
+from taskengine.runtime.control_channel import ControlChannel
+from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
+from taskengine.worker.event_loop import EventLoop
+from taskengine.worker.router_connection import RouterConnection
+
+
+class AsyncWork:
+    """The loop of a worker that has an event loop. `page` says which task runs."""
+
+    def __init__(self, loop: EventLoop, control: ControlChannel, journal: LogBuffer, page: ProgressPage) -> None:
+        self._loop = loop
+        self._control = control
+        self._journal = journal
+        self._page = page
+        self._batches: deque[bytes] = deque()
+        self._orders: deque[Order | None] = deque()
+        self._watched: int | None = None
+
+    def callable_of(self, task: Task) -> Callable[..., Any]:
+        """Return a function that runs a task to its end."""
+        return self._loop.callable_of(task)
+
+    def work(
+        self, dealer: RouterConnection, turn: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
+    ) -> None:
+        """Work until the supervisor says stop, or is gone.
+
+        Batches from `dealer` run by `turn`, whose functions are those of `callable_of`; `note` is called with each and
+        its answer.
+        """
+        self._dealer = dealer
+        self._turn = turn
+        self._note = note
+        self._loop.watch(self._control.fileno(), self._take_order)
+        self._watch()
+        try:
+            while self._step():
+                pass
+        finally:
+            self._loop.close()
+
+    def _step(self) -> bool:
+        """Do what is next; return whether to go on."""
+        self._receive()  # the descriptor may not tell of what came before we sent
+        if self._orders:
+            # before a batch, which may be one of a router that is gone
+            order = self._orders.popleft()
+            if isinstance(order, RejoinRouter):
+                self._dealer.rejoin()
+                self._on_new_connection()
+            return not isinstance(order, StopProcess)
+        if self._batches:
+            batch = self._batches.popleft()
+            answer = self._turn(batch)
+            self._dealer.send(answer)
+            self._note(batch, answer)
+            return True
+        self._pause((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
+        if not (self._batches or self._orders):
+            self._journal.flush()
+            if self._dealer.beat():
+                self._on_new_connection()
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.wait(seconds)
+
+    def _on_new_connection(self) -> None:
+        """Drop what came by the last connection and was not begun."""
+        self._batches.clear()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch the connection to the router, which may be a new one."""
+        if self._watched is not None:
+            self._loop.ignore(self._watched)
+        self._watched = self._dealer.descriptor
+        self._loop.watch(self._watched, self._receive)
+
+    def _receive(self) -> None:
+        self._dealer.collect(self._batches, self._cancel)
+        if self._batches:
+            self._loop.stop()
+
+    def _take_order(self) -> None:
+        order = self._control.next_order()
+        self._orders.append(order)
+        if isinstance(order, StopProcess):
+            self._loop.ignore(self._control.fileno())  # which stays readable where the supervisor is gone
+            if self._loop.current is not None:
+                self._loop.current.cancel()
+        self._loop.stop()
+
+    def _cancel(self, unwanted: UnwantedTasks) -> None:
+        """Cancel the coroutine that runs, if it is one of these tasks."""
+        if self._loop.current is None or (running := self._page.running_task) is None:
+            return
+        if any(job == running[0] and first <= running[1] < stop for job, first, stop in unwanted):
+            self._loop.current.cancel()
