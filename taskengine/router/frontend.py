@@ -14,6 +14,7 @@ from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
 from taskengine.broker.package import DataRequest, Package, Sender, Urgency
 from taskengine.broker.partials import PartialResults
+from taskengine.broker.streams import StreamResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
@@ -32,6 +33,7 @@ from taskengine.protocol.messages import (
     Stats,
     TaskInfo,
     decode_cancel,
+    decode_credit,
     decode_request,
     decode_stop,
     serial_of,
@@ -43,6 +45,7 @@ from taskengine.router.package_lines import PackageLines
 from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
 from taskengine.router.replies import ReplySender
+from taskengine.router.stream_relay import StreamRelay
 from taskengine.router.work_budget import WorkBudget
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.control import ReloadRequested, Report
@@ -61,7 +64,7 @@ EXEMPT_TASKS = 16
 """The most tasks of a package of urgent ones that no quota and no rate refuses,"""
 EXEMPT_BYTES = 2**14
 """and the most bytes of them."""
-CAPABILITIES = ["clock", "stop", "each"]
+CAPABILITIES = ["clock", "stop", "each", "streams"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 Route = tuple[bytes, ...]
 
@@ -99,6 +102,7 @@ class Frontend:
         self._port = port
         self._outlet = ReplySender(port, attendance)
         self.partials = PartialReplies(broker, self._outlet, attendance, self._is_owed, self._stamp)
+        self.streams = StreamRelay(broker, self._outlet, self._is_owed, self._stamp)
         self._gate = gate
         self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
         self._tell = tell
@@ -192,6 +196,8 @@ class Frontend:
         if isinstance(package.results, PartialResults):
             package.forget_tasks()
             self.partials.end(package)
+        elif isinstance(package.results, StreamResults):
+            self.streams.end(package)
         elif self._outlet.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
@@ -320,7 +326,7 @@ class Frontend:
     ) -> None:
         """What concerns the engine itself, or packages that are in flight."""
         # a client is told who we are before it sends less
-        is_needed = request.kind in (RequestKind.INFO, RequestKind.CANCEL)
+        is_needed = request.kind in (RequestKind.INFO, RequestKind.CANCEL, RequestKind.CREDIT)
         self._check_work(route[0], now, is_needed=is_needed)
         if not is_needed:
             visitor.check_rate(now)
@@ -342,6 +348,9 @@ class Frontend:
             wanted = decode_cancel(frames)
             serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
             self._broker.withdrawals.cancel(route[0], serial, wanted.positions)
+            self._reply(route, request, None)
+        elif request.kind == RequestKind.CREDIT:
+            self.streams.grant(route[0], decode_credit(frames))
             self._reply(route, request, None)
         elif request.kind == RequestKind.RELOAD:
             if len(self._reloads_asked) >= RELOADS_ASKED:

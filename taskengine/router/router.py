@@ -50,7 +50,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -186,6 +186,8 @@ class Router:
             if ready & BACKEND:
                 for frames in _received(self._backend.receive):
                     self._from_worker(frames)
+                if self._reception.streams.fresh:
+                    self._reception.streams.send()
             if ready & FRONTEND:
                 self._take(requests)
             if ready & NEWS and self._attendance:
@@ -291,6 +293,8 @@ class Router:
                 return
             if len(frames) == 4 and frames[1] == ANSWER:
                 self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 4 and frames[1] == STREAM:
+                self._reception.streams.take(name, *self._backplane.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
             else:
@@ -398,6 +402,14 @@ class Router:
         for worker, tasks in self._broker.cancellations():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
                 self._backend.send([self._crew.identity_of(worker), *self._backplane.cancel_frames(tasks)])
+        if self._reception.streams.has_grants:
+            self._grant()
+
+    def _grant(self) -> None:
+        """Tell workers what their streams may send."""
+        for worker, job, grant in self._reception.streams.take_grants():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                self._backend.send([self._crew.identity_of(worker), *self._backplane.credit_frames(job, grant)])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:

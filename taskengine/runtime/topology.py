@@ -12,6 +12,7 @@ from taskengine._fastpath import ProgressPage
 from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
+from taskengine.protocol.credit import Grant
 from taskengine.registry.survey import Plan
 from taskengine.runtime.feed import PublicationPipe
 from taskengine.security.credentials import Credentials
@@ -24,6 +25,10 @@ CANCEL = b"CANCEL"
 """What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
 ANSWER = b"ANSWER"
 """What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
+STREAM = b"STREAM"
+"""What a worker sends before a value of a stream: job and number, in 8 bytes each, and the value."""
+CREDIT = b"CREDIT"
+"""What the router sends a worker before the job of a stream and what it may send, in totals."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -87,6 +92,28 @@ class Topology(msgspec.Struct, frozen=True):
     def read_cancel(said: bytes) -> UnwantedTasks:
         """What stands behind CANCEL; the router is trusted."""
         return msgspec.msgpack.decode(said, type=UnwantedTasks)
+
+    @staticmethod
+    def stream_frames(job: int, number: int, body: bytes) -> list[bytes]:
+        """What a worker sends of a stream: a value, the first of which has the number 0."""
+        return [STREAM, job.to_bytes(8, "little") + number.to_bytes(8, "little"), body]
+
+    @staticmethod
+    def read_stream(said: bytes) -> tuple[int, int]:
+        """The job and the number that stand behind STREAM. Raises ProtocolError."""
+        if len(said) != 16:
+            raise ProtocolError(f"a value of a stream has 16 bytes before it, not {len(said)}")
+        return int.from_bytes(said[:8], "little"), int.from_bytes(said[8:], "little")
+
+    @staticmethod
+    def credit_frames(job: int, grant: Grant) -> list[bytes]:
+        """What the router sends to let a stream go on."""
+        return [CREDIT, msgspec.msgpack.encode((job, grant))]
+
+    @staticmethod
+    def read_credit(said: bytes) -> tuple[int, Grant]:
+        """What stands behind CREDIT; the router is trusted."""
+        return msgspec.msgpack.decode(said, type=tuple[int, Grant])
 
     def _proof(self, hello: bytes) -> bytes:
         return hmac.digest(self.token, hello, "sha256")

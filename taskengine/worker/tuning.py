@@ -1,4 +1,4 @@
-"""How much a data worker keeps for its subscribers, and how long a cancelled coroutine may take."""
+"""How much a data worker keeps for its subscribers, and what bounds coroutines and generators."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ MOST_UNTAKEN: Final = 64 * 2**20
 """and from which on nothing more is sent to anybody."""
 CANCEL_GRACE_S: Final = 1.0
 """How long, in s, a coroutine may take to end once it was cancelled for its timeout; then its worker is killed."""
+MOST_LISTED: Final = 10_000
+"""Values of a generator that is called, as a list, and not streamed."""
+STREAM_LOOK_S: Final = 1.0
+"""How long, in s, a generator waits for credit at a time; its worker's log lines are written in between."""

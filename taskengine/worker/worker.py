@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import TracebackType
@@ -18,7 +18,7 @@ from taskengine._fastpath import ProgressPage
 from taskengine._socket import Waiter
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import error_entry
-from taskengine.broker.package import decode_head
+from taskengine.broker.package import decode_head, stream_of
 from taskengine.config.machine import Machine
 from taskengine.config.policy import Policy
 from taskengine.config.settings import Settings
@@ -47,6 +47,8 @@ from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
 from taskengine.worker.context import begin, caller, coroutine_name, may_call, obey
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.stream_link import StreamLink
+from taskengine.worker.streams import TaskStreams
 from taskengine.worker.tuning import CANCEL_GRACE_S
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ _function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
 class Turn:
     """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
 
-    `page` is where it keeps its account, and `callable_of` gives the function to call for a task; with `tells_all`
-    clients get tracebacks and whole paths.
+    `page` is where it keeps its account, and `callable_of` gives the function to call for a task; `streams` runs the
+    generators. With `tells_all` clients get tracebacks and whole paths.
     """
 
     def __init__(
@@ -77,9 +79,12 @@ class Turn:
         *,
         tells_all: bool = True,
         callable_of: Callable[[Task], Callable[..., Any]] = _function,
+        streams: TaskStreams | None = None,
     ) -> None:
         self._registry = registry
-        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
+        self._streams = streams or TaskStreams(lambda: None)
+        self._callables = {name: callable_of(self._streams.listed(task)) for name, task in registry.tasks.items()}
+        self._senders = {name: callable_of(self._streams.sent(task)) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
@@ -124,7 +129,10 @@ class Turn:
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
-            self._functions = [self._find(name) for name in names]
+            grant = stream_of(head)
+            if grant is not None:
+                self._streams.grant_at_hand = grant
+            self._functions = list(map((self._callables if grant is None else self._senders).get, names))
             self._task_names = names
             self._head = head
         self._legacy_name = ""
@@ -169,9 +177,9 @@ class Turn:
 def kill_limit_ns(task: Task) -> int:
     """Return how long a task may run until its worker is killed, in ns, 0 for any time.
 
-    A coroutine is cancelled first.
+    A coroutine is cancelled first, and a generator closed.
     """
-    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
+    return int((task.timeout + CANCEL_GRACE_S * task.can_end_early) * 1e9) if task.timeout else 0
 
 
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
@@ -227,17 +235,23 @@ class TaskWorker:
         self._let_go = _own(backplane.machine, lane, journal)
         page = backplane.pages[place]
         most = settings.lane(lane).concurrency
-        self._async = _async_work(registry, lane, most, control, journal, page)
+        self._batches: deque[bytes] = deque()
+        """What came while a generator ran."""
+        self._streams = TaskStreams(lambda: page.running_task)
+        self._async = _async_work(registry, lane, most, control, journal, page, self._streams)
         account = page if most == 1 else None
         callable_of = self._async.callable_of if self._async else _function
-        self._turn = Turn(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
+        self._turn = Turn(
+            registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of, streams=self._streams
+        )
         journal.running = self._turn.running
         obey(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._journal = journal
         self._context = zmq.Context()
         who = f"TASK-{os.getpid()}", lane, place, missing
-        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=self._async is not None)
+        cancels = any(task.can_end_early for task in registry.tasks.values())
+        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=cancels)
         journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
@@ -255,18 +269,22 @@ class TaskWorker:
         self._context.term()
 
     def _work(self) -> None:
+        what = self._streams, self._dealer, self._control, self._journal, self._batches, self._streams.cancel
+        self._streams.connect(self._dealer.send_value, StreamLink(*what).wait)
         waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._dealer.interval_ms)
+            pause = PAUSE_MS if self._journal.pending else self._dealer.interval_ms
+            ready = waiter.wait(pause if not self._batches else 0)
             # before a batch, which may be one of a router that is gone
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
+                    self._batches.clear()
                     self._dealer.rejoin()
                     waiter = self._waiter()
-            elif ready & BATCH:
+            elif ready & BATCH or self._batches:
                 self._run()
             else:
                 self._journal.flush()
@@ -277,7 +295,7 @@ class TaskWorker:
         return Waiter(self._control.fileno(), self._dealer.port)
 
     def _run(self) -> None:
-        batch = self._dealer.receive()
+        batch = self._batches.popleft() if self._batches else self._dealer.receive()
         if batch is None:
             return
         answer = self._turn.answer(batch)
@@ -290,7 +308,13 @@ class TaskWorker:
 
 
 def _async_work(
-    registry: Registry, lane: str, most: int, control: ControlChannel, journal: LogBuffer, page: ProgressPage
+    registry: Registry,
+    lane: str,
+    most: int,
+    control: ControlChannel,
+    journal: LogBuffer,
+    page: ProgressPage,
+    streams: TaskStreams,
 ) -> AsyncWork | None:
     """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
 
@@ -305,12 +329,12 @@ def _async_work(
 
     loop = EventLoop(lambda line: journal.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
     if most == 1:
-        return AsyncWork(loop, control, journal, page)
+        return AsyncWork(loop, control, journal, page, streams)
     for task in tasks:
         if not task.is_async:
             said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
             journal.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
-    return ConcurrentWork(loop, control, journal, page, most)
+    return ConcurrentWork(loop, control, journal, page, streams, most)
 
 
 def load_modules(
