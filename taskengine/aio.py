@@ -17,6 +17,7 @@ from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
 from taskengine.client.session import Call
 from taskengine.client.stopping import STOP_S, Order, Stopping, stops_machine
+from taskengine.client.streams import AsyncStream
 from taskengine.client.subscription import Wish, reachable
 from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
 
@@ -47,6 +48,10 @@ class AsyncClient(Caller):
     def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
         return asyncio.wrap_future(self._submit((task, args, kwargs), self._options))
+
+    def stream(self, task: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Call a task that is a generator; give its values, for `async for`; see `taskengine.Client.stream`."""
+        return self._stream(AsyncStream, (task, args, kwargs))
 
     async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the shortest way; see `taskengine.Client.stop`."""

@@ -13,7 +13,7 @@ class Values(NamedTuple):
     """So many values of a stream, the first of which has the number `first`, from 0."""
 
     first: int
-    count: int
+    number: int
     bodies: list[bytes]
 
     @property
@@ -55,6 +55,6 @@ class StreamResults(Results):
     def take(self) -> Values:
         """Return the values that are not sent; they count as sent."""
         values = Values(self._sent, len(self._unsent), self._unsent)
-        self._sent += values.count
+        self._sent += values.number
         self._unsent = []
         return values

@@ -16,8 +16,11 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
 from taskengine.client.replies import Outcome, outcomes, partial_outcomes
+from taskengine.client.stream_requests import as_stream, stamped_stream, take_values, too_old
+from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
+from taskengine.protocol.credit import DEFAULT_VALUES, MAX_VALUES
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -27,6 +30,7 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    StreamRequest,
     decode_reply,
     encode_request,
     stamped,
@@ -43,8 +47,8 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE, GIVES_EACH = "clock", "stop", "each"
-"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it answers task by task."""
+TIMED, STOPPABLE, GIVES_EACH, STREAMS = "clock", "stop", "each", "streams"
+"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it answers task by task; it streams."""
 CAPABILITIES = [TIMED, STOPPABLE]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
@@ -59,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout` is how long the client waits, and `deadline` within which time the engine must start a task, both in s.
     `reply` selects which replies come: all, errors or none. With `errors` "return", `map` returns errors as values.
+    A stream's task is at most `ahead` values ahead of its reader.
     """
 
     timeout: float | None = 60.0
@@ -67,6 +72,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reply: str = "all"
     idempotent: bool = False
     errors: str = "raise"
+    ahead: int = DEFAULT_VALUES
 
     def __post_init__(self) -> None:
         choices = {
@@ -81,6 +87,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
             if seconds is not None and not (is_number and seconds > 0):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
+        if not (isinstance(self.ahead, int) and 1 <= self.ahead <= MAX_VALUES):
+            raise BadArguments(f"ahead is a number of values from 1 to {MAX_VALUES}, not {self.ahead!r}", name="ahead")
         if not isinstance(self.idempotent, bool):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
 
@@ -136,7 +144,7 @@ class Pending(msgspec.Struct):
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
     `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
     `written` is when it was sent last, in ns of the client's clock, and `answered` how many of its tasks were answered
-    by partial replies since.
+    by partial replies since. A stream has `values`, and its only future is their end.
     """
 
     futures: Sequence[Future[Any]]
@@ -148,6 +156,7 @@ class Pending(msgspec.Struct):
     resends: int = REPEATS
     written: int = 0
     answered: int = 0
+    values: ValueBuffer | None = None
 
 
 class Session:
@@ -193,6 +202,8 @@ class Session:
         self._watched: deque[tuple[float, int]] = deque()  # from all threads, for the heap
         self._expiries: list[tuple[float, int]] = []
         self.pending: dict[int, Pending] = {}
+        self.abandoned: deque[int] = deque()
+        """Streams that nobody reads any more; any thread may append to it."""
         self.outcomes: deque[Outcome] = deque()
         """Outcomes that futures still have to get."""
         self.retractions: dict[int, list[int] | None] = {}
@@ -220,6 +231,30 @@ class Session:
         body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
         return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
+
+    def stream(self, call: Call, values: ValueBuffer, options: Options, made: int = 0) -> OutgoingRequest:
+        """Pack a call, made at `made`, of which the values are wanted as they come.
+
+        Raises BadArguments for arguments that cannot be sent, ProtocolError for an engine without streams.
+        """
+        if self.is_ready and not self.can(STREAMS):
+            raise too_old(self._address)
+        outgoing = self.package([call], [values.end], options, each=True, made=made)
+        # it has no timeout in all, and cannot be sent again
+        self.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values)
+        request = as_stream(outgoing.request, values.window.grant)
+        return outgoing._replace(request=request, head=encode_request(request))
+
+    def drop_abandoned(self) -> None:
+        """Have the engine cancel the streams that nobody reads any more."""
+        while self.abandoned:
+            serial = self.abandoned.popleft()
+            if self.pending.pop(serial, None) is not None:
+                self.retract(serial, None)
+
+    def close_streams(self, error: TaskEngineError) -> None:
+        """End all streams with `error`; the engine closes their tasks when the connection ends."""
+        self.fail([serial for serial, pending in list(self.pending.items()) if pending.values is not None], error)
 
     def request(self, kind: RequestKind, future: Future[Any], options: Options, value: Any = None) -> OutgoingRequest:
         """Make any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
@@ -277,7 +312,11 @@ class Session:
                 head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
         if self._is_timed:
             sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
-            head = stamped(head, sent, bound, self._token, self._since_told)
+            if isinstance(outgoing.request, StreamRequest):
+                stamp = {"sent": sent, "bound": bound, "token": self._token, "since": self._since_told}
+                head = stamped_stream(outgoing.request, stamp)
+            else:
+                head = stamped(head, sent, bound, self._token, self._since_told)
         return [head, *outgoing.body]
 
     def watch(self, serial: int, now: float) -> None:
@@ -403,7 +442,11 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
-            if isinstance(reply, PartialReply):
+            if isinstance(reply, PartialReply) and pending.values is not None:
+                self.outcomes.extend(take_values(reply, body, pending.values))
+                if not reply.last:
+                    return self.outcomes
+            elif isinstance(reply, PartialReply):
                 futures = pending.futures if pending.each else ()
                 self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered))
                 pending.answered += reply.count
@@ -428,6 +471,8 @@ class Session:
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
+        if STREAMS not in self._capabilities and self.info is not None:
+            self.close_streams(too_old(self._address))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)

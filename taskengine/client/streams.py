@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import functools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Self
 
-from taskengine.client.session import Options, OutgoingRequest
 from taskengine.client.values import ValueBuffer
-from taskengine.errors import Cancelled, TaskEngineError
+from taskengine.errors import TaskEngineError
 from taskengine.protocol.credit import Grant
 
 
-class Link(Protocol):
-    """What a stream needs of the client's transport and session."""
+class StreamLink(NamedTuple):
+    """What a stream needs of its client."""
 
-    def post(self, outgoing: OutgoingRequest) -> None:
-        """Send soon."""
-
-    def grant(self, serial: int, grant: Grant) -> None:
-        """Let the engine send more of a stream."""
-
-    def abandon(self, serial: int) -> None:
-        """Cancel a stream; any thread may call this, also in a finalizer."""
-
-    def no_reply(self, seconds: float) -> TaskEngineError:
-        """Return the error for a value that has not come in so many s."""
+    grant: Callable[[int, Grant], None]
+    """Lets the engine send more of the stream with this serial."""
+    abandon: Callable[[int], None]
+    """Cancels the stream; any thread may call this, also in a finalizer."""
+    no_reply: Callable[[float], TaskEngineError]
+    """Returns the error for a value that has not come in so many s."""
 
 
 class _Stream:
     """What both kinds of stream have: the values that have come, and the ways to end."""
 
-    def __init__(self, link: Link, serial: int, values: ValueBuffer, timeout: float | None) -> None:
+    def __init__(self, link: StreamLink, serial: int, values: ValueBuffer, timeout: float | None) -> None:
         self._link = link
         self._serial = serial
         self._values = values
@@ -46,27 +38,19 @@ class _Stream:
         """Whether the end was given, or the stream was closed."""
 
     def _take(self) -> tuple[bool, Any]:
-        """Return (True, the next value), or (False, None) where none is here; raise what ends the stream."""
+        """Return (True, the next value), or (False, None) where none is here yet; raise what ends the stream."""
         if self._is_over:
-            return self._finish(None)
-        if self._values.is_empty:
-            # a value may have come before the end
-            if not self._values.end.done() or not self._values.is_empty:
-                return (False, None) if self._values.is_empty else self._pop()
-            return self._finish(self._values.end.exception())
-        return self._pop()
-
-    def _pop(self) -> tuple[bool, Any]:
-        value, grant = self._values.pop()
-        if grant is not None and not self._values.end.done():
-            self._link.grant(self._serial, grant)
-        return True, value
-
-    def _finish(self, error: BaseException | None) -> tuple[bool, Any]:
+            raise self._stop()
+        is_ended = self._values.end.done()  # asked first: all values come before the end
+        if not self._values.is_empty:
+            value, grant = self._values.pop()
+            if grant is not None and not is_ended:
+                self._link.grant(self._serial, grant)
+            return True, value
+        if not is_ended:
+            return False, None
         self._is_over = True
-        if error is not None:
-            raise error
-        raise self._stop()
+        raise self._values.end.exception() or self._stop()
 
     def _stop(self) -> Exception:
         raise NotImplementedError
@@ -144,7 +128,7 @@ class AsyncStream(_Stream):
             async with asyncio.timeout(self._timeout):
                 while True:
                     news = loop.create_future()
-                    self._values.notify(lambda: _tell(loop, news))
+                    self._values.notify(functools.partial(_tell, loop, news))
                     is_here, value = self._take()
                     if is_here:
                         return value
@@ -168,3 +152,14 @@ class AsyncStream(_Stream):
 
     def _stop(self) -> Exception:
         return StopAsyncIteration()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Future[None]) -> None:
+    """Wake a coroutine, from any thread."""
+    with contextlib.suppress(RuntimeError):  # its loop is closed
+        loop.call_soon_threadsafe(_wake, news)
+
+
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)

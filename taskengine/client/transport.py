@@ -27,6 +27,7 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
+from taskengine.client.fatal_errors import report
 from taskengine.client.outbox import count_nobodys, fail_unsent
 from taskengine.client.replies import settle
 from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture
@@ -96,6 +97,11 @@ class Transport:
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
+    @property
+    def is_connected(self) -> bool:
+        """Return whether there is a connection."""
+        return self._connection.connected
+
     def post(self, outgoing: OutgoingRequest, *, flush: bool = False) -> None:
         """Send soon, with `flush` behind queued calls; the request expires by itself."""
         with self._lock:
@@ -145,6 +151,12 @@ class Transport:
                 self._session.retract(serial, position)
                 self._call_leader()
 
+    def abandon(self, serial: int) -> None:
+        """Cancel a stream that nobody reads; without a lock, because a finalizer may call this at any point."""
+        self._session.abandoned.append(serial)
+        if not self._closed:
+            os.eventfd_write(self._wakeup, 1)
+
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
         """Wait up to `timeout` s for pending requests, give up the rest, and close. May be called twice.
 
@@ -159,6 +171,7 @@ class Transport:
         unsent = 0
         try:
             if self._take_over(CLOSE_S if timeout is None else timeout):
+                self._session.close_streams(Cancelled(CLOSED))
                 if timeout is None and self._session.info is None:
                     self._lead(lambda: self._is_done() or self._connection.connected, began + UNREACHED_S)
                 if timeout is not None or self._connection.connected:
@@ -276,7 +289,7 @@ class Transport:
 
     def _fail(self, error: BaseException) -> None:
         """Handle an unexpected error: end all waiting with it, rather than waiting without end."""
-        _report(error)
+        report(error)
         failure = TaskEngineError(f"the client's connection failed: {error!r}")
         failure.__cause__ = error
         self._reconnect_at = -math.inf
@@ -373,6 +386,8 @@ class Transport:
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
+        if self._session.abandoned:
+            self._session.drop_abandoned()
         if self._reconnect_at <= now:
             self._reconnect(now)
         if self._queue.due(now) <= 0:
@@ -475,18 +490,11 @@ class Transport:
                 settle(self._session.outcomes)
             except BaseException as error:
                 if threading.current_thread() is not threading.main_thread():
-                    _report(error)
+                    report(error)
                 elif interrupt is None:
                     interrupt = error
         if interrupt is not None:  # it may come from a signal, which belongs to the main thread
             raise interrupt
-
-
-def _report(error: BaseException) -> None:
-    """Print an error that no code can catch, as Python does when it ends a thread."""
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    )
 
 
 def _disown_all() -> None:

@@ -45,12 +45,13 @@ class StreamRelay:
         results = None if package is None else package.results
         if package is None or not isinstance(results, StreamResults):
             raise ProtocolError(f"a value of job {job}, which is no stream")
-        if results.source != worker:
-            if not self._broker.workers.holds(worker, package):
-                raise ProtocolError(f"a value of job {job}, which it does not run")
+        if results.source != worker and not self._broker.workers.holds(worker, package):
+            raise ProtocolError(f"a value of job {job}, which it does not run")
+        results.add(number, body)
+        if results.source is None:
+            # what was granted before the worker was known
             results.source = worker
             self._grants[job] = results.credit.grant
-        results.add(number, body)
         self.fresh[package] = results
 
     def grant(self, client: bytes, wanted: StreamCredit) -> None:

@@ -104,7 +104,8 @@ class ConcurrentCalls:
 
     def task_at_hand(self) -> tuple[int, int] | None:
         """Return the job and the position of the task that the turn runs."""
-        return self._at_hand and (self._at_hand.job, self._at_hand.position)
+        call = self._at_hand
+        return None if call is None else (call.job, call.position)
 
     def cancel(self, unwanted: UnwantedTasks) -> None:
         """Cancel those of the calls that are among these tasks."""
