@@ -21,7 +21,7 @@ SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
-SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi)
+SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
 CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
@@ -47,7 +47,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -86,6 +86,10 @@ test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always
 
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
+
+test-claims: $(VENV)/.test  ## race for the claim word under the thread sanitizer and between processes; see what ARM would run
+	$(PY) -m pytest tests/claims/checks.py
+	$(PY) -m tests.claims
 
 test-plain: $(VENV)/.test  ## test the path through pyzmq's public methods, for releases without the private symbols
 	TASKENGINE_PLAIN_PYZMQ=1 $(PY) -m pytest -m "not alone" $(BESIDE) $(FENCED_TESTS)

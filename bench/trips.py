@@ -36,7 +36,7 @@ from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.memory import new_page
 from taskengine.runtime.topology import Topology
 from taskengine.security import credentials
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 
 NAME = "BUDGET"
 SETTINGS = Settings(chunking_size=CHUNK, task_workers=WORKERS, enable_stdout=False)
@@ -157,7 +157,7 @@ class SteppedRouter(Router):
         backplane = Topology(address="nowhere", token=b"", security=None, pages=pages)
         super().__init__(SETTINGS, [], [], backplane, {DEFAULT_LANE: WORKERS}, tasks, control, journal)
         # the bytes of a package tell when it came, and those of a reply when it went
-        self._reception.clock, self._reception.origins = StillClock(), Origins(bytes(8))
+        self._frontend.clock, self._frontend.origins = StillClock(), Origins(bytes(8))
         for number in range(WORKERS):
             name = f"TASK-{number}"
             self._expect(name, number, os.getpid(), is_online=True)
@@ -200,7 +200,7 @@ class SteppedRouter(Router):
         self._broker.counters.tick(now)
         settled = self._broker.settle(now)
         if settled:
-            self._reception.deliver(settled)
+            self._frontend.deliver(settled)
         self._dispatch()
 
 
@@ -212,7 +212,7 @@ class Roles:
         self._session = greeted()
         self._options = Options()
         self._router = SteppedRouter([task.info() for task in registry.tasks.values()])
-        self._turn = Turn(registry, new_page())
+        self._turn = BatchRunner(registry, new_page())
 
     def record(self) -> Trip:
         """Send a package all the way. Raises WrongTrip."""

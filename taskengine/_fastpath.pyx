@@ -91,6 +91,7 @@ cdef int ERROR_EXT = layouts.ERROR_EXT
 cdef size_t MAX_TASKS = limits.MAX_TASKS
 cdef size_t MAX_BODY = limits.MAX_BODY
 cdef size_t MAX_MESSAGE = limits.MAX_MESSAGE
+cdef uint64_t STRIDE_NS = layouts.STRIDE_NS
 cdef size_t PROGRESS_HEAD = layouts.PROGRESS_HEAD
 cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
 cdef size_t PROGRESS_BYTES = layouts.PROGRESS_BYTES

@@ -14,6 +14,18 @@
 # A batch has the slot that its number picks, by turns. Its answer is written where it lies in the slot, so that what a
 # dead worker had done can be answered still. `committed` are the entries that are complete; while `open`, another one is
 # being written, of tasks of `job` from `first` on. The positions of tasks are those in their package.
+#
+# Of a batch that the router has `offered` the worker runs only tasks that it has claimed (see _claim.h); the others the
+# router may take back, from the last on.
+
+cdef extern from "_claim.h":
+    ctypedef uint32_t claim_t
+    enum:
+        CLAIM_MOST
+    void claim_offer(claim_t* word, uint32_t tasks) nogil
+    uint32_t claim_tasks(claim_t* word, uint32_t most) nogil
+    uint32_t claim_unclaimed(claim_t* word) nogil
+    uint32_t claim_take_back(claim_t* word, uint32_t most) nogil
 
 cdef extern from *:
     """
@@ -28,6 +40,8 @@ cdef extern from *:
         volatile uint32_t started;    /* position behind the last task that was started */
         volatile uint32_t failed;     /* of those that are done */
         volatile uint32_t open;
+        claim_t claim;
+        volatile uint64_t offered;    /* number of the batch whose tasks `claim` counts */
     } slot_t;
 
     typedef struct {
@@ -59,12 +73,18 @@ cdef extern from *:
         uint32_t started
         uint32_t failed
         uint32_t open
+        claim_t claim
+        uint64_t offered
 
     ctypedef struct ProgressHead "page_t":
         uint64_t recall
         uint64_t finished
         uint64_t busy
         Slot slots[2]
+
+
+if layouts.MAX_OFFERED != CLAIM_MOST:
+    raise ImportError(f"a claim word counts {CLAIM_MOST} tasks, not {layouts.MAX_OFFERED}")
 
 
 @cython.final
@@ -98,6 +118,21 @@ cdef class ProgressPage:
         publish(&slot.number, number)
         out.lend(self.data(number), MAX_MESSAGE)
         return slot
+
+    def offer(self, uint64_t number, uint32_t tasks):
+        """Have a batch that is about to be sent, of at most layouts.MAX_OFFERED tasks, claimed task by task."""
+        cdef Slot* slot = &self.head.slots[number & 1]
+        claim_offer(&slot.claim, tasks)
+        slot.offered = number
+
+    def unclaimed(self, uint64_t number):
+        """How many tasks of a batch may be taken back: none where it was not offered."""
+        cdef Slot* slot = &self.head.slots[number & 1]
+        return claim_unclaimed(&slot.claim) if slot.offered == number else 0
+
+    def take_back(self, uint64_t number, uint32_t most):
+        """Take back up to `most` of the last tasks of a batch that was offered; how many it has left."""
+        return claim_take_back(&self.head.slots[number & 1].claim, most)
 
     def limit(self, uint64_t timeout_ns):
         """The task that is about to start in the batch at hand may take so many ns, 0 for any number."""

@@ -113,6 +113,10 @@ cdef class _Turn:
     cdef int64_t i
     cdef uint32_t entries
     cdef uint32_t ran  # tasks of the section at hand that have run
+    cdef uint32_t claimed  # tasks that may run and have not begun
+    cdef uint32_t stride  # tasks that were claimed last, 0 for none of the section at hand
+    cdef uint64_t claimed_ns  # when
+    cdef bint is_offered  # what is not claimed may be taken back
 
     def __cinit__(self, failed, foreign, uint64_t number, ProgressPage page):
         self.failed = failed
@@ -121,12 +125,37 @@ cdef class _Turn:
         self.number = number
         self.page = &self.own if page is None else page.head
         self.slot = &self.own.slots[0] if page is None else page.begin(number, self.out)
+        self.is_offered = page is not None and self.slot.offered == number
         self.at = put_u32(self.out, self.out.data, 0)
         self.keywords = ()
         self.i = -1
 
     cdef inline bint is_recalled(self) noexcept:
         return self.page.recall > self.number
+
+    cdef inline bint may_run(self, uint32_t left) noexcept:
+        """Whether another of the `left` tasks of the section may run; it counts as run."""
+        if not self.claimed and not self.claim(left):
+            return False
+        self.claimed -= 1
+        return True
+
+    cdef bint claim(self, uint32_t left) noexcept:
+        """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
+        cdef uint64_t now
+        if not self.is_offered:
+            self.claimed = left
+            return True
+        now = now_ns()
+        if not self.stride:
+            self.stride = 1
+        elif (now - self.claimed_ns) * 2 <= STRIDE_NS:
+            self.stride = min(2 * self.stride, left)
+        else:
+            self.stride = <uint32_t>max(self.stride * STRIDE_NS // (now - self.claimed_ns), 1)
+        self.claimed_ns = now
+        self.stride = self.claimed = claim_tasks(&self.slot.claim, min(self.stride, left))
+        return self.claimed > 0
 
     cdef inline int note(self, uint64_t position) noexcept:
         """The tasks before this position are done, and their results end here."""
@@ -270,7 +299,7 @@ cdef class _Turn:
     cdef size_t run_tasks(
         self, _Reader src, const Section* section, uint32_t k, uint32_t stop, bytes head, list functions
     ) except? 0:
-        """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled, and write their results.
+        """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled or taken back; write their results.
 
         How many failed; `ran` is behind the last that ran.
         """
@@ -286,7 +315,7 @@ cdef class _Turn:
             mark = self.at - out.data
             try:
                 while k < stop:
-                    if self.is_recalled():
+                    if self.is_recalled() or not self.may_run(section.count - k):
                         stop = k
                         break
                     if not columns:
@@ -370,6 +399,11 @@ cdef class _Turn:
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
+        if self.is_offered:
+            stop = k + claim_tasks(&self.slot.claim, stop - k)
+            if k == stop:
+                self.ran = k
+                return 0
         if k:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
@@ -393,6 +427,7 @@ cdef class _Turn:
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
         cdef bint ends = False
+        self.stride = 0
         while k < section.count and not ends:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)

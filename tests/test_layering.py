@@ -36,6 +36,7 @@ ENGINE = {"broker", "router", "worker", "supervisor", "cli", "registry"}
 """Folders that a client has no use for."""
 PURE = {
     "broker/availability",
+    "broker/balancer",
     "broker/binary",
     "broker/broker",
     "broker/cancellation",
@@ -55,6 +56,7 @@ PURE = {
     "broker/origins",
     "broker/package",
     "broker/partials",
+    "broker/places",
     "broker/quota",
     "broker/recovery",
     "broker/results",

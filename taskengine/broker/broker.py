@@ -7,8 +7,8 @@ answer may hand the end of the batch back. `leave` takes a worker's death, with 
 return the packages that are whole now. Every accepted package is returned exactly once.
 
 What the broker knows lies in its parts, each with one concern: `workers` and `availability` (which workers there are,
-and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `InFlight` (packages and their results) and
-`withdrawals` (what is not to start any more). Only this class moves work between them.
+and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balancer` (who gives it up again), `InFlight`
+(packages and their results) and `withdrawals` (what is not to start any more). Only this class moves work between them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from taskengine.broker import failure_reasons
 from taskengine.broker.availability import Availability
+from taskengine.broker.balancer import Balancer
 from taskengine.broker.cancellation import cancelled
 from taskengine.broker.dispatch import Dispatcher
 from taskengine.broker.in_flight import InFlight
@@ -70,10 +71,15 @@ class Broker:
         self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
         self.withdrawals = Withdrawals(self._in_flight, pinned)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
+        self.balancer = Balancer(self._lanes, self.workers)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
-        self.cancellations = self.workers.cancellations
         self.stopping = False
+
+    def tick(self, now: float) -> None:
+        """Begin a turn of the router at `now`, in s, monotonic."""
+        self._dispatcher.now = now
+        self.counters.tick(now)
 
     def accept(self, package: Package) -> bool:
         """Take the package; return whether it is whole already, with no task allowed. Raises Overloaded."""
@@ -161,7 +167,7 @@ class Broker:
             whole += self._blame(name, rest)
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
             return whole + self._on_owner_death(worker, rest)
-        return whole + self._dispatcher.take_back(rest)
+        return whole + self._dispatcher.put_back(rest)
 
     def _on_running_task_lost(
         self, name: str, left: list[Slice], error: Callable[[str], TaskEngineError] | None
@@ -203,24 +209,27 @@ class Broker:
         owed = [slice.tasks() for slice in rest if slice.package in lost]
         owed += [span.tasks() for span in self._lanes[worker.lane].revoke(lost)]
         whole = self._in_flight.fail(owed, failure_reasons.owner_died(worker.lane, worker.name))
-        return whole + self._dispatcher.take_back([slice for slice in rest if slice.package not in lost])
+        return whole + self._dispatcher.put_back([slice for slice in rest if slice.package not in lost])
 
     def finish(self, name: str, entries: Sequence[Answered], number: int | None = None) -> list[Package]:
         """Take a worker's answer to its oldest batch, or, in a concurrent lane, to the batch with a number.
 
         Raises ProtocolError for an answer that nobody asked for.
         """
-        worker, slices = self.workers.answering(name, number)
-        done, rest = matched(name, slices, entries)
-        worker.end(number)
+        done, rest = matched(name, self.workers.answered(name, number), entries)
+        self.workers.end(name, number, self._dispatcher.now)
         whole = self._keep(name, done, is_timed=True)
-        return whole + self._dispatcher.take_back(rest) if rest else whole
+        return whole + self._dispatcher.put_back(rest) if rest else whole
 
     def give_up(self, name: str, error: TaskEngineError, number: int | None = None) -> list[Package]:
         """Answer a worker's batch, as in `finish`, whose answer cannot be sent, with `error`. Raises ProtocolError."""
-        worker, slices = self.workers.answering(name, number)
-        worker.end(number)
+        slices = self.workers.answered(name, number)
+        self.workers.end(name, number, self._dispatcher.now)
         return self._in_flight.fail([slice.tasks() for slice in slices], error)
+
+    def take_back(self, name: str, number: int, left: int) -> list[Package]:
+        """Leave a worker's batch so many tasks, as the router has told it; the others wait for another worker."""
+        return self._dispatcher.put_back(self.balancer.take_back(name, number, left))
 
     def _keep(self, name: str, done: Matched, *, is_timed: bool) -> list[Package]:
         """Take a worker's results, and their costs if `is_timed`. Return the packages that are whole now."""

@@ -34,6 +34,8 @@ class Dispatcher:
         self._workers = workers
         self._in_flight = in_flight
         self._costs = Costs()
+        self.now = 0.0
+        """In s, monotonic."""
 
     def dispatch(self) -> list[Batch]:
         """Hand out work while workers have room."""
@@ -61,7 +63,7 @@ class Dispatcher:
         if cost is not None:
             self._price(package.kind, cost)
 
-    def take_back(self, slices: Sequence[Slice]) -> list[Package]:
+    def put_back(self, slices: Sequence[Slice]) -> list[Package]:
         """Queue what was handed out and did not run before everything else, unless it is not to start.
 
         Return the packages that are whole now, because all of that was cancelled.
@@ -89,7 +91,7 @@ class Dispatcher:
         free = [worker for worker in lane.workers if worker.room()] if span else []
         if not free:
             return []
-        filling = BatchBuilder(free)
+        filling = BatchBuilder(free.copy())
         while span and filling.free and not lane.is_held_up(span):
             cancelled_tasks = span.package.flight.cancellation.tasks
             if cancelled_tasks is not None and not self._sift(lane, span, cancelled_tasks):
@@ -107,8 +109,11 @@ class Dispatcher:
             span = lane.next()
         batches = []
         for worker, slices in filling.slices.items():
-            batches.append(Batch(worker.name, worker.hold(slices), slices, lane.slice_ns))
-            lane.queued -= self._in_flight.counters.hand_out(slices)
+            tasks = self._in_flight.counters.hand_out(slices)
+            batches.append(Batch(worker.name, worker.hold(slices, self.now), slices, lane.slice_ns, tasks))
+            lane.queued -= tasks
+        if lane.slice_ns and not all(worker.batches for worker in free):
+            self._workers.has_idle = True
         return batches
 
     def _fill_places(self, lane: Lane) -> Iterator[Batch]:
@@ -125,7 +130,7 @@ class Dispatcher:
                 span.first += 1
                 lane.charge(span.package, cost)
                 lane.queued -= self._in_flight.counters.hand_out(slices)
-                yield Batch(worker.name, worker.hold(slices), slices, 0)
+                yield Batch(worker.name, worker.hold(slices, self.now), slices, 0, 1)
             span = lane.next()
 
     def _sift(self, lane: Lane, span: Span, tasks: CancelledTasks) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -31,22 +31,44 @@ class Slice(NamedTuple):
         """Return the package, and which of its tasks: the first, and behind the last."""
         return self.package, self.first, self.stop
 
+    def between(self, first: int, stop: int) -> Slice:
+        """Return the part of the slice from one position to another."""
+        return self._replace(first=first, stop=stop, cost=self.cost * (stop - first) / (self.stop - self.first))
+
+
+def tasks_in(slices: Iterable[Slice]) -> int:
+    """Return how many tasks the slices have."""
+    return sum(slice.stop - slice.first for slice in slices)
+
 
 class Batch(NamedTuple):
-    """Slices that travel to `worker` in one message; after `slice_ns` ns it may hand the rest back, 0 for never."""
+    """Slices, of so many tasks, that travel to `worker` in one message.
+
+    After `slice_ns` ns it may hand the rest back, 0 for never.
+    """
 
     worker: str
     number: int
     slices: list[Slice]
     slice_ns: int
+    tasks: int
 
 
 class LaneWorker:
     """A worker as the broker sees it: the batches that it holds, and how much work they are."""
 
     __slots__ = (
-        *("batches", "cancels", "first", "is_excluded", "is_retired"),
-        *("lane", "load", "missing", "name", "recalled"),
+        "batches",
+        "cancels",
+        "first",
+        "is_excluded",
+        "is_retired",
+        "lane",
+        "load",
+        "missing",
+        "name",
+        "recalled",
+        "since",
     )
 
     def __init__(self, name: str, lane: str, first: int, missing: Collection[str] = ()) -> None:
@@ -61,6 +83,8 @@ class LaneWorker:
         self.is_retired = False
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
+        self.since = 0.0
+        """When the oldest of them became that, in s, monotonic."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -72,8 +96,10 @@ class LaneWorker:
             return False
         return not self.batches or (len(self.batches) < IN_FLIGHT and self.load < 2 * BATCH_NS)
 
-    def hold(self, slices: list[Slice]) -> int:
-        """Give the worker a batch; return its number."""
+    def hold(self, slices: list[Slice], now: float) -> int:
+        """Give the worker a batch at `now`; return its number."""
+        if not self.batches:
+            self.since = now
         self.batches.append(slices)
         return self.first + len(self.batches) - 1
 
@@ -85,9 +111,10 @@ class LaneWorker:
         """Return the slices of a batch that the worker may answer now, None for another; it answers the oldest."""
         return self.batches[0] if number is None and self.batches else None
 
-    def end(self, number: int | None) -> None:
-        """Remove a batch that was answered."""
+    def end(self, number: int | None, now: float) -> None:
+        """Remove a batch that was answered, and has ended at `now`."""
         self.batches.popleft()
+        self.since = now
         self.first += 1
         self.weigh()
 
@@ -126,7 +153,7 @@ class Lane:
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
-        self.slice_ns = SLICE_NS if size > 1 else 0
+        self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
         if size > 1:

@@ -88,9 +88,7 @@ _STREAM_HEAD = 0x94
 """The first byte of a stream's head, which has 4 parts."""
 
 
-def encode_head(
-    serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: Grant | None = None
-) -> bytes:
+def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: Grant | None = None) -> bytes:
     """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin.
 
     A stream has the credit with which it begins besides.
@@ -289,7 +287,10 @@ class Package:
     def stream_answer(
         self, first: int, count: int, bodies: list[bytes], error: TaskEngineError | None, *, is_last: bool, stamp: Stamp
     ) -> Message:
-        """Return the frames that send `count` values of a stream, or, if `is_last`, end it, with `error` if it failed."""
+        """Return the frames that send `count` values of a stream, or, if `is_last`, its end.
+
+        With `error` it ends in that, whatever its task has answered.
+        """
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

@@ -26,8 +26,8 @@ class PlacesWorker(LaneWorker):
         """Return whether the worker has a free place."""
         return not self.is_excluded and len(self.batches) < self._most
 
-    def hold(self, slices: list[Slice]) -> int:
-        """Give the worker a batch; return its number."""
+    def hold(self, slices: list[Slice], now: float) -> int:
+        """Give the worker a batch at `now`; return its number."""
         number, self.first = self.first, self.first + 1
         self.batches.append(slices)
         self._numbers.append(number)
@@ -41,8 +41,8 @@ class PlacesWorker(LaneWorker):
         """Return the slices of a batch of the worker, None where it has no such batch."""
         return self.batches[self._numbers.index(number)] if number in self._numbers else None
 
-    def end(self, number: int | None) -> None:
-        """Remove a batch that was answered."""
+    def end(self, number: int | None, now: float) -> None:
+        """Remove a batch that was answered, and has ended at `now`."""
         if number is not None:
             place = self._numbers.index(number)
             del self._numbers[place], self.batches[place]

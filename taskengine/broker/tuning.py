@@ -24,3 +24,5 @@ LATEST_RETRY_S: Final = 10.0
 """and the longest."""
 MAX_KINDS: Final = 1024
 """Kinds of package whose cost the router remembers."""
+WORTH_NS = 300_000
+"""Work for which it is worth it to take tasks back from a worker: more than a message there and back costs."""

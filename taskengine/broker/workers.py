@@ -20,11 +20,16 @@ class Workers(dict[str, LaneWorker]):
     def __init__(self, epoch: int) -> None:
         super().__init__()
         self._epochs = itertools.count(epoch)
+        self.has_idle = False
+        """Whether some may have nothing to do while others have too much; `Balancer.uneven` answers that."""
         self.recalled: set[LaneWorker] = set()
         """Those that are to hand back tasks since the last call of `recalls`."""
-        self._unwanted: list[tuple[str, UnwantedTasks]] = []
+        self.unwanted: list[tuple[str, UnwantedTasks]] = []
+        """Cancelled tasks of workers that can cancel running ones, since the last call of `cancellations`."""
 
-    def join(self, name: str, lane: str, missing: Collection[str], most: int, *, cancels: bool) -> LaneWorker:
+    def join(
+        self, name: str, lane: str, missing: Collection[str], most: int = 1, *, cancels: bool = False
+    ) -> LaneWorker:
         """Add a worker of a lane, without the modules `missing`, that runs up to `most` tasks at once.
 
         It may be able to cancel running tasks. Raises ProtocolError where it is here already.
@@ -35,6 +40,7 @@ class Workers(dict[str, LaneWorker]):
         worker = LaneWorker(name, lane, first, missing) if most == 1 else PlacesWorker(name, lane, first, missing, most)
         worker.cancels = cancels
         self[name] = worker
+        self.has_idle = True
         return worker
 
     def leave(self, name: str) -> LaneWorker | None:
@@ -42,19 +48,26 @@ class Workers(dict[str, LaneWorker]):
         worker = self.pop(name, None)
         if worker is not None:
             self.recalled.discard(worker)
-            self._unwanted = [(other, tasks) for other, tasks in self._unwanted if other != name]
+            self.unwanted = [(other, tasks) for other, tasks in self.unwanted if other != name]
         return worker
 
-    def answering(self, name: str, number: int | None) -> tuple[LaneWorker, list[Slice]]:
-        """Return a worker and the slices of the batch that it answers, with None the one that it has to answer next.
+    def answered(self, name: str, number: int | None) -> list[Slice]:
+        """Return the slices of the batch that a worker answers, with None the one that it has to answer next.
 
         Raises ProtocolError where it has no such batch.
         """
         worker = self.get(name)
         slices = None if worker is None else worker.answered(number)
-        if worker is None or slices is None:
+        if slices is None:
             raise ProtocolError(f"worker {name} answered a batch that it was not given")
-        return worker, slices
+        return slices
+
+    def end(self, name: str, number: int | None, now: float) -> None:
+        """Remove a batch that a worker has answered at `now`; see `answered`."""
+        worker = self[name]
+        worker.end(number, now)
+        if not worker.batches:
+            self.has_idle = True
 
     def retire(self, name: str) -> None:
         """Give a worker nothing more, and have it hand back what it has not begun."""
@@ -75,7 +88,7 @@ class Workers(dict[str, LaneWorker]):
     def held(self, name: str) -> Sequence[int]:
         """Return the numbers of the batches that a worker holds, the oldest first."""
         worker = self.get(name)
-        return worker.numbers() if worker else ()
+        return worker.numbers() if worker else range(0)
 
     def holds(self, name: str, package: Package) -> bool:
         """Return whether a worker has tasks of the package."""
@@ -95,11 +108,11 @@ class Workers(dict[str, LaneWorker]):
             if unwanted:
                 self.recalled.add(worker)
                 if worker.cancels:
-                    self._unwanted.append((worker.name, unwanted))
+                    self.unwanted.append((worker.name, unwanted))
 
     def cancellations(self) -> list[tuple[str, UnwantedTasks]]:
-        """Return the cancelled tasks that workers hold which can cancel running ones, since the last call."""
-        unwanted, self._unwanted = self._unwanted, []
+        """Return the `unwanted` tasks, by worker, and forget them."""
+        unwanted, self.unwanted = self.unwanted, []
         return unwanted
 
     def recalls(self) -> list[tuple[str, int]]:

@@ -17,10 +17,11 @@ from msgspec import UNSET, UnsetType
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
 from taskengine.client.lease import Lease
+from taskengine.client.open_streams import begin_stream
 from taskengine.client.samples import WAITING, Ages
 from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session, TaskFuture
 from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
-from taskengine.client.streams import AsyncStream, Stream, StreamLink
+from taskengine.client.streams import AsyncStream, Stream, StreamControl
 from taskengine.client.subscription import Subscription, Wish, reachable
 from taskengine.client.transport import Transport
 from taskengine.client.values import ValueBuffer
@@ -135,13 +136,17 @@ class Caller:
         """Send a call, and return the stream of its values."""
         options = self._options
         values = ValueBuffer(Grant(options.ahead, DEFAULT_BYTES))
-        outgoing = self._session.stream(call, values, options, local_time())
+        outgoing = begin_stream(self._session, self.address, call, values, options, local_time())
         self._link.post(outgoing, flush=True)
-        return kind(StreamLink(self._grant, self._link.abandon, self._no_value), outgoing.serial, values, options.timeout)
+        return kind(
+            StreamControl(self._grant, self._link.abandon, self._no_value), outgoing.serial, values, options.timeout
+        )
 
     def _grant(self, serial: int, grant: Grant) -> None:
         with contextlib.suppress(Cancelled):  # the client is closed
-            self._link.post(self._session.request(RequestKind.CREDIT, Future(), Options(timeout=HELLO_S), [serial, *grant]))
+            self._link.post(
+                self._session.request(RequestKind.CREDIT, Future(), Options(timeout=HELLO_S), [serial, *grant])
+            )
 
     def _no_value(self, seconds: float) -> TaskEngineError:
         return self._session.no_reply(seconds, connected=self._link.is_connected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from taskengine.client.call_queue import Calls
@@ -28,3 +29,23 @@ def count_nobodys(session: Session, unsent: Iterable[OutgoingRequest | Calls]) -
         elif item.serial in session.pending and item.request.reply is ReplyMode.NONE:
             count += len(session.pending[item.serial].futures)
     return count
+
+
+def unpack(
+    outbox: deque[OutgoingRequest | Calls], outgoing: deque[OutgoingRequest], session: Session, now: float
+) -> None:
+    """Move everything from the outbox to the requests to send, with queued calls packed into requests.
+
+    It may be interrupted after any call (see `client/transport.py`), and goes on when it is called again.
+    """
+    while outbox:
+        item = outbox[0]
+        if isinstance(item, OutgoingRequest):
+            del outbox[0]
+            outgoing.append(item)
+            continue
+        requests = item.pack(session)
+        for request in requests:
+            session.watch(request.serial, now)
+        del outbox[0]
+        outgoing.extend(requests)

@@ -16,7 +16,7 @@ import msgspec
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
 from taskengine.client.replies import Outcome, outcomes, partial_outcomes
-from taskengine.client.stream_requests import as_stream, stamped_stream, take_values, too_old
+from taskengine.client.stream_requests import stamped_stream, take_values, too_old
 from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
@@ -231,30 +231,6 @@ class Session:
         body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
         return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
-
-    def stream(self, call: Call, values: ValueBuffer, options: Options, made: int = 0) -> OutgoingRequest:
-        """Pack a call, made at `made`, of which the values are wanted as they come.
-
-        Raises BadArguments for arguments that cannot be sent, ProtocolError for an engine without streams.
-        """
-        if self.is_ready and not self.can(STREAMS):
-            raise too_old(self._address)
-        outgoing = self.package([call], [values.end], options, each=True, made=made)
-        # it has no timeout in all, and cannot be sent again
-        self.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values)
-        request = as_stream(outgoing.request, values.window.grant)
-        return outgoing._replace(request=request, head=encode_request(request))
-
-    def drop_abandoned(self) -> None:
-        """Have the engine cancel the streams that nobody reads any more."""
-        while self.abandoned:
-            serial = self.abandoned.popleft()
-            if self.pending.pop(serial, None) is not None:
-                self.retract(serial, None)
-
-    def close_streams(self, error: TaskEngineError) -> None:
-        """End all streams with `error`; the engine closes their tasks when the connection ends."""
-        self.fail([serial for serial, pending in list(self.pending.items()) if pending.values is not None], error)
 
     def request(self, kind: RequestKind, future: Future[Any], options: Options, value: Any = None) -> OutgoingRequest:
         """Make any other request; PUBLISH and LATEST have a value, a list that begins with the topic."""
@@ -472,11 +448,15 @@ class Session:
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         if STREAMS not in self._capabilities and self.info is not None:
-            self.close_streams(too_old(self._address))
+            self.fail(self.streams(), too_old(self._address))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
         self.is_ready = True
+
+    def streams(self) -> list[int]:
+        """Return the serials of the streams that are pending."""
+        return [serial for serial, pending in list(self.pending.items()) if pending.values is not None]
 
     def forget(self, serial: int) -> None:
         """Forget a request: its reply is not awaited any more."""

@@ -32,7 +32,10 @@ def stamped_stream(request: Request, stamp: Mapping[str, Any]) -> bytes:
 
 
 def take_values(reply: PartialReply, body: bytes, values: ValueBuffer) -> list[Outcome]:
-    """Put the values of a reply into the buffer; return the outcome of its end, if it is the last. Raises ProtocolError."""
+    """Put the values of a reply into the buffer; return the outcome of the stream's end, if the reply is the last.
+
+    Raises ProtocolError for a malformed reply.
+    """
     if reply.count:
         values.put(reply.first, _fastpath.unpack(body, reply.count, _no_error), len(body))
     if not reply.last:

@@ -15,7 +15,7 @@ from taskengine.errors import TaskEngineError
 from taskengine.protocol.credit import Grant
 
 
-class StreamLink(NamedTuple):
+class StreamControl(NamedTuple):
     """What a stream needs of its client."""
 
     grant: Callable[[int, Grant], None]
@@ -29,7 +29,7 @@ class StreamLink(NamedTuple):
 class _Stream:
     """What both kinds of stream have: the values that have come, and the ways to end."""
 
-    def __init__(self, link: StreamLink, serial: int, values: ValueBuffer, timeout: float | None) -> None:
+    def __init__(self, link: StreamControl, serial: int, values: ValueBuffer, timeout: float | None) -> None:
         self._link = link
         self._serial = serial
         self._values = values
@@ -64,9 +64,8 @@ class _Stream:
             self._values.clear()
 
     def _no_value(self) -> TaskEngineError:
-        """Give up: no value has come in time."""
-        assert self._timeout is not None
-        error = self._link.no_reply(self._timeout)
+        """Close the stream; return the error for a value that has not come in time."""
+        error = self._link.no_reply(self._timeout or 0.0)
         self._abandon()
         return error
 

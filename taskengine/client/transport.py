@@ -7,6 +7,20 @@ transport's own leads while only futures are waiting.
 Nothing is given to ZeroMQ before there is a connection. So cancelled requests are never sent, and requests sent over
 a lost connection are known to be lost; those whose tasks may run twice are sent again. A connection begins with a
 hello. Other requests wait for its answer, and can then say how old they are.
+
+Signals and callbacks. Two kinds of code that is not ours run within these methods: callbacks of futures, in the leader,
+and handlers of signals, in the main thread after any call that returns. Both may raise anything, and call the client
+again. What holds therefore, and what tests/integration/test_link.py tests in one class:
+
+1. A request or reply is removed from where it was only after it is where it goes; messages are received into the inbox
+   in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
+2. A leader says that it leads no more before it calls anything else, and repeats the handing over where that was
+   interrupted (`_take_part`).
+3. What is raised in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
+   printed, and everything that waits ends with it (`_fail`). Nothing is raised before every future is resolved
+   (`resolving.resolve`).
+4. A callback is called without the lock, and leads again where it waits for a reply (`_depth`). Closing does not wait
+   for it longer than GIVE_UP_S; its thread then closes the socket (`_end`).
 """
 
 from __future__ import annotations
@@ -27,9 +41,9 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
-from taskengine.client.fatal_errors import report
-from taskengine.client.outbox import count_nobodys, fail_unsent
-from taskengine.client.replies import settle
+from taskengine.client.open_streams import drop_abandoned
+from taskengine.client.outbox import count_nobodys, fail_unsent, unpack
+from taskengine.client.resolving import report, resolve
 from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
@@ -55,7 +69,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`; it sends the `queue`, too, when due. Raises BadArguments: invalid address."""
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments: address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
@@ -171,7 +185,8 @@ class Transport:
         unsent = 0
         try:
             if self._take_over(CLOSE_S if timeout is None else timeout):
-                self._session.close_streams(Cancelled(CLOSED))
+                # the engine closes their tasks when the connection ends
+                self._session.fail(self._session.streams(), Cancelled(CLOSED))
                 if timeout is None and self._session.info is None:
                     self._lead(lambda: self._is_done() or self._connection.connected, began + UNREACHED_S)
                 if timeout is not None or self._connection.connected:
@@ -210,7 +225,7 @@ class Transport:
                 self._lead(done, end)
         finally:
             if leading:
-                self._leader = NOBODY  # before any call, because a signal's handler may raise after one
+                self._leader = NOBODY
                 try:
                     self._hand_over()
                 except BaseException:
@@ -277,7 +292,7 @@ class Transport:
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
-        self._settle()
+        resolve(self._session.outcomes)
 
     def _drop(self) -> None:
         """Cancel all unsent requests."""
@@ -367,7 +382,7 @@ class Transport:
                 if ready & NEWS and not self._closed:
                     self._take_news()
         except BaseException as error:
-            if threading.current_thread() is threading.main_thread():  # it may be a signal's
+            if threading.current_thread() is threading.main_thread():
                 raise
             self._fail(error)
         finally:
@@ -382,12 +397,12 @@ class Transport:
         self._connection.refused = self._connection.is_cut = False
         if refused:
             self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
-            self._settle()
+            resolve(self._session.outcomes)
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
         if self._session.abandoned:
-            self._session.drop_abandoned()
+            drop_abandoned(self._session)
         if self._reconnect_at <= now:
             self._reconnect(now)
         if self._queue.due(now) <= 0:
@@ -398,7 +413,7 @@ class Transport:
             self._session.expire(now, connected=self._connection.connected)
             self._send(now)
         if self._session.outcomes:
-            self._settle()
+            resolve(self._session.outcomes)
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
     def _reconnect(self, now: float) -> None:
@@ -422,18 +437,7 @@ class Transport:
         """Send from the outbox while there is a connection to take it and the engine has answered the hello."""
         if self._dropping:
             self._drop()
-        # a signal's handler runs after a call: `del` takes an item only after it is where it goes
-        while self._outbox:
-            item = self._outbox[0]
-            if isinstance(item, OutgoingRequest):
-                del self._outbox[0]
-                self._outgoing.append(item)
-                continue
-            requests = item.pack(self._session)
-            for outgoing in requests:
-                self._session.watch(outgoing.serial, now)
-            del self._outbox[0]
-            self._outgoing.extend(requests)
+        unpack(self._outbox, self._outgoing, self._session, now)
         is_owed = self._outgoing or self._session.retractions or self._queue.due(now) < math.inf
         if not (is_owed and self._connection.connected):
             return
@@ -462,7 +466,6 @@ class Transport:
         return self._session.is_ready
 
     def _receive(self) -> None:
-        # in one call, so that no signal's handler comes between a reply and the inbox
         self._inbox.extend(iter(self._connection.port.receive, None))
         self._digest()
 
@@ -478,23 +481,9 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
-            self._settle()
+            resolve(self._session.outcomes)
         if self._session.outcomes:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Resolve all futures whose outcome is known, whatever their callbacks raise."""
-        interrupt: BaseException | None = None
-        while self._session.outcomes:
-            try:
-                settle(self._session.outcomes)
-            except BaseException as error:
-                if threading.current_thread() is not threading.main_thread():
-                    report(error)
-                elif interrupt is None:
-                    interrupt = error
-        if interrupt is not None:  # it may come from a signal, which belongs to the main thread
-            raise interrupt
+            resolve(self._session.outcomes)
 
 
 def _disown_all() -> None:

@@ -98,16 +98,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(
-            description="Leave out log lines below this level. The interactions, starts and stops are info. "
-            "What tasks print is always written.",
+            description="Leave out log lines below this level. Interactions, starts and stops have level info. "
+            "Prints of tasks are always written.",
             extra={"type": '"debug", "info", "warning" or "error"'},
         ),
     ] = "info"
     log_format: Annotated[
         Literal["text", "json"],
         Meta(
-            description="Form of the log lines. json: an object a line, with time, level, process, pid, message, and "
-            "task and client where they are known.",
+            description="Form of the log lines. json: each line is an object with time, level, process, pid and "
+            "message, and with task and client where they are known.",
             extra={"type": '"text" or "json"'},
         ),
     ] = "text"

@@ -21,6 +21,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 `part`; of the chunks after it `larger` have `size` + 1 tasks, the others `size`; the last ends where the slice does.
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
+In a concurrent lane a batch is one task, and its answer follows the batch's number, in any order.
 The worker keeps its account of the batch under the batch's number in its progress page, which `_progress.pxi` lays out.
 
 All integers are little-endian, nothing is padded.
@@ -81,6 +82,10 @@ RESERVED_LANES: Final = (DATA_LANES, DENIED_LANES)
 NO_DEADLINE: Final = float("inf")
 IN_FLIGHT: Final = 2
 """The most batches that wait at a worker: one to run, one so that it need not wait for the next."""
+MAX_OFFERED: Final = 2**16 - 1
+"""The most tasks of a batch that a worker claims before it runs them, so that the others can be taken back."""
+STRIDE_NS: Final = 100_000
+"""A worker claims tasks that take about so long together, by what the tasks before them took."""
 LATENCY_SHIFT: Final = 10
 """Latencies are counted from 2^10 ns, about 1 µs, on, in buckets of twice the width each,"""
 LATENCY_BUCKETS: Final = 27

@@ -35,6 +35,19 @@ class Declared(NamedTuple):
     signature: str
     doc: str
     is_async: bool
+    yields: bool = False
+
+
+def _yields(function: _Function) -> bool:
+    """Return whether a function is a generator: it has a `yield` that is in no function within it."""
+    inner: list[ast.AST] = list(function.body)
+    while inner:
+        node = inner.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, _Function | ast.Lambda | ast.ClassDef):
+            inner += ast.iter_child_nodes(node)
+    return False
 
 
 class Found(NamedTuple):
@@ -223,7 +236,7 @@ class _ModuleReader:
         doc = ast.get_docstring(node) or ""
         signature = signature_of(node)
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async)
+        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async, _yields(node))
 
     def _options(self, kind: str, decorator: ast.expr) -> dict[str, Any]:
         """Return the decorator's arguments. Raises _Doubt if they are not literal."""

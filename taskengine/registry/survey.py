@@ -273,6 +273,8 @@ def _read(place: Place, surveyor: _Surveyor) -> Module:
 
 def _declare(module: Module, file: str, declared: Declared) -> None:
     """Add the registrations in the module's file. Raises TaskModuleError for what its import would refuse."""
+    if declared.yields and declared.kind == "source":
+        raise TaskModuleError(f"{declared.function} cannot be a source: it is a generator, use `return`")
     if declared.is_async and declared.kind == "source":
         raise TaskModuleError(f"{declared.function} cannot be a source: each source has a thread, write `def`")
     origin, options = f"{file}:{declared.line}", declared.options
@@ -285,7 +287,7 @@ def _declare(module: Module, file: str, declared: Declared) -> None:
             task(**options)
             name = options.get("name") or declared.function
             lane, timeout = options.get("lane", ""), options.get("timeout")
-            marks = options.get("idempotent", False), module.module, options.get("urgent", False)
+            marks = options.get("idempotent", False), module.module, options.get("urgent", False), declared.yields
             info = TaskInfo(name, lane, declared.signature, declared.doc, timeout, *marks)
             module.tasks = [*module.tasks, info]
     except TypeError as error:  # an unknown keyword

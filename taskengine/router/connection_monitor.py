@@ -63,7 +63,7 @@ class ConnectionMonitor:
         self.read()  # ZeroMQ signals nothing to one that has never looked
 
     def greet(self, client: bytes, key: str = "") -> bool:
-        """The last request came from this client, with this key; False where it has another's routing id."""
+        """Note which client sent the last request, with this key; return whether the routing id is its own."""
         known = self._presence.known.get(client)
         if known is not None:
             return not key or self._is_itself(known, key)
@@ -76,7 +76,7 @@ class ConnectionMonitor:
         return True
 
     def _is_itself(self, known: tuple[int, str], key: str) -> bool:
-        """A client that is known with this descriptor and key has sent the last request, with its own key."""
+        """Return whether the last request came by the descriptor, and with the key, of the known client."""
         descriptor = self._port.descriptor
         if descriptor in self._presence.unclaimed and self._presence.claim(descriptor, key):
             self._cut_excess(descriptor, key)
@@ -102,12 +102,12 @@ class ConnectionMonitor:
             self._cut_excess(descriptor)
 
     def is_here(self, client: bytes, key: str) -> bool:
-        """The client that was heard with this key has not left, as far as is known at this moment."""
+        """Return whether the client with this key has not left, as far as is known at this moment."""
         self.read()
         return self._presence.has_key(client, key)
 
     def settle(self) -> None:
-        """All requests were read that had come when this was asked last."""
+        """Return whether all requests were read that had come at the last call."""
         self._presence.settle()
         self.is_unsettled = False
 
@@ -121,7 +121,7 @@ class ConnectionMonitor:
             _end(descriptor)
 
     def has_read(self, client: bytes) -> bool:
-        """All that was written to the client has arrived at its machine, or it has left."""
+        """Return whether everything that was written to the client has arrived there, or it has left."""
         self.read()
         descriptor = self._presence.descriptor_of(client)
         return descriptor < 0 or _unsent(descriptor) == 0
@@ -152,7 +152,7 @@ class ConnectionMonitor:
 
 
 def _address(descriptor: int) -> str:
-    """The IP address that is connected by this descriptor, "" where there is none, or not any more."""
+    """Return the IP address that is connected by this descriptor, "" where there is none, or not any more."""
     with contextlib.suppress(OSError):
         connection = sockets.socket(fileno=descriptor)
         try:
@@ -176,7 +176,7 @@ def _far_address(descriptor: int) -> str:
 
 
 def _unsent(descriptor: int) -> int:
-    """Bytes of a connection that the system holds because they were not received."""
+    """Return how many bytes of a connection the system holds because they were not received."""
     held = bytearray(4)
     with contextlib.suppress(OSError):
         fcntl.ioctl(descriptor, termios.TIOCOUTQ, held)

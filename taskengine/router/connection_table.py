@@ -19,12 +19,12 @@ from collections import Counter
 GONE_KEPT = 1024
 """Clients that are known to have left: what they sent may be read later."""
 OWN_IDS = b"\0"
-"""How routing ids begin that the ROUTER itself has given to its peers: no two have the same."""
+"""The beginning of routing ids that the ROUTER itself has given to its peers; no two peers have the same."""
 OWN_ID_BYTES = 5
 
 
 def is_own_id(client: bytes) -> bool:
-    """The ROUTER itself may have given this routing id."""
+    """Return whether the ROUTER itself may have given this routing id."""
     return len(client) == OWN_ID_BYTES and client.startswith(OWN_IDS)
 
 
@@ -36,7 +36,7 @@ class _Connection:
     def __init__(self, address: str) -> None:
         self.address = address
         self.is_cut = False
-        """It is to end, and counts no more."""
+        """Whether it is to end, and counts no more."""
         self.key = ""
         self.clients: list[bytes] = []
 
@@ -67,7 +67,7 @@ class ConnectionTable:
         self._gone: dict[bytes, None] = {}
 
     def has_key(self, client: bytes, key: str) -> bool:
-        """The client is known, and was first heard with this key."""
+        """Return whether the client is known, and was first heard with this key."""
         return client in self.known and self.known[client][1] == key
 
     def descriptor_of(self, client: bytes) -> int:
@@ -75,7 +75,7 @@ class ConnectionTable:
         return self.known[client][0] if client in self.known else -1
 
     def begin(self, descriptor: int, address: str = "") -> list[bytes]:
-        """A connection was made; the clients that have left, since another had its descriptor."""
+        """Note a new connection; return the clients that have left, because another had its descriptor."""
         left = self.end(descriptor)
         if descriptor in self._ended:
             self._inherited.add(descriptor)
@@ -86,7 +86,7 @@ class ConnectionTable:
         return left
 
     def end(self, descriptor: int) -> list[bytes]:
-        """A connection has ended; the clients that have left."""
+        """Note that a connection has ended; return the clients that have left."""
         connection = self._open.pop(descriptor, None)
         if connection is None:
             return []
@@ -129,7 +129,7 @@ class ConnectionTable:
         return next(iter(self._silent), descriptor)
 
     def _count_off(self, descriptor: int, connection: _Connection) -> None:
-        """The connection has ended, or is to end."""
+        """Return whether the connection has ended, or is to end."""
         if connection.is_cut:
             return
         connection.is_cut = True
@@ -161,7 +161,7 @@ class ConnectionTable:
         return True
 
     def claim(self, descriptor: int, key: str) -> bool:
-        """A known client was heard by this descriptor again; whether its connection counts for the key since now."""
+        """Note that a known client was heard again; return whether its connection counts for the key from now on."""
         if descriptor not in self.unclaimed or descriptor in self._inherited:
             return False
         self.unclaimed.discard(descriptor)

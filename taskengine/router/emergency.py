@@ -31,20 +31,20 @@ class StopCalls(Protocol):
     rest_tasks: Mapping[str, str]
 
     def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
-        """Stop; the number of the stop, the same for the same id."""
+        """Stop; return the number of the stop, which is the same for the same id."""
 
     def rest(self, task: str, device: object, order: int, position: int) -> bool:
-        """Have a device rest."""
+        """Bring a device to its safe state; return whether there is such a device."""
 
     def stop_number(self) -> int:
-        """The number of the stop that is in force, 0 for none."""
+        """Return the number of the stop that is in force, 0 for none."""
 
     def unconfirmed(self) -> list[str]:
-        """The lanes that are not known to be safe since the latest stop."""
+        """Return the lanes that are not known to be safe since the latest stop."""
 
 
-class StopAnswer(NamedTuple):
-    """What a stop is answered: nil where there is no error."""
+class LateAnswer(NamedTuple):
+    """An answer to a request that had to wait: nil where there is no error."""
 
     route: Route
     serial: int
@@ -73,62 +73,62 @@ class EmergencyStops:
 
     @property
     def names(self) -> frozenset[str]:
-        """The tasks that stop the machine, or bring a device to its safe state."""
+        """Return the tasks that stop the machine, or bring a device to its safe state."""
         return self._names
 
-    def stop(self, route: Route, serial: int, asked: Stop, visitor: KnownClient, now: int) -> list[StopAnswer]:
-        """A client asks for a stop, at `now` in ns; the answer, or `answers` has it. Raises NotAllowed, UnknownTask."""
+    def stop(self, route: Route, serial: int, asked: Stop, client: KnownClient, now: int) -> list[LateAnswer]:
+        """Stop, at `now` in ns; return the answer unless it has to wait. Raises NotAllowed, UnknownTask."""
         machine = self._machine
         if machine is None:
             raise UnknownTask("this engine has no [hardware] to stop", name="system.stop", nearest=[])
-        if not any(map(visitor.may_call, machine.stop_tasks)):
-            raise NotAllowed(f"the engine's policy does not let client {visitor.name!r} stop the machine")
-        self._stop(machine, asked, visitor, now)
+        if not any(map(client.may_call, machine.stop_tasks)):
+            raise NotAllowed(f"the engine's policy does not let client {client.name!r} stop the machine")
+        self._stop(machine, asked, client, now)
         late = machine.unconfirmed()
         if not late:
-            return [StopAnswer(route, serial, None)]
+            return [LateAnswer(route, serial, None)]
         if len(self.waiting) >= WAITING:
-            return [StopAnswer(route, serial, _not_confirmed(late))]
+            return [LateAnswer(route, serial, _not_confirmed(late))]
         self.waiting.append(_Waiting(route, serial, now + CONFIRM_NS))
         return []
 
-    def answers(self, now: int) -> list[StopAnswer]:
-        """To be asked again and again while something waits: the answers that can be given at `now`, in ns."""
+    def answers(self, now: int) -> list[LateAnswer]:
+        """Return the answers that can be given at `now`, in ns. Call this often while something is `waiting`."""
         if not self.waiting or self._machine is None:
             return []
         late = self._machine.unconfirmed()
         error = _not_confirmed(late) if late else None
-        over = [StopAnswer(one.route, one.serial, error) for one in self.waiting if not late or one.until <= now]
+        over = [LateAnswer(one.route, one.serial, error) for one in self.waiting if not late or one.until <= now]
         self.waiting = [one for one in self.waiting if late and one.until > now]
         return over
 
-    def heed(self, package: Package, called: Collection[str], visitor: KnownClient, now: int) -> None:
-        """A client sends a package in which tasks of these names are called, at `now` in ns."""
+    def heed(self, package: Package, called: Collection[str], client: KnownClient, now: int) -> None:
+        """Carry out what a package stops in which tasks of these names are called, at `now` in ns."""
         machine = self._machine
         if machine is None or self._names.isdisjoint(called):
             return
-        allowed = {name for name in called if name in self._names and visitor.may_call(name)}
+        allowed = {name for name in called if name in self._names and client.may_call(name)}
         stops = machine.stop_tasks & allowed
         if stops:
             call = next(iter(package.calls(stops, 1)), None)
-            self._stop(machine, _stop_of(call), visitor, now)
+            self._stop(machine, _stop_of(call), client, now)
         rests: dict[tuple[str, str], int] = {}
         for call in package.calls(allowed - stops, RESTS_LOOKED_FOR) if allowed > stops else ():
             device = call.args[0] if call.args else call.kwargs.get("device")
-            if isinstance(device, str) and visitor.may_use(device):
+            if isinstance(device, str) and client.may_use(device):
                 rests[call.name, device] = call.position
         for (name, device), position in rests.items():
             machine.rest(name, device, package.sender.origin.received, position)
 
-    def _stop(self, machine: StopCalls, asked: Stop, visitor: KnownClient, now: int) -> None:
+    def _stop(self, machine: StopCalls, asked: Stop, client: KnownClient, now: int) -> None:
         was_stopped = machine.stop_number() > 0
-        number = machine.stop(self._stamp(now), by=visitor.name, why=asked.why, id=asked.id)
+        number = machine.stop(self._stamp(now), by=client.name, why=asked.why, id=asked.id)
         if machine.stop_number() and not was_stopped:
-            self._note("stopped", client=visitor.name, stop=number, why=shortened(asked.why, MAX_NAME_LENGTH))
+            self._note("stopped", client=client.name, stop=number, why=shortened(asked.why, MAX_NAME_LENGTH))
 
 
 def _stop_of(call: Called | None) -> Stop:
-    """What a call of a stop says of it, as far as that can be read: it stops in any case."""
+    """Return what a call of a stop says of it, as far as that can be read. It stops in any case."""
     arguments: dict[str, Any] = {}
     if call is not None:
         arguments = {**dict(zip(("id", "why"), call.args, strict=False)), **call.kwargs}

@@ -6,8 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-import msgspec
-
 from taskengine._socket import Port
 from taskengine.broker import binary, legacy_json
 from taskengine.broker.broker import Broker
@@ -18,21 +16,16 @@ from taskengine.broker.streams import StreamResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
-from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, TaskFailed, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, VERSION
+from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
+from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
-    NO_SERIAL,
-    Info,
     Origin,
     Priority,
     Request,
     RequestKind,
-    SourceStats,
     Stamp,
-    Stats,
     TaskInfo,
-    decode_cancel,
     decode_credit,
     decode_request,
     decode_stop,
@@ -40,15 +33,16 @@ from taskengine.protocol.messages import (
 )
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
-from taskengine.router.emergency import EmergencyStops
+from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
 from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
+from taskengine.router.questions import LATER, Asked, Questions
 from taskengine.router.replies import ReplySender
 from taskengine.router.stream_relay import StreamRelay
 from taskengine.router.work_budget import WorkBudget
 from taskengine.runtime.clocks import MachineClock
-from taskengine.runtime.control import ReloadRequested, Report
+from taskengine.runtime.control import Report
 from taskengine.runtime.intervals import KEYS_LOOK_MS
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.security.audit import Audit
@@ -56,24 +50,19 @@ from taskengine.security.authenticator import KeyAuthenticator
 from taskengine.security.keys import fingerprint
 
 NO_MEMORY = "the engine has no memory for this (ROUTER_MEMORY)"
-RELOADS_ASKED = 256
-"""Requests for a reload that wait for the next one."""
 TASKS_TOLD = 16
 """Names of refused tasks in one line of the audit log."""
 EXEMPT_TASKS = 16
 """The most tasks of a package of urgent ones that no quota and no rate refuses,"""
 EXEMPT_BYTES = 2**14
 """and the most bytes of them."""
-CAPABILITIES = ["clock", "stop", "each", "streams"]
-"""What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
-Route = tuple[bytes, ...]
 
 
 class Frontend:
     """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
 
-    `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `restarts` are as the supervisor
-    counts them, `has_answered` whether a package has been answered. `attendance` is told of each client that is heard.
+    `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `has_answered` says whether a
+    package has been answered. `connections` is told of each client that is heard.
     """
 
     def __init__(
@@ -86,69 +75,73 @@ class Frontend:
         journal: LogBuffer,
         tell: Callable[[Report], None],
         machine: Machine | None = None,
-        attendance: ConnectionMonitor | None = None,
+        connections: ConnectionMonitor | None = None,
     ) -> None:
         self.clock = MachineClock()
         self.origins = Origins(os.urandom(8))
-        self._attendance = attendance
+        self._connections = connections
         self._machine = machine
         self._pinned = machine.lanes if machine is not None else ()
-        self.halting = EmergencyStops(machine, self.origins.next, audit.note)
+        self.stops = EmergencyStops(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
         self._names_clients = gate is not None or settings.policy is not None
         self._settings = settings
         self._broker = broker
         self._port = port
-        self._outlet = ReplySender(port, attendance)
-        self.partials = PartialReplies(broker, self._outlet, attendance, self._is_owed, self._stamp)
-        self.streams = StreamRelay(broker, self._outlet, self._is_owed, self._stamp)
+        self._replies = ReplySender(port, connections)
+        self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
+        self.streams = StreamRelay(broker, self._replies, self._is_owed, self._stamp)
         self._gate = gate
         self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
-        self._tell = tell
         self._audit = audit
-        self._visitors = ClientTable(None if settings.policy is None else Policy(settings.policy))
-        self._reloads_asked: list[tuple[Route, int]] = []
-        self._reloads_begun: list[tuple[Route, int]] = []
+        self._clients = ClientTable(None if settings.policy is None else Policy(settings.policy))
+        self.questions = Questions(settings, broker, self.stops.names, audit, tell, lambda: self._replies.unread)
+        self.questions.on(RequestKind.CREDIT, self._credit)
+        self._takers: dict[RequestKind, Callable[[Route, Request, list[bytes], KnownClient, float], None]] = {
+            RequestKind.PACKAGE: self._take_package,
+            RequestKind.PUBLISH: self._take_package,
+            RequestKind.LATEST: self._take_package,
+            RequestKind.STOP: self._take_stop,
+        }
+        """Who takes which kind of request; all other kinds are questions."""
         self._next_look = 0.0
         self._work = WorkBudget()
         self._charged: str | bytes | None = None
-        """Whose work the last message was, None where it was a stop,"""
+        """The key or connection that the last message is charged to, None for a stop,"""
         self._sender: KnownClient | None = None
-        """and whoever sent it, where that is known."""
-        self.restarts: dict[str, int] = {}
-        self.overruns: dict[str, list[SourceStats]] = {}
-        """Of each data worker the sources that take longer than their period."""
+        """and the client that sent it, where that is known."""
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
-        """These are the tasks from here on."""
+        """Replace the list of tasks."""
         self._tasks = tasks
+        self.questions.learn(tasks)
         self.reroute()
-        self._urgent = self.halting.names | {task.name for task in tasks if task.urgent}
+        self._urgent = self.stops.names | {task.name for task in tasks if task.urgent}
 
     def reroute(self) -> None:
-        """Have tasks go by the lanes, or the parts of them, whose workers have them."""
+        """Send tasks by the lanes, or the parts of lanes, whose workers have them."""
         availability = self._broker.availability
         availability.has_changed = False
-        self._visitors.learn({task.name: availability.route(task) for task in self._tasks})
+        self._clients.learn({task.name: availability.route(task) for task in self._tasks})
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
-        """This is the policy from here on."""
-        self._visitors.obey(None if policy is None else Policy(policy))
+        """Replace the policy."""
+        self._clients.obey(None if policy is None else Policy(policy))
 
     def take(self, frames: list[bytes], index: bytes, body: bytes, now: float) -> None:
-        """A message, as `Port.receive_request` gave it at `now`, monotonic s; `charge` tells what that took."""
+        """Take a message, as `Port.receive_request` gave it at `now`, monotonic s; `charge` tells what that took."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
         self._charged, self._sender = self._port.user or route[0], None
-        is_itself = self._attendance is None or self._attendance.greet(route[0], self._port.user)
+        is_itself = self._connections is None or self._connections.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
-            self._take_seed(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
+            self._take_legacy(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
             return
         try:
             if not is_itself:
-                raise self._impostor()
+                raise self._foreign_id()
             self._take_packed(route, decode_request(frames[0]), frames, now)
         except TaskEngineError as error:
             self._refuse(route, serial_of(frames[0]), error, self._port.user)
@@ -156,16 +149,16 @@ class Frontend:
             self._refuse(route, serial_of(frames[0]), Overloaded(NO_MEMORY, retry_after=None), self._port.user)
 
     def charge(self, seconds: float, now: float) -> None:
-        """The router was busy for so long with what it took last."""
+        """Charge the sender of the last message for the time that it took, in s."""
         if self._charged is not None:
             self._work.charge(self._charged, seconds, now)
             if self._sender is not None:
                 self._sender.spend(seconds)
 
     def _check_work(self, client: bytes, now: float, *, is_needed: bool = False) -> None:
-        """Let in what was received last, from a client that leaves the router time for others.
+        """Refuse the last message where its client leaves the router no time for others. Raises Overloaded.
 
-        What `is_needed` is refused only to one that does not heed refusals. Raises Overloaded.
+        A message that `is_needed` is refused only where its client does not heed refusals.
         """
         excess = self._work.excess(self._port.user or client, now)
         if excess is None or (is_needed and not excess.is_stubborn):
@@ -175,13 +168,13 @@ class Frontend:
             about = {"client": name} if name else {"address": self._port.peer}
             event = "cut off" if excess.is_stubborn else "refused"
             self._audit.note(event, **about, reason="it keeps the router busy while others wait")
-        if excess.is_stubborn and self._attendance is not None:
-            self._attendance.cut_off(client)
+        if excess.is_stubborn and self._connections is not None:
+            self._connections.cut_off(client)
         text = "this client keeps the router busy with what it sends, while others wait"
         raise Overloaded(text, retry_after=excess.retry_after)
 
     def deliver(self, packages: Iterable[Package]) -> None:
-        """Reply with packages that are whole; who is not let in any more gets none."""
+        """Reply with packages that are whole; clients that are not let in any more get none."""
         for package in packages:
             self.has_answered = True
             sender = package.sender
@@ -198,13 +191,13 @@ class Frontend:
             self.partials.end(package)
         elif isinstance(package.results, StreamResults):
             self.streams.end(package)
-        elif self._outlet.is_full(sender.client, sender.key, size):
+        elif self._replies.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
-            self._outlet.send(sender.route, package.refusal(error, self._stamp()), sender.key)
+            self._replies.send(sender.route, package.refusal(error, self._stamp()), sender.key)
         else:
             package.forget_tasks()
-            self._outlet.send(sender.route, package.answer(self._stamp()), sender.key, size)
+            self._replies.send(sender.route, package.answer(self._stamp()), sender.key, size)
 
     def _is_owed(self, sender: Sender) -> bool:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
@@ -212,10 +205,10 @@ class Frontend:
             return True
         if self._gate is not None and self._gate.name_of(sender.key) is None:
             return False
-        return self._attendance is None or self._attendance.is_here(sender.client, sender.key)
+        return self._connections is None or self._connections.is_here(sender.client, sender.key)
 
     def look_at_keys(self, now: float) -> None:
-        """Read the allow-list, now and then, and want nothing any more of clients that are not on it."""
+        """Read the allow-list now and then, and cancel what clients have sent that are not on it any more."""
         if self._gate is None or now < self._next_look:
             return
         self._next_look = now + KEYS_LOOK_MS / 1000
@@ -227,161 +220,143 @@ class Frontend:
         if change.gone:
             self._broker.withdrawals.cancel_where(lambda package: package.sender.key in change.gone)
 
-    def begin_reload(self) -> None:
-        """Who has asked for it so far is told how this one goes."""
-        self._reloads_begun, self._reloads_asked = self._reloads_asked, []
-
     def end_reload(self, problem: str) -> None:
-        """Tell them."""
-        for route, serial in self._reloads_begun:
-            self._end(route, serial, TaskFailed(problem, type="TaskModuleError") if problem else None)
-        self._reloads_begun = []
+        """Answer those who have asked for the reload that has ended, with a `problem` or ""."""
+        for answer in self.questions.end_reload(problem):
+            self._end(*answer)
 
     def answer_stops(self) -> None:
         """Answer the stops after which the machine is safe now, or is not for too long."""
-        for answer in self.halting.answers(time.monotonic_ns()):
+        for answer in self.stops.answers(time.monotonic_ns()):
             self._end(*answer)
 
     def _end(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
-        """Answer with nil, or the error."""
+        """Answer a request with nil, or with the error."""
         if error is not None:
             self._refuse(route, serial, error)
         else:
-            self._outlet.send(route, binary.value_reply(serial, None, self._stamp()))
+            self._replies.send(route, binary.value_reply(serial, None, self._stamp()))
 
     def _refuse(self, route: Route, serial: int, error: TaskEngineError, key: str = "") -> None:
-        self._outlet.send(route, binary.refusal(serial, error, self._stamp()), key)
+        self._replies.send(route, binary.refusal(serial, error, self._stamp()), key)
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
         return self.clock.told(), self.clock.boot, stop
 
-    def _origin(self, route: Route, visitor: KnownClient, request: Request | None) -> Origin:
-        """Where what was received last came from."""
+    def _origin(self, route: Route, client: KnownClient, request: Request | None) -> Origin:
+        """Return where the last message came from."""
         is_local = self._is_near or is_near(self._port.peer)
-        name = visitor.name if self._names_clients else ""
+        name = client.name if self._names_clients else ""
         return self.origins.of(name, route[0], self.clock.now(), request, is_local=is_local)
 
-    def _visitor(self, route: Route) -> KnownClient:
-        """Whoever sent what was received last, by this route, and is charged for it. Raises NotAllowed."""
+    def _client(self, route: Route) -> KnownClient:
+        """Return the client that sent the last message, and is charged for it. Raises NotAllowed."""
         self._sender = self._found(route)
         return self._sender
 
     def _found(self, route: Route) -> KnownClient:
-        """Whoever sent what was received last. Raises NotAllowed where its key was revoked."""
+        """Return the client that sent the last message. Raises NotAllowed where its key was revoked."""
         if self._gate is None:
-            return self._visitors.of(ANONYMOUS)
-        # whoever takes a name of its own choice may take another's, once that has left, and get its replies
+            return self._clients.of(ANONYMOUS)
+        # a client that chooses its routing id may choose that of another, once that has left, and get its replies
         if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
         if self._gate.is_watcher(self._port.user):
-            return self._visitors.own
+            return self._clients.own
         name = self._gate.name_of(self._port.user)
         if name is None:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
-        return self._visitors.of(name)
+        return self._clients.of(name)
 
-    def _impostor(self) -> NotAllowed:
-        """Whoever sent what was received last, with the routing id of another connection that is still there."""
+    def _foreign_id(self) -> NotAllowed:
+        """Note, and return an error, that the last message has the routing id of another connection."""
         self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="another's routing id")
         return NotAllowed("another connection has this routing id")
 
-    def _take_seed(self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool) -> None:
+    def _take_legacy(
+        self, route: Route, meta: bytes, index: bytes, body: bytes, now: float, *, is_itself: bool
+    ) -> None:
         try:
             if not is_itself:
-                raise self._impostor()
+                raise self._foreign_id()
             if not meta:
                 raise ProtocolError("a message begins with a META frame")
-            visitor = self._visitor(route)
-            origin = self._origin(route, visitor, None)
+            client = self._client(route)
+            origin = self._origin(route, client, None)
             package = legacy_json.read_package(
-                route, meta, index, body, visitor.lanes, self._settings.data_workers, origin
+                route, meta, index, body, client.lanes, self._settings.data_workers, origin
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            self._outlet.send(route, legacy_json.malformed(meta, told), self._port.user)
+            self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
             return
         try:
-            self._accept(package, visitor, now)
+            self._accept(package, client, now)
         except TaskEngineError as error:
-            self._outlet.send(route, package.refusal(error), self._port.user)
+            self._replies.send(route, package.refusal(error), self._port.user)
 
     def _take_packed(self, route: Route, request: Request, frames: list[bytes], now: float) -> None:
-        visitor = self._visitor(route)
-        if request.kind in (RequestKind.PACKAGE, RequestKind.PUBLISH, RequestKind.LATEST):
-            if max(len(frames[0]), len(frames[-1])) > EXEMPT_BYTES and self._urgent.isdisjoint(request.names):
-                self._check_work(route[0], now)  # before it is read
-            origin = self._origin(route, visitor, request)
-            lanes, data_workers = visitor.lanes, self._settings.data_workers
-            self._accept(binary.read_package(route, request, frames, lanes, data_workers, origin), visitor, now)
-        elif request.kind == RequestKind.STOP:
-            self._charged = None
-            self._take_stop(route, request, frames, visitor)
-        else:
-            self._take_question(route, request, frames, visitor, now)
+        client = self._client(route)
+        take = self._takers.get(request.kind, self._take_question)
+        take(route, request, frames, client, now)
+
+    def _take_package(
+        self, route: Route, request: Request, frames: list[bytes], client: KnownClient, now: float
+    ) -> None:
+        if max(len(frames[0]), len(frames[-1])) > EXEMPT_BYTES and self._urgent.isdisjoint(request.names):
+            self._check_work(route[0], now)  # before it is read
+        origin = self._origin(route, client, request)
+        lanes, data_workers = client.lanes, self._settings.data_workers
+        self._accept(binary.read_package(route, request, frames, lanes, data_workers, origin), client, now)
+
+    def _take_stop(self, route: Route, request: Request, frames: list[bytes], client: KnownClient, now: float) -> None:
+        self._charged = None
+        asked = decode_stop(frames)
+        try:
+            for answer in self.stops.stop(route, request.serial, asked, client, time.monotonic_ns()):
+                self._end(*answer)
+        except NotAllowed:
+            self._audit.note("refused", client=client.name, call=request.kind.name)
+            raise
 
     def _take_question(
-        self, route: Route, request: Request, frames: list[bytes], visitor: KnownClient, now: float
+        self, route: Route, request: Request, frames: list[bytes], client: KnownClient, now: float
     ) -> None:
-        """What concerns the engine itself, or packages that are in flight."""
+        """Take what concerns the engine itself, or packages that are in flight."""
         # a client is told who we are before it sends less
         is_needed = request.kind in (RequestKind.INFO, RequestKind.CANCEL, RequestKind.CREDIT)
         self._check_work(route[0], now, is_needed=is_needed)
         if not is_needed:
-            visitor.check_rate(now)
+            client.check_rate(now)
         try:
-            visitor.check_call(request.kind)
+            client.check_call(request.kind)
         except NotAllowed:
-            self._audit.note("refused", client=visitor.name, call=request.kind.name)
+            self._audit.note("refused", client=client.name, call=request.kind.name)
             raise
         if request.kind == RequestKind.INFO:
             self._sender = None  # no rate is charged for it
-            self._reply(route, request, self._info(visitor))
-        elif request.kind == RequestKind.TASKS:
-            self._reply(route, request, visitor.tasks(self._tasks))
-        elif request.kind == RequestKind.STATS:
-            self._reply(route, request, self._stats(visitor))
-        elif request.kind == RequestKind.PROGRESS:
-            self._reply(route, request, self._broker.serials.progress(route))
-        elif request.kind == RequestKind.CANCEL:
-            wanted = decode_cancel(frames)
-            serial = None if wanted.serial == NO_SERIAL else str(wanted.serial)
-            self._broker.withdrawals.cancel(route[0], serial, wanted.positions)
-            self._reply(route, request, None)
-        elif request.kind == RequestKind.CREDIT:
-            self.streams.grant(route[0], decode_credit(frames))
-            self._reply(route, request, None)
-        elif request.kind == RequestKind.RELOAD:
-            if len(self._reloads_asked) >= RELOADS_ASKED:
-                raise Overloaded("too many have asked for a reload that has not begun", retry_after=None)
-            self._audit.note("called", client=visitor.name, call="RELOAD")
-            self._reloads_asked.append((route, request.serial))
-            if len(self._reloads_asked) == 1:
-                self._tell(ReloadRequested())
-        else:
-            raise ProtocolError(f"kind {request.kind} is unknown")
+        answer = self.questions.answer((route, request, frames, client))
+        if answer is not LATER:
+            self._reply(route, request, answer)
+
+    def _credit(self, asked: Asked) -> None:
+        """Take credit for a stream. Raises ProtocolError."""
+        route, _, frames, _ = asked
+        self.streams.grant(route[0], decode_credit(frames))
 
     def _reply(self, route: Route, request: Request, value: object) -> None:
-        """Answer with a value. Raises Overloaded where the client leaves too much unread."""
+        """Answer a request with a value. Raises Overloaded where the client leaves too much unread."""
         head, body = binary.value_reply(request.serial, value, self._stamp())
-        if self._outlet.is_full(route[0], self._port.user, len(body)):
+        if self._replies.is_full(route[0], self._port.user, len(body)):
             raise Overloaded("the replies before this one were not read", retry_after=None)
-        self._outlet.send(route, [head, body], self._port.user, len(body))
+        self._replies.send(route, [head, body], self._port.user, len(body))
 
-    def _take_stop(self, route: Route, request: Request, frames: list[bytes], visitor: KnownClient) -> None:
-        asked = decode_stop(frames)
-        try:
-            for answer in self.halting.stop(route, request.serial, asked, visitor, time.monotonic_ns()):
-                self._end(*answer)
-        except NotAllowed:
-            self._audit.note("refused", client=visitor.name, call=request.kind.name)
-            raise
-
-    def _accept(self, package: Package, visitor: KnownClient, now: float) -> None:
+    def _accept(self, package: Package, client: KnownClient, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
             # what takes energy away acts first, whatever else the package is refused for
-            self._heed(package, visitor)
+            self._act_at_once(package, client)
         try:
             if package.urgency.is_exempt:
                 self._charged = None
@@ -394,36 +369,36 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.data_request is not None:
                 self._check_topic(package.data_request)
-            visitor.admit(package, now)
+            client.admit(package, now)
             if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
             if self._gate is not None:
                 package.sender.show_key(self._port.user)
-            denied = package.denied() if visitor.is_limited else []
+            denied = package.denied() if client.is_limited else []
             is_whole = self._broker.accept(package)
-            visitor.charge(package)
+            client.charge(package)
         except Overloaded:
             self._broker.counters.refused += package.count
             raise
         except NotAllowed as error:
-            self._audit.note("refused", client=visitor.name, reason=str(error))
+            self._audit.note("refused", client=client.name, reason=str(error))
             raise
         if denied:
             told = [shortened(name, MAX_NAME_LENGTH) for name in denied[:TASKS_TOLD]]
-            self._audit.note("refused", client=visitor.name, tasks=told)
-        if noted := visitor.noted(package):
+            self._audit.note("refused", client=client.name, tasks=told)
+        if noted := client.noted(package):
             told = [shortened(name, MAX_NAME_LENGTH) for name in noted[:TASKS_TOLD]]
-            self._audit.note("called", client=visitor.name, tasks=told, count=package.count)
+            self._audit.note("called", client=client.name, tasks=told, count=package.count)
         if is_whole:
             self.deliver([package])
         else:
             self.lines.accepted(package)
 
-    def _heed(self, package: Package, visitor: KnownClient) -> None:
-        """What takes energy away acts first, whatever else the package is refused for."""
-        urgent = frozenset(filter(visitor.may_call, self._urgent.intersection(package.kind)))
+    def _act_at_once(self, package: Package, client: KnownClient) -> None:
+        """Have calls act at once that stop something, and find out how urgent the package is."""
+        urgent = frozenset(filter(client.may_call, self._urgent.intersection(package.kind)))
         called = package.called() if urgent else ()
-        self.halting.heed(package, called, visitor, time.monotonic_ns())
+        self.stops.heed(package, called, client, time.monotonic_ns())
         if called and urgent.issuperset(called):
             is_small = package.count <= EXEMPT_TASKS and package.bytes <= EXEMPT_BYTES
             package.urgency = Urgency(is_urgent=True, is_exempt=is_small)
@@ -432,23 +407,3 @@ class Frontend:
         """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
-
-    def _info(self, visitor: KnownClient) -> Info:
-        settings = self._settings
-        return Info(
-            version=VERSION,
-            response_time=settings.response_time,
-            chunking_size=settings.chunking_size,
-            task_workers=settings.task_workers,
-            data_addresses=settings.data_addresses(),
-            pid=os.getpid(),
-            capabilities=CAPABILITIES,
-            stop_tasks=sorted(filter(visitor.may_call, self.halting.names)),
-            stop_address=settings.stop_address,
-        )
-
-    def _stats(self, visitor: KnownClient) -> Stats:
-        """What has been counted; of sources only those that the client may know of."""
-        stats = self._broker.stats(self.restarts, self._outlet.unread)
-        sources = (source for told in self.overruns.values() for source in told)
-        return msgspec.structs.replace(stats, sources=[each for each in sources if visitor.may_subscribe(each.topic)])

@@ -12,8 +12,8 @@ from taskengine.protocol.layouts import DENIED_LANES, MODULE_MARK
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import Priority, RequestKind, TaskInfo
 
-VISITORS_KEPT = 1024
-"""Clients whose rights are kept at hand."""
+CLIENTS_KEPT = 1024
+"""The most clients whose rights are remembered."""
 _CALLS: Mapping[RequestKind, Literal["reload", "stats"]] = {RequestKind.RELOAD: "reload", RequestKind.STATS: "stats"}
 
 
@@ -37,7 +37,7 @@ class _Bucket:
 
 
 class RateAllowance:
-    """How much a client may send at this moment: its `rates` a second, and after a second of rest as much at once.
+    """The amount that a client may send at this moment: its `rates` a second, after a second of rest as much at once.
 
     A package may be larger than that; the next then waits for longer (token buckets that may be overdrawn).
     """
@@ -48,26 +48,26 @@ class RateAllowance:
         self._buckets = {place: _Bucket(rates[place], units[place]) for place in places}
 
     def check(self, now: float) -> None:
-        """Something may be sent at `now`, monotonic s. Raises Overloaded, which says when to come back."""
+        """Check that something may be sent at `now`, monotonic s. Raises Overloaded with the time to wait."""
         for bucket in self._buckets.values():
             bucket.check(now)
 
     def charge(self, tasks: int, size: int = 0, microseconds: float = 0.0) -> None:
-        """So many tasks and bytes were sent, and took the router so long."""
+        """Charge for tasks and bytes that were sent, and for the router's time."""
         amounts = (tasks, size, microseconds)
         for place, bucket in self._buckets.items():
             bucket.charge(amounts[place])
 
 
 class _Lanes(dict[str, str]):
-    """The lanes of tasks, where those that are not allowed have none."""
+    """The lanes of tasks; tasks that are not allowed have none."""
 
     def __init__(self, lanes: Mapping[str, str], rights: Rights) -> None:
         super().__init__({name: _lane(rights, name, lane) for name, lane in lanes.items()})
         self._rights = rights
 
     def get(self, name: str, default: str = DEFAULT_LANE) -> str:  # type: ignore[override]  # the default is a lane
-        """A lane; who is not allowed to call a name does not learn whether it is a task's."""
+        """Return a lane. A client that may not call a name does not learn whether there is such a task."""
         return self[name] if name in self else _lane(self._rights, name, default)
 
 
@@ -86,7 +86,7 @@ class KnownClient:
         self._rights = rights
         self._allowance = allowance
         self.is_limited = rights is not None
-        """There is a policy."""
+        """Whether there is a policy."""
 
     def admit(self, package: Package, now: float) -> None:
         """Let in a package that was read with our lanes. Raises NotAllowed, Overloaded for all of it."""
@@ -104,17 +104,17 @@ class KnownClient:
             self._allowance.check(now)
 
     def charge(self, package: Package) -> None:
-        """A package of its was accepted."""
+        """Charge for a package that was accepted."""
         if self._allowance is not None and not package.urgency.is_exempt:
             self._allowance.charge(max(1, package.count), package.bytes)
 
     def check_rate(self, now: float) -> None:
-        """Let something in that is no package. Raises Overloaded."""
+        """Check that a request that is no package may be sent. Raises Overloaded."""
         if self._allowance is not None:
             self._allowance.check(now)
 
     def spend(self, seconds: float) -> None:
-        """The router was busy for so long with a message of its, accepted or not."""
+        """Charge for the time, in s, that the router spent on a message, accepted or not."""
         if self._allowance is not None:
             self._allowance.charge(0, 0, seconds * 1e6)
 
@@ -126,7 +126,7 @@ class KnownClient:
         return [name for name in package.kind if self._rights.is_noted(name) and name not in denied]
 
     def may_call(self, task: str) -> bool:
-        """There is such a task, and the client may have it run."""
+        """Return whether there is such a task and the client may call it."""
         return not self.lanes.get(task, DENIED_LANES).startswith(DENIED_LANES)
 
     def may_subscribe(self, topic: str) -> bool:
@@ -134,17 +134,17 @@ class KnownClient:
         return self._rights is None or self._rights.may_subscribe(topic)
 
     def may_use(self, device: str) -> bool:
-        """Have a task act on the device."""
+        """Return whether the client may have tasks act on the device."""
         return self._rights is None or self._rights.may_use(device)
 
     def check_call(self, kind: RequestKind) -> None:
-        """Let a request in that concerns the engine itself. Raises NotAllowed."""
+        """Check that the client may ask this of the engine. Raises NotAllowed."""
         call = _CALLS.get(kind)
         if self._rights is not None and call is not None and not self._rights.may_ask(call):
             raise self._denied(f"ask for {call}")
 
     def tasks(self, tasks: Sequence[TaskInfo]) -> Sequence[TaskInfo]:
-        """Those of the tasks that it may call."""
+        """Return the tasks that the client may call."""
         if self._rights is None:
             return tasks
         return [task for task in tasks if self._rights.may_call(task.name, task.lane)]
@@ -154,41 +154,41 @@ class KnownClient:
 
 
 class ClientTable:
-    """All of them, by their names; without a `policy` each may do everything."""
+    """All known clients by name. Without a `policy` each may do everything."""
 
     def __init__(self, policy: Policy | None) -> None:
         self._policy = policy
         self._lanes: Mapping[str, str] = {}
         self._known: dict[str, KnownClient] = {}
         self._allowances: dict[str, RateAllowance] = {}
-        """As many as there are keys, at most."""
+        """At most as many as there are keys."""
         self.own = KnownClient("", None, {})
         """The engine's own client, which may do everything."""
 
     def obey(self, policy: Policy | None) -> None:
-        """This is the policy from here on, with rates of its own."""
+        """Replace the policy, and begin to count its rates."""
         self._policy = policy
         self._known.clear()
         self._allowances.clear()
 
     def learn(self, lanes: Mapping[str, str]) -> None:
-        """These are the tasks' lanes from here on."""
+        """Replace the lanes of the tasks."""
         self._lanes = lanes
         self._known.clear()
         self.own = KnownClient("", None, lanes)
 
     def of(self, name: str) -> KnownClient:
-        """The client of that name."""
-        visitor = self._known.get(name)
-        if visitor is None:
-            if len(self._known) >= VISITORS_KEPT:
+        """Return the client of that name."""
+        client = self._known.get(name)
+        if client is None:
+            if len(self._known) >= CLIENTS_KEPT:
                 self._known.pop(next(iter(self._known)))
             rights = None if self._policy is None else self._policy.rights(name)
-            visitor = self._known[name] = KnownClient(name, rights, self._lanes, self._allowance(name, rights))
-        return visitor
+            client = self._known[name] = KnownClient(name, rights, self._lanes, self._allowance(name, rights))
+        return client
 
     def _allowance(self, name: str, rights: Rights | None) -> RateAllowance | None:
-        """What the client may send, which outlives what is known of tasks."""
+        """Return the allowance of the client. It outlives changes of the tasks."""
         if rights is None or rights.rates == Rates():
             return None
         return self._allowances.setdefault(name, RateAllowance(rights.rates))

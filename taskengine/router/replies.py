@@ -21,14 +21,14 @@ from taskengine.router.tuning import (
 
 K = TypeVar("K")
 SMALL = 1024
-"""Replies below are too small to be refused; who leaves very many unread is cut off."""
+"""Smaller replies, in bytes, are not refused. A client that leaves very many of them unread is cut off."""
 
 
 class Connections(Protocol):
-    """Those of the port."""
+    """The connections of the port."""
 
     def has_read(self, client: bytes) -> bool:
-        """Nothing that was written to the client waits for it."""
+        """Return whether the client has read everything that was written to it."""
 
     def cut_off(self, client: bytes, reason: str = "") -> None:
         """End its connection, and note the reason."""
@@ -54,15 +54,15 @@ class ReplySender:
 
     @property
     def unread(self) -> int:
-        """Bytes of replies that wait to be read."""
+        """Return how many bytes of replies wait to be read."""
         keys = list(self._encrypted)
         return self._all.unsent + sum(map(self._encrypted_by, keys))
 
     def is_full(self, client: bytes, key: str, size: int) -> bool:
-        """So much is left unread, by the client, with its key or by all, that `size` more bytes would be too many.
+        """Return whether `size` more bytes are too many beside what the client, its key or all clients leave unread.
 
-        One reply may be larger than a client's limit, where others leave little unread. A small one goes to whoever has
-        read all before it.
+        One reply may be larger than a client's limit, where others leave little unread. A small one goes to each client
+        that has read all before it.
         """
         mine = self._debt(client, key).unsent
         if mine and mine + size > UNREAD_BYTES:
@@ -100,7 +100,7 @@ class ReplySender:
             self._port.send([*route, *frames], debt)
 
     def _encrypted_by(self, key: str) -> int:
-        """Bytes that are encrypted for clients with this key, and were not read."""
+        """Return how many bytes are encrypted for clients with this key and were not read."""
         encrypted = self._encrypted[key]
         for client in list(encrypted):
             if not self._debt(client, key).unsent and self._connections and self._connections.has_read(client):

@@ -60,11 +60,13 @@ Request = tuple[list[bytes], bytes, bytes]
 """A client's message, as `Port.receive_request` gives it."""
 LINGER_MS = 1000
 KEEPALIVE_S, KEEPALIVES = 10, 3
-"""A client's machine that has been silent for so long is asked whether it is there, so many times, as far apart."""
+"""A client's machine is asked whether it is there after so many s of silence, so many times, as far apart."""
 STOP_MS = 1
-"""How often the router looks whether the machine is safe, in ms, while a stop waits for that."""
+"""Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
+UNEVEN_MS = 1
+"""Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
 LATE_MS = int(LATE_S * 1000)
-"""How often it looks whether a client has read, while results wait for that."""
+"""Time, in ms, between two looks whether a client has read, while results wait for that."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -103,13 +105,13 @@ class Router:
         self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
         self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
-        self._crew = WorkerTable(backplane.pages)
+        self._workers = WorkerTable(backplane.pages)
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
         self._now = time.monotonic()
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
-        self._health = WorkerHealth(self._crew, self._interval, *limits_s, self._now)
+        self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
         """When something was received last."""
         self._control = control
         self._journal = journal
@@ -122,20 +124,20 @@ class Router:
         keys = backplane.security
         self._gate = KeyAuthenticator(self._context, keys, journal.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._attendance: ConnectionMonitor | None = None
+        self._connections: ConnectionMonitor | None = None
         # what it does not take of a client waits at the client, not in our memory
-        self._frontend = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        reached = (self._frontend, self._gate, audit, journal, control.send, backplane.machine)
-        self._reception = Frontend(settings, self._broker, *reached, attendance=self._attendance)
+        self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
+        reached = (self._client_port, self._gate, audit, journal, control.send, backplane.machine)
+        self._frontend = Frontend(settings, self._broker, *reached, connections=self._connections)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
-        self._backend = self._bind(credentials.BACKEND, backends, 0, 0)
+        self._worker_port = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
-        """These are the tasks from here on."""
+        """Replace the list of tasks."""
         self._broker.availability.learn(tasks)
-        self._reception.learn(tasks)
+        self._frontend.learn(tasks)
         self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
 
@@ -155,7 +157,7 @@ class Router:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
             socket.tcp_keepalive_cnt = KEEPALIVES
-            self._attendance = ConnectionMonitor(
+            self._connections = ConnectionMonitor(
                 *(self._context, socket, port, self._broker.withdrawals.client_left),
                 *(most_connections(self._settings), self._audit.note),
             )
@@ -168,52 +170,54 @@ class Router:
         """Route until the supervisor says stop, or is gone."""
         questions = [self._gate.port] if self._gate else []
         most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
-        requests = partial(self._frontend.receive_request, MAGIC, most)
-        news = [self._attendance.news] if self._attendance else []
-        waiter = Waiter(self._control.fileno(), self._frontend, self._backend, *news, *questions)
+        requests = partial(self._client_port.receive_request, MAGIC, most)
+        news = [self._connections.news] if self._connections else []
+        waiter = Waiter(self._control.fileno(), self._client_port, self._worker_port, *news, *questions)
         while not self._stopped():
             ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
             self._now = time.monotonic()
-            self._broker.counters.tick(self._now)
-            if self._attendance and self._attendance.is_unsettled and not ready & FRONTEND:
-                self._attendance.settle()
+            self._broker.tick(self._now)
+            if self._connections and self._connections.is_unsettled and not ready & FRONTEND:
+                self._connections.settle()
             if not ready:
                 self._journal.flush()
             if ready & CONTROL:
-                self._take_order()
+                self._handle_control()
             if ready & QUESTION and self._gate:
                 self._gate.handle()
             if ready & BACKEND:
-                for frames in _received(self._backend.receive):
+                for frames in _received(self._worker_port.receive):
                     self._from_worker(frames)
-                if self._reception.streams.fresh:
-                    self._reception.streams.send()
+                if self._frontend.streams.fresh:
+                    self._frontend.streams.send()
             if ready & FRONTEND:
                 self._take(requests)
-            if ready & NEWS and self._attendance:
-                self._attendance.read()
-            if self._reception.halting.waiting:
-                self._reception.answer_stops()
+            if ready & NEWS and self._connections:
+                self._connections.read()
+            if self._frontend.stops.waiting:
+                self._frontend.answer_stops()
             if self._health.timeouts and not self._broker.idle():
-                self._stop_the_overdue()
+                self._kill_overdue()
             if self._next_look <= self._now:
-                self._look_around(self._now)
-            self._reception.look_at_keys(self._now)
+                self._check_health(self._now)
+            self._frontend.look_at_keys(self._now)
             settled = self._broker.settle(self._now)
             if settled:
-                self._reception.deliver(settled)
+                self._frontend.deliver(settled)
             self._dispatch()
-            if self._broker.progressed or self._reception.partials.are_late:
-                self._reception.partials.send(self._broker.take_progressed(), self._now)
+            if self._broker.progressed or self._frontend.partials.are_late:
+                self._frontend.partials.send(self._broker.take_progressed(), self._now)
+            if self._broker.workers.has_idle:
+                self._even_out()
             if self._broker.availability.has_changed:
-                self._reception.reroute()
+                self._frontend.reroute()
             if self._retiring:
-                self._let_go()
+                self._report_idle()
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
-        self._reception.deliver(self._broker.abandon(stopped))
+        self._frontend.deliver(self._broker.abandon(stopped))
         self._journal.flush()
-        if self._attendance:
-            self._attendance.close()
+        if self._connections:
+            self._connections.close()
         for socket in self._sockets:
             socket.close()
         if self._gate:
@@ -224,17 +228,19 @@ class Router:
         """Take what clients have sent, a turn's worth, and charge each for its own."""
         began = time.thread_time()  # what others do on the machine is nobody's work
         for request in _received(requests):
-            self._reception.take(*request, self._now)
+            self._frontend.take(*request, self._now)
             ended = time.thread_time()
-            self._reception.charge(ended - began, self._now)
+            self._frontend.charge(ended - began, self._now)
             began = ended
 
     def _wait_ms(self) -> int:
-        """Until something is to happen by itself."""
-        if self._reception.halting.waiting:
+        """Return in how many ms something is to happen by itself, at most."""
+        if self._frontend.stops.waiting:
             return STOP_MS
-        if self._reception.partials.are_late:
+        if self._frontend.partials.are_late:
             return LATE_MS
+        if self._broker.workers.has_idle:
+            return UNEVEN_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
@@ -243,15 +249,15 @@ class Router:
     def _stopped(self) -> bool:
         return self._broker.stopping and (self._broker.idle() or time.monotonic() >= self._stop_at)
 
-    def _take_order(self) -> None:
+    def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
-                if self._crew.is_concurrent(order.worker):  # its progress page keeps no results
-                    for frames in _received(self._backend.receive):
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                    for frames in _received(self._worker_port.receive):
                         self._from_worker(frames)
-                self._bury(order.worker)
+                self._on_worker_exit(order.worker)
                 if self._broker.stopping:
-                    self._reception.deliver(self._broker.refuse_unserved())
+                    self._frontend.deliver(self._broker.refuse_unserved())
             case WorkersStarted():
                 for worker in order.workers:
                     self._expect(worker.name, worker.place, worker.pid, is_online=worker.is_online)
@@ -261,21 +267,21 @@ class Router:
             case TasksChanged():
                 self._learn(order.tasks)
             case PolicyChanged():
-                self._reception.obey(order.policy)
+                self._frontend.obey(order.policy)
             case ReloadBegun():
-                self._reception.begin_reload()
+                self._frontend.questions.begin_reload()
             case ReloadEnded():
-                self._reception.end_reload(order.problem)
+                self._frontend.end_reload(order.problem)
             case RestartCounts():
-                self._reception.restarts = order.counts
+                self._frontend.questions.restarts = order.counts
             case StopProcess():
                 self._broker.stopping = True
                 self._stop_at = time.monotonic() + order.drain
                 self._next_look = 0.0  # the supervisor waits for a sign of life
-                self._reception.deliver(self._broker.refuse_unserved())
+                self._frontend.deliver(self._broker.refuse_unserved())
 
     def _from_worker(self, frames: list[bytes]) -> None:
-        name = self._crew.name_of(frames[0])
+        name = self._workers.name_of(frames[0])
         try:
             if len(frames) == 4 and frames[1] == HELLO:
                 self._enlist(frames[0], frames[2], frames[3])
@@ -287,14 +293,14 @@ class Router:
             self._health.heard(name, self._now)
             if frames[1] == HEARTBEAT:
                 if len(frames) > 2:
-                    self._reception.overruns[name] = read_overruns(frames[2])
+                    self._frontend.questions.overruns[name] = read_overruns(frames[2])
                 with contextlib.suppress(zmq.ZMQError):  # it is gone
-                    self._backend.send([frames[0], HEARTBEAT])
+                    self._worker_port.send([frames[0], HEARTBEAT])
                 return
             if len(frames) == 4 and frames[1] == ANSWER:
                 self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
             elif len(frames) == 4 and frames[1] == STREAM:
-                self._reception.streams.take(name, *self._backplane.read_stream(frames[2]), frames[3])
+                self._frontend.streams.take(name, *self._backplane.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
             else:
@@ -308,112 +314,129 @@ class Router:
                 self._expel(name)
 
     def _finish(self, name: str, answer: bytes, number: int | None = None) -> None:
-        """A worker answers its oldest batch, or, in a concurrent lane, one by its number. Raises ProtocolError."""
+        """Take a worker's answer to its oldest batch, or, in a concurrent lane, by number. Raises ProtocolError."""
         if answer == NO_ANSWER:
             error = TaskFailed("the results of the tasks that ran together do not fit into one message")
-            self._reception.deliver(self._broker.give_up(name, error, number))
+            self._frontend.deliver(self._broker.give_up(name, error, number))
             return
-        held = self._broker.workers.held(name)
-        if not held:
-            raise ProtocolError("it answers what nobody asked")
         if len(answer) > MAX_ANSWER_KEPT:
-            self._crew.release(name, held[0])
+            for held in self._broker.workers.held(name)[:1]:
+                self._workers.release(name, held)
         answers = _fastpath.read_answer(answer)
-        if self._reception.lines.enabled:
-            self._reception.lines.answered(self._broker.packages, name, answers)
-        self._reception.deliver(self._broker.finish(name, answers, number))
+        if self._frontend.lines.enabled:
+            self._frontend.lines.answered(self._broker.packages, name, answers)
+        self._frontend.deliver(self._broker.finish(name, answers, number))
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
-        """A worker says hello. Raises ProtocolError."""
-        hello = self._backplane.read_hello(proof, said, peer_process(self._backend.descriptor))
-        if self._crew.is_here(hello.name):
-            self._bury(hello.name, is_dead=False)  # it has dropped what it held and not begun
+        """Take a worker's hello. Raises ProtocolError."""
+        hello = self._backplane.read_hello(proof, said, peer_process(self._worker_port.descriptor))
+        if self._workers.is_here(hello.name):
+            self._on_worker_exit(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)
         # that it was started, or has died since, may just be told
-        while not self._crew.expects(hello.name, hello.place) and self._control.poll():
-            self._take_order()
-        if not self._crew.expects(hello.name, hello.place):
+        while not self._workers.expects(hello.name, hello.place) and self._control.poll():
+            self._handle_control()
+        if not self._workers.expects(hello.name, hello.place):
             raise ProtocolError(f"{hello.name} is dead, or not at place {hello.place}")
         self._broker.join(hello.name, hello.lane, hello.missing, cancels=hello.cancels)
         is_concurrent = hello.lane in self._concurrency
-        self._crew.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
+        self._workers.enlist(hello.name, identity, hello.place, is_concurrent=is_concurrent)
         self._health.joined(hello.name, self._now)
         if hello.name in self._retiring:
             self._broker.workers.retire(hello.name)
 
     def _expect(self, name: str, place: int, pid: int, *, is_online: bool) -> None:
-        """A worker lives: it may hang before it says hello, or still in what another router gave it."""
-        if not self._crew.is_here(name):
-            self._crew.expect(name, place, pid, is_fresh=not is_online)
+        """Note that a worker lives: it may hang before it says hello, or in a batch that another router gave it."""
+        if not self._workers.is_here(name):
+            self._workers.expect(name, place, pid, is_fresh=not is_online)
             self._health.expect(name, time.monotonic(), joins=not is_online)
 
     def _expel(self, name: str) -> None:
-        """Have a worker killed; once it is dead, what it held is seen to."""
+        """Have a worker killed. What it holds is given to others or answered once it is dead."""
         self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
 
-    def _bury(self, name: str, *, is_dead: bool = True) -> None:
-        """A worker is dead, or its connection is: answer, keep or give to others what it held."""
-        self._reception.overruns.pop(name, None)
-        member = self._crew.dismiss(name)
+    def _on_worker_exit(self, name: str, *, is_dead: bool = True) -> None:
+        """Handle the end of a worker, or of its connection: answer, keep or give to others what it held."""
+        self._frontend.questions.overruns.pop(name, None)
+        member = self._workers.dismiss(name)
         is_overdue = self._health.buried(name, member, time.monotonic_ns())
         error = self._health.timed_out if is_overdue else None
         self._retiring.discard(name)
         if member is not None:
             accounts = [member.account(number) for number in self._broker.workers.held(name)]
             overdue = member.overdue_batches(time.monotonic_ns())
-            self._reception.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
+            self._frontend.deliver(self._broker.leave(name, accounts, error, is_dead=is_dead, overdue=overdue))
 
-    def _stop_the_overdue(self) -> None:
-        """Have workers killed whose task takes longer than it may."""
+    def _kill_overdue(self) -> None:
+        """Have workers killed whose task is past its timeout."""
         for name in self._health.newly_overdue(time.monotonic_ns()):
             self._expel(name)
 
-    def _let_go(self) -> None:
-        """Tell the supervisor who is to be renewed and has nothing to do any more."""
+    def _report_idle(self) -> None:
+        """Tell the supervisor which retiring workers have nothing to do any more."""
         for name in [name for name in self._retiring if self._broker.workers.is_free(name)]:
             self._retiring.discard(name)
             self._control.send(WorkerIdle(name))
 
-    def _look_around(self, now: float) -> None:
+    def _check_health(self, now: float) -> None:
         """Tell the supervisor that we live, and have workers killed that have stood still for too long."""
         self._next_look = now + self._interval
-        if self._attendance:  # also where there is always something to read
-            self._attendance.settle()
-        self._control.offer(Alive(self._reception.has_answered))
-        self._stop_the_overdue()
+        if self._connections:  # also where there is always something to read
+            self._connections.settle()
+        self._control.offer(Alive(self._frontend.has_answered))
+        self._kill_overdue()
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
             self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
 
+    def _even_out(self) -> None:
+        """Give what busy workers have not begun to idle ones."""
+        balancer = self._broker.balancer
+        uneven = balancer.uneven()
+        takes = balancer.plan(uneven, self._workers.unclaimed, self._now) if uneven else []
+        for name, number, tasks in takes:
+            left = self._workers.take_back(name, number, tasks)
+            self._frontend.deliver(self._broker.take_back(name, number, left))
+        if takes:
+            self._dispatch()
+
     def _dispatch(self) -> None:
-        for worker, number, slices, slice_ns in self._broker.dispatch():
+        for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
+            if slice_ns:
+                self._workers.offer(worker, number, tasks)
             message = _fastpath.pack_batch(
                 number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
             )
             try:
-                self._backend.send([self._crew.identity_of(worker), message])
+                self._worker_port.send([self._workers.identity_of(worker), message])
             except zmq.ZMQError:  # its connection is gone before its process
                 self._expel(worker)
         for worker, number in self._broker.recalls():
-            self._crew.recall(worker, number)
-        # after the recalls, by which is handed back what has not begun
-        for worker, tasks in self._broker.cancellations():
-            with contextlib.suppress(zmq.ZMQError):  # it is gone
-                self._backend.send([self._crew.identity_of(worker), *self._backplane.cancel_frames(tasks)])
-        if self._reception.streams.has_grants:
+            self._workers.recall(worker, number)
+        if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
+            self._cancel_running()
+        if self._frontend.streams.has_grants:
             self._grant()
 
     def _grant(self) -> None:
         """Tell workers what their streams may send."""
-        for worker, job, grant in self._reception.streams.take_grants():
+        for worker, job, grant in self._frontend.streams.take_grants():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
-                self._backend.send([self._crew.identity_of(worker), *self._backplane.credit_frames(job, grant)])
+                frames = self._backplane.credit_frames(job, grant)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
+
+    def _cancel_running(self) -> None:
+        """Have workers that can do that cancel running tasks whose client has cancelled them."""
+        for worker, unwanted in self._broker.workers.cancellations():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                frames = self._backplane.cancel_frames(unwanted)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
 def _received(receive: Callable[[], M | None]) -> Iterator[M]:
-    """What is queued, but no more than a turn's worth, so that neither side starves the other."""
+    """Yield what is queued, but no more than a turn's worth, so that neither side starves the other."""
     last = time.monotonic() + TURN_S
     for _ in range(TURN_MESSAGES):
         message = receive()
@@ -434,7 +457,7 @@ def run(
     control: ControlChannel,
     journal: LogBuffer,
 ) -> None:
-    """The router's process. Tells the supervisor `online`, or `failed` with the reason."""
+    """Run the router's process. Tells the supervisor `online`, or `failed` with the reason."""
     give_back_memory()
     limit_files(settings)
     limit_memory(router_memory(settings))

@@ -13,9 +13,9 @@ from taskengine.broker.tuning import LATEST_RETRY_S, SOONEST_RETRY_S
 from taskengine.protocol.limits import MAX_CLIENTS
 
 SPAN_S = 1.0
-"""How soon work is forgotten: of what a client has done, so long later a part of 1/e counts."""
+"""Time, in s, after which a part of 1/e still counts of what a client has done."""
 STEP_S = 0.1
-"""How often that is worked out."""
+"""Time, in s, between two calculations of that."""
 LEAST_S = 1e-5
 """A client that has kept the router busy for less, of late, is forgotten."""
 WAITING_S = 1e-3
@@ -37,7 +37,7 @@ class Excess(NamedTuple):
 
 
 class WorkBudget:
-    """The router's time by clients: their keys, or where there are none their connections."""
+    """The router's time by client: by key, or by connection where there are no keys."""
 
     def __init__(self) -> None:
         self._spent: dict[str | bytes, float] = {}
@@ -48,7 +48,7 @@ class WorkBudget:
         """Clients that are refused, and whether they were cut off."""
 
     def charge(self, client: str | bytes, seconds: float, now: float) -> None:
-        """The router was busy for so long with a message of a client, until `now`, monotonic s."""
+        """Charge a client for the time, in s, that the router spent on its message, until `now`, monotonic s."""
         if now - self._since >= STEP_S:
             self._forget(now)
         if client not in self._spent and len(self._spent) >= MAX_CLIENTS:
@@ -74,7 +74,7 @@ class WorkBudget:
         return Excess(min(max(retry_after, SOONEST_RETRY_S), LATEST_RETRY_S), is_stubborn, is_news)
 
     def _forget(self, now: float) -> None:
-        """Have what was spent count for less, and clients that have rested not at all."""
+        """Reduce what clients have spent, and forget clients that have rested."""
         left = math.exp((self._since - now) / SPAN_S)
         self._since = now
         spent = ((client, seconds * left) for client, seconds in self._spent.items())
@@ -84,5 +84,5 @@ class WorkBudget:
 
     @property
     def _half(self) -> float:
-        """What a client has to be below to be said to have rested."""
+        """Return the amount below which a client has rested."""
         return (SPAN_S - self._total) / 2

@@ -1,4 +1,4 @@
-"""The engine's own processes at the router: by which way they are reached, and where they keep their accounts. Pure."""
+"""The workers that the router knows: how they are reached, and where they keep their accounts. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from taskengine._fastpath import CallTable, ProgressPage
 from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import MAX_OFFERED
 
 
 class WorkerEntry(NamedTuple):
-    """A worker.
+    """A worker: its name, its progress page and its process.
 
-    Its name, its progress page and its process, and whether it is so fresh that its progress page tells of another.
-
-    Its connection's identity, which ZeroMQ gave and nobody can claim, is b"" until it has said hello.
+    Where it `is_fresh`, the page still tells of the worker before it. `identity` is the routing id of its connection,
+    which ZeroMQ gave and nobody can claim, or b"" until it has said hello.
     """
 
     name: str
@@ -27,15 +27,15 @@ class WorkerEntry(NamedTuple):
     """Which batches it has begun, if it runs many at once."""
 
     def is_overdue(self, now_ns: int) -> bool:
-        """It runs a task whose timeout is over, or died in one."""
+        """Return whether it runs a task whose timeout is over, or died in one."""
         return not self.is_fresh and (0 < self.page.until_ns <= now_ns or bool(self.overdue_batches(now_ns)))
 
     def overdue_batches(self, now_ns: int) -> list[int] | None:
-        """Which of its batches are overdue; None where it runs one task at a time."""
+        """Return which of its batches are overdue, None where it runs one task at a time."""
         return None if self.calls is None else self.calls.overdue(now_ns)
 
     def account(self, number: int) -> Account | None:
-        """What it had done of a batch when it died."""
+        """Return what it had done of a batch when it died, None where it had not begun it."""
         if self.calls is not None:
             return BEGUN if self.calls.has_begun(number) else None
         try:
@@ -55,17 +55,17 @@ class WorkerTable:
         self._progress: dict[str, tuple[int, ...]] = {}
 
     def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
-        """A worker lives, and will say hello; one that is not fresh may still be in what another router gave it."""
+        """Note that a worker lives and will say hello; one that is not fresh may still run what another router gave."""
         if name not in self._members:
             self._members[name] = WorkerEntry(name, self._pages[place], pid, is_fresh)
 
     def expects(self, name: str, place: int) -> bool:
-        """A worker lives at the place and has not said hello."""
+        """Return whether a worker lives at the place and has not said hello."""
         member = self._members.get(name)
         return member is not None and not member.identity and member.page in self._pages[place : place + 1]
 
     def enlist(self, name: str, identity: bytes, place: int, *, is_concurrent: bool = False) -> WorkerEntry:
-        """A worker is here, which may run many tasks at once.
+        """Note that a worker has said hello, and whether it runs many tasks at once.
 
         Raises ProtocolError for one that is not expected at its place.
         """
@@ -81,31 +81,43 @@ class WorkerTable:
         return member
 
     def is_concurrent(self, name: str) -> bool:
-        """A worker is here and runs many tasks at once."""
+        """Return whether a worker has said hello and runs many tasks at once."""
         return name in self._members and self._members[name].calls is not None
 
     def is_here(self, name: str) -> bool:
-        """A worker has said hello."""
+        """Return whether a worker has said hello."""
         return name in self._members and self._members[name].identity != b""
 
     def name_of(self, identity: bytes) -> str | None:
-        """Whose the identity is, None where it is a stranger's."""
+        """Return the worker with this identity, None where there is none."""
         return self._names.get(identity)
 
     def identity_of(self, name: str) -> bytes:
-        """The way to a worker."""
+        """Return the identity of a worker."""
         return self._members[name].identity
 
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
         self._members[name].page.recall(number)
 
+    def offer(self, name: str, number: int, tasks: int) -> None:
+        """Have a worker claim the tasks of the batch that it is sent next."""
+        self._members[name].page.offer(number, min(tasks, MAX_OFFERED))
+
+    def unclaimed(self, name: str, number: int) -> int:
+        """How many tasks of a batch a worker has not claimed."""
+        return self._members[name].page.unclaimed(number)
+
+    def take_back(self, name: str, number: int, tasks: int) -> int:
+        """Take so many tasks of a batch back from a worker, if it has not claimed them; how many it has left."""
+        return self._members[name].page.take_back(number, tasks)
+
     def release(self, name: str, number: int) -> None:
-        """A worker's large answer has arrived: its progress page need not keep it."""
+        """Free the memory of a large answer that has arrived, in the worker's progress page."""
         self._members[name].page.release(number)
 
     def dismiss(self, name: str) -> WorkerEntry | None:
-        """A worker is dead; None where it was not here."""
+        """Remove and return a worker that is dead, None where it had not said hello."""
         member = self._members.pop(name, None)
         self._progress.pop(name, None)
         if member is None or not member.identity:
@@ -114,20 +126,20 @@ class WorkerTable:
         return member
 
     def has_progressed(self, name: str) -> bool:
-        """A worker has begun or ended a task since this was asked last."""
+        """Return whether a worker has begun or ended a task since the last call."""
         before, progress = self._progress.get(name), self._members[name].page.progress
         self._progress[name] = progress
         return before is not None and before != progress
 
     def is_at_task(self, name: str) -> bool:
-        """A worker is in a task, or in what else a user wrote: a fresh one loads modules."""
+        """Return whether a worker runs a task or, where it is fresh, loads modules."""
         member = self._members[name]
         return member.is_fresh or member.page.running
 
     def pid_of(self, name: str) -> int:
-        """A worker's process."""
+        """Return the process of a worker."""
         return self._members[name].pid
 
     def overdue(self, now_ns: int) -> Iterator[str]:
-        """Who runs a task whose timeout is over."""
+        """Yield the workers that run a task whose timeout is over."""
         return (name for name, member in self._members.items() if member.is_overdue(now_ns))

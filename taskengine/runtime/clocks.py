@@ -17,14 +17,14 @@ class MachineClock:
         self.boot = boot_number(BOOT_ID.read_text())
 
     def now(self) -> Moment:
-        """This moment."""
+        """Return this moment by both clocks."""
         return Moment(time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def told(self) -> int:
-        """This moment as clients are told it, in ns."""
+        """Return this moment as clients are told it, in ns."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def boot_number(boot_id: str) -> int:
-    """The first 8 bytes of a boot's id, as a number below 2**63 that every MessagePack library reads."""
+    """Return the first 8 bytes of a boot's id, as a number below 2**63, which every MessagePack library reads."""
     return int(boot_id.replace("-", "")[:16], 16) & (2**63 - 1)

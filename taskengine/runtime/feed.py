@@ -21,30 +21,30 @@ from taskengine.protocol.limits import FEED_BYTES, MAX_TOPIC
 class PublicationPipe(NamedTuple):
     """The two ends."""
 
-    mouth: socket.socket
-    ear: socket.socket
+    write_end: socket.socket
+    read_end: socket.socket
 
 
 class _Feeds:
     """Of this process: one for each data worker."""
 
-    mouths: Sequence[socket.socket] = ()
+    write_ends: Sequence[socket.socket] = ()
     owned: str | None = None
-    """How the topics begin on which tasks do not publish."""
+    """The beginnings of topics on which tasks do not publish."""
 
 
 def new_feed() -> PublicationPipe:
-    """A feed, neither of whose ends blocks."""
-    mouth, ear = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (mouth, ear):
+    """Return a feed; neither of its ends blocks."""
+    write_end, read_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (write_end, read_end):
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FEED_BYTES)
-    return PublicationPipe(mouth, ear)
+    return PublicationPipe(write_end, read_end)
 
 
 def attach(feeds: Sequence[PublicationPipe], *, has_machine: bool = False) -> None:
     """This process's tasks publish by these; what the machine's pins do only its owners tell."""
-    _Feeds.mouths = [feed.mouth for feed in feeds]
+    _Feeds.write_ends = [feed.write_end for feed in feeds]
     _Feeds.owned = OWNED_TOPICS if has_machine else None
 
 
@@ -64,10 +64,10 @@ def publish(topic: str, value: Any) -> None:
 def publish_owned(topic: str, value: Any) -> None:
     """As `publish`, also on the engine's own topics: for `taskengine_hardware`, and nobody else."""
     made = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    if not _Feeds.mouths:
+    if not _Feeds.write_ends:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)
     try:
-        _Feeds.mouths[owner(topic, len(_Feeds.mouths))].send(_fastpath.encode([topic, value, made]))
+        _Feeds.write_ends[owner(topic, len(_Feeds.write_ends))].send(_fastpath.encode([topic, value, made]))
     except BlockingIOError:
         raise Overloaded("the data worker has not taken what was published before", retry_after=None) from None
     except OSError as error:
@@ -76,13 +76,13 @@ def publish_owned(topic: str, value: Any) -> None:
         raise BadArguments(f"a value that a task publishes has at most about {FEED_BYTES} bytes") from None
 
 
-def receive(ear: socket.socket) -> tuple[str, Any, int] | None:
-    """What a task has published, and when, by the engine's clock in ns; None where there is nothing more.
+def receive(read_end: socket.socket) -> tuple[str, Any, int] | None:
+    """Return what a task has published, and when, by the engine's clock in ns; None where there is nothing more.
 
     Raises ProtocolError for what is no value.
     """
     try:
-        message = ear.recv(2 * FEED_BYTES)
+        message = read_end.recv(2 * FEED_BYTES)
     except BlockingIOError:
         return None
     parts = _fastpath.unpack(message, 1, bytes)[0]

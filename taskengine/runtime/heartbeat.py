@@ -16,7 +16,7 @@ class _Watch:
         self._looked = now
 
     def absence(self, now: float) -> float:
-        """How long we were away since the last look."""
+        """Return how long, in s, this process was away since the last look."""
         gap, self._looked = now - self._looked, now
         return gap if gap > 2 * self._interval else 0.0
 
@@ -32,25 +32,28 @@ class Heartbeat:
         self._heard = now
 
     def sent(self, now: float) -> None:
-        """We have shown ourselves."""
+        """Note that this process has shown itself."""
         self._sent = now
 
     def heard(self, now: float) -> None:
-        """So has the peer."""
+        """Note that the peer has shown itself."""
         self._heard = now
 
     def due(self, now: float) -> float:
-        """In how many seconds we have to show ourselves."""
+        """Return in how many seconds this process has to show itself."""
         return max(0.0, self._sent + self._interval - now)
 
     def is_silent(self, now: float) -> bool:
-        """The peer has been silent for too long; to be asked every interval, or else that was our absence."""
+        """Return whether the peer has been silent for too long.
+
+        Call this every interval: a longer pause counts as absence of this process, and not as silence of the peer.
+        """
         self._heard += self._watch.absence(now)
         return now - self._heard > self._limit
 
 
 class HeartbeatMonitor:
-    """The peers of whoever has many: who has been silent for more than `limit` s, or frozen."""
+    """Finds out which of many peers have been silent for more than `limit` s, or frozen."""
 
     def __init__(self, interval: float, limit: float, now: float) -> None:
         self._limit = limit
@@ -59,16 +62,16 @@ class HeartbeatMonitor:
         self._frozen: dict[str, float] = {}
 
     def heard(self, name: str, now: float) -> None:
-        """A peer has shown itself; the first time, it joins."""
+        """Note that a peer has shown itself; the first time, it joins."""
         self._heard[name] = now
 
     def leave(self, name: str) -> None:
-        """A peer is gone, or not waited for."""
+        """Remove a peer that is gone, or not waited for."""
         self._heard.pop(name, None)
         self._frozen.pop(name, None)
 
     def silent(self, now: float) -> list[str]:
-        """Who has been silent for too long; to be asked every interval."""
+        """Return the peers that have been silent for too long. Call this every interval."""
         absence = self._watch.absence(now)
         if absence:
             self._heard = {name: heard + absence for name, heard in self._heard.items()}
@@ -76,7 +79,7 @@ class HeartbeatMonitor:
         return [name for name, heard in self._heard.items() if now - heard > self._limit]
 
     def is_frozen(self, name: str, now: float, *, stopped: bool) -> bool:
-        """A silent peer has been stopped for too long; to be told at every look whether it is."""
+        """Return whether a silent peer has been stopped for too long. Call this at every look, with whether it is."""
         if not stopped:
             self._frozen.pop(name, None)
             return False

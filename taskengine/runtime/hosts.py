@@ -17,13 +17,13 @@ WRONG_NAME = "the name {} does not resolve ({})"
 
 
 def host_in(address: str) -> str:
-    """The host of tcp://HOST:PORT, without brackets; "" where there is none."""
+    """Return the host of tcp://HOST:PORT, without brackets; "" where there is none."""
     found = _HOST.fullmatch(address)
     return found[1].strip("[]") if found else ""
 
 
 def name_in(address: str) -> str:
-    """The host of tcp://HOST:PORT where it is a name; "" where it is a number, or there is none."""
+    """Return the host of tcp://HOST:PORT where it is a name; "" where it is a number, or there is none."""
     host = host_in(address)
     try:
         ipaddress.ip_address(host)

@@ -1,8 +1,8 @@
-"""The lines that the processes print, written off the hot path.
+"""Buffers a process's lines of the log, and writes them off the hot path.
 
-A process notes what happened as a function and its arguments; the text is made when the process has nothing else to
-do, and goes through a pipe that never blocks to the supervisor, which alone writes to the terminal. Lines that do not
-fit are left out and counted, so that a terminal that stands still costs lines and not tasks.
+A process notes a line as a function and its arguments. It makes the text when it is idle, and writes it to a pipe that
+never blocks. The supervisor, which alone writes to the terminal, reads the pipe. Lines that do not fit are left out and
+counted, so that a terminal that stands still costs lines and not tasks.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import Any
 
 from taskengine.runtime.log_format import PLAIN, LineFormat, LogStyle, printable
 
-NOTES_KEPT = 4096
+MAX_NOTES = 4096
+"""The most notes before their text is made, idle or not."""
 PAUSE_MS = 2
-"""How long a process has nothing to do before it writes what it noted: between two packages in a row it does not."""
-TEXT_KEPT = 1 << 20
+"""A process that is idle for so long writes its lines. Between packages that follow each other it does not."""
+MAX_TEXT_BYTES = 1 << 20
+"""From so many bytes on that the pipe has not taken, lines are left out."""
 
 
 class LogBuffer:
-    """Lines of one process, `process` by name, to the pipe `fd` (non-blocking).
+    """The lines of the process named `process`, for the pipe `fd`, which is non-blocking.
 
-    `enabled` is ENABLE_STDOUT: whether what is noted is wanted. Each line begins with `mark`, for a reader of a pipe
-    into which others write too.
+    `enabled` is ENABLE_STDOUT: whether notes are wanted. Each line begins with `mark`, if tasks write into the same
+    pipe.
     """
 
     def __init__(self, fd: int, enabled: bool, style: LogStyle = PLAIN, process: str = "", mark: bytes = b"") -> None:
@@ -42,33 +44,33 @@ class LogBuffer:
         self.settle: Callable[[], None] | None = None
         """Called before a flush: lines that were begun elsewhere are put here."""
         self.logger: logging.Logger | None = None
-        """By which the process's own lines go, if it has one."""
+        """The logger of the process's own lines, if it has one."""
         self.running: Callable[[], tuple[str, str]] = _nobody
-        """Gives the task that runs in this thread, and the client that called it; "" for none."""
+        """Returns the names of the task that runs in this thread, and of the client that called it; "" for none."""
 
     def note(self, lines: Callable[..., Iterable[str]], *args: Any) -> None:
-        """Remember to print `lines(*args)`; only called where `enabled`."""
+        """Note that `lines(*args)` have to be logged; only called if `enabled`."""
         self._notes.append((lines, args, self.format.now()))
-        if len(self._notes) >= NOTES_KEPT:
+        if len(self._notes) >= MAX_NOTES:
             self.flush()
 
     def say(self, line: str) -> None:
-        """Print one line soon: start, stop. May be called from any thread."""
+        """Log one line, such as a start or a stop. May be called from any thread."""
         self.log(line, logging.INFO)
 
     def warn(self, line: str) -> None:
-        """Print one line that somebody should see. May be called from any thread."""
+        """Log one line as a warning. May be called from any thread."""
         self.log(line, logging.WARNING)
 
     def log(self, line: str, level: int) -> None:
-        """Print one line of a level of `logging`, if LOG_LEVEL lets it through."""
+        """Log one line at a level of `logging`, unless that is below LOG_LEVEL."""
         if self.logger is not None and not self.logger.disabled:
             self.logger.log(level, line)
         elif level >= self._level:
             self.put(line, level)
 
     def put(self, line: str, level: int = logging.INFO, *, task: str = "", client: str = "") -> None:
-        """Print one line, whatever LOG_LEVEL is."""
+        """Write one line, whatever LOG_LEVEL is."""
         with self._lock:
             self._make()
             self._add(line, level, task=task, client=client)
@@ -76,11 +78,11 @@ class LogBuffer:
 
     @property
     def pending(self) -> bool:
-        """There is something to flush."""
+        """Whether there is anything to flush."""
         return bool(self._notes or self._text or self._left_out)
 
     def flush(self) -> None:
-        """Make the text of what was noted and write what the pipe takes."""
+        """Make the text of the notes, and write as much as the pipe takes."""
         if self.settle is not None:
             self.settle()
         with self._lock:
@@ -88,7 +90,7 @@ class LogBuffer:
             self._write()
 
     def forget(self) -> None:
-        """Leave what is here to the process that this one was forked from."""
+        """Drop all lines: they belong to the process that this one was forked from."""
         self._lock = threading.RLock()
         self._notes.clear()
         self._text.clear()
@@ -101,7 +103,7 @@ class LogBuffer:
                 self._add(line, logging.INFO, at=at)
 
     def _add(self, line: str, level: int, **known: Any) -> None:
-        if len(self._text) > TEXT_KEPT:
+        if len(self._text) > MAX_TEXT_BYTES:
             self._left_out += 1
             return
         self._tell_left_out()

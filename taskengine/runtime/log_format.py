@@ -1,4 +1,4 @@
-"""How a line of the log is written: as text or as JSON, with or without the priorities of journald."""
+"""Formats lines of the log: as text or as JSON, with or without the priorities of journald."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskengine.errors import CONTROLS
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 """The values of LOG_LEVEL."""
 _SHOWN = {**CONTROLS, **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}}
-"""A client's name, or what a task prints, may hold what would tell the terminal to do something."""
+"""Control characters, which a terminal would act on: the name of a client, or what a task prints, may hold some."""
 _IN_ONE_LINE = {**_SHOWN, ord("\n"): " "}
 _IN_JSON = {code: text for code, text in _SHOWN.items() if code not in (ord("\n"), ord("\t"))}
 _STEPS = ((logging.INFO, "debug", 7), (logging.WARNING, "info", 6), (logging.ERROR, "warning", 4))
@@ -24,9 +24,9 @@ _ERROR = "error", 3
 
 
 class LogStyle(NamedTuple):
-    """What the settings and the place say of lines: those below `level` are left out.
+    """The style of lines: their format, and the lowest level that is written.
 
-    With `has_priorities` each begins with its priority for journald, `<6>` for most.
+    With `has_priorities` each line begins with its priority for journald, `<6>` for most (sd-daemon(3)).
     """
 
     format: Literal["text", "json"] = "text"
@@ -48,12 +48,12 @@ def is_journal(fd: int, environ: Mapping[str, str]) -> bool:
 
 
 def printable(text: str) -> str:
-    """Give a text as one line that does nothing to a terminal."""
+    """Return a text as one line, without control characters."""
     return text.translate(_IN_ONE_LINE)
 
 
 def worker_label(role: str, pid: int) -> str:
-    """What lines of a worker in the role `role` begin with."""
+    """Return how the lines of a worker in the role `role` begin."""
     return f"[WORKER-{pid}({'DATA' if role.startswith('data') else 'TASK'})]"
 
 
@@ -62,7 +62,7 @@ def _name_and_priority(level: int) -> tuple[str, int]:
 
 
 class LineFormat:
-    """Makes the lines of one process, `process` by name, in a style."""
+    """Formats the lines of the process named `process`, in a style. A new field of JSON lines is added in `line`."""
 
     def __init__(self, style: LogStyle, process: str) -> None:
         self._style = style
@@ -71,7 +71,7 @@ class LineFormat:
         self._is_plain = not (self.is_json or style.has_priorities)
 
     def now(self) -> float:
-        """Give the time for a line, in seconds since 1970; 0.0 where lines hold none."""
+        """Return the time for a line, in s since 1970; 0.0 if lines have no time."""
         return time.time() if self.is_json else 0.0
 
     def line(
@@ -84,9 +84,9 @@ class LineFormat:
         client: str = "",
         pid: int | None = None,
     ) -> bytes:
-        """Give the line for a text, without its end; `at` is what `now` gave for it, None for now.
+        """Return the line for a text, without its end; `at` is the time that `now` returned for it, None for now.
 
-        As text it is taken as it is: the task, for which there is no place, is in it already.
+        The text format takes the text as it is: the names of worker and task are in it already.
         """
         if self._is_plain:
             return text.encode(errors="replace")

@@ -14,7 +14,7 @@ from taskengine.protocol.layouts import PROGRESS_BYTES
 
 _M_MMAP_THRESHOLD = -3
 LARGE = 2**20
-"""Bytes from which on a block is the system's own and goes back when it is freed."""
+"""The size, in bytes, from which on a block goes back to the system when it is freed."""
 
 
 def give_back_memory() -> None:
@@ -33,5 +33,5 @@ def trim_memory() -> None:
 
 
 def new_page() -> ProgressPage:
-    """A progress page in memory that this process shares with those that it forks."""
+    """Return a progress page in memory that this process shares with those that it forks."""
     return ProgressPage(mmap.mmap(-1, PROGRESS_BYTES))

@@ -11,7 +11,7 @@ _CREDENTIALS = struct.Struct("iII")
 
 
 def is_stopped(pid: int) -> bool:
-    """A signal, such as SIGSTOP, or a debugger has stopped the process; one that is gone has not been."""
+    """Return whether a signal, such as SIGSTOP, or a debugger has stopped the process; False where it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -21,7 +21,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def peer_process(fd: int) -> int:
-    """The process that has connected the Unix socket which has a descriptor of ours (SO_PEERCRED).
+    """Return the process that has connected a Unix socket of ours, by its descriptor (SO_PEERCRED).
 
     0 where the descriptor is closed, or belongs to no Unix socket.
     """

@@ -14,12 +14,12 @@ DEFAULT_SHARE = 2
 
 
 def router_memory(settings: Settings) -> int:
-    """The most bytes that the router's own memory may have."""
+    """Return the most bytes that the router's own memory may have."""
     return settings.router_memory or _share()
 
 
 def worker_memory(settings: Settings) -> int:
-    """The most bytes that the own memory of a task worker may have."""
+    """Return the most bytes that the own memory of a task worker may have."""
     return settings.worker_memory or _share()
 
 
@@ -33,7 +33,7 @@ def limit_files(settings: Settings) -> None:
 
 
 def most_connections(settings: Settings) -> int:
-    """How many connections leave a process, whose files are limited, the descriptors that it needs itself."""
+    """Return how many connections leave a process the descriptors that it needs itself."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(settings.connections, max(1, soft - SPARE_FILES))
 

@@ -28,11 +28,11 @@ FRONTEND, BACKEND, STOP = "frontend", "backend", "stop"
 ATTEMPTS = 3
 BACKLOG = 64
 LONGEST_PATH = 107
-"""What fits into the address of a Unix socket, in bytes (sockaddr_un, without the closing zero)."""
+"""The longest address of a Unix socket, in bytes (sockaddr_un, without the closing zero)."""
 
 
 def _base() -> Path | None:
-    """Where folders of engines lie; None where everywhere somebody else could exchange them for others.
+    """Return where folders of engines lie, None where others could exchange them everywhere.
 
     XDG_RUNTIME_DIR and TMPDIR may be another user's: su and `sudo -E` keep them.
     """
@@ -44,7 +44,7 @@ def _base() -> Path | None:
 
 
 def _temporary() -> str | None:
-    """The folder for temporary files; None where there is none, as on a file system that is read-only."""
+    """Return the folder for temporary files, None where there is none, as on a file system that is read-only."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that locks the folder, or None where an engine that lives has it."""
+    """Return a descriptor that locks the folder, or None where an engine that lives has it."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -109,7 +109,7 @@ class RunDir:
             self._lock = None
 
     def address(self, name: str) -> str | None:
-        """The address of the socket `name`; None where there can be none."""
+        """Return the address of the socket `name`, None where there can be none."""
         if self._lock is None:
             return None
         path = self._folder / name
@@ -143,13 +143,13 @@ class RunDir:
 
 
 def nearest(address: str) -> str:
-    """The frontend's socket of the engine at `address`, where that runs here, as this user; else `address`."""
+    """Return the frontend's socket of the engine at `address` where that runs here, as this user; else `address`."""
     path = served(address, FRONTEND)
     return address if path is None else f"ipc://{path}"
 
 
 def stop_path(address: str) -> Path | None:
-    """The guardian's socket of the engine at `address`, where that runs here, as this user, and has a machine.
+    """Return the guardian's socket of the engine at `address`, where it runs here, as this user, and has a machine.
 
     It takes a message msgpack `[id: bin, why: str]` and answers `[number of the stop, late lanes]`, or `[0, [error]]`.
     """
@@ -157,7 +157,7 @@ def stop_path(address: str) -> Path | None:
 
 
 def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Path | None:
-    """The path of the socket `name` of the engine at `address`, None unless somebody serves it here, as this user."""
+    """Return the path of socket `name` of the engine at `address`, None unless it is served here, as this user."""
     found = re.fullmatch(r"tcp://(.+):(\d+)", address)
     base = _base() if found and found[1] in LOOPBACK else None
     if found and base is not None:

@@ -17,7 +17,7 @@ _ACKED_AT = 120
 
 
 def number_of(descriptor: int) -> int:
-    """The number of a socket, which no other has while the machine runs; 0 where the descriptor has none."""
+    """Return the number of a socket, which no other has while the machine runs; 0 where there is no socket."""
     try:
         return os.fstat(descriptor).st_ino
     except OSError:

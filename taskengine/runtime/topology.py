@@ -1,4 +1,4 @@
-"""How the processes of an engine find and know each other."""
+"""The addresses and memory by which the processes of an engine find and know each other."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from taskengine.security.credentials import Credentials
 
 HELLO = b"HELLO"
 HEARTBEAT = b"HEARTBEAT"
-"""What the router and a worker send when they have nothing else to send."""
+"""The message that router and workers send when they have nothing else to send."""
 
 CANCEL = b"CANCEL"
-"""What the router sends a worker that can cancel running tasks, before the tasks that it is to cancel."""
+"""The first frame of the message by which the router has a worker cancel tasks that run."""
 ANSWER = b"ANSWER"
-"""What a worker of a concurrent lane sends before the number of a batch, in 8 bytes, and the answer to it."""
+"""The first frame of an answer in a concurrent lane; the batch's number, in 8 bytes, and the answer follow."""
 STREAM = b"STREAM"
-"""What a worker sends before a value of a stream: job and number, in 8 bytes each, and the value."""
+"""The first frame of a value of a stream; job and number, in 8 bytes each, and the value follow."""
 CREDIT = b"CREDIT"
-"""What the router sends a worker before the job of a stream and what it may send, in totals."""
+"""The first frame of the message by which the router lets a stream go on."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -45,7 +45,7 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """How the processes of an engine find and know each other.
+    """The addresses and memory by which the processes of an engine find and know each other.
 
     Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
     in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With `security` the
@@ -64,7 +64,7 @@ class Topology(msgspec.Struct, frozen=True):
     def hello(
         self, name: str, lane: str, place: int, missing: Sequence[str] = (), *, cancels: bool = False
     ) -> list[bytes]:
-        """What a worker says first."""
+        """Return the first message of a worker."""
         hello = msgspec.msgpack.encode(WorkerHello(name, lane, place, os.getpid(), list(missing), cancels))
         return [HELLO, self._proof(hello), hello]
 
@@ -85,34 +85,34 @@ class Topology(msgspec.Struct, frozen=True):
 
     @staticmethod
     def cancel_frames(tasks: UnwantedTasks) -> list[bytes]:
-        """What the router sends to have tasks cancelled that run."""
+        """Return the message that has a worker cancel these tasks."""
         return [CANCEL, msgspec.msgpack.encode(tasks)]
 
     @staticmethod
     def read_cancel(said: bytes) -> UnwantedTasks:
-        """What stands behind CANCEL; the router is trusted."""
+        """Return the tasks of a message of `cancel_frames`; the router is trusted."""
         return msgspec.msgpack.decode(said, type=UnwantedTasks)
 
     @staticmethod
     def stream_frames(job: int, number: int, body: bytes) -> list[bytes]:
-        """What a worker sends of a stream: a value, the first of which has the number 0."""
+        """Return the message of a value of a stream; the first one has the number 0."""
         return [STREAM, job.to_bytes(8, "little") + number.to_bytes(8, "little"), body]
 
     @staticmethod
     def read_stream(said: bytes) -> tuple[int, int]:
-        """The job and the number that stand behind STREAM. Raises ProtocolError."""
+        """Return job and number of a message of `stream_frames`. Raises ProtocolError."""
         if len(said) != 16:
             raise ProtocolError(f"a value of a stream has 16 bytes before it, not {len(said)}")
         return int.from_bytes(said[:8], "little"), int.from_bytes(said[8:], "little")
 
     @staticmethod
     def credit_frames(job: int, grant: Grant) -> list[bytes]:
-        """What the router sends to let a stream go on."""
+        """Return the message that lets a stream send so much in all."""
         return [CREDIT, msgspec.msgpack.encode((job, grant))]
 
     @staticmethod
     def read_credit(said: bytes) -> tuple[int, Grant]:
-        """What stands behind CREDIT; the router is trusted."""
+        """Return job and credit of a message of `credit_frames`; the router is trusted."""
         return msgspec.msgpack.decode(said, type=tuple[int, Grant])
 
     def _proof(self, hello: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""How soon a process that ended is started again. Pure."""
+"""Delays the restarts of a process that ends again and again. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ FIRST_S = 0.1
 LONGEST_S = 5.0
 SETTLED_S = 10.0
 PATIENCE = 3
-"""Lives in a row that may be of no use before the next one has to wait."""
+"""From so many useless lives in a row on, the next start is delayed."""
 
 
 class Backoff:
-    """At once after a life that was of use; after others, from FIRST_S to LONGEST_S, doubling.
+    """The backoff of one process: no delay after a useful life, else from FIRST_S on, doubling up to LONGEST_S.
 
-    The first lives of no use are forgiven, but not those that ended before the process was online.
+    The first useless lives cause no delay, unless they ended before the process was online. A life of SETTLED_S counts
+    as useful.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class Backoff:
         self._delay = 0.0
 
     def next(self, lived: float, *, online: bool, useful: bool) -> float:
-        """Seconds to wait before the next start, when the last life took `lived` s; `useful`: it had answered."""
+        """Return the delay in s before the next start. The last life took `lived` s; if `useful`, it had answered."""
         if useful or lived >= SETTLED_S:
             self._useless = 0
             self._delay = 0.0

@@ -1,4 +1,4 @@
-"""What the task modules register, found out in processes of their own: one may crash its own, and be loaded again."""
+"""Finds what the task modules register. Each is imported in a process of its own, which it may crash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskengine.security.identity import Identity
 from taskengine.supervisor.child import Inquiry, ask
 
 _SPARE_S = 5.0
-"""How much sooner than all of it the imports have to be over."""
+"""The imports end so many s before the whole answer is due."""
 
 
 def load_catalogue(
@@ -29,17 +29,18 @@ def load_catalogue(
     *,
     imports_all: bool = False,
 ) -> TaskCode:
-    """Read aside what the task modules register, and list the tasks of a machine, as `identity`, or as who we are.
+    """Return what the task modules register, and the tasks of a machine, read in another process.
 
-    Modules are imported where reading does not tell, or all where told so, each in a process that has ended then.
-    Raises TaskModuleError where that takes too long, InterruptedError where `stop` becomes readable meanwhile.
+    The process runs as `identity`, or as our own user. A module is imported, in a process that then ends, if its text
+    does not tell what it registers, or with `imports_all`. Raises TaskModuleError if that takes too long,
+    InterruptedError if `stop` becomes readable first.
     """
     report = partial(_report, modules, machine, imports_all)
     return _read(modules, lambda: ask(report, IMPORT_TIMEOUT_S, stop, identity))
 
 
 class Reading:
-    """The task modules are being read aside; `connection` is readable when the `result` is there."""
+    """Reads the task modules in another process; `connection` is readable when the `result` is there."""
 
     def __init__(self, modules: list[str], identity: Identity | None = None, machine: Machine | None = None) -> None:
         self._modules = modules
@@ -47,7 +48,7 @@ class Reading:
         self.connection = self._inquiry.connection
 
     def result(self) -> TaskCode:
-        """Return the tasks that were found. Raises TaskModuleError where a module cannot be loaded."""
+        """Return the tasks that were found. Raises TaskModuleError if a module cannot be loaded."""
         code = _read(self._modules, self._inquiry.answer)
         failures = [f"task module {module.name}: {module.failure}" for module in code.modules if module.failure]
         if failures:
@@ -55,7 +56,7 @@ class Reading:
         return code
 
     def close(self) -> None:
-        """Wait no longer."""
+        """End the process, whether it has answered or not."""
         self._inquiry.close()
 
 
@@ -79,7 +80,7 @@ def _report(entries: list[str], machine: Machine | None, imports_all: bool, answ
 
 
 def _read_apart(module: Module, code: TaskCode, seconds: float) -> Module:
-    """Import a module in a process of its own, in so many seconds; how that ends is told of the module."""
+    """Import a module in a process of its own, within `seconds`; the result says why if that failed."""
     try:
         return msgspec.msgpack.decode(ask(partial(_import, module, code), seconds), type=Module)
     except TimeoutError:

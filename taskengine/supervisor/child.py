@@ -1,4 +1,4 @@
-"""A child process of the supervisor: how it is started, spoken to and ended."""
+"""A child process of the supervisor: starts it, exchanges messages with it, and ends it."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _PIPE_BYTES = 1 << 20
-_LINE_BYTES = 1 << 16
-"""What a process has printed without an end of line is kept up to this many bytes."""
-_ANSWER_BYTES = 1 << 26
-"""The most bytes of the answer to an inquiry,"""
+_MAX_LINE_BYTES = 1 << 16
+"""The most bytes of a line that a process has begun and not ended."""
+_MAX_ANSWER_BYTES = 1 << 26
+"""The most bytes of the answer to an inquiry."""
 _ANSWER_S = 1.0
-"""and how long it may take from its first byte to its last."""
-_TURN_REPORTS = 256
-"""The most reports that are taken of a process at a time."""
-_MOST_LACKS = 4096
-"""The most task modules of which a process may say that it could not load them."""
+"""How long an answer may take from its first byte to its last."""
+_MAX_REPORTS = 256
+"""The most reports of a process that are read in one turn."""
+_MAX_NOT_IMPORTED = 4096
+"""The most task modules that a process may report as not imported."""
 _LAST_S = 0.5
-"""How long a process that was told to stop may wait for what its tasks have started."""
+"""How long a process that ends may wait for processes that its tasks have started."""
 _FOREGROUND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
-"""Signals that stop an engine, or pause it: they are the supervisor's. What a task forks has them as usual."""
+"""Signals that stop or pause an engine. Only the supervisor handles them; processes that tasks fork do as usual."""
 # children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
 # one thread and no ZeroMQ context, without which forking would not be safe
 _fork = multiprocessing.get_context("fork")
@@ -75,18 +75,18 @@ class _End(enum.Enum):
     NEVER = enum.auto()
     AT_ONCE = enum.auto()
     AFTER = enum.auto()
-    """after what its tasks have started"""
+    """After the processes that its tasks have started."""
     RESTED = enum.auto()
-    """by itself, after its pins are safe"""
+    """By itself, after its pins are safe."""
 
 
 class Child:
-    """One process in the role `role`, which runs `target(*args, control, journal)` as `identity`, or as who we are.
+    """A process in the role `role`, which runs `target(*args, control, log)` as `identity`, or as our own user.
 
-    With `logs_output` its prints become lines of the log. A worker has a progress page at a place, and ends with the
-    supervisor, after what its tasks have started. One that `survives` is not ended then, one that `rests` ends by
-    itself, as soon as it has brought its pins to their safe state. Of the descriptors that are open it has those that
-    it `keeps`, its own pipes and the standard ones, and it may make the reports that are `known`.
+    With `logs_output` its prints become lines of the log. A worker has a progress page at a place. It ends with the
+    supervisor, after the processes that its tasks have started. A process that `survives` does not end with the
+    supervisor; one that `rests` ends by itself, after it has brought its pins to their safe state. The process has its
+    own pipes, the standard descriptors, and those that it `keeps`. It may send the reports that are `known`.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class Child:
         self._has_answered = False
         self.failure = ""
         self.loading = ""
-        """The task module that it imports."""
-        self.lacks: dict[str, str] = {}
-        """The task modules that it could not load, and why."""
+        """The task module that it imports now, "" for none."""
+        self.not_imported: dict[str, str] = {}
+        """The task modules that it could not import, and why."""
         self.fault = ""
-        """What it reported that is no report, for which it was killed."""
+        """Why it was killed: it sent something that is no report."""
         self.has_sent_unknown = False
-        """It has sent a report that we do not know."""
+        """Whether it has sent an unknown report."""
         self.started = 0.0
         self._target = target
         self._args = args
@@ -134,14 +134,14 @@ class Child:
         self._logs_output = logs_output
         self._format = LineFormat(style, role)
         self._tail = b""
-        self._unsaid: deque[bytes] = deque()
-        self.silent: set[int] = set()
-        """Of the descriptors `control` and `log` those whose other end is closed."""
+        self._unsent: deque[bytes] = deque()
+        self.closed: set[int] = set()
+        """The descriptors among `control` and `log` whose other end is closed."""
 
     def start(self) -> None:
-        """Fork. The process closes what it inherits, also of its siblings, so that they see the supervisor's end.
+        """Fork. The process closes what it inherits, also of its siblings, so that they notice the supervisor's end.
 
-        Raises OSError where the system gives no descriptors, process or memory.
+        Raises OSError if the system has no descriptor, process or memory left.
         """
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             self._fork(undo, theirs)
@@ -152,7 +152,7 @@ class Child:
         self.started = time.monotonic()
 
     def _fork(self, undo: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
-        """As `start`; `undo` ends what was begun, `theirs` closes what is the process's."""
+        """Fork; `undo` ends what was begun, `theirs` closes our copies of the process's descriptors."""
         self.control, control = new_channel()
         undo.callback(self.control.close)
         theirs.callback(control.close)
@@ -164,7 +164,7 @@ class Child:
         with contextlib.suppress(OSError):  # a user may have only so much of it
             fcntl.fcntl(self.log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         output = None
-        if self._logs_output:  # of its own, so that it is not non-blocking: what a task starts expects that
+        if self._logs_output:  # opened again, so that it blocks, as processes that tasks start expect
             output = os.open(f"/proc/self/fd/{log}", os.O_WRONLY)
             theirs.callback(os.close, output)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
@@ -175,58 +175,58 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process's id."""
         return self.process.pid or 0
 
     @property
     def was_useful(self) -> bool:
-        """It has answered something."""
+        """Whether it has answered a client, or finished tasks."""
         return self._has_answered or (self._page is not None and self._page.finished > self._finished)
 
     def recall(self) -> None:
-        """Have a worker hand back what it has once its task has ended: the router that sent it is gone."""
+        """Have a worker hand back its tasks after the current one: the router that sent them is gone."""
         if self._page is not None:
             self._page.recall_all()
 
     def order(self, order: Order) -> None:
-        """Send the process an order, as soon as it listens; a process that is gone gets none."""
-        self._unsaid.extend(packets(order))
-        self.speak()
+        """Send the process an order as soon as it takes one; a process that is gone gets none."""
+        self._unsent.extend(packets(order))
+        self.send_orders()
 
-    def speak(self) -> bool:
-        """Send the orders that wait, as far as the process takes them; return whether some are left."""
+    def send_orders(self) -> bool:
+        """Send the orders that wait, as many as the process takes; return whether some are left."""
         try:
-            while self._unsaid:
-                self.control.send(self._unsaid[0], socket.MSG_DONTWAIT)
-                self._unsaid.popleft()
+            while self._unsent:
+                self.control.send(self._unsent[0], socket.MSG_DONTWAIT)
+                self._unsent.popleft()
         except BlockingIOError:
             return True
         except OSError:
             self.failure = self.failure or "it is gone"
-            self._unsaid.clear()
+            self._unsent.clear()
         return False
 
-    def hear(self) -> list[Report | UnknownMessage]:
-        """Take what the process reports: that it is online, why it failed, or what else it wants.
+    def read_reports(self) -> list[Report | UnknownMessage]:
+        """Read the reports that have come, and note what they say of the process.
 
-        Raises ProtocolError for what is no report: a task can write into whatever its process has open. It is not
-        heard any more then.
+        Raises ProtocolError for bytes that are no report, and reads no more of this process then: a task can write into
+        every descriptor of its process.
         """
         reports: list[Report | UnknownMessage] = []
         try:
-            while len(reports) < _TURN_REPORTS and (packet := self._receive()):
+            while len(reports) < _MAX_REPORTS and (packet := self._receive()):
                 report = read_report(packet, self._known)
                 self._note(report)
                 reports.append(report)
         except BlockingIOError:
             pass
         except ProtocolError:
-            self.silent.add(self.control.fileno())
+            self.closed.add(self.control.fileno())
             raise
         return reports
 
     def _receive(self) -> bytes:
-        """Return the next packet, b"" where the other end is closed. Raises BlockingIOError where there is none yet."""
+        """Return the next packet, b"" if the other end is closed. Raises BlockingIOError if there is none yet."""
         packet = b""
         for _ in range(2):
             try:
@@ -239,13 +239,13 @@ class Child:
             except OSError:
                 break
         if not packet:
-            self.silent.add(self.control.fileno())
+            self.closed.add(self.control.fileno())
         return packet
 
     def _note(self, report: Report | UnknownMessage) -> None:
-        """Keep what a report says of the process.
+        """Note what a report says of the process.
 
-        Imports are told only until it is online: tasks, which may write into the channel, come later.
+        Reports on imports count only until it is online: after that, tasks may write into the channel.
         """
         match report:
             case Online():
@@ -257,29 +257,29 @@ class Child:
                 self._has_answered = self._has_answered or report.has_answered
             case Importing() if not self.online:
                 self.loading = report.module
-            case NotImported() if not self.online and len(self.lacks) < _MOST_LACKS:
-                self.lacks[report.module] = report.reason
+            case NotImported() if not self.online and len(self.not_imported) < _MAX_NOT_IMPORTED:
+                self.not_imported[report.module] = report.reason
 
     def read_lines(self) -> bytes:
-        """The whole lines that the process has printed since; b"" where there are none."""
+        """Return the whole lines that the process has written since the last call, b"" for none."""
         try:
             data = os.read(self.log, _PIPE_BYTES)
         except BlockingIOError:
             return b""
         if not data:
-            self.silent.add(self.log)
+            self.closed.add(self.log)
         lines, newline, self._tail = (self._tail + data).rpartition(b"\n")
-        if len(self._tail) > _LINE_BYTES:
+        if len(self._tail) > _MAX_LINE_BYTES:
             lines, newline, self._tail = lines + newline + self._tail, b"\n", b""
         return sift(lines + newline, self._unmarked) if self._logs_output else lines + newline
 
     def _unmarked(self, text: str) -> bytes:
-        """Give the line of what a worker's process, or what its tasks have started, wrote past Python."""
+        """Return the log line for a text that a worker, or a process of its tasks, wrote past Python."""
         label = "" if self._format.is_json else f"{worker_label(self.role, self.pid)} "
         return self._format.line(label + text, pid=self.pid)
 
     def close(self) -> None:
-        """Reap the ended process, kill what it has left, and close its pipes."""
+        """Reap the ended process, kill the processes that it has left behind, and close its pipes."""
         self.process.join()
         orphans.remove(self.pid, time.monotonic())
         os.close(self.pidfd)
@@ -295,26 +295,26 @@ def _enter(
     target: Callable[..., None],
     args: tuple[Any, ...],
     control: socket.socket,
-    log: int,
+    log_fd: int,
     output: int | None,
     enable_stdout: bool,
     style: LogStyle,
 ) -> None:
-    """The first code of a child process; one with an `output` has it as its standard output and error."""
-    _settle_in(role, identity, kept if output is None else [*kept, output], end)
+    """Run the target in the new process; `output`, if given, becomes its standard output and error."""
+    _set_up_process(role, identity, kept if output is None else [*kept, output], end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
-    journal = LogBuffer(log, enable_stdout, style, role, b"" if output is None else MARK)
-    log_by(journal, role, style.level)
+    log = LogBuffer(log_fd, enable_stdout, style, role, b"" if output is None else MARK)
+    log_by(log, role, style.level)
     if output is not None:
         for fd in (1, 2):
             os.dup2(output, fd)
         os.close(output)
-        print_by(journal, role)
+        print_by(log, role)
     try:
-        target(*args, ControlChannel(control, journal.warn), journal)
-        journal.flush()
+        target(*args, ControlChannel(control, log.warn), log)
+        log.flush()
     finally:
         parent = multiprocessing.parent_process()
         if end is _End.AFTER and parent is not None and parent.pid != os.getppid():
@@ -323,13 +323,13 @@ def _enter(
 
 
 def _end_soon() -> None:
-    """Have the kernel end us where Python waits, as multiprocessing does for what a task has started with it."""
+    """Have the kernel end this process if Python waits, as multiprocessing does for processes that it has started."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, _LAST_S)
 
 
 def _close_others(kept: Iterable[int]) -> None:
-    """Close what is open but these descriptors and the standard ones."""
+    """Close all descriptors except these and the standard ones."""
     ours = {0, 1, 2, *kept}
     for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
         if fd not in ours:
@@ -337,10 +337,10 @@ def _close_others(kept: Iterable[int]) -> None:
                 os.close(fd)
 
 
-def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _End = _End.AFTER) -> None:
-    """Leave the terminal to the supervisor, do not outlive it unless we are to, and have no more rights than we should.
+def _set_up_process(role: str, identity: Identity | None, kept: Iterable[int], end: _End = _End.AFTER) -> None:
+    """Set up a new process: its terminal, user and rights, and its end with the supervisor.
 
-    Of what we have inherited only the descriptors `kept` stay open.
+    Of the inherited descriptors only `kept` stay open.
     """
     signal.set_wakeup_fd(-1)
     parent = multiprocessing.parent_process()
@@ -349,8 +349,8 @@ def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _
     if identity is not None:
         identity.assume()
     libc = ctypes.CDLL(None, use_errno=True)
-    # after the change of user, which clears what the kernel is to do when the parent dies; a process that ends by
-    # itself has to run for that, also if it was stopped
+    # after the change of user, which clears PR_SET_PDEATHSIG; a process that ends by itself has to run for that, also
+    # if it was stopped
     number = {_End.NEVER: 0, _End.AT_ONCE: signal.SIGKILL}.get(end, signal.SIGCONT)
     libc.prctl(_PR_SET_PDEATHSIG, number)
     libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
@@ -368,59 +368,59 @@ def _settle_in(role: str, identity: Identity | None, kept: Iterable[int], end: _
 
 
 def _leave_terminal() -> None:
-    """Hear no signals of the terminal, which are the supervisor's, nor have what a task starts hear them."""
+    """Leave the signals of the terminal to the supervisor, also for processes that tasks start."""
     os.setpgid(0, 0)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
     for number in _FOREGROUND:
         # not SIG_IGN, which what a task starts would inherit
-        signal.signal(number, _pass_over)
-    # that is wanted here: whatever asks somebody at the terminal, in the background, gets an error and is not stopped
+        signal.signal(number, _ignore_signal)
+    # inherited on purpose: a background process that reads from the terminal gets an error instead of being stopped
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     if not getattr(_mask, "is_held_at_forks", False):  # an inquiry may make inquiries
         _mask.is_held_at_forks = True
-        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_heed_signals)
+        os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_signals)
 
 
-def _pass_over(number: int, frame: object) -> None:
-    """A signal is the supervisor's business."""
+def _ignore_signal(number: int, frame: object) -> None:
+    """Ignore a signal that the supervisor handles."""
 
 
-def _hold_signals() -> None:
-    """Have what is sent to a process that is being forked wait until it heeds signals."""
+def _block_signals() -> None:
+    """Hold signals to a process that is being forked until it handles them."""
     _mask.held = signal.pthread_sigmask(signal.SIG_BLOCK, _FOREGROUND)
 
 
-def _let_signals() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _mask.held)
 
 
-def _heed_signals() -> None:
-    """What a task forks can be ended as usual: `Process.terminate` does it by SIGTERM."""
+def _restore_signals() -> None:
+    """Let processes that a task forks be ended as usual: `Process.terminate` sends SIGTERM."""
     for number in _FOREGROUND:
-        if signal.getsignal(number) is _pass_over:
+        if signal.getsignal(number) is _ignore_signal:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    _let_signals()
+    _unblock_signals()
 
 
 def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
-    _settle_in("ask", identity, [answer.fileno()])
+    _set_up_process("ask", identity, [answer.fileno()])
     function(answer)
     _end_soon()
 
 
 def ending(code: int) -> str:
-    """How a process ended, by what its parent was told: a signal's name, or an exit code."""
+    """Return how a process ended: the signal's name, or the exit code."""
     return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
 
 
 class Inquiry:
-    """`function(connection)` in a process of its own, which sends its answer; `connection` is readable then.
+    """Runs `function(connection)` in a process of its own, which sends one answer; `connection` is readable then.
 
-    It runs as `identity`, or as who we are.
+    The process runs as `identity`, or as our own user.
     """
 
     def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
@@ -433,18 +433,18 @@ class Inquiry:
         theirs.close()
 
     def answer(self) -> bytes:
-        """The bytes that were sent. Raises EOFError where the process ended without, or sent something else."""
+        """Return the answer. Raises EOFError if the process ended without one, or sent something else."""
         try:
             end = time.monotonic() + _ANSWER_S
             size = int.from_bytes(self._read(4, end))
-            if size > _ANSWER_BYTES:
-                raise EOFError(f"an answer has at most {_ANSWER_BYTES} bytes, not {size}")
+            if size > _MAX_ANSWER_BYTES:
+                raise EOFError(f"an answer has at most {_MAX_ANSWER_BYTES} bytes, not {size}")
             return self._read(size, end)
         finally:
             self.close()
 
     def _read(self, size: int, end: float) -> bytes:
-        """So many bytes, which have to be there at the time `end`: what a module writes into the pipe is no answer."""
+        """Return `size` bytes, which have to come before the time `end`: a module may write into the pipe too."""
         data = bytearray()
         while len(data) < size:
             if not wait([self.connection], max(0.0, end - time.monotonic())):
@@ -456,13 +456,13 @@ class Inquiry:
         return bytes(data)
 
     def _ending(self) -> str:
-        """How the process ended, as far as it has."""
+        """Return how the process ended, if it has."""
         self._process.join(_ANSWER_S)
         code = self._process.exitcode
         return "it wrote no answer" if code is None else ending(code)
 
     def close(self) -> None:
-        """End it and what it has started, answered or not. May be called twice."""
+        """Kill the process and those that it has started, answered or not. May be called twice."""
         if not self._is_closed:
             self._is_closed = True
             self.connection.close()
@@ -478,10 +478,10 @@ def ask(
     stop: socket.socket | None = None,
     identity: Identity | None = None,
 ) -> bytes:
-    """Have an `Inquiry` made and give the bytes that it sends, waiting `timeout` s.
+    """Make an `Inquiry` and return its answer, within `timeout` s.
 
-    Raises EOFError where it ended without sending, TimeoutError where it took too long, InterruptedError where `stop`
-    became readable.
+    Raises EOFError if it ended without an answer, TimeoutError if it took too long, InterruptedError if `stop` became
+    readable.
     """
     inquiry = Inquiry(function, identity)
     try:

@@ -11,12 +11,12 @@ class Children(dict[str, Child]):
     """The processes that run, by role."""
 
     def tell(self, role: str, order: Order) -> None:
-        """Send an order to the process in that role, where there is one."""
+        """Send an order to the process in that role, if there is one."""
         if role in self:
             self[role].order(order)
 
     def tell_router(self, order: Order) -> None:
-        """Send an order to the router; where there is none, the next one is told all when it is online."""
+        """Send an order to the router, if there is one; the next one gets all it needs when it is online."""
         self.tell(ROUTER, order)
 
     def named(self, name: str) -> list[Child]:
@@ -24,18 +24,18 @@ class Children(dict[str, Child]):
         return [child for child in self.values() if worker_name(child) == name]
 
     def workers(self) -> list[StartedWorker]:
-        """Return what a new router is told of the workers."""
+        """Return the workers as a new router needs to know them."""
         return [told for child in self.values() for told in as_told(child)]
 
     def rejoin(self) -> None:
-        """Have the workers connect to another router, and hand back what the last one sent."""
+        """Have the workers connect to another router, and hand back the tasks of the last one."""
         for child in self.values():
             child.recall()
             child.order(RejoinRouter())
 
 
 def as_told(child: Child) -> list[StartedWorker]:
-    """Return what a router is told of a process: nothing unless it is a worker."""
+    """Return a process as a router needs to know it: nothing unless it is a worker."""
     return [] if child.place is None else [StartedWorker(worker_name(child), child.place, child.pid, child.online)]
 
 

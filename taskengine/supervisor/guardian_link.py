@@ -1,4 +1,4 @@
-"""The guardian's link to the supervisor, as `taskengine_hardware` uses it: it knows no message of the engine."""
+"""The guardian's link to the supervisor. `taskengine_hardware` uses it, and knows no message of the engine."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class GuardianOrders(Protocol):
 
 
 class GuardianLink:
-    """Tells the supervisor by `control` how the guardian is, and gives the guardian its orders."""
+    """Reports on the guardian to the supervisor through `control`, and gives the guardian its orders."""
 
     def __init__(self, control: ControlChannel) -> None:
         self._control = control
 
     def fileno(self) -> int:
-        """Return the descriptor, which is readable where `take_order` has something to do."""
+        """Return the descriptor, which is readable if `take_order` has something to do."""
         return self._control.fileno()
 
     def tell_online(self) -> None:
-        """Tell the supervisor that the guardian has started. Raises OSError where it is gone."""
+        """Tell the supervisor that the guardian has started. Raises OSError if it is gone."""
         self._control.send(Online())
 
     def tell_alive(self) -> None:
@@ -42,7 +42,7 @@ class GuardianLink:
             self._control.offer(Alive())
 
     def take_order(self, guardian: GuardianOrders) -> None:
-        """Have the guardian carry out the next order. Raises EOFError where the supervisor is gone."""
+        """Have the guardian carry out the next order. Raises EOFError if the supervisor is gone."""
         match order := self._control.receive():
             case OwnerStarted():
                 guardian.meet(order.lane, order.pid)

@@ -1,11 +1,11 @@
-"""Which task module is left out since processes end while they import it. Pure."""
+"""Decides which task modules are left out because processes end while they import them. Pure."""
 
 from __future__ import annotations
 
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 
 KILLS = 3
-"""How often a process is killed while it loads a module until it is started without that module."""
+"""So many kills in a row, while a process imports a module, have the next one leave the module out."""
 
 
 class ImportCrashes:
@@ -19,10 +19,10 @@ class ImportCrashes:
         self._counts = {key: count for key, count in self._counts.items() if key[0] != role}
 
     def verdict(self, role: str, module: str, how: str, seconds: float) -> str:
-        """Return why the next process is to leave a module out, "" where it may try again.
+        """Return why the next process has to leave a module out, "" if it may try again.
 
-        The last one ended as `how` says, after so many seconds. A process that was killed may have been killed by a
-        user, or for want of memory, unless that happens again.
+        The last one ended as `how` says, after `seconds`. A SIGKILL may come from a user, or from a lack of memory: it
+        takes KILLS ends in a row.
         """
         key = role, module
         self._counts[key] = self._counts.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""Looks at the machine for what `weaknesses` judges: who can change and read which files, who we are, which libzmq."""
+"""Collects the facts that `weaknesses` judges: the rights to files, our own user, the version of libzmq."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from taskengine.security.trusted_files import changeable, refuse_changeable, tru
 
 
 def libzmq_version() -> tuple[int, ...]:
-    """The version of the libzmq that pyzmq brings along or found."""
+    """Return the version of the libzmq that pyzmq brings along or found."""
     return zmq.zmq_version_info()
 
 
 def inspect(settings: Settings, config: Path | None, identity: Identity | None, clients: int) -> Facts:
-    """The facts about an engine of these settings, read from `config`, or from the current folder if that is None.
+    """Return the facts about an engine of these settings, read from `config`, or from the current folder if it is None.
 
-    Its tasks run as `identity`, or as who we are; so many `clients` are let in.
+    Its tasks run as `identity`, or as our own user; `clients` is the number of allowed keys.
     """
     uid = identity.uid if identity else os.geteuid()
     file = Path(CONFIG_FILE) if config is None else config
@@ -51,7 +51,7 @@ def _is_open(folder: Path) -> bool:
 
 
 def refuse_tasks(settings: Settings, identity: Identity | None) -> None:
-    """Keep root from loading tasks that another user than itself and `identity` can change. Raises SettingsError."""
+    """Raise SettingsError if root would load tasks that a user other than root and `identity` can change."""
     others = (identity.uid,) if identity else ()
     for entry in settings.tasks:
         refuse_changeable(f"tasks: {entry}", places(entry), trusted_users(*others))

@@ -1,7 +1,7 @@
-"""The endpoint for Prometheus: a process of its own that asks the router as a client does, when it is asked.
+"""The endpoint for Prometheus: a process of its own, which asks the router as a client does, once a scrape.
 
-Where the keys' folder holds a file `metrics.token`, only those are answered who show what is in it (`Authorization:
-Bearer`); `taskengine keys metrics` makes one.
+If the folder of keys has a file `metrics.token`, a scraper has to send its content (`Authorization: Bearer`).
+`taskengine keys metrics` makes the file.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from taskengine.supervisor import scrape
 
 NAME = "METRICS"
 PATIENCE_S = 2.0
-"""How long the router may take to answer; meanwhile nobody else is answered."""
+"""How long the router may take to answer. Meanwhile no other scraper is answered."""
 FRESH_S = 0.5
-"""How long an answer is good, so that no crowd of scrapers is a burden to the router."""
-GUESTS = 16
-"""Connections at a time."""
-GUEST_S = 5.0
-"""How long one may last."""
+"""How long an answer is used again, so that many scrapers are no burden to the router."""
+MAX_CONNECTIONS = 16
+"""The most connections at a time."""
+CONNECTION_S = 5.0
+"""How long a connection may last."""
 BACKLOG = 128
-"""Connections that wait to be let in; one more is dropped, and its client tries again after a second."""
+"""Connections that wait to be accepted. One more is dropped, and its client tries again after a second."""
 
 
 class Counts(Collector):
-    """What the router at `address` has counted, as metrics."""
+    """Collects the counts of the router at `address` as metrics."""
 
     def __init__(self, address: str, membership: Membership | None) -> None:
         self._session = Session(NAME, address)
-        self._link = Transport(address, self._session, CallQueue(), membership)
+        self._transport = Transport(address, self._session, CallQueue(), membership)
         self._stats: Stats | None = None
         self._asked = -math.inf
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics; only that it is not up where no router answers."""
+        """Yield all metrics; only `taskengine_up` 0 if no router answers."""
         if time.monotonic() - self._asked >= FRESH_S:
             self._stats = self._ask()
             self._asked = time.monotonic()
@@ -66,20 +66,20 @@ class Counts(Collector):
             yield from families(stats)
 
     def close(self) -> None:
-        """Ask no more."""
-        self._link.close(0.0)
+        """Close the connection to the router."""
+        self._transport.close(0.0)
 
     def _ask(self) -> Stats | None:
         answer: Future[Any] = Future()
-        parcel = self._session.request(RequestKind.STATS, answer, Options(timeout=PATIENCE_S))
+        request = self._session.request(RequestKind.STATS, answer, Options(timeout=PATIENCE_S))
         try:
-            return msgspec.convert(self._link.exchange(parcel, answer, PATIENCE_S), Stats)
+            return msgspec.convert(self._transport.exchange(request, answer, PATIENCE_S), Stats)
         except TaskEngineError:
             return None
 
 
 def families(stats: Stats) -> Iterator[Metric]:
-    """The counts as metrics."""
+    """Yield the counts as metrics."""
     yield CounterMetricFamily("taskengine_tasks_accepted", "Tasks taken in.", stats.accepted)
     yield CounterMetricFamily("taskengine_tasks_answered", "Tasks that have a result or an error.", stats.answered)
     yield CounterMetricFamily("taskengine_tasks_retried", "Tasks run again since their worker died.", stats.retried)
@@ -125,8 +125,8 @@ def _buckets(latency: Latency) -> list[tuple[str, float]]:
     return [("+Inf" if math.isinf(bound) else repr(bound), below) for bound, below in latency.below()]
 
 
-class _Guest:
-    """A connection: what it has sent, and what it is still to be sent."""
+class _Scraper:
+    """A connection of a scraper: its request so far, and the rest of its answer."""
 
     def __init__(self, connection: socket.socket, end: float) -> None:
         self.connection = connection
@@ -139,22 +139,22 @@ class _Guest:
 class Server:
     """Answers scrapers at `listener` in the thread that calls `serve`.
 
-    It has at most `GUESTS` connections, each for at most `GUEST_S`; where one more comes, the oldest that has not been
-    answered goes, so that those who connect and stay silent keep nobody out.
+    It has at most `MAX_CONNECTIONS` connections, each for at most `CONNECTION_S`. One more closes the oldest that is
+    not answered, so that silent connections keep no scraper out.
     """
 
     def __init__(self, listener: socket.socket, page: scrape.Page, token: str | None) -> None:
         self._listener = listener
         self._page = page
         self._token = token
-        self._guests: dict[int, _Guest] = {}
-        """By descriptor, the oldest first."""
+        self._scrapers: dict[int, _Scraper] = {}
+        """The connections by descriptor, the oldest first."""
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
     def serve(self, control: ControlChannel, is_over: Callable[[], bool]) -> None:
-        """Answer until `control` has something to say and `is_over()` then."""
+        """Answer until `control` is readable and `is_over()` is true."""
         self._selector.register(control, selectors.EVENT_READ)
         while True:
             for key, _ in self._selector.select(self._wait(time.monotonic())):
@@ -162,66 +162,66 @@ class Server:
                     if is_over():
                         return
                 elif key.fileobj is self._listener:
-                    self._let_in(time.monotonic())
-                elif key.fd in self._guests:  # else it has made room this turn
-                    self._go_on(self._guests[key.fd])
+                    self._accept(time.monotonic())
+                elif key.fd in self._scrapers:  # else it has made room this turn
+                    self._serve_connection(self._scrapers[key.fd])
             now = time.monotonic()
-            for guest in [guest for guest in self._guests.values() if guest.end <= now]:
-                self._part(guest)
+            for scraper in [scraper for scraper in self._scrapers.values() if scraper.end <= now]:
+                self._close_connection(scraper)
 
     def close(self) -> None:
         """Close all connections."""
-        for guest in list(self._guests.values()):
-            self._part(guest)
+        for scraper in list(self._scrapers.values()):
+            self._close_connection(scraper)
         self._selector.close()
         self._listener.close()
 
     def _wait(self, now: float) -> float | None:
-        return max(0.0, min(guest.end for guest in self._guests.values()) - now) if self._guests else None
+        return max(0.0, min(scraper.end for scraper in self._scrapers.values()) - now) if self._scrapers else None
 
-    def _let_in(self, now: float) -> None:
+    def _accept(self, now: float) -> None:
         try:
             connection, _ = self._listener.accept()
         except OSError:  # it has gone already, or there are no descriptors: the next turn sees
             return
         connection.setblocking(False)
-        if len(self._guests) >= GUESTS:
-            waiting = (guest for guest in self._guests.values() if not guest.is_answered)
-            self._part(next(waiting, next(iter(self._guests.values()))))
-        self._guests[connection.fileno()] = _Guest(connection, now + GUEST_S)
+        if len(self._scrapers) >= MAX_CONNECTIONS:
+            waiting = (scraper for scraper in self._scrapers.values() if not scraper.is_answered)
+            self._close_connection(next(waiting, next(iter(self._scrapers.values()))))
+        self._scrapers[connection.fileno()] = _Scraper(connection, now + CONNECTION_S)
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def _go_on(self, guest: _Guest) -> None:
+    def _serve_connection(self, scraper: _Scraper) -> None:
         try:
-            if not guest.is_answered:
-                data = guest.connection.recv(scrape.LONGEST_HEAD)
+            if not scraper.is_answered:
+                data = scraper.connection.recv(scrape.MAX_HEAD_BYTES)
                 if not data:
-                    self._part(guest)
+                    self._close_connection(scraper)
                     return
-                guest.received += data
-                if not scrape.is_whole(guest.received):
+                scraper.received += data
+                if not scrape.is_whole(scraper.received):
                     return
-                guest.answer = memoryview(scrape.answer(bytes(guest.received), self._page, self._token))
-                guest.is_answered = True
-                self._selector.modify(guest.connection, selectors.EVENT_WRITE)
-            guest.answer = guest.answer[guest.connection.send(guest.answer) :]
+                scraper.answer = memoryview(scrape.answer(bytes(scraper.received), self._page, self._token))
+                scraper.is_answered = True
+                self._selector.modify(scraper.connection, selectors.EVENT_WRITE)
+            scraper.answer = scraper.answer[scraper.connection.send(scraper.answer) :]
         except BlockingIOError:
             return
         except OSError:
-            self._part(guest)
+            self._close_connection(scraper)
             return
-        if not guest.answer:
-            self._part(guest)
+        if not scraper.answer:
+            self._close_connection(scraper)
 
-    def _part(self, guest: _Guest) -> None:
-        fd = guest.connection.fileno()
-        self._selector.unregister(guest.connection)
-        del self._guests[fd]
-        guest.connection.close()
+    def _close_connection(self, scraper: _Scraper) -> None:
+        fd = scraper.connection.fileno()
+        self._selector.unregister(scraper.connection)
+        del self._scrapers[fd]
+        scraper.connection.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises OSError."""
+    """Return a socket that listens on this address. Raises OSError."""
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(family, kind)
     try:
@@ -235,9 +235,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    settings: Settings, address: str, security: Credentials | None, control: ControlChannel, journal: LogBuffer
+    settings: Settings, address: str, security: Credentials | None, control: ControlChannel, log: LogBuffer
 ) -> None:
-    """The endpoint's process, until the supervisor says stop, or is gone."""
+    """Run the endpoint until the supervisor says stop, or is gone."""
     try:
         folder = known_folder(settings.keys_folder)
         token = KeyRing(folder).metrics_token() if folder else None
@@ -255,10 +255,10 @@ def run(
         return encode(registry), kind
 
     def is_over() -> bool:
-        return isinstance(control.next_order(), StopProcess)  # the rest is for workers
+        return isinstance(control.next_order(), StopProcess)
 
     server = Server(listener, page, token)
-    journal.say(f"Starting [METRICS] on {settings.metrics_page}")
+    log.say(f"Starting [METRICS] on {settings.metrics_page}")
     control.send(Online())
     try:
         server.serve(control, is_over)

@@ -1,4 +1,4 @@
-"""What has to be there before an engine starts, so that one that cannot serve starts nothing."""
+"""Checks what an engine needs before it starts, so that an engine that cannot serve starts nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StartError(TaskEngineError):
 
 
 def check_ports(settings: Settings) -> None:
-    """Raises StartError where a port is taken, before anything is started."""
+    """Raise StartError if a port is taken, or HOST is no address of this machine."""
     ports = [settings.router_frontend, settings.router_backend, *filter(None, [settings.metrics_port])]
     addresses = [*settings.data_addresses(), *filter(None, [settings.stop_address])]
     ports += [int(address.rpartition(":")[2]) for address in addresses]
@@ -44,6 +44,6 @@ def check_ports(settings: Settings) -> None:
 
 
 def check_metrics(settings: Settings) -> None:
-    """Raises StartError where metrics are wanted and what serves them is not installed."""
+    """Raise StartError if METRICS_PORT is set and prometheus-client is not installed."""
     if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
         raise StartError("METRICS_PORT needs prometheus-client: in the clone, `.venv/bin/pip install '.[metrics]'`")

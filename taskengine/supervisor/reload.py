@@ -1,7 +1,7 @@
-"""A reload: the task modules are read aside, and the workers renewed with them, or given back what they had.
+"""Reloads the task modules: another process reads them, then the workers are renewed one by one.
 
-A worker that is renewed has ended before the next one imports, so that a device which a module claims is free. Where a
-module does not load that a worker had before, or that none has, all go back to the code from before.
+A worker has ended before the next one imports, so that a device that a module claims is free. All workers go back to
+the previous code if a module does not load in a worker that had it before, or loads in none.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from taskengine.supervisor.rollout import Rollout
 
 
 class ReloadHost(Protocol):
-    """What the supervisor does for a reload."""
+    """The methods of the supervisor that a reload calls."""
 
     def begin_reload(self) -> None:
-        """Let it be known that a reload begins."""
+        """Announce that a reload begins."""
 
     def end_reload(self, problem: str) -> None:
-        """Let it be known that it has ended, and why all is as before, "" where it is not."""
+        """Announce that the reload has ended; `problem` says why it changed nothing, "" if it did."""
 
     def retire(self, role: str) -> None:
-        """Have the worker in that role end when it has nothing to do, and another one started then."""
+        """Replace the worker in that role as soon as it is idle."""
 
 
 class Reload:
-    """The reloads of an engine of these settings, one at a time; `check` says why there can be none.
+    """Reloads an engine, one reload at a time.
 
-    `watch` has a connection watched: the function is called when it is readable, and None ends that.
+    `check` returns why the engine cannot be reloaded, "" if it can. `read` reads the settings anew.
+    `watch(connection, function)` has the function called whenever the connection is readable; None ends that.
     """
 
     def __init__(
@@ -68,18 +69,18 @@ class Reload:
         self._rollout: Rollout | None = None
         self._renewed: list[str] = []
         self._before = TaskCode()
-        self._lacked: dict[str, frozenset[str]] = {}
-        """What each worker lacked before."""
+        self._not_imported_before: dict[str, frozenset[str]] = {}
+        """The modules that each worker had not imported before, by role."""
         self._policy: dict[str, Any] = {}
         self._problem = ""
 
     @property
     def is_going_on(self) -> bool:
-        """It has begun and has not ended."""
+        """Whether a reload has begun and has not ended."""
         return self._reading is not None or self._rollout is not None
 
     def begin(self) -> None:
-        """Read the task modules aside."""
+        """Begin to read the task modules in another process."""
         self._host.begin_reload()
         problem = self._check()
         if problem:
@@ -94,12 +95,12 @@ class Reload:
         self._watch(reading.connection, self._take_code)
 
     def close(self) -> None:
-        """Wait for no module any more."""
+        """Stop reading modules."""
         if self._reading is not None:
             self._reading.close()
 
     def go_on(self, now: float) -> None:
-        """Have the next worker renewed, if it is time."""
+        """Renew the next worker, if it is time."""
         if self._reading is not None and now >= self._reading_end:
             self._take_code()
         if self._rollout is None:
@@ -113,22 +114,22 @@ class Reload:
             self._host.end_reload(self._problem)
 
     def started(self, role: str, now: float) -> None:
-        """A process was started, which may import for long."""
+        """Note that a process was started: its imports may take IMPORT_TIMEOUT_S."""
         if self._rollout is not None:
             self._rollout.started(role, now + IMPORT_TIMEOUT_S)
 
     def online(self, child: Child) -> None:
-        """A process is online, with the modules that it `lacks`."""
+        """Note that a process is online; go back to the previous code if it has lost a module."""
         if self._rollout is None:
             return
-        missed = [] if self._problem else self._missed(child)
+        missed = [] if self._problem else self._lost_modules(child)
         if missed:
-            self._go_back("; ".join(f"task module {name}: {child.lacks[name]}" for name in missed))
+            self._go_back("; ".join(f"task module {name}: {child.not_imported[name]}" for name in missed))
         else:
             self._rollout.renewed(child.role)
 
     def _take_code(self) -> None:
-        """It is read: have the workers renewed one by one, or go on as before."""
+        """Begin to renew the workers with the code that was read, or end the reload if it could not be read."""
         reading, self._reading = self._reading, None
         if reading is None:
             return
@@ -148,7 +149,7 @@ class Reload:
             return
         self._policy, self._problem = policy, ""
         self._before, self._renewed = self._roles.plan.code, []
-        self._lacked = {role: frozenset(child.lacks) for role, child in self._children.items()}
+        self._not_imported_before = {role: frozenset(child.not_imported) for role, child in self._children.items()}
         self._roll_out(code, self._roles.renewed())
 
     def _roll_out(self, code: TaskCode, roles: Iterable[str]) -> None:
@@ -159,15 +160,16 @@ class Reload:
         self._children.tell(GUARDIAN, StrangersMayStop(self._roles.may_strangers_stop()))
         self._rollout = Rollout(roles, self._settings.drain_time)
 
-    def _missed(self, child: Child) -> list[str]:
-        """The modules for want of which all go back: the worker that was renewed had them before, or no other has."""
+    def _lost_modules(self, child: Child) -> list[str]:
+        """Return the modules whose loss undoes the reload: this worker had them before, or no other has."""
         if child.role not in self._renewed:
             return []
         known = {module.name for module in self._before.modules if not module.failure}
+        before = self._not_imported_before.get(child.role, ())
         return [
             name
-            for name in child.lacks
-            if (name in known and name not in self._lacked.get(child.role, ())) or not self._has_another(child, name)
+            for name in child.not_imported
+            if (name in known and name not in before) or not self._has_another(child, name)
         ]
 
     def _has_another(self, child: Child, name: str) -> bool:
@@ -179,7 +181,7 @@ class Reload:
         ]
         modules = self._before.modules
         was_known = any(module.name == name for module in modules)
-        return any(name not in o.lacks and (was_known or o.role in self._renewed) for o in others if o.online)
+        return any(name not in o.not_imported and (was_known or o.role in self._renewed) for o in others if o.online)
 
     def _go_back(self, problem: str) -> None:
         self._problem = problem

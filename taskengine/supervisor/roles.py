@@ -1,4 +1,4 @@
-"""What an engine consists of: what the process in each role is, and what they share."""
+"""The processes of an engine by their roles, and what they share."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ROUTER = "router"
 METRICS = "metrics"
 LISTENER = "stop listener"
 GUARDIAN_PATIENCE_S = 0.005
-"""How long the guardian waits to write a line into the audit log, while nobody else watches the pins."""
+"""How long the guardian may wait to write a line of the audit log: meanwhile nothing watches the pins."""
 
 
 class Roles:
-    """The roles of an engine with these settings and this code, whose processes become `identity`, or stay who we are.
+    """The roles of an engine with these settings and this code. Its processes run as `identity`, or as our own user.
 
-    The router is first, since the others need it. `machine` is shared from here on, with those that are forked.
+    The router is first, since the others need it. From here on `machine` is shared with the processes that are forked.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Roles:
         """The lanes that have pins, by the roles of their workers."""
         self.lanes = settings.lanes_with(task.lane for task in code.tasks)
         self.plan = Plan()
-        """What workers load."""
+        """The code that workers load."""
         self.lane_of: dict[str, str] = {}
         """The lanes of task workers, by their roles."""
         frontends = [settings.frontend, *filter(None, [rundir.address(FRONTEND)])]
@@ -66,12 +66,12 @@ class Roles:
         with borrowed(identity):
             security = Credentials.of(settings.keys_folder) if settings.is_curved else None
         feeds = [new_feed() for _ in range(settings.data_workers)]
-        backplane = Topology(
+        topology = Topology(
             backends[0], secrets.token_bytes(32), security, feeds=feeds, machine=machine, plan=self.plan
         )
         if machine is not None:
             machine.share()
-        routes = settings, frontends, backends, backplane
+        routes = settings, frontends, backends, topology
         keeps = machine.descriptors if machine is not None else []
         self._plan_router = partial(self._child, ROUTER, router.run, *routes, known=ROUTER_REPORTS, keeps=keeps)
         self.learn(code)
@@ -79,32 +79,32 @@ class Roles:
             self._plan_guards(machine, rundir, security, feeds)
         for lane, workers in self.lanes.items():
             for number in range(1, workers + 1):
-                self._plan_task_worker(backplane, lane, number)
+                self._plan_task_worker(topology, lane, number)
         if settings.metrics_port:
             self._makers[METRICS] = partial(self._child, METRICS, _serve_metrics, settings, frontends[-1], security)
         for number in range(settings.data_workers):
-            role, keeps = f"data worker {number + 1}", [feeds[number].ear.fileno()]
-            self._plan_worker(role, publisher.run, backplane, number, keeps=keeps)
+            role, keeps = f"data worker {number + 1}", [feeds[number].read_end.fileno()]
+            self._plan_worker(role, publisher.run, topology, number, keeps=keeps)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 
     def make(self, role: str) -> Child:
-        """A process for the role, which is to be started."""
+        """Return a new process for the role, not yet started."""
         return self._makers[role]()
 
     def learn(self, code: TaskCode) -> None:
-        """This is the code that processes begin with from here on."""
+        """Set the code that new processes start with."""
         self.plan.code = code
         self.plan.excluded = {}
         self._makers[ROUTER] = partial(self._plan_router, self.lanes, code.tasks)
 
     def exclude(self, place: int, module: str, why: str) -> None:
-        """Have the worker at that place not load a module any more, until there is other code."""
+        """Have new workers at that place leave a module out, until `learn` sets other code."""
         self.plan.excluded.setdefault(place, {})[module] = why
 
     def renewed(self) -> list[str]:
-        """The roles that a reload renews: those whose processes have loaded the task modules."""
+        """Return the roles that a reload renews: those whose processes load task modules."""
         return [role for role in self._makers if role not in (ROUTER, METRICS, GUARDIAN, LISTENER)]
 
     def may_strangers_stop(self) -> bool:
@@ -114,53 +114,53 @@ class Roles:
     def _plan_guards(
         self, machine: Machine, rundir: RunDir, security: Credentials | None, feeds: list[PublicationPipe]
     ) -> None:
-        """Those who see to it that the machine can be stopped, whatever the router does."""
+        """Plan the guardian and the stop listener, which can stop the machine without the router."""
         settings = self._settings
-        with borrowed(self._identity):  # it lies in a folder of theirs
+        with borrowed(self._identity):  # it lies in a folder of that user
             listener = rundir.listen(STOP)
-        keeps = [*machine.descriptors, *_mouths(feeds), *([listener.fileno()] if listener else [])]
+        keeps = [*machine.descriptors, *_write_ends(feeds), *([listener.fileno()] if listener else [])]
         extra = {"survives": True, "known": GUARDIAN_REPORTS, "keeps": keeps}
         self._makers[GUARDIAN] = partial(self._child, GUARDIAN, _guard, settings, machine, feeds, listener, **extra)
         if settings.stop_address:
-            whom = settings, security, machine
-            listen = partial(self._child, LISTENER, stop_port.run, *whom, keeps=machine.descriptors)
+            args = settings, security, machine
+            listen = partial(self._child, LISTENER, stop_port.run, *args, keeps=machine.descriptors)
             self._makers[LISTENER] = listen
 
-    def _plan_task_worker(self, backplane: Topology, lane: str, number: int) -> None:
+    def _plan_task_worker(self, topology: Topology, lane: str, number: int) -> None:
         has_pins = self.machine is not None and lane in self.machine.lanes
-        keeps = _mouths(backplane.feeds)
+        keeps = _write_ends(topology.feeds)
         if self.machine is not None and has_pins:
             keeps += self.machine.descriptors
         role = f"{'pin' if has_pins else 'task'} worker {lane + ' ' if lane else ''}{number}"
-        self._plan_worker(role, worker.run, backplane, lane, rests=has_pins, keeps=keeps)
+        self._plan_worker(role, worker.run, topology, lane, rests=has_pins, keeps=keeps)
         self.lane_of[role] = lane
         if has_pins:
             self.owners[role] = lane
 
     def _plan_worker(
-        self, role: str, target: Callable[..., None], backplane: Topology, what: str | int, **extra: Any
+        self, role: str, target: Callable[..., None], topology: Topology, what: str | int, **extra: Any
     ) -> None:
-        """Give a worker, of the lane or the number `what`, a place and its progress page."""
-        place, page = len(backplane.pages), new_page()
-        backplane.pages.append(page)
-        args = role, target, self._settings, backplane, place, what
+        """Plan a worker, whose lane or number is `what`, with a place and a progress page."""
+        place, page = len(topology.pages), new_page()
+        topology.pages.append(page)
+        args = role, target, self._settings, topology, place, what
         self._makers[role] = partial(
             self._child, *args, page=page, place=place, known=LOADER_REPORTS, logs_output=True, **extra
         )
 
     def _child(self, role: str, target: Callable[..., None], *args: object, **extra: Any) -> Child:
-        """A process; `extra` is what only some have, see `Child`."""
+        """Return a process; `extra` holds further arguments of `Child`."""
         stdout = self._settings.enable_stdout
         return Child(role, target, args, enable_stdout=stdout, style=self._style, identity=self._identity, **extra)
 
 
-def _mouths(feeds: list[PublicationPipe]) -> list[int]:
-    """The descriptors of whoever publishes by them."""
-    return [feed.mouth.fileno() for feed in feeds]
+def _write_ends(feeds: list[PublicationPipe]) -> list[int]:
+    """Return the descriptors that a process needs to publish."""
+    return [feed.write_end.fileno() for feed in feeds]
 
 
 def _serve_metrics(*args: Any) -> None:
-    # imported in its own process alone: it hangs itself into the garbage collector of whoever imports it
+    # imported in its own process alone: prometheus-client adds a hook to the garbage collector of its importer
     from taskengine.supervisor import metrics
 
     metrics.run(*args)
@@ -172,15 +172,15 @@ def _guard(
     feeds: list[PublicationPipe],
     listener: socket.socket | None,
     control: ControlChannel,
-    journal: LogBuffer,
+    log: LogBuffer,
 ) -> None:
     attach(feeds)
-    note = Audit(file_of(settings), journal.warn, GUARDIAN_PATIENCE_S).note
+    note = Audit(file_of(settings), log.warn, GUARDIAN_PATIENCE_S).note
     strangers_may = _may_strangers_stop(settings, machine)
-    publish = publish_owned if feeds else _tell_nobody
-    log = journal.say, journal.warn, note
+    publish = publish_owned if feeds else _publish_nothing
     link = GuardianLink(control)
-    machine.guard(settings.heartbeat_interval, link, *log, publish, listener, strangers_may=strangers_may)
+    loggers = log.say, log.warn, note
+    machine.guard(settings.heartbeat_interval, link, *loggers, publish, listener, strangers_may=strangers_may)
 
 
 def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:
@@ -188,5 +188,5 @@ def _may_strangers_stop(settings: Settings, machine: Machine) -> bool:
     return may_call_any(policy, ANONYMOUS, machine.stop_lanes)
 
 
-def _tell_nobody(topic: str, value: Any) -> None:
-    """Where there is no data worker."""
+def _publish_nothing(topic: str, value: Any) -> None:
+    """Publish nothing: there is no data worker."""

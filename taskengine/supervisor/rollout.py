@@ -1,4 +1,4 @@
-"""A reload, worker by worker: who is next. Pure; times are monotonic, in s."""
+"""Orders the renewal of workers in a reload. Pure; times are monotonic, in s."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class Rollout:
-    """Renews `roles` one after the other, so that the others go on working meanwhile.
+    """Renews `roles` one after the other, while the others work.
 
-    One that takes longer than `patience` s, since its task does, is renewed when it can, and not waited for.
+    A worker whose task takes longer than `patience` s is renewed after it, and the next one does not wait for that.
     """
 
     def __init__(self, roles: Iterable[str], patience: float) -> None:
@@ -19,7 +19,7 @@ class Rollout:
         self._due = 0.0
 
     def next(self, now: float) -> str | None:
-        """Whose turn begins now, if anybody's does."""
+        """Return the role to renew now, None for none."""
         if self._current is not None and now < self._due:
             return None
         self._current = self._left.popleft() if self._left else None
@@ -27,15 +27,15 @@ class Rollout:
         return self._current
 
     def started(self, role: str, due: float) -> None:
-        """A role has a new process, which is waited for until the time `due`: it loads modules."""
+        """Note that a role has a new process, which loads modules and may take until the time `due`."""
         if role == self._current:
             self._due = max(self._due, due)
 
     def renewed(self, role: str) -> None:
-        """A role has a new process that is online."""
+        """Note that the new process of a role is online."""
         if role == self._current:
             self._current = None
 
     def is_over(self) -> bool:
-        """Nobody is left, and nobody waited for."""
+        """Return whether every role is renewed or no longer waited for."""
         return self._current is None and not self._left

@@ -1,6 +1,6 @@
-"""The little of HTTP that Prometheus needs: one GET of /metrics a connection. Pure.
+"""The part of HTTP/1.1 (RFC 9112) that Prometheus needs: one GET of /metrics a connection. Pure.
 
-The first bytes of a connection come in, up to the empty line, and the whole answer goes out.
+The head of a request comes in, up to its empty line, and the whole answer goes out.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import hmac
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-LONGEST_HEAD = 8192
-"""Bytes of a request, up to its empty line."""
+MAX_HEAD_BYTES = 8192
+"""The most bytes of a request's head, up to its empty line."""
 END = b"\r\n\r\n"
 PATHS = ("/metrics", "/")
 Page = Callable[[str], tuple[bytes, str]]
-"""Gives the metrics, and their content type, in a form that the header Accept allows."""
+"""Returns the metrics and their content type, in a form that the header Accept allows."""
 
 
 def is_whole(received: bytes | bytearray) -> bool:
-    """Return whether so much was received that there is something to answer."""
-    return END in received or len(received) > LONGEST_HEAD
+    """Return whether the request can be answered: its head is whole, or too long."""
+    return END in received or len(received) > MAX_HEAD_BYTES
 
 
 def answer(received: bytes, page: Page, token: str | None) -> bytes:
-    """Return the answer to a request, which has to show the `token` where there is one."""
-    if END not in received[: LONGEST_HEAD + len(END)]:
+    """Return the answer to a request. It has to carry `token` as a bearer token, unless that is None."""
+    if END not in received[: MAX_HEAD_BYTES + len(END)]:
         return _reply(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     lines = received.partition(END)[0].decode("latin-1").split("\r\n")
     words = lines[0].split(" ")

@@ -1,4 +1,4 @@
-"""The signals of the supervisor: SIGINT and SIGTERM end the engine, SIGHUP reloads, SIGUSR1 stops the machine."""
+"""The supervisor's signals: SIGINT and SIGTERM stop the engine, SIGHUP reloads, SIGUSR1 stops the machine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import socket
 
 
 class SignalCounts:
-    """Counts the signals that came, for the supervisor's loop to look at."""
+    """Counts signals; the supervisor's loop acts on them."""
 
     def __init__(self) -> None:
         self._ttys = [fd for fd in range(3) if os.isatty(fd)]
         self.ends = 0
-        """SIGINT and SIGTERM: to end the engine."""
+        """SIGINT and SIGTERM: stop the engine."""
         self.reloads = 0
-        """SIGHUP, and the requests of clients: to reload the task modules."""
+        """SIGHUP, and requests of clients: reload the task modules."""
         self.stops = 0
-        """SIGUSR1: to stop the machine."""
+        """SIGUSR1: stop the machine."""
 
     def listen(self) -> socket.socket:
-        """Count signals from now on; the socket is readable when one has come."""
+        """Count signals from now on. Return a socket that is readable when one has come."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -31,7 +31,7 @@ class SignalCounts:
         return ours
 
     def note(self, number: int, frame: object) -> None:
-        """Count a signal. A terminal that was hung up sends SIGHUP too, which ends the engine."""
+        """Count a signal. SIGHUP from a terminal that was hung up stops the engine."""
         if number == signal.SIGUSR1:
             self.stops += 1
         elif number == signal.SIGHUP and all(map(os.isatty, self._ttys)):

@@ -1,4 +1,4 @@
-"""The parent process: starts, watches, restarts and stops the others, and prints for all of them.
+"""The parent process: starts, watches, restarts and stops the others, and writes the log of all of them.
 
 SIGINT and SIGTERM stop the engine, SIGHUP reloads the task modules, SIGUSR1 stops the machine.
 """
@@ -56,18 +56,18 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
 LAST_LINES_S = 0.5
 TERMINAL_S = 0.02
-"""How soon a terminal that took no more is tried again."""
+"""The pause before another try to write to a terminal that takes no more."""
 SIGN_S = 0.5
-"""How soon a router shows that it lives when it is told to stop; without, the pins do not wait for it."""
+"""How long a router that is told to stop may stay silent before the supervisor stops the machine itself."""
 ROUTER_PATIENCE = 3
-"""How many times HEARTBEAT_LIMIT the router may be silent."""
+"""The router may be silent for so many times HEARTBEAT_LIMIT."""
 
 
 class Supervisor:
-    """One engine. `terminal` is where its lines go, `notifier` tells systemd how it is.
+    """One engine. Its log goes to `terminal`, `notifier` tells systemd its state.
 
-    Its processes become `identity`, or stay who we are. `check` says why the engine cannot be reloaded, "" if it can;
-    `read` reads the settings anew for a reload.
+    Its processes run as `identity`, or as our own user. `check` returns why the engine cannot be reloaded, "" if it
+    can. `read` reads the settings anew for a reload.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class Supervisor:
         self._retiring: set[str] = set()
         self._is_serving = False
         self._has_shown_itself = False
-        """The router lives, since it was told to stop."""
+        """Whether the router has shown that it is alive since it was told to stop."""
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._interval = settings.heartbeat_interval
-        # it has no tasks that may block it, but turns that may be long
+        # no task can block the router, but its turns may be long
         limit = ROUTER_PATIENCE * settings.heartbeat_limit
-        self._census = HeartbeatMonitor(self._interval, limit, time.monotonic())
+        self._heartbeats = HeartbeatMonitor(self._interval, limit, time.monotonic())
         self._insecure = insecure(settings)
         self._reminder = Reminder(wanted=bool(self._insecure))
 
     def serve(self) -> int:
-        """Serve until SIGINT or SIGTERM; the exit code. Raises StartError."""
+        """Serve until SIGINT or SIGTERM; return the exit code. Raises StartError, TaskModuleError."""
         settings = self._settings
         check_ports(settings)
         check_metrics(settings)
@@ -152,7 +152,7 @@ class Supervisor:
         say = self._terminal.say
         if old := old_libzmq(libzmq_version()):
             self._terminal.warn(f"[SUPERVISOR] Warning: {old}")
-        self._remind(time.monotonic())
+        self._warn_insecure(time.monotonic())
         for failure in catalogue.failures:
             self._terminal.warn(f"[SUPERVISOR] Left out: {failure}")
         say("[REGISTERED-TASKS]:")
@@ -161,7 +161,7 @@ class Supervisor:
         say("------------------")
         say("### Type [ctrl-c] to exit and shutdown workers ###")
 
-    def _remind(self, now: float) -> None:
+    def _warn_insecure(self, now: float) -> None:
         if self._reminder.is_due(now):
             self._terminal.warn(f"[SUPERVISOR] !!!!!! {self._insecure} !!!!!!")
 
@@ -177,30 +177,30 @@ class Supervisor:
         child = self._roles.make(role)
         try:
             child.start()
-        except OSError as error:  # for want of descriptors, processes or memory, of which there may be more soon
+        except OSError as error:  # out of descriptors, processes or memory: there may be more soon
             if not self._is_serving:
                 raise StartError(f"{role} cannot be started: {error.strerror}") from None
             wait = self._backoffs.setdefault(role, Backoff()).next(0.0, online=False, useful=False)
             self._due[role] = time.monotonic() + wait
-            self._terminal.warn(f"[SUPERVISOR] Not started ({error.strerror}): {role}; again in {wait:g} s")
+            self._terminal.warn(f"[SUPERVISOR] Cannot start {role} ({error.strerror}); trying again in {wait:g} s")
             return
         self._children[role] = child
         if self._reload is not None:
             self._reload.started(role, time.monotonic())
-        if role in (ROUTER, GUARDIAN):  # from here on it is to show that it lives, and it has to start
-            self._census.heard(role, time.monotonic() + START_TIMEOUT_S)
+        if role in (ROUTER, GUARDIAN):  # from here on it sends heartbeats; the first may come after its start
+            self._heartbeats.heard(role, time.monotonic() + START_TIMEOUT_S)
         if role == ROUTER:
             child.order(WorkersStarted(self._children.workers()))
         elif child.place is not None:
             self._children.tell_router(WorkersStarted(as_told(child)))
-        self._introduce(child)
+        self._tell_guardian(child)
         self._selector.register(child.log, selectors.EVENT_READ, lambda: self._read(child))
-        self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._hear(child))
-        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
+        self._selector.register(child.control.fileno(), selectors.EVENT_READ, lambda: self._read_reports(child))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))
         self._terminal.say(f"Starting process [{child.pid}]: {role}")
 
-    def _introduce(self, child: Child) -> None:
-        """The guardian is told whom it watches: all when it is new, or who is."""
+    def _tell_guardian(self, child: Child) -> None:
+        """Tell the guardian which owners of pins to watch: all if it is new, else the new one."""
         guardian = self._children.get(GUARDIAN)
         if guardian is None:
             return
@@ -221,23 +221,23 @@ class Supervisor:
 
     def _read(self, child: Child) -> None:
         self._terminal.add(child.read_lines())
-        self._unwatch(child)
+        self._unregister_closed(child)
 
-    def _hear(self, child: Child) -> None:
+    def _read_reports(self, child: Child) -> None:
         try:
-            reports = child.hear()
+            reports = child.read_reports()
         except ProtocolError as error:
             child.fault = str(error)
             child.process.kill()
             reports = []
-        self._unwatch(child)
+        self._unregister_closed(child)
         for report in reports:
-            self._handle(child, report)
+            self._handle_report(child, report)
 
-    def _handle(self, child: Child, report: Report | UnknownMessage) -> None:
+    def _handle_report(self, child: Child, report: Report | UnknownMessage) -> None:
         match report:
             case Alive():
-                self._census.heard(child.role, time.monotonic())
+                self._heartbeats.heard(child.role, time.monotonic())
                 self._has_shown_itself = self._has_shown_itself or child.role == ROUTER
             case KillWorker():
                 for other in self._children.named(report.worker):
@@ -248,37 +248,37 @@ class Supervisor:
             case ReloadRequested():
                 self._signals.reloads += 1
             case Online():
-                self._welcome(child)
+                self._on_online(child)
             case UnknownMessage() if not child.has_sent_unknown:  # once for each process: a task may send any number
                 child.has_sent_unknown = True
                 self._terminal.warn(f"[SUPERVISOR] Ignored an unknown report of {child.role}: {report.tag!r}")
 
-    def _welcome(self, child: Child) -> None:
-        """A process is online."""
+    def _on_online(self, child: Child) -> None:
+        """Act on the report that a process is online."""
         self._crashes.online(child.role)
         if self._reload is not None:
             self._reload.online(child)
-        if child.role == ROUTER:  # it has to be told what the last one was
+        if child.role == ROUTER:  # a new router has to learn what the last one knew
             child.order(RestartCounts(self._restarts))
             for role in self._retiring & self._children.keys():
                 child.order(RetireWorker(worker_name(self._children[role])))
 
-    def _unwatch(self, child: Child) -> None:
-        """A task may close what its process has open, and the process live on."""
-        for fd in child.silent & self._selector.get_map().keys():
+    def _unregister_closed(self, child: Child) -> None:
+        """Stop watching the descriptors of a process whose other end is closed: a task may close them."""
+        for fd in child.closed & self._selector.get_map().keys():
             self._selector.unregister(fd)
 
-    def _ended(self, child: Child) -> None:
-        """A process is dead: free what it had, and start it again unless we are stopping."""
+    def _on_exit(self, child: Child) -> None:
+        """Free what a dead process had, and start it again unless the engine stops."""
         self._terminal.add(child.read_lines())
-        self._hear(child)
+        self._read_reports(child)
         self._failure = self._failure or child.failure
-        self._forget(child)
-        self._census.leave(child.role)
+        self._close(child)
+        self._heartbeats.leave(child.role)
         if child.role != ROUTER:
             self._children.tell_router(WorkerDied(worker_name(child)))
         if self._signals.ends:
-            # the seed's spelling: scripts may look for it
+            # spelled as by the original engine: scripts may look for it
             self._terminal.say(f"Sucessfully terminated process [{child.pid}]: {child.role}")
             return
         code = child.process.exitcode or 0
@@ -288,7 +288,7 @@ class Supervisor:
             self._due[child.role] = time.monotonic()
             return
         how = child.failure or child.fault or ending(code)
-        is_left_out = self._leave_out(child, how)
+        is_left_out = self._exclude_module(child, how)
         self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] ended ({how}): {child.role}; starting another")
         backoff = self._backoffs.setdefault(child.role, Backoff())
         now = time.monotonic()
@@ -302,12 +302,12 @@ class Supervisor:
             self._children.rejoin()
 
     def begin_reload(self) -> None:
-        """See `reloading.Host`, as of the following ones."""
+        """Announce that a reload begins; see `ReloadHost`."""
         self._children.tell_router(ReloadBegun())
         self._notifier.tell(systemd.reloading(time.monotonic()))
 
     def end_reload(self, problem: str) -> None:
-        """The engine is ready again."""
+        """Announce that the reload has ended; see `ReloadHost`."""
         self._served = len(self._roles.plan.code.tasks)
         say = self._terminal.warn if problem else self._terminal.say
         say(f"[SUPERVISOR] {f'Not reloaded: {problem}' if problem else 'Reloaded the task modules'}")
@@ -315,13 +315,13 @@ class Supervisor:
         self._children.tell_router(ReloadEnded(problem if self._settings.has_tracebacks else without_folders(problem)))
 
     def retire(self, role: str) -> None:
-        """What is not there is started with what it is to have."""
+        """Replace a worker as soon as it is idle; see `ReloadHost`. Without one, the next has the new code."""
         if role in self._children:
             self._retiring.add(role)
             self._children.tell_router(RetireWorker(worker_name(self._children[role])))
 
-    def _leave_out(self, child: Child, how: str) -> bool:
-        """Have the next process not load the module that the last one ended in; return whether that is so."""
+    def _exclude_module(self, child: Child, how: str) -> bool:
+        """Have the next process leave out the module that a process ended in; return whether it does."""
         module = child.loading
         if not module or child.place is None:
             return False
@@ -341,8 +341,8 @@ class Supervisor:
         shared = self._settings, self._identity, self._roles, self, self._children
         return Reload(*shared, self._check, self._read_anew, watch)
 
-    def _go_on_reloading(self, now: float) -> None:
-        """Begin a reload that was asked for, and go on with the one that has begun."""
+    def _advance_reload(self, now: float) -> None:
+        """Begin a requested reload, and continue one that has begun."""
         if self._reload is None:
             return
         if self._signals.reloads and not self._reload.is_going_on:
@@ -350,22 +350,24 @@ class Supervisor:
             self._reload.begin()
         self._reload.go_on(now)
 
-    def _end_the_silent(self, now: float) -> None:
-        """Kill a router, or a guardian, that has stood still for too long."""
-        for role in self._census.silent(now):
+    def _kill_silent(self, now: float) -> None:
+        """Kill a router or a guardian whose heartbeat is missing for too long."""
+        for role in self._heartbeats.silent(now):
             child = self._children[role]
-            self._terminal.warn(f"[SUPERVISOR] Process [{child.pid}] has stood still for too long: {role}")
-            self._census.leave(role)
+            self._terminal.warn(
+                f"[SUPERVISOR] Process [{child.pid}] has sent no heartbeat for too long: {role}; killing it"
+            )
+            self._heartbeats.leave(role)
             child.process.kill()
 
-    def _forget(self, child: Child) -> None:
+    def _close(self, child: Child) -> None:
         for fd in {child.log, child.control.fileno(), child.pidfd} & self._selector.get_map().keys():
             self._selector.unregister(fd)
         child.close()
         del self._children[child.role]
 
     def _run_until(self, done: Callable[[], object], timeout: float = float("inf")) -> None:
-        """Watch the children until `done()`, or for `timeout` s."""
+        """Run the engine until `done()`, or for `timeout` s."""
         end = time.monotonic() + timeout
         while not done():
             now = time.monotonic()
@@ -378,22 +380,22 @@ class Supervisor:
                 self._due.clear()
             if self._next_look <= now:
                 self._next_look = now + self._interval
-                self._end_the_silent(now)
+                self._kill_silent(now)
             if not self._signals.ends:
-                self._go_on_reloading(now)
-                self._remind(now)
+                self._advance_reload(now)
+                self._warn_insecure(now)
             for role in [role for role, due in self._due.items() if due <= now]:
                 self._start(role)
             orphans.look(now)
             self._notifier.beat(now, alive=ROUTER in self._children or ROUTER in self._due)
-            unsaid = [child for child in self._children.values() if child.speak()]
+            unsaid = [child for child in self._children.values() if child.send_orders()]
             soon = now + TERMINAL_S if self._terminal.pending or unsaid else end
             due = [self._next_look, self._notifier.due, self._reminder.due, orphans.due, *self._due.values()]
             self._watch(min([end, soon, *due]) - now)
 
     def _watch(self, timeout: float) -> None:
         for key, _ in self._selector.select(max(0.0, timeout)):
-            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have ended it
+            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have removed it
                 key.data()
         self._terminal.write()
 
@@ -421,15 +423,15 @@ class Supervisor:
             self._children[ROUTER].process.kill()
 
     def _stop_machine(self, why: str) -> None:
-        """Bring every output to its safe state, where there are any, until somebody arms the machine."""
+        """Bring every output to its safe state, until a client arms the machine."""
         if self._machine is None:
-            self._terminal.warn("[SUPERVISOR] There is no machine to stop: the settings have no [hardware]")
+            self._terminal.warn("[SUPERVISOR] There is no machine to stop: the settings have no table [hardware]")
             return
         number = self._machine.stop(time.monotonic_ns(), by="supervisor", why=why)
         self._terminal.warn(f"[SUPERVISOR] Stopped the machine ({why}), stop {number}")
 
     def _end_all(self) -> None:
-        """End what is left, and say so for each; the terminal gets its last lines."""
+        """End all processes that are left, and write the last lines of the log."""
         self._signals.ends = self._signals.ends or 1
         if self._reload is not None:
             self._reload.close()
@@ -437,7 +439,7 @@ class Supervisor:
             child.order(StopProcess())
         deadline = STOP_TIMEOUT_S if self._signals.ends == 1 else 0.0
         self._run_until(lambda: not self._children, deadline)
-        # the guardian sees to the pins of those that have to be killed
+        # the guardian lives longer: it makes the pins of killed owners safe
         for survivors in True, False:
             for child in list(self._children.values()):
                 if not (child.survives and survivors):
@@ -447,9 +449,9 @@ class Supervisor:
 
 
 def serve(settings: Settings, identity: Identity | None, check: Callable[[], str], read: Callable[[], Settings]) -> int:
-    """Serve in the foreground, as `identity`, until SIGINT or SIGTERM; the exit code.
+    """Serve in the foreground until SIGINT or SIGTERM; return the exit code.
 
-    `check` says why the engine cannot be reloaded, `read` reads the settings anew. Raises StartError, TaskModuleError.
+    The arguments are those of `Supervisor`. Raises StartError, TaskModuleError.
     """
     fill_standard_fds()
     terminal = Terminal(style=log_style(settings)).log_by()

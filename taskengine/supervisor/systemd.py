@@ -1,6 +1,6 @@
-"""What systemd is told of a service of `Type=notify`; where it has not started us, nothing.
+"""Notifies systemd of the state of a service of `Type=notify`. Without systemd nothing is sent.
 
-The messages and $NOTIFY_SOCKET are those of sd_notify(3), the watchdog is that of sd_watchdog_enabled(3).
+sd_notify(3) describes the messages and $NOTIFY_SOCKET, sd_watchdog_enabled(3) the watchdog.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import socket
 from collections.abc import Callable, MutableMapping
 
 SEND_TIMEOUT_S = 0.5
-"""How long a message may wait while the manager has too many; only the first message may that is not taken."""
+"""How long a message may wait while systemd's queue is full. After the first failure none waits."""
 USEC_INFINITY = 2**64 - 1
 BEAT = "WATCHDOG=1"
 
 
 def ready(pid: int, status: str) -> str:
-    """The start, or a reload, is over; `status` is what `systemctl status` shows."""
+    """Return the message that the start, or a reload, is over; `systemctl status` shows `status`."""
     return f"READY=1\nMAINPID={pid}\nSTATUS={_line(status)}"
 
 
 def reloading(now: float) -> str:
-    """The settings are being read anew, until READY=1; `now` is CLOCK_MONOTONIC's, as time.monotonic() gives it."""
+    """Return the message that a reload has begun, which READY=1 ends; `now` is in s, of CLOCK_MONOTONIC."""
     return f"RELOADING=1\nMONOTONIC_USEC={int(now * 1e6)}"
 
 
 def stopping(longest: float) -> str:
-    """We stop, within `longest` s, whatever TimeoutStopSec= says."""
+    """Return the message that the service stops within `longest` s, which may be longer than TimeoutStopSec=."""
     return f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(longest * 1e6)}"
 
 
@@ -34,7 +34,7 @@ def _line(text: str) -> str:
 
 
 def watchdog_limit(usec: str | None, watched: str | None, pid: int) -> float:
-    """The seconds after which systemd takes `pid` for hung, by $WATCHDOG_USEC and $WATCHDOG_PID; infinity for never."""
+    """Return after how many s systemd takes `pid` for hung, by $WATCHDOG_USEC and $WATCHDOG_PID; infinity for never."""
     limit = _number(usec)
     if watched is not None and _number(watched) != pid:
         return float("inf")
@@ -42,23 +42,23 @@ def watchdog_limit(usec: str | None, watched: str | None, pid: int) -> float:
 
 
 def _number(text: str | None) -> int:
-    """A whole number as systemd writes them, or 0."""
+    """Return a whole number as systemd writes it, 0 for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 20 else 0
 
 
 class Watchdog:
-    """When the next beat is due: every half of `limit` s, as recommended, from `start` on. Pure."""
+    """The schedule of the watchdog's beats: one every half `limit`, as recommended, from `start` on. Pure."""
 
     def __init__(self, limit: float) -> None:
         self._pause = limit / 2
         self.due = float("inf")
 
     def start(self, now: float) -> None:
-        """The service is ready; systemd counts from here."""
+        """Note that the service is ready: systemd counts from here."""
         self.due = now + self._pause
 
     def beat(self, now: float) -> bool:
-        """A beat is due, and taken for done."""
+        """Return whether a beat is due; if so, it counts as sent."""
         if now < self.due:
             return False
         self.due = now + self._pause
@@ -66,38 +66,38 @@ class Watchdog:
 
 
 class Notifier:
-    """Speaks to the manager at `address`, as in $NOTIFY_SOCKET; a failure is one line for `say`, and then silence."""
+    """Sends messages to systemd at `address`, as in $NOTIFY_SOCKET; only the first failure is logged with `warn`."""
 
-    def __init__(self, address: str, watchdog: Watchdog, say: Callable[[str], None]) -> None:
+    def __init__(self, address: str, watchdog: Watchdog, warn: Callable[[str], None]) -> None:
         self._address = address
         self._watchdog = watchdog
-        self._say = say
+        self._warn = warn
         self._has_failed = False
 
     @classmethod
-    def take(cls, environ: MutableMapping[str, str], pid: int, say: Callable[[str], None]) -> Notifier:
-        """Read systemd's variables and remove them, so that no child speaks for us (`unset_environment`)."""
+    def take(cls, environ: MutableMapping[str, str], pid: int, warn: Callable[[str], None]) -> Notifier:
+        """Read systemd's variables and remove them, so that no child notifies for us (`unset_environment`)."""
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, watched = environ.pop("WATCHDOG_USEC", None), environ.pop("WATCHDOG_PID", None)
-        return cls(address, Watchdog(watchdog_limit(usec, watched, pid) if address else float("inf")), say)
+        return cls(address, Watchdog(watchdog_limit(usec, watched, pid) if address else float("inf")), warn)
 
     @property
     def due(self) -> float:
-        """When `beat` wants to be called; infinity for never."""
+        """The time when `beat` has to be called; infinity for never."""
         return self._watchdog.due
 
     def beat(self, now: float, *, alive: bool) -> None:
-        """Tell that we are alive, if we are, where that is due."""
+        """Send a beat if one is due and the engine is `alive`."""
         if self._watchdog.beat(now) and alive:
             self.tell(BEAT)
 
     def start(self, now: float, message: str) -> None:
-        """Tell that we are ready, and beat from now on."""
+        """Send the `message` that the service is ready, and beat from now on."""
         self.tell(message)
         self._watchdog.start(now)
 
     def tell(self, message: str) -> None:
-        """Send one message. The socket is closed at once: what tasks fork must not have it."""
+        """Send one message. The socket is closed at once: processes that tasks fork must not inherit it."""
         if not self._address:
             return
         try:
@@ -110,4 +110,6 @@ class Notifier:
         except OSError as error:
             if not self._has_failed:
                 self._has_failed = True
-                self._say(f"[SUPERVISOR] systemd is not told, NOTIFY_SOCKET={self._address}: {error.strerror or error}")
+                self._warn(
+                    f"[SUPERVISOR] Cannot notify systemd at NOTIFY_SOCKET={self._address}: {error.strerror or error}"
+                )

@@ -1,4 +1,4 @@
-"""Standard output, written so that a terminal that stands still, or a full disk, stops nobody."""
+"""Writes to standard output without ever blocking, also where a terminal stands still or a disk is full."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import select
 from taskengine.config.settings import Settings
 from taskengine.runtime.log_format import LEVELS, PLAIN, LineFormat, LogStyle, is_journal
 
-TEXT_KEPT = 4 << 20
-PIECE = 4096  # what a pipe, a terminal or a socket that polls writable takes without blocking
+MAX_TEXT_BYTES = 4 << 20
+"""The most bytes that wait to be written."""
+PIECE = 4096
+"""Bytes that a pipe, terminal or socket takes without blocking when it polls writable."""
 
 
 def fill_standard_fds() -> None:
-    """Open the null device in the place of each of stdin, stdout and stderr that is closed.
+    """Open the null device in place of stdin, stdout and stderr where they are closed.
 
-    Otherwise what is opened next has their number, and gets what is printed.
+    Otherwise the next file that is opened gets their number, and with it what is printed.
     """
     for fd in range(3):
         try:
@@ -26,12 +28,12 @@ def fill_standard_fds() -> None:
 
 
 def log_style(settings: Settings) -> LogStyle:
-    """Give the style of the engine's lines: as the settings say, and as what reads our standard output wants them."""
+    """Return the style of the engine's lines, from the settings and from what our standard output leads to."""
     return LogStyle(settings.log_format, LEVELS[settings.log_level], is_journal(1, os.environ))
 
 
 class Terminal:
-    """Whole lines to the file descriptor `fd`, in a style; those that cannot be written are left out and counted."""
+    """Writes whole lines to the descriptor `fd`; lines that cannot be written are left out, and counted."""
 
     def __init__(self, fd: int = 1, style: LogStyle = PLAIN) -> None:
         self._fd = fd
@@ -41,38 +43,38 @@ class Terminal:
         self._text = bytearray()
         self._left_out = 0
         self._notice = (0, 0)
-        """How many lines the last notice of such lines tells, and where it ends in the text; it may fail in turn."""
+        """How many lines the last notice counts, and where it ends in `_text`: the notice may be lost in turn."""
         self._regular = not (os.isatty(fd) or not os.path.isfile(f"/proc/self/fd/{fd}"))
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     @property
     def pending(self) -> bool:
-        """There are lines that wait to be written."""
+        """Whether lines wait to be written."""
         return bool(self._text)
 
     def say(self, line: str) -> None:
-        """Print one line."""
+        """Log one line."""
         self.log(line, logging.INFO)
 
     def warn(self, line: str) -> None:
-        """Print one line that somebody should see."""
+        """Log one line as a warning."""
         self.log(line, logging.WARNING)
 
     def log(self, line: str, level: int) -> None:
-        """Print one line of a level of `logging`, if LOG_LEVEL lets it through."""
+        """Log one line at a level of `logging`, unless that is below LOG_LEVEL."""
         if self._logger is not None:
             self._logger.log(level, line)
         elif level >= self._level:
             self.put(line, level)
 
     def put(self, line: str, level: int) -> None:
-        """Print one line, whatever LOG_LEVEL is."""
+        """Write one line, whatever LOG_LEVEL is."""
         self.add(self._format.line(line, level) + b"\n")
         self.write()
 
     def log_by(self) -> Terminal:
-        """Have the logger `taskengine.supervisor` of `logging` print here; gives the terminal."""
+        """Have the logger `taskengine.supervisor` write to this terminal, which is returned."""
         self._logger = logging.getLogger("taskengine.supervisor")
         self._logger.handlers[:], self._logger.propagate = [_TerminalHandler(self)], False
         self._logger.setLevel(self._level)
@@ -80,7 +82,7 @@ class Terminal:
 
     def add(self, lines: bytes) -> None:
         """Take whole lines, each ending in a newline."""
-        if len(self._text) + len(lines) > TEXT_KEPT:
+        if len(self._text) + len(lines) > MAX_TEXT_BYTES:
             self._left_out += lines.count(b"\n")
             return
         self._tell_left_out()
@@ -93,7 +95,7 @@ class Terminal:
             self._notice, self._left_out = (self._left_out, len(self._text)), 0
 
     def write(self) -> None:
-        """Write what can be written now."""
+        """Write as much as can be written now."""
         try:
             while self._text or self._left_out:
                 if not self._text:
@@ -112,12 +114,12 @@ class Terminal:
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints records of `logging` on a terminal."""
+    """Writes the records of a logger to a terminal."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__()
         self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
+        """Write a record."""
         self._terminal.put(self.format(record), record.levelno)

@@ -26,11 +26,11 @@ class AsyncWork:
     """The loop of a worker that has an event loop. `page` says which task runs."""
 
     def __init__(
-        self, loop: EventLoop, control: ControlChannel, journal: LogBuffer, page: ProgressPage, streams: TaskStreams
+        self, loop: EventLoop, control: ControlChannel, log: LogBuffer, page: ProgressPage, streams: TaskStreams
     ) -> None:
         self._loop = loop
         self._control = control
-        self._journal = journal
+        self._log = log
         self._page = page
         self._streams = streams
         self._batches: deque[bytes] = deque()
@@ -42,17 +42,17 @@ class AsyncWork:
         return self._loop.callable_of(task)
 
     def work(
-        self, dealer: RouterConnection, turn: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
+        self, router: RouterConnection, run: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
     ) -> None:
         """Work until the supervisor says stop, or is gone.
 
-        Batches from `dealer` run by `turn`, whose functions are those of `callable_of`; `note` is called with each and
+        Batches from `router` run by `run`, whose functions are those of `callable_of`; `note` is called with each and
         its answer.
         """
-        self._dealer = dealer
-        self._turn = turn
+        self._router = router
+        self._run = run
         self._note = note
-        link = StreamLink(self._streams, dealer, self._control, self._journal, self._batches, self._cancel)
+        link = StreamLink(self._streams, router, self._control, self._log, self._batches, self._cancel)
         self._streams.connect(self._send_value, link.wait)
         self._loop.watch(self._control.fileno(), self._take_order)
         self._watch()
@@ -69,19 +69,19 @@ class AsyncWork:
             # before a batch, which may be one of a router that is gone
             order = self._orders.popleft()
             if isinstance(order, RejoinRouter):
-                self._dealer.rejoin()
+                self._router.rejoin()
                 self._on_new_connection()
             return not isinstance(order, StopProcess)
         if self._batches:
             batch = self._batches.popleft()
-            answer = self._turn(batch)
-            self._dealer.send(answer)
+            answer = self._run(batch)
+            self._router.send(answer)
             self._note(batch, answer)
             return True
-        self._pause((PAUSE_MS if self._journal.pending else self._dealer.interval_ms) / 1000)
+        self._pause((PAUSE_MS if self._log.pending else self._router.interval_ms) / 1000)
         if not (self._batches or self._orders):
-            self._journal.flush()
-            if self._dealer.beat():
+            self._log.flush()
+            if self._router.beat():
                 self._on_new_connection()
         return True
 
@@ -97,15 +97,15 @@ class AsyncWork:
         """Watch the connection to the router, which may be a new one."""
         if self._watched is not None:
             self._loop.ignore(self._watched)
-        self._watched = self._dealer.descriptor
+        self._watched = self._router.descriptor
         self._loop.watch(self._watched, self._receive)
 
     def _send_value(self, job: int, number: int, body: bytes) -> None:
-        self._dealer.send_value(job, number, body)
+        self._router.send_value(job, number, body)
         self._loop.later(0.0, self._receive)  # the descriptor may not tell of what came before we sent
 
     def _receive(self) -> None:
-        self._dealer.collect(self._batches, self._cancel, self._streams.grant)
+        self._router.collect(self._batches, self._cancel, self._streams.grant)
         if self._batches:
             self._loop.stop()
 

@@ -31,12 +31,12 @@ class ConcurrentWork(AsyncWork):
         self,
         loop: EventLoop,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
         page: ProgressPage,
         streams: TaskStreams,
         most: int,
     ) -> None:
-        super().__init__(loop, control, journal, page, streams)
+        super().__init__(loop, control, log, page, streams)
         self._calls = ConcurrentCalls(loop, CallTable(page), most)
         streams.task_at_hand = self._calls.task_at_hand
         self._flushes = False
@@ -46,15 +46,15 @@ class ConcurrentWork(AsyncWork):
         return self._calls.starter(task)
 
     def work(
-        self, dealer: RouterConnection, turn: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
+        self, router: RouterConnection, run: Callable[[bytes], bytes], note: Callable[[bytes, bytes], None]
     ) -> None:
         """Work until the supervisor says stop, or is gone; see `AsyncWork.work`."""
-        self._calls.connect(turn, self._send)
-        super().work(dealer, turn, note)
+        self._calls.connect(run, self._send)
+        super().work(router, run, note)
 
     def _send(self, call: Call, answer: bytes) -> None:
         """Answer a call."""
-        self._dealer.send_numbered(call.number, answer)
+        self._router.send_numbered(call.number, answer)
         self._note(call.batch, answer)
         self._loop.later(0.0, self._receive)  # the descriptor may not tell of what came before we sent
         if not self._flushes:
@@ -63,10 +63,10 @@ class ConcurrentWork(AsyncWork):
 
     def _flush(self) -> None:
         self._flushes = False
-        self._journal.flush()
+        self._log.flush()
 
     def _receive(self) -> None:
-        self._dealer.collect(self._batches, self._cancel, self._streams.grant)
+        self._router.collect(self._batches, self._cancel, self._streams.grant)
         while self._batches:
             self._calls.start(self._batches.popleft())
         # a task that blocks the loop is not taken for a worker that hangs
@@ -82,7 +82,7 @@ class ConcurrentWork(AsyncWork):
             self._warn(f"The event loop was blocked for {late:.1f} s by what did not await{what}")
 
     def _warn(self, text: str) -> None:
-        self._journal.warn(f"[WORKER-{os.getpid()}(TASK)] {text}")
+        self._log.warn(f"[WORKER-{os.getpid()}(TASK)] {text}")
 
     def _cancel(self, unwanted: UnwantedTasks) -> None:
         self._calls.cancel(unwanted)

@@ -1,4 +1,4 @@
-"""Who called the task that runs, and what it may use: for task functions."""
+"""Tells task functions which client called them, and what that client may use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class _Rules:
-    """Of this process: the engine's policy."""
+    """The engine's policy in this process."""
 
     policy: Policy | None = None
     rights: ClassVar[dict[str, Rights]] = {}
-    """What those who have called may do."""
+    """The rights of clients that have called, by name."""
     page: ProgressPage | None = None
-    """Where the worker notes which task it is at."""
+    """The progress page, on which the worker notes the current task."""
 
 
 _NONE = Rights(())
@@ -31,20 +31,20 @@ coroutine_position: ContextVar[int | None] = ContextVar("coroutine_position", de
 """The position of the task that runs, where others run beside it."""
 
 
-def obey(policy: Policy | None, page: ProgressPage | None = None) -> None:
-    """This process runs tasks under the policy, and notes in the progress page which one."""
+def set_policy(policy: Policy | None, page: ProgressPage | None = None) -> None:
+    """Set the policy under which this process runs tasks, and the page on which it notes the current one."""
     _Rules.policy = policy
     _Rules.rights.clear()
     _Rules.page = page
 
 
-def begin(origin: Origin) -> None:
-    """The tasks that this thread runs from here on came from there."""
+def set_origin(origin: Origin) -> None:
+    """Set where the tasks come from that this thread runs from here on."""
     _current.set(origin)
 
 
 def _rights(policy: Policy, name: str) -> Rights:
-    """Those of a client, of which there are as many as keys."""
+    """Return the rights of a client; there are as many clients as keys."""
     rights = _Rules.rights.get(name)
     if rights is None:
         rights = _Rules.rights[name] = policy.rights(name)
@@ -52,28 +52,28 @@ def _rights(policy: Policy, name: str) -> Rights:
 
 
 def caller() -> str:
-    """The name of the client that called the task which runs, as its key says; "" where clients show no keys.
+    """Return the name of the client that called the current task, as its key says; "" if clients show no keys.
 
-    A thread that a task starts has none, unless it runs in the task's context (`contextvars.copy_context`).
+    It is "" too in a thread that a task starts, unless that runs in the task's context (`contextvars.copy_context`).
     """
     return _current.get().client
 
 
 def caller_id() -> bytes:
-    """The connection by which the call came: two clients never have the same, one that connects anew gets another.
+    """Return the id of the connection that the call came by, b"" if no task runs.
 
-    b"" where no task runs.
+    No two clients have the same id, and a client that connects again gets another.
     """
     return _current.get().connection
 
 
 def origin() -> Origin:
-    """Where the call of the task that runs came from, and when it was sent and received."""
+    """Return where the call of the current task came from, and when it was sent and received."""
     return _current.get()
 
 
 def position() -> int:
-    """The position of the task that runs in its package, from 0; 0 where no worker runs it."""
+    """Return the position of the current task in its package, from 0; 0 if no worker runs it."""
     beside_others = coroutine_position.get()
     if beside_others is not None:
         return beside_others
@@ -81,13 +81,13 @@ def position() -> int:
 
 
 def may_call(task: str, lane: str) -> bool:
-    """Return whether the client that called the task which runs may call another one in that lane."""
+    """Return whether the client that called the current task may call another task, in that lane."""
     policy = _Rules.policy
     return policy is None or _rights_of(policy, _current.get()).may_call(task, lane)
 
 
 def check_device(device: str) -> None:
-    """Keep the task from using a device that its caller may not. Raises NotAllowed, which is what the client gets."""
+    """Raise NotAllowed, which the client gets, if the caller of the current task may not use a device."""
     policy = _Rules.policy
     if policy is None:
         return
@@ -97,5 +97,5 @@ def check_device(device: str) -> None:
 
 
 def _rights_of(policy: Policy, origin: Origin) -> Rights:
-    """Those of whoever called; a thread that a task has started has none."""
+    """Return the rights of the caller; a thread that a task has started has none."""
     return _NONE if origin is NOWHERE else _rights(policy, origin.client)

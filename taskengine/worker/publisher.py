@@ -36,127 +36,125 @@ from taskengine.worker.sampler import Samplers, sampling
 from taskengine.worker.worker import as_failure, load_modules
 
 CONTROL, SUBSCRIPTION, BATCH, FEED, SAMPLED, NEWS, QUESTION = 1, 2, 4, 8, 16, 32, 64
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 LOOK_S = 0.5
-"""How often it is looked which sources overrun."""
+"""The pause between two looks for sources that overrun."""
 
 
 class Publisher:
-    """Data worker `number`, from 0: an XPUB for subscribers, a connection to the router, a pipe to the supervisor."""
+    """Data worker `number`, from 0: an XPUB for subscribers, connected to the router and the supervisor."""
 
     def __init__(
         self,
         settings: Settings,
-        backplane: Topology,
+        topology: Topology,
         place: int,
         number: int,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
         name = f"DATA-{os.getpid()}"
-        self._page = backplane.pages[place]
-        self._page.busy(busy=False)  # where another one has died in a source
+        self._page = topology.pages[place]
+        self._page.busy(busy=False)  # its predecessor may have died in a source
         self._control = control
-        self._journal = journal
-        journal.running = sampling
+        self._log = log
+        log.running = sampling
         self._clock = MachineClock()
-        self._board = TopicTable(name, self._clock.boot)
+        self._topics = TopicTable(name, self._clock.boot)
         self._tells_all = settings.has_tracebacks
         self._failing: set[str] = set()
-        self._ear = backplane.feeds[number].ear
-        modules = backplane.plan.code.of_data_worker(number, settings.data_workers)
-        registry, _ = load_modules(backplane.plan, place, modules, control)
+        self._feed = topology.feeds[number].read_end
+        modules = topology.plan.code.of_data_worker(number, settings.data_workers)
+        registry, _ = load_modules(topology.plan, place, modules, control)
         for failure in registry.failures:
-            journal.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
+            log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         sources = [each for each in registry.sources.values() if owner(each.topic, settings.data_workers) == number]
-        if backplane.machine is not None:
+        if topology.machine is not None:
             taken = [source.topic for source in sources if source.topic.startswith(OWNED_TOPICS)]
             sources = [source for source in sources if source.topic not in taken]
             for topic in taken:
-                journal.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
+                log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
         self._sources = {source.topic for source in sources}
         self._samplers = Samplers(sources, self._page)
         self._next_look = 0.0
-        self._told: list[SourceStats] = []
-        """What this router was told of them."""
+        self._reported: list[SourceStats] = []
+        """The overruns that the router knows."""
         self._overrunning: set[str] = set()
-        self._has_machine = backplane.machine is not None
+        self._has_machine = topology.machine is not None
         self._context = zmq.Context()
-        security = backplane.security
+        security = topology.security
         self.address = settings.data_addresses()[number]
-        self._broadcast = PublisherSocket(self._context, settings, security, self.address, self._board, journal)
-        self._dealer = RouterConnection(self._context, settings, backplane, name, data_lane(number), place)
+        self._socket = PublisherSocket(self._context, settings, security, self.address, self._topics, log)
+        self._router = RouterConnection(self._context, settings, topology, name, data_lane(number), place)
 
     def serve(self) -> None:
-        """Publish until the supervisor says stop, or is gone."""
+        """Publish until the supervisor says stop or is gone."""
         for topic in self._samplers.start():
-            self._journal.warn(
-                f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: the system has no thread for it"
-            )
+            self._log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: the system has no thread for it")
         waiter = self._waiter()
         while True:
             ready = waiter.wait(self._wait_ms())
-            if ready & QUESTION and self._broadcast.gate:
-                self._broadcast.gate.handle()
+            if ready & QUESTION and self._socket.authenticator:
+                self._socket.authenticator.handle()
             if ready & NEWS:
-                self._broadcast.meet()
+                self._socket.handle_connections()
             if ready & SUBSCRIPTION:
-                self._broadcast.greet(time.monotonic())
+                self._socket.handle_subscriptions(time.monotonic())
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
-                    self._dealer.rejoin()
-                    self._told = []
+                    self._router.rejoin()
+                    self._reported = []
                     waiter = self._waiter()
             elif ready & BATCH:
-                self._serve_batch()
+                self._answer_batch()
             if ready & FEED:
-                self._take_fed()
+                self._publish_fed()
             if ready & SAMPLED:
-                self._take_sampled()
-            if self._dealer.beat():
-                self._told = []
+                self._publish_samples()
+            if self._router.beat():
+                self._reported = []
                 waiter = self._waiter()
             now = time.monotonic()
-            self._broadcast.look(now)
+            self._socket.look(now)
             if self._next_look <= now:
                 self._next_look = now + LOOK_S
-                self._look_at_sources(now)
-            self._journal.flush()
-        self._broadcast.close()
-        self._dealer.close()
+                self._report_overruns(now)
+            self._log.flush()
+        self._socket.close()
+        self._router.close()
         self._context.term()
 
     def _waiter(self) -> Waiter:
-        questions = [self._broadcast.gate.port] if self._broadcast.gate else []
-        ours = self._ear.fileno(), self._samplers.descriptor, self._broadcast.news
-        return Waiter(self._control.fileno(), self._broadcast.port, self._dealer.port, *ours, *questions)
+        questions = [self._socket.authenticator.port] if self._socket.authenticator else []
+        ours = self._feed.fileno(), self._samplers.descriptor, self._socket.news
+        return Waiter(self._control.fileno(), self._socket.port, self._router.port, *ours, *questions)
 
-    def _serve_batch(self) -> None:
-        batch = self._dealer.receive()
+    def _answer_batch(self) -> None:
+        batch = self._router.receive()
         if batch is not None:
-            self._dealer.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._page))
+            self._router.send(_fastpath.run_batch(batch, _no_tasks, _no_entry, self._answer, None, self._page))
 
-    def _take_fed(self) -> None:
-        """Publish what tasks have, but no more than a turn's worth."""
+    def _publish_fed(self) -> None:
+        """Publish what tasks have sent, at most TURN_MESSAGES values."""
         for _ in range(TURN_MESSAGES):
             try:
-                fed = receive(self._ear)
+                fed = receive(self._feed)
                 if fed is None:
                     return
                 topic, value, made = fed
-                self._publish(topic, value, self._teller(topic), made)
+                self._publish(topic, value, self._publisher_of(topic), made)
                 self._failing.discard("tasks")
             except Exception as error:  # a value may have any make, and there may be too many topics
-                self._complain("tasks", error, "A publication of")
+                self._log_failure("tasks", error, "A publication of")
 
     def _wait_ms(self) -> int:
-        due = min(self._dealer.due(), self._broadcast.due(time.monotonic()))
+        due = min(self._router.due(), self._socket.due(time.monotonic()))
         return math.ceil(due * 1000)
 
-    def _take_sampled(self) -> None:
+    def _publish_samples(self) -> None:
         for topic, value, error, made, taken in self._samplers.take():
             if error is None and value is not None:
                 try:
@@ -167,40 +165,40 @@ class Publisher:
             if error is None:
                 self._failing.discard(topic)
             else:
-                self._complain(topic, error, "Source")
+                self._log_failure(topic, error, "Source")
 
-    def _look_at_sources(self, now: float) -> None:
-        """Say which sources overrun: in a line, once until they do no more, and to the router, who tells clients."""
+    def _report_overruns(self, now: float) -> None:
+        """Report sources that overrun: when they begin to, in a line of the log, and to the router, for `stats`."""
         found = overrunning(self._samplers.rhythms, now)
         for source in found:
             if source.topic not in self._overrunning:
                 took = f"it takes {source.longest:.3g} s, and its period is {source.period:g} s"
-                self._journal.warn(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} overruns: {took}")
+                self._log.warn(f"[WORKER-{os.getpid()}(DATA)] Source {source.topic} overruns: {took}")
         self._overrunning = {source.topic for source in found}
-        if found != self._told:
-            self._told = found
-            self._dealer.tell(write_overruns(found))
+        if found != self._reported:
+            self._reported = found
+            self._router.tell(write_overruns(found))
 
-    def _complain(self, name: str, error: BaseException, what: str) -> None:
-        """Say that something fails, once until it works again."""
+    def _log_failure(self, name: str, error: BaseException, what: str) -> None:
+        """Log a failure, once until it works again."""
         if name not in self._failing:
             self._failing.add(name)
             why = f"{type(error).__name__}: {text_of(error)}"
-            self._journal.warn(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
+            self._log.warn(f"[WORKER-{os.getpid()}(DATA)] {what} {name} fails: {why}")
 
-    def _teller(self, topic: str) -> str:
-        """Who has told by the feed: on some topics only the owners of pins and their guardian do."""
+    def _publisher_of(self, topic: str) -> str:
+        """Return the kind of publisher: only the engine itself feeds its own topics."""
         return ENGINE if self._has_machine and topic.startswith(OWNED_TOPICS) else TASK
 
     def _publish(self, topic: str, value: Any, publisher: str, made: int) -> None:
-        """Publish what was made at this moment, in ns of the engine's clock."""
+        """Publish a value that was `made` at this time, in ns of the engine's clock."""
         now = self._clock.told()
         made = min(made, now)
         wall = time.time() - (now - made) / NS
-        self._broadcast.publish(topic, self._board.publish(topic, value, wall, publisher, made))
+        self._socket.publish(topic, self._topics.publish(topic, value, wall, publisher, made))
 
     def _received(self, origin: Origin) -> int:
-        """When the router had it, by the clock that clients are told."""
+        """Return when the router received a message, in ns of the engine's clock."""
         now = self._clock.now()
         return now.boottime - (now.monotonic - origin.received) if origin.received else now.boottime
 
@@ -211,7 +209,7 @@ class Publisher:
         try:
             topic, *value = _fastpath.unpack(body, 1, bytes)[0]
             if not value:
-                return latest_entry(head, self._board.latest(topic), room), 0
+                return latest_entry(head, self._topics.latest(topic), room), 0
             if topic in self._sources:
                 raise NotAllowed(f"topic {shortened(topic, MAX_NAME_LENGTH)} is a source's: no client publishes there")
             origin: Origin = decode_head(head)[2]
@@ -233,18 +231,18 @@ def _no_entry(head: bytes, i: int, position: int, error: BaseException | None) -
 
 
 def run(
-    settings: Settings, backplane: Topology, place: int, number: int, control: ControlChannel, journal: LogBuffer
+    settings: Settings, topology: Topology, place: int, number: int, control: ControlChannel, log: LogBuffer
 ) -> None:
-    """The data worker's process. Tells the supervisor `online`, or `failed` with the reason."""
+    """Run a data worker. Reports Online to the supervisor, or StartFailed with the reason."""
     limit_files(settings)
     limit_memory(router_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
-        publisher = Publisher(settings, backplane, place, number, control, journal)
+        publisher = Publisher(settings, topology, place, number, control, log)
     except zmq.ZMQError as error:
         control.send(StartFailed(f"data worker {number} cannot publish: {error}"))
         return
-    journal.say(f"Starting worker[DATA] on socket: {publisher.address.removeprefix('tcp://')}")
-    journal.say(f"[WORKER-{os.getpid()}(DATA)] Listener online")
+    log.say(f"Starting worker[DATA] on socket: {publisher.address.removeprefix('tcp://')}")
+    log.say(f"[WORKER-{os.getpid()}(DATA)] Listener online")
     control.send(Online())
     publisher.serve()

@@ -1,7 +1,6 @@
-"""When a source is sampled next, and whether it takes longer than its period. Pure.
+"""Schedules the samples of a source, and notices if they take longer than its period. Pure.
 
-All times are in s, of one clock that only goes forward. A source that is slower than its period skips beats; it does
-not pile them up.
+All times are in s, of a monotonic clock. A source that is slower than its period skips beats; they do not pile up.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Final
 from taskengine.protocol.messages import SourceStats
 
 RECENT_S: Final = 10.0
-"""How long a source is said to overrun after it did."""
+"""How long a source is reported as overrunning after it has overrun."""
 
 
 class Rhythm:
-    """The beats of one source: `due` is when the next is. Its thread begins and ends samples, others may read it."""
+    """The beats of one source; the next one is at `due`. Its own thread begins and ends samples, others may read."""
 
     def __init__(self, topic: str, period: float, now: float) -> None:
         self.topic = topic
@@ -29,11 +28,11 @@ class Rhythm:
         self._overran = -math.inf
 
     def begin(self, now: float) -> None:
-        """A sample is taken."""
+        """Note that a sample begins."""
         self._began = now
 
     def end(self, now: float) -> None:
-        """It is there, or has failed."""
+        """Note that the sample has ended or failed."""
         took = now - self._began
         self._began = math.inf
         beats = max(1, math.ceil((now - self.due) / self.period))
@@ -46,7 +45,7 @@ class Rhythm:
             self._overran = now
 
     def overrun(self, now: float) -> SourceStats | None:
-        """How it overruns, None where it has not done so for RECENT_S."""
+        """Return how the source overruns, None if it has not for RECENT_S."""
         running = max(0.0, now - self._began)
         if running <= self.period and now - self._overran > RECENT_S:
             return None
@@ -55,5 +54,5 @@ class Rhythm:
 
 
 def overrunning(rhythms: Iterable[Rhythm], now: float) -> list[SourceStats]:
-    """Those that overrun."""
+    """Return the sources that overrun."""
     return [stats for rhythm in rhythms if (stats := rhythm.overrun(now)) is not None]

@@ -1,4 +1,4 @@
-"""A worker's connection to the router: says who it is, shows that it lives, and joins again when the router is new."""
+"""A worker's connection to the router: joins it, sends heartbeats, and joins again when the router is a new one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from taskengine.runtime.topology import ANSWER, CANCEL, CREDIT, HEARTBEAT, Topol
 
 LINGER_MS = 1000
 TIDY_BATCHES = 256
-"""How often a worker without a pause looks whether processes of its tasks are to be reaped."""
+"""After so many batches without a pause, a worker reaps the ended processes of its tasks."""
 
 
 class RouterConnection:
-    """A DEALER for the worker `name` of `lane`, which has `place` in the backplane and not the modules `missing`.
+    """A DEALER for the worker `name` of `lane`, at `place` in the topology, which lacks the modules `missing`.
 
-    A router that is silent for too long is gone: `beat` joins again, and `port` is another one then. The router is told
-    whether the worker `cancels` running tasks; it then has to `collect` what comes.
+    If the router is silent for too long, `beat` joins again, and replaces `port`. A worker that `cancels` running tasks
+    takes what comes by `collect`.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         settings: Settings,
-        backplane: Topology,
+        topology: Topology,
         name: str,
         lane: str,
         place: int,
@@ -44,8 +44,8 @@ class RouterConnection:
         self._context = context
         self.interval_ms = math.ceil(settings.heartbeat_interval * 1000)
         self._times = settings.heartbeat_interval, settings.heartbeat_limit
-        self._backplane = backplane
-        self._hello = backplane.hello(name, lane, place, missing, cancels=cancels)
+        self._topology = topology
+        self._hello = topology.hello(name, lane, place, missing, cancels=cancels)
         self._adopted = Adopted()
         self._batches = 0
         self._connect()
@@ -55,26 +55,26 @@ class RouterConnection:
         self._socket.sndhwm = 0
         self._socket.rcvhwm = 0
         self._socket.linger = LINGER_MS
-        if self._backplane.security:
-            self._backplane.security.join(self._socket)
-        self._socket.connect(self._backplane.address)
+        if self._topology.security:
+            self._topology.security.join(self._socket)
+        self._socket.connect(self._topology.address)
         self.port = Port(self._socket)
-        self._pulse = Heartbeat(*self._times, time.monotonic())
+        self._heartbeat = Heartbeat(*self._times, time.monotonic())
         self._is_busy = False
         self.port.send(self._hello)
 
     def rejoin(self) -> None:
-        """There is another router, and what the last one sent and was not begun is not wanted any more."""
+        """Join another router, and drop the batches of the last one that were not begun."""
         self._socket.close(0)
         self._connect()
 
     def receive(self) -> bytes | None:
-        """A batch, None where there is none."""
+        """Return a batch, None if there is none."""
         message = self.port.receive()
         if message is None:
             return None
         if message == [HEARTBEAT]:
-            self._pulse.heard(time.monotonic())
+            self._heartbeat.heard(time.monotonic())
             return None
         if len(message) > 1:  # about a task that has ended
             return None
@@ -93,11 +93,11 @@ class RouterConnection:
         """
         while (message := self.port.receive()) is not None:
             if message == [HEARTBEAT]:
-                self._pulse.heard(time.monotonic())
+                self._heartbeat.heard(time.monotonic())
             elif message[0] == CANCEL:
-                cancel(self._backplane.read_cancel(message[1]))
+                cancel(self._topology.read_cancel(message[1]))
             elif message[0] == CREDIT:
-                grant(*self._backplane.read_credit(message[1]))
+                grant(*self._topology.read_credit(message[1]))
             else:
                 self._begin()
                 batches.append(message[0])
@@ -115,7 +115,7 @@ class RouterConnection:
             self._adopted.tidy()
 
     def send(self, answer: bytes) -> None:
-        """Answer the batch that was received."""
+        """Send the answer to the last batch."""
         self.port.send([answer])
 
     def send_numbered(self, number: int, answer: bytes) -> None:
@@ -124,42 +124,42 @@ class RouterConnection:
 
     def send_value(self, job: int, number: int, body: bytes) -> None:
         """Send the value `number`, from 0, of the stream of a job."""
-        self.port.send(self._backplane.stream_frames(job, number, body))
+        self.port.send(self._topology.stream_frames(job, number, body))
 
     def tell(self, news: bytes) -> None:
-        """Tell the router what only it keeps, which shows that we live as well."""
+        """Send the router news for it to keep; that counts as a heartbeat."""
         self.port.send([HEARTBEAT, news])
 
     def due(self) -> float:
-        """In how many seconds the next beat is due."""
+        """Return in how many s the next beat is due."""
         now = time.monotonic()
         self._note(now)
-        return self._pulse.due(now)
+        return self._heartbeat.due(now)
 
     def beat(self) -> bool:
-        """Show that we live, if that is due, and see whether the router does; True where `port` is another one now.
+        """Send a heartbeat if one is due, and check the router's; return whether `port` was replaced.
 
-        Only who has nothing to do has to: each answer shows it too.
+        Only an idle worker has to: each answer counts as a heartbeat too.
         """
         now = time.monotonic()
         self._note(now)
-        if self._pulse.due(now) > 0:
+        if self._heartbeat.due(now) > 0:
             return False
         self._adopted.tidy()
-        if self._pulse.is_silent(now):
+        if self._heartbeat.is_silent(now):
             self.rejoin()
             return True
         self.port.send([HEARTBEAT])
-        self._pulse.sent(now)
+        self._heartbeat.sent(now)
         return False
 
     def _note(self, now: float) -> None:
-        """Something was received, and answered, since we looked at the clock last; a batch needs no look of its own."""
+        """Note that batches were received and answered since the last call: a batch itself reads no clock."""
         if self._is_busy:
             self._is_busy = False
-            self._pulse.heard(now)
-            self._pulse.sent(now)
+            self._heartbeat.heard(now)
+            self._heartbeat.sent(now)
 
     def close(self) -> None:
-        """Close, after what is still to be sent."""
+        """Close, after all messages are sent."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The threads of a data worker that sample its sources, each its own, so that a slow one holds up no other."""
+"""Samples the sources of a data worker, each in a thread of its own, so that a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from taskengine.registry.registry import Source
 from taskengine.worker.rhythm import Rhythm
 
 _SOURCE = "source "
-"""What the names of their threads begin with."""
+"""The names of their threads begin with this."""
 STACK_BYTES = 2**21
-"""Of each thread: what a process may have for itself is limited, and on a small board little."""
+"""The stack of each thread. The memory of a process is limited, on a small board to little."""
 
 
 def sampling() -> tuple[str, str]:
-    """Give the source that this thread samples, and nobody as its client, as `LogBuffer.running` does."""
+    """Return the name of the source that this thread samples, and "" for the client; see `LogBuffer.running`."""
     name = threading.current_thread().name
     return (name if name.startswith(_SOURCE) else ""), ""
 
 
 class Sampled(NamedTuple):
-    """What a source gave, or the error that it raised, and when: by the engine's clock, in ns."""
+    """A sample of a source, or the error that it raised, and when: by the engine's clock, in ns."""
 
     topic: str
     value: Any
     error: BaseException | None
     made: int
     taken: threading.Event
-    """To be set when that was seen to: until then the source is not asked again."""
+    """To be set when the sample is published: the source is not asked again before."""
 
 
 class Samplers:
-    """A thread for each source, which begin with `start`. `descriptor` is readable where there is something to `take`.
+    """A thread for each source; `start` starts them. `descriptor` is readable if there is a sample to `take`.
 
-    While one runs the progress page says so: it may keep the whole process from everything else.
+    While a source runs, the progress page says so: it may hold the interpreter, and with it the whole process.
     """
 
     def __init__(self, sources: Iterable[Source], page: ProgressPage) -> None:
@@ -52,7 +52,7 @@ class Samplers:
         self.rhythms: list[Rhythm] = []
 
     def start(self) -> list[str]:
-        """Begin to sample; gives the topics of sources for which the system had no thread."""
+        """Begin to sample; return the topics of sources for which the system had no thread."""
         left_out = []
         threading.stack_size(STACK_BYTES)
         try:
@@ -71,7 +71,7 @@ class Samplers:
         return left_out
 
     def take(self) -> list[Sampled]:
-        """What was sampled since."""
+        """Return the samples since the last call."""
         try:
             os.eventfd_read(self.descriptor)
         except BlockingIOError:
@@ -79,7 +79,7 @@ class Samplers:
         return [self._sampled.popleft() for _ in range(len(self._sampled))]
 
     def _sample(self, source: Source, rhythm: Rhythm) -> None:
-        """The code of a source's thread."""
+        """Sample a source again and again, in its thread."""
         taken = threading.Event()
         while True:
             time.sleep(max(0.0, rhythm.due - time.monotonic()))
@@ -88,7 +88,7 @@ class Samplers:
             rhythm.begin(time.monotonic())
             try:
                 value = source.function()
-            except BaseException as raised:  # also SystemExit: nobody else would hear of it
+            except BaseException as raised:  # also SystemExit, which would end the thread in silence
                 error = raised
             finally:
                 rhythm.end(time.monotonic())

@@ -18,38 +18,38 @@ ORDER, MESSAGE = 1, 2
 
 
 class StreamLink:
-    """Connects `streams` with the router behind `dealer`. Batches that come are appended to `batches`, for later."""
+    """Connects `streams` with the router behind `router`. Batches that come are appended to `batches`, for later."""
 
     def __init__(
         self,
         streams: TaskStreams,
-        dealer: RouterConnection,
+        router: RouterConnection,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
         batches: deque[bytes],
         cancel: Callable[[UnwantedTasks], None],
     ) -> None:
         self._streams = streams
-        self._dealer = dealer
+        self._router = router
         self._control = control
-        self._journal = journal
+        self._log = log
         self._batches = batches
         self._cancel = cancel
-        self._port = dealer.port
-        self._waiter = Waiter(control.fileno(), dealer.port)
+        self._port = router.port
+        self._waiter = Waiter(control.fileno(), router.port)
 
     def wait(self, seconds: float) -> None:
         """Take what comes within so many s, and return when something has come.
 
         An order of the supervisor stays where it is, for the worker's loop; the generators are closed for it.
         """
-        if self._port is not self._dealer.port:
-            self._port = self._dealer.port
+        if self._port is not self._router.port:
+            self._port = self._router.port
             self._waiter = Waiter(self._control.fileno(), self._port)
         if seconds:
-            self._journal.flush()
+            self._log.flush()
         ready = self._waiter.wait(math.ceil(seconds * 1000))
         if ready & MESSAGE:
-            self._dealer.collect(self._batches, self._cancel, self._streams.grant)
+            self._router.collect(self._batches, self._cancel, self._streams.grant)
         if ready & ORDER:
             self._streams.end()

@@ -25,12 +25,12 @@ from taskengine.worker.tuning import MOST_LISTED, STREAM_LOOK_S
 
 
 class OpenGenerator:
-    """A generator task that runs, as the task at `position` of a job; `grant` is its credit, None if it is listed."""
+    """A generator task that runs, as the task at `position` of a job; it has no `credit` if it is listed."""
 
-    def __init__(self, job: int, position: int, grant: Grant | None) -> None:
+    def __init__(self, job: int, position: int, credit: Credit | None) -> None:
         self.job = job
         self.position = position
-        self.credit = None if grant is None else Credit(grant)
+        self.credit = credit
         self.reason: TaskEngineError | None = None
         """Why it is to be closed."""
         self.news: asyncio.Future[None] | None = None
@@ -60,7 +60,7 @@ class _List:
         """Append a value. Raises BadArguments for more than one answer holds."""
         self._size += len(encode(value))
         if len(self.values) >= MOST_LISTED or self._size > MAX_BODY:
-            text = f"{self._name} yields more than {MOST_LISTED} values, or {MAX_BODY} bytes: `stream` it, do not call it"
+            text = f"{self._name} yields more than {MOST_LISTED} values, or {MAX_BODY} bytes: `stream` it"
             raise BadArguments(text, name=self._name)
         self.values.append(value)
 
@@ -98,8 +98,9 @@ class TaskStreams:
             return msgspec.structs.replace(task, function=refuse)
 
         def make(generator: Any) -> Any:
-            opened = self._opened(self.grant_at_hand)
-            return self._run(task, generator, opened, functools.partial(self._emit, opened), None)
+            credit = Credit(self.grant_at_hand)
+            opened = self._opened(credit)
+            return self._run(task, generator, opened, functools.partial(self._emit, opened.job, credit), None)
 
         return _with_function(task, make, refuse)
 
@@ -124,24 +125,22 @@ class TaskStreams:
         opened.reason = opened.reason or reason
         opened.tell()
 
-    def _opened(self, grant: Grant | None) -> OpenGenerator:
+    def _opened(self, credit: Credit | None) -> OpenGenerator:
         job, position = self.task_at_hand() or (0, 0)
-        opened = self._open[job, position] = OpenGenerator(job, position, grant)
+        opened = OpenGenerator(job, position, credit)
+        self._open[job, position] = opened
         return opened
 
-    def _emit(self, opened: OpenGenerator, value: Any) -> None:
+    def _emit(self, job: int, credit: Credit, value: Any) -> None:
         """Send a value. Raises TaskFailed for one that cannot be sent."""
-        assert opened.credit is not None
         try:
             body = encode(value)
         except BadArguments as error:
             raise TaskFailed(f"a value cannot be sent: {error}", type="BadArguments") from None
-        self._send(opened.job, opened.credit.values, body)
-        opened.credit.send(1, len(body))
+        self._send(job, credit.values, body)
+        credit.send(1, len(body))
 
-    def _run(
-        self, task: Task, generator: Any, opened: OpenGenerator, take: Callable[[Any], None], result: Any
-    ) -> Any:
+    def _run(self, task: Task, generator: Any, opened: OpenGenerator, take: Callable[[Any], None], result: Any) -> Any:
         """Run a generator to its end, with `take` called for each value; return `result`, in a coroutine if need be."""
         if hasattr(generator, "__anext__"):
             return self._drive_async(generator, opened, take, result)

@@ -1,4 +1,4 @@
-"""Who subscribes to what at a data worker: connections, whose they are, and how much of it each has. Pure."""
+"""The subscriptions at a data worker: by connection and owner, and whether they are too many. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from taskengine.protocol.limits import MAX_CLIENTS
-from taskengine.worker.tuning import REPLAY_RATE, SUBSCRIPTIONS_KEPT
+from taskengine.worker.tuning import MAX_SUBSCRIPTIONS, REPLAY_RATE
 
 BURST_S = 0.05
-"""Small values need not wait for each other."""
+"""Last values may be sent so much ahead of REPLAY_RATE, so that small ones do not wait for each other."""
 
 
 class SubscriberConnection:
-    """One of a subscriber: its descriptor, the number of its socket, which no other ever has, and its `user`.
+    """A subscriber's connection: its descriptor, the number of its socket, which is unique, and its `user`.
 
-    `user` is its key, "" where there are none.
+    `user` is its key, "" if clients show no keys.
     """
 
     __slots__ = ("acked", "descriptor", "number", "prefixes", "user")
@@ -26,13 +26,14 @@ class SubscriberConnection:
         self.user = user
         self.prefixes: set[bytes] = set()
         self.acked: int | None = None
-        """What it had acknowledged when it was looked at, and something waited for it."""
+        """The bytes that it had acknowledged at the last look, None if nothing waited for it then."""
 
 
 class Subscribers:
-    """The connections that have said something, and what each has subscribed to, allowed or not: ZeroMQ keeps it all.
+    """The connections that have sent something, with their subscriptions, allowed or not: ZeroMQ keeps them all.
 
-    A key, or without keys a connection, has too much with more than half of what there may be in all.
+    The owner of a connection is its key, or without keys the connection itself. An owner may have half of
+    MAX_SUBSCRIPTIONS.
     """
 
     def __init__(self) -> None:
@@ -40,10 +41,10 @@ class Subscribers:
         self._shares: Counter[tuple[str, int]] = Counter()
         self._count = 0
         self._replayed_at: dict[tuple[str, int], float] = {}
-        """By when each owner will have been given its last values, at REPLAY_RATE."""
+        """When each owner will have received its last values at REPLAY_RATE."""
 
-    def may_have(self, connection: SubscriberConnection, size: int, now: float) -> bool:
-        """Return whether so many bytes of last values are for its owner now, which count from here on."""
+    def may_replay(self, connection: SubscriberConnection, size: int, now: float) -> bool:
+        """Return whether the connection's owner may get `size` bytes of last values now; if so, they count."""
         owner = _owner(connection)
         if self._replayed_at.get(owner, now) > now:
             return False
@@ -53,7 +54,7 @@ class Subscribers:
         return True
 
     def meet(self, descriptor: int, number: int, user: str) -> SubscriberConnection:
-        """Whoever has said something by this descriptor; another than before where the descriptor is another's now."""
+        """Return the connection of this descriptor; a new one if the descriptor has been used again."""
         connection = self.known.get(descriptor)
         if connection is None or (connection.number, connection.user) != (number, user):
             if connection is not None:
@@ -62,7 +63,7 @@ class Subscribers:
         return connection
 
     def add(self, connection: SubscriberConnection, prefix: bytes) -> bool:
-        """It subscribes; whether it had not."""
+        """Add a subscription; return whether it is new."""
         if prefix in connection.prefixes:
             return False
         connection.prefixes.add(prefix)
@@ -70,7 +71,7 @@ class Subscribers:
         return True
 
     def remove(self, connection: SubscriberConnection, prefix: bytes) -> None:
-        """It subscribes no more."""
+        """Remove a subscription."""
         if prefix in connection.prefixes:
             connection.prefixes.remove(prefix)
             self._count_for(connection, -1)
@@ -80,32 +81,32 @@ class Subscribers:
         self._shares[_owner(connection)] += subscriptions
 
     def of(self, user: str) -> list[SubscriberConnection]:
-        """The connections of a key."""
+        """Return the connections of a key."""
         return [connection for connection in self.known.values() if connection.user == user]
 
     def forget(self, connection: SubscriberConnection) -> None:
-        """It is closed. May be called twice."""
+        """Forget a connection that is closed. May be called twice."""
         if self.known.get(connection.descriptor) is connection:
             del self.known[connection.descriptor]
             self._count_for(connection, -len(connection.prefixes))
             self._shares += Counter()  # without those that have none
 
     def leave(self, number: int) -> None:
-        """The connection with this number has ended."""
+        """Forget the connection with this number: it has ended."""
         for connection in [each for each in self.known.values() if each.number == number]:
             self.forget(connection)
 
     def sweep(self, lives: Callable[[SubscriberConnection], bool]) -> None:
-        """Forget those that live no more."""
+        """Forget the connections for which `lives` is false."""
         for connection in [each for each in self.known.values() if not lives(each)]:
             self.forget(connection)
 
-    def is_too_much(self, connection: SubscriberConnection) -> bool:
-        """Return whether there are more subscriptions than may be, of its owner's or in all."""
-        return self._shares[_owner(connection)] > SUBSCRIPTIONS_KEPT // 2 or self._count > SUBSCRIPTIONS_KEPT
+    def has_too_many(self, connection: SubscriberConnection) -> bool:
+        """Return whether there are too many subscriptions, of this connection's owner or in all."""
+        return self._shares[_owner(connection)] > MAX_SUBSCRIPTIONS // 2 or self._count > MAX_SUBSCRIPTIONS
 
     def greediest(self) -> list[SubscriberConnection]:
-        """The connections of whoever has most subscriptions."""
+        """Return the connections of the owner with most subscriptions."""
         [(owner, _)] = self._shares.most_common(1) or [(("", 0), 0)]
         return [connection for connection in self.known.values() if _owner(connection) == owner]
 
@@ -117,11 +118,11 @@ def _owner(connection: SubscriberConnection) -> tuple[str, int]:
 def idlest(
     looked: Iterable[tuple[SubscriberConnection, int]], most_read: int | None = None
 ) -> list[SubscriberConnection]:
-    """Of connections for which something waits, and what each has acknowledged by now, those that read least.
+    """Return the connections that have read least since the last look.
 
-    With `most_read` those are not meant that have read more bytes.
-
-    Those of which nothing is known from the last look are given until the next.
+    `looked` has the connections that something waits for, each with the bytes that it has acknowledged by now. With
+    `most_read` only those are returned that have read no more bytes than that. A connection that nothing waited for at
+    the last look is not judged before the next one.
     """
     progress = []
     for connection, acked in looked:
@@ -135,22 +136,22 @@ def idlest(
 
 
 class Replay:
-    """Topics whose last values others than who asked for them get too, and thus seldom: REPLAY_RATE bytes a second."""
+    """Topics whose last values are sent again, to all their subscribers: at most REPLAY_RATE bytes a second."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, None] = {}
         self._next = float("-inf")
 
     def add(self, topics: Iterable[str]) -> None:
-        """Somebody asked for these."""
+        """Add topics to send again."""
         self._waiting |= dict.fromkeys(topics)
 
     def drop(self, topic: str) -> None:
-        """It was published just now."""
+        """Drop a topic that was published just now."""
         self._waiting.pop(topic, None)
 
     def next(self, now: float) -> str | None:
-        """A topic to publish again, None where there is none or it is too early; `spend` tells what that took."""
+        """Return a topic to send again, None if there is none or it is too early; then call `spend`."""
         if not self._waiting or self._next > now + BURST_S:
             return None
         topic = next(iter(self._waiting))
@@ -158,9 +159,9 @@ class Replay:
         return topic
 
     def spend(self, size: int, now: float) -> None:
-        """So many bytes were published again."""
+        """Count bytes that were sent again."""
         self._next = max(self._next, now) + size / REPLAY_RATE
 
     def due(self, now: float) -> float:
-        """In how many s the next is due; infinite where there is none."""
+        """Return in how many s the next topic is due; infinity for none."""
         return max(0.0, self._next - BURST_S - now) if self._waiting else float("inf")

@@ -1,17 +1,17 @@
-"""How much a data worker keeps for its subscribers, and what bounds coroutines and generators."""
+"""The limits of what a data worker keeps for its subscribers, and of cancelled coroutines and generators."""
 
 from __future__ import annotations
 
 from typing import Final
 
-SUBSCRIPTIONS_KEPT: Final = 2048
-"""Subscriptions of all clients at a data worker; what a key, or without keys a connection, has is at most half."""
+MAX_SUBSCRIPTIONS: Final = 2048
+"""The most subscriptions at a data worker. A key, or without keys a connection, may have half of them."""
 REPLAY_RATE: Final = 4 * 2**20
-"""Bytes of last values in a second that a connection is given when it subscribes, and that all get with others."""
-UNTAKEN_BYTES: Final = 16 * 2**20
-"""Bytes of publications that subscribers have not taken, from which on the idlest of them are cut off,"""
-MOST_UNTAKEN: Final = 64 * 2**20
-"""and from which on nothing more is sent to anybody."""
+"""Bytes of last values a second: each owner of connections gets so many alone, and all get so many together."""
+SOFT_UNTAKEN_BYTES: Final = 16 * 2**20
+"""From so many bytes on that subscribers have not taken, those that read least are cut off."""
+MAX_UNTAKEN_BYTES: Final = 64 * 2**20
+"""From so many bytes on that subscribers have not taken, nothing more is sent."""
 CANCEL_GRACE_S: Final = 1.0
 """How long, in s, a coroutine may take to end once it was cancelled for its timeout; then its worker is killed."""
 MOST_LISTED: Final = 10_000

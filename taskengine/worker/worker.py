@@ -1,4 +1,4 @@
-"""A task worker: one message in, its chunks run, one message out."""
+"""A task worker: receives a batch, runs its chunks, and sends one answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.context import begin, caller, coroutine_name, may_call, obey
+from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
 from taskengine.worker.router_connection import RouterConnection
 from taskengine.worker.stream_link import StreamLink
 from taskengine.worker.streams import TaskStreams
@@ -55,20 +55,20 @@ if TYPE_CHECKING:
     from taskengine.worker.async_work import AsyncWork
 
 CONTROL, BATCH = 1, 2
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 
 
 class NoPins(Exception):
-    """The worker of a lane with pins cannot have them."""
+    """The worker of a lane cannot get the lane's pins."""
 
 
 _function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
 
 
-class Turn:
-    """What the compiled worker turn asks of Python: names to functions, exceptions to entries, foreign formats.
+class BatchRunner:
+    """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
 
-    `page` is where it keeps its account, and `callable_of` gives the function to call for a task; `streams` runs the
+    The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. `streams` runs the
     generators. With `tells_all` clients get tracebacks and whole paths.
     """
 
@@ -88,20 +88,20 @@ class Turn:
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
-        # neighbouring slices are mostly of one package
+        # slices that follow each other are mostly of one package
         self._head = b""
         self._origin = NOWHERE
         self._functions: list[Callable[..., Any] | None] = []
         self._task_names: list[str] = []
         self._legacy_name = ""
-        """The task that runs, where it came by wire 0.1."""
+        """The current task, if it came by wire 0.1."""
         self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            self._find_legacy, self._failure, self._limit, page.limit if page else None, begin
+            self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin
         )
 
     def run(self, batch: bytes) -> bytes:
-        """Run a batch and give the answer to it. Raises ProtocolError for a batch that no router wrote."""
+        """Run a batch and return its answer. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
         try:
             return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
@@ -116,7 +116,7 @@ class Turn:
             return NO_ANSWER
 
     def running(self) -> tuple[str, str]:
-        """Give the names of the task that runs in this thread, and of the client that called it; "" for none."""
+        """Return the names of the task that runs in this thread, and of the client that called it; "" for none."""
         if coroutine_name.get():
             return coroutine_name.get(), caller()
         if threading.get_ident() != self._thread:
@@ -136,7 +136,7 @@ class Turn:
             self._task_names = names
             self._head = head
         self._legacy_name = ""
-        begin(self._origin)
+        set_origin(self._origin)
         return self._functions
 
     def _failed(self, head: bytes, i: int, position: int, error: BaseException | None) -> bytes:
@@ -156,7 +156,7 @@ class Turn:
         return limits if any(limits) else None
 
     def _limit(self, name: str) -> int:
-        """How long a task may run until its worker is killed, in ns, 0 for any time."""
+        """Return how long a task may run until its worker is killed, in ns, 0 for any time."""
         task = self._registry.tasks.get(name)
         return kill_limit_ns(task) if task else 0
 
@@ -192,7 +192,7 @@ def _names(head: bytes) -> list[str]:
 
 
 def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
-    """What the client is told of an exception that came out of task `name`; see `Turn` for `tells_all`."""
+    """Return the error that a client gets for an exception of task `name`; see `BatchRunner` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
         return error if tells_all else discreet(error)
     said = text_of(error)
@@ -216,95 +216,94 @@ def _in_task(trace: TracebackType | None) -> TracebackType | None:
 
 
 class TaskWorker:
-    """The process around the turn: a connection to the router, a pipe to the supervisor."""
+    """A worker of `lane`, connected to the router and the supervisor."""
 
     def __init__(
         self,
         settings: Settings,
-        backplane: Topology,
+        topology: Topology,
         place: int,
         lane: str,
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
-        plan = backplane.plan
-        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, backplane.machine, lane)
+        plan = topology.plan
+        registry, missing = load_modules(plan, place, plan.code.of_lane(lane), control, topology.machine, lane)
         for failure in registry.failures:
-            journal.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
-        attach(backplane.feeds, has_machine=backplane.machine is not None)
-        self._let_go = _own(backplane.machine, lane, journal)
-        page = backplane.pages[place]
-        most = settings.lane(lane).concurrency
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
+        attach(topology.feeds, has_machine=topology.machine is not None)
+        self._release_pins = _take_pins(topology.machine, lane, log)
+        page, most = topology.pages[place], settings.lane(lane).concurrency
         self._batches: deque[bytes] = deque()
-        """What came while a generator ran."""
+        """Batches that came while a generator ran."""
         self._streams = TaskStreams(lambda: page.running_task)
-        self._async = _async_work(registry, lane, most, control, journal, page, self._streams)
+        self._async = _async_work(registry, lane, most, control, log, page, self._streams)
         account = page if most == 1 else None
         callable_of = self._async.callable_of if self._async else _function
-        self._turn = Turn(
+        self._runner = BatchRunner(
             registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of, streams=self._streams
         )
-        journal.running = self._turn.running
-        obey(None if settings.policy is None else Policy(settings.policy), page)
+        log.running = self._runner.running
+        set_policy(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
-        self._journal = journal
+        self._log = log
         self._context = zmq.Context()
         who = f"TASK-{os.getpid()}", lane, place, missing
         cancels = any(task.can_end_early for task in registry.tasks.values())
-        self._dealer = RouterConnection(self._context, settings, backplane, *who, cancels=cancels)
-        journal.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
-        journal.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
+        self._router = RouterConnection(self._context, settings, topology, *who, cancels=cancels)
+        log.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
+        log.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
     def serve(self) -> None:
-        """Work until the supervisor says stop, or is gone; then let go of the pins."""
+        """Work until the supervisor says stop or is gone, then release the pins."""
         try:
             if self._async is None:
                 self._work()
             else:
-                self._async.work(self._dealer, self._turn.answer, self._note)
+                self._async.work(self._router, self._runner.answer, self._note)
         finally:
-            self._let_go()
-        self._journal.flush()
-        self._dealer.close()
+            self._release_pins()
+        self._log.flush()
+        self._router.close()
         self._context.term()
 
     def _work(self) -> None:
-        what = self._streams, self._dealer, self._control, self._journal, self._batches, self._streams.cancel
-        self._streams.connect(self._dealer.send_value, StreamLink(*what).wait)
+        what = self._streams, self._router, self._control, self._log, self._batches, self._streams.cancel
+        self._streams.connect(self._router.send_value, StreamLink(*what).wait)
         waiter = self._waiter()
         while True:
-            pause = PAUSE_MS if self._journal.pending else self._dealer.interval_ms
-            ready = waiter.wait(pause if not self._batches else 0)
-            # before a batch, which may be one of a router that is gone
+            pause = PAUSE_MS if self._log.pending else self._router.interval_ms
+            ready = waiter.wait(0 if self._batches else pause)
+            # before a batch, which may be from a router that is gone
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
                     self._batches.clear()
-                    self._dealer.rejoin()
+                    self._router.rejoin()
                     waiter = self._waiter()
             elif ready & BATCH or self._batches:
                 self._run()
             else:
-                self._journal.flush()
-                if self._dealer.beat():
+                self._log.flush()
+                if self._router.beat():
                     waiter = self._waiter()
 
     def _waiter(self) -> Waiter:
-        return Waiter(self._control.fileno(), self._dealer.port)
+        return Waiter(self._control.fileno(), self._router.port)
 
     def _run(self) -> None:
-        batch = self._batches.popleft() if self._batches else self._dealer.receive()
+        batch = self._batches.popleft() if self._batches else self._router.receive()
         if batch is None:
             return
-        answer = self._turn.answer(batch)
-        self._dealer.send(answer)
+        answer = self._runner.answer(batch)
+        self._router.send(answer)
         self._note(batch, answer)
 
     def _note(self, batch: bytes, answer: bytes) -> None:
-        if self._journal.enabled and answer != NO_ANSWER:
-            self._journal.note(_received_lines, batch, answer)
+        if self._log.enabled and answer != NO_ANSWER:
+            self._log.note(_received_lines, batch, answer)
 
 
 def _async_work(
@@ -312,7 +311,7 @@ def _async_work(
     lane: str,
     most: int,
     control: ControlChannel,
-    journal: LogBuffer,
+    log: LogBuffer,
     page: ProgressPage,
     streams: TaskStreams,
 ) -> AsyncWork | None:
@@ -327,14 +326,14 @@ def _async_work(
     from taskengine.worker.concurrent_work import ConcurrentWork
     from taskengine.worker.event_loop import EventLoop
 
-    loop = EventLoop(lambda line: journal.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
     if most == 1:
-        return AsyncWork(loop, control, journal, page, streams)
+        return AsyncWork(loop, control, log, page, streams)
     for task in tasks:
         if not task.is_async:
             said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
-            journal.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
-    return ConcurrentWork(loop, control, journal, page, streams, most)
+            log.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
+    return ConcurrentWork(loop, control, log, page, streams, most)
 
 
 def load_modules(
@@ -345,9 +344,9 @@ def load_modules(
     machine: Machine | None = None,
     lane: str | None = None,
 ) -> tuple[Registry, list[str]]:
-    """Load what the worker at a place is to; the registry, and the modules that could not be loaded.
+    """Import the modules of the worker at a place; return the registry, and the modules that could not be imported.
 
-    The supervisor is told of each before it is loaded, since it may end the process, and of each that does not load.
+    Each is reported to the supervisor before its import, which may end the process, and again if the import fails.
     """
     excluded = plan.excluded.get(place, {})
 
@@ -362,20 +361,20 @@ def load_modules(
     return registry, [module.module for module, _ in failed]
 
 
-def _own(machine: Machine | None, lane: str, journal: LogBuffer) -> Callable[[], None]:
-    """Get the pins of the lane, where it has some; how to let go of them. Raises NoPins."""
+def _take_pins(machine: Machine | None, lane: str, log: LogBuffer) -> Callable[[], None]:
+    """Get the pins of the lane, if it has any; return a function that releases them. Raises NoPins."""
     if machine is None or lane not in machine.lanes:
         return lambda: None
     try:
-        owner = machine.own(lane, journal.warn)
+        owner = machine.own(lane, log.warn)
     except (RuntimeError, SettingsError) as error:
-        raise NoPins(f"lane {lane} cannot have its pins: {error}") from error
+        raise NoPins(f"lane {lane} cannot get its pins: {error}") from error
     orphan.first(owner.rest_at_once)
     return owner.close
 
 
 def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
-    """A line for each chunk that was run; what was handed back is received again, by whom it is run."""
+    """Yield a line for each chunk that was run. Chunks that it handed back are logged by another worker."""
     ran: Counter[int] = Counter()
     for job, first, stop, *_ in _fastpath.read_answer(answer):
         ran[job] += stop - first
@@ -387,14 +386,12 @@ def _received_lines(batch: bytes, answer: bytes) -> Iterator[str]:
             ran[job] -= tasks
 
 
-def run(
-    settings: Settings, backplane: Topology, place: int, lane: str, control: ControlChannel, journal: LogBuffer
-) -> None:
-    """The task worker's process."""
+def run(settings: Settings, topology: Topology, place: int, lane: str, control: ControlChannel, log: LogBuffer) -> None:
+    """Run a task worker. Reports Online to the supervisor, or StartFailed with the reason."""
     limit_memory(worker_memory(settings))
     _fastpath.limit_depth(settings.value_depth)
     try:
-        worker = TaskWorker(settings, backplane, place, lane, control, journal)
+        worker = TaskWorker(settings, topology, place, lane, control, log)
     except NoPins as error:
         control.send(StartFailed(str(error)))
         return

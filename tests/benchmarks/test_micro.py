@@ -16,7 +16,7 @@ from taskengine.client.session import Call
 from taskengine.protocol.layouts import Format
 from taskengine.registry.registry import Registry
 from taskengine.tasks import task_count
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 from tests.batches import join_frames, no_foreign, section_of
 
 TASKS = 4000
@@ -89,7 +89,7 @@ def test_run_batch(benchmark: BenchmarkFixture, tasks: int) -> None:
 def test_run_task_frames(benchmark: BenchmarkFixture) -> None:
     head = encode_head("1", b"1.5")
     section = section_of(frames(TASKS), sizes=SIZES, format=Format.LEGACY_JSON, head=head)
-    turn = Turn(Registry.load(["taskengine.tasks"]))
+    turn = BatchRunner(Registry.load(["taskengine.tasks"]))
     answer = benchmark(turn.run, _fastpath.pack_batch(1, 0, [section]))
     assert sum(entry[5].count(b': 2.5"') for entry in _fastpath.read_answer(answer)) == TASKS
 

@@ -21,6 +21,16 @@ ANSWER_S = deadline(40.0)
 """How long a client waits: a reply that has not come then is lost."""
 CANCEL_S = 1.0
 PAUSE_S = 0.002
+_SHARES = {
+    "chaos.note": 50,
+    "chaos.again": 20,
+    "chaos.lane": 10,
+    "chaos.fail": 1,
+    "chaos.turn": 6,
+    "chaos.beside": 6,
+    "chaos.beside.again": 4,
+}
+"""How many of a hundred calls or so are of each task."""
 
 
 def note_outcome(book: Book, id: str, outcome: object) -> None:
@@ -39,9 +49,9 @@ def make_calls(book: Book, chance: random.Random, count: int) -> tuple[list[str]
     ids: list[str] = []
     calls: list[Call] = []
     for _ in range(count):
-        name = chance.choices(("chaos.note", "chaos.again", "chaos.lane", "chaos.fail"), (60, 25, 10, 1))[0]
+        name = chance.choices(list(_SHARES), list(_SHARES.values()))[0]
         expected = "TaskFailed" if name == "chaos.fail" else ""
-        id = book.offer(time.monotonic(), name, idempotent=name == "chaos.again", expected=expected)
+        id = book.offer(time.monotonic(), name, idempotent=name.endswith("again"), expected=expected)
         seconds = () if expected or chance.random() < 0.7 else (chance.uniform(0.0, 0.003),)
         ids.append(id)
         calls.append((name, (id, *seconds), {}))

@@ -21,7 +21,7 @@ from tests.chaos.watch import Watch
 from tests.engine import Engine, deadline
 
 TICK_S = 0.003
-STILL = "has stood still for too long: router"
+STILL = "has sent no heartbeat for too long: router"
 PROBE_S = 0.25
 """How long one question waits by which a new router is found."""
 
@@ -70,7 +70,7 @@ class Chaos:
         while (now := time.monotonic()) < start + seconds:
             for line in lines.read():
                 self.watch.take(line, now)
-                if line.endswith(STILL):
+                if STILL in line:
                     self._note_router(now)
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -108,11 +108,12 @@ def judge(
     frozen_s: float = 0.0,
     hung: Sequence[str] = (),
     in_order: str = "",
+    beside: Collection[str] = (),
 ) -> Judgement:
     """Hold the clients' books against `runs`, the ids that each task process wrote, in its order.
 
     A client notices a router's death within `notice_s`, and one that stands still is killed within `frozen_s`. Tasks
-    named `in_order` are of a lane with one worker.
+    named `in_order` are of a lane with one worker. Those named in `beside` run beside each other, and die together.
     """
     books = list(books)
     offers = {offer.id: (book, offer) for book in books for offer in book.offers.values()}
@@ -136,7 +137,9 @@ def judge(
         "errors that are no legitimate answer": [
             f"{id} {a.error}" for id, (_, o) in offers.items() for a in o.answers if not _is_legitimate(o, a)
         ],
-        "tasks beside the one that a dead worker ran": _collateral(offer for _, offer in offers.values()),
+        "tasks beside the one that a dead worker ran": _collateral(
+            offer for _, offer in offers.values() if offer.task not in beside
+        ),
         "tasks of a lane with one worker out of order": _disordered(runs, offers, in_order),
     }
     start = min((offer.at for _, offer in offers.values()), default=0.0)

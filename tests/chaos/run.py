@@ -25,7 +25,8 @@ from tests.chaos.plan import Pace, plan
 from tests.chaos.report import Report, show
 from tests.engine import Engine, alive, deadline, wait_until
 
-TASK_WORKERS, LANE_WORKERS, DATA_WORKERS = 3, 1, 1
+TASK_WORKERS, LANE_WORKERS, DATA_WORKERS = 3, 4, 1
+LANES = "turn=2,beside=1x20"
 NORMAL = {"router": 1, "task": TASK_WORKERS + LANE_WORKERS, "data": DATA_WORKERS}
 GONE_S = 2.0
 """How soon nothing may be left of an engine whose supervisor was killed."""
@@ -80,7 +81,7 @@ def ledger_folder() -> Iterator[Path]:
 def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
     """Hurt an engine for so many seconds."""
     settings: dict[str, Any] = {"task_workers": TASK_WORKERS, "data_workers": DATA_WORKERS, "enable_stdout": "false"}
-    settings |= {"heartbeat_interval": 0.2, "heartbeat_limit": deadline(1.0)}
+    settings |= {"heartbeat_interval": 0.2, "heartbeat_limit": deadline(1.0), "lanes": LANES}
     with ledger_folder() as folder, Engine(tasks=tasks.__file__, **settings) as engine:
         wait_until(lambda: counts(engine) == NORMAL, 20.0, "all processes")
         chaos = Chaos(engine, seed, NORMAL)
@@ -107,6 +108,7 @@ def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
         frozen_s=ROUTER_PATIENCE * float(settings["heartbeat_limit"]) + 2 * settings["heartbeat_interval"],
         hung=hung,
         in_order="chaos.lane",
+        beside=("chaos.beside", "chaos.beside.again"),
     )
     others = [
         *clients.failures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import functools
 import os
@@ -42,6 +43,26 @@ def again(id: str, seconds: float = 0.0) -> str:
 def lane(id: str, seconds: float = 0.0) -> str:
     """Run in a lane with one worker."""
     return note(id, seconds)
+
+
+@task(name="chaos.turn", lane="turn")
+async def turn(id: str, seconds: float = 0.0) -> str:
+    """Run as a coroutine in a lane that runs one at a time in each worker."""
+    _note(id)
+    await asyncio.sleep(seconds)
+    return id
+
+
+@task(name="chaos.beside", lane="beside", timeout=5.0)
+async def beside(id: str, seconds: float = 0.0) -> str:
+    """Run beside others."""
+    return await turn(id, 10 * seconds)
+
+
+@task(name="chaos.beside.again", lane="beside", idempotent=True)
+async def beside_again(id: str, seconds: float = 0.0) -> str:
+    """Run beside others, or again where the worker died."""
+    return await turn(id, 10 * seconds)
 
 
 @task(name="chaos.ping")

@@ -249,7 +249,7 @@ class Stage:
         for worker in [worker for worker in self.workers if worker.has_lied]:
             self.kill(worker.name)
         # the router may hear of the package before it hears of the deaths
-        self._play(lambda: all(self._router._crew.is_here(worker.name) for worker in self.workers), "honest workers")
+        self._play(lambda: all(self._router._workers.is_here(worker.name) for worker in self.workers), "honest workers")
         results: Future[Any] = Future()
         self._honest.send_multipart(self._session.mapped("task_count", _COLUMNS, results, _OPTIONS).frames)
         self._play(results.done, "an honest package")

@@ -69,7 +69,7 @@ def test_the_target_finds_a_look_through_the_package_for_each_name(
                 package.urgency = Urgency(is_urgent=package.name_of(position) == name)
 
     mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
-    monkeypatch.setattr(Frontend, "_heed", heed)
+    monkeypatch.setattr(Frontend, "_act_at_once", heed)
     with pytest.raises(TooExpensive):
         mutate.run(target.fuzz, RUNS, 1, tmp_path, [CORPUS / "cost"], target.TOKENS)
     assert list(tmp_path.glob("crash-*"))

@@ -14,7 +14,7 @@ import pytest
 import taskengine_hardware
 from taskengine import BadArguments, Cancelled, NotAllowed, Origin, Overloaded, SettingsError
 from taskengine.config import policy
-from taskengine.worker.context import begin, obey
+from taskengine.worker.context import set_origin, set_policy
 from taskengine_hardware.control import Control
 from taskengine_hardware.device_types import KINDS, Role
 from tests.engine import wait_until
@@ -187,13 +187,13 @@ def test_bad_input_is_named_and_moves_nothing(machine: Bench, name: str, args: t
 def test_devices_that_are_written_together_wait_for_nobody_between(machine: Bench) -> None:
     """Sixteen or so in one task are one frame: all are refused, or all move."""
     machine.commands.lease_acquire(["tilt"], exclusive=True)
-    begin(Origin(connection=b"another", holder=b"another"))
+    set_origin(Origin(connection=b"another", holder=b"another"))
     try:
         with pytest.raises(NotAllowed, match="another client holds tilt"):
             machine.commands.devices_write({"pan": 10, "tilt": 0.5})
         assert machine.owner.control.find("pan").value is None
     finally:
-        begin(Origin())
+        set_origin(Origin())
     machine.commands.devices_write({"pan": 10, "tilt": 0.5})
     assert machine.owner.control.find("tilt").value == 0.5
 
@@ -239,7 +239,7 @@ def test_a_stop_is_known_by_its_id_and_undone_by_its_number(machine: Bench) -> N
 def test_a_stop_that_has_waited_does_not_undo_an_arm(machine: Bench) -> None:
     """The router has stopped the machine as it came. One that a task calls itself is another one."""
     received = time.monotonic_ns()
-    begin(Origin("a", b"a", b"a", received, received))
+    set_origin(Origin("a", b"a", b"a", received, received))
     try:
         machine.panel.stop(time.monotonic_ns())
         machine.commands.system_arm(1)
@@ -248,12 +248,12 @@ def test_a_stop_that_has_waited_does_not_undo_an_arm(machine: Bench) -> None:
         machine.commands.system_stop()
         assert not machine.commands.system_state()["armed"]
         machine.commands.system_arm(2)
-        begin(Origin("a", b"a", b"a", time.monotonic_ns(), 0))
+        set_origin(Origin("a", b"a", b"a", time.monotonic_ns(), 0))
         machine.commands.stop_called(why="now")
         assert machine.commands.system_state()["why"] == "now"
         assert machine.commands.system_state()["by"] == "a"
     finally:
-        begin(Origin())
+        set_origin(Origin())
 
 
 def test_stops_and_rests_overtake_what_waits() -> None:
@@ -270,18 +270,18 @@ def test_stops_and_rests_overtake_what_waits() -> None:
 
 def test_anothers_motion_is_brought_to_rest_by_who_may_use_the_device(machine: Bench) -> None:
     now = time.monotonic_ns()
-    begin(Origin("a", b"a", b"a", now, now))
+    set_origin(Origin("a", b"a", b"a", now, now))
     try:
         machine.commands.lease_acquire(["fan"], exclusive=True)
         machine.commands.motor_forward("fan")
-        begin(Origin("b", b"b", b"b", time.monotonic_ns(), 0))
+        set_origin(Origin("b", b"b", b"b", time.monotonic_ns(), 0))
         machine.commands.motor_stop("fan")
         assert machine.pin(8).state == 0
-        begin(Origin("a", b"a", b"a", now, now))
+        set_origin(Origin("a", b"a", b"a", now, now))
         with pytest.raises(Cancelled):
             machine.commands.motor_forward("fan")
     finally:
-        begin(Origin())
+        set_origin(Origin())
 
 
 def test_a_rest_is_heeded_while_a_task_hangs(machine: Bench) -> None:
@@ -375,9 +375,9 @@ def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypat
 
 
 def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
-    obey(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
+    set_policy(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
     try:
-        begin(Origin("laptop", b"1", b"1"))
+        set_origin(Origin("laptop", b"1", b"1"))
         machine.commands.servo_set("pan", 0.5)
         assert machine.commands.devices_state().keys() == {"pan"}
         refusals: list[Callable[[], object]] = [
@@ -392,8 +392,8 @@ def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
                 refused()
         assert machine.owner.control.find("pan").value == 45
     finally:
-        obey(None)
-        begin(Origin())
+        set_policy(None)
+        set_origin(Origin())
 
 
 def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(bench: Callable[..., Bench]) -> None:

@@ -13,12 +13,12 @@ from taskengine.broker.topics import TopicTable
 from taskengine.config.settings import Settings
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.worker.publisher_socket import PublisherSocket
-from taskengine.worker.tuning import MOST_UNTAKEN
+from taskengine.worker.tuning import MAX_UNTAKEN_BYTES
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.test_attacks import MIB
 
 SIZE = 8 * MIB
-MANY = 3 * MOST_UNTAKEN // SIZE
+MANY = 3 * MAX_UNTAKEN_BYTES // SIZE
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
             socket.subscribe("camera")
 
         def are_known() -> bool:
-            broadcast.meet()
-            broadcast.greet(0.0)
+            broadcast.handle_connections()
+            broadcast.handle_subscriptions(0.0)
             return len(broadcast._subscribers.known) == 2
 
         wait_until(are_known, 20, "the subscriptions")

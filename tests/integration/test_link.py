@@ -43,16 +43,6 @@ class Failing:
         return self.real(*args, **kwargs)
 
 
-def test_a_callback_that_exits_does_not_stop_the_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    reports: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", reports.append)
-    for _ in range(2):
-        future: Future[Any] = client.submit("task_count", 2, 3)
-        future.add_done_callback(lambda _: sys.exit(1))
-        assert client.submit("task_count", 4, 4).result(deadline(20)) == 4.0
-    assert [report.exc_type for report in reports] == [SystemExit] * 2
-
-
 def test_a_connection_that_cannot_be_made_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with Engine() as engine, Client(engine.address, timeout=deadline(20)) as client:
         sleeping = client.submit("task_sleep", 60)
@@ -115,73 +105,113 @@ def others_go_on(client: Client) -> bool:
     return results == [2.5, 4.0]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_one_that_is_interrupted_where_it_begins_or_ends_to_lead(client: Client, number: int) -> None:
-    client.call("task_count", 2, 3)
-    pending = Future[Any]()  # for the one that leads next
-    client._queue.add(("task_sleep", (0.2,), {}), pending, client._options, time.monotonic())
-    client._link._lock = Tripping(client._link._lock, number)  # type: ignore[assignment]  # as a lock is used here
-    with pytest.raises(KeyboardInterrupt):
+class TestSignalsAndCallbacks:
+    """Code that is not ours raises within the link, or calls it: the rules are in `client/transport.py`."""
+
+    def test_a_callback_that_exits_does_not_stop_the_link(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reports: list[Any] = []
+        monkeypatch.setattr(threading, "excepthook", reports.append)
+        for _ in range(2):
+            future: Future[Any] = client.submit("task_count", 2, 3)
+            future.add_done_callback(lambda _: sys.exit(1))
+            assert client.submit("task_count", 4, 4).result(deadline(20)) == 4.0
+        assert [report.exc_type for report in reports] == [SystemExit] * 2
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_one_that_is_interrupted_where_it_begins_or_ends_to_lead(self, client: Client, number: int) -> None:
         client.call("task_count", 2, 3)
-    if number == 2:
-        assert pending.result(deadline(20)) == 0.2
-    assert others_go_on(client)
-    assert pending.result(deadline(20)) == 0.2
-    client.close()
-    assert client._link._leader in (transport.NOBODY, threading.get_ident())
-
-
-def test_one_that_is_interrupted_before_it_leads(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    client.call("task_count", 2, 3)
-    clock = Failing(time.monotonic, KeyboardInterrupt())
-    with monkeypatch.context() as patch:
-        patch.setattr(transport, "time", SimpleNamespace(monotonic=clock))
+        pending = Future[Any]()  # for the one that leads next
+        client._queue.add(("task_sleep", (0.2,), {}), pending, client._options, time.monotonic())
+        client._link._lock = Tripping(client._link._lock, number)  # type: ignore[assignment]  # as a lock is used here
         with pytest.raises(KeyboardInterrupt):
             client.call("task_count", 2, 3)
-    assert clock.failures > 0
-    assert others_go_on(client)
+        if number == 2:
+            assert pending.result(deadline(20)) == 0.2
+        assert others_go_on(client)
+        assert pending.result(deadline(20)) == 0.2
+        client.close()
+        assert client._link._leader in (transport.NOBODY, threading.get_ident())
 
-
-def test_one_that_comes_back_and_is_said_to_lead_does_so_no_longer(client: Client) -> None:
-    client._link._leader = threading.get_ident()
-    assert client.call("task_count", 2, 3) == 2.5
-    assert client._link._leader == transport.NOBODY
-
-
-def test_what_the_interrupted_has_received_is_resolved_by_the_next(client: Client) -> None:
-    client.call("task_count", 2, 3)
-    receive, left = client._session.receive, []
-
-    def interrupted(frames: Sequence[bytes], now: int = 0) -> Any:
-        client._session.receive = receive  # type: ignore[method-assign]  # it is interrupted once
-        left.append(list(client._link._inbox))
-        raise KeyboardInterrupt
-
-    client._session.receive = interrupted  # type: ignore[method-assign]
-    other: Future[Any] = Future()
-    client._link._outbox.append(client._session.request(RequestKind.INFO, other, Options()))
-    with pytest.raises(KeyboardInterrupt):
+    def test_one_that_is_interrupted_before_it_leads(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         client.call("task_count", 2, 3)
-    assert len(left[0]) >= 1
-    assert other.result(deadline(20))
-    assert client.call("task_count", 4, 4) == 4.0
-    assert not client._link._inbox
+        clock = Failing(time.monotonic, KeyboardInterrupt())
+        with monkeypatch.context() as patch:
+            patch.setattr(transport, "time", SimpleNamespace(monotonic=clock))
+            with pytest.raises(KeyboardInterrupt):
+                client.call("task_count", 2, 3)
+        assert clock.failures > 0
+        assert others_go_on(client)
 
+    def test_one_that_comes_back_and_is_said_to_lead_does_so_no_longer(self, client: Client) -> None:
+        client._link._leader = threading.get_ident()
+        assert client.call("task_count", 2, 3) == 2.5
+        assert client._link._leader == transport.NOBODY
 
-def test_an_error_nobody_has_thought_of_is_told_to_all_who_wait(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reports: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", reports.append)
-    client.call("task_count", 2, 3)
-    unforeseen = RuntimeError("unforeseen")
-    with monkeypatch.context() as patch:
-        patch.setattr(client._session, "receive", Failing(client._session.receive, unforeseen))
-        error = client.submit("task_count", 2, 3).exception(deadline(20))
-    assert type(error) is TaskEngineError
-    assert error.__cause__ is unforeseen
-    assert reports[0].exc_value is unforeseen
-    assert others_go_on(client)
+    def test_what_the_interrupted_has_received_is_resolved_by_the_next(self, client: Client) -> None:
+        client.call("task_count", 2, 3)
+        receive, left = client._session.receive, []
+
+        def interrupted(frames: Sequence[bytes], now: int = 0) -> Any:
+            client._session.receive = receive  # type: ignore[method-assign]  # it is interrupted once
+            left.append(list(client._link._inbox))
+            raise KeyboardInterrupt
+
+        client._session.receive = interrupted  # type: ignore[method-assign]
+        other: Future[Any] = Future()
+        client._link._outbox.append(client._session.request(RequestKind.INFO, other, Options()))
+        with pytest.raises(KeyboardInterrupt):
+            client.call("task_count", 2, 3)
+        assert len(left[0]) >= 1
+        assert other.result(deadline(20))
+        assert client.call("task_count", 4, 4) == 4.0
+        assert not client._link._inbox
+
+    def test_an_error_nobody_has_thought_of_is_told_to_all_who_wait(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reports: list[Any] = []
+        monkeypatch.setattr(threading, "excepthook", reports.append)
+        client.call("task_count", 2, 3)
+        unforeseen = RuntimeError("unforeseen")
+        with monkeypatch.context() as patch:
+            patch.setattr(client._session, "receive", Failing(client._session.receive, unforeseen))
+            error = client.submit("task_count", 2, 3).exception(deadline(20))
+        assert type(error) is TaskEngineError
+        assert error.__cause__ is unforeseen
+        assert reports[0].exc_value is unforeseen
+        assert others_go_on(client)
+
+    def test_closing_does_not_wait_for_a_callback_without_end(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transport, "GIVE_UP_S", 0.05)
+        client = Client(engine.address)
+        entered, end = threading.Event(), threading.Event()
+
+        def dawdle(_: Future[Any]) -> None:
+            entered.set()
+            end.wait()
+
+        client.submit("task_count", 2, 3).add_done_callback(dawdle)
+        assert entered.wait(deadline(20))
+        late = client.submit("task_count", 2, 3)
+        client.close(timeout=0.05)
+        assert isinstance(late.exception(0), Cancelled)
+        assert client._link._wakeup >= 0
+        end.set()
+        wait_until(lambda: client._link._wakeup < 0, 10, "the socket's end")
+
+    def test_closing_that_is_interrupted_closes(self, engine: Engine) -> None:
+        client = Client(engine.address)
+        with client._link._lock:  # queued, and nobody leads yet
+            client._queue.add(("task_count", (2, 3), {}), waiting := Future[Any](), client._options, time.monotonic())
+        client._link._lead = Failing(client._link._lead, KeyboardInterrupt())  # type: ignore[method-assign]  # as by ctrl-c
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        assert isinstance(waiting.exception(0), Cancelled)
+        assert client._link._wakeup < 0
 
 
 def test_a_thread_that_has_ended_is_replaced(client: Client) -> None:
@@ -190,36 +220,6 @@ def test_a_thread_that_has_ended_is_replaced(client: Client) -> None:
     ended.join()
     client._link._thread = ended
     assert client.submit("task_count", 2, 3).result(deadline(20)) == 2.5
-
-
-def test_closing_does_not_wait_for_a_callback_without_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "GIVE_UP_S", 0.05)
-    client = Client(engine.address)
-    entered, end = threading.Event(), threading.Event()
-
-    def dawdle(_: Future[Any]) -> None:
-        entered.set()
-        end.wait()
-
-    client.submit("task_count", 2, 3).add_done_callback(dawdle)
-    assert entered.wait(deadline(20))
-    late = client.submit("task_count", 2, 3)
-    client.close(timeout=0.05)
-    assert isinstance(late.exception(0), Cancelled)
-    assert client._link._wakeup >= 0
-    end.set()
-    wait_until(lambda: client._link._wakeup < 0, 10, "the socket's end")
-
-
-def test_closing_that_is_interrupted_closes(engine: Engine) -> None:
-    client = Client(engine.address)
-    with client._link._lock:  # queued, and nobody leads yet
-        client._queue.add(("task_count", (2, 3), {}), waiting := Future[Any](), client._options, time.monotonic())
-    client._link._lead = Failing(client._link._lead, KeyboardInterrupt())  # type: ignore[method-assign]  # as by ctrl-c
-    with pytest.raises(KeyboardInterrupt):
-        client.close()
-    assert isinstance(waiting.exception(0), Cancelled)
-    assert client._link._wakeup < 0
 
 
 def in_a_fork(play: Callable[[], str]) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskengine.broker.broker import Broker
-from taskengine.broker.lane import Batch, Slice
+from taskengine.broker.lane import Batch, Slice, tasks_in
 from taskengine.broker.package import Package
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.recovery import Account, Answered
@@ -57,10 +57,27 @@ def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
     return None
 
 
+def _positions(slices: list[Slice]) -> list[tuple[Package, int]]:
+    """The tasks of the slices: their packages and positions."""
+    return [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
+
+
+def _first(slices: list[Slice], tasks: int) -> list[Slice]:
+    """The first so many tasks of the slices."""
+    first = []
+    for slice in slices:
+        stop = min(slice.stop, slice.first + tasks)
+        tasks -= stop - slice.first
+        if stop > slice.first:
+            first.append(slice._replace(stop=stop))
+    return first
+
+
 class Event(Enum):
     """The fate of a task."""
 
     DISPATCH = auto()
+    TAKE_BACK = auto()
     BEGIN = auto()
     END = auto()
     HAND_BACK = auto()
@@ -78,6 +95,7 @@ RULES: dict[tuple[State, Event], State] = {
     (State.WAITS, Event.BLAME): State.ANSWERED,
     (State.HELD, Event.BEGIN): State.RUNS,
     (State.HELD, Event.HAND_BACK): State.WAITS,
+    (State.HELD, Event.TAKE_BACK): State.WAITS,
     (State.RUNS, Event.END): State.ANSWERED,
     (State.RUNS, Event.DEATH): State.ANSWERED,
     (State.RUNS, Event.REPEAT): State.WAITS,
@@ -286,8 +304,7 @@ class BrokerStates(RuleBasedStateMachine):
 
     def put_back(self, slices: list[Slice], done: int) -> None:
         """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
-        positions = [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
-        for made, position in positions[done:]:
+        for made, position in _positions(slices)[done:]:
             task = self.books[made].tasks[position]
             if task.state is State.HELD:
                 task.step(Event.HAND_BACK)
@@ -308,6 +325,20 @@ class BrokerStates(RuleBasedStateMachine):
         self.take(whole)
         self.revoke()
 
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        """Leave a worker some tasks of one of its batches: it has begun none of the others, as its claims say."""
+        name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
+        place = data.draw(st.integers(0, len(self.workers[name]) - 1))
+        slices = self.workers[name][place]
+        left = data.draw(st.integers(0, tasks_in(slices)))
+        for made, position in _positions(slices)[left:]:
+            self.books[made].tasks[position].step(Event.TAKE_BACK)
+        self.workers[name][place] = _first(slices, left)
+        self.take(self.broker.take_back(name, self.broker.workers.held(name)[place], left))
+        self.revoke()
+
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), part=st.booleans(), dies_running=st.booleans())
     def die(self, data: st.DataObject, part: bool, dies_running: bool) -> None:
@@ -322,7 +353,7 @@ class BrokerStates(RuleBasedStateMachine):
             if is_over:
                 accounts.append(None)
                 self.put_back(slices, 0)
-                next_up = next_up or (slices[0], slices[0].first)
+                next_up = next_up or _after(slices, 0)
                 continue
             total = sum(slice.stop - slice.first for slice in slices)
             done = data.draw(st.integers(0, total))

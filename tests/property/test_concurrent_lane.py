@@ -118,7 +118,7 @@ class ConcurrentLane(RuleBasedStateMachine):
 
     def check_cancellations(self) -> None:
         """Only what a worker holds and its client has cancelled is cancelled there."""
-        for name, unwanted in self.broker.cancellations():
+        for name, unwanted in self.broker.workers.cancellations():
             held = self.workers[name]
             known = {
                 (slice.package.flight.job, slice.first): (slice.package, slice.first)

@@ -79,7 +79,7 @@ class Life:
 
     def expire(self) -> None:
         self.now += 1
-        self.broker.counters.tick(self.now)
+        self.broker.tick(self.now)
         self.broker.expire(float(self.now))
 
     def cancel(self) -> None:

@@ -148,7 +148,7 @@ def test_a_system_that_gives_no_descriptors_for_a_while_costs_no_more_than_that(
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (5, limits[1]))
         os.kill(arm, signal.SIGKILL)
-        wait_until(lambda: "Not started (Too many open files): task worker arm" in engine.output(), 20, "the line")
+        wait_until(lambda: "Cannot start task worker arm 1 (Too many open files)" in engine.output(), 20, "the line")
         engine.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "Not reloaded: the modules cannot be loaded" in engine.output(), 20, "the other line")
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)

@@ -96,7 +96,7 @@ def test_many_that_come_at_once_wait_their_turn_and_need_not_try_again() -> None
 
 
 def test_an_idle_connection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "GUEST_S", 0.05)
+    monkeypatch.setattr(metrics, "CONNECTION_S", 0.05)
     with contextlib.closing(metrics.listen("127.0.0.1", 0)) as listener:
         server = metrics.Server(listener, lambda accept: (b"up 1\n", "text/plain"), None)
         ours, theirs = multiprocessing.Pipe()

@@ -119,11 +119,11 @@ def test_an_engine_whose_watchdog_is_for_another_process_does_not_beat(manager: 
 def test_a_dead_socket_stops_no_engine(tmp_path: Path) -> None:
     env = {"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": str(LIMIT_USEC)}
     with Engine(env=env) as engine:
-        wait_until(lambda: "systemd is not told" in engine.output(), 20, "the line")
+        wait_until(lambda: "Cannot notify systemd" in engine.output(), 20, "the line")
         with Client(engine.address, timeout=deadline(20)) as client:
             assert client.map("task_count", range(100), range(100)) == list(range(100))
         assert engine.stop() == 0
-        assert engine.output().count("systemd is not told") == 1
+        assert engine.output().count("Cannot notify systemd") == 1
 
 
 def test_what_is_stopped_while_it_starts_was_never_ready(tmp_path: Path, manager: Manager) -> None:

@@ -22,7 +22,7 @@ BY_BARE_NAME = re.compile(
     r"""(?:\b(?:pip3?|pipx|uv|poetry|pdm|uvx|easy_install)\b[^\n]*?[\s"'`=])(?:taskengine)(?=[\[\s"'`=<>~!;,.)]|$)(?!\.\w)"""
 )
 """A line that has a package manager fetch `taskengine`, which on PyPI is somebody else's."""
-TEXTS = {".py", ".pyx", ".pxi", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
+TEXTS = {".py", ".pyx", ".pxi", ".h", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
 OTHERS = {".git", ".venv", ".venv-peers", "build", "corpus", "node_modules", "__pycache__"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

@@ -32,7 +32,7 @@ def test_a_worker_takes_so_many_batches_and_so_much_work() -> None:
     assert worker.room()
     worker.batches.extend([slices()] * (IN_FLIGHT - 1))
     assert not worker.room()
-    worker.end(None)
+    worker.end(None, 0.0)
     assert (worker.first, worker.load) == (2, 0.0)
     worker.is_excluded = True
     worker.batches.clear()
@@ -49,7 +49,7 @@ def test_a_worker_is_asked_for_what_is_not_urgent_once() -> None:
     assert not worker.has_patient_work()
     worker.batches.append(slices(Priority.URGENT))
     assert not worker.has_patient_work()
-    worker.end(None)
+    worker.end(None, 0.0)
     assert not worker.is_handing_back()
 
 

@@ -134,12 +134,12 @@ def test_a_cancel_goes_to_the_workers_that_can_cancel() -> None:
         made.withdrawals.cancel(b"client", "serial", [1, 2])
         made.revoke()
         job = sent.flight.job
-        assert made.cancellations() == ([("w0", [(job, 1, 3)])] if cancels else [])
-        assert made.cancellations() == []
+        assert made.workers.cancellations() == ([("w0", [(job, 1, 3)])] if cancels else [])
+        assert made.workers.cancellations() == []
         made.withdrawals.cancel(b"client", "serial")
         made.revoke()
         made.workers.leave("w0")
-        assert made.cancellations() == [], "the worker is gone"
+        assert made.workers.cancellations() == [], "the worker is gone"
 
 
 def test_what_is_late_is_still_cancelled_where_it_runs() -> None:
@@ -148,13 +148,13 @@ def test_what_is_late_is_still_cancelled_where_it_runs() -> None:
     made.accept(sent)
     made.dispatch()
     assert made.expire(2.0) == []
-    assert made.cancellations() == []
+    assert made.workers.cancellations() == []
     made.withdrawals.cancel(b"client", "serial", [1])
     made.revoke()
-    assert made.cancellations() == [("w0", [(sent.flight.job, 1, 2)])]
+    assert made.workers.cancellations() == [("w0", [(sent.flight.job, 1, 2)])]
     made.withdrawals.cancel(b"client", "serial")
     made.revoke()
-    assert made.cancellations() == [("w0", [(sent.flight.job, 0, 1), (sent.flight.job, 1, 2)])]
+    assert made.workers.cancellations() == [("w0", [(sent.flight.job, 0, 1), (sent.flight.job, 1, 2)])]
 
 
 def test_a_part_of_the_lane_has_the_same_places() -> None:

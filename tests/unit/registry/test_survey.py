@@ -16,7 +16,7 @@ from taskengine.registry.loading import install, load
 from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, TaskCode, load_code, survey
 from taskengine.supervisor.catalogue import load_catalogue
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 from tests.engine import deadline
 
 
@@ -63,12 +63,15 @@ def test_a_call_says_why_its_module_is_not_there(tmp_path: Path) -> None:
     code = survey(write(tmp_path, robot=CLAIMS))
     registry, failed = load_code(code.of_lane("arm"), code, lane="arm")
     assert [reason for _, reason in failed] == ["OSError: GPIO busy"]
-    error = Turn(registry)._failure("grip", None)
+    error = BatchRunner(registry)._failure("grip", None)
     assert isinstance(error, TaskFailed)
     assert error.type == "TaskModuleError"
     assert str(error) == f"{tmp_path / 'robot.py'} failed to load: OSError: GPIO busy"
-    assert str(Turn(registry, tells_all=False)._failure("grip", None)) == "robot.py failed to load: OSError: GPIO busy"
-    assert "no task is named 'grp'; did you mean grip?" in str(Turn(registry)._failure("grp", None))
+    assert (
+        str(BatchRunner(registry, tells_all=False)._failure("grip", None))
+        == "robot.py failed to load: OSError: GPIO busy"
+    )
+    assert "no task is named 'grp'; did you mean grip?" in str(BatchRunner(registry)._failure("grp", None))
 
 
 @pytest.mark.parametrize(

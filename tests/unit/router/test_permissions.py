@@ -7,7 +7,7 @@ from taskengine.config.policy import Entry, Policy, Rates
 from taskengine.errors import NotAllowed, Overloaded
 from taskengine.protocol.layouts import DENIED_LANES
 from taskengine.protocol.messages import Priority, RequestKind, TaskInfo
-from taskengine.router.permissions import VISITORS_KEPT, ClientTable, KnownClient, RateAllowance
+from taskengine.router.permissions import CLIENTS_KEPT, ClientTable, KnownClient, RateAllowance
 from tests.packages import Plain, package
 
 LANES = {"servo.set": "arm", "task_count": "", "gpio.write": "io"}
@@ -151,9 +151,9 @@ def test_the_engines_own_client_is_under_no_policy_and_names_are_kept_within_bou
     visitors.learn(LANES)
     visitors.own.check_call(RequestKind.STATS)
     assert visitors.own.lanes is LANES
-    for number in range(2 * VISITORS_KEPT):
+    for number in range(2 * CLIENTS_KEPT):
         visitors.of(str(number))
-    assert len(visitors._known) == VISITORS_KEPT
+    assert len(visitors._known) == CLIENTS_KEPT
     assert visitors.of("x") is visitors.of("x")
     first = visitors.of("x")
     visitors.learn({})

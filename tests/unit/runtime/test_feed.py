@@ -20,8 +20,8 @@ def feeds() -> Iterator[list[PublicationPipe]]:
     yield made
     feed.attach(())
     for one in made:
-        one.mouth.close()
-        one.ear.close()
+        one.write_end.close()
+        one.read_end.close()
 
 
 def test_a_publication_goes_to_the_data_worker_that_owns_the_topic(feeds: list[PublicationPipe]) -> None:
@@ -32,18 +32,18 @@ def test_a_publication_goes_to_the_data_worker_that_owns_the_topic(feeds: list[P
     for number, one in enumerate(feeds):
         for topic in topics:
             if owner(topic, 2) == number:
-                found = feed.receive(one.ear)
+                found = feed.receive(one.read_end)
                 assert found is not None
                 assert found[:2] == (topic, {"time": 1.5, "value": topic})
-        assert feed.receive(one.ear) is None
+        assert feed.receive(one.read_end) is None
 
 
 def test_an_array_arrives_as_one(feeds: list[PublicationPipe]) -> None:
     rows = numpy.arange(100.0).reshape(50, 2)
     publish("volts", rows)
-    found = feed.receive(feeds[owner("volts", 2)].ear)
+    found = feed.receive(feeds[owner("volts", 2)].read_end)
     while found is not None and found[0] != "volts":  # a sensor that hung in another test tells now what it has read
-        found = feed.receive(feeds[owner("volts", 2)].ear)
+        found = feed.receive(feeds[owner("volts", 2)].read_end)
     assert found is not None
     assert (found[1] == rows).all()
 
@@ -79,16 +79,16 @@ def test_an_engine_without_data_workers_publishes_nothing() -> None:
 def test_a_publication_says_when_it_was_made(feeds: list[PublicationPipe]) -> None:
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     publish("pan", 1)
-    found = feed.receive(feeds[owner("pan", 2)].ear)
+    found = feed.receive(feeds[owner("pan", 2)].read_end)
     assert found is not None
     assert before <= found[2] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.parametrize("message", [b"\x01", b"\x92\x01\x02", b"\x93\x01\x02\xc0", b"\xc1", b"\x92\xa3pan"])
 def test_what_is_no_publication(feeds: list[PublicationPipe], message: bytes) -> None:
-    feeds[0].mouth.send(message)
+    feeds[0].write_end.send(message)
     with pytest.raises(ProtocolError):
-        feed.receive(feeds[0].ear)
+        feed.receive(feeds[0].read_end)
 
 
 def test_only_the_owners_of_pins_tell_what_those_do(feeds: list[PublicationPipe]) -> None:

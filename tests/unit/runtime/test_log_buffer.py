@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskengine.runtime.log_buffer import TEXT_KEPT, LogBuffer
+from taskengine.runtime.log_buffer import MAX_TEXT_BYTES, LogBuffer
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_what_would_command_the_terminal_is_shown(pipe: tuple[int, int]) -> None
 def test_a_full_pipe_costs_lines_and_says_how_many(pipe: tuple[int, int]) -> None:
     journal = LogBuffer(pipe[1], enabled=True)
     line = "x" * 1000
-    for _ in range(2 * TEXT_KEPT // 1000):
+    for _ in range(2 * MAX_TEXT_BYTES // 1000):
         journal.say(line)
     text = drain(pipe[0])
     while journal.pending:

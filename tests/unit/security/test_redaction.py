@@ -12,7 +12,7 @@ from taskengine.config.settings import Settings
 from taskengine.errors import BadArguments, TaskEngineError, TaskFailed, UnknownTask
 from taskengine.registry.registry import Registry
 from taskengine.security.redaction import discreet, without_folders
-from taskengine.worker.worker import Turn, as_failure
+from taskengine.worker.worker import BatchRunner, as_failure
 from tests.engine import deadline
 
 
@@ -156,7 +156,7 @@ def test_so_does_a_task_of_wire_01(*, tells_all: bool) -> None:
 
 
 def test_a_worker_tells_what_the_settings_say() -> None:
-    turn = Turn(Registry(), tells_all=False)
+    turn = BatchRunner(Registry(), tells_all=False)
     error = raised(OSError("/srv/secret/x"))
     assert str(turn._failure("name", error)) == "OSError: x"
 

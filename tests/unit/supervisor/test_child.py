@@ -64,7 +64,7 @@ def running(child: Child) -> Iterator[Child]:
 
 def heard(child: Child) -> list[Report | UnknownMessage]:
     assert wait([child.control], deadline(10))
-    return child.hear()
+    return child.read_reports()
 
 
 def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_garbage_is_an_error_and_is_heard_no_more(garbage: bytes) -> None:
     with running(Child("child", _write, (garbage,), enable_stdout=False)) as child:
         with pytest.raises(ProtocolError):
             heard(child)
-        assert child.control.fileno() in child.silent
+        assert child.control.fileno() in child.closed
 
 
 def test_half_a_report_is_an_error_and_holds_nobody_up() -> None:
@@ -127,9 +127,9 @@ def test_what_a_process_reported_is_heard_although_it_left_orders_unread() -> No
     with running(Child("child", _fail, (), enable_stdout=False, known=LOADER_REPORTS)) as child:
         child.order(StopProcess())
         assert select.select([child.pidfd], [], [], deadline(10))[0]
-        assert child.hear() == [Importing("arm"), StartFailed("no pins")]
+        assert child.read_reports() == [Importing("arm"), StartFailed("no pins")]
         assert (child.loading, child.failure) == ("arm", "no pins")
-        assert child.control.fileno() in child.silent
+        assert child.control.fileno() in child.closed
 
 
 def _count_tasks(control: ControlChannel, journal: LogBuffer) -> None:
@@ -142,7 +142,7 @@ def test_a_large_order_arrives_while_the_process_takes_its_time() -> None:
     counts = {f"kind {number:>90}": number for number in range(10_000)}
     with running(Child("child", _count_tasks, (), enable_stdout=False)) as child:
         child.order(RestartCounts(counts))
-        wait_until(lambda: not child.speak(), 10, "the order to be sent")
+        wait_until(lambda: not child.send_orders(), 10, "the order to be sent")
         assert heard(child) == [StartFailed(str(sum(counts.values())))]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine.supervisor.scrape import END, LONGEST_HEAD, answer, is_whole
+from taskengine.supervisor.scrape import END, MAX_HEAD_BYTES, answer, is_whole
 
 TOKEN = "s3cret"  # noqa: S105  # nobody's
 
@@ -66,8 +66,8 @@ def test_a_token_is_wanted_where_there_is_one(header: str, code: int) -> None:
 
 def test_a_request_without_end_is_one() -> None:
     assert not is_whole(b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 4000)
-    assert status("GET /metrics HTTP/1.1\r\nX: " + "y" * LONGEST_HEAD) == 431
-    assert status("GET /metrics HTTP/1.1\r\nX: " + "y" * LONGEST_HEAD + "\r\n\r\n") == 431
+    assert status("GET /metrics HTTP/1.1\r\nX: " + "y" * MAX_HEAD_BYTES) == 431
+    assert status("GET /metrics HTTP/1.1\r\nX: " + "y" * MAX_HEAD_BYTES + "\r\n\r\n") == 431
 
 
 @given(st.binary(max_size=200))

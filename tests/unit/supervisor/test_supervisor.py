@@ -37,9 +37,9 @@ def test_insecure_is_said_first_and_again_after_an_hour(monkeypatch: pytest.Monk
     made, terminal = start(Settings(host="0.0.0.0", curve="off", insecure=True))
     assert "!!! INSECURE: anybody who reaches 0.0.0.0" in terminal.lines[0]
     said = len(terminal.lines)
-    made._remind(1000.0 + REMINDER_S - 1)
+    made._warn_insecure(1000.0 + REMINDER_S - 1)
     assert len(terminal.lines) == said
-    made._remind(1000.0 + REMINDER_S)
+    made._warn_insecure(1000.0 + REMINDER_S)
     assert terminal.lines[said:] == terminal.lines[:1]
 
 
@@ -54,5 +54,5 @@ def test_an_unknown_report_is_logged_once_for_each_process() -> None:
     child = Child("task worker 1", print, (), enable_stdout=False)
     said = len(terminal.lines)
     for tag in ("temperature", "\x1b[2J"):
-        made._handle(child, UnknownMessage(tag))
+        made._handle_report(child, UnknownMessage(tag))
     assert terminal.lines[said:] == ["[SUPERVISOR] Ignored an unknown report of task worker 1: 'temperature'"]

@@ -157,7 +157,7 @@ def test_a_socket_that_is_no_good_is_one_line(tmp_path: Path, said: list[str], a
         told.start(0.0, "READY=1")
         told.beat(5.0, alive=True)
     (line,) = said
-    assert line.startswith(f"[SUPERVISOR] systemd is not told, NOTIFY_SOCKET={address}: ")
+    assert line.startswith(f"[SUPERVISOR] Cannot notify systemd at NOTIFY_SOCKET={address}: ")
     assert len(line.splitlines()) == 1
 
 

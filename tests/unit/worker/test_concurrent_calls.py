@@ -30,7 +30,7 @@ from taskengine.registry.registry import Registry, Task
 from taskengine.worker.concurrent_calls import Call, ConcurrentCalls
 from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.tuning import CANCEL_GRACE_S
-from taskengine.worker.worker import Turn
+from taskengine.worker.worker import BatchRunner
 from tests.batches import join_frames, section_of, task
 
 MOST = 3
@@ -52,8 +52,8 @@ class Worker:
         for function in functions:
             name = function.__name__
             registry.tasks[name] = Task(name, function, "", seconds, idempotent=False)
-        turn = Turn(registry, callable_of=self.calls.starter)
-        self.calls.connect(turn.answer, self._take)
+        runner = BatchRunner(registry, callable_of=self.calls.starter)
+        self.calls.connect(runner.answer, self._take)
         self.answers: dict[int, bytes] = {}
         self._next = EPOCH
 

@@ -9,16 +9,16 @@ import pytest
 from taskengine import NotAllowed, Origin, caller, check_device
 from taskengine.config.policy import Entry, Policy
 from taskengine.registry.registry import Registry
-from taskengine.worker.context import begin, may_call, obey
+from taskengine.worker.context import may_call, set_origin, set_policy
 
 
 @pytest.fixture(autouse=True)
 def policy() -> Iterator[None]:
     """A policy, and nobody's task."""
-    obey(Policy({"laptop": Entry(devices=("pan",)), "tablet": Entry(devices=("lamp",))}))
+    set_policy(Policy({"laptop": Entry(devices=("pan",)), "tablet": Entry(devices=("lamp",))}))
     yield
-    obey(None)
-    begin(Origin(connection=b"c"))
+    set_policy(None)
+    set_origin(Origin(connection=b"c"))
 
 
 def may_use(device: str) -> bool:
@@ -32,14 +32,14 @@ def may_use(device: str) -> bool:
 def test_each_task_has_its_callers_rights() -> None:
     assert not may_use("pan")
     for name, device, other in (("laptop", "pan", "lamp"), ("tablet", "lamp", "pan"), ("laptop", "pan", "lamp")):
-        begin(Origin(name, b"c"))
+        set_origin(Origin(name, b"c"))
         assert caller() == name
         assert may_use(device)
         assert not may_use(other)
 
 
 def test_a_thread_of_a_task_has_no_rights_but_in_its_context() -> None:
-    begin(Origin("laptop", b"c"))
+    set_origin(Origin("laptop", b"c"))
     context, found = contextvars.copy_context(), []
 
     def ask() -> None:
@@ -48,23 +48,23 @@ def test_a_thread_of_a_task_has_no_rights_but_in_its_context() -> None:
     threads = [threading.Thread(target=ask), threading.Thread(target=context.run, args=[ask])]
     for thread in threads:
         thread.start()
-        begin(Origin("tablet", b"c"))
+        set_origin(Origin("tablet", b"c"))
         thread.join()
     assert found == [("", False), ("laptop", True)]
 
 
 def test_without_a_policy_everything_may_be_used() -> None:
-    obey(None)
-    begin(Origin(connection=b"c"))
+    set_policy(None)
+    set_origin(Origin(connection=b"c"))
     assert may_use("pan")
 
 
 def test_near_names_are_of_tasks_that_the_caller_may_call() -> None:
     registry = Registry.load(["taskengine.tasks"])
-    obey(Policy({"laptop": Entry(tasks=("task_count", "task_cont"))}))
-    begin(Origin(client="laptop", received=1))
+    set_policy(Policy({"laptop": Entry(tasks=("task_count", "task_cont"))}))
+    set_origin(Origin(client="laptop", received=1))
     assert registry.nearest("task_cont", may_call) == ["task_count"]
-    begin(Origin(client="stranger", received=1))
+    set_origin(Origin(client="stranger", received=1))
     assert registry.nearest("task_cont", may_call) == []
-    obey(None)
+    set_policy(None)
     assert registry.nearest("task_sleap", may_call)[0] == "task_sleep"

@@ -18,7 +18,7 @@ from taskengine.protocol import layouts
 from taskengine.registry.registry import Registry, Task
 from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.tuning import CANCEL_GRACE_S
-from taskengine.worker.worker import Turn, kill_limit_ns
+from taskengine.worker.worker import BatchRunner, kill_limit_ns
 from tests.batches import join_frames, section_of, task
 
 Coroutine = Callable[..., Awaitable[Any]]
@@ -39,7 +39,7 @@ class Worker:
         registry.tasks["t"] = Task("t", function, "", seconds, idempotent=False)
         head = encode_head("1", ["t"], Origin(client, b"c"))
         section = section_of(join_frames([task(0, *args, **kwargs)]), head=head)
-        answer = Turn(registry, callable_of=self.loop.callable_of).run(_fastpath.pack_batch(1, 0, [section]))
+        answer = BatchRunner(registry, callable_of=self.loop.callable_of).run(_fastpath.pack_batch(1, 0, [section]))
         [(_, _, _, failed, _, body)] = _fastpath.read_answer(answer)
         if failed:
             raise error_of(body)
@@ -340,7 +340,7 @@ def test_the_page_tells_which_task_runs() -> None:
     registry = Registry()
     registry.tasks["t"] = Task("t", lambda: seen.append(page.running_task), "", None, idempotent=False)
     section = section_of(join_frames([task(0), task(0)]), job=9, head=encode_head("1", ["t"]))
-    Turn(registry, page).run(_fastpath.pack_batch(1, 0, [section]))
+    BatchRunner(registry, page).run(_fastpath.pack_batch(1, 0, [section]))
     assert seen == [(9, 0), (9, 1)]
     assert page.running_task is None
 

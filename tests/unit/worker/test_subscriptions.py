@@ -8,7 +8,7 @@ import pytest
 
 from taskengine.runtime.sockets import cut, number_of, unread
 from taskengine.worker.subscriptions import BURST_S, Replay, Subscribers, idlest
-from taskengine.worker.tuning import REPLAY_RATE, SUBSCRIPTIONS_KEPT
+from taskengine.worker.tuning import MAX_SUBSCRIPTIONS, REPLAY_RATE
 
 
 def many(first: int, count: int) -> list[bytes]:
@@ -18,44 +18,44 @@ def many(first: int, count: int) -> list[bytes]:
 def test_subscriptions_that_are_over_do_not_count() -> None:
     subscribers = Subscribers()
     busy, greedy = subscribers.meet(5, 1, "busy"), subscribers.meet(6, 2, "greedy")
-    for prefix in many(0, 3 * SUBSCRIPTIONS_KEPT):
+    for prefix in many(0, 3 * MAX_SUBSCRIPTIONS):
         assert subscribers.add(busy, prefix)
         subscribers.remove(busy, prefix)
         subscribers.remove(busy, prefix)
-    assert not subscribers.is_too_much(busy)
-    for prefix in many(0, SUBSCRIPTIONS_KEPT // 2):
+    assert not subscribers.has_too_many(busy)
+    for prefix in many(0, MAX_SUBSCRIPTIONS // 2):
         subscribers.add(greedy, prefix)
         assert not subscribers.add(greedy, prefix), "it has it already"
-    assert not subscribers.is_too_much(greedy)
+    assert not subscribers.has_too_many(greedy)
     subscribers.add(greedy, b"one more")
-    assert subscribers.is_too_much(greedy)
-    assert not subscribers.is_too_much(busy)
+    assert subscribers.has_too_many(greedy)
+    assert not subscribers.has_too_many(busy)
     assert subscribers.greediest() == [greedy]
 
 
 def test_a_key_counts_with_all_its_connections_and_without_keys_each_alone() -> None:
-    for user, is_too_much in ("key", True), ("", False):
+    for user, has_too_many in ("key", True), ("", False):
         subscribers = Subscribers()
         both = [subscribers.meet(descriptor, descriptor, user) for descriptor in (5, 6)]
         for connection in both:
-            for prefix in many(0, SUBSCRIPTIONS_KEPT // 3):
+            for prefix in many(0, MAX_SUBSCRIPTIONS // 3):
                 subscribers.add(connection, prefix)
-        assert subscribers.is_too_much(both[0]) is is_too_much
+        assert subscribers.has_too_many(both[0]) is has_too_many
         assert subscribers.of(user) == both
         assert subscribers.greediest() == (both if user else both[:1])
 
 
 def test_who_has_most_goes_where_all_have_too_many() -> None:
     subscribers = Subscribers()
-    sizes = [SUBSCRIPTIONS_KEPT // 2, SUBSCRIPTIONS_KEPT // 3, SUBSCRIPTIONS_KEPT // 3]
+    sizes = [MAX_SUBSCRIPTIONS // 2, MAX_SUBSCRIPTIONS // 3, MAX_SUBSCRIPTIONS // 3]
     all_ = [subscribers.meet(n, n, str(n)) for n in range(len(sizes))]
     for connection, size in zip(all_, sizes, strict=True):
         for prefix in many(0, size):
             subscribers.add(connection, prefix)
-    assert subscribers.is_too_much(all_[2])
+    assert subscribers.has_too_many(all_[2])
     assert subscribers.greediest() == all_[:1]
     subscribers.sweep(lambda connection: connection is not all_[0])
-    assert not subscribers.is_too_much(all_[2])
+    assert not subscribers.has_too_many(all_[2])
     subscribers.forget(all_[0])
     assert list(subscribers.known.values()) == all_[1:]
 
@@ -69,7 +69,7 @@ def test_a_descriptor_may_become_anothers(number: int, user: str) -> None:
     other = subscribers.meet(5, number, user)
     assert not other.prefixes
     assert list(subscribers.known.values()) == [other]
-    assert not subscribers.is_too_much(other)
+    assert not subscribers.has_too_many(other)
 
 
 def test_who_reads_least_is_told_at_the_second_look() -> None:
@@ -104,11 +104,11 @@ def test_an_owner_is_given_last_values_at_a_rate() -> None:
     """By connections it was, and whoever had many was given as many times as much."""
     subscribers = Subscribers()
     mine, own, other, nobodys = [subscribers.meet(n, n, user) for n, user in enumerate(("a", "a", "b", ""))]
-    assert subscribers.may_have(mine, 2 * REPLAY_RATE, 5.0)
-    assert not subscribers.may_have(own, 1, 6.9)
-    assert subscribers.may_have(other, 1, 6.9)
-    assert subscribers.may_have(nobodys, 1, 6.9)
-    assert subscribers.may_have(own, 1, 7.1)
+    assert subscribers.may_replay(mine, 2 * REPLAY_RATE, 5.0)
+    assert not subscribers.may_replay(own, 1, 6.9)
+    assert subscribers.may_replay(other, 1, 6.9)
+    assert subscribers.may_replay(nobodys, 1, 6.9)
+    assert subscribers.may_replay(own, 1, 7.1)
 
 
 def test_a_connection_leaves_by_its_number() -> None:
