@@ -425,6 +425,20 @@ def test_they_are_counted_and_leave_nothing_behind(client: Client) -> None:
     assert (after.in_flight, after.bytes_in_flight, after.packages) == (0, 0, 0)
 
 
+def test_the_command_prints_values_as_they_come(engine: Engine, ledger: Path) -> None:
+    command = [sys.executable, "-m", "taskengine", "call", "--address", engine.address]
+    counted = subprocess.run([*command, "count", "3"], capture_output=True, text=True, check=True)
+    assert (counted.stdout, counted.stderr) == ("0\n1\n2\n", "")
+    failed = subprocess.run([*command, "stumble", "2"], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout) == (1, "0\n1\n")
+    assert "it stumbled" in failed.stderr
+    with subprocess.Popen([*command, "a.adawdle", "0.01", str(ledger)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert [reader.stdout.readline() for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
+        reader.stdout.close()  # as `head` does
+    wait_for_end(ledger)
+
+
 def test_a_router_that_dies_ends_the_streams_and_their_generators(module: Path, tmp_path: Path) -> None:
     ledgers = [tmp_path / task for task in ("count", "a.acount", "io.acount")]
     settings: dict[str, Any] = {"lanes": "a=1,io=1x20", "task_workers": 1}
@@ -438,9 +452,7 @@ def test_a_router_that_dies_ends_the_streams_and_their_generators(module: Path, 
                 list(stream)
             wait_for_end(ledger)
         for ledger in ledgers:
-            wait_until(
-                lambda name=ledger.name: list(client.stream(name, 5)) == [0, 1, 2, 3, 4], 10.0, "the next router"
-            )
+            assert list(client.stream(ledger.name, 5)) == [0, 1, 2, 3, 4], "by the next router"
         ledgers[0].unlink()
         with client.stream("count", FOREVER, str(ledgers[0])) as stream:
             assert next(stream) == 0
