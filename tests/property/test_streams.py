@@ -134,6 +134,9 @@ class Streams(RuleBasedStateMachine):
             assert grant is not None
             runner = self.runners[batch.worker]
             runner.job, runner.credit = job, Credit(grant)
+            reader = self.packages[job][1]
+            assert [len(reader.read), len(reader.inbox)] == [0, 0], "it had sent something, and runs again"
+            self.yielded[reader.serial] = []
         self.broker.recalls()
         for name, tasks in self.broker.workers.cancellations():
             self.runners[name].inbox.extend((job, None) for job, _, _ in tasks)
@@ -161,7 +164,9 @@ class Streams(RuleBasedStateMachine):
         self.turn()
 
     def runner(self, data: st.DataObject) -> tuple[str, Runner] | None:
-        return data.draw(st.sampled_from(sorted(self.runners.items(), key=lambda item: item[0]))) if self.runners else None
+        return (
+            data.draw(st.sampled_from(sorted(self.runners.items(), key=lambda item: item[0]))) if self.runners else None
+        )
 
     @rule(data=st.data(), value=VALUES)
     def yield_value(self, data: st.DataObject, value: str) -> None:
@@ -174,8 +179,6 @@ class Streams(RuleBasedStateMachine):
         elif credit.may_send():
             _, reader = self.packages[runner.job]
             numbered = [credit.values, value]
-            if not credit.values:
-                self.yielded[reader.serial] = []  # another run of what had sent nothing
             self.yielded[reader.serial].append(numbered)
             encoded = _fastpath.encode(numbered)
             runner.outbox.append(("value", credit.values, encoded))
@@ -217,7 +220,7 @@ class Streams(RuleBasedStateMachine):
         found = self.runner(data)
         if found is None:
             return
-        name, runner = found
+        name = found[0]
         del self.runners[name]
         held = list(self.broker.workers[name].batches)
         jobs = [slices[0].package.flight.job for slices in held]
@@ -304,4 +307,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestStreams.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
