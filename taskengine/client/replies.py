@@ -45,6 +45,8 @@ def partial_outcomes(reply: PartialReply, body: bytes, futures: Sequence[Future[
 
     No future is left after the last partial reply. Raises ProtocolError for a reply of tasks that were not sent.
     """
+    if reply.reply is not ReplyMode.EACH:
+        raise ProtocolError("values of a stream, and none was asked for")
     answered = futures[reply.first : reply.first + reply.count]
     if len(answered) != reply.count:
         raise ProtocolError(f"{reply.count} entries from position {reply.first} on, and {len(futures)} tasks were sent")

@@ -36,6 +36,8 @@ def take_values(reply: PartialReply, body: bytes, values: ValueBuffer) -> list[O
 
     Raises ProtocolError for a malformed reply.
     """
+    if reply.reply is not ReplyMode.STREAM:
+        raise ProtocolError("a stream is answered in another reply mode")
     if reply.count:
         values.put(reply.first, _fastpath.unpack(body, reply.count, _no_error), len(body))
     if not reply.last:
