@@ -19,7 +19,7 @@ class _Counted(Protocol):
     def flight(self) -> _Timed: ...
     count: int
 
-_Slice: TypeAlias = tuple[_Counted, object, int, int, float]
+_Slice: TypeAlias = tuple[_Counted, object, int, int, float, bool]
 
 @type_check_only
 class _FrameRunner(Protocol):

@@ -190,10 +190,7 @@ cdef class _Frames:
         self.turn = turn
 
     cdef size_t run(self, const Section* section, uint32_t k, uint32_t stop) except? 0:
-        """Run the tasks from `k` to `stop` of a slice, unless recalled or taken back; write their DATA frame.
-
-        How many failed.
-        """
+        """Run the tasks from `k` to `stop` of a slice, unless recalled, and write their DATA frame; how many failed."""
         cdef _Turn turn = self.turn
         cdef _Out out = turn.out
         cdef const u8* at = section.body
@@ -210,7 +207,7 @@ cdef class _Frames:
         size_room = turn.at - out.data - size_at
         turn.at = put_raw(out, turn.at, b',"data":[', 9)
         turn.begin_results()
-        while k < stop and not turn.is_recalled() and turn.may_run(section.count - k):
+        while k < stop and not turn.is_recalled():
             end = section.body + (get_u32(section.ends + 4 * k) - section.base)
             mark = turn.at - out.data
             turn.slot.started = section.first + k + 1

@@ -57,12 +57,16 @@ cdef class Tally:
         observe(&self._total, self._now - <uint64_t>package.flight.accepted_ns, package.count)
 
     def hand_out(self, list slices not None):
-        """A worker is given slices, (package, run, first, stop, cost): how many tasks these are."""
+        """A worker is given slices, (package, run, first, stop, cost, is_again): how many tasks these are.
+
+        Tasks that are handed out again have waited for the first time only.
+        """
         cdef Py_ssize_t tasks, given = 0
         for slice in slices:
             tasks = <Py_ssize_t>(<tuple>slice)[3] - <Py_ssize_t>(<tuple>slice)[2]
             given += tasks
-            observe(&self._waiting, self._now - <uint64_t>(<object>(<tuple>slice)[0]).flight.accepted_ns, tasks)
+            if not (<tuple>slice)[5]:
+                observe(&self._waiting, self._now - <uint64_t>(<object>(<tuple>slice)[0]).flight.accepted_ns, tasks)
         return given
 
     def answer(self, Py_ssize_t tasks, Py_ssize_t failed, uint64_t took_ns):

@@ -140,6 +140,12 @@ cdef class _Turn:
         self.claimed -= 1
         return True
 
+    cdef bint claim_chunk(self, uint32_t k, uint32_t* stop) noexcept:
+        """Claim the tasks from `k` to `stop`, which lie in one DATA frame; `stop` is lowered where that was taken back."""
+        if self.is_offered:
+            stop[0] = k + claim_tasks(&self.slot.claim, stop[0] - k)
+        return k < stop[0]
+
     cdef bint claim(self, uint32_t left) noexcept:
         """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
         cdef uint64_t now
@@ -399,11 +405,6 @@ cdef class _Turn:
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
-        if self.is_offered:
-            stop = k + claim_tasks(&self.slot.claim, stop - k)
-            if k == stop:
-                self.ran = k
-                return 0
         if k:
             start = get_u32(section.ends + 4 * (k - 1)) - section.base
         ends = [get_u32(section.ends + 4 * j) - section.base - start for j in range(k, stop)]
@@ -423,7 +424,7 @@ cdef class _Turn:
 
         Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
         """
-        cdef uint32_t first = 0, k = 0, stop, number = 0
+        cdef uint32_t first = 0, k = 0, stop, chunk, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
         cdef bint ends = False
@@ -432,17 +433,21 @@ cdef class _Turn:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)
                 body = self.at - self.out.data
-            stop = k + next_chunk(section, number, section.count - k)
+            stop = chunk = k + next_chunk(section, number, section.count - k)
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
+                k = self.ran
+            elif not self.claim_chunk(k, &stop):
+                pass
             elif section.format == LEGACY_JSON and frames is not None:
                 failures += frames.run(section, k, stop)
+                k = self.ran
             else:
                 failures += self.run_foreign(section, k, stop, head)
-            k = self.ran
+                k = self.ran
             number += 1
             now = now_ns()
-            ends = k < stop or (until and now >= until)
+            ends = k < chunk or (until and now >= until)
             if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
                     self.put_entry(section, first, k, failures, now - begun, body)

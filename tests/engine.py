@@ -59,6 +59,12 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(done: Callable[[], object], seconds: float, what: str) -> None:
     """Poll until `done()`; a deadline that passes is a failed test."""
     end = time.monotonic() + deadline(seconds)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from taskengine.broker.lane import Lane, LaneWorker, Slice, tasks_in
 from taskengine.broker.tuning import WORTH_NS
 from taskengine.broker.workers import Workers
+from taskengine.protocol.layouts import Format
 
 
 class Unbegun(NamedTuple):
@@ -67,10 +68,26 @@ class Balancer:
                 batch for worker in lane.workers for batch in _unbegun(name, worker, unclaimed, now) if batch.tasks
             ]
             idle = sum(not worker.batches and worker.room() for worker in lane.workers)
-            takes += taken_back(unbegun, idle)
+            takes += [self._in_whole_chunks(take) for take in taken_back(unbegun, idle)]
             # what is not worth it now may prove to be long
             self._workers.has_idle = self._workers.has_idle or bool(unbegun)
         return takes
+
+    def _in_whole_chunks(self, take: TakeBack) -> TakeBack:
+        """Return what to take so that no chunk of wire 0.1 is divided: each gets one DATA frame, claimed as a whole."""
+        worker = self._workers[take.worker]
+        slices = worker.batches[take.number - worker.first]
+        left = tasks_in(slices) - take.tasks
+        for slice in slices:
+            tasks = slice.stop - slice.first
+            if left < tasks:
+                at = slice.first + left
+                if slice.package.format != Format.LEGACY_JSON:
+                    return take
+                begin = max(slice.run.cut.start(slice.run.cut.number(at)), slice.first)
+                return take._replace(tasks=take.tasks + at - begin)
+            left -= tasks
+        return take
 
     def take_back(self, name: str, number: int, left: int) -> list[Slice]:
         """Leave a worker's batch so many tasks; return the others, which it will not run."""

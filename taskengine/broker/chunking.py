@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,6 +83,11 @@ class Chunks:
             end = min(run.cut.start(number + 1), stop)
             yield run.part + number, first, end
             first = end
+
+    def ends_at(self, position: int) -> bool:
+        """Return whether a chunk ends before the task at a position, from 1."""
+        [(_, _, stop)] = itertools.islice(self.between(position - 1, self.runs[-1].stop), 1)
+        return stop == position
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:

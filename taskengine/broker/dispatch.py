@@ -75,7 +75,7 @@ class Dispatcher:
             if reason is not None:
                 whole += self._in_flight.fail([slice.tasks()], reason)
             else:
-                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop))
+                self._lanes[slice.run.lane].back(Span(package, slice.run, slice.first, slice.stop, is_again=True))
         return whole
 
     def backlog_s(self) -> float:
@@ -126,7 +126,7 @@ class Dispatcher:
             cancelled_tasks = span.package.flight.cancellation.tasks
             if cancelled_tasks is None or self._sift(lane, span, cancelled_tasks):
                 cost = self._costs.known.get(span.package.kind) or 2.0 * BATCH_NS
-                slices = [Slice(span.package, span.run, span.first, span.first + 1, cost)]
+                slices = [Slice(span.package, span.run, span.first, span.first + 1, cost, span.is_again)]
                 span.first += 1
                 lane.charge(span.package, cost)
                 lane.queued -= self._in_flight.counters.hand_out(slices)

@@ -19,13 +19,14 @@ _load = attrgetter("load")
 
 
 class Slice(NamedTuple):
-    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns."""
+    """Tasks of a run, from position `first` to `stop`, estimated to cost `cost` ns; or handed out again."""
 
     package: Package
     run: Run
     first: int
     stop: int
     cost: float
+    is_again: bool = False
 
     def tasks(self) -> tuple[Package, int, int]:
         """Return the package, and which of its tasks: the first, and behind the last."""
@@ -254,7 +255,7 @@ class BatchBuilder:
         """Take so many chunks of `cost` ns each from the span for the worker."""
         end, total = span.end(chunks), chunks * cost
         slices = self.slices.setdefault(worker, [])
-        slices.append(Slice(span.package, span.run, span.first, end, total))
+        slices.append(Slice(span.package, span.run, span.first, end, total, span.is_again))
         span.first = end
         worker.load += total
         self._fresh[worker] += total

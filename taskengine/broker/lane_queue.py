@@ -16,13 +16,14 @@ from taskengine.broker.package import Package
 
 
 class Span:
-    """Tasks of a run that wait to be handed out: from position `first` to `stop`."""
+    """Tasks of a run that wait to be handed out, or to be handed out again: from position `first` to `stop`."""
 
-    __slots__ = ("first", "package", "run", "stop")
+    __slots__ = ("first", "is_again", "package", "run", "stop")
 
-    def __init__(self, package: Package, run: Run, first: int, stop: int) -> None:
+    def __init__(self, package: Package, run: Run, first: int, stop: int, *, is_again: bool = False) -> None:
         self.package = package
         self.run = run
+        self.is_again = is_again
         self.first = first
         self.stop = stop
 
@@ -51,7 +52,7 @@ class Span:
     def split(self, at: int) -> Span:
         """End at position `at`; return the rest as another span."""
         stop, self.stop = self.stop, at
-        return Span(self.package, self.run, at, stop)
+        return Span(self.package, self.run, at, stop, is_again=self.is_again)
 
 
 class Line:

@@ -356,7 +356,8 @@ class Client(Caller):
     def cancel(self, future: Future[Any] | None = None) -> None:
         """Cancel the task of a submitted future if it has not begun; with None, cancel everything this client has sent.
 
-        The future ends in `Cancelled`, or, if it was too late, in the result; `future.cancel()` does the same.
+        An `async def` task is cancelled also while it runs. The future ends in `Cancelled`, or, if it was too late, in
+        the result; `future.cancel()` does the same.
         """
         if future is not None:
             future.cancel()

@@ -86,8 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         _meta(
             "a whole number from 1",
-            "Most tasks in a chunk, which one worker runs before it takes the next. Higher values raise throughput "
-            "and spread work less evenly.",
+            "Most tasks in a chunk, which one worker gets before the next. Higher values raise throughput "
+            "and print fewer lines.",
             (1, 2**31 - 1),
         ),
     ] = 10

@@ -14,6 +14,7 @@ import re
 import struct
 import sys
 from collections.abc import Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,7 +40,8 @@ def encoded(value: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.generic):
         return _plain(value)
     if numpy is None or not isinstance(value, numpy.ndarray):
-        raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+        hint = "; write the task as `async def`, and await it there" if isinstance(value, CoroutineType) else ""
+        raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported{hint}")
     _check_unmasked(value)
     dtype = value.dtype.str
     if not _DTYPE.fullmatch(dtype):

@@ -38,7 +38,8 @@ class PackageLines:
             package = packages.get(job)
             if package is not None:
                 chunks = package.flight.chunks
-                parts = [part for part, _, _ in chunks.between(first, stop)]
+                # a chunk of which another worker runs the rest is shown when its last task is answered
+                parts = [part for part, _, end in chunks.between(first, stop) if chunks.ends_at(end)]
                 self._shown[job] = shown = self._shown.get(job, 0) + len(parts)
                 self._log.note(_forwarding_lines, package, parts, worker, chunks.count - shown)
 

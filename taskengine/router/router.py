@@ -19,7 +19,7 @@ from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.topics import data_lane
 from taskengine.config.settings import Settings
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed
-from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, NO_ANSWER
+from taskengine.protocol.layouts import MAGIC, MAX_ANSWER_KEPT, MAX_OFFERED, NO_ANSWER
 from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
@@ -404,10 +404,10 @@ class Router:
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
-            if slice_ns:
+            if slice_ns and tasks <= MAX_OFFERED:
                 self._workers.offer(worker, number, tasks)
             message = _fastpath.pack_batch(
-                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, _ in slices]
+                number, slice_ns, [package.section(run, first, stop) for package, run, first, stop, *_ in slices]
             )
             try:
                 self._worker_port.send([self._workers.identity_of(worker), message])

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from taskengine._fastpath import CallTable, ProgressPage
 from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
-from taskengine.protocol.layouts import MAX_OFFERED
 
 
 class WorkerEntry(NamedTuple):
@@ -102,7 +101,7 @@ class WorkerTable:
 
     def offer(self, name: str, number: int, tasks: int) -> None:
         """Have a worker claim the tasks of the batch that it is sent next."""
-        self._members[name].page.offer(number, min(tasks, MAX_OFFERED))
+        self._members[name].page.offer(number, tasks)
 
     def unclaimed(self, name: str, number: int) -> int:
         """How many tasks of a batch a worker has not claimed."""

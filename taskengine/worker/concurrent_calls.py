@@ -12,6 +12,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from taskengine._fastpath import CallTable
@@ -100,7 +101,7 @@ class ConcurrentCalls:
             return
         self.count += 1
         self._calls[call.number] = call
-        call.running.task.add_done_callback(lambda _: self._finish(call))
+        call.running.task.add_done_callback(self._loop.guarded(partial(self._finish, call)))
 
     def task_at_hand(self) -> tuple[int, int] | None:
         """Return the job and the position of the task that the turn runs."""

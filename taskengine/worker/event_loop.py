@@ -81,12 +81,13 @@ class EventLoop:
         self._complain = complain
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._tell)
+        self._failure: BaseException | None = None
         self.current: RunningCoroutine | None = None
         """The coroutine that `run` runs."""
 
     def watch(self, descriptor: int, handle: Callable[[], None]) -> None:
-        """Have `handle` called whenever the descriptor is readable while the loop runs."""
-        self._loop.add_reader(descriptor, handle)
+        """Have `handle` called whenever the descriptor is readable while the loop runs; see `guarded`."""
+        self._loop.add_reader(descriptor, self.guarded(handle))
 
     def ignore(self, descriptor: int) -> None:
         """Watch a descriptor no more."""
@@ -126,11 +127,23 @@ class EventLoop:
             timer.cancel()
 
     def later(self, seconds: float, handle: Callable[[], None]) -> None:
-        """Have the loop call `handle` in so many s, or, with 0, in its next turn."""
+        """Have the loop call `handle` in so many s, or, with 0, in its next turn; see `guarded`."""
         if seconds:
-            self._loop.call_later(seconds, handle)
+            self._loop.call_later(seconds, self.guarded(handle))
         else:
-            self._loop.call_soon(handle)
+            self._loop.call_soon(self.guarded(handle))
+
+    def guarded(self, handle: Callable[[], None]) -> Callable[..., None]:
+        """Return a callback of the loop whose error is the worker's own: it ends `run` and `wait`, which raise it."""
+
+        def call(*_: object) -> None:
+            try:
+                handle()
+            except BaseException as error:
+                self._failure = error
+                self._loop.stop()
+
+        return call
 
     def stop(self) -> None:
         """Have `wait` return soon."""
@@ -138,6 +151,7 @@ class EventLoop:
 
     def close(self) -> None:
         """Cancel what still runs, give it LAST_S to end, and close the loop."""
+        self._failure = None
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         end = time.monotonic() + LAST_S
@@ -164,6 +178,8 @@ class EventLoop:
         except (SystemExit, KeyboardInterrupt) as error:
             if own is None or not own.done():
                 self._complain(f"what a task left on the event loop raised {type(error).__name__}")
+        if self._failure is not None:
+            raise self._failure
 
     def _end_turn(self, task: asyncio.Task[Any]) -> None:
         self._loop.stop()

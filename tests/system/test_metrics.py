@@ -20,7 +20,7 @@ import pytest
 from taskengine import Client
 from taskengine.security.keys import KeyRing
 from taskengine.supervisor import metrics
-from tests.engine import Engine, deadline, free_ports, wait_until
+from tests.engine import Engine, cpu_seconds, deadline, free_ports, wait_until
 
 
 def scrape(port: int) -> list[str]:
@@ -129,12 +129,6 @@ def _status(port: int, token: str | None) -> int:
         return 0
     finally:
         connection.close()
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("flag", ["--router-frontend", "--metrics-port"])

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine.broker.balancer import TakeBack, Unbegun, taken_back
+from taskengine.broker.broker import Broker
+from taskengine.broker.lane import tasks_in
 from taskengine.broker.tuning import WORTH_NS
+from taskengine.protocol.layouts import Format
+from tests.packages import Plain, answers, package
 
 LONG, SHORT = 5e6, 2e4
 
@@ -42,6 +47,29 @@ def test_work_that_is_not_worth_a_message_stays() -> None:
 
 def test_a_task_of_unknown_cost_is_worth_it() -> None:
     assert taken_back([Unbegun("busy", 1, 9, math.inf)], 1) == [TakeBack("busy", 1, 5)]
+
+
+class Legacy(Plain):
+    """A package of wire 0.1."""
+
+    format = Format.LEGACY_JSON
+
+
+@pytest.mark.parametrize(("wire", "taken"), [(Plain, 10), (Legacy, 12)])
+def test_a_chunk_of_wire_0_1_is_taken_whole(wire: type[Plain], taken: int) -> None:
+    """Each of its chunks has one DATA frame in the reply."""
+    broker = Broker(6, {"": 2})
+    broker.join("busy", "")
+    broker.accept(package(1))
+    broker.finish("busy", answers(broker.dispatch()[0]))
+    made = wire((b"client",), "serial", [], ("k",), package(24).index, bytes(24))
+    made.lanes = [("", 24)]
+    broker.accept(made)
+    [batch] = broker.dispatch()
+    assert tasks_in(batch.slices) == 24
+    broker.join("idle", "")
+    [take] = broker.balancer.plan(broker.balancer.uneven(), lambda name, number: 20, 1e3)
+    assert take == TakeBack("busy", batch.number, taken)
 
 
 @given(

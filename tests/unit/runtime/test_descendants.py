@@ -15,7 +15,7 @@ import pytest
 
 from taskengine._descendants import children_of, end_descendants
 from taskengine.runtime.procfs import is_stopped
-from tests.engine import alive, deadline, wait_until
+from tests.engine import alive, cpu_seconds, deadline, wait_until
 
 SUPERVISOR = """
 import contextlib, os, select, signal, subprocess, sys, time
@@ -149,7 +149,7 @@ def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: st
         leave()
         time.sleep(0.1)
         orphan.first(rest)
-        print(flush=True)
+        print(os.getpid(), flush=True)
         {busy}
     child = Child("owner", lambda control, journal: target(), (), enable_stdout=True, page=new_page(), rests=True)
     child.start()
@@ -157,7 +157,9 @@ def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: st
     """
     with playing(script) as (process, pids):
         assert process.stdout is not None
-        process.stdout.readline()
+        owner = int(process.stdout.readline())
+        begun = cpu_seconds(owner)
+        wait_until(lambda: said or cpu_seconds(owner) > begun + 0.1, 10, "an owner that keeps the interpreter")
         process.kill()
         have_ended(pids)
         assert process.stdout.readline() == (f"{said}\n" if said else "")

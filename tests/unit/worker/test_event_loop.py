@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -310,6 +311,32 @@ def test_what_is_left_running_is_cancelled_when_the_loop_closes() -> None:
     assert seen == ["closed"]
 
 
+def test_an_error_of_the_workers_own_callbacks_ends_the_worker(worker: Worker) -> None:
+    def fail() -> None:
+        raise OSError("no socket")
+
+    async def waits() -> None:
+        await asyncio.sleep(60)
+
+    reader, writer = os.pipe()
+    worker.loop.watch(reader, fail)
+    os.write(writer, b"x")
+    try:
+        with pytest.raises(OSError, match="no socket"):
+            worker.loop.wait(5.0)
+    finally:
+        worker.loop.ignore(reader)
+        os.close(reader)
+        os.close(writer)
+    ended = Worker()
+    ended.loop.later(0.0, fail)
+    with pytest.raises(TaskFailed, match="no socket"):
+        ended.call(waits)
+    with pytest.raises(OSError, match="no socket"):
+        ended.loop.wait(5.0)
+    ended.loop.close()
+
+
 VALUE: ContextVar[int] = ContextVar("value", default=0)
 
 
@@ -343,6 +370,18 @@ def test_the_page_tells_which_task_runs() -> None:
     BatchRunner(registry, page).run(_fastpath.pack_batch(1, 0, [section]))
     assert seen == [(9, 0), (9, 1)]
     assert page.running_task is None
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_plain_function_that_returns_a_coroutine_is_told_what_to_write(worker: Worker) -> None:
+    async def five() -> int:
+        return 5
+
+    def plain() -> Any:
+        return five()
+
+    with pytest.raises(TaskFailed, match=r"type coroutine .* write the task as `async def`, and await it there"):
+        worker.call(plain)
 
 
 def test_an_error_of_the_engine_passes_as_it_is(worker: Worker) -> None:
