@@ -47,7 +47,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -115,6 +115,9 @@ test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, 
 
 test-network: $(VENV)/.test  ## cut and mend links between network namespaces, as root, within 3 minutes
 	$(PY) -m tests.network
+
+test-systemd: $(VENV)/.test  ## install, kill, hang and remove the service under a systemd of its own, as root, within 2 minutes
+	$(PY) -m tests.booted
 
 test-compat: $(VENV)/.test  ## play the newest client with the engine of 0.1.0, which is built once, and the reverse
 	$(PY) -m tests.compatibility

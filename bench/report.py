@@ -12,9 +12,10 @@ from bench import rest, table
 from bench.figures import Ratio, Rounds, Summary, ratio, summary, together
 from bench.headline import MS, Headline, headline_text
 from bench.machine import Machine
-from bench.pools import LOOP
+from bench.pools import EXECUTOR, LOOP
 from bench.rest import Rest
 from bench.scenarios import RATE
+from bench.submits import Spans
 from bench.system import PACKAGE
 from bench.table import Cell, Table
 
@@ -35,9 +36,11 @@ US = 1e6
 W1_TITLE = f"W1: {PACKAGE} tasks as one package"
 W2_TITLE = "W2: single calls"
 W3_TITLE = f"W3: {RATE} tasks a second"
+W4_TITLE = f"W4: {PACKAGE} submits"
 W1_HEADS = ["system", "ms p50", "ms p99", "x loop", "quartiles", "of medians", "x Task Engine"]
 W2_HEADS = ["system", "µs p50", "µs p99", "x raw"]
 W3_HEADS = ["system", "ms p50", "ms p99", "ms max", "p99 x raw"]
+W4_HEADS = ["system", "ms p50", "ms p99", "x ProcessPoolExecutor", "quartiles", "µs a submit", "p99"]
 W1_NOTE = (
     "The tasks are `task_count(2, 3)`. The time runs from the call until all results are there; the arguments are made "
     "before, and the results checked after that. In each round all systems take turns. A ratio is the median of the "
@@ -56,12 +59,18 @@ W3_NOTE = (
     "sends each task at once, as `call` does; in the rows with `flushed` it collects tasks first, as `submit` does. "
     "Raw libzmq gets them from one loop in C. x raw is the ratio of the p99s, as the median over the rounds."
 )
+W4_NOTE = (
+    "Each with a future of its own, all results back and checked; and how long a submit holds up its caller, the mean "
+    "of a package's. The client flushes every 5 ms; the executor takes the function, as the pool does. The ratio is "
+    "the median of the rounds' ratios."
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One system. `loop` is its W1 over the in-process loop's, `ours` over Task Engine's.
 
-    `raw` is its W2 over raw libzmq's by the same transport, `raw_p99` that of the p99s of W3.
+    `raw` is its W2 over raw libzmq's by the same transport, `raw_p99` that of the p99s of W3. `pool` is its W4 over
+    ProcessPoolExecutor's, `caller` what a submit of W4 takes.
     """
 
     system: str
@@ -72,6 +81,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     raw: Ratio | None = None
     w3: Summary | None = None
     raw_p99: Ratio | None = None
+    w4: Summary | None = None
+    pool: Ratio | None = None
+    caller: Summary | None = None
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,17 +105,17 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def rows(w1: Rounds, w2: Rounds, w3: Rounds) -> list[Row]:
+def rows(w1: Rounds, w2: Rounds, w3: Rounds, w4: Spans) -> list[Row]:
     """A row for each system that any scenario measured: the loop, raw libzmq, the engine, the others."""
-    names = dict.fromkeys([*w1, *w2, *w3])
+    names = dict.fromkeys([*w1, *w2, *w3, *w4.results])
     kinds = (LOOP, "raw", OURS)
     ranked = sorted(
         names, key=lambda name: next((n for n, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
     )
-    return [_row(name, w1, w2, w3) for name in ranked]
+    return [_row(name, w1, w2, w3, w4) for name in ranked]
 
 
-def _row(name: str, w1: Rounds, w2: Rounds, w3: Rounds) -> Row:
+def _row(name: str, w1: Rounds, w2: Rounds, w3: Rounds, w4: Spans) -> Row:
     raw = ECHO_TCP if "tcp" in name else ECHO
 
     def over(samples: Rounds, other: str, percent: float = 50) -> Ratio | None:
@@ -123,6 +135,9 @@ def _row(name: str, w1: Rounds, w2: Rounds, w3: Rounds) -> Row:
         w3=all_of(w3),
         # what coalesces waits on purpose
         raw_p99=None if name.startswith(FLUSHED) else over(w3, raw, 99),
+        w4=all_of(w4.results),
+        pool=over(w4.results, EXECUTOR),
+        caller=all_of(w4.caller),
     )
 
 
@@ -131,10 +146,12 @@ def tables(found: list[Row]) -> list[Table]:
     first = [_w1_cells(row, row.w1) for row in found if row.w1]
     second = [_w2_cells(row, row.w2) for row in found if row.w2]
     third = [_w3_cells(row, row.w3) for row in found if row.w3]
+    fourth = [_w4_cells(row, row.w4, row.caller) for row in found if row.w4 and row.caller]
     return [
         Table(name="w1", title=W1_TITLE, note=W1_NOTE, heads=W1_HEADS, rows=first, bold=OURS),
         Table(name="w2", title=W2_TITLE, note=W2_NOTE, heads=W2_HEADS, rows=second, bold=OURS),
         Table(name="w3", title=W3_TITLE, note=W3_NOTE, heads=W3_HEADS, rows=third, bold=OURS),
+        Table(name="w4", title=W4_TITLE, note=W4_NOTE, heads=W4_HEADS, rows=fourth, bold=OURS),
     ]
 
 
@@ -152,6 +169,13 @@ def _w2_cells(row: Row, found: Summary) -> list[Cell]:
 def _w3_cells(row: Row, found: Summary) -> list[Cell]:
     raw = row.raw_p99.paired if row.raw_p99 else None
     return [row.system, found.p50 * MS, found.p99 * MS, found.max * MS, raw]
+
+
+def _w4_cells(row: Row, found: Summary, caller: Summary) -> list[Cell]:
+    pool = row.pool
+    quartiles = f"{table.text(pool.low)}-{table.text(pool.high)}" if pool else None
+    ratios = [pool.paired if pool else None, quartiles]
+    return [row.system, found.p50 * MS, found.p99 * MS, *ratios, caller.p50 * US, caller.p99 * US]
 
 
 def measured_on(machine: Machine, settings: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from bench.figures import Rounds
 from bench.headline import MS, RESPONSE_TIME, Headline, find_headline, headline_text
 from bench.machine import busy_elsewhere, this_machine
 from bench.offer import offered
-from bench.ours import AtOnce, Columns, NoReply, Ours, Seed, over_tcp
+from bench.ours import TIMEOUT_S, AtOnce, Columns, NoReply, Ours, Seed, over_tcp
 from bench.picture import Panel
 from bench.pools import Executor, Loop, Pool
 from bench.quiet import Quiet
@@ -39,7 +39,10 @@ from bench.report import (
 )
 from bench.scenarios import FULL, QUICK, RATE, Plan
 from bench.span import WrongResult
+from bench.submits import Spans, submitting
+from bench.submits import w4 as submitted
 from bench.system import CHUNK, PACKAGE, WORKERS, Offered, System
+from taskengine import Executor as OurExecutor
 from taskengine import TaskEngineError
 
 SETTINGS: dict[str, object] = {"response_time": RESPONSE_TIME, "chunking_size": CHUNK, "enable_stdout": False}
@@ -93,7 +96,7 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     quiet.wait()
     say("at rest")
     at_rest = rest.measure(plan.rest_s)
-    w1, w2, w3, headline = _play(plan, quiet)
+    w1, w2, w3, w4, headline = _play(plan, quiet)
     results = Results(
         machine=this_machine(),
         settings={**SETTINGS, "task_workers": WORKERS},
@@ -101,7 +104,7 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
         busy_before=before,
         busy_after=busy_elsewhere(LOOK_S),
         waited=quiet.waited,
-        rows=report.rows(w1, w2, w3),
+        rows=report.rows(w1, w2, w3, w4),
         rest=at_rest,
         headline=headline,
         seconds=time.monotonic() - start,
@@ -114,7 +117,7 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     return results, panels
 
 
-def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
+def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Spans, Headline]:
     with ExitStack() as stack:
 
         def keep(system: Kept) -> Kept:
@@ -141,8 +144,11 @@ def _play(plan: Plan, quiet: Quiet) -> tuple[Rounds, Rounds, Rounds, Headline]:
         offering: list[Offered] = [ours, short, coalescing, pool, executor]
         offerings = {system.name: partial(offered, system) for system in offering}
         w3 = scenarios.w3({echo.name: echo.offered, **offerings}, plan, quiet)
+        say("W4")
+        with OurExecutor(brisk.address, timeout=TIMEOUT_S) as submits:
+            w4 = submitted(submitting(short, submits, executor), plan, quiet)
         quiet.wait()
-        return w1, w2, w3, find_headline(coalescing, plan)
+        return w1, w2, w3, w4, find_headline(coalescing, plan)
 
 
 def say(what: str) -> None:

@@ -23,8 +23,8 @@ from taskengine._socket import Debt, Port
 from taskengine.broker.origins import Moment, Origins
 from taskengine.broker.package import DEFAULT_LANE, Message
 from taskengine.client.blocking import TOKEN_BYTES
-from taskengine.client.replies import settle
 from taskengine.client.session import CAPABILITIES, Options, OutgoingRequest, Session
+from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.protocol.layouts import BATCH, COUNT, ENTRY
 from taskengine.protocol.messages import Info, Reply, TaskInfo, encode_reply

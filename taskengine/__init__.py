@@ -30,6 +30,7 @@ from taskengine.protocol.messages import Origin
 
 if TYPE_CHECKING:
     from taskengine.client.blocking import Client
+    from taskengine.client.executor import Executor
     from taskengine.registry.registry import source, task
     from taskengine.runtime.feed import publish, publish_owned
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
@@ -40,6 +41,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "EngineUnreachable",
+    "Executor",
     "KeysError",
     "NotAllowed",
     "Origin",
@@ -70,6 +72,10 @@ def __getattr__(name: str) -> Any:
         from taskengine.client import blocking
 
         return getattr(blocking, name)
+    if name == "Executor":
+        from taskengine.client import executor
+
+        return getattr(executor, name)
     if name in ("source", "task"):
         from taskengine.registry import registry
 

@@ -1,8 +1,8 @@
 # cython: boundscheck=False, wraparound=False, auto_pickle=False
-"""The descendants of a process: found in /proc (proc(5)) and killed, without the interpreter.
+"""Finds the descendants of a process in /proc (proc(5)) and kills them, without the interpreter.
 
-A task may keep the interpreter, or have closed what is open, in the moment in which its process is to end. So this makes
-system calls only: no memory is allocated and nothing is locked, and a signal handler may do it too.
+When its process has to end, a task may hold the interpreter, or may have closed descriptors. So this code makes system
+calls only: it allocates no memory and takes no lock, so that a signal handler can run it too.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
@@ -35,8 +35,8 @@ cdef extern from *:
         char names[32768];
     };
 
-    static struct view called;   /* for whoever has the interpreter, */
-    static struct view ending;   /* and for what ends the process, also in the middle of a call */
+    static struct view called;   /* for the thread that has the interpreter, */
+    static struct view ending;   /* and for the thread or handler that ends the process, also in the middle of a call */
     static pid_t supervisor;
 
     static void nap(long ns) {
@@ -50,7 +50,7 @@ cdef extern from *:
         return value;
     }
 
-    /* The state and the parent of a process; 0 for one that is gone. */
+    /* Read the state and the parent of a process; return 0 if it is gone. */
     static int relate(const char* name, struct relation* one) {
         char path[32] = "/proc/", text[512], *last;
         size_t length = strlen(name);
@@ -72,7 +72,7 @@ cdef extern from *:
         return 1;
     }
 
-    /* Fill the table; how many processes there are, -1 without a /proc. */
+    /* Fill the table; return how many processes there are, -1 without a /proc. */
     static int look_around(struct view* view) {
         int count = 0, proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         long size, at;
@@ -90,7 +90,7 @@ cdef extern from *:
         return count;
     }
 
-    /* Kill what descends from a process; how many had not ended. */
+    /* Kill the descendants of a process; return how many had not ended. */
     static int kill_below(struct view* view, pid_t root) {
         int count = look_around(view), known = 1, living = 0, at, i;
         view->family[0] = root;
@@ -106,7 +106,7 @@ cdef extern from *:
         return living;
     }
 
-    /* Again and again, since what is killed leaves children that were being born; 0 where none is left. */
+    /* Kill again and again, since killed processes leave children that were being forked; return 0 if none is left. */
     static int kill_all_below(struct view* view, pid_t root) {
         int pass, quiet = 0;
         for (pass = 0; pass < PASSES && quiet < 2; pass++) {
@@ -121,7 +121,7 @@ cdef extern from *:
     static void end_with_descendants(int signal) {
         static int has_begun;
         if (__atomic_exchange_n(&has_begun, 1, __ATOMIC_ACQ_REL)) {
-            for (;;) pause();  /* another thread is at it */
+            for (;;) pause();  /* another thread does it already */
         }
         kill_all_below(&ending, getpid());
         kill(getpid(), SIGKILL);
@@ -204,23 +204,23 @@ def children_of(int parent):
 
 
 def end_descendants(int root):
-    """Kill what descends from a process until there is nothing; return whether that took less than some 0.2 s."""
+    """Kill all descendants of a process; return whether none was left within about 0.2 s."""
     return kill_all_below(&called, root) == 0
 
 
 def end_with_parent(int parent):
-    """Have a thread end us, and first what descends from us, as soon as that process is not our parent any more.
+    """Start a thread that ends this process, after its descendants, when `parent` is not its parent any more.
 
-    Raises OSError where there can be no thread.
+    Raises OSError where no thread can be started.
     """
     if start_tending(parent):
         PyErr_SetFromErrno(OSError)
 
 
 def await_end(int pidfd, long last_ms):
-    """Wait for the end of a process, by its pidfd; ours ends `last_ms` ms later, whatever holds us up.
+    """Wait for the end of a process, by its pidfd. Within `last_ms` ms after that, this process and its descendants end.
 
-    So does what descends from us. None of this waits for the interpreter: a task may keep it for as long as it likes.
+    None of this waits for the interpreter: a task may hold it for any time.
     """
     with nogil:
         end_after(pidfd, last_ms)

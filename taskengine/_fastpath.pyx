@@ -1,15 +1,15 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
-"""The compiled leaf: whole messages in, whole messages out. taskengine.protocol.layouts has their layouts.
+"""The compiled part: reads and writes whole messages, in the layouts of taskengine.protocol.layouts.
 
-| who | calls |
+| process | calls |
 |---|---|
 | client | pack_calls, pack_map, unpack |
 | router | check_index, check_tasks, check_columns, task_names, used_names, find_tasks, frame_names, read_topic, pack_batch, read_answer, Assembly, Tally |
 | worker | run_batch, read_batch |
 | all | encode |
 
-Bytes that are no message raise ProtocolError, values that cannot be sent BadArguments, and neither raises anything
-else; what a callback or an iterator raises passes through. The functions may be called from any thread.
+Bytes that are no message raise ProtocolError, and values that cannot be sent raise BadArguments; they raise nothing
+else. An exception of a callback or an iterator passes through. The functions may be called from any thread.
 """
 
 cimport cython
@@ -26,7 +26,7 @@ from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import mmap
@@ -37,6 +37,7 @@ import msgspec
 from taskengine.protocol import arrays
 from taskengine.protocol import layouts
 from taskengine.protocol import limits
+from taskengine.protocol import values
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
 
 cdef extern from "endian.h" nogil:
@@ -81,7 +82,7 @@ cdef int MAX_DEPTH = limits.MAX_DEPTH
 
 
 def limit_depth(int most):
-    """Let lists and maps nest at most so deep from here on, in this process. Raises ValueError beyond limits.MAX_DEPTH."""
+    """Limit how deep lists and maps may nest, in this process. Raises ValueError beyond limits.MAX_DEPTH."""
     global MAX_DEPTH
     if not 1 <= most <= limits.MAX_DEPTH:
         raise ValueError(f"values nest 1 to {limits.MAX_DEPTH} deep, not {most}")
@@ -97,10 +98,12 @@ cdef uint64_t IN_FLIGHT = layouts.IN_FLIGHT
 cdef size_t PROGRESS_BYTES = layouts.PROGRESS_BYTES
 cdef int MADV_REMOVE = mmap.MADV_REMOVE
 cdef int64_t NO_NAME = layouts.NO_NAME
+cdef u8 VALUES_FLAG = layouts.VALUES_FLAG
 cdef int ARRAY_EXT = layouts.ARRAY_EXT
 cdef object msgspec_encode = msgspec.msgpack.Encoder(enc_hook=arrays.encoded).encode
 cdef object msgspec_decode = msgspec.msgpack.Decoder().decode
 
+cdef uint32_t MAY_RETRY = layouts.MAY_RETRY
 cdef enum:
     FIRST_ROOM = 1024  # bytes; no limit is below
     CALL_DEPTH = 2  # of a task around its arguments
@@ -129,6 +132,7 @@ cdef inline bytes some(const u8* data, Py_ssize_t size):
 
 include "_msgpack.pxi"
 include "_keys.pxi"
+include "_values.pxi"
 include "_json.pxi"
 
 
@@ -160,7 +164,7 @@ include "_pack.pxi"
 # ---- the router's side
 
 cdef size_t check_ends(const u8* ends, size_t count, uint32_t base, uint64_t size) except? 0:
-    """That the tasks follow each other from `base` on and fill `size` bytes."""
+    """Check that the tasks follow each other from `base` on and fill `size` bytes; return how many there are."""
     cdef uint32_t previous = base, end
     cdef size_t k
     for k in range(count):
@@ -181,12 +185,12 @@ cdef size_t index_count(_Reader index, uint64_t size) except? 0:
 
 
 def check_index(index, body_len):
-    """The number of tasks in a package with this index and `body_len` bytes of body. Raises ProtocolError."""
+    """Return the number of tasks in a package with this index and `body_len` bytes of body. Raises ProtocolError."""
     return index_count(_Reader(index), body_len)
 
 
 def check_columns(codes, body_len):
-    """The number of tasks in columns of these codes, which take `body_len` bytes. Raises ProtocolError."""
+    """Return the number of tasks in columns of these codes, which take `body_len` bytes. Raises ProtocolError."""
     cdef _Reader src = _Reader(codes)
     cdef uint64_t columns = src.end - src.at, tasks
     if not 1 <= columns <= 0xff or not are_codes(src.at, columns):
@@ -206,7 +210,7 @@ cdef bint are_codes(const u8* codes, size_t count) noexcept:
 
 
 cdef int64_t get_name(_Reader src) noexcept:
-    """The name index of the task that begins here, the reader then behind it; -1 where there is none below 2**63."""
+    """Return the name index of the task that begins here, and move behind it; -1 where there is none below 2**63."""
     cdef Py_ssize_t size = src.end - src.at
     cdef uint64_t n = 0
     cdef int width, j
@@ -229,12 +233,12 @@ cdef int64_t get_name(_Reader src) noexcept:
 
 
 def task_names(index, body, bytes marks=None, Py_ssize_t most=MAX_TASKS):
-    """The name index of each task, as runs of equal ones: (first position, stop position, name index).
+    """Return the name indexes of all tasks, as runs of equal ones: (first position, stop position, name index).
 
-    Only the head of each task is read. An index from layouts.NO_NAME on, and that of a task which has none, is
-    layouts.NO_NAME: such a task fails by itself, at the worker. With `marks`, u32 each, it is the i-th for name index i,
-    and the last for an index that is beyond. What follows the first `most` runs is left out. Raises ProtocolError for
-    an index that does not fit.
+    Only the head of each task is read. For a task without a name index, or with one from layouts.NO_NAME on, the run
+    has layouts.NO_NAME: such a task fails by itself, at the worker. With `marks`, u32 each, runs have the i-th mark in
+    place of name index i, and the last mark for a larger index. Runs beyond the first `most` are left out. Raises
+    ProtocolError for an index that does not fit.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef const u8* start = src.at
@@ -261,7 +265,7 @@ def task_names(index, body, bytes marks=None, Py_ssize_t most=MAX_TASKS):
 
 
 def used_names(index, body):
-    """The name indexes, as `task_names` gives them, that tasks have: each once, in order.
+    """Return the name indexes that tasks have, as `task_names` returns them: each once, in order.
 
     Raises ProtocolError for an index that does not fit.
     """
@@ -286,7 +290,7 @@ def used_names(index, body):
 
 
 def find_tasks(index, body, bytes wanted not None, size_t most):
-    """The first `most` tasks whose name index i has a `wanted[i]` that is not 0: (position, where it begins, and ends).
+    """Return the first `most` tasks whose name index i has a `wanted[i]` that is not 0: (position, begin, end).
 
     Raises ProtocolError for an index that does not fit.
     """
@@ -309,7 +313,7 @@ def find_tasks(index, body, bytes wanted not None, size_t most):
 
 
 def read_topic(body):
-    """The topic that a data request begins with, and how many values the array is that it is; those are not decoded.
+    """Return the topic with which a data request, an array, begins, and the array's length. The rest is not decoded.
 
     Raises ProtocolError.
     """
@@ -390,13 +394,13 @@ cdef u8* put_section(_Out out, u8* at, tuple section) except NULL:
 
 
 def read_answer(answer):
-    """The entries of a worker's answer: (job, first, stop, failed tasks, elapsed ns, body). Raises ProtocolError."""
+    """Return a worker's entries: (job, first, stop, failed tasks, elapsed ns, body). Raises ProtocolError."""
     cdef _Reader src = _Reader(answer)
     return read_entries(src, get_u32(take(src, COUNT_SIZE)))
 
 
 cdef list read_entries(_Reader src, uint32_t count):
-    """So many entries, and nothing behind them."""
+    """Return `count` entries; nothing may follow them."""
     cdef const u8* at
     cdef uint32_t size
     cdef uint64_t first
@@ -412,15 +416,15 @@ cdef list read_entries(_Reader src, uint32_t count):
 
 
 cdef class Assembly:
-    """The bodies of a package's pieces, neighbouring tasks each, until all `tasks` tasks are there."""
+    """Collects the answers of a package, in pieces of neighbouring tasks, until all `tasks` tasks are there."""
 
     cdef list _firsts
     cdef list _pieces  # (first, stop, body), in order
     cdef Py_ssize_t _tasks
     cdef readonly Py_ssize_t missing
-    """Tasks that are not there."""
+    """The number of tasks whose answers are missing."""
     cdef readonly Py_ssize_t held
-    """Bytes of the bodies that are there."""
+    """The bytes of all bodies so far."""
 
     def __cinit__(self, Py_ssize_t tasks):
         if tasks < 0:
@@ -432,9 +436,9 @@ cdef class Assembly:
         self.held = 0
 
     def put(self, Py_ssize_t first, Py_ssize_t stop, bytes body not None):
-        """Take the tasks from `first` to `stop`; True when none is missing now.
+        """Add the answers of the tasks from `first` to `stop`; return whether none is missing now.
 
-        Raises ProtocolError for tasks that the package does not have, or of which some are there.
+        Raises ProtocolError for tasks that the package does not have, or that have been added before.
         """
         cdef Py_ssize_t place
         if not 0 <= first < stop <= self._tasks:
@@ -451,7 +455,7 @@ cdef class Assembly:
         return self.missing == 0
 
     def lacks(self, position):
-        """The package has such a task, and its answer is missing."""
+        """Return whether the package has a task at this position, and its answer is missing."""
         cdef Py_ssize_t place
         if not 0 <= position < self._tasks:
             return False
@@ -459,7 +463,7 @@ cdef class Assembly:
         return not place or <Py_ssize_t>(<tuple>self._pieces[place - 1])[1] <= position
 
     def gaps(self):
-        """The tasks that are missing, as runs (first, stop), in order."""
+        """Return the tasks whose answers are missing, as runs (first, stop), in order."""
         cdef list runs = []
         cdef Py_ssize_t at = 0
         for first, stop, _ in self._pieces:
@@ -471,22 +475,23 @@ cdef class Assembly:
         return runs
 
     def pieces(self):
-        """All (first, stop, body), in the order of the tasks. Raises ProtocolError while some are missing."""
+        """Return all pieces (first, stop, body), in order. Raises ProtocolError while tasks are missing."""
         if self.missing:
             raise ProtocolError(f"{self.missing} of {self._tasks} tasks are missing")
         return list(self._pieces)
 
     def bodies(self):
-        """The bodies in the order of the tasks. Raises ProtocolError while some are missing."""
+        """Return the bodies, in the order of the tasks. Raises ProtocolError while tasks are missing."""
         return [body for _, _, body in self.pieces()]
 
     def join(self):
-        """The bodies end to end. Raises ProtocolError while some are missing."""
+        """Return the bodies end to end. Raises ProtocolError while tasks are missing."""
         return b"".join(self.bodies())
 
 
 include "_progress.pxi"
 include "_calls.pxi"
+include "_batch.pxi"
 include "_turn.pxi"
 include "_running.pxi"
 include "_seed.pxi"

@@ -1,9 +1,8 @@
-# JSON: what is surely JSON is told from what may be some, and plain values are read and written. The text is part of
-# _fastpath.pyx.
+# JSON: finds out whether bytes are surely JSON, and reads and writes plain values. The text is part of _fastpath.pyx.
 #
-# A scan_* is given where something begins and where the bytes end, and gives the place behind it, or NULL where it is
-# not sure that msgspec would take it: msgspec is asked then. It never reads at `end`, and raises nothing. What is read
-# has been scanned.
+# A scan_* function gets the begin of a value and the end of the bytes. It returns the place behind the value, or NULL
+# if it is not sure that msgspec would accept the value: then msgspec is asked. It never reads at `end`, and raises
+# nothing. Values are scanned before they are read.
 
 cdef enum:
     MAX_NEST = 32  # of lists and objects in a frame that is scanned
@@ -47,7 +46,7 @@ cdef inline const u8* scan_space(const u8* at, const u8* end) noexcept:
 
 
 cdef int utf8_size(const u8* at, Py_ssize_t left) noexcept:
-    """The bytes of the character that begins with a byte above 0x7f; 0 where it is no UTF-8."""
+    """Return the size of the character that begins here, with a byte above 0x7f; 0 if it is no UTF-8."""
     cdef int size = 2 if at[0] < 0xe0 else 3 if at[0] < 0xf0 else 4
     cdef int j
     if at[0] < 0xc2 or at[0] > 0xf4 or left < size:
@@ -64,7 +63,7 @@ cdef int utf8_size(const u8* at, Py_ssize_t left) noexcept:
 
 
 cdef int escape_size(const u8* at, Py_ssize_t left) noexcept:
-    """The bytes of the escape that begins with a backslash; 0 where it is none, or may be half a character."""
+    """Return the size of the escape that begins here, with a backslash; 0 if it is none, or may be half a character."""
     cdef int j
     cdef u8 digit
     if left < 2:
@@ -81,7 +80,7 @@ cdef int escape_size(const u8* at, Py_ssize_t left) noexcept:
 
 
 cdef inline const u8* scan_text(const u8* at, const u8* end, bint* has_escapes) noexcept:
-    """The quote that ends the text whose first character is at `at`."""
+    """Scan a text whose first character is at `at`; return its closing quote."""
     cdef uint64_t word
     cdef int size
     while at < end:
@@ -134,7 +133,7 @@ cdef const u8* scan_word(const u8* at, const u8* end, const char* word, Py_ssize
 
 
 cdef const u8* scan_value(const u8* at, const u8* end, int depth) noexcept:
-    """A value that lies so deep in lists and objects."""
+    """Scan a value at `depth` in lists and objects."""
     cdef bint has_escapes
     if at >= end:
         return NULL
@@ -155,7 +154,7 @@ cdef const u8* scan_value(const u8* at, const u8* end, int depth) noexcept:
 
 
 cdef const u8* scan_nest(const u8* at, const u8* end, int depth) noexcept:
-    """A list or an object."""
+    """Scan a list or an object."""
     cdef bint is_object = at[0] == c"{", has_escapes
     cdef u8 last = c"}" if is_object else c"]"
     if depth >= MAX_NEST:
@@ -182,7 +181,7 @@ cdef const u8* scan_nest(const u8* at, const u8* end, int depth) noexcept:
 
 
 cdef const u8* scan_key(const u8* at, const u8* end, bint* has_escapes) noexcept:
-    """A key, its colon and the space around; the value begins behind it."""
+    """Scan a key, its colon and the space around them; return where the value begins."""
     if at >= end or at[0] != c'"':
         return NULL
     at = scan_text(at + 1, end, has_escapes)
@@ -195,7 +194,7 @@ cdef const u8* scan_key(const u8* at, const u8* end, bint* has_escapes) noexcept
 # ---- reading
 
 cdef object get_number(const u8** place):
-    """The number that begins at the place, which is then behind it."""
+    """Return the number that begins at `place`, and move `place` behind it."""
     cdef const u8* at = place[0]
     cdef bint negative = at[0] == c"-"
     cdef uint64_t number = 0
@@ -230,7 +229,7 @@ cdef object get_number(const u8** place):
 # ---- writing, where there is NUMBER_ROOM
 
 cdef u8* write_digits(u8* at, uint64_t number, int least) noexcept:
-    """The number in at least so many digits."""
+    """Write a number in at least `least` digits."""
     cdef u8[20] digits
     cdef int size = 0
     while number or size < least:
@@ -249,7 +248,7 @@ cdef u8* write_int(u8* at, int64_t number) noexcept:
 
 
 cdef u8* write_float(u8* at, double real) except NULL:
-    """The double as repr() writes it."""
+    """Write a double as repr() does."""
     cdef double scaled
     cdef uint64_t digits, power = 1
     cdef int fraction

@@ -1,5 +1,5 @@
 # MessagePack of plain values (None, bool, int, float, str, bytes, list, tuple, dict; exact types), written into a
-# growing buffer and read from any bytes; msgspec does the rest. The text is part of _fastpath.pyx.
+# growing buffer and read from any bytes; _values.pxi and msgspec do the rest. The text is part of _fastpath.pyx.
 #
 # _Out never takes more than its limit. _Reader never reads past `end`, and never makes room for more elements than
 # there are bytes: `owed` counts the elements that open lists and maps still wait for, each at least one byte.
@@ -30,8 +30,10 @@ cdef class _Out:
     cdef u8* end
     cdef size_t limit
     cdef bint is_lent
+    cdef bint values  # who reads it takes the extensions of layouts.ValueExt
 
-    def __cinit__(self, size_t limit):
+    def __cinit__(self, size_t limit, bint values=False):
+        self.values = values
         self.data = <u8*>malloc(FIRST_ROOM)
         if self.data is NULL:
             raise MemoryError
@@ -43,7 +45,7 @@ cdef class _Out:
             free(self.data)
 
     cdef int lend(self, u8* data, size_t size) noexcept:
-        """Write there instead, and no more than so many bytes."""
+        """Have it write at `data` instead, at most `size` bytes."""
         free(self.data)
         self.data = data
         self.end = data + size
@@ -90,7 +92,7 @@ cdef inline u8* put_byte(_Out out, u8* at, u8 tag) except NULL:
 
 
 cdef inline u8* put_big(_Out out, u8* at, u8 tag, uint64_t value, int width) except NULL:
-    """A tag and `width` bytes of the value, the highest first."""
+    """Write a tag and `width` bytes of the value, the highest first."""
     at = reserve(out, at, 9)
     at[0] = tag
     value = htobe64(value << (64 - 8 * width))
@@ -133,7 +135,7 @@ cdef u8* put_int(_Out out, u8* at, object value, int depth) except NULL:
 
 
 cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls, u8 tag, int narrowest) except NULL:
-    """A length: in the tag `small` where it is below `smalls`, else behind a tag.
+    """Write a length: in the tag `small` if it is below `smalls`, else behind a tag.
 
     `tag` is for the `narrowest` length, of 1 or 2 bytes; its successors are for the wider ones.
     """
@@ -149,7 +151,7 @@ cdef inline u8* put_size(_Out out, u8* at, size_t size, u8 small, size_t smalls,
 
 
 cdef u8* put_wide(_Out out, u8* at, object value) except NULL:
-    """As put_value, but an int takes 64 bits where they hold it, so that many of them can be read as an array."""
+    """Do as put_value, but write an int in 64 bits if they hold it, so that many of them can be read as an array."""
     cdef int overflow = 0
     cdef int64_t number
     if PyLong_CheckExact(value):
@@ -170,7 +172,7 @@ cdef u8* put_str(_Out out, u8* at, object text, int depth) except NULL:
 
 
 cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
-    """A list or tuple whose elements lie at `depth`."""
+    """Write a list or tuple; its elements are at `depth`."""
     cdef Py_ssize_t j, size
     if PyTuple_CheckExact(values):
         size = PyTuple_GET_SIZE(values)
@@ -190,10 +192,12 @@ cdef u8* put_array(_Out out, u8* at, object values, int depth) except NULL:
 
 
 cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) except NULL:
-    """A dict whose keys and values lie at `depth`."""
+    """Write a dict; its keys and values are at `depth`."""
     cdef Py_ssize_t position = 0, size = PyDict_GET_SIZE(values), left = size
     cdef PyObject* key
     cdef PyObject* value
+    if out.values and <size_t>size > MAX_EQUAL_HASHES and not is_keywords:
+        check_spread(values)
     at = put_size(out, at, left, 0x80, 16, 0xde, 2)
     while PyDict_Next(values, &position, &key, &value):
         left -= 1
@@ -206,12 +210,11 @@ cdef u8* put_map(_Out out, u8* at, object values, int depth, bint is_keywords) e
 
 
 cdef u8* put_pair(_Out out, u8* at, object key, object value, int depth, size_t size) except NULL:
-    """A key and its value, of a map of this size."""
+    """Write a key and its value, of a map of this size."""
     cdef size_t start = at - out.data
     name, held = key, value  # while the key is written; see put_held
     at = put_value(out, at, name, depth)
-    if not is_key(out.data[start], size):
-        return refuse(f"{told_key(size)}, not {type(name).__name__}")
+    at = check_written(out, at, start, name, size)
     return put_value(out, at, held, depth)
 
 
@@ -246,7 +249,7 @@ cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
     # msgspec may call the program's own code on a value, and that code may throw away the list or dict we are in.
     # So whatever may lead to msgspec is held; a parameter of a cdef function is only borrowed.
     held = value
-    if not (PyList_CheckExact(value) or PyTuple_CheckExact(value) or PyDict_CheckExact(value)):
+    if not (PyList_CheckExact(value) or PyDict_CheckExact(value) or (PyTuple_CheckExact(value) and not out.values)):
         return put_other(out, at, held, depth)
     if depth >= MAX_DEPTH:
         return refuse(f"values may nest {MAX_DEPTH} deep")
@@ -256,15 +259,27 @@ cdef u8* put_held(_Out out, u8* at, object value, int depth) except NULL:
 
 
 cdef u8* put_other(_Out out, u8* at, object value, int depth) except NULL:
-    cdef bytes data
-    cdef _Reader src
+    if out.values:
+        return put_lowered(out, at, value, depth)
     try:
         data = msgspec_encode(value)
-        src = _Reader(data)
+    except Exception as error:
+        raise unsendable(value, error) from error
+    return put_packed(out, at, value, data, depth)
+
+
+cdef object unsendable(object value, object error):
+    return BadArguments(f"a value of type {type(value).__name__} cannot be sent: {error}")
+
+
+cdef u8* put_packed(_Out out, u8* at, object value, bytes data, int depth) except NULL:
+    """The MessagePack that another encoder made of a value, once it has been looked at."""
+    cdef _Reader src = _Reader(data, out.values)
+    try:
         skip(src, depth)
         finish(src)
     except Exception as error:
-        raise BadArguments(f"a value of type {type(value).__name__} cannot be sent: {error}") from error
+        raise unsendable(value, error) from error
     return put_raw(out, at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
@@ -272,15 +287,17 @@ cdef u8* put_other(_Out out, u8* at, object value, int depth) except NULL:
 
 @cython.final
 cdef class _Reader:
-    """A place in somebody's bytes, which it holds."""
+    """A position in bytes that belong to another object, which it keeps alive."""
 
     cdef Py_buffer view
     cdef const u8* at
     cdef const u8* end
     cdef Py_ssize_t owed
+    cdef bint values  # it may hold the extensions of layouts.ValueExt
 
-    def __cinit__(self, data):
+    def __cinit__(self, data, bint values=False):
         PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+        self.values = values
         self.at = <const u8*>self.view.buf
         self.end = self.at + self.view.len
 
@@ -308,7 +325,7 @@ cdef inline const u8* take(_Reader src, uint64_t size) except? NULL:
 
 
 cdef inline int claim(_Reader src, uint64_t elements) except -1:
-    """Open a list or map: its elements, below 2**33, must be able to follow."""
+    """Open a list or map, and check that its elements, fewer than 2**33, can follow."""
     if <int64_t>elements > (src.end - src.at) - src.owed:
         return malformed("the bytes end too early")
     src.owed += elements
@@ -316,7 +333,7 @@ cdef inline int claim(_Reader src, uint64_t elements) except -1:
 
 
 cdef int get_head(_Reader src, uint64_t* n) except -1:
-    """The kind of the value that begins here; in `n` its number, its bits or its length. The reader is then behind."""
+    """Return the kind of the value that begins here, and move on; `n` has its number, its bits or its length."""
     cdef u8 tag
     cdef int kind, width, j
     cdef uint64_t number = 0
@@ -351,7 +368,7 @@ cdef int get_head(_Reader src, uint64_t* n) except -1:
 
 
 cdef inline object get_value(_Reader src, int depth):
-    """The value that begins here."""
+    """Return the value that begins here."""
     cdef const u8* start = src.at
     if start < src.end and start[0] < 0x80:
         src.at += 1
@@ -396,7 +413,7 @@ cdef object get_more(_Reader src, int depth):
         memcpy(&small, &bits, 4)
         return PyFloat_FromDouble(small)
     if kind == EXT:
-        return get_ext(src, start, n)
+        return get_ext(src, start, n, depth)
     return None if kind == NIL else kind == TRUE
 
 
@@ -426,13 +443,17 @@ cdef object get_array(_Reader src, uint64_t size, int depth):
 
 
 cdef object get_map(_Reader src, uint64_t size, int depth):
-    cdef dict values = {}
+    cdef dict values = {}, seen = None
     enter(depth)
     claim(src, 2 * size)
+    if src.values and size > MAX_EQUAL_HASHES:
+        seen = {}
     for _ in range(size):
         src.owed -= 1
         check_key(src, size)
         key = get_value(src, depth + 1)
+        if src.values and not PyUnicode_CheckExact(key):
+            check_hash(seen, key)
         src.owed -= 1
         value = get_value(src, depth + 1)
         values[key] = value
@@ -440,7 +461,7 @@ cdef object get_map(_Reader src, uint64_t size, int depth):
 
 
 cdef int ext_code(_Reader src, uint64_t size) except? -1:
-    """The code of an extension with `size` bytes of data, which are all there; the reader stands before the data."""
+    """Return the code of an extension, and check that its `size` bytes of data are there; stay before the data."""
     need(src, size + 1)
     return <signed char>take(src, 1)[0]
 
@@ -449,8 +470,10 @@ cdef int no_error(int code) except? -1:
     return malformed(f"an error entry (extension {ERROR_EXT}) inside a value") if code == ERROR_EXT else code
 
 
-cdef object get_ext(_Reader src, const u8* start, uint64_t size):
+cdef object get_ext(_Reader src, const u8* start, uint64_t size, int depth):
     cdef int code = no_error(ext_code(src, size))
+    if src.values and FIRST_VALUE <= code <= LAST_VALUE:
+        return get_extended(src, code, size, depth)
     src.at += size
     if code == ARRAY_EXT:
         return arrays.decoded(some(src.at - size, size))
@@ -461,7 +484,7 @@ cdef object get_ext(_Reader src, const u8* start, uint64_t size):
 
 
 cdef int skip(_Reader src, int depth) except -1:
-    """Pass over one value."""
+    """Skip one value."""
     cdef uint64_t n
     cdef int kind = get_head(src, &n)
     cdef uint64_t size = n if kind == MAP else 0

@@ -11,9 +11,9 @@ cdef class _Package:
     cdef u8* body_at
     cdef size_t count
 
-    def __cinit__(self):
+    def __cinit__(self, bint values):
         self.index = _Out(4 * MAX_TASKS)
-        self.body = _Out(MAX_BODY)
+        self.body = _Out(MAX_BODY, values)
         self.index_at = self.index.data
         self.body_at = self.body.data
 
@@ -33,7 +33,7 @@ cdef class _Package:
         return self.add_end(at)
 
     cdef int add_end(self, u8* at) except -1:
-        """The task that has been written ends here."""
+        """Note that the task that was written ends here."""
         if self.count == MAX_TASKS:
             raise BadArguments(f"a package has at most {MAX_TASKS} tasks")
         self.count += 1
@@ -68,13 +68,13 @@ cdef uint64_t intern(dict names, object name) except? 0xffffffff:
     return len(names) - 1
 
 
-def pack_calls(calls, dict names not None):
+def pack_calls(calls, dict names not None, bint values=False):
     """The (index, body) of a package of calls, each (name, args, kwargs).
 
-    `names` goes from a task's name to its number; new names are added in order, also where the call then fails.
+    With `values` those that MessagePack lacks become extensions (taskengine.protocol.values). `names` goes from a task's name to its number; new names are added in order, also where the call then fails.
     Raises BadArguments for what cannot be sent; the message tells the position, from 0.
     """
-    cdef _Package package = _Package()
+    cdef _Package package = _Package(values)
     cdef uint64_t i = 0
     cdef object name = None, last = names  # which is no name
     try:
@@ -94,7 +94,7 @@ def pack_calls(calls, dict names not None):
 
 @cython.final
 cdef class _Columns:
-    """Iterables that are read row by row, like the builtin `map` does."""
+    """Reads iterables row by row, as the builtin `map` does."""
 
     cdef list sources  # lists and tuples as they are, an iterator for anything else
     cdef PyObject** drawn  # what the iterators have given for the row at hand; NULL for lists and tuples
@@ -134,7 +134,7 @@ cdef class _Columns:
         return 0
 
     cdef bint has_row(self) except -1:
-        """Whether there is another row, whose values are then there."""
+        """Return whether there is another row, and read it."""
         cdef Py_ssize_t j
         cdef PyObject* source
         for j in range(self.size):
@@ -152,7 +152,7 @@ cdef class _Columns:
         return self.size > 0
 
     cdef u8* put_row(self, _Out out, u8* at) except NULL:
-        """Write a task that calls name 0 with the row."""
+        """Write a task that calls name 0 with the row that was read."""
         cdef Py_ssize_t j
         cdef PyObject* source
         cdef PyObject* value
@@ -178,12 +178,14 @@ cdef class _Columns:
         return at
 
 
-def pack_map(iterables):
+def pack_map(iterables, bint values=False):
     """The (index, body) of a package that calls the first of its names with each row of `iterables`, as `map` would.
+
+    `values` is as in `pack_calls`.
 
     Raises BadArguments for what cannot be sent; the message tells the position, from 0.
     """
-    cdef _Package package = _Package()
+    cdef _Package package = _Package(values)
     cdef _Columns columns = _Columns(iterables)
     try:
         while columns.has_row():
@@ -193,30 +195,33 @@ def pack_map(iterables):
     return package.taken()
 
 
-def encode(value):
-    """The value as MessagePack, byte for byte as msgspec writes it. Raises BadArguments for what cannot be sent."""
-    cdef _Out out = _Out(MAX_BODY)
+def encode(value, bint values=False):
+    """The value as MessagePack. Raises BadArguments for what cannot be sent.
+
+    It is byte for byte as msgspec writes it, unless `values` are to become extensions; see `pack_calls`.
+    """
+    cdef _Out out = _Out(MAX_BODY, values)
     return out.taken(put_value(out, out.data, value, 0))
 
 
-def unpack(body, count, error):
+def unpack(body, count, error, bint values=False):
     """The `count` values of a body, none left over; `error` makes an error entry's value from its data.
 
-    Raises ProtocolError.
+    With `values` the extensions that `pack_calls` makes are read. Raises ProtocolError.
     """
-    cdef _Reader src = _Reader(body)
+    cdef _Reader src = _Reader(body, values)
     cdef Py_ssize_t j, size
-    cdef list values
+    cdef list found
     if not 0 <= count <= src.end - src.at:
         raise ProtocolError(f"{src.end - src.at} bytes are no {count} values")
     size = count
-    values = [None] * size
+    found = [None] * size
     src.owed = size
     for j in range(size):
         src.owed -= 1
-        values[j] = get_entry(src, error)
+        found[j] = get_entry(src, error)
     finish(src)
-    return values
+    return found
 
 
 cdef object get_entry(_Reader src, object error):
@@ -232,12 +237,12 @@ cdef object get_entry(_Reader src, object error):
     return get_value(src, 0)
 
 
-def check_tasks(index, body, uint32_t first, uint32_t stop, size_t most):
+def check_tasks(index, body, uint32_t first, uint32_t stop, size_t most, bint values=False):
     """That the tasks from `first` to `stop` of a package have at most so many bytes each, and hold whole values.
 
-    The index has been checked. Raises BadArguments for what is too large, ProtocolError for what is no value.
+    `values` is as in `unpack`. The index has been checked. Raises BadArguments for what is too large, ProtocolError for what is no value.
     """
-    cdef _Reader places = _Reader(index), src = _Reader(body)
+    cdef _Reader places = _Reader(index), src = _Reader(body, values)
     cdef const u8* start = src.at
     cdef uint32_t at = get_u32(places.at + 4 * (first - 1)) if first else 0, end
     cdef uint32_t k

@@ -1,4 +1,4 @@
-"""The same as `taskengine._socket`, in Python and by nothing but pyzmq's own methods: slower, and without its symbols.
+"""The classes of `taskengine._socket` in Python, by public methods of pyzmq alone: slower, but without its symbols.
 
 `_socket` gives these in place of its own where it does not find libzmq's functions in pyzmq, or where the environment
 variable TASKENGINE_PLAIN_PYZMQ is set, as the tests set it. Its stub, `_socket.pyi`, describes both.
@@ -21,14 +21,14 @@ COUNTED = 34
 FRAME_BYTES = 128
 FIRST_KEPT = 1024
 UNJOINED = 16
-"""As in `_socket.pyx`."""
+"""The same as in `_socket.pyx`."""
 MOST_SOURCES = 30
 LONGEST_MS = 250
-"""How long a wait takes at most: pyzmq goes on waiting after a signal, of which the loops are to hear."""
+"""The longest wait, in ms: pyzmq goes on waiting after a signal, but the loops have to act on it."""
 
 
 class PlainDebt:
-    """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.
+    """Counts the bytes of messages that ZeroMQ still holds because their receiver does not read.
 
     Its bytes count for the `whole`, too. Only the sending thread uses it; pyzmq's own thread only notes what is paid.
     """
@@ -40,13 +40,13 @@ class PlainDebt:
 
     @property
     def unsent(self) -> int:
-        """Bytes, of frames from COUNTED on, with FRAME_BYTES for each."""
+        """The bytes that ZeroMQ holds, of frames from COUNTED bytes on, with FRAME_BYTES more for each."""
         while self._paid:
             self._owed -= self._paid.popleft()
         return self._owed
 
     def owe(self, size: int) -> None:
-        """Count so many bytes as sent on this account, and on those that it is a part of."""
+        """Count so many bytes as sent, here and in the `whole`."""
         debt: PlainDebt | None = self
         while debt is not None:
             debt._owed += size
@@ -61,7 +61,7 @@ class PlainDebt:
 
 
 class _CountedFrame(bytes):
-    """A frame that is owed until nobody holds it any more: neither we nor ZeroMQ."""
+    """A frame that counts until it is freed, when neither ZeroMQ nor this process holds it any more."""
 
     debt: PlainDebt | None = None
 
@@ -81,16 +81,16 @@ class PlainPort:
 
     @property
     def peer(self) -> str:
-        """The IP address that the last message came from; of a Unix socket none, and "" where nothing is known."""
+        """The IP address that the last message came from; no IP address for a Unix socket; "" where it is not known."""
         return _property(self._first, "Peer-Address")
 
     @property
     def descriptor(self) -> int:
-        """The file descriptor by which the last message came; -1 where nothing is known."""
+        """The file descriptor by which the last message came; -1 where it is not known."""
         return int(_property(self._first, "__fd") or -1)
 
     def receive(self) -> list[bytes] | None:
-        """Return the frames of the next message, or None where none is there. Raises ZMQError."""
+        """Return the frames of the next message, None where there is none. Raises ZMQError."""
         frame = self._begin()
         if frame is None:
             return None
@@ -131,7 +131,7 @@ class PlainPort:
         return frames, struct.pack(f"<{len(ends)}I", *ends), bytes(body) if size <= limits.MAX_MESSAGE else b""
 
     def send(self, frames: Sequence[bytes | list[bytes]], debt: PlainDebt | None = None) -> None:
-        """Send a message, on this account if there is one; a frame is bytes, or a list of bytes that are joined.
+        """Send a message, counted by `debt` if given; a frame is bytes, or a list of bytes that are joined.
 
         Raises ZMQError, Again where there is nobody to take it.
         """
@@ -147,7 +147,7 @@ class PlainPort:
             self.socket.send(zmq.Frame(counted, copy=False), flags, copy=False)
 
     def _begin(self) -> zmq.Frame | None:
-        """Receive the first frame of a message, which stays known for its properties."""
+        """Receive the first frame of a message, and keep it for its properties."""
         try:
             self._first = self._next()
         except zmq.Again:
@@ -158,7 +158,7 @@ class PlainPort:
         return self.socket.recv(zmq.DONTWAIT, copy=False)
 
     def _end(self, last: zmq.Frame) -> None:
-        """Take from the last frame who sent it, and let go of a first one that is large."""
+        """Note the sender, which the last frame has, and release a first frame that is large."""
         if self._is_gated:
             self.user = _property(last, "User-Id")
         if self._first is not None and len(self._first) > FIRST_KEPT:
@@ -166,7 +166,7 @@ class PlainPort:
 
 
 class PlainWaiter:
-    """Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."""
+    """Waits until any of its sources can be read. Sources are ports and file descriptors, at most 30."""
 
     def __init__(self, *sources: PlainPort | int) -> None:
         if len(sources) > MOST_SOURCES:
@@ -193,7 +193,7 @@ class PlainWaiter:
 
 
 def seed_ids(seed: int) -> None:
-    """Have the routing ids of this process's ROUTERs begin where nobody can know; before the first one is made."""
+    """Have the routing ids of this process's ROUTERs begin at `seed`. Call this before the first one is made."""
     ctypes.CDLL(None).srand(ctypes.c_uint(seed))
 
 
@@ -209,7 +209,7 @@ def _joined(frame: bytes | list[bytes]) -> bytes:
 
 
 def _property(frame: zmq.Frame | None, name: str) -> str:
-    """Return what ZeroMQ knows of the connection by which a frame came, "" where it knows nothing."""
+    """Return a property of the connection by which a frame came, "" where ZeroMQ does not know it."""
     if frame is None:
         return ""
     try:

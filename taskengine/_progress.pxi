@@ -1,9 +1,9 @@
-# A worker's progress page: its account of the batches that it holds, in memory that outlives it. The text is part of
-# _fastpath.pyx.
+# A worker's progress page: how far it is with the batches that it holds, in memory that outlives it. The text is part
+# of _fastpath.pyx.
 #
-# The worker writes, and the router reads once the worker is dead: every store that came before the death is there, and
-# none after it, so that plain stores in the right order are enough. The compiler keeps their order, being told that they
-# are volatile. What the router reads while the worker lives, and the recall that it writes, are single words.
+# The worker writes, and the router reads when the worker is dead. Then the page has every store from before the death,
+# and none from after it, so that plain stores in the right order are enough. They are volatile, so that the compiler
+# keeps their order. While the worker lives, the router reads single words only, and writes only the recall.
 #
 # The router also `peek`s at the results of a living worker. `number`, `committed` and `done` are published: what was
 # stored before one of them is seen by whoever has seen it. Results that they cover never change while the router waits
@@ -47,7 +47,7 @@ cdef extern from *:
     typedef struct {
         volatile uint64_t recall;  /* batches below this number are to be handed back after the running task */
         volatile uint64_t finished;  /* entries that all workers of this place have completed */
-        volatile uint64_t busy;  /* what a user wrote is running, and no task */
+        volatile uint64_t busy;  /* code of the user that is no task is running */
         slot_t slots[2];
     } page_t;
 
@@ -90,7 +90,7 @@ if layouts.MAX_OFFERED != CLAIM_MOST:
 @cython.final
 @cython.no_gc_clear  # the collector would take the buffer that is to be released
 cdef class ProgressPage:
-    """The progress page that lies in `memory`, a writable buffer of layouts.PROGRESS_BYTES that both processes share."""
+    """A progress page in `memory`, a writable buffer of layouts.PROGRESS_BYTES that router and worker share."""
 
     cdef Py_buffer view
     cdef ProgressHead* head
@@ -110,7 +110,7 @@ cdef class ProgressPage:
         return <u8*>self.view.buf + PROGRESS_HEAD + (number & 1) * MAX_MESSAGE
 
     cdef Slot* begin(self, uint64_t number, _Out out) except NULL:
-        """The slot of a batch that begins; `out` writes into it from here on."""
+        """Return the slot of a batch that begins; `out` writes into it from here on."""
         cdef Slot* slot = &self.head.slots[number & 1]
         slot.open = 0
         slot.until = 0
@@ -120,22 +120,22 @@ cdef class ProgressPage:
         return slot
 
     def offer(self, uint64_t number, uint32_t tasks):
-        """Have a batch that is about to be sent, of at most layouts.MAX_OFFERED tasks, claimed task by task."""
+        """Have the worker claim each task of a batch that is sent next, of at most layouts.MAX_OFFERED tasks."""
         cdef Slot* slot = &self.head.slots[number & 1]
         claim_offer(&slot.claim, tasks)
         slot.offered = number
 
     def unclaimed(self, uint64_t number):
-        """How many tasks of a batch may be taken back: none where it was not offered."""
+        """Return how many tasks of a batch may be taken back: 0 if it was not offered."""
         cdef Slot* slot = &self.head.slots[number & 1]
         return claim_unclaimed(&slot.claim) if slot.offered == number else 0
 
     def take_back(self, uint64_t number, uint32_t most):
-        """Take back up to `most` of the last tasks of a batch that was offered; how many it has left."""
+        """Take back up to `most` of the last tasks of a batch that was offered; return how many it has left."""
         return claim_take_back(&self.head.slots[number & 1].claim, most)
 
     def limit(self, uint64_t timeout_ns):
-        """The task that is about to start in the batch at hand may take so many ns, 0 for any number."""
+        """Start the timeout, in ns, of the task that is about to start; 0 for no timeout."""
         cdef Slot* slot = &self.head.slots[0]
         if not slot.open:
             slot = &self.head.slots[1]
@@ -143,12 +143,12 @@ cdef class ProgressPage:
 
     @property
     def until_ns(self):
-        """When the timeout of the running task is over, in monotonic ns; 0 where none runs that has one."""
+        """The time, in monotonic ns, when the running task's timeout is over; 0 if no task with a timeout runs."""
         return self.head.slots[0].until or self.head.slots[1].until
 
     @property
     def running(self):
-        """A task is running, or what else a user wrote."""
+        """Whether a task runs, or other code of the user."""
         cdef int j
         if self.head.busy:
             return True
@@ -159,7 +159,7 @@ cdef class ProgressPage:
 
     @property
     def position(self):
-        """The position in its package of the task that runs; 0 where none does."""
+        """The position of the running task in its package; 0 if none runs."""
         cdef int j
         for j in range(2):
             if self.head.slots[j].open and self.head.slots[j].started > self.head.slots[j].done >> 32:
@@ -184,28 +184,28 @@ cdef class ProgressPage:
 
     @property
     def finished(self):
-        """How many entries of answers the workers of this place have completed."""
+        """The number of entries of answers that the workers of this place have completed."""
         return self.head.finished
 
     def recall(self, uint64_t number):
-        """Have batches up to this number handed back after the running task."""
+        """Have the worker hand back batches up to this number after the running task."""
         self.head.recall = number + 1
 
     def recall_all(self):
-        """Have handed back what the worker has of the router that there is; the next one has higher numbers."""
+        """Have the worker hand back all batches of the present router; the next router's have higher numbers."""
         self.head.recall = max(self.head.slots[0].number, self.head.slots[1].number) + IN_FLIGHT + 1
 
     def busy(self, bint busy):
-        """The worker begins, or ends, what a user wrote and is no task."""
+        """Note that the worker begins, or ends, code of the user that is no task."""
         self.head.busy = busy
 
     def clear(self):
-        """Forget what was, before the first batch of a router's new worker."""
+        """Clear the page, before the first batch of a worker that is new to the router."""
         memset(self.head.slots, 0, sizeof(self.head.slots))
         self.head.recall = 0
 
     def release(self, uint64_t number):
-        """Give back the memory, an mmap, of a large answer that has arrived; whether the system takes it."""
+        """Return the memory of a large answer that has arrived to the system; return whether the system takes it."""
         try:
             self.memory.madvise(MADV_REMOVE, PROGRESS_HEAD + (number & 1) * MAX_MESSAGE, MAX_MESSAGE)
         except OSError:
@@ -215,12 +215,11 @@ cdef class ProgressPage:
     def read(self, uint64_t number):
         """Return how far a dead worker had come with a batch: (entries, part, running), or None if it had not begun.
 
-        The entries are as in `read_answer`. `part`, or None, is the one that was being written: its last task may be
-        one in the middle of a chunk, and its body holds what the tasks gave, of TASK frames the strings that their
-        DATA frame was to hold, with commas between. `running` is the job and the position of the task that had been
-        started and not ended, or None.
+        The entries are as in `read_answer`. `part`, or None, is the entry that was being written. It may end in the
+        middle of a chunk. Its body holds the results so far; for TASK frames, the strings for their DATA frame, with
+        commas between. `running` is the job and the position of the task that had started and not ended, or None.
 
-        Raises ProtocolError where the dead worker left no sense behind.
+        Raises ProtocolError if the page makes no sense.
         """
         cdef Slot* slot = &self.head.slots[number & 1]
         cdef u8* data = self.data(number)

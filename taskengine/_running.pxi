@@ -1,4 +1,4 @@
-# Which task runs in this process. The text is part of _fastpath.pyx.
+# Tells which task runs in this process. The text is part of _fastpath.pyx.
 
 cdef _Turn turn_at_hand = None  # a process runs one batch at a time
 

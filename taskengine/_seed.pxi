@@ -5,6 +5,7 @@
 # reads them with msgspec, so that what is taken and what errors say does not depend on this file.
 
 cdef enum:
+    AGAIN = 2  # a task failed, and may be run again
     ERROR_ROOM = 8  # the position of an error in its DATA frame, with a comma
 
 
@@ -18,7 +19,7 @@ cdef struct Frame:
 
 
 cdef bint scan_frame(const u8* at, const u8* end, Frame* frame) noexcept:
-    """Whether the bytes are surely a TASK frame; what is in it."""
+    """Return whether the bytes are surely a TASK frame, and fill `frame`."""
     cdef int known = 0, key
     memset(frame, 0, sizeof(Frame))
     frame.is_simple = True
@@ -39,7 +40,7 @@ cdef bint scan_frame(const u8* at, const u8* end, Frame* frame) noexcept:
 
 
 cdef const u8* scan_member(const u8* at, const u8* end, Frame* frame, int* key) noexcept:
-    """A member of a TASK frame; its key as a bit of its own, 0 for one that means nothing."""
+    """Scan a member of a TASK frame; `key` is then the bit of its key, 0 for a key without a meaning."""
     cdef bint has_escapes = False
     cdef const u8* name = at + 1
     cdef Py_ssize_t size
@@ -107,11 +108,11 @@ cdef const u8* scan_label(const u8* at, const u8* end, Frame* frame) noexcept:
 # ---- the router's side
 
 def frame_names(index, body, decode, mark=None, Py_ssize_t most=MAX_TASKS):
-    """The names of the tasks in TASK frames laid end to end, as runs of equal ones: (first position, stop, name).
+    """Return the names of the tasks in TASK frames, laid end to end, as runs of equal ones: (first, stop, name).
 
-    decode(frame, position) gives the name in a frame that is not surely plain. With `mark`, runs are of equal
-    mark(name), which is asked once for each name and has these in place of names. What follows the first `most` runs
-    is left out. Raises ProtocolError for frames that are no package.
+    decode(frame, position) returns the name in a frame that is not surely plain. With `mark`, runs have mark(name) in
+    place of the name; it is called once for each name. Runs beyond the first `most` are left out. Raises ProtocolError
+    for frames that are no package.
     """
     cdef _Reader places = _Reader(index), src = _Reader(body)
     cdef Py_ssize_t k, first = 0, count = frame_count(places, src.end - src.at)
@@ -175,7 +176,7 @@ cdef Py_ssize_t frame_count(_Reader index, size_t size) except -1:
 
 @cython.final
 cdef class _Frames:
-    """The TASK frames of a batch as they run in a turn; `python` does what is not plain (see run_batch)."""
+    """Runs the TASK frames of a batch; `python` does what is not plain (`frames` in run_batch)."""
 
     cdef object python
     cdef _Turn turn
@@ -198,6 +199,7 @@ cdef class _Frames:
         cdef int64_t room = max(<int64_t>MAX_BODY - (turn.at - out.data), 0)
         cdef size_t failures = 0, mark, size_at, size_room
         cdef uint32_t begin = k
+        cdef int kind
         cdef list failed = []
         if k:
             at += get_u32(section.ends + 4 * (k - 1)) - section.base
@@ -211,7 +213,13 @@ cdef class _Frames:
             end = section.body + (get_u32(section.ends + 4 * k) - section.base)
             mark = turn.at - out.data
             turn.slot.started = section.first + k + 1
-            if self.run_frame(at, end, room):
+            kind = self.run_frame(at, end, room)
+            if kind == AGAIN:
+                turn.again = some(out.data + mark, turn.at - out.data - mark)
+                turn.at = out.data + mark
+                turn.slot.until = 0
+                break
+            if kind:
                 failures += 1
                 turn.slot.failed += 1
                 failed.append(k - begin)
@@ -238,8 +246,19 @@ cdef class _Frames:
         turn.at = put_raw(out, turn.at, b"]}", 2)
         return failures
 
-    cdef bint run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
-        """Run a task and write its entry, for which there is so much room; whether it failed."""
+    cdef int put_alone(self, bytes entry) except -1:
+        """Write the DATA frame of one task, which failed."""
+        cdef _Turn turn = self.turn
+        cdef bytes pack = self.pack
+        turn.at = put_raw(turn.out, turn.at, b'{"size":1,"data":[', 18)
+        turn.at = put_raw(turn.out, turn.at, PyBytes_AS_STRING(entry), PyBytes_GET_SIZE(entry))
+        turn.at = put_raw(turn.out, turn.at, b'],"pack":', 9)
+        turn.at = put_raw(turn.out, turn.at, PyBytes_AS_STRING(pack), PyBytes_GET_SIZE(pack))
+        turn.at = put_raw(turn.out, turn.at, b',"errors":[0]}', 14)
+        return 0
+
+    cdef int run_frame(self, const u8* at, const u8* end, int64_t room) except -1:
+        """Run a task and write its entry, for which there is so much room; whether it failed, or is to run AGAIN."""
         cdef _Turn turn = self.turn
         cdef Frame frame
         if not (
@@ -267,15 +286,15 @@ cdef class _Frames:
         if error is None:
             return self.put_told(self.python.tell(label, result, room))
         name = get_text(<const char*>frame.name, frame.name_size)
-        return self.put_told((self.python.fail(label, name, error), True))
+        return self.put_told(self.python.fail(label, name, error))
 
-    cdef bint put_told(self, tuple told) except -1:
-        """Write an entry that Python made, and say whether the task failed.
+    cdef int put_told(self, tuple told) except -1:
+        """Write an entry that Python made, and say whether the task failed, or is to run AGAIN.
 
-        A space before it marks an error where the worker dies before it has written the rest of its DATA frame.
+        A space before it marks an error, in case the worker dies before it has written the rest of the DATA frame.
         """
         cdef bytes entry
-        cdef bint is_failure
+        cdef int is_failure
         entry, is_failure = told
         if is_failure:
             self.turn.at = put_byte(self.turn.out, self.turn.at, c" ")
@@ -283,7 +302,7 @@ cdef class _Frames:
         return is_failure
 
     cdef bint find(self, const Frame* frame) except -1:
-        """Whether there is such a task; its function is then `function`."""
+        """Return whether there is such a task; its function is then `function`."""
         if self.name is NULL or self.name_size != frame.name_size or memcmp(self.name, frame.name, self.name_size):
             name = get_text(<const char*>frame.name, frame.name_size)
             self.function = self.python.find(name)
@@ -293,7 +312,7 @@ cdef class _Frames:
         return self.function is not None
 
     cdef bint get_arguments(self, const u8* at, const u8* end) except -1:
-        """Whether the arguments, behind the bracket that opens them, are plain; they are then in the turn."""
+        """Return whether the arguments from `at` on, behind their bracket, are plain; if so, put them into the turn."""
         cdef _Turn turn = self.turn
         cdef const u8* stop
         cdef bint has_escapes = False
@@ -325,7 +344,7 @@ cdef class _Frames:
         return True
 
     cdef bint put_plain(self, const Frame* frame, object result, int64_t room) except -1:
-        """Whether the result is plain and there is room for its entry, which is then written."""
+        """Write the entry of a result if that is plain and there is room; return whether it was written."""
         cdef _Out out = self.turn.out
         cdef const char* text = NULL
         cdef Py_ssize_t size = NUMBER_ROOM
@@ -360,7 +379,7 @@ cdef class _Frames:
 
 
 cdef bint is_verbatim(const u8* text, Py_ssize_t size) noexcept:
-    """Whether the text, which is UTF-8, stands in JSON as it is."""
+    """Return whether a text in UTF-8 is the same in JSON, without escapes."""
     cdef Py_ssize_t j
     for j in range(size):
         if text[j] < 0x20 or text[j] == c'"' or text[j] == c"\\":

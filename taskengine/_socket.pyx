@@ -1,9 +1,9 @@
 # cython: boundscheck=False, wraparound=False, auto_pickle=False
-"""Whole messages through pyzmq's own libzmq: one call for a message of any number of frames, one to wait.
+"""Sends and receives whole messages by pyzmq's own libzmq: one call for a message of any number of frames, one to wait.
 
 libzmq is the one that pyzmq has loaded: its functions are looked up in pyzmq's extension at import, so that nothing is
-linked, no header is needed, and one process holds one libzmq. The types stand in zmq.h (API 4): a message is 64 opaque
-bytes. Where pyzmq does not show them, `taskengine._plain_socket` takes the place of the classes here.
+linked, no header is needed, and one process has one libzmq. The types are those of zmq.h (API 4): a message is 64
+opaque bytes. Where pyzmq does not show these functions, `taskengine._plain_socket` replaces the classes here.
 """
 
 cimport cython
@@ -150,7 +150,7 @@ cdef void is_sent(void* data, void* hint) noexcept nogil:
 
 
 cdef Py_ssize_t size_of(object frame) except -1:
-    """The bytes of a frame, which may be a list of pieces."""
+    """Return the size of a frame, which may be a list of pieces."""
     cdef Py_ssize_t size = 0
     if PyBytes_CheckExact(frame):
         return PyBytes_GET_SIZE(frame)
@@ -164,7 +164,7 @@ cdef Py_ssize_t size_of(object frame) except -1:
 
 
 cdef int copy(void* data, object frame) except -1:
-    """Lay a frame, or its pieces end to end, at `data`."""
+    """Copy a frame, or its pieces end to end, to `data`."""
     cdef char* at = <char*>data
     if PyBytes_CheckExact(frame):
         memcpy(at, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
@@ -182,9 +182,9 @@ cdef str user_of(const Message* message):
 
 @cython.final
 cdef class Debt:
-    """How many bytes of what was sent on this account ZeroMQ still holds, because their receiver does not read.
+    """Counts the bytes of messages that ZeroMQ still holds because their receiver does not read.
 
-    Its bytes count for the `whole`, too.
+    They count for the `whole`, too.
     """
 
     cdef Account* _account
@@ -204,11 +204,11 @@ cdef class Debt:
 
     @property
     def unsent(self):
-        """Bytes, of frames from COUNTED on, with FRAME_BYTES for each."""
+        """The bytes that ZeroMQ holds, of frames from COUNTED bytes on, with FRAME_BYTES more for each."""
         return get_atomic(&self._account.unsent)
 
     cdef int fill(self, Message* message, object frame, Py_ssize_t size) except -1:
-        """Make a message of a frame that is counted until it is sent."""
+        """Make a message of a frame; its bytes count until ZeroMQ has sent it."""
         cdef Parcel* parcel = <Parcel*>malloc(sizeof(Parcel) + size)
         if parcel is NULL:
             raise MemoryError
@@ -225,7 +225,7 @@ cdef class Debt:
 
 @cython.final
 cdef class _Pile:
-    """Frames laid end to end, and where each ends; what is beyond MAX_MESSAGE bytes of them is left out."""
+    """Frames laid end to end, and the end of each. If they have more than MAX_MESSAGE bytes, they are left out."""
 
     cdef char* data
     cdef size_t room
@@ -267,9 +267,9 @@ cdef class _Pile:
 
 @cython.final
 cdef class Port:
-    """A socket of pyzmq, which it keeps open; for the thread that has the socket.
+    """Sends and receives messages by a socket of pyzmq, which it keeps open. Only for the thread that has the socket.
 
-    `user` is the user id that the gate gave to whoever sent the last message, "" for none.
+    `user` is the user id that the authenticator gave to the sender of the last message, "" for none.
     """
 
     cdef Message _first  # the first frame of the last message, which says by which connection it came
@@ -292,18 +292,18 @@ cdef class Port:
 
     @property
     def peer(self):
-        """Whence the last message came: an IP address, or of a Unix socket what is none; "" where nothing is known."""
+        """The IP address that the last message came from; no IP address for a Unix socket; "" where it is not known."""
         cdef const char* peer = msg_gets(&self._first, b"Peer-Address")
         return "" if peer is NULL else peer.decode("ascii", "replace")
 
     @property
     def descriptor(self):
-        """The file descriptor by which the last message came; -1 where nothing is known."""
+        """The file descriptor by which the last message came; -1 where it is not known."""
         cdef const char* number = msg_gets(&self._first, b"__fd")
         return -1 if number is NULL else atoi(number)
 
     def receive(self):
-        """The frames of the next message, or None where none is there. Raises ZMQError."""
+        """Return the frames of the next message, None where there is none. Raises ZMQError."""
         cdef Message message
         cdef Message* at = &self._first
         cdef list frames = []
@@ -331,12 +331,12 @@ cdef class Port:
         return frames
 
     def receive_request(self, bytes unjoined not None, size_t most):
-        """The next message of a client at a ROUTER as (frames, index, body), or None where none is there.
+        """Return the next message of a client at a ROUTER as (frames, index, body), None where there is none.
 
-        `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. Where that
-        begins with `unjoined`, the others follow; else they lie end to end in `body`, and `index` has a u32 for each:
-        where it ends. The body is empty where they have more than limits.MAX_MESSAGE bytes. What comes behind `most`
-        frames is left out, and behind the first few where they are not joined. Raises ZMQError.
+        `frames` are the route, which ends with an empty delimiter if there is one, and the frame behind it. If that
+        frame begins with `unjoined`, the other frames follow it. Else they lie end to end in `body`, and `index` has
+        the end of each as a u32; the body is empty if they have more than limits.MAX_MESSAGE bytes. Frames beyond
+        `most` are left out; where they are not joined, those beyond UNJOINED are too. Raises ZMQError.
         """
         cdef Message message
         cdef Message* first = &self._first
@@ -378,9 +378,9 @@ cdef class Port:
         return (frames, *pile.taken()) if pile is not None else (frames, b"", b"")
 
     def send(self, frames, Debt debt=None):
-        """Send a message, on this account if there is one; a frame is bytes, or a list of bytes that are joined.
+        """Send a message, counted by `debt` if given; a frame is bytes, or a list of bytes that are joined.
 
-        Raises ZMQError, Again where there is nobody to take it.
+        Raises ZMQError, and Again where nobody takes the message.
         """
         cdef Message message
         cdef Py_ssize_t left = len(frames), size
@@ -403,7 +403,7 @@ cdef class Port:
 
 @cython.final
 cdef class Waiter:
-    """Waits until there is something to read at any of its sources, at most 30: ports and file descriptors."""
+    """Waits until any of its sources can be read. Sources are ports and file descriptors, at most 30."""
 
     cdef tuple _sources
     cdef Item* _items
@@ -429,7 +429,10 @@ cdef class Waiter:
         free(self._items)
 
     def wait(self, long timeout_ms):
-        """Bit i is set where source i is ready; 0 after `timeout_ms` ms (-1 for never) or a signal. Raises ZMQError."""
+        """Wait; return a number with bit i set if source i is ready, 0 after `timeout_ms` (-1 for never) or a signal.
+
+        Raises ZMQError.
+        """
         cdef int count, number, ready = 0
         with nogil:
             count = poll(self._items, self._size, timeout_ms)
@@ -446,12 +449,12 @@ cdef class Waiter:
 
 
 def seed_ids(unsigned int seed):
-    """Have the routing ids of this process's ROUTERs begin where nobody can know; before the first one is made."""
+    """Have the routing ids of this process's ROUTERs begin at `seed`. Call this before the first one is made."""
     srand(seed)
 
 
 def _give_way():
-    """Put the classes that use only pyzmq's own methods in the place of those here."""
+    """Replace the classes of this module by those that use only pyzmq's own methods."""
     from taskengine import _plain_socket as plain
     globals().update(Debt=plain.PlainDebt, Port=plain.PlainPort, Waiter=plain.PlainWaiter, seed_ids=plain.seed_ids)
 

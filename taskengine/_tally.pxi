@@ -26,7 +26,7 @@ cdef inline void observe(Stage* stage, uint64_t ns, uint64_t tasks) noexcept:
 
 
 cdef tuple told(Stage* stage):
-    """The tasks of each bucket, without those that are empty at the end, and the seconds of all tasks together."""
+    """Return the tasks of each bucket, without empty ones at the end, and the seconds of all tasks together."""
     cdef int used = LATENCY_BUCKETS
     while used and not stage.tasks[used - 1]:
         used -= 1
@@ -34,26 +34,31 @@ cdef tuple told(Stage* stage):
 
 
 cdef class Tally:
-    """Tasks that were accepted and answered, by workers with errors too, and how long they took; time is told."""
+    """Counts the tasks accepted, answered and failed at workers, and the time that they took; `tick` sets the time."""
 
     cdef uint64_t _now
     cdef Stage _waiting, _running, _total
     cdef public Py_ssize_t accepted
     cdef public Py_ssize_t answered
     cdef readonly Py_ssize_t failed
-    """Tasks that workers have answered with errors."""
+    """The tasks that workers have answered with errors."""
 
     def tick(self, double now):
-        """A turn of the router begins; `now` in s, monotonic."""
+        """Set the time for what follows: `now` in s, monotonic."""
         self._now = <uint64_t>(now * 1e9 + 0.5)
 
+    @property
+    def now(self):
+        """When the turn began, in s, monotonic."""
+        return self._now / 1e9
+
     def accept(self, package):
-        """A package is in flight from here on."""
+        """Note that a package is in flight from here on."""
         package.flight.accepted_ns = self._now
         self.accepted += package.count
 
     def release(self, package):
-        """A package is whole."""
+        """Note that a package is whole."""
         observe(&self._total, self._now - <uint64_t>package.flight.accepted_ns, package.count)
 
     def hand_out(self, list slices not None):
@@ -70,12 +75,12 @@ cdef class Tally:
         return given
 
     def answer(self, Py_ssize_t tasks, Py_ssize_t failed, uint64_t took_ns):
-        """A worker has answered tasks, so many with errors, and taken so long for all; 0 where nobody knows."""
+        """Note that a worker has answered tasks, `failed` with errors, in `took_ns` for all, 0 if not known."""
         self.answered += tasks
         self.failed += failed
         if took_ns and tasks > 0:
             observe(&self._running, took_ns // <uint64_t>tasks, tasks)
 
     def stages(self):
-        """Of waiting, running and in all: the tasks in each bucket, empty ones at the end left out, and all seconds."""
+        """Return for waiting, running and in all: the tasks of each bucket, and the seconds of all tasks together."""
         return told(&self._waiting), told(&self._running), told(&self._total)

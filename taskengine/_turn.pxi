@@ -1,99 +1,10 @@
-# The worker's turn: a batch in, its answer out. The text is part of _fastpath.pyx.
+# Runs a batch of a worker and writes its answer. The text is part of _fastpath.pyx.
 #
-# The whole batch is checked before its first task runs; what is wrong inside one task is that task's failure.
-
-cdef struct Section:
-    uint64_t job
-    uint64_t deadline
-    uint32_t part
-    uint32_t first
-    uint32_t count
-    uint32_t lead
-    uint32_t larger
-    uint32_t size
-    uint32_t base
-    uint32_t body_size
-    uint32_t head_size
-    u8 format
-    u8 reply
-    const u8* head
-    const u8* ends
-    const u8* body
-
-
-cdef int get_section(_Reader src, Section* section) except -1:
-    cdef const u8* at = take(src, SECTION_SIZE)
-    section.job = get_u64(at)
-    section.deadline = get_u64(at + 8)
-    section.part = get_u32(at + 16)
-    section.first = get_u32(at + 20)
-    section.count = get_u32(at + 24)
-    section.lead = get_u32(at + 28)
-    section.larger = get_u32(at + 32)
-    section.size = get_u32(at + 36)
-    section.base = get_u32(at + 40)
-    section.body_size = get_u32(at + 44)
-    section.head_size = get_u32(at + 48)
-    section.format = at[52]
-    section.reply = at[53]
-    if section.format > COLUMNS or section.reply > NONE:
-        return malformed(f"a section of format {section.format} and reply mode {section.reply}")
-    if not 1 <= section.lead <= section.count or (
-        section.size == 0 and section.count - section.lead > section.larger
-    ):
-        return malformed(f"a slice of {section.count} tasks that begins with {section.lead} of them")
-    section.head = take(src, section.head_size)
-    section.ends = take(src, section.base if section.format == COLUMNS else 4 * <uint64_t>section.count)
-    section.body = take(src, section.body_size)
-    if section.format != COLUMNS:
-        check_ends(section.ends, section.count, section.base, section.body_size)
-    elif section.base == 0 or not are_codes(section.ends, section.base) or (
-        section.body_size != 8 * <uint64_t>section.base * section.count
-    ):
-        return malformed(f"{section.body_size} bytes are no {section.base} columns of {section.count} numbers")
-    return 0
-
-
-cdef inline uint32_t next_chunk(const Section* section, uint32_t number, uint32_t left) noexcept:
-    """The tasks in the chunk with this number, from 0 in its slice, which has so many tasks left."""
-    cdef uint64_t size = section.lead
-    if number:
-        size = <uint64_t>section.size + (number <= section.larger)
-    return left if size > left else <uint32_t>size
-
-
-def read_batch(batch):
-    """The sections of a batch: (job, format, head, parts), the parts as (number, tasks). Raises ProtocolError."""
-    cdef _Reader src = _Reader(batch)
-    cdef Section section
-    cdef uint32_t number, left, size
-    cdef list sections = [], parts
-    for _ in range(get_u32(take(src, BATCH_SIZE) + 8)):
-        get_section(src, &section)
-        parts = []
-        number = 0
-        left = section.count
-        while left:
-            size = next_chunk(&section, number, left)
-            parts.append((<uint64_t>section.part + number, size))
-            number += 1
-            left -= size
-        sections.append((section.job, section.format, some(section.head, section.head_size), parts))
-    finish(src)
-    return sections
-
-
-cdef int check_batch(_Reader src) except -1:
-    """That the bytes are a batch."""
-    cdef Section section
-    for _ in range(get_u32(take(src, BATCH_SIZE) + 8)):
-        get_section(src, &section)
-    return finish(src)
-
+# The whole batch is checked before its first task runs; an error inside one task is that task's failure.
 
 @cython.final
 cdef class _Turn:
-    """One batch being run: the answer so far, and the call at hand."""
+    """A batch that is being run: the answer so far, and the present call."""
 
     cdef object failed
     cdef object foreign
@@ -102,6 +13,8 @@ cdef class _Turn:
     cdef Slot* slot
     cdef uint64_t number
     cdef list limits  # in ns, by name index; None where no task of the section has one
+    cdef object may_retry  # see run_batch; None where no task is ever run again
+    cdef object again  # what the task at `ran` raised, or its entry of wire 0.1, where it may be run again
     cdef _Out out
     cdef u8* at
     cdef PyObject** args  # the first place stays free, which spares callees a copy
@@ -134,7 +47,7 @@ cdef class _Turn:
         return self.page.recall > self.number
 
     cdef inline bint may_run(self, uint32_t left) noexcept:
-        """Whether another of the `left` tasks of the section may run; it counts as run."""
+        """Return whether another of the `left` tasks of the section may run; if so, it counts as run."""
         if not self.claimed and not self.claim(left):
             return False
         self.claimed -= 1
@@ -147,7 +60,7 @@ cdef class _Turn:
         return k < stop[0]
 
     cdef bint claim(self, uint32_t left) noexcept:
-        """Claim the next of so many tasks: about as many as run in STRIDE_NS; whether there are any."""
+        """Claim some of the `left` tasks, about as many as run in STRIDE_NS; return whether it claimed any."""
         cdef uint64_t now
         if not self.is_offered:
             self.claimed = left
@@ -168,7 +81,7 @@ cdef class _Turn:
         publish(&self.slot.done, position << 32 | <uint64_t>(self.at - self.out.data))
 
     cdef int open(self, const Section* section, uint64_t position) except -1:
-        """Begin an entry, of tasks from this position on."""
+        """Begin an entry for tasks from this position on."""
         self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
         order_stores()
         self.slot.job = section.job
@@ -180,7 +93,7 @@ cdef class _Turn:
         return 0
 
     cdef int begin_results(self) noexcept:
-        """The results of the entry begin here."""
+        """Note that the results of the entry begin here."""
         self.slot.body = <uint32_t>(self.at - self.out.data)
         self.note(self.slot.first)
 
@@ -195,7 +108,7 @@ cdef class _Turn:
         return 0
 
     cdef int expect(self, _Reader src, uint64_t values, uint64_t elements) except -1:
-        """Make room for as many more arguments, if that many elements can follow."""
+        """Make room for `values` more arguments, if that many `elements` can follow."""
         claim(src, elements)
         return self.make_room(values)
 
@@ -250,7 +163,7 @@ cdef class _Turn:
         return 0
 
     cdef object get_call(self, _Reader src, list functions):
-        """The function of the task between `at` and `end`, None where it is unknown; its arguments into `args`."""
+        """Return the function of the task that the reader is at, None if unknown, and put its arguments into `args`."""
         cdef uint64_t n, j
         cdef u8 tag
         src.owed = 0
@@ -276,7 +189,7 @@ cdef class _Turn:
         return function
 
     cdef object get_row(self, const Section* section, uint32_t k, list functions):
-        """The function that columns call, None where it is unknown; the numbers in row `k` into `args`."""
+        """Return the function that columns call, None if unknown, and put the numbers in row `k` into `args`."""
         cdef const u8* number = section.body + 8 * <uint64_t>k
         cdef uint64_t bits, j
         cdef double real
@@ -307,7 +220,7 @@ cdef class _Turn:
     ) except? 0:
         """Run the tasks from `k` to `stop` of a slice of wire 0.2, unless recalled or taken back; write their results.
 
-        How many failed; `ran` is behind the last that ran.
+        Return how many failed; `ran` is then behind the last task that ran.
         """
         cdef _Out out = self.out
         cdef u8* at
@@ -362,12 +275,14 @@ cdef class _Turn:
                 error = raised
                 if has_result and isinstance(raised, BadArguments):
                     error = TaskFailed(f"the result cannot be sent: {raised}", type="BadArguments")
+                elif self.may_retry is not None and self.i >= 0 and self.may_retry(head, self.i, raised):
+                    self.again = raised
                 has_result = False
                 self.release()
                 self.slot.until = 0
                 # what was written of its result may have moved all that was written before
                 self.at = out.data + mark
-            if k == stop:
+            if k == stop or self.again is not None:
                 self.ran = k
                 return failures
             self.fail(head, <uint64_t>section.first + k, section.reply, error)
@@ -377,7 +292,7 @@ cdef class _Turn:
             self.note(<uint64_t>section.first + k)
 
     cdef int start_clock(self) except -1:
-        """The timeout of the task at hand, if it has one, begins."""
+        """Start the timeout of the present task, if it has one."""
         cdef uint64_t limit = self.limits[self.i]
         if limit:
             self.slot.until = now_ns() + limit
@@ -401,7 +316,7 @@ cdef class _Turn:
     cdef size_t run_foreign(
         self, const Section* section, uint32_t k, uint32_t stop, bytes head
     ) except? 0:
-        """Have the tasks from `k` to `stop` of a slice of another format run; how many failed, `ran` as above."""
+        """Have the tasks from `k` to `stop` of a slice of another format run; return how many failed, and set `ran`."""
         cdef bytes body
         cdef uint32_t start = 0, j
         cdef Py_ssize_t room = MAX_BODY - (self.at - self.out.data)
@@ -420,33 +335,43 @@ cdef class _Turn:
     cdef uint32_t run_section(
         self, _Reader src, const Section* section, bytes head, list functions, _Frames frames, uint64_t until
     ) except? 0:
-        """Run the chunks of a slice, one entry for them all or, of another format, for each; how many tasks ran.
+        """Run the chunks of a slice, with one entry for all or, in another format, for each; return how many tasks ran.
 
-        Ends behind the chunk at which the time `until` has come, 0 for never, and where the batch is recalled.
+        It ends after the chunk in which the time `until` comes, 0 for never, and when the batch is recalled.
         """
-        cdef uint32_t first = 0, k = 0, stop, chunk, number = 0
+        cdef uint32_t first = 0, k = 0, stop = 0, chunk = 0, number = 0
         cdef size_t body = 0, failures = 0
         cdef uint64_t begun = now_ns(), now
-        cdef bint ends = False
+        cdef bint ends = False, is_claimed = False
+        self.out.values = src.values = section.values
         self.stride = 0
         while k < section.count and not ends:
             if k == first:
                 self.open(section, <uint64_t>section.first + k)
                 body = self.at - self.out.data
-            stop = chunk = k + next_chunk(section, number, section.count - k)
+            if k == stop:
+                stop = chunk = k + next_chunk(section, number, section.count - k)
+                number += 1
+                is_claimed = False
             if section.format == PACKED or section.format == COLUMNS:
                 failures += self.run_tasks(src, section, k, stop, head, functions)
                 k = self.ran
-            elif not self.claim_chunk(k, &stop):
+            elif not is_claimed and not self.claim_chunk(k, &stop):
                 pass
             elif section.format == LEGACY_JSON and frames is not None:
+                is_claimed = True  # also what comes behind a task that may be run again
                 failures += frames.run(section, k, stop)
                 k = self.ran
             else:
                 failures += self.run_foreign(section, k, stop, head)
                 k = self.ran
-            number += 1
             now = now_ns()
+            if self.again is not None:
+                self.put_again(section, first, k, failures, now - begun, body, head, frames)
+                k += 1
+                first, failures, begun = k, 0, now
+                ends = k == stop and k < chunk
+                continue
             ends = k < chunk or (until and now >= until)
             if section.format == LEGACY_JSON or section.format == DATA or k == section.count or ends:
                 if k > first:
@@ -457,10 +382,42 @@ cdef class _Turn:
                 first, failures, begun = k, 0, now
         return k
 
+    cdef int put_again(
+        self, const Section* section, uint32_t first, uint32_t k, size_t failures, uint64_t elapsed, size_t body,
+        bytes head, _Frames frames
+    ) except -1:
+        """End the open entry before task `k`, which failed and may be run again, and write an entry of it alone.
+
+        Both are committed at once: where the worker dies before that, the task counts as running.
+        """
+        error, self.again = self.again, None
+        if k > first:
+            self.put_head(section, first, k, failures, elapsed, body)
+            elapsed = 0
+        else:
+            self.at = self.out.data + body - ENTRY_SIZE
+        self.at = reserve(self.out, self.at, ENTRY_SIZE) + ENTRY_SIZE
+        body = self.at - self.out.data
+        if section.format == LEGACY_JSON:
+            frames.put_alone(error)
+        else:
+            self.fail(head, <uint64_t>section.first + k, section.reply, error)
+        self.put_head(section, k, k + 1, MAY_RETRY | 1, elapsed, body)
+        self.commit()
+        self.slot.open = 0
+        return 0
+
     cdef int put_entry(
         self, const Section* section, uint32_t first, uint32_t stop, size_t failures, uint64_t elapsed, size_t body
     ) except -1:
         """Write the entry of tasks whose results begin at `body`, into the room before it."""
+        self.put_head(section, first, stop, failures, elapsed, body)
+        self.commit()
+        return 0
+
+    cdef int put_head(
+        self, const Section* section, uint32_t first, uint32_t stop, size_t failures, uint64_t elapsed, size_t body
+    ) except -1:
         cdef u8* at = self.out.data + body - ENTRY_SIZE
         at = put_u64(self.out, at, section.job)
         at = put_u32(self.out, at, section.first + first)
@@ -469,6 +426,10 @@ cdef class _Turn:
         at = put_u64(self.out, at, elapsed)
         put_u32(self.out, at, <uint32_t>(self.at - self.out.data - body))
         self.entries += 1
+        return 0
+
+    cdef inline int commit(self) noexcept:
+        """The entries that have been written are complete."""
         self.page.finished += 1
         publish(&self.slot.committed, <uint64_t>self.entries << 32 | <uint64_t>(self.at - self.out.data))
         return 0
@@ -480,7 +441,7 @@ cdef uint64_t now_ns() noexcept:
     return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
-def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None):
+def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=None, limits=None, may_retry=None):
     """Run a batch and give the answer to it.
 
     resolve(head) gives the function of each name, None for one that is unknown; it is asked once a packed section.
@@ -495,13 +456,15 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     frames.pack(head) gives the package's pack, JSON, and frames.find(name) a task's function, or None.
     frames.run(frame, room) runs a task, and frames.tell(label, result, room) tells what one gave that was run: both
     give (entry, whether it failed), the entry a JSON string, of at most `room` bytes unless it failed.
-    frames.fail(label, name, exception) gives the entry of a task that raised; frames.limit(name) a task's timeout in
-    ns, 0 for none.
+    frames.fail(label, name, exception) gives the entry of a task that raised, and whether it failed, 2 where it may be
+    run again; frames.limit(name) a task's timeout in ns, 0 for none.
     page, where it is given, holds the account of the batch, and the answer while it is made.
     limits(head) gives the timeout of each name in ns, 0 for none, or None where no name has one.
+    may_retry(head, i, exception) says whether the task with name index `i`, which raised that, may be run again; it is
+    then alone in its entry, whose count of failures has the bit layouts.MAY_RETRY. It is None where no task may.
 
-    Raises ProtocolError, before anything runs, for what is no batch; BadArguments where the answer cannot fit into
-    one message, with no more than its foreign bodies and a short error for each task that there is no room for.
+    Raises ProtocolError, before any task runs, for bytes that are no batch. Raises BadArguments if the answer does not
+    fit into one message even with only its foreign bodies, and a short error for each task without room.
     """
     global turn_at_hand
     # a copy of what a task could change under our feet
@@ -516,6 +479,7 @@ def run_batch(batch, resolve, failed, foreign, frames=None, ProgressPage page=No
     check_batch(src)
     src.at = at
     turn = _Turn(failed, foreign, get_u64(take(src, BATCH_SIZE)), page)
+    turn.may_retry = may_retry
     if frames is not None:
         seed = _Frames(frames, turn)
     until = get_u64(at + 12)

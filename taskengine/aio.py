@@ -1,18 +1,22 @@
-"""The client for asyncio: the verbs of `taskengine.Client`, awaited. Its link's own thread has the socket."""
+"""The client for asyncio, with the methods of `taskengine.Client`. A thread of its transport has the socket."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import msgspec
+from msgspec import UNSET
 
 from taskengine.client.async_subscription import AsyncSubscription
-from taskengine.client.blocking import Caller, Posted, patience
+from taskengine.client.blocking import Caller, Posted, T, patience
+from taskengine.client.futures import convert_each
 from taskengine.client.lease import AsyncLease
+from taskengine.client.ordering import BUFFERSIZE, in_order_async
 from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
 from taskengine.client.session import Call
@@ -30,24 +34,40 @@ class AsyncClient(Caller):
     for what is no address, KeysError for keys that cannot be used, or are missing.
     """
 
-    async def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
-        if stops_machine(task):
-            return await asyncio.wrap_future(self._stop_by_task((task, args, kwargs), self._options))
-        return await self._wait(self._call((task, args, kwargs)))
+    @overload
+    async def call(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
+    @overload
+    async def call(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Any: ...
+    async def call(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Any:
+        """Call a task and wait for its result, as a value of the type `returns` if one is named.
 
-    async def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
+        Raises the task's error, TaskTimeout or EngineUnreachable; BadArguments if the result is not of that type.
+        """
+        convert = self._returning(returns, task)
+        if stops_machine(task):
+            result = await asyncio.wrap_future(self._stop_by_task((task, args, kwargs), self._options))
+        else:
+            result = await self._wait(self._call((task, args, kwargs)))
+        return result if convert is None else convert(result)
+
+    async def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET) -> Any:
         """Call a task once for each tuple of arguments, as one package; see `taskengine.Client.map`."""
-        return await self._wait(self._map(task, iterables))
+        convert = self._returning(returns, task)
+        return convert_each(await self._wait(self._map(task, iterables)), convert)
 
     async def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""
         results: list[Any] = await self._wait(self._run(calls))
         return results
 
-    def submit(self, task: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> asyncio.Future[Any]:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
-        return asyncio.wrap_future(self._submit((task, args, kwargs), self._options))
+        convert = self._returning(returns, task)
+        return asyncio.wrap_future(self._submit((task, args, kwargs), self._options, convert))
+
+    def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> AsyncIterator[Any]:
+        """Iterate over the results, in order, as they come; see `taskengine.Client.imap`."""
+        return in_order_async(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
 
     def stream(self, task: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
         """Call a task that is a generator; give its values, for `async for`; see `taskengine.Client.stream`."""
@@ -121,7 +141,7 @@ class AsyncClient(Caller):
     async def close(self, timeout: float | None = None) -> None:
         """Send what is queued, wait up to `timeout` s for what is pending, and close; see `taskengine.Client.close`.
 
-        Where it is cancelled, it waits no longer.
+        If this call is cancelled, it waits no longer.
         """
         await self._close(timeout, flush=True)
 

@@ -1,4 +1,4 @@
-"""The one tree of errors, by whose fault it is.
+"""All errors, in one tree, ordered by the party at fault.
 
     TaskEngineError
     ├── the task's      TaskFailed, TaskTimeout (also TimeoutError)
@@ -8,14 +8,17 @@
     └── the owner's     SettingsError (also ValueError), TaskModuleError (also ImportError), KeysError (also ValueError)
 
 An error that crosses the wire is its code, its message and its fields (`to_wire`, `from_wire`); the owner's stay on the
-machine that raised them and have no code.
+machine that raised them and have no code. The TaskFailed that a caller gets is also the builtin exception that the
+task raised, so that `except ValueError` catches it.
 """
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import cache
+from typing import Any, ClassVar, Final
 
 
 def text_of(value: object) -> str:
@@ -94,6 +97,37 @@ class TaskFailed(TaskEngineError):
     field_names = ("type", "traceback")
 
 
+_NEVER: Final = frozenset({StopIteration, StopAsyncIteration, BaseExceptionGroup})
+"""Exceptions that mean something to who calls, or that are made of other exceptions,"""
+_NOT_TEXT: Final = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
+"""and that cannot be made of a text."""
+_BUILTINS: Final[Mapping[str, type[Exception]]] = {
+    name: kind
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type)
+    if issubclass(kind, Exception) and kind.__name__ == name and not name.startswith("_")
+    if not issubclass(kind, (*_NEVER, *_NOT_TEXT)) and kind is not Exception
+}
+
+
+@cache
+def _failed_as(name: str) -> type[TaskFailed]:
+    """The TaskFailed that is also the builtin exception of that name."""
+    body = {"__module__": __name__, "__doc__": TaskFailed.__doc__, "__reduce__": _reduce_failed}
+    return type(TaskFailed.__name__, (TaskFailed, _BUILTINS[name]), body)
+
+
+def _reduce_failed(error: TaskFailed) -> tuple[Any, ...]:
+    return _failed, (error.message, error.fields)
+
+
+def _failed(message: str, fields: Mapping[str, Any]) -> TaskFailed:
+    """What the caller gets of an exception that a task raised; nothing is looked up but builtin exceptions."""
+    name = fields.get("type")
+    kind = _failed_as(name) if isinstance(name, str) and name in _BUILTINS else TaskFailed
+    return kind(message, **fields)
+
+
 class UnknownTask(TaskEngineError, LookupError):
     """No task has that name. `name` is what was asked for, `nearest` what it may have meant."""
 
@@ -123,9 +157,9 @@ class WorkerLost(TaskEngineError):
 
 
 class Overloaded(TaskEngineError):
-    """The engine took nothing of the package; come back in `retry_after` seconds, or, where that is None, not at all.
+    """The engine took no task of the package. Try again in `retry_after` seconds; None: do not try again.
 
-    Where too much is in flight, `in_flight` is how much of it is this client's, and `limit` how much it may have now.
+    If too much is in flight, `in_flight` is this client's part of it, and `limit` the part that it may have now.
     """
 
     code = 6
@@ -133,7 +167,7 @@ class Overloaded(TaskEngineError):
 
 
 class Cancelled(TaskEngineError):
-    """Nobody waits for the task any more: it was cancelled before it began, or its client closed before the reply."""
+    """The task was cancelled before it began, or its client was closed before the reply came."""
 
     code = 7
 
@@ -201,4 +235,5 @@ def to_wire(error: TaskEngineError) -> tuple[int, str, dict[str, Any]]:
 def from_wire(code: int, message: str, fields: Mapping[str, Any]) -> TaskEngineError:
     """The error that `to_wire` took apart; a code from a newer engine becomes a plain `TaskEngineError`."""
     kind = BY_CODE.get(code, TaskEngineError)
-    return kind(message, **{name: fields[name] for name in kind.field_names if name in fields})
+    known = {name: fields[name] for name in kind.field_names if name in fields}
+    return _failed(message, known) if kind is TaskFailed else kind(message, **known)

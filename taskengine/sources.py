@@ -1,4 +1,4 @@
-"""The built-in sources: what every board knows of itself."""
+"""The built-in sources: the load and the temperature of the board."""
 
 from __future__ import annotations
 

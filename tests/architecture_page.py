@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/architecture.md"
 FOLDERS = (
     *("protocol", "broker", "config", "registry", "security", "runtime", "client", "router", "worker"),
-    *("supervisor", "cli"),
+    *("supervisor", "doctor", "cli"),
 )
 """From the bottom up: a folder imports only from those before it."""
 BEGIN, END = "<!-- begin: python -m tests.architecture_page -->\n", "<!-- end -->\n"

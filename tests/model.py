@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
-from taskengine.protocol import arrays, layouts, limits
+from taskengine.protocol import arrays, layouts, limits, values
 from taskengine.protocol.messages import ReplyMode
 
 Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
@@ -63,16 +64,19 @@ def header(data: bytes, at: int) -> Header:
     return Header(kind, int.from_bytes(data[at + 1 : at + 1 + width]), at + 1 + width)
 
 
-def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -> int:
-    """Where the value that begins at `at` ends; `error_entry` tells that it may be one."""
+def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False, typed: bool = False) -> int:
+    """Where the value that begins at `at` ends; `error_entry` tells that it may be one.
+
+    Where it is `typed`, extensions for Python's other values may be keys of maps.
+    """
     kind, size, at = header(data, at)
     if kind in ("array", "map"):
         if depth >= limits.MAX_DEPTH:
             raise ProtocolError("too deep")
         for number in range(size if kind == "array" else 2 * size):
-            if kind == "map" and number % 2 == 0 and not is_key(data, at, size):
+            if kind == "map" and number % 2 == 0 and not is_key(data, at, size, typed=typed):
                 raise ProtocolError("the key of a map is a scalar, and of a large one text or bytes")
-            at = end_of(data, at, depth + 1)
+            at = end_of(data, at, depth + 1, typed=typed)
         return at
     end = at + size + (kind == "ext")
     if end > len(data):
@@ -82,11 +86,12 @@ def end_of(data: bytes, at: int, depth: int = 0, *, error_entry: bool = False) -
     return end
 
 
-def is_key(data: bytes, at: int, size: int) -> bool:
-    """Whether the value that begins at `at` may be a key of a map of this size."""
+def is_key(data: bytes, at: int, size: int, *, typed: bool = False) -> bool:
+    """Whether the value that begins at `at` may be a key of a map, or an element of a set, of this size."""
     if size > limits.MAX_NUMBER_KEYS and header(data, at):
         return 0xA0 <= data[at] < 0xC0 or data[at] in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB)
-    return header(data, at).kind == "data"
+    kind = header(data, at).kind
+    return kind == "data" or (typed and kind == "ext")
 
 
 def ext_code(data: bytes, at: int) -> int:
@@ -95,8 +100,13 @@ def ext_code(data: bytes, at: int) -> int:
     return code
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, *, typed: bool = False) -> Any:
     """The one value that the bytes hold."""
+    if typed:
+        value, end = _read_typed(data, 0, 0)
+        if end != len(data):
+            raise ProtocolError("bytes are left over")
+        return value
     if end_of(data, 0) != len(data):
         raise ProtocolError("bytes are left over")
     try:
@@ -109,34 +119,133 @@ def _extension(code: int, data: memoryview) -> Any:
     return arrays.decoded(bytes(data)) if code == layouts.ARRAY_EXT else msgspec.msgpack.Ext(code, bytes(data))
 
 
-def encode(value: object) -> bytes:
+_COLLECTIONS: dict[int, Callable[[list[Any]], Any]] = {
+    layouts.ValueExt.TUPLE: tuple,
+    layouts.ValueExt.SET: set,
+    layouts.ValueExt.FROZENSET: frozenset,
+}
+
+
+def _read_typed(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    """The value that begins at `at`, with the extensions for Python's other values, and where it ends."""
+    end = end_of(data, at, depth, typed=True)
+    kind, size, start = header(data, at)
+    if kind == "array":
+        return _elements(data, at, depth), end
+    if kind == "map":
+        parts, start = [], start
+        for _ in range(2 * size):
+            part, start = _read_typed(data, start, depth + 1)
+            parts.append(part)
+        _check_hashes(parts[::2])
+        return dict(zip(parts[::2], parts[1::2], strict=True)), end
+    code = ext_code(data, start) if kind == "ext" else 0
+    held = data[start + 1 : end]
+    if code in _COLLECTIONS:
+        if depth >= limits.MAX_DEPTH or header(held, 0).kind != "array":
+            raise ProtocolError("too deep, or no array")
+        elements = _elements(held, 0, depth, is_set=code != layouts.ValueExt.TUPLE)
+        if end_of(held, 0, depth, typed=True) != len(held):
+            raise ProtocolError("bytes are left over")
+        return _COLLECTIONS[code](elements), end
+    return (values.decoded(code, held) if code in layouts.RESERVED_EXTS else decode(data[at:end])), end
+
+
+def _elements(data: bytes, at: int, depth: int, *, is_set: bool = False) -> list[Any]:
+    """The elements of the array that begins at `at`."""
+    elements = []
+    _, size, at = header(data, at)
+    for _ in range(size):
+        if is_set and not is_key(data, at, size, typed=True):
+            raise ProtocolError("no element of a set")
+        element, at = _read_typed(data, at, depth + 1)
+        elements.append(element)
+    if is_set:
+        _check_hashes(elements)
+    return elements
+
+
+def _check_hashes(keys: Iterable[Any]) -> None:
+    """That values can be keys of one map, or elements of one set."""
+    try:
+        hashes = Counter(hash(key) for key in keys if not isinstance(key, (str, bytes)))
+    except TypeError as error:
+        raise ProtocolError("no key") from error
+    if max(hashes.values(), default=0) > limits.MAX_EQUAL_HASHES:
+        raise ProtocolError("too many that Python hashes alike")
+
+
+def encode(value: object, typed: bool = False) -> bytes:
     """As `_fastpath.encode`."""
     try:
-        data = msgspec.msgpack.encode(value, enc_hook=arrays.encoded)
-        if end_of(data, 0) != len(data):
+        data = _typed(value, 0) if typed else msgspec.msgpack.encode(value, enc_hook=arrays.encoded)
+        if end_of(data, 0, typed=typed) != len(data):
             raise ProtocolError("more than a value")
     except Exception as error:
         raise BadArguments(str(error)) from error
     return data
 
 
-def _join(values: Iterable[object], small: int, smalls: int, tag: int) -> bytes:
+def _typed(value: Any, depth: int) -> bytes:
+    """The value with extensions for what MessagePack lacks."""
+    kind = type(value)
+    if kind in (list, tuple, dict) and depth >= limits.MAX_DEPTH:
+        raise BadArguments("too deep")
+    if kind is list:
+        return _headed(len(value), 0x90, 0xDC) + b"".join(_typed(each, depth + 1) for each in value)
+    if kind is tuple:
+        return _ext(layouts.ValueExt.TUPLE, _typed([*value], depth))
+    if kind is dict:
+        _check_hashes(value)
+        pairs = [_key(key, len(value), depth) + _typed(each, depth + 1) for key, each in value.items()]
+        return _headed(len(value), 0x80, 0xDE) + b"".join(pairs)
+    if kind in (float, bool, bytes, type(None)):
+        return msgspec.msgpack.encode(value)
+    code, held = values.lowered(value)
+    if code == values.PLAIN:
+        return _typed(held, depth)
+    if code == values.PACKED:
+        if end_of(held, 0, depth, typed=True) != len(held):
+            raise BadArguments("more than a value")
+        return bytes(held)
+    if isinstance(held, list):
+        _check_hashes(held)
+        if depth >= limits.MAX_DEPTH:
+            raise BadArguments("too deep")
+        held = _headed(len(held), 0x90, 0xDC) + b"".join(_key(each, len(held), depth) for each in held)
+    return _ext(code, held)
+
+
+def _key(key: Any, size: int, depth: int) -> bytes:
+    data = _typed(key, depth + 1)
+    if not is_key(data, 0, size) and not (is_key(data, 0, size, typed=True) and values.is_hashable(key)):
+        raise BadArguments("no key")
+    return data
+
+
+def _headed(size: int, small: int, tag: int) -> bytes:
+    """How an array or a map of so many elements begins."""
+    if size < 16:
+        return bytes([small | size])
+    return struct.pack(">BH", tag, size) if size <= 0xFFFF else struct.pack(">BI", tag + 1, size)
+
+
+def _ext(code: int, data: bytes) -> bytes:
+    return msgspec.msgpack.encode(msgspec.msgpack.Ext(int(code), data))
+
+
+def _join(elements: Iterable[object], small: int, tag: int, *, typed: bool) -> bytes:
     """An array or map from its elements, which are values of their own."""
-    items = [encode(value) for value in values]
-    size = len(items) if small == 0x90 else len(items) // 2
-    if size < smalls:
-        start = bytes([small | size])
-    else:
-        start = struct.pack(">BH", tag, size) if size <= 0xFFFF else struct.pack(">BI", tag + 1, size)
-    return start + b"".join(items)
+    items = [encode(value, typed) for value in elements]
+    return _headed(len(items) if small == 0x90 else len(items) // 2, small, tag) + b"".join(items)
 
 
-def _task(i: int, args: Iterable[object], kwargs: Mapping[str, object]) -> bytes:
+def _task(i: int, args: Iterable[object], kwargs: Mapping[str, object], *, typed: bool) -> bytes:
     if isinstance(args, (str, bytes)) or not all(isinstance(key, str) for key in kwargs):
         raise BadArguments("arguments are a sequence and a mapping with text keys")
-    task = bytes([0x93 if kwargs else 0x92]) + encode(i) + _join(args, 0x90, 16, 0xDC)
+    task = bytes([0x93 if kwargs else 0x92]) + encode(i) + _join(args, 0x90, 0xDC, typed=typed)
     if kwargs:
-        task += _join((part for pair in kwargs.items() for part in pair), 0x80, 16, 0xDE)
+        task += _join((part for pair in kwargs.items() for part in pair), 0x80, 0xDE, typed=typed)
     return task
 
 
@@ -146,47 +255,47 @@ def _package(tasks: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 
 def pack_calls(
-    calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]], names: dict[str, int]
+    calls: Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]], names: dict[str, int], typed: bool = False
 ) -> tuple[bytes, bytes]:
     """As `_fastpath.pack_calls`."""
     tasks = []
     for position, (name, args, kwargs) in enumerate(calls):
         try:
             encode(name)
-            tasks.append(_task(names.setdefault(name, len(names)), args, kwargs))
+            tasks.append(_task(names.setdefault(name, len(names)), args, kwargs, typed=typed))
         except BadArguments as error:
             raise BadArguments(f"call {position}: {error}", name=name) from error
     return _package(tasks)
 
 
-def pack_map(iterables: Iterable[Iterable[Any]]) -> tuple[bytes, bytes]:
+def pack_map(iterables: Iterable[Iterable[Any]], typed: bool = False) -> tuple[bytes, bytes]:
     """As `_fastpath.pack_map`."""
     tasks = []
     for position, args in enumerate(zip(*iterables, strict=False)):
         try:
-            tasks.append(_task(0, args, {}))
+            tasks.append(_task(0, args, {}, typed=typed))
         except BadArguments as error:
             raise BadArguments(f"call {position}: {error}") from error
     return _package(tasks)
 
 
-def unpack(body: bytes, count: int, error: Callable[[bytes], object]) -> list[Any]:
+def unpack(body: bytes, count: int, error: Callable[[bytes], object], typed: bool = False) -> list[Any]:
     """As `_fastpath.unpack`."""
-    values: list[Any] = []
+    found: list[Any] = []
     at = 0
     if count < 0:
         raise ProtocolError("fewer than no values")
     for _ in range(min(count, len(body) + 1)):
         kind, _, start = header(body, at)
-        end = end_of(body, at, error_entry=True)
+        end = end_of(body, at, error_entry=True, typed=typed)
         if kind == "ext" and ext_code(body, start) == layouts.ERROR_EXT:
-            values.append(error(body[start + 1 : end]))
+            found.append(error(body[start + 1 : end]))
         else:
-            values.append(decode(body[at:end]))
+            found.append(decode(body[at:end], typed=typed))
         at = end
     if at != len(body):
         raise ProtocolError("bytes are left over")
-    return values
+    return found
 
 
 def _ends(index: bytes, base: int, size: int) -> list[int]:
@@ -343,6 +452,7 @@ class _Section(NamedTuple):
     deadline: int
     format: int
     reply: int
+    typed: bool
     head: bytes
     part: int
     first: int
@@ -367,6 +477,7 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     _, count, slice_ns = frame.unpack(layouts.BATCH)
     for _ in range(count):
         job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(layouts.SECTION)
+        typed, reply = bool(reply & layouts.VALUES_FLAG), reply & ~layouts.VALUES_FLAG
         if format > max(layouts.Format) or reply > max(ReplyMode):
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
@@ -381,7 +492,7 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
         else:
             slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
         chunks = _chunks(tasks, *sizes)
-        sections.append(_Section(job, deadline, format, reply, head, part, first, chunks, slices))
+        sections.append(_Section(job, deadline, format, reply, typed, head, part, first, chunks, slices))
     frame.finish()
     return slice_ns, sections
 
@@ -392,18 +503,18 @@ def read_batch(batch: bytes) -> list[tuple[int, int, bytes, list[tuple[int, int]
     return [(s.job, s.format, s.head, list(enumerate(s.chunks, s.part))) for s in sections]
 
 
-def _arguments(task: bytes, at: int) -> tuple[list[Any], dict[str, Any]]:
-    def values(expected: str) -> Iterator[bytes]:
+def _arguments(task: bytes, at: int, *, typed: bool) -> tuple[list[Any], dict[str, Any]]:
+    def found(expected: str) -> Iterator[bytes]:
         nonlocal at
         kind, size, at = header(task, at)
         if kind != expected:
             raise ProtocolError(f"not a {expected}")
         for _ in range(size if expected == "array" else 2 * size):
-            start, at = at, end_of(task, at)
+            start, at = at, end_of(task, at, typed=typed)
             yield task[start:at]
 
-    args = [decode(value) for value in values("array")]
-    pairs = [decode(value) for value in values("map")] if task[0] == 0x93 else []
+    args = [decode(value, typed=typed) for value in found("array")]
+    pairs = [decode(value, typed=typed) for value in found("map")] if task[0] == 0x93 else []
     if at != len(task):
         raise ProtocolError("bytes are left over")
     if not all(isinstance(key, str) for key in pairs[::2]) or len(set(pairs[::2])) != len(pairs[::2]):
@@ -411,7 +522,9 @@ def _arguments(task: bytes, at: int) -> tuple[list[Any], dict[str, Any]]:
     return args, dict(zip(pairs[::2], pairs[1::2], strict=True))
 
 
-def _run(task: bytes | list[Any], functions: Sequence[Callable[..., Any] | None]) -> tuple[int, Any, bool]:
+def _run(
+    task: bytes | list[Any], functions: Sequence[Callable[..., Any] | None], *, typed: bool
+) -> tuple[int, Any, bool]:
     """(name index or -1, result or exception, whether it failed) of a task; of an unknown one the result is None."""
     i, at = (0, 0) if isinstance(task, list) else _name(task)
     if i < 0 or i >= len(functions):
@@ -420,7 +533,7 @@ def _run(task: bytes | list[Any], functions: Sequence[Callable[..., Any] | None]
     if function is None:
         return i, None, True
     try:
-        args, kwargs = (task, {}) if isinstance(task, list) else _arguments(task, at)
+        args, kwargs = (task, {}) if isinstance(task, list) else _arguments(task, at, typed=typed)
         return i, function(*args, **kwargs), False
     except BaseException as error:
         return i, error, True
@@ -457,10 +570,12 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
     body, failures = b"", 0
     late: tuple[int, Any, bool] = (-1, TaskTimeout("too late"), True)
     for position, task in enumerate(section.tasks, section.first):
-        i, result, is_failure = late if 0 < section.deadline <= time.monotonic_ns() else _run(task, functions)
+        is_late = 0 < section.deadline <= time.monotonic_ns()
+        i, result, is_failure = late if is_late else _run(task, functions, typed=section.typed)
         if not is_failure and section.reply == ReplyMode.ALL:
             try:
-                body += _encode_result(result, wide=section.format == layouts.Format.COLUMNS)
+                is_wide = section.format == layouts.Format.COLUMNS
+                body += _encode_result(result, wide=is_wide, typed=section.typed)
             except BadArguments as error:
                 result, is_failure = TaskFailed(str(error), type="BadArguments"), True
         if not is_failure:
@@ -473,10 +588,10 @@ def _run_tasks(section: _Section, functions: Sequence[Callable[..., Any] | None]
     return body, failures
 
 
-def _encode_result(result: object, *, wide: bool) -> bytes:
+def _encode_result(result: object, *, wide: bool, typed: bool) -> bytes:
     if wide and type(result) is int and -(2**63) <= result < 2**63:
         return b"\xd3" + result.to_bytes(8, signed=True)
-    return encode(result)
+    return encode(result, typed)
 
 
 def read_answer(answer: bytes) -> list[tuple[int, int, int, int, int, bytes]]:

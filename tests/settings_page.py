@@ -45,7 +45,7 @@ SECTIONS = {
         *("HOST", "ROUTER_FRONTEND", "ROUTER_BACKEND", "STARTING_PORT", "METRICS_PORT", "STOP_PORT"),
         *("CONNECTIONS", "HANDSHAKE_TIME"),
     ),
-    "Tasks and workers": ("TASKS", "TASK_WORKERS", "DATA_WORKERS", "LANES", "PINS"),
+    "Tasks and workers": ("TASKS", "TASK_WORKERS", "DATA_WORKERS", "LANES", "PINS", "TRUST_CLOCK"),
     "Throughput and latency": ("RESPONSE_TIME", "CHUNKING", "CHUNKING_SIZE"),
     "Terminal and logs": ("ENABLE_STDOUT", "LOG_LEVEL", "LOG_FORMAT"),
     "Processes that hang, and shutdown": ("HEARTBEAT_INTERVAL", "HEARTBEAT_LIMIT", "DRAIN_TIME"),

@@ -4,15 +4,21 @@ Heads and bodies are made from the values that stand beside them, so that a clie
 encoders and its decoders. JSON has not all values of MessagePack; what it has not is an object with one key:
 `{"$int": "18446744073709551615"}`, `{"$float": "nan"}`, `{"$bin": HEX}`, `{"$map": [[KEY, VALUE], …]}`,
 `{"$error": [CODE, MESSAGE, FIELDS]}` (extension 1) and `{"$array": {"dtype", "shape", "data": HEX}}` (extension 2).
+What stands under `capability values` is for clients that have it; it has `{"$tuple": […]}`, `{"$set": […]}`,
+`{"$frozenset": […]}`, `{"$complex": [REAL, IMAGINARY]}`, `{"$timedelta": [DAYS, SECONDS, MICROSECONDS]}`, and as text
+`$decimal`, `$uuid`, `$datetime`, `$date` and `$time`.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import numpy
@@ -36,6 +42,8 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    RetryPolicy,
+    ScheduleState,
     Stamp,
     Stats,
     StreamRequest,
@@ -54,7 +62,7 @@ Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
 Vector = dict[str, Any]
 
 EACH = Request(RequestKind.PACKAGE, 24, "ARM", reply=ReplyMode.EACH)
-STREAM = StreamRequest(RequestKind.PACKAGE, 25, "ARM", reply=ReplyMode.STREAM, values=64, bytes=2**18)
+STREAM = StreamRequest(RequestKind.PACKAGE, 25, "ARM", reply=ReplyMode.STREAM, most=64, most_bytes=2**18)
 STATS = Stats(
     accepted=40,
     answered=30,
@@ -73,15 +81,20 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    *(
-        ["clock", "stop", "each", "streams"],
-        ["device.rest", "motor.stop", "robot.stop", "system.stop"],
-        "tcp://127.0.0.1:9004",
-    ),
+    *(["clock", "stop", "each", "values", "streams"], ["device.rest", "motor.stop", "robot.stop", "system.stop"]),
+    "tcp://127.0.0.1:9004",
 )
 TASKS = [
     TaskInfo("task_count", "", "(a, b)", "Return half the sum.", None, False, "taskengine.tasks"),
     TaskInfo("arm.wave", "arm", "(times: int = 3)", "", 2.0, True, "robot", urgent=True),
+    TaskInfo(
+        *("battery", "", "()", "", None, False, "robot"),
+        retry=RetryPolicy(3, 0.5, retried=1),
+        schedule=ScheduleState(
+            *("battery", 10.0, "", "", 2.5, False, 6, 1, 2, 7.5, 0.25),
+            last="OSError: no battery",
+        ),
+    ),
     TaskInfo("scan", "", "(step=1.0)", "", None, False, "robot", streams=True),
 ]
 ERRORS: list[TaskEngineError] = [
@@ -133,9 +146,45 @@ VALUES: dict[str, Any] = {
     "an array of text": numpy.array(["ab", "c"]),
 }
 
+EXTENDED: dict[str, Any] = {
+    "a tuple": (1, "two"),
+    "an empty tuple": (),
+    "a tuple in a tuple": ((1, 2), 3.5),
+    "a long tuple": ("x" * 300,),
+    "a set": {7},
+    "a frozenset": frozenset({"a"}),
+    "2^64": 2**64,
+    "-2^63 - 1": -(2**63) - 1,
+    "an int of 100 bits": 2**99,
+    "a complex number": complex(1.5, -2.0),
+    "a decimal": Decimal("1.10"),
+    "a decimal with an exponent": Decimal("1E+30"),
+    "a UUID": UUID("12345678-1234-5678-1234-567812345678"),
+    "a time without a zone": datetime.datetime(2026, 11, 30, 12, 35, 0, 250000),
+    "a time with a zone": datetime.datetime(2026, 11, 30, 12, 35, tzinfo=datetime.UTC),
+    "a date": datetime.date(2026, 11, 30),
+    "a time of day": datetime.time(7, 30),
+    "a time of day with an offset": datetime.time(7, 30, tzinfo=datetime.UTC),
+    "a duration": datetime.timedelta(days=1, seconds=2, microseconds=3),
+    "a negative duration": datetime.timedelta(milliseconds=-1),
+    "a map with a tuple as its key": {(0, 1): "wall"},
+}
+"""What has the capability `values`."""
+
 
 def shown(value: Any) -> Any:
     """The value as JSON has it, or its one-key object."""
+    kind = type(value)
+    if kind in (tuple, set, frozenset):
+        return {f"${kind.__name__}": [shown(each) for each in value]}
+    if kind is complex:
+        return {"$complex": [value.real, value.imag]}
+    if kind is datetime.timedelta:
+        return {"$timedelta": [value.days, value.seconds, value.microseconds]}
+    if kind in (datetime.datetime, datetime.date, datetime.time):
+        return {f"${kind.__name__}": value.isoformat()}
+    if kind in (Decimal, UUID):
+        return {f"${kind.__name__.lower()}": str(value)}
     if isinstance(value, TaskEngineError):
         return {"$error": shown(list(to_wire(value)))}
     if isinstance(value, numpy.ndarray):
@@ -151,12 +200,12 @@ def shown(value: Any) -> Any:
         if all(isinstance(key, str) for key in value):
             return {key: shown(each) for key, each in value.items()}
         return {"$map": [[shown(key), shown(each)] for key, each in value.items()]}
-    return [shown(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return [shown(each) for each in value] if isinstance(value, list) else value
 
 
-def packed(value: Any) -> bytes:
-    """The value, an error too, as a task gives it."""
-    return error_entry(value) if isinstance(value, TaskEngineError) else bytes(_fastpath.encode(value))
+def packed(value: Any, *, extended: bool = False) -> bytes:
+    """The value, an error too, as a task gives it; `extended` to a client that has the capability `values`."""
+    return error_entry(value) if isinstance(value, TaskEngineError) else bytes(_fastpath.encode(value, extended))
 
 
 def hexes(frames: Sequence[bytes | list[bytes]]) -> list[str]:
@@ -165,7 +214,8 @@ def hexes(frames: Sequence[bytes | list[bytes]]) -> list[str]:
 
 def fields(head: Request | Reply) -> Vector:
     """A head by the names of its places."""
-    return {name: shown(value) for name, value in msgspec.structs.asdict(head).items()}
+    held = msgspec.structs.asdict(head)
+    return {name: shown(list(value) if isinstance(value, tuple) else value) for name, value in held.items()}
 
 
 def request(name: str, head: Request, *body: Any, **how: Any) -> Vector:
@@ -188,9 +238,9 @@ def answer(name: str, reply: Reply, values: Sequence[Any], body: bytes | None, t
 
 def package(name: str, head: Request, calls: Calls) -> Vector:
     names: dict[str, int] = {}
-    index, body = _fastpath.pack_calls(calls, names)
+    index, body = _fastpath.pack_calls(calls, names, head.values)
     head = msgspec.structs.replace(head, names=list(names))
-    told = [{"task": task, "args": shown(args), "kwargs": shown(kwargs)} for task, args, kwargs in calls]
+    told = [{"task": task, "args": shown(list(args)), "kwargs": shown(kwargs)} for task, args, kwargs in calls]
     return {"name": name, "head": fields(head), "tasks": told, "frames": hexes([encode_request(head), index, body])}
 
 
@@ -220,6 +270,25 @@ def packages() -> Iterator[Vector]:
     old = MAGIC + msgspec.msgpack.encode((RequestKind.PACKAGE, 16, "OLD", ["task_count"], 0, 1, 0.0, False, False))
     index, body = _fastpath.pack_calls([("task_count", (2, 3), {})], {})
     yield {"name": "a package of a client of 0.1.0", "head": {"serial": 16}, "frames": hexes([old, index, body])}
+
+
+def with_values() -> Vector:
+    """A package and its reply, and each kind of value, between sides that have the capability `values`."""
+    call: Calls = [("task_echo", ((1, 2),), {"cells": {(0, 1): "wall"}})]
+    timed = Request(
+        RequestKind.PACKAGE, 24, "ARM", sent=3600 * S, bound=250_000, token=TOKEN, since=3000 * S, values=True
+    )
+    result = (1, Decimal("1.10"))
+    reply = Reply(26, 1, ReplyMode.ALL, None, 0, *STAMP)
+    asked = "a package with other values"
+    return {
+        "values": [
+            {"name": name, "value": shown(value), "bytes": packed(value, extended=True).hex(" ")}
+            for name, value in EXTENDED.items()
+        ],
+        "packages": [package(asked, timed, call)],
+        "replies": [answer("other values", reply, [result], packed(result, extended=True), asked)],
+    }
 
 
 def requests() -> Iterator[Vector]:
@@ -278,7 +347,7 @@ def replies() -> Iterator[Vector]:
         ("TASKS", 3, TASKS),
         ("PUBLISH", 4, None),
         ("LATEST", 8, {"load": 0.25}),
-        ("PROGRESS", 17, [("7", 1, 2)]),
+        ("PROGRESS", 17, [["7", 1, 2]]),
         ("CANCEL of a package", 19, None),
         ("CREDIT", 26, None),
         ("STATS", 10, STATS),
@@ -417,6 +486,7 @@ def vectors() -> Vector:
             {"name": type(error).__name__, "value": shown(error), "bytes": packed(error).hex(" ")} for error in ERRORS
         ],
         "wire 0.2": {"packages": list(packages()), "requests": list(requests()), "replies": list(replies())},
+        "capability values": with_values(),
         "wire 0.1": list(seed_messages()),
         "publications": list(publications()),
     }

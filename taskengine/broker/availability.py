@@ -103,7 +103,8 @@ class Availability:
 
     def _stats(self, name: str) -> LaneStats:
         workers = [worker for worker in self._workers.values() if worker.lane == name]
-        queued = sum(lane.queued for lane in (self._lanes[name], *self._parts.get(name, {}).values()))
+        lanes = self._lanes[name], *self._parts.get(name, {}).values()
+        queued = sum(lane.queued + lane.postponed for lane in lanes)
         return self._lanes[name].stats(name, self._sizes[name], workers, queued)
 
     def _is_arranged(self, name: str) -> bool:
@@ -124,5 +125,7 @@ class Availability:
             return True
         if lane.workers and all(worker.missing <= other.missing for other in lane.workers):
             return True
+        if lane.queued or lane.postponed:
+            return False
         batches = (batch for other in members for batch in other.batches)
-        return not lane.queued and not any(slice.run.lane == worker.lane for batch in batches for slice in batch)
+        return not any(slice.run.lane == worker.lane for batch in batches for slice in batch)

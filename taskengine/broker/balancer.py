@@ -36,7 +36,7 @@ class Unbegun(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """So many of the last tasks of a batch are to be taken back."""
+    """An action: take back so many of the last tasks of a batch."""
 
     worker: str
     number: int

@@ -27,7 +27,7 @@ from taskengine.broker.results import Results
 from taskengine.broker.streams import StreamResults
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
-from taskengine.protocol.layouts import ERROR_EXT, Format
+from taskengine.protocol.layouts import ERROR_EXT, VALUES_FLAG, Format
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_CHANGES
 from taskengine.protocol.messages import (
     UNSTAMPED,
@@ -77,6 +77,7 @@ class BinaryPackage(Package):
         self.request = request
         self.names_held = len(request.names)
         self.reply_mode = request.reply
+        self.values_flag = VALUES_FLAG if request.values else 0
         if request.reply >= ReplyMode.EACH:
             self.reply_mode = ReplyMode.ALL  # to workers it is the same
             if isinstance(request, StreamRequest):
@@ -93,7 +94,7 @@ class BinaryPackage(Package):
             return
         if self.count != 1 or request.columns:
             raise ProtocolError(f"a stream is of one task, not {self.count}, and has no columns")
-        self.head = encode_head(self.serial, request.names, self.sender.origin, request.grant)
+        self.head = encode_head(self.serial, request.names, self.sender.origin, (*request.grant, request.values))
         self.results = StreamResults(request.grant)
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
@@ -106,7 +107,7 @@ class BinaryPackage(Package):
             yield first, stop, b""
 
     def check_tasks(self, first: int, stop: int, most: int) -> None:
-        _fastpath.check_tasks(self.index, self.body, first, stop, most)
+        _fastpath.check_tasks(self.index, self.body, first, stop, most, self.request.values)
 
     def called(self) -> Collection[str]:
         names = self.request.names
@@ -115,7 +116,8 @@ class BinaryPackage(Package):
     def calls(self, names: Container[str], most: int) -> Iterator[Called]:
         wanted = bytes(name in names for name in self.request.names)
         for position, start, end in _fastpath.find_tasks(self.index, self.body, wanted, most):
-            call = _read_call(self.body[start:end]) if end - start <= CALL_BYTES else None
+            task = self.body[start:end]
+            call = _read_call(task, values=self.request.values) if end - start <= CALL_BYTES else None
             if call is not None:
                 yield Called(self.request.names[call[0]], position, call[1], call[2])
 
@@ -165,6 +167,7 @@ class _DataRequest(BinaryPackage):
     def __init__(self, route: tuple[bytes, ...], request: Request, index: bytes, body: bytes, origin: Origin) -> None:
         super().__init__(route, request, index, body, origin)
         self.reply_mode = ReplyMode.ALL
+        self.values_flag = 0  # what is published is JSON
 
     def answer(self, stamp: Stamp = UNSTAMPED) -> Message:
         if self.results.failed:
@@ -203,10 +206,10 @@ class _ColumnPackage(BinaryPackage):
         return self.request.names[0]
 
 
-def _read_call(task: bytes) -> tuple[int, list[Any], dict[str, Any]] | None:
+def _read_call(task: bytes, *, values: bool) -> tuple[int, list[Any], dict[str, Any]] | None:
     """Return the name index, arguments and keywords of a call; None where the call will fail at the worker anyway."""
     try:
-        i, args, *rest = _fastpath.unpack(task, 1, bytes)[0]
+        i, args, *rest = _fastpath.unpack(task, 1, bytes, values)[0]
     except ProtocolError:
         return None
     kwargs = rest[0] if rest else {}

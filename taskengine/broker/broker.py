@@ -6,9 +6,10 @@ moment, and returns one batch for each worker that got any. `finish` takes a wor
 answer may hand the end of the batch back. `leave` takes a worker's death, with the account that the worker left. Both
 return the packages that are whole now. Every accepted package is returned exactly once.
 
-What the broker knows lies in its parts, each with one concern: `workers` and `availability` (which workers there are,
-and what each serves), `lanes` (what waits), `Dispatcher` (who gets it), `balancer` (who gives it up again), `InFlight`
-(packages and their results) and `withdrawals` (what is not to start any more). Only this class moves work between them.
+The broker's state lies in parts with one concern each: `workers` and `availability` (the workers, and the tasks that
+each has loaded), `lanes` (waiting tasks), `Dispatcher` (hands tasks to workers), `balancer` (takes tasks back from
+workers), `InFlight` (packages and their results) and `withdrawals` (tasks that are not to start any more). Only this
+class moves work between them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from taskengine.broker.dispatch import Dispatcher
 from taskengine.broker.in_flight import InFlight
 from taskengine.broker.lane import Lane, LaneWorker, Slice
 from taskengine.broker.lane_queue import Span
+from taskengine.broker.looks import Looks, SeenBatch
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
 from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
+from taskengine.broker.retries import Retries
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
 from taskengine.errors import Overloaded, ProtocolError, TaskEngineError
-from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES
+from taskengine.protocol.layouts import DATA_LANES, DENIED_LANES, MAY_RETRY
 from taskengine.protocol.messages import Stats
 
 
@@ -70,8 +73,10 @@ class Broker:
         self.progressed = self._in_flight.progressed
         self.take_progressed, self.take_parts = self._in_flight.take_progressed, self._in_flight.take_parts
         self.withdrawals = Withdrawals(self._in_flight, pinned)
+        self.retries = Retries(self._lanes, self.counters)
         self._dispatcher = Dispatcher(self._lanes, self.workers, self._in_flight)
         self.balancer = Balancer(self._lanes, self.workers)
+        self.looks = Looks(self.workers, self._in_flight)
         # bound here, so that each turn of the router saves two calls
         self.dispatch, self.recalls = self._dispatcher.dispatch, self._dispatcher.recalls
         self.stopping = False
@@ -146,19 +151,23 @@ class Broker:
         self.availability.leave(worker)
         whole: list[Package] = []
         rest: list[Slice] = []
+        seen = self.looks.end(worker)
         is_blamed = worker.is_retired or not is_dead
         for number, slices, account in zip(worker.numbers(), worker.batches, accounts, strict=True):
+            seen_here = seen if slices is worker.batches[0] else None
             if account is None:
-                rest += slices
+                rest += _unseen(slices, seen_here)
                 continue
             account = begun(slices) if account is BEGUN else account
             try:
                 done, left = recovered(self.packages, name, slices, account)
             except ProtocolError:  # the worker overwrote its account: any task of the batch may have run
                 is_blamed = True
-                whole += self._in_flight.fail([slice.tasks() for slice in slices], failure_reasons.lost(name))
+                owed = [slice.tasks() for slice in _unseen(slices, seen_here)]
+                whole += self._in_flight.fail(owed, failure_reasons.lost(name))
                 continue
-            whole += self._keep(name, done, is_timed=False)
+            whole += self._keep(name, done, seen_here, is_timed=False)
+            left = _unseen(left, seen_here)
             is_blamed = is_blamed or account.running is not None
             if left and account.running == (left[0].package.flight.job, left[0].first):
                 whole += self._on_running_task_lost(name, left, error if overdue is None or number in overdue else None)
@@ -217,30 +226,49 @@ class Broker:
         Raises ProtocolError for an answer that nobody asked for.
         """
         done, rest = matched(name, self.workers.answered(name, number), entries)
-        self.workers.end(name, number, self._dispatcher.now)
-        whole = self._keep(name, done, is_timed=True)
-        return whole + self._dispatcher.put_back(rest) if rest else whole
+        seen = self._end(name, number)
+        whole = self._keep(name, done, seen, is_timed=True)
+        return whole + self._dispatcher.put_back(_unseen(rest, seen)) if rest else whole
 
     def give_up(self, name: str, error: TaskEngineError, number: int | None = None) -> list[Package]:
         """Answer a worker's batch, as in `finish`, whose answer cannot be sent, with `error`. Raises ProtocolError."""
         slices = self.workers.answered(name, number)
-        self.workers.end(name, number, self._dispatcher.now)
+        slices = _unseen(slices, self._end(name, number))
         return self._in_flight.fail([slice.tasks() for slice in slices], error)
+
+    def _end(self, name: str, number: int | None) -> SeenBatch | None:
+        """Remove a batch that a worker has answered; return what was taken early of it."""
+        seen = self.looks.end(self.workers[name]) if number is None else None
+        self.workers.end(name, number, self._dispatcher.now)
+        return seen
 
     def take_back(self, name: str, number: int, left: int) -> list[Package]:
         """Leave a worker's batch so many tasks, as the router has told it; the others wait for another worker."""
         return self._dispatcher.put_back(self.balancer.take_back(name, number, left))
 
-    def _keep(self, name: str, done: Matched, *, is_timed: bool) -> list[Package]:
-        """Take a worker's results, and their costs if `is_timed`. Return the packages that are whole now."""
+    def _keep(self, name: str, done: Matched, seen: SeenBatch | None, *, is_timed: bool) -> list[Package]:
+        """Take a worker's results but for those `seen` early, and their costs if `is_timed`.
+
+        Return the packages that are whole now.
+        """
         whole: list[Package] = []
         for slice, pieces in done:
             package = slice.package
-            package.results.worker = name
+            early = seen.early.get((package.flight.job, slice.first)) if seen is not None else None
             tasks = elapsed_ns = 0
-            for _, first, stop, failed, took_ns, body in pieces:
+            for entry in pieces:
+                _, first, stop, failed, took_ns, body = entry
                 tasks += stop - first
                 elapsed_ns += took_ns
+                if early is not None:
+                    _, first, stop, failed, took_ns, body = self.looks.rest_of(early, entry)
+                    if first == stop:
+                        continue
+                if failed >= MAY_RETRY:
+                    if not self.stopping and self.retries.keep(slice, first, self.counters.now):
+                        continue
+                    failed -= MAY_RETRY
+                package.results.worker = name
                 ended = self._in_flight.put(package, first, stop, failed, took_ns, body)
                 if ended is None:
                     ended = self._in_flight.fail([(package, first, stop)], failure_reasons.no_room())
@@ -261,6 +289,8 @@ class Broker:
             self.availability.settle()
         withdrawals = self.withdrawals
         whole = self.expire(now) if withdrawals.deadlines else []
+        if self.retries.due <= now:
+            whole += self._dispatcher.put_back(self.retries.take(now))
         return whole + self.revoke() if self._in_flight.touched or withdrawals.departed else whole
 
     def expire(self, now: float) -> list[Package]:
@@ -287,6 +317,8 @@ class Broker:
         whole: list[Package] = []
         if not packages:
             return whole
+        for slice in self.retries.revoke(packages):
+            whole += self._in_flight.fail([slice.tasks()], slice.package.flight.cancellation.reason or cancelled())
         touched = {lane for package in packages for lane, _ in package.lanes}
         for name, lane in self._lanes.items():
             for span in lane.revoke(packages) if name in touched else ():
@@ -308,3 +340,8 @@ class Broker:
     def idle(self) -> bool:
         """Return whether nothing is in flight."""
         return not self.packages
+
+
+def _unseen(slices: list[Slice], seen: SeenBatch | None) -> list[Slice]:
+    """Return the slices without the tasks that were answered early."""
+    return slices if seen is None else seen.unseen(slices)

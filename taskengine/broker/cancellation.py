@@ -66,7 +66,7 @@ class CancelledTasks:
 
 
 class Cancellation:
-    """What of a package is cancelled: nothing, single tasks, or all that has not started."""
+    """The cancelled part of a package: nothing, single tasks, or all tasks that have not started."""
 
     __slots__ = ("is_by_client", "reason", "tasks")
 

@@ -1,4 +1,4 @@
-"""What the broker keeps of a package from its acceptance to its last answer. Pure."""
+"""The broker's record of a package from its acceptance to its last answer. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ NO_CHUNKS = Chunks()
 class Flight:
     """A package on its way. Only the broker and its parts write here."""
 
-    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses")
+    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses", "tries")
 
     def __init__(self) -> None:
         self.job = 0
         """The number by which the broker and the workers know the package; later packages have higher ones."""
         self.accepted_ns = 0
-        """When it was accepted, in ns, monotonic; `Counters` writes it."""
+        """The time when it was accepted, in ns, monotonic; `Counters` writes it."""
         self.chunks = NO_CHUNKS
         """Its cut, which is made when it is accepted."""
         self.cancellation = Cancellation()
-        """Which of its tasks are not to start any more."""
+        """Its tasks that are not to start any more."""
         self.losses = Losses()
         """How often its tasks were lost with their workers."""
+        self.tries: dict[int, int] | None = None
+        """How often each task ran again after an error of its own, by position; None where none did."""

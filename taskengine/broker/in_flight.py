@@ -28,7 +28,9 @@ class InFlight:
         self.serials = Serials()
         self.counters = Counters()
         self.urgent = 0
-        """How many of the packages are urgent."""
+        """How many of the packages are urgent,"""
+        self.partial = 0
+        """and of how many the client wants each result as it comes."""
         self.touched: set[Package] = set()
         """Packages of which tasks were cancelled, or only cancelled tasks are left; `Withdrawals` takes them."""
         self.progressed: dict[Package, None] = {}
@@ -46,6 +48,7 @@ class InFlight:
         self.serials.add(package)
         self.counters.accept(package)
         self.urgent += package.priority == Priority.URGENT
+        self.partial += isinstance(package.results, PartialResults)
 
     def put(
         self, package: Package, first: int, stop: int, failed: int, took_ns: int, body: bytes
@@ -59,6 +62,22 @@ class InFlight:
         package.results.failed += failed
         self.counters.answer(stop - first, failed, took_ns)
         return self._put(package, first, stop, body)
+
+    def fits(self, size: int) -> bool:
+        """Return whether there is room for so many more bytes of results."""
+        return self._quota.fits(size)
+
+    def put_early(self, package: Package, first: int, stop: int, failed: int, body: bytes) -> list[Package]:
+        """Take results before the answer that has them; `count_early` counts them once more when that comes."""
+        self._quota.hold(len(body))
+        package.results.failed += failed
+        self.counters.answered += stop - first
+        return self._put(package, first, stop, body)
+
+    def count_early(self, tasks: int, failed: int, took_ns: int) -> None:
+        """Count how tasks ended that were taken early, and how long they took."""
+        self.counters.answered -= tasks
+        self.counters.answer(tasks, failed, took_ns)
 
     def fail(self, tasks: Iterable[TaskRun], error: TaskEngineError) -> list[Package]:
         """Answer runs of tasks with `error`."""
@@ -121,3 +140,4 @@ class InFlight:
         owner, is_exempt = package.sender.owner, package.urgency.is_exempt
         self._quota.give_back(owner, package.count, package.size, package.results.held, is_exempt=is_exempt)
         self.urgent -= package.priority == Priority.URGENT
+        self.partial -= isinstance(package.results, PartialResults)

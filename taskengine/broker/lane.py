@@ -61,6 +61,7 @@ class LaneWorker:
     __slots__ = (
         "batches",
         "cancels",
+        "early",
         "first",
         "is_excluded",
         "is_retired",
@@ -85,7 +86,9 @@ class LaneWorker:
         """Whether the worker is asked to end; its death then blames no task."""
         self.batches: deque[list[Slice]] = deque()
         self.since = 0.0
-        """When the oldest of them became that, in s, monotonic."""
+        """When the oldest of them became that, in s, monotonic,"""
+        self.early = 0
+        """and how many of its tasks are answered already."""
         self.first = first
         """The number of the oldest batch; the others follow."""
         self.recalled = first - 1
@@ -117,6 +120,7 @@ class LaneWorker:
         self.batches.popleft()
         self.since = now
         self.first += 1
+        self.early = 0
         self.weigh()
 
     def recall(self) -> int:
@@ -154,6 +158,8 @@ class Lane:
         self.workers: list[LaneWorker] = []
         self.queued = 0
         """How many tasks wait."""
+        self.postponed = 0
+        """How many tasks are to run again, and do not wait here until then."""
         self.slice_ns = SLICE_NS if size > 1 and concurrency == 1 else 0
         self.lines: list[Line | Lines | LaneQueue]
         self._line_of: dict[int, Line | Lines | LaneQueue]
@@ -236,6 +242,7 @@ class Lane:
         """Return the lane's counters: configured `size`, these workers, and `queued` tasks."""
         busy = [worker for worker in workers if worker.batches]
         running = sum(slice.stop - slice.first for worker in busy for batch in worker.batches for slice in batch)
+        running -= sum(worker.early for worker in busy)
         online = sum(not worker.is_excluded for worker in workers)
         return LaneStats(name, size, online, len(busy), queued, running)
 

@@ -33,7 +33,7 @@ from taskengine.protocol.messages import UNSTAMPED, Origin, Stamp
 
 T = TypeVar("T")
 _ENTRY = re.compile(rb'(?:^|,)( ?)"job-')
-"""Where an entry begins in what a dead worker has left; a space marks an error (see `_seed.pxi`)."""
+"""Finds where an entry begins in the bytes that a dead worker has left; a space marks an error (see `_seed.pxi`)."""
 TASKS_TYPE = "REQ"
 DATA_TYPES = ("PUB", "GET")
 
@@ -371,7 +371,8 @@ class TaskFrames:
 
     `find` returns the function of a task's name, and `limit` its timeout in ns, 0 for none. `failure` converts an
     exception that a task raised, or an unknown name, to an error. `begin` is called with a task's timeout when the task
-    starts, and `admit` with the origin of the tasks that follow.
+    starts, and `admit` with the origin of the tasks that follow. `may_retry` says whether a task that raised may be run
+    again.
     """
 
     def __init__(
@@ -381,7 +382,9 @@ class TaskFrames:
         limit: Callable[[str], int] = lambda name: 0,
         begin: Callable[[int], None] | None = None,
         admit: Callable[[Origin], None] | None = None,
+        may_retry: Callable[[str, BaseException], bool] | None = None,
     ) -> None:
+        self._may_retry = may_retry
         self.find = find
         self.limit = limit
         self._failure = failure
@@ -396,18 +399,18 @@ class TaskFrames:
             self._admit(origin)
         return pack
 
-    def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:
-        """Run the task in a frame; return its entry, of at most `room` bytes, and whether the task failed."""
+    def run(self, frame: bytes, room: int) -> tuple[bytes, int]:
+        """Run the task in a frame; return its entry, of at most `room` bytes, and whether the task failed (`fail`)."""
         task = _decode_echo_task(frame)
         function = self.find(task.task)
         if function is None:
-            return self.fail(task.label(), task.task, None), True
+            return self.fail(task.label(), task.task, None)
         if self._begin:
             self._begin(self.limit(task.task))
         try:
             result = function(*task.args, **task.kwargs)
         except BaseException as error:
-            return self.fail(task.label(), task.task, error), True
+            return self.fail(task.label(), task.task, error)
         return self.tell(task.label(), result, room)
 
     def tell(self, label: str, result: Any, room: int) -> tuple[bytes, bool]:
@@ -420,9 +423,10 @@ class TaskFrames:
             return _encode(_error_text(label, self._failure("", BadArguments(error.message)))), True
         return entry, False
 
-    def fail(self, label: str, name: str, error: BaseException | None) -> bytes:
-        """Return the entry of a task that raised `error`, or whose name is unknown."""
-        return _encode(_error_text(label, self._failure(name, error)))
+    def fail(self, label: str, name: str, error: BaseException | None) -> tuple[bytes, int]:
+        """Return the entry of a task that raised `error`, or whose name is unknown; and 2 where it may be run again."""
+        is_retried = error is not None and self._may_retry is not None and self._may_retry(name, error)
+        return _encode(_error_text(label, self._failure(name, error))), 1 + is_retried
 
 
 def _error_text(label: str, error: TaskEngineError) -> str:

@@ -6,7 +6,7 @@ A subclass for each wire knows how its frames look; the broker knows only this f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -83,15 +83,17 @@ TaskKind = tuple[str, ...]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
-_decode_stream_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin, Grant]).decode
+_decode_stream_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin, tuple[int, int, bool]]).decode
 _STREAM_HEAD = 0x94
 """The first byte of a stream's head, which has 4 parts."""
 
 
-def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: Grant | None = None) -> bytes:
+def encode_head(
+    serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: tuple[int, int, bool] | None = None
+) -> bytes:
     """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin.
 
-    A stream has the credit with which it begins besides.
+    A stream has besides the credit with which it begins, and whether its client takes Python's other values.
     """
     return _encode((serial, shared, origin) if stream is None else (serial, shared, origin, stream))
 
@@ -101,9 +103,15 @@ def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     return _decode_head(head) if head[0] != _STREAM_HEAD else _decode_stream_head(head)[:3]
 
 
-def stream_of(head: bytes) -> Grant | None:
-    """Return the credit with which a stream begins, by a head of `encode_head`; None for no stream."""
-    return None if head[0] != _STREAM_HEAD else _decode_stream_head(head)[3]
+def stream_of(head: bytes) -> tuple[Grant, bool] | None:
+    """Return the credit with which a stream begins, and whether its client takes Python's other values.
+
+    None where the head is not one of a stream.
+    """
+    if head[0] != _STREAM_HEAD:
+        return None
+    values, size, takes_values = _decode_stream_head(head)[3]
+    return Grant(values, size), takes_values
 
 
 class Sender:
@@ -129,17 +137,17 @@ class Sender:
 
 
 class DataRequest(NamedTuple):
-    """What a package asks of a data worker: to publish on a topic, or for the topic's last value."""
+    """A package's request to a data worker: to publish on a topic, or for the topic's last value."""
 
     topic: str
     publishes: bool
 
 
 class Urgency(NamedTuple):
-    """How urgent a package is by what it calls.
+    """The urgency of a package, by the tasks that it calls.
 
-    Where it `is_urgent`, all of its tasks are, whatever priority it was sent with. Where it `is_exempt`, it is so small
-    besides that no quota and no rate refuses it.
+    If it `is_urgent`, all of its tasks are, whatever its priority. If it `is_exempt`, it is also so small that no quota
+    and no rate refuses it.
     """
 
     is_urgent: bool = False
@@ -153,16 +161,18 @@ NO_RESULTS = Results(0)
 class Package:
     """One accepted message of a client.
 
-    A package has three parts with one writer each. What was asked, its own attributes, comes from the reader of its
-    wire. The frontend adds the `urgency`, and the broker reads all of it. `flight` is what the broker keeps until the
-    last answer. `results` is what the client gets, as far as it is known; `answer` and `refusal` make the reply.
+    A package has three parts with one writer each. Its own attributes are the request, and come from the reader of
+    its wire; the frontend adds the `urgency`, and the broker reads all of them. `flight` is the broker's record until
+    the last answer. `results` has the results that are known so far; `answer` and `refusal` make the reply.
     """
 
     format = Format.PACKED
     reply_mode = ReplyMode.ALL
+    values_flag = 0
+    """VALUES_FLAG if the client takes, and may have sent, the extensions for Python's other values."""
     priority = Priority.NORMAL
     deadline = NO_DEADLINE
-    """When a task may begin at the latest, in s, monotonic."""
+    """The latest time at which a task may begin, in s, monotonic."""
     idempotent = False
     """Whether the client says that each task may run twice."""
     is_awaited = False
@@ -171,6 +181,8 @@ class Package:
     """How many names of tasks it keeps, registered or not."""
     data_request: DataRequest | None = None
     urgency = NOT_URGENT
+    taker: Callable[[Package], None] | None = None
+    """What gets the package when it is whole, where the engine itself has sent it."""
 
     def __init__(
         self,
@@ -243,7 +255,8 @@ class Package:
         number = cut.number(first)
         deadline = 0 if self.deadline == NO_DEADLINE else int(self.deadline * 1e9)
         lead, larger = min(cut.start(number + 1), stop) - first, max(0, cut.larger - number - 1)
-        what = self.flight.job, self.format, self.reply_mode, deadline, self.head, self.index, self.body
+        mode = self.reply_mode | self.values_flag
+        what = self.flight.job, self.format, mode, deadline, self.head, self.index, self.body
         # a seventh of the instructions of `Section(…)`
         return tuple.__new__(Section, (*what, run.part + number, first, stop, lead, larger, cut.size))
 

@@ -109,6 +109,10 @@ class Quota:
         if not share.packages:
             del self._shares[client]
 
+    def fits(self, size: int) -> bool:
+        """Return whether there is room for so many more bytes of results."""
+        return self.bytes + self.results + size <= self._room
+
     def free(self, size: int) -> None:
         """Count out bytes of results that are sent before their package is complete."""
         self.results -= size

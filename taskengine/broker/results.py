@@ -1,4 +1,4 @@
-"""What a package is answered with, as far as it is known. Pure."""
+"""The results of a package, as far as they are known. Pure."""
 
 from __future__ import annotations
 

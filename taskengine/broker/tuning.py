@@ -10,6 +10,8 @@ BATCH_SLICES: Final = 256
 """Most slices in one batch; each brings the head of its package."""
 SLICE_NS: Final = 2 * BATCH_NS
 """How long a worker stays at a batch, in ns, before it hands the rest back; covers wrong estimates."""
+LOOK_S: Final = 0.0015
+"""The shortest time, in s, between two looks at what a busy worker has finished; the router wakes up every 2 ms."""
 DEATHS: Final = 2
 """How many workers may die at a running idempotent task, or before a chunk, until that is lost."""
 PACKAGE_BYTES: Final = 4096

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from taskengine.cli.common import SAID_NO, load_settings, plain_errors
+from taskengine.cli.common import SAID_NO, json_option, load_settings, plain_errors, print_json
 from taskengine.errors import SettingsError
 
 WRONG_TOLD = 10
@@ -24,10 +24,11 @@ def audit() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
 )
-def audit_verify(file: Path | None, kept: str | None, config: Path | None) -> None:
+@json_option
+def audit_verify(file: Path | None, kept: str | None, config: Path | None, as_json: bool) -> None:
     """Check that no line of the log was changed, added or taken out, in FILE or where the settings have it.
 
-    Each line seals those before it. Whoever can write the file can seal it anew; so keep the last seal elsewhere.
+    Each line seals those before it. A user who can write the file can seal it anew; so keep the last seal elsewhere.
     """
     with plain_errors():
         path = file or _log(config)
@@ -41,10 +42,13 @@ def audit_verify(file: Path | None, kept: str | None, config: Path | None) -> No
         wrong = [f"{found}, line {number}: {what}" for found, finding in findings for number, what in finding.wrong]
         if not is_kept:
             wrong.append(f"{path}: no line has the seal {kept}")
-        for line in wrong[:WRONG_TOLD]:
-            click.echo(f"taskengine: {line}", err=True)
         count, last = sum(finding.sealed for _, finding in findings), findings[-1][1].last
         unsealed = sum(finding.unsealed for _, finding in findings)
+        if as_json:
+            print_json({"sealed": count, "unsealed": unsealed, "wrong": wrong, "last": last})
+            sys.exit(SAID_NO if wrong else 0)
+        for line in wrong[:WRONG_TOLD]:
+            click.echo(f"taskengine: {line}", err=True)
         before = f" after {unsealed} without a seal" if unsealed else ""
         click.echo(f"{count} sealed lines{before}, {len(wrong)} things wrong; the last seal is {last or 'none'}")
         sys.exit(SAID_NO if wrong else 0)

@@ -29,6 +29,8 @@ class Command(click.Group):
     """A group whose default command is `serve`: it runs without a subcommand, or with flags only."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if context.resilient_parsing and not args:  # the shell completes the name of a command
+            return super().parse_args(context, args)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
             args = ["serve", *args]
         return super().parse_args(context, args)
@@ -77,6 +79,16 @@ def leave(message: str, code: int) -> NoReturn:
     """Print the reason on stderr, in one line, and exit."""
     click.echo(f"taskengine: {printable(' '.join(message.splitlines()))}", err=True)
     sys.exit(code)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    from taskengine.cli.json_output import json_text
+
+    click.echo(printable(json_text(value)))
 
 
 def settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:

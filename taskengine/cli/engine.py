@@ -45,16 +45,19 @@ class Where(NamedTuple):
     stop_address: str | None = None
 
 
-def find_engine(given: str | None, environ: Mapping[str, str]) -> Where:
-    """Return the engine at the address `given`, or else the default one. Raises SettingsError, KeysError."""
+def find_engine(given: str | None, environ: Mapping[str, str], config: Path | None = None) -> Where:
+    """Return the engine at the address `given`, or else the default one, by the settings of this folder or of `config`.
+
+    Raises SettingsError, KeysError.
+    """
     if given is not None:
         return Where(given, source="the address is from --address")
     if ADDRESS_VARIABLE in environ:
         return Where(environ[ADDRESS_VARIABLE], source=f"the address is from {ADDRESS_VARIABLE}")
-    file = Path(CONFIG_FILE)
+    file = Path(CONFIG_FILE) if config is None else config
     if os.path.exists(file):
         refuse_changeable("the settings", [file], trusted_users())
-    settings, places = read(None, environ, {})
+    settings, places = read(config, environ, {})
     deciding = dict.fromkeys(place for name, place in places.items() if name in _DECIDING)
     found = Where(_reachable(settings.host, settings.router_frontend), keys=_keys_of(settings))
     if settings.hardware and settings.stop_port:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskengine.cli.common import SAID_NO, keys_option, leave, load_settings, plain_errors
+from taskengine.cli.common import SAID_NO, json_option, keys_option, leave, load_settings, plain_errors, print_json
 from taskengine.cli.engine import find_engine
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
@@ -62,16 +62,25 @@ def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
 
 
+def _print(as_json: bool, text: str, key: str) -> None:
+    """Print a text, or, as JSON, an object that has it at `key`."""
+    if as_json:
+        print_json({key: text})
+    else:
+        click.echo(text)
+
+
 @keys.command("new")
 @click.argument("name")
 @click.option("--address", metavar="tcp://HOST:PORT", help="The engine's frontend [default: as of `call`].")
 @_keys
-def keys_new(name: str, address: str | None, keys: Path | None) -> None:
+@json_option
+def keys_new(name: str, address: str | None, keys: Path | None, as_json: bool) -> None:
     """Make a key for this machine, called NAME at an engine; ask for the engine's public key, and print ours."""
     with plain_errors():
         where = find_engine(address, os.environ).address
         engine = _asked("The engine's public key (`taskengine keys show` there)", hidden=False)
-        click.echo(_ring(keys).join(where, engine, name).own.public)
+        _print(as_json, _ring(keys).join(where, engine, name).own.public, "public")
 
 
 # a key may begin with -
@@ -89,16 +98,28 @@ def keys_allow(name: str, public: str, keys: Path | None) -> None:
 
 @keys.command("list")
 @_keys
-def keys_list(keys: Path | None) -> None:
+@json_option
+def keys_list(keys: Path | None, as_json: bool) -> None:
     """List the clients that this engine lets in, and the engines that this machine has keys for."""
     from taskengine.security.keys import fingerprint
 
     with plain_errors():
         ring = _ring(keys)
-        for public, name in sorted(ring.allowed().items(), key=lambda item: item[1]):
-            click.echo(f"client {name} {fingerprint(public)}")
-        for membership in ring.memberships():
-            click.echo(f"engine {membership.address} as {membership.name} {fingerprint(membership.own.public)}")
+        clients = [
+            {"name": name, "fingerprint": fingerprint(public)}
+            for public, name in sorted(ring.allowed().items(), key=lambda item: item[1])
+        ]
+        engines = [
+            {"address": known.address, "name": known.name, "fingerprint": fingerprint(known.own.public)}
+            for known in ring.memberships()
+        ]
+        if as_json:
+            print_json({"clients": clients, "engines": engines})
+            return
+        for client in clients:
+            click.echo(f"client {client['name']} {client['fingerprint']}")
+        for engine in engines:
+            click.echo(f"engine {engine['address']} as {engine['name']} {engine['fingerprint']}")
 
 
 @keys.command("revoke")
@@ -123,21 +144,26 @@ def keys_forget(address: str, keys: Path | None) -> None:
 
 @keys.command("show")
 @_keys
-def keys_show(keys: Path | None) -> None:
+@json_option
+def keys_show(keys: Path | None, as_json: bool) -> None:
     """Print the engine's public key and its fingerprint."""
     from taskengine.security.keys import fingerprint
 
     with plain_errors():
         public = _ring(keys).engine().public
-        click.echo(f"{public}  {fingerprint(public)}")
+        if as_json:
+            print_json({"public": public, "fingerprint": fingerprint(public)})
+        else:
+            click.echo(f"{public}  {fingerprint(public)}")
 
 
 @keys.command("metrics")
 @_keys
-def keys_metrics(keys: Path | None) -> None:
+@json_option
+def keys_metrics(keys: Path | None, as_json: bool) -> None:
     """Print the token that scrapers of METRICS_PORT have to show; a new token takes effect when the engine starts."""
     with plain_errors():
-        click.echo(_ring(keys).make_metrics_token())
+        _print(as_json, _ring(keys).make_metrics_token(), "token")
 
 
 _port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help="The port to wait for a client at.")
@@ -150,7 +176,10 @@ _port = click.option("--port", type=click.IntRange(1, 65535), default=PORT, help
 @click.option("--host", help="The interface at which to wait for a client [default: the setting HOST].")
 @_port
 @_keys
-def keys_pair(name: str, line: bool, address: str | None, host: str | None, port: int, keys: Path | None) -> None:
+@json_option
+def keys_pair(
+    name: str, line: bool, address: str | None, host: str | None, port: int, keys: Path | None, as_json: bool
+) -> None:
     """Let the client NAME in: show a code that `keys accept` asks for on its machine, and wait for it.
 
     Each machine makes its own key, and no secret travels. The code is valid for 10 minutes, once, and for 3 tries. With
@@ -159,21 +188,22 @@ def keys_pair(name: str, line: bool, address: str | None, host: str | None, port
     with plain_errors():
         settings = load_settings(None, {})
         if line:
-            _pair_by_line(name, address or f"tcp://{socket.gethostname()}:{settings.router_frontend}", keys)
+            where = address or f"tcp://{socket.gethostname()}:{settings.router_frontend}"
+            _pair_by_line(name, where, keys, as_json=as_json)
         elif address is not None:
             raise KeysError("the client gives the address to `keys accept`; --address is for --line")
         else:
-            _pair_by_code(name, host or settings.host, port, settings, keys)
+            _pair_by_code(name, host or settings.host, port, settings, keys, as_json=as_json)
 
 
-def _pair_by_line(name: str, address: str, keys: Path | None) -> None:
+def _pair_by_line(name: str, address: str, keys: Path | None, *, as_json: bool) -> None:
     ring = _ring(keys)
-    click.echo(ring.pair(name, address))
+    _print(as_json, ring.pair(name, address), "line")
     _note(ring, "pair", name)
     click.echo("This line holds the client's secret key: take it there in private, and do not keep it.", err=True)
 
 
-def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Path | None) -> None:
+def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Path | None, *, as_json: bool) -> None:
     import asyncio
 
     from taskengine.security.pairing import PairingListener, new_code
@@ -196,7 +226,7 @@ def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Pat
             click.echo(f"HOST is {host}: only this machine can reach it; --host says otherwise.", err=True)
         where = f"tcp://{socket.gethostname()}:{settings.router_frontend}"
         click.echo(f"There, within 10 minutes: `taskengine keys accept {where}`, and this code:", err=True)
-        click.echo(code)
+        _print(as_json, code, "code")
 
     engine = ring.engine().public
     with _said_no():
@@ -209,7 +239,8 @@ def _pair_by_code(name: str, host: str, port: int, settings: Settings, keys: Pat
 @click.argument("address", required=False)
 @_port
 @_keys
-def keys_accept(address: str | None, port: int, keys: Path | None) -> None:
+@json_option
+def keys_accept(address: str | None, port: int, keys: Path | None, as_json: bool) -> None:
     """Pair this machine with the engine at ADDRESS, by the code that `keys pair` shows there, which is asked for.
 
     Without ADDRESS, take in the long line of `keys pair --line`. Both come from a prompt or from stdin, since every
@@ -225,7 +256,10 @@ def keys_accept(address: str | None, port: int, keys: Path | None) -> None:
             )
         else:
             membership = _accept_by_code(address, port, keys)
-        click.echo(f"{membership.address} knows this machine as {membership.name}")
+        if as_json:
+            print_json({"address": membership.address, "name": membership.name})
+        else:
+            click.echo(f"{membership.address} knows this machine as {membership.name}")
 
 
 def _accept_by_code(address: str, port: int, keys: Path | None) -> Membership:

@@ -13,15 +13,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskengine.cli.audit import audit
-from taskengine.cli.common import SAID_NO, WRONG_USAGE, Command, leave, load_settings, plain_errors, settings_flags
+from taskengine.cli.common import (
+    SAID_NO,
+    WRONG_USAGE,
+    Command,
+    json_option,
+    leave,
+    load_settings,
+    plain_errors,
+    print_json,
+    settings_flags,
+)
+from taskengine.cli.completion import completion
+from taskengine.cli.doctor import doctor
 from taskengine.cli.engine import PROBE_S, Where, client_of, connected, engine_options
 from taskengine.cli.keys import keys
+from taskengine.cli.new import new
 from taskengine.cli.policy import policy
+from taskengine.cli.service import service
+from taskengine.cli.version import version_option
 from taskengine.config.settings import Settings
 from taskengine.errors import BadArguments, NotAllowed, Overloaded, TaskEngineError, printable
 
 if TYPE_CHECKING:
     from taskengine.client.blocking import Client
+    from taskengine.registry.survey import TaskCode
     from taskengine.security.identity import Identity
 
 SHOW_PROGRESS_AFTER_S = 1.0
@@ -56,7 +72,7 @@ def _admit(settings: Settings) -> tuple[Identity | None, int]:
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["--help"], "max_content_width": 100})
-@click.version_option(package_name="taskengine", prog_name="taskengine")
+@version_option
 def cli() -> None:
     """Serve a robot's functions, pins and servos, and call them. Without a command: serve.
 
@@ -69,8 +85,12 @@ def cli() -> None:
 
 
 cli.add_command(audit)
+cli.add_command(completion)
+cli.add_command(doctor)
 cli.add_command(keys)
+cli.add_command(new)
 cli.add_command(policy)
+cli.add_command(service)
 
 
 @cli.command(epilog=UNDER_SYSTEMD)
@@ -92,12 +112,15 @@ def serve(config: Path | None, **flags: object) -> None:
 
 
 @cli.command()
+@json_option
 @settings_flags
-def check(config: Path | None, **flags: object) -> None:
+def check(as_json: bool, config: Path | None, **flags: object) -> None:
     """Check the settings and the task modules, and warn of weaknesses; start nothing."""
     with plain_errors():
         settings = load_settings(config, flags)
         identity, clients = _admit(settings)
+        from msgspec.structs import replace
+
         from taskengine.config.weaknesses import weaknesses
         from taskengine.runtime.descendants import orphans
         from taskengine.supervisor.catalogue import load_catalogue
@@ -105,20 +128,32 @@ def check(config: Path | None, **flags: object) -> None:
 
         orphans.begin(is_init=False)
         catalogue = load_catalogue(settings.tasks, None, identity, settings.machine(), imports_all=True)
+        periodic = {task.name: task.lane for task in catalogue.tasks if task.schedule}
+        found = list(weaknesses(replace(inspect(settings, config, identity, clients), periodic=periodic)))
+        if as_json:
+            _print_check(catalogue, found)
+            sys.exit(WRONG_USAGE if catalogue.failures else 0)
         for failure in catalogue.failures:
             click.echo(f"taskengine: {failure}", err=True)
         for task in catalogue.tasks:
             where = f" in lane {task.lane}" if task.lane else ""
-            click.echo(printable(f"task {task.name}{task.signature}{where}"))
+            when = f" {task.schedule.timing}" if task.schedule else ""
+            click.echo(printable(f"task {task.name}{task.signature}{where}{when}"))
         for topic in catalogue.topics:
             click.echo(printable(f"source {topic}"))
-        for weakness in weaknesses(inspect(settings, config, identity, clients)):
+        for weakness in found:
             click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
 
 
+def _print_check(catalogue: TaskCode, found: list[str]) -> None:
+    tasks = [{"name": task.name, "signature": task.signature, "lane": task.lane} for task in catalogue.tasks]
+    failures = [str(failure) for failure in catalogue.failures]
+    print_json({"tasks": tasks, "sources": list(catalogue.topics), "failures": failures, "warnings": found})
+
+
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @click.option("--safe", is_flag=True, help="Bring every output to its safe state; no engine may be running.")
 @settings_flags
 def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> None:
@@ -131,7 +166,7 @@ def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> Non
             return
         owners = {} if machine is None else machine.owners()
         if as_json:
-            _print_json(owners)
+            print_json(owners)
             return
         from taskengine.config.machine import header
 
@@ -156,12 +191,6 @@ def _keyword(context: click.Context, option: click.Parameter, pairs: tuple[str, 
             raise click.BadParameter(f"{pair!r} is not key=value", context, option)
         keywords[name] = _json_or_text(value)
     return keywords
-
-
-def _print_json(value: Any) -> None:
-    from taskengine.cli.json_output import json_text
-
-    click.echo(printable(json_text(value)))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -194,9 +223,9 @@ def call(
                 keywords = arming(name, client.stop_in_force)
             if _yields(client, name):
                 for value in client.stream(name, *values, **keywords):
-                    _print_json(value)
+                    print_json(value)
                 return
-            _print_json(client.call(name, *values, **keywords))
+            print_json(client.call(name, *values, **keywords))
             return
         results = _repeat(client, (name, values, keywords), count)
         failed = [result for result in results if isinstance(result, TaskEngineError)]
@@ -204,7 +233,7 @@ def call(
             raise TaskEngineError(
                 f"{len(failed)} of {count} failed, the first with {type(failed[0]).__name__}: {failed[0]}"
             )
-        _print_json(results)
+        print_json(results)
 
 
 def _yields(client: Client, name: str) -> bool:
@@ -251,8 +280,9 @@ def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: 
 @click.option("--why", default="", metavar="TEXT", help="The reason, shown in the machine's state.")
 @click.option("--stop-address", metavar="tcp://HOST:PORT", help=STOP_PORT_HELP)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="Seconds to go on trying.")
+@json_option
 @engine_options
-def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> None:
+def stop(why: str, stop_address: str | None, timeout: float, as_json: bool, where: Where) -> None:
     """Stop the machine: every output goes to its safe state, and nothing moves until `taskengine call system.arm`.
 
     All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
@@ -270,42 +300,55 @@ def stop(why: str, stop_address: str | None, timeout: float, where: Where) -> No
             Stopping(target, Order.new(why), timeout).run()
         except BadArguments as error:
             leave(str(error), WRONG_USAGE)
-    click.echo("stopped")
+    _print_done("stopped", as_json=as_json)
 
 
 @cli.command()
+@json_option
 @engine_options
-def reload(where: Where) -> None:
+def reload(as_json: bool, where: Where) -> None:
     """Have an engine load its task modules and policy anew, worker by worker; no task is lost. SIGHUP does the same.
 
-    Where a module does not load, the engine goes on with what it had. New lanes and other settings take a restart.
+    If a module does not load, the engine goes on with the previous code. New lanes and other settings take a restart.
     """
     with connected(where, None) as client:
         client.reload()
-    click.echo("reloaded")
+    _print_done("reloaded", as_json=as_json)
+
+
+def _print_done(what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({what: True})
+    else:
+        click.echo(what)
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @engine_options
 def tasks(as_json: bool, where: Where) -> None:
     """List the tasks that an engine serves."""
     with connected(where, PROBE_S) as client:
         known = client.tasks()
         if as_json:
-            import msgspec
+            from taskengine.cli.top import plain_task
 
-            _print_json([msgspec.structs.asdict(task) for task in known])
+            print_json([plain_task(task) for task in known])
             return
         from rich.table import Table
 
-        from taskengine.cli.top import console
+        from taskengine.cli.top import console, schedules
 
         table = Table("task", "lane", "what it does", box=None, pad_edge=False)
         for task in known:
             cells = (f"{task.name}{task.signature}", task.lane, task.doc.partition("\n")[0])
             table.add_row(*map(printable, cells))
-        console().print(table, markup=False)
+        output = console()
+        output.print(table, markup=False)
+        periodic = [task.schedule for task in known if task.schedule]
+        if periodic:
+            output.print()
+            output.print(schedules(periodic), markup=False)
 
 
 @cli.command()
@@ -321,7 +364,7 @@ def top(once: bool, as_json: bool, interval: float, where: Where) -> None:
         seen = [Look(0.0, client.stats())] if once else looks(client, interval)
         if as_json:
             for look in seen:
-                _print_json(look.stats and plain(look.stats))
+                print_json(look.stats and plain(look.stats))
         else:
             show(seen)
 
@@ -338,7 +381,7 @@ def subscribe(topic: str, count: int | None, newest: bool, where: Where) -> None
     """
     with connected(where, PROBE_S) as client, client.subscribe(topic, newest=newest) as feed:
         for number, sample in enumerate(feed, start=1):
-            _print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
+            print_json(sample.value if not topic.endswith("*") else {sample.topic: sample.value})
             if number == count:
                 return
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from taskengine.cli.common import SAID_NO, load_settings, plain_errors
+from taskengine.cli.common import SAID_NO, json_option, load_settings, plain_errors, print_json
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
 
@@ -29,7 +29,8 @@ def policy() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
 )
-def policy_can(client: str, do: str, task: str, device: str | None, config: Path | None) -> None:
+@json_option
+def policy_can(client: str, do: str, task: str, device: str | None, config: Path | None, as_json: bool) -> None:
     """Say whether CLIENT, by the name of its key, may call TASK, for DEVICE, and which entry decides that.
 
     The exit code is 0 for yes and 1 for no.
@@ -38,18 +39,25 @@ def policy_can(client: str, do: str, task: str, device: str | None, config: Path
         settings = load_settings(config, {})
         for doubt in _doubts(settings, client, device):
             click.echo(f"taskengine: warning: {printable(doubt)}", err=True)
-        lane = _lane_of(settings, task)
-        if lane is None:
-            click.echo(printable(f"no: no task is named {task}"))
-            sys.exit(SAID_NO)
-        if settings.policy is None:
-            click.echo(f"yes: there is no policy, and {client} may do everything")
-            return
-        from taskengine.config.policy import Policy
+        is_allowed, why = _answer(settings, client, task, device)
+        if as_json:
+            print_json({"allowed": is_allowed, "why": why})
+        else:
+            click.echo(printable(f"{'yes' if is_allowed else 'no'}: {why}"))
+        sys.exit(0 if is_allowed else SAID_NO)
 
-        answer = Policy(settings.policy).explain(client, task, lane, device)
-        click.echo(printable(f"{'yes' if answer.is_allowed else 'no'}: {client} {'; '.join(answer.why)}"))
-        sys.exit(0 if answer.is_allowed else SAID_NO)
+
+def _answer(settings: Settings, client: str, task: str, device: str | None) -> tuple[bool, str]:
+    """Return whether the client may do it, and why."""
+    lane = _lane_of(settings, task)
+    if lane is None:
+        return False, f"no task is named {task}"
+    if settings.policy is None:
+        return True, f"there is no policy, and {client} may do everything"
+    from taskengine.config.policy import Policy
+
+    answer = Policy(settings.policy).explain(client, task, lane, device)
+    return answer.is_allowed, f"{client} {'; '.join(answer.why)}"
 
 
 def _lane_of(settings: Settings, task: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taskengine.errors import EngineUnreachable, TaskTimeout, printable
-from taskengine.protocol.messages import Latency, Stats
+from taskengine.protocol.messages import Latency, ScheduleState, Stats, TaskInfo
 
 STAGES = ("waiting", "running", "total")
 WIDEST = 400
@@ -58,12 +58,20 @@ def quantile_s(latency: Latency, percent: float) -> float | None:
 def plain(stats: Stats) -> dict[str, Any]:
     """Return the counters as JSON values: every field by its name, latencies in s."""
     fields = msgspec.structs.asdict(stats)
-    for listed in ("lanes", "sources"):
+    for listed in ("lanes", "sources", "schedules"):
         fields[listed] = [msgspec.structs.asdict(each) for each in fields[listed]]
     for stage in STAGES:
         latency = fields[stage]
         quantiles = {f"p{percent}": quantile_s(latency, percent) for percent in SHARES}
         fields[stage] = {**msgspec.structs.asdict(latency), **quantiles}
+    return fields
+
+
+def plain_task(task: TaskInfo) -> dict[str, Any]:
+    """Return a task as JSON values: every field by its name."""
+    fields = msgspec.structs.asdict(task)
+    for name in ("retry", "schedule"):
+        fields[name] = None if fields[name] is None else msgspec.structs.asdict(fields[name])
     return fields
 
 
@@ -96,8 +104,9 @@ def view(now: Look, before: Look | None = None) -> RenderableType:
     if last is not None and last.accepted > stats.accepted:  # counted by another router
         last = None
     seconds = now.at - before.at if before and last else 0.0
-    sources: list[RenderableType] = [Text(), _sources(stats)] if stats.sources else []
-    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last), *sources)
+    more: list[RenderableType] = [Text(), _sources(stats)] if stats.sources else []
+    more += [Text(), schedules(stats.schedules)] if stats.schedules else []
+    return Group(_sums(stats, last, seconds), Text(), _lanes(stats), Text(), _latencies(stats, last), *more)
 
 
 def _table(*columns: str) -> Table:
@@ -137,6 +146,19 @@ def _sources(stats: Stats) -> Table:
     return table
 
 
+def schedules(states: Sequence[ScheduleState]) -> Table:
+    """Return the periodic tasks as a table."""
+    table = _table("periodic task", "runs", "next in", "last", "took", "done", "failed", "skipped", "result")
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    for state in states:
+        began = "runs" if state.is_running else "-" if state.ago is None else f"{_wait(state.ago)} ago"
+        times = "-" if state.due is None else _wait(state.due), began, _duration(state.took)
+        counts = (f"{count:,}" for count in (state.runs, state.failed, state.skipped))
+        names = Text(printable(state.task)), Text(printable(state.timing))
+        table.add_row(*names, *times, *counts, Text(printable(state.last)))
+    return table
+
+
 def _latencies(stats: Stats, last: Stats | None) -> Table:
     table = _table("latency", "tasks", *(f"{percent} %" for percent in SHARES), "mean")
     for stage in STAGES:
@@ -151,6 +173,16 @@ def _since(latency: Latency, before: Latency) -> Latency:
     earlier = before.tasks + [0] * (len(latency.tasks) - len(before.tasks))
     tasks = [now - then for now, then in zip(latency.tasks, earlier, strict=True)]
     return Latency(tasks, latency.seconds - before.seconds)
+
+
+def _wait(seconds: float) -> str:
+    """Return how long a time is, in the units of a clock where it is long."""
+    minutes, days = int(seconds // 60), int(seconds // 86400)
+    if minutes < 2:
+        return _duration(seconds)
+    if days:
+        return f"{days} d {minutes // 60 % 24} h"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _duration(seconds: float | None) -> str:

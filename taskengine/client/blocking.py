@@ -5,27 +5,32 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, as_completed, wait
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
+from taskengine.client.futures import SubmittedFuture, convert_each, returning
 from taskengine.client.lease import Lease
 from taskengine.client.open_streams import begin_stream
+from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session, TaskFuture
+from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session
 from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
 from taskengine.client.streams import AsyncStream, Stream, StreamControl
 from taskengine.client.subscription import Subscription, Wish, reachable
+from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, Cancelled, TaskEngineError
+from taskengine.protocol.conversion import Convert
 from taskengine.protocol.credit import DEFAULT_BYTES, Grant
 from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import DEFAULT_ADDRESS
@@ -39,6 +44,7 @@ TOKEN_BYTES = 16
 """Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
 S = TypeVar("S", Stream, AsyncStream)
+T = TypeVar("T")
 Posted = tuple[OutgoingRequest, Future[Any]]
 PriorityName = Literal["low", "normal", "high", "urgent"]
 ReplyName = Literal["all", "errors", "none"]
@@ -47,6 +53,9 @@ ErrorsName = Literal["raise", "return"]
 
 class Caller:
     """The shared base of the blocking client and the one for asyncio: options, requests, the queue."""
+
+    _future_type: type[TaskFuture] = TaskFuture
+    _submitted_type: type[TaskFuture] = SubmittedFuture
 
     def __init__(
         self,
@@ -153,8 +162,8 @@ class Caller:
 
     def _sent_future(self) -> TaskFuture:
         """Return a future for a request that is sent at once; only the engine can cancel it."""
-        future = TaskFuture(self._link.retract)
-        future.set_running_or_notify_cancel()
+        future = self._future_type(self._link.retract)
+        future.is_sent = True
         return future
 
     def _cancel_all(self) -> Posted:
@@ -174,14 +183,20 @@ class Caller:
 
         return Ages(self._session.engine_time, ask)
 
-    def _submit(self, call: Call, options: Options) -> Future[Any]:
+    def _returning(self, kind: Any, task: str) -> Convert | None:
+        """Return what converts results of the task to the type that the caller names, if it names one."""
+        return None if kind is UNSET or self._options.reply != "all" else returning(kind, task)
+
+    def _submit(self, call: Call, options: Options, convert: Convert | None = None) -> Future[Any]:
         """Queue a call, or send it at once if it stops the machine or a device."""
         task = call[0]
         if stops_machine(task):
             return self._stop_by_task(call, options)
         if isinstance(task, str) and task in self._session.stop_tasks:
             return self._rest(call, options)
-        future = TaskFuture(self._link.retract)
+        future = self._submitted_type(self._link.retract)
+        if convert is not None:
+            future.convert = convert
         self._link.enqueue(call, future, options)
         return future
 
@@ -292,36 +307,85 @@ class Client(Caller):
     address, KeysError for keys that are missing or cannot be used.
     """
 
-    def call(self, task: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a task and wait for its result. Raises the task's error, TaskTimeout or EngineUnreachable."""
+    @overload
+    def call(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> T: ...
+    @overload
+    def call(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Any: ...
+    def call(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Any:
+        """Call a task and wait for its result, as a value of the type `returns` if one is named.
+
+        Raises the task's error, TaskTimeout or EngineUnreachable; BadArguments if the result is not of that type.
+        """
+        convert = self._returning(returns, task)
+        result = self._called((task, args, kwargs))
+        return result if convert is None else convert(result)
+
+    def _called(self, call: Call) -> Any:
+        task = call[0]
         if stops_machine(task):
-            return self._outcome(self._stop_by_task((task, args, kwargs), self._options))
-        posted = self._call((task, args, kwargs))
+            return self._outcome(self._stop_by_task(call, self._options))
+        posted = self._call(call)
         if task in self._session.stop_tasks:
             return self._wait(posted)
         return self._link.exchange(*posted, self._options.timeout)
 
-    def map(self, task: str, /, *iterables: Iterable[Any]) -> Any:
+    def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.
 
         The results come in order, as a list. They come as an array if all iterables are one-dimensional numpy arrays of
         numbers and all results are floats, or all are ints. The first error among them is raised; with the option
-        `errors="return"`, errors take the places of results.
+        `errors="return"`, errors take the places of results. `returns` is the type of each result, as for `call`.
         """
-        return self._wait(self._map(task, iterables))
+        convert = self._returning(returns, task)
+        return convert_each(self._wait(self._map(task, iterables)), convert)
 
     def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""
         results: list[Any] = self._wait(self._run(calls))
         return results
 
-    def submit(self, task: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    @overload
+    def submit(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> Future[T]: ...
+    @overload
+    def submit(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Future[Any]: ...
+    def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Future[Any]:
         """Queue a call and return its future; the queue is sent every RESPONSE_TIME, or when it holds a full load.
+
+        `returns` is the type of the result, as for `call`.
 
         The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. A call that stops the
         machine, or brings a device to its safe state, is never queued, whichever method makes it, and goes first.
         """
-        return self._submit((task, args, kwargs), self._options)
+        return self._submit((task, args, kwargs), self._options, self._returning(returns, task))
+
+    def submit_all(self, calls: Iterable[Call]) -> Future[list[Any]]:
+        """Send many calls, each as (name, args, kwargs), as one package now; return the future of the list of results.
+
+        Errors take the places of results, as with `run`. Cancelling the future cancels all that has not begun.
+        """
+        urged = self._urged(self._run(calls))
+        if isinstance(urged, Future):
+            return urged
+        outgoing, future = urged
+        self._link.post(outgoing, flush=True)
+        return future
+
+    def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> Iterator[Any]:
+        """Call a task once for each tuple of arguments; return an iterator of the results, in order, as they come.
+
+        At most `buffersize` calls are under way: the iterables are read as results are taken, and may be endless. A
+        task's error is raised in the place of its result, and ends the iterator. Calls that have not begun by then are
+        cancelled, and so they are where the iterator is closed.
+        """
+        return in_order(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
+
+    def as_completed(self, futures: Iterable[Future[Any]], timeout: float | None = None) -> Iterator[Future[Any]]:
+        """Send queued calls now; yield the futures as they end.
+
+        Raises TimeoutError where one has not ended `timeout` s after the first was asked for.
+        """
+        self.flush()
+        return as_completed(futures, timeout)
 
     def stream(self, task: str, /, *args: Any, **kwargs: Any) -> Stream:
         """Call a task that is a generator; return its values, to be read in a loop as the task yields them.

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.task_future import to_send
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.limits import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME
 from taskengine.protocol.messages import Info
@@ -26,7 +27,8 @@ class Calls:
 
         Calls whose future was cancelled are left out.
         """
-        wanted = [entry for entry in self.entries if _wanted(entry[1])]
+        places = to_send(future for _, future in self.entries)
+        wanted = self.entries if len(places) == len(self.entries) else [self.entries[place] for place in places]
         return self._pack(session, wanted) if wanted else []
 
     def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[OutgoingRequest]:
@@ -40,19 +42,12 @@ class Calls:
             return [outgoing for entry in entries for outgoing in self._pack(session, [entry])]
 
 
-def _wanted(future: Future[Any]) -> bool:
-    """Return whether a call is to be sent; afterwards its future cannot be cancelled. May be asked again."""
-    try:
-        return future.set_running_or_notify_cancel()
-    except RuntimeError:  # not the first time, or its owner has resolved the future
-        return future.running()
-
-
 class CallQueue:
     """Collects calls, in order, until RESPONSE_TIME has passed or a full load is there."""
 
     def __init__(self) -> None:
-        self._queued: list[Calls] = []
+        self.queued: list[Calls] = []
+        """What is queued, by neighbours with the same options."""
         self._count = 0
         self._due = math.inf
         self._response_time = DEFAULT_RESPONSE_TIME
@@ -65,18 +60,29 @@ class CallQueue:
         self._response_time = info.response_time
         self._full_load = info.chunking_size * info.task_workers
 
+    def join(self, call: Call, future: Future[Any], options: Options) -> bool:
+        """Queue a call behind others with the same options, if nothing else changes by that; return whether it did."""
+        if not self.queued or self._count == self._full_load - 1:
+            return False
+        last = self.queued[-1]
+        if last.options is not options:
+            return False
+        last.entries.append((call, future))
+        self._count += 1
+        return True
+
     def add(self, call: Call, future: Future[Any], options: Options, now: float, made: int = 0) -> bool:
         """Queue a call at `now`, monotonic s, and `made` by the clock that times calls, in ns.
 
         Return whether that changes when the queue is due.
         """
-        if not self._queued or self._queued[-1].options != options:
-            self._queued.append(Calls(options, made))
-        self._queued[-1].entries.append((call, future))
+        if not self.queued or self.queued[-1].options != options:
+            self.queued.append(Calls(options, made))
+        self.queued[-1].entries.append((call, future))
         self._count += 1
         if self._count == 1:
             self._due = now + self._response_time
-        return self._count == 1 or self._count >= self._full_load
+        return self._count in (1, self._full_load)
 
     def due(self, now: float) -> float:
         """Return in how many seconds the queue is to be sent; inf if it is empty."""
@@ -86,6 +92,6 @@ class CallQueue:
 
     def move(self, outbox: deque[Any]) -> None:
         """Move all queued calls to the outbox."""
-        queued, self._queued = self._queued, []
+        queued, self.queued = self.queued, []
         outbox.extend(queued)  # no signal's handler runs between these lines: it runs after a call
         self._count, self._due = 0, math.inf

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
 
 from taskengine.client.call_queue import Calls
 from taskengine.client.session import OutgoingRequest, Session
@@ -49,3 +51,10 @@ def unpack(
             session.watch(request.serial, now)
         del outbox[0]
         outgoing.extend(requests)
+
+
+def awaited_futures(session: Session, unsent: Iterable[OutgoingRequest | Calls]) -> list[Future[Any]]:
+    """Return the futures that have no outcome yet, each once, the oldest last."""
+    pending = [future for each in list(session.pending.values()) for future in each.futures]
+    queued = [future for calls in unsent if isinstance(calls, Calls) for _, future in calls.entries]
+    return list(dict.fromkeys([*pending, *queued]))[::-1]

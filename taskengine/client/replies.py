@@ -10,23 +10,29 @@ from typing import Any
 import msgspec
 
 from taskengine import _fastpath
+from taskengine.client.task_future import Outcome
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol import arrays
 from taskengine.protocol.messages import PartialReply, Reply, ReplyMode
 
-Outcome = tuple[Future[Any], Any]
-
 
 def outcomes(
-    reply: Reply, body: bytes, futures: Sequence[Future[Any]], *, each: bool, raises: bool, array: bool
+    reply: Reply,
+    body: bytes,
+    futures: Sequence[Future[Any]],
+    *,
+    each: bool,
+    raises: bool,
+    array: bool,
+    values: bool = False,
 ) -> Iterable[Outcome]:
     """Return the outcome of each future.
 
     With `each`, a future gets its own entry; otherwise the only one gets the list, or its first error with `raises`.
-    With `array` the list is an array if possible.
+    With `array` the list is an array if possible. With `values` the engine gives Python's other values as extensions.
     """
     try:
-        results = _results(reply, body, array=array)
+        results = _results(reply, body, array=array, values=values)
         if each and len(results) != len(futures):
             raise ProtocolError(f"a reply of {len(results)} entries to {len(futures)} tasks")
     except TaskEngineError as error:
@@ -40,17 +46,20 @@ def outcomes(
     return [(futures[0], results)]
 
 
-def partial_outcomes(reply: PartialReply, body: bytes, futures: Sequence[Future[Any]], before: int) -> list[Outcome]:
+def partial_outcomes(
+    reply: PartialReply, body: bytes, futures: Sequence[Future[Any]], before: int, *, values: bool = False
+) -> list[Outcome]:
     """Return the outcomes of a partial reply to tasks with these futures, of which `before` had an entry before.
 
-    No future is left after the last partial reply. Raises ProtocolError for a reply of tasks that were not sent.
+    No future is left after the last partial reply. `values` is as in `outcomes`. Raises ProtocolError for a reply of
+    tasks that were not sent.
     """
     if reply.reply is not ReplyMode.EACH:
         raise ProtocolError("values of a stream, and none was asked for")
     answered = futures[reply.first : reply.first + reply.count]
     if len(answered) != reply.count:
         raise ProtocolError(f"{reply.count} entries from position {reply.first} on, and {len(futures)} tasks were sent")
-    found = list(outcomes(reply, body, answered, each=True, raises=False, array=False))
+    found = list(outcomes(reply, body, answered, each=True, raises=False, array=False, values=values))
     if reply.last and before + reply.count < len(futures):
         missing = ProtocolError("the last of the partial replies has come, and none of them had this task")
         # behind what has come: a future keeps its first outcome
@@ -58,18 +67,18 @@ def partial_outcomes(reply: PartialReply, body: bytes, futures: Sequence[Future[
     return found
 
 
-def _results(reply: Reply, body: bytes, *, array: bool) -> Any:
+def _results(reply: Reply, body: bytes, *, array: bool, values: bool) -> Any:
     if reply.error is not None:
         raise from_wire(*reply.error)
     if reply.reply in (ReplyMode.ALL, ReplyMode.EACH):
         as_array = arrays.results(body, reply.count) if array and not reply.failed else None
         if as_array is not None:
             return as_array
-        return _fastpath.unpack(body, reply.count, _entry_error)
+        return _fastpath.unpack(body, reply.count, _entry_error, values)
     results: list[Any] = [None] * reply.count
     if reply.reply == ReplyMode.ERRORS:
-        values = _fastpath.unpack(body, 2 * reply.failed, _entry_error)
-        for position, error in zip(values[::2], values[1::2], strict=True):
+        entries = _fastpath.unpack(body, 2 * reply.failed, _entry_error)
+        for position, error in zip(entries[::2], entries[1::2], strict=True):
             if not (isinstance(position, int) and 0 <= position < reply.count and isinstance(error, TaskEngineError)):
                 raise ProtocolError("a reply of errors is positions and error entries in turn")
             results[position] = error

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
-from taskengine.client.replies import Outcome, outcomes, partial_outcomes
+from taskengine.client.older_engines import plain_tasks
+from taskengine.client.replies import outcomes, partial_outcomes
 from taskengine.client.stream_requests import stamped_stream, take_values, too_old
+from taskengine.client.task_future import Outcome, TaskFuture
 from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
@@ -47,9 +49,9 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE, GIVES_EACH, STREAMS = "clock", "stop", "each", "streams"
-"""Capabilities of an engine: it takes sending times and tokens; it takes STOP; it answers task by task; it streams."""
-CAPABILITIES = [TIMED, STOPPABLE]
+TIMED, STOPPABLE, GIVES_EACH, VALUES, STREAMS = "clock", "stop", "each", "values", "streams"
+"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values; streams."""
+CAPABILITIES = [TIMED, STOPPABLE, VALUES]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
@@ -91,33 +93,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise BadArguments(f"ahead is a number of values from 1 to {MAX_VALUES}, not {self.ahead!r}", name="ahead")
         if not isinstance(self.idempotent, bool):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
-
-
-class TaskFuture(Future[Any]):
-    """The future result of a call; `ask` asks the engine to cancel it."""
-
-    def __init__(self, ask: Callable[[int, int | None], None]) -> None:
-        super().__init__()
-        self._ask = ask
-        self.is_unwanted = False
-        """Whether it was cancelled after it was sent."""
-        self.serial = NO_SERIAL
-        """The serial of its package, once that is sent."""
-        self.position: int | None = None
-        """The position of its task in the package, None for all tasks."""
-
-    def cancel(self) -> bool:
-        """Cancel the call; return True if it was not sent yet.
-
-        Otherwise the engine is asked to cancel. The future ends in `Cancelled` if nothing has begun, and in its normal
-        result if it was too late.
-        """
-        if super().cancel():
-            return True
-        self.is_unwanted = True  # before its serial is read: another thread may just be packing it, and reads this flag
-        if not self.done() and self.serial != NO_SERIAL:
-            self._ask(self.serial, self.position)
-        return False
 
 
 class OutgoingRequest(NamedTuple):
@@ -195,7 +170,9 @@ class Session:
         self._is_timed = False
         """Whether the engine takes sending times and tokens,"""
         self._gives_each = False
-        """and whether it answers task by task."""
+        """whether it answers task by task,"""
+        self._has_values = False
+        """and whether it takes, and gives, Python's other values."""
         self.stop_in_force = 0
         """The number of the stop that is in force, as the last reply said; 0 for none."""
         self._serials = itertools.count(1)
@@ -214,7 +191,7 @@ class Session:
     ) -> OutgoingRequest:
         """Pack calls that were made at `made`. Raises BadArguments for values that cannot be sent."""
         names: dict[str, int] = {}
-        body = _fastpath.pack_calls(calls, names)
+        body = _fastpath.pack_calls(calls, names, True)
         return self._outgoing_request(
             RequestKind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made
         )
@@ -228,7 +205,7 @@ class Session:
         """
         iterables = tuple(iterables)
         columns = arrays.columns(iterables)
-        body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables))
+        body = columns or _fastpath.pack_map(map(arrays.plain_rows, iterables), True)
         pending = Pending((future,), False, options.errors == "raise", options.timeout, columns is not None)
         return self._outgoing_request(RequestKind.PACKAGE, pending, options, [name], body, made)
 
@@ -279,21 +256,46 @@ class Session:
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
         """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
 
-        Futures of several tasks get their results one by one if the engine can do that.
+        There are none if the engine does not take its values: the request has failed then. Futures of several tasks get
+        their results one by one if the engine can do that.
         """
-        pending, head = self.pending.get(outgoing.serial), outgoing.head
+        pending = self.pending.get(outgoing.serial)
         if pending is not None:
             pending.written = now
-            if pending.each and self._gives_each and len(pending.futures) > 1:
-                head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
+        if not self._has_values and pending is not None and outgoing.request.kind == RequestKind.PACKAGE:
+            outgoing = self._plainly(outgoing, pending)
+            if outgoing.serial not in self.pending:
+                return []
+        head = outgoing.head
+        if pending is not None and pending.each and self._gives_each and len(pending.futures) > 1:
+            head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
         if self._is_timed:
             sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
             if isinstance(outgoing.request, StreamRequest):
-                stamp = {"sent": sent, "bound": bound, "token": self._token, "since": self._since_told}
+                stamp = {"sent": sent, "bound": bound, "token": self._token, "since": self._since_told, "values": True}
                 head = stamped_stream(outgoing.request, stamp)
             else:
                 head = stamped(head, sent, bound, self._token, self._since_told)
         return [head, *outgoing.body]
+
+    def _plainly(self, outgoing: OutgoingRequest, pending: Pending) -> OutgoingRequest:
+        """Return a package as an older engine takes it; calls with values that such does not take fail alone."""
+        if outgoing.request.columns:
+            return outgoing
+        index, body = outgoing.body
+        frames, errors = plain_tasks(outgoing.request.names, index, body)
+        outgoing = outgoing._replace(body=frames)
+        if pending.outgoing is not None:
+            pending.outgoing = outgoing
+        if errors and (not pending.each or len(errors) == len(pending.futures)):
+            self.fail([outgoing.serial], next(iter(errors.values())))
+        elif errors:
+            self.outcomes.extend([(pending.futures[position], error) for position, error in errors.items()])
+            pending.futures = [future for place, future in enumerate(pending.futures) if place not in errors]
+            for position, future in enumerate(pending.futures):
+                if isinstance(future, TaskFuture):
+                    future.position = position
+        return outgoing
 
     def watch(self, serial: int, now: float) -> None:
         """Have a request expire when its timeout, counted from `now`, is over."""
@@ -367,7 +369,8 @@ class Session:
 
         The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
-        self._hello, self.is_ready, self._is_timed, self._gives_each = NO_SERIAL, False, False, False
+        self._hello, self.is_ready = NO_SERIAL, False
+        self._is_timed, self._gives_each, self._has_values = False, False, False
         self._clock.forget()
         self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
@@ -419,18 +422,18 @@ class Session:
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
             if isinstance(reply, PartialReply) and pending.values is not None:
-                self.outcomes.extend(take_values(reply, body, pending.values))
+                self.outcomes.extend(take_values(reply, body, pending.values, takes=self._has_values))
                 if not reply.last:
                     return self.outcomes
             elif isinstance(reply, PartialReply):
-                futures = pending.futures if pending.each else ()
-                self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered))
+                futures, values = pending.futures if pending.each else (), self._has_values
+                self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered, values=values))
                 pending.answered += reply.count
                 if not reply.last:
                     return self.outcomes
             else:
-                futures, raises, array = pending.futures, pending.raises, pending.array
-                self.outcomes.extend(outcomes(reply, body, futures, each=pending.each, raises=raises, array=array))
+                how = {"each": pending.each, "raises": pending.raises, "array": pending.array}
+                self.outcomes.extend(outcomes(reply, body, pending.futures, **how, values=self._has_values))
                 if reply.serial == self._hello:
                     self._learn(self.outcomes[-1][1])
             self.pending.pop(reply.serial, None)
@@ -447,6 +450,7 @@ class Session:
             self._capabilities = self.info.capabilities
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
+        self._has_values = self._is_timed and VALUES in self._capabilities
         if STREAMS not in self._capabilities and self.info is not None:
             self.fail(self.streams(), too_old(self._address))
         since, bound = self._clock.at(self._since) or (0, 0)

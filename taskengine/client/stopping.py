@@ -24,9 +24,9 @@ import msgspec
 import zmq
 
 from taskengine.client.connection import Connection, check_address
-from taskengine.client.replies import settle
 from taskengine.client.session import STOPPABLE, Options, OutgoingRequest, Session
 from taskengine.client.subscription import reachable
+from taskengine.client.task_future import settle
 from taskengine.client.verdict import NOT_CONFIRMED, Verdict, most_telling
 from taskengine.errors import (
     EngineUnreachable,

@@ -10,15 +10,15 @@ hello. Other requests wait for its answer, and can then say how old they are.
 
 Signals and callbacks. Two kinds of code that is not ours run within these methods: callbacks of futures, in the leader,
 and handlers of signals, in the main thread after any call that returns. Both may raise anything, and call the client
-again. What holds therefore, and what tests/integration/test_link.py tests in one class:
+again. The following rules therefore hold; tests/integration/test_link.py tests them in one class:
 
-1. A request or reply is removed from where it was only after it is where it goes; messages are received into the inbox
-   in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
+1. A request or reply is removed from its old place only after it is at its new one; messages are received into the
+   inbox in one call. So the next leader finishes what an interrupted one has begun (`outbox.unpack`, `_digest`).
 2. A leader says that it leads no more before it calls anything else, and repeats the handing over where that was
    interrupted (`_take_part`).
-3. What is raised in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
+3. An exception in the main thread is raised to the caller, because it may be a signal's. In any other thread it is
    printed, and everything that waits ends with it (`_fail`). Nothing is raised before every future is resolved
-   (`resolving.resolve`).
+   (`task_future.settle_all`).
 4. A callback is called without the lock, and leads again where it waits for a reply (`_depth`). Closing does not wait
    for it longer than GIVE_UP_S; its thread then closes the socket (`_end`).
 """
@@ -42,9 +42,9 @@ from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.open_streams import drop_abandoned
-from taskengine.client.outbox import count_nobodys, fail_unsent, unpack
-from taskengine.client.resolving import report, resolve
-from taskengine.client.session import Call, Options, OutgoingRequest, Session, TaskFuture
+from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
+from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
 from taskengine.security.keys import Membership, not_let_in
@@ -69,7 +69,7 @@ WAKEUP, REPLY, NEWS = 1, 2, 4
 
 
 class Transport:
-    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments: address."""
+    """A DEALER to `address` for `session`, which also sends the `queue` when due. Raises BadArguments: the address."""
 
     def __init__(self, address: str, session: Session, queue: CallQueue, membership: Membership | None = None) -> None:
         self._session = session
@@ -86,6 +86,8 @@ class Transport:
         self._is_hurried = False
         self._dropping = False
         self._info = session.info
+        self.window = 0
+        """Queued calls are sent at once while fewer requests than this are under way."""
         self._closed = False
         self._refusal = "the client is closed"
         self._cuts = 0
@@ -111,11 +113,6 @@ class Transport:
         self._waiter = Waiter(self._wakeup, self._connection.port, self._connection.news)
         self._reconnect_at = math.inf
 
-    @property
-    def is_connected(self) -> bool:
-        """Return whether there is a connection."""
-        return self._connection.connected
-
     def post(self, outgoing: OutgoingRequest, *, flush: bool = False) -> None:
         """Send soon, with `flush` behind queued calls; the request expires by itself."""
         with self._lock:
@@ -128,10 +125,27 @@ class Transport:
 
     def enqueue(self, call: Call, future: Future[Any], options: Options) -> None:
         """Queue a call; it expires by itself."""
+        is_due = False
         with self._lock:
             self._check_open()
-            if self._queue.add(call, future, options, time.monotonic(), local_time()):
+            if not self._queue.join(call, future, options):
+                is_due = self._queue.add(call, future, options, time.monotonic(), local_time())
+            if len(self._session.pending) + len(self._outbox) < self.window:
+                self._queue.move(self._outbox)
+                is_due = True
+            if is_due:
                 self._call_leader()
+
+    def awaited(self) -> list[Future[Any]]:
+        """Return the futures of all calls that have no outcome yet, the oldest last."""
+        with self._lock:
+            unsent = [*self._outbox, *self._queue.queued]
+        return awaited_futures(self._session, unsent)
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether there is a connection, as far as is known."""
+        return self._connection.connected
 
     def flush(self) -> None:
         """Send queued calls soon."""
@@ -144,8 +158,9 @@ class Transport:
         """Send, behind queued calls, and return the result. Raises its error, TaskTimeout or EngineUnreachable."""
         try:
             end = math.inf if timeout is None else time.monotonic() + timeout
-            self._take_part(outgoing, future.done, end)
-            if future.done():
+            done = future.has_ended if isinstance(future, TaskFuture) else future.done
+            self._take_part(outgoing, done, end)
+            if done():
                 return future.result()
             with contextlib.suppress(TimeoutError):
                 future.exception(None if timeout is None else max(0.0, end - time.monotonic()))
@@ -292,7 +307,7 @@ class Transport:
                 self._inbox.clear()
         fail_unsent(self._session, unsent, error)
         self._session.give_up(error)
-        resolve(self._session.outcomes)
+        settle_all(self._session.outcomes)
 
     def _drop(self) -> None:
         """Cancel all unsent requests."""
@@ -363,7 +378,8 @@ class Transport:
         """Own the socket until `done()`, or until the monotonic time `end` in s."""
         self._depth += 1
         try:
-            if not self._closed and self._connection.lost():  # while no thread led, so nothing was pending
+            # while no thread led, so nothing was pending
+            if not self._closed and self._connection.has_news() and self._connection.lost():
                 self._reconnect_at = -math.inf
             if self._inbox or self._session.outcomes:  # of a leader that was interrupted
                 self._digest()
@@ -397,7 +413,7 @@ class Transport:
         self._connection.refused = self._connection.is_cut = False
         if refused:
             self._session.give_up(NotAllowed(not_let_in(self._address, self._membership)))
-            resolve(self._session.outcomes)
+            settle_all(self._session.outcomes)
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
@@ -405,7 +421,7 @@ class Transport:
             drop_abandoned(self._session)
         if self._reconnect_at <= now:
             self._reconnect(now)
-        if self._queue.due(now) <= 0:
+        if self._queue.due(now) <= 0 or (self._queue.queued and len(self._session.pending) < self.window):
             with self._lock:
                 self._queue.move(self._outbox)
         self._send(now)
@@ -413,7 +429,7 @@ class Transport:
             self._session.expire(now, connected=self._connection.connected)
             self._send(now)
         if self._session.outcomes:
-            resolve(self._session.outcomes)
+            settle_all(self._session.outcomes)
         return min(self._queue.due(now), self._session.due(now), max(self._reconnect_at - now, 0.0))
 
     def _reconnect(self, now: float) -> None:
@@ -453,8 +469,8 @@ class Transport:
         while self._outgoing:
             outgoing = self._outgoing[0]
             del self._outgoing[0]
-            if outgoing.serial in self._session.pending:
-                self._connection.port.send(self._session.write(outgoing, local))
+            if outgoing.serial in self._session.pending and (frames := self._session.write(outgoing, local)):
+                self._connection.port.send(frames)
 
     def _greet(self, now: float, local: int) -> bool:
         """Send a hello if one is due; return whether the engine has answered the last one."""
@@ -481,9 +497,9 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
-            resolve(self._session.outcomes)
+            settle_all(self._session.outcomes)
         if self._session.outcomes:
-            resolve(self._session.outcomes)
+            settle_all(self._session.outcomes)
 
 
 def _disown_all() -> None:

@@ -35,9 +35,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The rights of a client, or with `members` of a group. All fields but priorities and calls are patterns of names.
 
     `lanes` restricts `tasks` further. `publish` and `subscribe` are of topics. ZeroMQ subscribes to all topics with a
-    common beginning, so a pattern of `subscribe` may have only one `*`, at its end. What an entry denies (`deny_tasks`
-    and so on) no other entry gives. The rates are in tasks, bytes, and microseconds of the router's time, a second.
-    Calls of the tasks that `audit` names are noted in the audit log.
+    common beginning, so a pattern of `subscribe` may have only one `*`, at its end. No other entry gives a right that
+    an entry denies (`deny_tasks` and so on). The rates are in tasks, bytes, and microseconds of the router's time, a
+    second. Calls of the tasks that `audit` names are noted in the audit log.
     """
 
     members: tuple[str, ...] | None = None

@@ -360,6 +360,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "on where nothing is encrypted and HOST is loopback.",
         ),
     ] = "auto"
+    trust_clock: Annotated[
+        bool,
+        _meta(
+            "true or false",
+            "Run tasks with `at` and `cron` also while the system does not say that its clock is set, such as on a "
+            "machine that has a clock with a battery and no network.",
+        ),
+    ] = False
     hardware: dict[str, Any] = msgspec.field(default_factory=dict)
     policy: dict[str, Entry] | None = None
 
@@ -388,7 +396,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def metrics_page(self) -> str:
-        """Where Prometheus finds the metrics, if METRICS_PORT is set."""
+        """The address at which Prometheus finds the metrics, if METRICS_PORT is set."""
         return f"{self._address(self.metrics_port).replace('tcp://', 'http://')}/metrics"
 
     def lanes_with(self, lanes: Iterable[str]) -> dict[str, int]:

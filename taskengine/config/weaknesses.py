@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskengine.config.policy import Rights
+from taskengine.config.policy import Policy, Rights
 from taskengine.config.settings import Settings
+from taskengine.protocol.layouts import SCHEDULE_CLIENT
 
 REMINDER_S = 3600.0
 TESTED_LIBZMQ = (4, 3, 5)
@@ -45,6 +46,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Whether scrapers of the metrics have to show a token."""
     stops: Mapping[str, str] = {}
     """The tasks that stop the machine, with the lane of each."""
+    periodic: Mapping[str, str] = {}
+    """The periodic tasks, with the lane of each."""
 
 
 class Weakness(NamedTuple):
@@ -97,6 +100,14 @@ def _may_stop(facts: Facts) -> bool:
     return any(one.may_call(task, lane) for one in rights for task, lane in facts.stops.items())
 
 
+def _not_scheduled(facts: Facts) -> list[str]:
+    """Return the periodic tasks that the policy does not let the engine's own client call."""
+    if facts.settings.policy is None:
+        return []
+    rights = Policy(facts.settings.policy).rights(SCHEDULE_CLIENT)
+    return sorted(task for task, lane in facts.periodic.items() if not rights.may_call(task, lane))
+
+
 def _listed(paths: tuple[str, ...]) -> str:
     rest = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(paths[:3]) + rest
@@ -122,6 +133,14 @@ TABLE = (
         lambda facts: (
             f"the policy lets no client call {' or '.join(sorted(facts.stops))}: let everybody stop the machine, "
             '`[policy.everyone]` with members = ["*"] and tasks = ["system.stop"]'
+        ),
+    ),
+    Weakness(
+        "not scheduled",
+        _not_scheduled,
+        lambda facts: (
+            f"the policy lets nobody run {', '.join(_not_scheduled(facts))} by the clock: name what runs so in "
+            f"`[policy.{SCHEDULE_CLIENT}]`, tasks = [...]"
         ),
     ),
     Weakness(

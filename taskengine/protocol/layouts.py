@@ -22,6 +22,7 @@ A section is a slice of a package: `count` tasks from position `first`, in chunk
 Its deadline is on the monotonic clock, 0 for none. A worker that has been at a batch for `slice ns` (0 for no limit)
 ends the chunk it is at and hands the rest back, by answering without it: the entries of an answer are what was done.
 In a concurrent lane a batch is one task, and its answer follows the batch's number, in any order.
+A task that raised and may be run again (`retries`) has an entry of its own, whose `failed` has the bit MAY_RETRY.
 The worker keeps its account of the batch under the batch's number in its progress page, which `_progress.pxi` lays out.
 
 All integers are little-endian, nothing is padded.
@@ -43,6 +44,31 @@ ERROR_EXT: Final = 1
 """The MessagePack extension code of an error entry; reserved, so no value of a task may use it."""
 ARRAY_EXT: Final = 2
 """The MessagePack extension code of a numpy array; taskengine.protocol.arrays has its layout."""
+VALUES_FLAG: Final = 0x80
+"""Added to the reply mode of a section whose client takes, and may send, the extensions of `ValueExt`."""
+
+
+class ValueExt(IntEnum):
+    """The MessagePack extension codes of Python's other values; taskengine.protocol.values has their layouts.
+
+    They are sent only to a side that has named the capability `values`.
+    """
+
+    TUPLE = 3
+    SET = 4
+    FROZENSET = 5
+    INT = 6
+    COMPLEX = 7
+    DECIMAL = 8
+    UUID = 9
+    DATETIME = 10
+    DATE = 11
+    TIME = 12
+    TIMEDELTA = 13
+
+
+RESERVED_EXTS: Final = range(min(ValueExt), 16)
+"""The extension codes that no value of a program's own may have for such a side."""
 
 
 class Format(IntEnum):
@@ -64,6 +90,8 @@ NO_ANSWER: Final = COUNT.pack(2**32 - 1)
 BATCH: Final = Struct("<QIQ")
 SECTION: Final = Struct("<QQIIIIIIIIIBB")
 ENTRY: Final = Struct("<QIIIQI")
+MAY_RETRY: Final = 2**31
+"""In the count of failed tasks of an entry, the bit of one whose only task raised, and may be run again."""
 PROGRESS_HEAD: Final = 2**16
 """Bytes of a progress page before its slots, which are in whole pages of 4, 16 and 64 KiB."""
 PROGRESS_BYTES: Final = PROGRESS_HEAD + 2 * MAX_MESSAGE
@@ -74,6 +102,10 @@ NO_NAME: Final = 2**32 - 1
 """The name index of a task whose own cannot be read."""
 OWNED_TOPICS: Final = "hardware."
 """The beginning of the topics that only the owners of pins may publish on, if there are any."""
+SCHEDULE_TOPICS: Final = "schedule."
+"""The beginning of the topics on which the results of periodic tasks are published, each by its name."""
+SCHEDULE_CLIENT: Final = "schedule"
+"""The name, in the policy and in origins, of the engine's own client that calls periodic tasks. No key has it."""
 DATA_LANES: Final = "data:"
 """The beginning of the names of the data workers' own lanes,"""
 DENIED_LANES: Final = "denied:"

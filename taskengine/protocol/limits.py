@@ -7,7 +7,9 @@ from typing import Final
 MAX_DEPTH: Final = 64
 """The most levels of lists and maps in one value."""
 MAX_NUMBER_KEYS: Final = 2**14
-"""The most keys of a map that has other keys than text and bytes."""
+"""The most keys of a map, or elements of a set, that has other ones than text and bytes,"""
+MAX_EQUAL_HASHES: Final = 64
+"""and of which Python hashes so many alike, where extensions may be among them."""
 MAX_TASKS: Final = 2**21
 """The most tasks in a package."""
 MAX_CHANGES: Final = 2**13
@@ -40,9 +42,9 @@ PRIORITIES: Final = 4
 REPEATS: Final = 2
 """The number of times that a client sends an idempotent package again after its router was lost."""
 MAX_TOPICS: Final = 1024
-"""Topics whose last value a data worker keeps,"""
+"""The most topics whose last value a data worker keeps. Topics of one client are at most half of them."""
 LAST_BYTES: Final = 64 * 2**20
-"""and the most bytes of them. What one client has published is at most half of either."""
+"""The most bytes of these last values. Values of one client are at most half of them."""
 FEED_BYTES: Final = 2**17
 """About the most bytes of a value that a task publishes."""
 HANDSHAKE_RATE: Final = 50.0

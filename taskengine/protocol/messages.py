@@ -61,6 +61,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
 
     Arguments are columns of numbers.
 
+    With `values` the client takes, and may send, the extensions for Python's other values (capability `values`).
+
     `sent` is when the call was made, in ns of the engine's clock (`Reply.clock`), 0 if the client cannot say, and
     `bound` by how many ns that may be wrong either way. Each client object draws a `token` and keeps it over
     reconnects; `since` is when that object was made, by the clock of `sent`.
@@ -79,18 +81,19 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     bound: int = 0
     token: bytes = b""
     since: int = 0
+    values: bool = False
 
 
 class StreamRequest(Request, array_like=True, frozen=True):
-    """Head of a package of mode STREAM: how many values, and how many bytes of them, may be sent before CREDIT."""
+    """Head of a package of mode STREAM: at most how many values, and bytes of them, may be sent before CREDIT."""
 
-    values: Annotated[int, msgspec.Meta(ge=1, le=MAX_VALUES)] = 1
-    bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_BYTES)] = 1
+    most: Annotated[int, msgspec.Meta(ge=1, le=MAX_VALUES)] = 1
+    most_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_BYTES)] = 1
 
     @property
     def grant(self) -> Grant:
         """The credit with which the stream begins."""
-        return Grant(self.values, self.bytes)
+        return Grant(self.most, self.most_bytes)
 
 
 _Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
@@ -151,6 +154,46 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     stop_address: str = ""
 
 
+class RetryPolicy(msgspec.Struct, array_like=True, frozen=True):
+    """How often a task runs again after an error of its own, and after how long, in s, for the first time.
+
+    `retried` is how often tasks of that name have run again since the router began.
+    """
+
+    retries: int
+    backoff: float = 0.0
+    retried: int = 0
+
+
+class ScheduleState(msgspec.Struct, array_like=True, frozen=True):
+    """A periodic task: `every` in s, or `at` a time of day, or `cron`; and how its runs went since the router began.
+
+    `due` is in how many s it runs next, None where that is not known, as before the clock is set. `skipped` are runs
+    that were missed, or came while the last one went on. `ago` is how many s ago the last run began, `took` how long it
+    took, in s, None before the first one has ended, and `last` a short text of its result, or its error.
+    """
+
+    task: str
+    every: float = 0.0
+    at: str = ""
+    cron: str = ""
+    due: float | None = None
+    is_running: bool = False
+    runs: int = 0
+    failed: int = 0
+    skipped: int = 0
+    ago: float | None = None
+    took: float | None = None
+    last: str = ""
+
+    @property
+    def timing(self) -> str:
+        """When it runs, as text."""
+        if self.every:
+            return f"every {self.every:g} s"
+        return f"at {self.at}" if self.at else f"cron {self.cron}"
+
+
 class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     """A client's view of a task; `timeout` in s."""
 
@@ -162,6 +205,8 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     idempotent: bool
     module: str
     urgent: bool = False
+    retry: RetryPolicy | None = None
+    schedule: ScheduleState | None = None
     streams: bool = False
     """Whether it is a generator, whose values come as a stream."""
 
@@ -209,7 +254,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     the workers' port; `restarts` are since the engine began, by role; `bytes_in_flight` are of the `packages` in flight
     and of unread replies. The stages: `waiting` from acceptance until a worker was given the task, `running` there, as
     the mean of its slice, `total` from acceptance until its package was complete. `sources` are those that take longer
-    than their period.
+    than their period. `schedules` are the periodic tasks.
     """
 
     accepted: int
@@ -227,6 +272,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True):
     running: Latency
     total: Latency
     sources: list[SourceStats] = []
+    schedules: list[ScheduleState] = []
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
@@ -278,8 +324,8 @@ NOWHERE = Origin()
 
 M = TypeVar("M", Request, StreamRequest, Reply, PartialReply, Cancel, StreamCredit, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
-_UNSAID = _encoder.encode((0, 0, b"", 0))[1:]
-"""How a head ends that names neither sending time nor client object."""
+_UNSAID = _encoder.encode((0, 0, b"", 0, False))[1:]
+"""How a head ends that names neither sending time nor client object, nor any capability."""
 _AFTER_MODE: Final = 12 + len(_UNSAID)
 """Bytes of such a head behind the reply mode: priority, deadline, idempotent and columns come before that end."""
 _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
@@ -299,8 +345,8 @@ _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
 
 def stamped(head: bytes, sent: int, bound: int, token: bytes, since: int) -> bytes:
-    """Add the sending time and the client object to a head that names neither."""
-    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since))[1:]
+    """Add the sending time, the client object, and that it takes `values`, to a head that names none of them."""
+    return head[: -len(_UNSAID)] + _encoder.encode((sent, bound, token, since, True))[1:]
 
 
 def wanting_each(head: bytes) -> bytes:

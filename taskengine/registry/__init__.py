@@ -1,1 +1,1 @@
-"""Which functions are tasks and sources: read from their text, loaded where they run."""
+"""Tells which functions are tasks and sources: read from their text, loaded where they run."""

@@ -10,11 +10,14 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-PREFIX: Final = "task_"
+from taskengine.protocol.marks import PREFIX
+
 DOOR: Final = "taskengine"
 _KINDS: Final = ("task", "source")
 _DYNAMIC: Final = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
 _SOURCE_ARGUMENTS: Final = ("topic", "period")
+_CLASSES: Final = "retry_on"
+"""The argument of a decorator that has names of classes."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 NOTHING: Final = ""
@@ -35,6 +38,8 @@ class Declared(NamedTuple):
     signature: str
     doc: str
     is_async: bool
+    is_callable: bool = True
+    """Whether it can be called without arguments."""
     yields: bool = False
 
 
@@ -236,7 +241,10 @@ class _ModuleReader:
         doc = ast.get_docstring(node) or ""
         signature = signature_of(node)
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async, _yields(node))
+        is_callable = _needs_nothing(node.args)
+        self._declared[node.name] = Declared(
+            kind, node.name, line, options, signature, doc, is_async, is_callable, _yields(node)
+        )
 
     def _options(self, kind: str, decorator: ast.expr) -> dict[str, Any]:
         """Return the decorator's arguments. Raises _Doubt if they are not literal."""
@@ -250,7 +258,8 @@ class _ModuleReader:
         for name, value in given:
             if name is None:
                 raise _Doubt("** in a decorator")
-            options[name] = self._literal(value)
+            if name != _CLASSES or not _is_classes(value):  # which classes these are matters to workers alone
+                options[name] = self._literal(value)
         return options
 
     def _literal(self, node: ast.expr) -> Any:
@@ -293,6 +302,19 @@ def _called(decorator: ast.expr) -> ast.expr:
 
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_classes(node: ast.expr) -> bool:
+    """Return whether an expression may name classes, such as `OSError`, `socket.timeout`, or a tuple of such."""
+    if isinstance(node, ast.Tuple):
+        return bool(node.elts) and all(map(_is_classes, node.elts))
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_classes(node.value))
+
+
+def _needs_nothing(arguments: ast.arguments) -> bool:
+    """Return whether each argument has a default."""
+    plain = len(arguments.posonlyargs) + len(arguments.args)
+    return plain == len(arguments.defaults) and None not in arguments.kw_defaults
 
 
 def signature_of(node: _Function) -> str:

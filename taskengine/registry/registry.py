@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,28 +19,47 @@ import msgspec
 from taskengine.config.spelling import closest
 from taskengine.errors import TaskModuleError, text_of
 from taskengine.protocol.layouts import MODULE_MARK, RESERVED_LANES
-from taskengine.protocol.messages import TaskInfo
-from taskengine.registry.discovery import PREFIX, method_hint
+from taskengine.protocol.marks import MARK, PREFIX
+from taskengine.protocol.messages import RetryPolicy, ScheduleState, TaskInfo
+from taskengine.registry.arguments import converting
+from taskengine.registry.discovery import method_hint
 from taskengine.registry.loading import load, name_of_file
+from taskengine.registry.options import Errors, check_call, check_retries, refuse_pins
+from taskengine.registry.timetable import check_timing
 
 if TYPE_CHECKING:
     from taskengine.config.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
-MARK = "__taskengine__"
 NEAREST = 3
 """How many similar names an error about an unknown name suggests."""
 BUILT_IN = "taskengine.sources"
 
 
 class TaskMark(msgspec.Struct, frozen=True):
-    """The options of `@task` for a function; `timeout` in s."""
+    """The options of `@task` for a function; `timeout`, `backoff` and `every` in s."""
 
     name: str | None = None
     lane: str = ""
     timeout: float | None = None
     idempotent: bool = False
     urgent: bool = False
+    retries: int = 0
+    backoff: float = 0.0
+    retry_on: Errors = ()
+    every: float | None = None
+    at: str | None = None
+    cron: str | None = None
+
+    def retry(self) -> RetryPolicy | None:
+        """How often the task runs again after its own errors; None for never."""
+        return RetryPolicy(self.retries, self.backoff) if self.retries else None
+
+    def schedule(self, name: str) -> ScheduleState | None:
+        """When the task, of that name, runs by itself; None for never."""
+        if self.every is None and self.at is None and self.cron is None:
+            return None
+        return ScheduleState(name, float(self.every or 0.0), self.at or "", self.cron or "")
 
 
 class SourceMark(msgspec.Struct, frozen=True):
@@ -51,7 +70,7 @@ class SourceMark(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A registered function and how it is to be run."""
+    """A registered function and how it is to be run; `call` is what runs it, with its arguments converted."""
 
     name: str
     function: Callable[..., Any]
@@ -59,6 +78,15 @@ class Task(msgspec.Struct, frozen=True):
     timeout: float | None
     idempotent: bool
     urgent: bool = False
+    retry: RetryPolicy | None = None
+    retry_on: Errors = ()
+    schedule: ScheduleState | None = None
+    call: Callable[..., Any] | None = None
+
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """What runs it: the function, or its function with converted arguments."""
+        return self.call or self.function
 
     @property
     def origin(self) -> str:
@@ -85,8 +113,10 @@ class Task(msgspec.Struct, frozen=True):
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
-        what = self.timeout, self.idempotent, module, self.urgent, self.is_generator
-        return TaskInfo(self.name, self.lane, signature, doc, *what)
+        repeats = self.retry, self.schedule, self.is_generator
+        return TaskInfo(
+            *(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent, *repeats)
+        )
 
 
 def is_coroutine_function(function: Any) -> bool:
@@ -155,6 +185,12 @@ def task(
     timeout: float | None = None,
     idempotent: bool = False,
     urgent: bool = False,
+    retries: int = 0,
+    backoff: float = 0.0,
+    retry_on: Errors | type[Exception] = (Exception,),
+    every: float | None = None,
+    at: str | None = None,
+    cron: str | None = None,
 ) -> Callable[[F], F]: ...
 def task(
     function: F | None = None,
@@ -165,6 +201,12 @@ def task(
     timeout: float | None = None,
     idempotent: bool = False,
     urgent: bool = False,
+    retries: int = 0,
+    backoff: float = 0.0,
+    retry_on: Errors | type[Exception] = (Exception,),
+    every: float | None = None,
+    at: str | None = None,
+    cron: str | None = None,
 ) -> F | Callable[[F], F]:
     """Register a function as a task, under its own name or `name`.
 
@@ -174,6 +216,10 @@ def task(
 
     A method is registered with its object, by a call in the module: `task(arm.wave, name="arm.wave")`. In the same way
     any function is registered without a name in the module.
+
+    A task that raises one of the exceptions `retry_on` runs again, up to `retries` times: about `backoff` s later, then
+    after twice that, and so on. With `every` (in s), `at` (a time of day, "07:30") or `cron` (the five fields of
+    crontab(5)) the engine runs the task by itself.
 
     Raises TaskModuleError for a function that cannot be a task.
     """
@@ -188,10 +234,14 @@ def task(
     if lane.startswith(RESERVED_LANES):
         own = " or ".join(RESERVED_LANES)
         raise TaskModuleError(f"lane {lane!r}: names that begin with {own} are the engine's own")
-    mark = TaskMark(name, lane, timeout, idempotent, urgent)
+    errors = check_retries(retries, backoff, retry_on)
+    check_timing(every, at, cron)
+    mark = TaskMark(name, lane, timeout, idempotent, urgent, retries, backoff, errors, every, at, cron)
 
     def register(function: F) -> F:
         _check(function, "task")
+        if mark.schedule(""):
+            check_call(function)
         _mark(function, mark, "task")
         return function
 
@@ -270,6 +320,7 @@ class Registry:
         self.failures: list[TaskModuleError] = []
         self.lacking: dict[str, str] = {}
         self.lanes: dict[str, str] = {}
+        self._pinned: Container[str] = ()
 
     @classmethod
     def load(cls, modules: Iterable[str], machine: Machine | None = None) -> Registry:
@@ -292,8 +343,10 @@ class Registry:
 
     def add_machine(self, machine: Machine | None) -> None:
         """Add the tasks of a machine."""
+        self._pinned = machine.lanes if machine else ()
         for function, options in machine.tasks() if machine else ():
-            _add(self.tasks, _task(function, TaskMark(**options), ""))
+            # which look at their arguments themselves: no stop is to fail for the type of its reason
+            _add(self.tasks, _task(function, TaskMark(**options), "", converts=False))
 
     def add(self, place: Place) -> str:
         """Load a module; return why that failed, or "". No error of the module ends the process."""
@@ -324,7 +377,9 @@ class Registry:
                 _check(function, "task")
                 mark = TaskMark(name=attribute)
             if isinstance(mark, TaskMark):
-                _add(tasks, _task(function, mark, attribute))
+                entry = _task(function, mark, attribute)
+                refuse_pins(self._pinned, entry.lane, entry.name, entry.retry, entry.schedule)
+                _add(tasks, entry)
             elif isinstance(mark, SourceMark):
                 _add(sources, Source(mark.topic, function, mark.period))
             else:
@@ -373,9 +428,11 @@ def _unregistered(function: Callable[..., Any]) -> str:
 R = TypeVar("R", Task, Source)
 
 
-def _task(function: Callable[..., Any], mark: TaskMark, attribute: str) -> Task:
+def _task(function: Callable[..., Any], mark: TaskMark, attribute: str, *, converts: bool = True) -> Task:
     name = str(mark.name or getattr(function, "__name__", attribute))
-    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent)
+    repeats = mark.retry(), mark.retry_on, mark.schedule(name)
+    call = converting(name, function) if converts else function
+    return Task(name, function, mark.lane, mark.timeout, mark.idempotent, mark.urgent, *repeats, call)
 
 
 def _add(known: dict[str, R], entry: R) -> None:

@@ -16,7 +16,8 @@ from taskengine.errors import TaskModuleError
 from taskengine.protocol.messages import TaskInfo
 from taskengine.registry.discovery import DOOR, MODULE, NAME, NOTHING, Declared, Found, discover, imported
 from taskengine.registry.loading import install, is_users, source_of
-from taskengine.registry.registry import BUILT_IN, Place, Registry, file_of, places_of, source, task
+from taskengine.registry.options import refuse_pins, unfit
+from taskengine.registry.registry import BUILT_IN, Place, Registry, TaskMark, file_of, places_of, source, task
 
 MACHINE = "[hardware]"
 """The name, in messages, of the module of the machine's tasks."""
@@ -109,6 +110,16 @@ class Plan(msgspec.Struct):
 
     code: TaskCode = msgspec.field(default_factory=TaskCode)
     excluded: dict[int, dict[str, str]] = {}
+
+
+def check_pins(module: Module, machine: Machine | None) -> None:
+    """Have a module fail that has a task of a lane with pins that would run again, or by itself."""
+    try:
+        for info in module.tasks:
+            refuse_pins(machine.lanes if machine else (), info.lane, info.name, info.retry, info.schedule)
+    except TaskModuleError as error:
+        module.failure = f"TaskModuleError: {error}"
+        module.tasks, module.topics = [], []
 
 
 def _file(origin: str) -> str:
@@ -286,9 +297,13 @@ def _declare(module: Module, file: str, declared: Declared) -> None:
         else:
             task(**options)
             name = options.get("name") or declared.function
-            lane, timeout = options.get("lane", ""), options.get("timeout")
-            marks = options.get("idempotent", False), module.module, options.get("urgent", False), declared.yields
-            info = TaskInfo(name, lane, declared.signature, declared.doc, timeout, *marks)
+            mark = TaskMark(**{**options, "name": name, "retry_on": ()})
+            if mark.schedule(name) and not declared.is_callable:
+                raise unfit(name)
+            info = TaskInfo(
+                *(name, mark.lane, declared.signature, declared.doc, mark.timeout, mark.idempotent, module.module),
+                *(mark.urgent, mark.retry(), mark.schedule(name), declared.yields),
+            )
             module.tasks = [*module.tasks, info]
     except TypeError as error:  # an unknown keyword
         raise TaskModuleError(f"line {declared.line}: {error}") from None

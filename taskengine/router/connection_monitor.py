@@ -1,4 +1,4 @@
-"""The router's view of which clients are connected: libzmq's news of its frontend's connections."""
+"""Watches the connections of a socket for clients, by the events of libzmq's socket monitor (zmq_socket_monitor(3))."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from taskengine.security.handshakes import Handshakes
 from taskengine.security.keys import fingerprint
 
 SILENT = 128
-"""Connections beside the most, by which nobody was heard yet: half of `confinement.SPARE_FILES`."""
+"""The most connections by which no client was heard yet, beside the others: half of `rlimits.SPARE_FILES`."""
 NETWORK_BITS = 64
-"""Addresses of IP version 6 that have so many bits in common are one machine's."""
+"""IPv6 addresses that have their first so many bits in common count as one machine."""
 _EVENT = struct.Struct("=HI")
 
 
 class ConnectionMonitor:
     """Watches the connections of `socket`, which is not bound yet, and whose requests `port` receives.
 
-    `part` is told of each client that has left. Of the connections there are `most`; what is too many is cut off, and
-    `note` writes that into the audit log: an event and its fields. `news` is a descriptor that becomes readable when
-    there is something to `read`: to wait for it costs a turn less than to wait for ZeroMQ's socket.
+    `part` is called with each client that has left. There may be `most` connections; one too many is cut off, and
+    `note` writes that into the audit log: an event and its fields. `news` is a descriptor that is readable when there
+    are events for `read`: to wait for it costs a turn less than to wait for ZeroMQ's socket.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class ConnectionMonitor:
         self._note = note
         self._handshakes = Handshakes()
         self.is_unsettled = False
-        """`settle` is to be called once all that has come is read."""
+        """Whether `settle` has to be called once all waiting requests are read."""
         address = f"inproc://attendance-{id(self)}"
         socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self.socket: zmq.Socket[Any] = context.socket(zmq.PAIR)
-        self.socket.rcvhwm = 0  # libzmq's own thread waits where its news find no room
+        self.socket.rcvhwm = 0  # libzmq's own thread would wait if its events found no room
         self.socket.connect(address)
         self.news = self.socket.FD
         self._told = Port(self.socket)
-        self.read()  # ZeroMQ signals nothing to one that has never looked
+        self.read()  # ZeroMQ makes the descriptor readable only after a first read
 
     def greet(self, client: bytes, key: str = "") -> bool:
         """Note which client sent the last request, with this key; return whether the routing id is its own."""
@@ -83,7 +83,7 @@ class ConnectionMonitor:
         return known == (descriptor, key)
 
     def read(self) -> None:
-        """Take the news, all of it: what is left would not make the descriptor readable again."""
+        """Read all waiting events: any that were left would not make the descriptor readable again."""
         begun: dict[int, str] = {}
         while (frames := self._told.receive()) is not None:
             event, descriptor = _EVENT.unpack_from(frames[0])
@@ -96,7 +96,7 @@ class ConnectionMonitor:
                 self.is_unsettled = True
             for client in left:
                 self._part(client)
-        # not before all is known: what is too many may have ended, and its descriptor be another's
+        # after all events: a connection that seems too many may have ended, and another may have its descriptor
         for descriptor, address in begun.items():
             self._cut_hasty(descriptor, address)
             self._cut_excess(descriptor)
@@ -107,12 +107,12 @@ class ConnectionMonitor:
         return self._presence.has_key(client, key)
 
     def settle(self) -> None:
-        """Return whether all requests were read that had come at the last call."""
+        """Note that all requests were read that had come when `read` last returned."""
         self._presence.settle()
         self.is_unsettled = False
 
     def cut_off(self, client: bytes, reason: str = "") -> None:
-        """End the connection of a client; `reason` is noted."""
+        """End the connection of a client; a `reason` goes into the audit log."""
         self.read()
         descriptor = self._presence.descriptor_of(client)
         if descriptor >= 0:
@@ -127,12 +127,12 @@ class ConnectionMonitor:
         return descriptor < 0 or _unsent(descriptor) == 0
 
     def close(self) -> None:
-        """Watch no more; before the socket is closed, since libzmq's own thread waits for who reads its news."""
+        """Stop watching. Call this before the socket is closed, or libzmq's thread waits for a reader of its events."""
         self._watched.disable_monitor()
         self.socket.close()
 
     def _cut_hasty(self, descriptor: int, address: str) -> None:
-        """End a new connection where its address makes too many: before the handshake, if we are in time."""
+        """End a new connection if its address connects too often; if possible before its handshake."""
         if not address:
             return
         knock = self._handshakes.knock(address, time.monotonic())
@@ -142,7 +142,7 @@ class ConnectionMonitor:
             _end(descriptor)
 
     def _cut_excess(self, descriptor: int, key: str = "") -> None:
-        """End the connection that is too many, now that this one is there."""
+        """End the connection that is too many because of this one, if any is."""
         excess = self._presence.excess(descriptor)
         if excess is None:
             return
@@ -152,7 +152,7 @@ class ConnectionMonitor:
 
 
 def _address(descriptor: int) -> str:
-    """Return the IP address that is connected by this descriptor, "" where there is none, or not any more."""
+    """Return the peer's IP address of the connection with this descriptor, "" where there is none."""
     with contextlib.suppress(OSError):
         connection = sockets.socket(fileno=descriptor)
         try:
@@ -164,7 +164,7 @@ def _address(descriptor: int) -> str:
 
 
 def _far_address(descriptor: int) -> str:
-    """As `_address`, "" for this machine's own, and one address for all that a machine may have of version 6."""
+    """Return the peer's IP address; "" for this machine's own. IPv6 addresses are cut to NETWORK_BITS."""
     found = _address(descriptor)
     if is_near(found):
         return ""
@@ -176,7 +176,7 @@ def _far_address(descriptor: int) -> str:
 
 
 def _unsent(descriptor: int) -> int:
-    """Return how many bytes of a connection the system holds because they were not received."""
+    """Return how many sent bytes of a connection its peer has not acknowledged (tcp(7), TIOCOUTQ)."""
     held = bytearray(4)
     with contextlib.suppress(OSError):
         fcntl.ioctl(descriptor, termios.TIOCOUTQ, held)
@@ -184,7 +184,7 @@ def _unsent(descriptor: int) -> int:
 
 
 def _end(descriptor: int) -> None:
-    """End a connection. libzmq sees that as an end of the client's making, and closes the descriptor."""
+    """End a connection. libzmq sees that as if the client had ended it, and closes the descriptor."""
     with contextlib.suppress(OSError):
         connection = sockets.socket(fileno=descriptor)
         try:

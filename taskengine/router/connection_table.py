@@ -1,14 +1,15 @@
-"""Which clients are still connected, by what ZeroMQ tells of descriptors, and which connections are too many. Pure.
+"""Tells which clients are still connected, by ZeroMQ's events, and which connections are too many. Pure.
 
-News of a descriptor come in order, but not in the order of messages: a connection may be told to have ended before its
-last message is read, and another may have its descriptor by then. Of a client that is heard for the first time it is
-therefore to be known first what the news are; and where two are heard by one descriptor, nobody can say which of them
-has left, so that both count as there until the descriptor ends. Until all messages are read that were there, the key of
-whoever is heard by a descriptor that was another's says nothing of the connection.
+ZeroMQ's events name connections by their descriptors. The events of a descriptor come in order, but not in the order of
+the messages: the end of a connection may be reported before its last message is read, and a new connection may have the
+descriptor by then. So all events have to be read before a client that is new is noted (`hear`). If two clients are
+heard by one descriptor, nobody can say which of them has left, so both count as connected until the descriptor ends. If
+a descriptor is used again, the key of a message from it may be the previous connection's, until all messages are read
+that were waiting (`settle`).
 
-An address of another machine, and a key, may have as many connections as are free, so that whoever takes all it can
-leaves half of them to others. Who has just come has room beside, to say who it is; where that is full, the one goes
-that has been silent for longest.
+An address of another machine, and a key, may have as many connections as are still free. So the greediest client leaves
+half of all connections to others. A new connection, by which no client was heard yet, has room in addition; when that
+room is full, the connection that has been silent for longest is ended.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import sys
 from collections import Counter
 
 GONE_KEPT = 1024
-"""Clients that are known to have left: what they sent may be read later."""
+"""The most clients that are remembered as gone, since a message of theirs may be read later."""
 OWN_IDS = b"\0"
-"""The beginning of routing ids that the ROUTER itself has given to its peers; no two peers have the same."""
+"""The beginning of the routing ids that the ROUTER itself gives to its peers; no two peers have the same id."""
 OWN_ID_BYTES = 5
 
 
@@ -29,22 +30,22 @@ def is_own_id(client: bytes) -> bool:
 
 
 class _Connection:
-    """One that is open, from `address`, "" for this machine's own; `key` is who was heard by it, "" for nobody."""
+    """An open connection from `address`, "" for this machine's own; `key` is its client's key, "" if not known."""
 
     __slots__ = ("address", "clients", "is_cut", "key")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.is_cut = False
-        """Whether it is to end, and counts no more."""
+        """Whether it is to end, and is not counted any more."""
         self.key = ""
         self.clients: list[bytes] = []
 
 
 class ConnectionTable:
-    """Clients by their routing ids, and the descriptors of their connections.
+    """The clients by their routing ids, and the descriptors of their connections.
 
-    There may be `most` of them, and `silent` more by which nobody was heard yet.
+    There may be `most` connections, and `silent` more by which no client was heard yet.
     """
 
     def __init__(self, most: int = sys.maxsize, silent: int = 0) -> None:
@@ -52,18 +53,18 @@ class ConnectionTable:
         self._room = silent
         self._count = 0
         self._open: dict[int, _Connection] = {}
-        """By descriptors."""
+        """The open connections, by descriptor."""
         self._silent: dict[int, None] = {}
-        """Descriptors by which nobody was heard, the oldest first."""
+        """The descriptors by which no client was heard yet, the oldest first."""
         self._ended: set[int] = set()
         self._inherited: set[int] = set()
-        """Descriptors by which the last message of another connection may still come."""
+        """The descriptors by which a message of their previous connection may still come."""
         self.unclaimed: set[int] = set()
-        """Of connections whose key is still to be known, since it was heard when that might have been another's."""
+        """The descriptors whose key is not known yet: what was heard may have been from their previous connection."""
         self._by_address: Counter[str] = Counter()
         self._by_key: Counter[str] = Counter()
         self.known: dict[bytes, tuple[int, str]] = {}
-        """The clients that have been heard, and have not left, with the descriptor and the key that came first."""
+        """The clients that were heard and have not left, each with the descriptor and the key of its first message."""
         self._gone: dict[bytes, None] = {}
 
     def has_key(self, client: bytes, key: str) -> bool:
@@ -71,11 +72,11 @@ class ConnectionTable:
         return client in self.known and self.known[client][1] == key
 
     def descriptor_of(self, client: bytes) -> int:
-        """By which the client was first heard; -1 where it is not known."""
+        """Return the descriptor by which the client was first heard; -1 where it is not known."""
         return self.known[client][0] if client in self.known else -1
 
     def begin(self, descriptor: int, address: str = "") -> list[bytes]:
-        """Note a new connection; return the clients that have left, because another had its descriptor."""
+        """Note a new connection; return the clients of the connection that had its descriptor before."""
         left = self.end(descriptor)
         if descriptor in self._ended:
             self._inherited.add(descriptor)
@@ -99,9 +100,9 @@ class ConnectionTable:
         return connection.clients
 
     def excess(self, descriptor: int) -> int | None:
-        """The descriptor of the connection that is to end since this one is there, or was heard first; None for none.
+        """Return the descriptor of the connection that has to end because this one makes too many, None for none.
 
-        To be asked after `begin` and `hear`.
+        Call this after `begin` and `hear`.
         """
         connection = self._open.get(descriptor)
         if connection is None or connection.is_cut:
@@ -112,7 +113,7 @@ class ConnectionTable:
         return excess
 
     def cut(self, descriptor: int) -> bool:
-        """End a connection for another reason; whether it was to stay."""
+        """Note that a connection is ended for another reason; return whether it was to stay until now."""
         connection = self._open.get(descriptor)
         if connection is None or connection.is_cut:
             return False
@@ -129,7 +130,7 @@ class ConnectionTable:
         return next(iter(self._silent), descriptor)
 
     def _count_off(self, descriptor: int, connection: _Connection) -> None:
-        """Return whether the connection has ended, or is to end."""
+        """Count a connection no more: it has ended, or is to end."""
         if connection.is_cut:
             return
         connection.is_cut = True
@@ -141,9 +142,10 @@ class ConnectionTable:
                 del counts[who]
 
     def hear(self, client: bytes, descriptor: int, key: str = "") -> bool:
-        """The first message of a client came by a descriptor, all news of which are known; whether it is still there.
+        """Note the first message of a client; return whether the client is still there.
 
-        A negative descriptor is none, and nobody leaves by it.
+        All events of its descriptor have to be noted before. A negative descriptor is not known; its client never
+        leaves.
         """
         if descriptor < 0:
             return True
@@ -169,7 +171,7 @@ class ConnectionTable:
         return True
 
     def settle(self) -> None:
-        """All messages are read that came by connections of which it is known that they have ended."""
+        """Note that all messages are read that came by connections which are known to have ended."""
         self._ended.clear()
         self._inherited.clear()
 
@@ -180,7 +182,7 @@ class ConnectionTable:
 
     def _note_gone(self, client: bytes) -> None:
         if not client.startswith(OWN_IDS):
-            return  # it may come again
+            return  # the client chose its id, and may connect again with it
         if len(self._gone) >= GONE_KEPT:
             self._gone.pop(next(iter(self._gone)))
         self._gone[client] = None

@@ -1,4 +1,4 @@
-"""What clients send that takes energy away: it acts when it is received, whatever waits in the lanes. Pure.
+"""Stops of clients, of the machine or of a device: they act when they are received, past the lanes. Pure.
 
 A package that calls a stop stops the machine, and one that calls a device's rest has that device rest, before anything
 else is decided about it. The tasks themselves are answered when their turn comes.

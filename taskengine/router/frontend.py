@@ -1,4 +1,4 @@
-"""The router's side towards clients: reads what they say, lets in what they may, and replies."""
+"""The router's side towards clients: reads their requests, checks their rights, and replies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS
+from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     Origin,
@@ -59,7 +59,7 @@ EXEMPT_BYTES = 2**14
 
 
 class Frontend:
-    """Gives `broker` what clients send to `port`, a ROUTER; `gate` knows their keys, where there are any.
+    """Gives `broker` the requests that clients send to `port`, a ROUTER; `authenticator` knows their keys, if any.
 
     `tell` tells the supervisor, and `machine` is stopped where a client asks for that. `has_answered` says whether a
     package has been answered. `connections` is told of each client that is heard.
@@ -70,9 +70,9 @@ class Frontend:
         settings: Settings,
         broker: Broker,
         port: Port,
-        gate: KeyAuthenticator | None,
+        authenticator: KeyAuthenticator | None,
         audit: Audit,
-        journal: LogBuffer,
+        log: LogBuffer,
         tell: Callable[[Report], None],
         machine: Machine | None = None,
         connections: ConnectionMonitor | None = None,
@@ -85,15 +85,15 @@ class Frontend:
         self.stops = EmergencyStops(machine, self.origins.next, audit.note)
         self._is_near = settings.on_loopback
         # an anonymous client has no name of its own
-        self._names_clients = gate is not None or settings.policy is not None
+        self._names_clients = authenticator is not None or settings.policy is not None
         self._settings = settings
         self._broker = broker
         self._port = port
         self._replies = ReplySender(port, connections)
         self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
         self.streams = StreamRelay(broker, self._replies, self._is_owed, self._stamp)
-        self._gate = gate
-        self.lines = PackageLines(journal, settings.chunking_size if settings.chunking else None)
+        self._authenticator = authenticator
+        self.lines = PackageLines(log, settings.chunking_size if settings.chunking else None)
         self._audit = audit
         self._clients = ClientTable(None if settings.policy is None else Policy(settings.policy))
         self.questions = Questions(settings, broker, self.stops.names, audit, tell, lambda: self._replies.unread)
@@ -104,18 +104,20 @@ class Frontend:
             RequestKind.LATEST: self._take_package,
             RequestKind.STOP: self._take_stop,
         }
-        """Who takes which kind of request; all other kinds are questions."""
+        """The methods that take requests, by kind; all other kinds are questions."""
         self._next_look = 0.0
         self._work = WorkBudget()
         self._charged: str | bytes | None = None
         """The key or connection that the last message is charged to, None for a stop,"""
         self._sender: KnownClient | None = None
         """and the client that sent it, where that is known."""
+        self._periodic: frozenset[str] = frozenset()
         self.has_answered = False
 
     def learn(self, tasks: list[TaskInfo]) -> None:
         """Replace the list of tasks."""
         self._tasks = tasks
+        self._periodic = frozenset(task.name for task in tasks if task.schedule is not None)
         self.questions.learn(tasks)
         self.reroute()
         self._urgent = self.stops.names | {task.name for task in tasks if task.urgent}
@@ -176,6 +178,11 @@ class Frontend:
     def deliver(self, packages: Iterable[Package]) -> None:
         """Reply with packages that are whole; clients that are not let in any more get none."""
         for package in packages:
+            if package.taker is not None:
+                package.taker(package)
+                package.forget()
+                self.lines.ended(package, is_shipped=False)
+                continue
             self.has_answered = True
             sender = package.sender
             is_owed = self._is_owed(sender)
@@ -203,17 +210,17 @@ class Frontend:
         """Return whether the client with the sender's key is let in, and still has the connection by which it sent."""
         if not sender.key:
             return True
-        if self._gate is not None and self._gate.name_of(sender.key) is None:
+        if self._authenticator is not None and self._authenticator.name_of(sender.key) is None:
             return False
         return self._connections is None or self._connections.is_here(sender.client, sender.key)
 
     def look_at_keys(self, now: float) -> None:
         """Read the allow-list now and then, and cancel what clients have sent that are not on it any more."""
-        if self._gate is None or now < self._next_look:
+        if self._authenticator is None or now < self._next_look:
             return
         self._next_look = now + KEYS_LOOK_MS / 1000
         self._audit.summarise(now)
-        change = self._gate.refresh()
+        change = self._authenticator.refresh()
         for event, keys in (("key allowed", change.added), ("key revoked", change.gone)):
             for key, name in keys.items():
                 self._audit.note(event, client=name, fingerprint=fingerprint(key))
@@ -257,14 +264,14 @@ class Frontend:
 
     def _found(self, route: Route) -> KnownClient:
         """Return the client that sent the last message. Raises NotAllowed where its key was revoked."""
-        if self._gate is None:
+        if self._authenticator is None:
             return self._clients.of(ANONYMOUS)
         # a client that chooses its routing id may choose that of another, once that has left, and get its replies
         if not is_own_id(route[0]):
             raise NotAllowed("a connection that is encrypted may not set its routing id (ZMQ_ROUTING_ID)")
-        if self._gate.is_watcher(self._port.user):
+        if self._authenticator.is_watcher(self._port.user):
             return self._clients.own
-        name = self._gate.name_of(self._port.user)
+        name = self._authenticator.name_of(self._port.user)
         if name is None:
             self._audit.note("refused", fingerprint=fingerprint(self._port.user), reason="its key was revoked")
             raise NotAllowed("the engine does not let this key in any more")
@@ -355,7 +362,7 @@ class Frontend:
 
     def _accept(self, package: Package, client: KnownClient, now: float) -> None:
         if not self._urgent.isdisjoint(package.kind):
-            # what takes energy away acts first, whatever else the package is refused for
+            # stops act first, even if the package is refused for another reason
             self._act_at_once(package, client)
         try:
             if package.urgency.is_exempt:
@@ -369,11 +376,22 @@ class Frontend:
                 raise ProtocolError(f"a package has at most {most} tasks (PACKAGE_TASKS), not {package.count}")
             if package.data_request is not None:
                 self._check_topic(package.data_request)
+            if self._authenticator is not None:
+                package.sender.show_key(self._port.user)
+        except Overloaded:
+            self._broker.counters.refused += package.count
+            raise
+        except NotAllowed as error:
+            self._audit.note("refused", client=client.name, reason=str(error))
+            raise
+        self._admit(package, client, now)
+
+    def _admit(self, package: Package, client: KnownClient, now: float) -> None:
+        """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
+        try:
             client.admit(package, now)
             if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
-            if self._gate is not None:
-                package.sender.show_key(self._port.user)
             denied = package.denied() if client.is_limited else []
             is_whole = self._broker.accept(package)
             client.charge(package)
@@ -394,6 +412,17 @@ class Frontend:
         else:
             self.lines.accepted(package)
 
+    def admit_own(self, read: Callable[[Mapping[str, str]], Package], name: str | None, now: float) -> None:
+        """Take a package of the engine's own, as the client `name`, or, with None, as one that may do everything.
+
+        `read` makes it, given the lanes of the tasks for that client. Raises NotAllowed, Overloaded.
+        """
+        client = self._clients.own if name is None else self._clients.of(name)
+        package = read(client.lanes)
+        if not self._urgent.isdisjoint(package.kind):
+            self._act_at_once(package, client)
+        self._admit(package, client, now)
+
     def _act_at_once(self, package: Package, client: KnownClient) -> None:
         """Have calls act at once that stop something, and find out how urgent the package is."""
         urgent = frozenset(filter(client.may_call, self._urgent.intersection(package.kind)))
@@ -407,3 +436,6 @@ class Frontend:
         """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        start, _, task = request.topic.partition(SCHEDULE_TOPICS)
+        if request.publishes and not start and task in self._periodic:
+            raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")

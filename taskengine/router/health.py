@@ -1,7 +1,7 @@
-"""Which workers have to be killed: those that are silent, stand still in a task, do not join, or are overdue. Pure.
+"""Tells which workers have to be killed: silent, frozen in a task, overdue, or not joining. Pure.
 
-A worker that runs a task shows by its progress that it is alive. What the kernel says of its process is given by the
-caller, as is the time: monotonic, in s, or in ns where the name says so.
+A worker that runs a task shows by its progress that it is alive. The caller gives the kernel's view of its process, and
+the time: monotonic, in s, or in ns where the name says so.
 """
 
 from __future__ import annotations

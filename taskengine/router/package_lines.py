@@ -41,7 +41,8 @@ class PackageLines:
                 # a chunk of which another worker runs the rest is shown when its last task is answered
                 parts = [part for part, _, end in chunks.between(first, stop) if chunks.ends_at(end)]
                 self._shown[job] = shown = self._shown.get(job, 0) + len(parts)
-                self._log.note(_forwarding_lines, package, parts, worker, chunks.count - shown)
+                # a chunk may come back in several pieces, and its tasks more than once
+                self._log.note(_forwarding_lines, package, parts, worker, max(0, chunks.count - shown))
 
     def ended(self, package: Package, *, is_shipped: bool) -> None:
         """Note that a package is whole, and whether its client gets it."""

@@ -1,7 +1,8 @@
-"""The router's partial replies: sends entries of packages as they come, as fast as their clients read."""
+"""The router's partial replies: sends entries of packages soon after they came, as fast as their clients read."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from taskengine.errors import Overloaded
 from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.protocol.messages import Stamp
 from taskengine.router.replies import Connections
-from taskengine.router.tuning import LATE_S, UNREAD_PARTS
+from taskengine.router.tuning import LATE_S, PART_S, UNREAD_PARTS
 
 LOOKED_AT = 64
 """Partial replies to a client after which the router checks whether the client has read them."""
@@ -50,9 +51,16 @@ class PartialReplies:
         self._stamp = stamp
         self._sent: dict[bytes, int] = {}
         """Partial replies to each client since it was seen to have read all."""
+        self._new: dict[Package, float] = {}
+        """Packages with new entries, and since when they have some, the oldest first."""
         self._late: dict[bytes, dict[Package, None]] = {}
         """Packages with entries for clients that have too much unread."""
         self._next_look = 0.0
+
+    @property
+    def are_new(self) -> bool:
+        """Return whether entries wait for others to be sent with."""
+        return bool(self._new)
 
     @property
     def are_late(self) -> bool:
@@ -60,8 +68,15 @@ class PartialReplies:
         return bool(self._late)
 
     def send(self, packages: Iterable[Package], now: float) -> None:
-        """Send what has come of these packages, and what is late if its client has read; `now` in s, monotonic."""
+        """Take the packages with new entries, and send those that are due at `now`, in s, monotonic.
+
+        Entries wait PART_S for others: most packages are complete by then, and need one reply.
+        """
         for package in packages:
+            self._new.setdefault(package, now)
+        due = list(itertools.takewhile(lambda package: self._new[package] <= now - PART_S, self._new))
+        for package in due:
+            del self._new[package]
             if package.sender.client in self._late or not self._has_room(package):
                 self._late.setdefault(package.sender.client, {})[package] = None
             else:
@@ -76,6 +91,7 @@ class PartialReplies:
 
     def end(self, package: Package) -> None:
         """Send what is left of a package that is complete, whatever its client has read."""
+        self._new.pop(package, None)
         late = self._late.get(package.sender.client)
         if late is not None:
             late.pop(package, None)

@@ -18,7 +18,7 @@ _CALLS: Mapping[RequestKind, Literal["reload", "stats"]] = {RequestKind.RELOAD: 
 
 
 class _Bucket:
-    """What is left of one rate."""
+    """The budget that is left of one rate."""
 
     def __init__(self, rate: float, unit: str) -> None:
         self._rate = self._left = rate

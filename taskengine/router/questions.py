@@ -1,9 +1,9 @@
-"""What clients ask of the engine itself, or of their packages in flight: one method for each kind of request."""
+"""Answers requests about the engine itself, or about packages in flight: one method for each kind of request."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from taskengine.protocol.messages import (
     Info,
     Request,
     RequestKind,
+    ScheduleState,
     SourceStats,
     Stats,
     TaskInfo,
@@ -29,7 +30,7 @@ from taskengine.security.audit import Audit
 
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
-CAPABILITIES = ["clock", "stop", "each", "streams"]
+CAPABILITIES = ["clock", "stop", "each", "values", "streams"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 LATER: Final = object()
 """In place of an answer: it comes when the reload has ended."""
@@ -42,7 +43,7 @@ class Questions:
 
     `stop_tasks` are the tasks that stop something, `unread` returns how many bytes of replies wait, and `tell` tells
     the supervisor. `restarts` are as the supervisor counts them. `overruns` are, of each data worker, the sources that
-    take longer than their period.
+    take longer than their period. `schedules` returns how the periodic tasks stand, by their names.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Questions:
         self._reloads_begun: list[tuple[Route, int]] = []
         self.restarts: dict[str, int] = {}
         self.overruns: dict[str, list[SourceStats]] = {}
+        self.schedules: Callable[[], dict[str, ScheduleState]] = dict
         self._answers: dict[RequestKind, Callable[[Asked], object]] = {
             RequestKind.INFO: self._info,
             RequestKind.TASKS: self._list_tasks,
@@ -114,14 +116,20 @@ class Questions:
             stop_address=settings.stop_address,
         )
 
-    def _list_tasks(self, asked: Asked) -> Sequence[TaskInfo]:
-        return asked[3].tasks(self._tasks)
+    def _list_tasks(self, asked: Asked) -> list[TaskInfo]:
+        """Return the tasks that the client may call, and how those stand that are periodic or run again."""
+        states, retried = self.schedules(), self._broker.retries.retried
+        return [_as_it_stands(task, states, retried[task.name]) for task in asked[3].tasks(self._tasks)]
 
     def _stats(self, asked: Asked) -> Stats:
-        """Return all counters; of sources only those that the client may know of."""
+        """Return all counters; of sources and periodic tasks only those that the client may know of."""
         stats = self._broker.stats(self.restarts, self._unread())
         sources = (source for told in self.overruns.values() for source in told)
-        return msgspec.structs.replace(stats, sources=[each for each in sources if asked[3].may_subscribe(each.topic)])
+        return msgspec.structs.replace(
+            stats,
+            sources=[each for each in sources if asked[3].may_subscribe(each.topic)],
+            schedules=[state for name, state in self.schedules().items() if asked[3].may_call(name)],
+        )
 
     def _progress(self, asked: Asked) -> list[tuple[str, int, int]]:
         return self._broker.serials.progress(asked[0])
@@ -141,3 +149,9 @@ class Questions:
         if len(self._reloads_asked) == 1:
             self._tell(ReloadRequested())
         return LATER
+
+
+def _as_it_stands(task: TaskInfo, states: Mapping[str, ScheduleState], retried: int) -> TaskInfo:
+    if task.retry is not None and retried:
+        task = msgspec.structs.replace(task, retry=msgspec.structs.replace(task.retry, retried=retried))
+    return task if task.schedule is None else msgspec.structs.replace(task, schedule=states.get(task.name))

@@ -1,4 +1,4 @@
-"""The router's replies, and what it keeps of them for clients that do not read."""
+"""Sends the router's replies, and limits how many bytes of them wait for clients that do not read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskengine.router.tuning import (
 
 K = TypeVar("K")
 SMALL = 1024
-"""Smaller replies, in bytes, are not refused. A client that leaves very many of them unread is cut off."""
+"""Replies below this size, in bytes, are not refused. A client that leaves very many of them unread is cut off."""
 
 
 class Connections(Protocol):
@@ -31,22 +31,22 @@ class Connections(Protocol):
         """Return whether the client has read everything that was written to it."""
 
     def cut_off(self, client: bytes, reason: str = "") -> None:
-        """End its connection, and note the reason."""
+        """End the client's connection, and note the reason."""
 
 
 class ReplySender:
-    """Sends replies at `port`, a ROUTER with a high-water mark that refuses what has nobody to take it.
+    """Sends replies at `port`, a ROUTER with a high-water mark that refuses a message whose client has left.
 
-    Each reply counts for the connection to which it goes, for the key of the client, or without keys once more for the
-    connection, and for all. What libzmq has encrypted counts nowhere any more: of each connection with a key that is as
-    much as the largest reply since its client was seen to have read everything.
+    Unread replies are limited for each connection, for each key, and in all; without keys, the limit of a key applies
+    to the connection. ZeroMQ does not count bytes any more once it has encrypted them. For a connection with a key they
+    are therefore assumed to be as many as the largest reply since its client was last seen to have read everything.
     """
 
     def __init__(self, port: Port, connections: Connections | None = None) -> None:
         self._port = port
         self._connections = connections
         self._encrypted: dict[str, dict[bytes, int]] = {}
-        """Bytes by keys and their clients."""
+        """The bytes that may be encrypted and unread, by key and client."""
         self._all = Debt()
         self._of_keys: dict[str, Debt] = {}
         self._small_of: dict[bytes | str, Debt] = {}
@@ -59,10 +59,10 @@ class ReplySender:
         return self._all.unsent + sum(map(self._encrypted_by, keys))
 
     def is_full(self, client: bytes, key: str, size: int) -> bool:
-        """Return whether `size` more bytes are too many beside what the client, its key or all clients leave unread.
+        """Return whether `size` more bytes would be too many, for the client, for its key or for all clients.
 
-        One reply may be larger than a client's limit, where others leave little unread. A small one goes to each client
-        that has read all before it.
+        A single reply may exceed a client's limit while others leave little unread. A small reply always goes to a
+        client that has read all replies before it.
         """
         mine = self._debt(client, key).unsent
         if mine and mine + size > UNREAD_BYTES:
@@ -82,9 +82,9 @@ class ReplySender:
         return size > share and unread > UNREAD_ALL_BYTES // 4
 
     def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
-        """Reply, with about `size` bytes where those are many.
+        """Send a reply of about `size` bytes, 0 for few.
 
-        A client that has left gets nothing, and one that reads nothing no more than the high-water mark.
+        A client that has left gets nothing, and a client that reads nothing gets no more than the high-water mark.
         """
         if size < SMALL:
             debt = self._known(self._small_of, key or route[0], self._all)
@@ -100,7 +100,7 @@ class ReplySender:
             self._port.send([*route, *frames], debt)
 
     def _encrypted_by(self, key: str) -> int:
-        """Return how many bytes are encrypted for clients with this key and were not read."""
+        """Return how many bytes may be encrypted for clients with this key, and not read."""
         encrypted = self._encrypted[key]
         for client in list(encrypted):
             if not self._debt(client, key).unsent and self._connections and self._connections.has_read(client):

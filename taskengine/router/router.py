@@ -25,7 +25,8 @@ from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
 from taskengine.router.health import WorkerHealth
-from taskengine.router.tuning import LATE_S, UNREAD_MESSAGES
+from taskengine.router.scheduler import OwnClient, Scheduler
+from taskengine.router.tuning import UNREAD_MESSAGES
 from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
     Alive,
@@ -51,6 +52,7 @@ from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
 from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
+from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
 from taskengine.security.authenticator import KeyAuthenticator
@@ -65,12 +67,14 @@ STOP_MS = 1
 """Time, in ms, between two looks whether the machine is safe, while a stop waits for that."""
 UNEVEN_MS = 1
 """Time, in ms, between two looks whether what busy workers have not begun is worth a message to idle ones."""
-LATE_MS = int(LATE_S * 1000)
-"""Time, in ms, between two looks whether a client has read, while results wait for that."""
+PART_MS = 1
+"""Time, in ms, between two looks whether results that came have waited for others of their package."""
+LOOK_MS = 2
+"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
-"""What is ready, by its place among the sources of the waiter."""
+"""The bits of `Waiter.wait`: what is ready, in the order in which the waiter got it."""
 
 
 class Router:
@@ -84,11 +88,11 @@ class Router:
         settings: Settings,
         frontends: list[str],
         backends: list[str],
-        backplane: Topology,
+        topology: Topology,
         lanes: dict[str, int],
         tasks: list[TaskInfo],
         control: ControlChannel,
-        journal: LogBuffer,
+        log: LogBuffer,
     ) -> None:
         lanes = lanes | {data_lane(number): 1 for number in range(settings.data_workers)}
         self._settings = settings
@@ -99,39 +103,43 @@ class Router:
             *(settings.client_tasks, settings.client_bytes, settings.queue_tasks, settings.queue_bytes),
             *(settings.client_packages, settings.queue_packages),
         )
-        pinned = backplane.machine.lanes if backplane.machine else ()
+        pinned = topology.machine.lanes if topology.machine else ()
         size = settings.chunking_size if settings.chunking else None
         sizes = {lane: settings.lane(lane).concurrency for lane in lanes}
         self._concurrency = {lane: most for lane, most in sizes.items() if most > 1}
         self._broker = Broker(size, lanes, (), epoch, limits, pinned, self._concurrency)
         self._retiring: set[str] = set()
-        self._workers = WorkerTable(backplane.pages)
+        self._workers = WorkerTable(topology.pages)
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
         self._now = time.monotonic()
+        """The time when something was received last."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
         self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
-        """When something was received last."""
         self._control = control
-        self._journal = journal
+        self._log = log
         # libzmq ends a process in which a peer has announced the id that is next
         seed_ids(int.from_bytes(os.urandom(4)))
         self._context = zmq.Context()
-        self._backplane = backplane
-        self._audit = audit = Audit(file_of(settings), journal.warn)
+        self._topology = topology
+        self._audit = audit = Audit(file_of(settings), log.warn)
         audit.open()
-        keys = backplane.security
-        self._gate = KeyAuthenticator(self._context, keys, journal.warn, audit.note) if keys else None
+        keys = topology.security
+        self._authenticator = KeyAuthenticator(self._context, keys, log.warn, audit.note) if keys else None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._connections: ConnectionMonitor | None = None
-        # what it does not take of a client waits at the client, not in our memory
+        # requests that the router does not take wait at the client, not in this process's memory
         self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
-        reached = (self._client_port, self._gate, audit, journal, control.send, backplane.machine)
+        reached = (self._client_port, self._authenticator, audit, log, control.send, topology.machine)
         self._frontend = Frontend(settings, self._broker, *reached, connections=self._connections)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
         self._worker_port = self._bind(credentials.BACKEND, backends, 0, 0)
         self._stop_at = float("inf")
+        wall = WallClock(is_trusted=settings.trust_clock)
+        client = OwnClient(self._frontend, settings.data_workers)
+        self._scheduler = Scheduler(client, wall, log.say, self._workers.awaits_elders)
+        self._frontend.questions.schedules = self._scheduler.states
         self._learn(tasks)
 
     def _learn(self, tasks: list[TaskInfo]) -> None:
@@ -140,6 +148,8 @@ class Router:
         self._frontend.learn(tasks)
         self._health.learn((task.name, task.timeout) for task in tasks)
         self._broker.learn({task.name for task in tasks if task.idempotent})
+        self._broker.retries.learn({task.name: task.retry for task in tasks if task.retry is not None})
+        self._scheduler.learn(tasks)
 
     def _bind(self, domain: str, addresses: list[str], unsent: int, untaken: int) -> Port:
         socket = self._context.socket(zmq.ROUTER)
@@ -150,9 +160,9 @@ class Router:
         socket.linger = LINGER_MS
         socket.maxmsgsize = self._settings.message_bytes if domain == credentials.FRONTEND else MAX_MESSAGE
         socket.handshake_ivl = self._handshake_ms
-        if self._backplane.security:
-            self._backplane.security.serve(socket, domain)
-        port = Port(socket, is_gated=domain == credentials.FRONTEND and self._gate is not None)
+        if self._topology.security:
+            self._topology.security.serve(socket, domain)
+        port = Port(socket, is_gated=domain == credentials.FRONTEND and self._authenticator is not None)
         if domain == credentials.FRONTEND:
             socket.tcp_keepalive = 1
             socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
@@ -168,23 +178,23 @@ class Router:
 
     def serve(self) -> None:
         """Route until the supervisor says stop, or is gone."""
-        questions = [self._gate.port] if self._gate else []
+        questions = [self._authenticator.port] if self._authenticator else []
         most = self._settings.package_tasks + ENVELOPE_FRAMES + 1
         requests = partial(self._client_port.receive_request, MAGIC, most)
         news = [self._connections.news] if self._connections else []
         waiter = Waiter(self._control.fileno(), self._client_port, self._worker_port, *news, *questions)
         while not self._stopped():
-            ready = waiter.wait(PAUSE_MS if self._journal.pending else self._wait_ms())
+            ready = waiter.wait(PAUSE_MS if self._log.pending else self._wait_ms())
             self._now = time.monotonic()
             self._broker.tick(self._now)
             if self._connections and self._connections.is_unsettled and not ready & FRONTEND:
                 self._connections.settle()
             if not ready:
-                self._journal.flush()
+                self._log.flush()
             if ready & CONTROL:
                 self._handle_control()
-            if ready & QUESTION and self._gate:
-                self._gate.handle()
+            if ready & QUESTION and self._authenticator:
+                self._authenticator.handle()
             if ready & BACKEND:
                 for frames in _received(self._worker_port.receive):
                     self._from_worker(frames)
@@ -201,27 +211,31 @@ class Router:
             if self._next_look <= self._now:
                 self._check_health(self._now)
             self._frontend.look_at_keys(self._now)
+            if self._scheduler.due <= self._now:
+                self._scheduler.run(self._now)
             settled = self._broker.settle(self._now)
             if settled:
                 self._frontend.deliver(settled)
             self._dispatch()
-            if self._broker.progressed or self._frontend.partials.are_late:
-                self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.workers.has_idle:
                 self._even_out()
+            if self._broker.looks.are_wanted:
+                self._look_at_pages()
+            if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
+                self._frontend.partials.send(self._broker.take_progressed(), self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
             if self._retiring:
                 self._report_idle()
         stopped = Overloaded("the engine stopped before the task ended", retry_after=None)
         self._frontend.deliver(self._broker.abandon(stopped))
-        self._journal.flush()
+        self._log.flush()
         if self._connections:
             self._connections.close()
         for socket in self._sockets:
             socket.close()
-        if self._gate:
-            self._gate.stop()
+        if self._authenticator:
+            self._authenticator.stop()
         self._context.term()
 
     def _take(self, requests: Callable[[], Request | None]) -> None:
@@ -237,13 +251,18 @@ class Router:
         """Return in how many ms something is to happen by itself, at most."""
         if self._frontend.stops.waiting:
             return STOP_MS
-        if self._frontend.partials.are_late:
-            return LATE_MS
         if self._broker.workers.has_idle:
             return UNEVEN_MS
+        if self._frontend.partials.are_new:
+            return PART_MS
+        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+            return LOOK_MS
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
-        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._gate else self._interval_ms
+        longest = min(self._interval_ms, KEYS_LOOK_MS) if self._authenticator else self._interval_ms
+        due = self._scheduler.due if self._scheduler.due < self._broker.retries.due else self._broker.retries.due
+        if due < self._now + longest / 1000:
+            longest = max(0, math.ceil((due - self._now) * 1000))
         return min(TICK_MS, longest) if timed else longest
 
     def _stopped(self) -> bool:
@@ -276,6 +295,7 @@ class Router:
                 self._frontend.questions.restarts = order.counts
             case StopProcess():
                 self._broker.stopping = True
+                self._scheduler.stop()
                 self._stop_at = time.monotonic() + order.drain
                 self._next_look = 0.0  # the supervisor waits for a sign of life
                 self._frontend.deliver(self._broker.refuse_unserved())
@@ -300,16 +320,14 @@ class Router:
             if len(frames) == 4 and frames[1] == ANSWER:
                 self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
             elif len(frames) == 4 and frames[1] == STREAM:
-                self._frontend.streams.take(name, *self._backplane.read_stream(frames[2]), frames[3])
+                self._frontend.streams.take(name, *self._topology.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
             else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:
             self._broker.counters.late += 1
-            self._journal.warn(
-                f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}"
-            )
+            self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] Dropped a message of {name or 'a stranger'}: {malformed}")
             if name is not None:
                 self._expel(name)
 
@@ -329,7 +347,7 @@ class Router:
 
     def _enlist(self, identity: bytes, proof: bytes, said: bytes) -> None:
         """Take a worker's hello. Raises ProtocolError."""
-        hello = self._backplane.read_hello(proof, said, peer_process(self._worker_port.descriptor))
+        hello = self._topology.read_hello(proof, said, peer_process(self._worker_port.descriptor))
         if self._workers.is_here(hello.name):
             self._on_worker_exit(hello.name, is_dead=False)  # it has dropped what it held and not begun
             self._expect(hello.name, hello.place, hello.pid, is_online=True)
@@ -352,7 +370,7 @@ class Router:
             self._health.expect(name, time.monotonic(), joins=not is_online)
 
     def _expel(self, name: str) -> None:
-        """Have a worker killed. What it holds is given to others or answered once it is dead."""
+        """Have a worker killed. When it is dead, its tasks are given to other workers, or answered."""
         self._broker.workers.exclude(name)
         self._health.condemned(name)
         self._control.send(KillWorker(name))
@@ -388,8 +406,9 @@ class Router:
         self._control.offer(Alive(self._frontend.has_answered))
         self._kill_overdue()
         for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
-            self._journal.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
+            self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
+        self._scheduler.run(now)  # somebody may have set the clock
 
     def _even_out(self) -> None:
         """Give what busy workers have not begun to idle ones."""
@@ -401,6 +420,17 @@ class Router:
             self._frontend.deliver(self._broker.take_back(name, number, left))
         if takes:
             self._dispatch()
+
+    def _look_at_pages(self) -> None:
+        """Take what busy workers have finished, where clients want each result as it comes."""
+        for look in self._broker.looks.due(self._now):
+            try:
+                found = self._workers.peek(look)
+            except ProtocolError:  # a task has overwritten the page: its worker's answer, or death, tells the rest
+                self._broker.looks.give_up(look)
+            else:
+                if found is not None:
+                    self._frontend.deliver(self._broker.looks.take(look, *found))
 
     def _dispatch(self) -> None:
         for worker, number, slices, slice_ns, tasks in self._broker.dispatch():
@@ -424,14 +454,14 @@ class Router:
         """Tell workers what their streams may send."""
         for worker, job, grant in self._frontend.streams.take_grants():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
-                frames = self._backplane.credit_frames(job, grant)
+                frames = self._topology.credit_frames(job, grant)
                 self._worker_port.send([self._workers.identity_of(worker), *frames])
 
     def _cancel_running(self) -> None:
         """Have workers that can do that cancel running tasks whose client has cancelled them."""
         for worker, unwanted in self._broker.workers.cancellations():
             with contextlib.suppress(zmq.ZMQError):  # it is gone
-                frames = self._backplane.cancel_frames(unwanted)
+                frames = self._topology.cancel_frames(unwanted)
                 self._worker_port.send([self._workers.identity_of(worker), *frames])
 
 
@@ -451,24 +481,24 @@ def run(
     settings: Settings,
     frontends: list[str],
     backends: list[str],
-    backplane: Topology,
+    topology: Topology,
     lanes: dict[str, int],
     tasks: list[TaskInfo],
     control: ControlChannel,
-    journal: LogBuffer,
+    log: LogBuffer,
 ) -> None:
     """Run the router's process. Tells the supervisor `online`, or `failed` with the reason."""
     give_back_memory()
     limit_files(settings)
     limit_memory(router_memory(settings))
     try:
-        router = Router(settings, frontends, backends, backplane, lanes, tasks, control, journal)
+        router = Router(settings, frontends, backends, topology, lanes, tasks, control, log)
     except zmq.ZMQError as error:
         control.send(StartFailed(f"the router cannot listen: {error}"))
         return
-    journal.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
-    journal.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
-    journal.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
-    journal.say("[ROUTER-MASTER] Routing started")
+    log.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
+    log.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
+    log.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
+    log.say("[ROUTER-MASTER] Routing started")
     control.send(Online())
     router.serve()

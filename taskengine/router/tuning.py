@@ -13,10 +13,12 @@ UNREAD_ALL_BYTES: Final = 2**28
 UNREAD_LEAST_BYTES: Final = 2**16
 """but for so many bytes."""
 UNREAD_SMALL_BYTES: Final = 2**25
-"""Bytes of small replies, for one key: whoever leaves more unread is cut off."""
+"""Bytes of small replies, for one key: a client that leaves more unread is cut off."""
 UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 UNREAD_PARTS: Final = 1024
 """Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
-LATE_S: Final = 0.002
-"""How often, in s, it checks whether such a client has read."""
+LATE_S: Final = 0.0015
+"""The shortest time, in s, between two checks whether such a client has read."""
+PART_S: Final = 0.0007
+"""How long, in s, an entry waits for others of its package before a partial reply is sent."""

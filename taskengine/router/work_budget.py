@@ -1,7 +1,7 @@
-"""How busy each client keeps the router with reading what it sends, and who has to wait for that. Pure.
+"""Limits the part of the router's time that each client takes by sending. Pure.
 
-A client may keep it busy for as much of the time as is free, so that one that takes all it can leaves half to others,
-as in `quota`. It is refused only while somebody else sends too; and whoever is below the mean is not meant.
+A client may take as much of the time as is free, so that the greediest client leaves half of it to others, as in
+`quota`. A client is refused only while others send too, and only if it takes more than the mean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from taskengine.broker.tuning import LATEST_RETRY_S, SOONEST_RETRY_S
 from taskengine.protocol.limits import MAX_CLIENTS
 
 SPAN_S = 1.0
-"""Time, in s, after which a part of 1/e still counts of what a client has done."""
+"""Time, in s, after which a client's use of the router counts 1/e of itself."""
 STEP_S = 0.1
 """Time, in s, between two calculations of that."""
 LEAST_S = 1e-5
@@ -23,7 +23,7 @@ WAITING_S = 1e-3
 ABOVE_MEAN = 1.5
 """A client that does so many times what clients do on the average is not refused yet."""
 STUBBORN = 0.75
-"""Part of the time from which on a client is cut off: what it was told kept it from nothing."""
+"""Part of the time from which on a client is cut off, because refusals did not slow it down."""
 
 
 class Excess(NamedTuple):
@@ -31,9 +31,9 @@ class Excess(NamedTuple):
 
     retry_after: float
     is_stubborn: bool
-    """It does not heed refusals, or its connections do more than those can keep down."""
+    """Whether the client goes on in spite of refusals, or by so many connections that refusals do not help."""
     is_news: bool
-    """Neither this nor that was said of it since it had last been below its share."""
+    """Whether this is the first excess of this kind since the client was last below its share."""
 
 
 class WorkBudget:
@@ -41,7 +41,7 @@ class WorkBudget:
 
     def __init__(self) -> None:
         self._spent: dict[str | bytes, float] = {}
-        """In s, about what was spent in the last SPAN_S."""
+        """The time, in s, that each client took in about the last SPAN_S."""
         self._total = 0.0
         self._since = 0.0
         self._told: dict[str | bytes, bool] = {}
@@ -52,12 +52,12 @@ class WorkBudget:
         if now - self._since >= STEP_S:
             self._forget(now)
         if client not in self._spent and len(self._spent) >= MAX_CLIENTS:
-            client = ""  # the many share what they do
+            client = ""  # all clients beyond MAX_CLIENTS share one budget
         self._spent[client] = self._spent.get(client, 0.0) + seconds
         self._total += seconds
 
     def excess(self, client: str | bytes, now: float) -> Excess | None:
-        """Return what is too much; None where the client may send."""
+        """Return the client's excess; None where it may send."""
         if now - self._since >= STEP_S:
             self._forget(now)
         mine = self._spent.get(client, 0.0)

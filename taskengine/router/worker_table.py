@@ -1,4 +1,7 @@
-"""The workers that the router knows: how they are reached, and where they keep their accounts. Pure."""
+"""The workers that the router knows, with their connections and their progress pages. Pure.
+
+The progress pages are memory that is shared with the workers; the caller hands them in.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from taskengine._fastpath import CallTable, ProgressPage
+from taskengine.broker.looks import Cursor, PageLook, Piece
 from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
 
@@ -13,8 +17,8 @@ from taskengine.errors import ProtocolError
 class WorkerEntry(NamedTuple):
     """A worker: its name, its progress page and its process.
 
-    Where it `is_fresh`, the page still tells of the worker before it. `identity` is the routing id of its connection,
-    which ZeroMQ gave and nobody can claim, or b"" until it has said hello.
+    If it `is_fresh`, its page still has the progress of the previous worker at its place. `identity` is the routing id
+    of its connection, which ZeroMQ gave and no other process can claim; b"" until it has said hello.
     """
 
     name: str
@@ -45,7 +49,7 @@ class WorkerEntry(NamedTuple):
 
 
 class WorkerTable:
-    """The living workers, at these `pages`, one for each place: those that are expected, and those that are here."""
+    """The living workers, with and without a connection; `pages` has a progress page for each place."""
 
     def __init__(self, pages: Sequence[ProgressPage]) -> None:
         self._pages = pages
@@ -54,7 +58,7 @@ class WorkerTable:
         self._progress: dict[str, tuple[int, ...]] = {}
 
     def expect(self, name: str, place: int, pid: int, *, is_fresh: bool) -> None:
-        """Note that a worker lives and will say hello; one that is not fresh may still run what another router gave."""
+        """Note that a worker lives and will say hello; one that is not fresh may still run tasks of another router."""
         if name not in self._members:
             self._members[name] = WorkerEntry(name, self._pages[place], pid, is_fresh)
 
@@ -87,6 +91,10 @@ class WorkerTable:
         """Return whether a worker has said hello."""
         return name in self._members and self._members[name].identity != b""
 
+    def awaits_elders(self) -> bool:
+        """Return whether a worker of an earlier router has not said hello: it may still run what that one gave it."""
+        return any(not (member.identity or member.is_fresh) for member in self._members.values())
+
     def name_of(self, identity: bytes) -> str | None:
         """Return the worker with this identity, None where there is none."""
         return self._names.get(identity)
@@ -94,6 +102,10 @@ class WorkerTable:
     def identity_of(self, name: str) -> bytes:
         """Return the identity of a worker."""
         return self._members[name].identity
+
+    def peek(self, look: PageLook) -> tuple[list[Piece], Cursor] | None:
+        """Return what a worker has finished since the last look, None for nothing. Raises ProtocolError."""
+        return self._members[look.worker].page.peek(look.number, look.cursor, look.jobs)
 
     def recall(self, name: str, number: int) -> None:
         """Have a worker hand back its batches up to this number, after the task that it runs."""
@@ -104,11 +116,11 @@ class WorkerTable:
         self._members[name].page.offer(number, tasks)
 
     def unclaimed(self, name: str, number: int) -> int:
-        """How many tasks of a batch a worker has not claimed."""
+        """Return how many tasks of a batch a worker has not claimed."""
         return self._members[name].page.unclaimed(number)
 
     def take_back(self, name: str, number: int, tasks: int) -> int:
-        """Take so many tasks of a batch back from a worker, if it has not claimed them; how many it has left."""
+        """Take up to so many unclaimed tasks of a batch back from a worker; return how many it has left."""
         return self._members[name].page.take_back(number, tasks)
 
     def release(self, name: str, number: int) -> None:

@@ -1,1 +1,1 @@
-"""What all processes of an engine share: the topology, memory, clocks, sockets, limits and logs."""
+"""The parts that all processes of an engine share: topology, memory, clocks, sockets, limits and logs."""

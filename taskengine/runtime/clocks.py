@@ -11,7 +11,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class MachineClock:
-    """Both clocks; `boot` is the number of the machine's boot (random(4)): another one begins at another time."""
+    """Reads both clocks. `boot` identifies the machine's boot (random(4)): the clocks begin anew with each boot."""
 
     def __init__(self) -> None:
         self.boot = boot_number(BOOT_ID.read_text())
@@ -21,7 +21,7 @@ class MachineClock:
         return Moment(time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def told(self) -> int:
-        """Return this moment as clients are told it, in ns."""
+        """Return this moment by the clock that replies carry, in ns."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 

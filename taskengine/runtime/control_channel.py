@@ -68,7 +68,7 @@ class ControlChannel:
                 return order
 
     def next_order(self) -> Order | None:
-        """As `receive`; a supervisor that is gone has us stop."""
+        """Do as `receive`; return StopProcess where the supervisor is gone."""
         try:
             return self.receive()
         except EOFError:

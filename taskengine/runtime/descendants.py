@@ -1,11 +1,11 @@
-"""What tasks start ends with the worker that started it.
+"""Ends the processes that tasks have started, together with the worker that ran the tasks.
 
-Theory of operation. Workers are child subreapers (prctl(2)): whatever a task starts, also by a double fork or in a new
-session, stays below its worker for as long as that lives. The supervisor is one too. So when a worker ends, for
-whatever reason, what was below it becomes the supervisor's child, which knows its own and kills the rest (`Orphans`).
-When the supervisor ends, a thread of each worker, which needs no interpreter, kills what is below and then the worker.
-What is below a worker that is killed in the same moment as the supervisor belongs to nobody: only a control group, as
-systemd's, ends that.
+Theory of operation. Each worker is a child subreaper (prctl(2)): every process that a task starts, also by a double
+fork or in a new session, stays a descendant of the worker as long as the worker lives. The supervisor is a subreaper
+too. So when a worker ends, for whatever reason, its descendants become children of the supervisor, which knows the
+engine's own processes and kills the others (`Orphans`). When the supervisor ends, a thread of each worker, which needs
+no interpreter, kills the descendants and then the worker. When a worker is killed in the same moment as the supervisor,
+its descendants stay: only a control group, such as systemd's, ends them.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from taskengine._descendants import children_of
 
 _PR_SET_CHILD_SUBREAPER = 36
 AGAIN_S = (0.001, 0.5)
-"""How soon it is looked again whether what was killed has ended, at first and at the longest."""
+"""The first and the longest pause, in s, before the next look whether killed processes have ended."""
 MOST_PASSES = 100
-"""How often it is looked in one go."""
+"""The most looks in one hunt."""
 LOOK_S = 1.0
-"""How often is looked for orphans that are not the engine's."""
+"""The pause, in s, between two looks for orphans that are not the engine's."""
 MOST_ENDED = 32
-"""So many ended processes that nobody asks for a worker keeps at least."""
+"""A worker keeps up to so many ended processes without asking whether they are still needed."""
 
 
 def adopt() -> None:
-    """Have what descends from this process become its child when what started it ends."""
+    """Make this process a subreaper: a descendant becomes its child when the descendant's own parent ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_CHILD_SUBREAPER")
 
 
 class Orphans:
-    """What ended processes of the engine leave to this one, their parent, kills.
+    """Kills the processes that ended processes of the engine leave to this one, their parent.
 
-    Nothing is killed before `begin`. Children that were there then, and, for PID 1, those that come from elsewhere in
-    its container, are strangers: they are only reaped.
+    Nothing is killed before `begin`. Strangers are only reaped: children that existed at `begin` and, for PID 1, those
+    that come from elsewhere in its container.
     """
 
     def __init__(self) -> None:
         self.due = math.inf
-        """When `look` has something to do."""
+        """The time, in s, when `look` has something to do."""
         self.is_hunting = False
-        """Something was left, and may live."""
+        """Whether processes were left that may still live."""
         self._has_begun = False
         self._ours: set[int] = set()
         self._strangers: set[int] = set()
@@ -58,7 +58,7 @@ class Orphans:
         self._pause = AGAIN_S[0]
 
     def begin(self, *, is_init: bool) -> None:
-        """Adopt what ended processes leave from here on, and kill it. `is_init`: we are PID 1, as in a container."""
+        """Adopt and kill orphans from here on. `is_init`: this process is PID 1, as in a container."""
         adopt()
         self._has_begun = True
         self._strangers = _children() - self._ours
@@ -67,11 +67,11 @@ class Orphans:
             self.due = 0.0
 
     def add(self, pid: int) -> None:
-        """That child is a process of the engine."""
+        """Note that this child is a process of the engine."""
         self._ours.add(pid)
 
     def remove(self, pid: int, now: float) -> None:
-        """That one has ended, and is reaped: kill what it has left."""
+        """Note that this process of the engine has ended and is reaped, and kill the orphans that it has left."""
         self._ours.discard(pid)
         self.is_hunting = self._has_begun
         self._pause = AGAIN_S[0]
@@ -79,25 +79,25 @@ class Orphans:
         self.look(now)
 
     def look(self, now: float) -> None:
-        """Kill what was left, and reap what has ended."""
+        """Kill orphans that were left, and reap those that have ended."""
         if now < self.due or not self._has_begun:
             return
         left = self._left()
         if self.is_hunting:
             self._hunt(left)
-        elif all(map(_is_running, self._ours)):  # or it is one of ours that has left them
+        elif all(map(_is_running, self._ours)):  # else one of ours may have left them
             self._strangers |= left
         pause = self._pause if self.is_hunting else LOOK_S if self._looks_for_strangers else math.inf
         self.due = now + pause
 
     def _left(self) -> set[int]:
-        """What is neither ours nor a stranger, and lives; what has ended is reaped."""
+        """Return the living children that are neither the engine's nor strangers; reap those that have ended."""
         found = _children()
         self._strangers &= found
         return {pid for pid in found - self._ours if not _reap(pid)} - self._strangers
 
     def _hunt(self, left: set[int]) -> None:
-        """Kill it, and at once what that leaves in turn: it may fork faster than we are called."""
+        """Kill these, and at once the orphans that they leave in turn: they may fork faster than `look` is called."""
         killed: set[int] = set()
         for _ in range(MOST_PASSES):
             if left <= killed:
@@ -111,7 +111,7 @@ class Orphans:
 
 
 def _children() -> set[int]:
-    """Our children, the ended ones too."""
+    """Return the children of this process, ended ones too."""
     try:
         text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
     except OSError:  # not all kernels have it
@@ -120,7 +120,7 @@ def _children() -> set[int]:
 
 
 def _reap(pid: int) -> bool:
-    """Reap a child if it has ended; whether it is gone."""
+    """Reap a child if it has ended; return whether it is gone."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
@@ -128,7 +128,7 @@ def _reap(pid: int) -> bool:
 
 
 def _is_running(pid: int) -> bool:
-    """A child has not ended; it is not reaped."""
+    """Return whether a child has not ended; do not reap it."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:
@@ -136,17 +136,17 @@ def _is_running(pid: int) -> bool:
 
 
 class Adopted:
-    """Reaps, in a worker, what tasks have left running and what has ended since.
+    """Reaps, in a worker, processes that tasks have left running and that have ended since.
 
-    The kernel does not tell those from children that a task will ask for. So ended ones are kept, a few, and for as
-    long as there is an object of Python's that stands for them, as `subprocess.Popen` is.
+    A task may still ask how a child ended, and the kernel does not say which children it will ask for. So a few ended
+    ones are kept, and those for which there is a Python object, such as a `subprocess.Popen`.
     """
 
     def __init__(self) -> None:
         self._most = MOST_ENDED
 
     def tidy(self) -> None:
-        """Reap, if there are too many."""
+        """Reap ended children if there are too many."""
         try:
             if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return
@@ -162,16 +162,16 @@ class Adopted:
 
 
 def _waited_for() -> set[int]:
-    """The processes that objects of Python's stand for, which may ask how they ended."""
+    """Return the processes for which there are Python objects, which may ask how they ended."""
     classes = _popen_classes()
     return {one.pid for one in gc.get_objects() if issubclass(type(one), classes) and hasattr(one, "pid")}
 
 
 def _popen_classes() -> tuple[type, ...]:
-    """As far as they are loaded."""
+    """Return the classes of such objects, as far as their modules are loaded."""
     modules = [sys.modules.get(name) for name in ("subprocess", "multiprocessing.popen_fork")]
     return tuple(module.Popen for module in modules if module is not None)
 
 
 orphans = Orphans()
-"""Of this process."""
+"""The orphans of this process."""

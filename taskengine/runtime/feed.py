@@ -1,6 +1,6 @@
-"""What tasks publish: a way from each worker to each data worker, past the router.
+"""Carries the publications of tasks from each worker to each data worker, past the router.
 
-A feed is a pair of sockets that the supervisor makes before it forks, so that it outlives both ends' processes.
+A feed is a pair of sockets that the supervisor makes before it forks, so that it outlives the processes at both ends.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from taskengine.protocol.limits import FEED_BYTES, MAX_TOPIC
 
 
 class PublicationPipe(NamedTuple):
-    """The two ends."""
+    """A feed: the end of the workers, and the end of the data worker."""
 
     write_end: socket.socket
     read_end: socket.socket
 
 
 class _Feeds:
-    """Of this process: one for each data worker."""
+    """The feeds of this process: one for each data worker."""
 
     write_ends: Sequence[socket.socket] = ()
     owned: str | None = None
-    """The beginnings of topics on which tasks do not publish."""
+    """Tasks may not publish on topics with this prefix; None: on all topics they may."""
 
 
 def new_feed() -> PublicationPipe:
@@ -43,7 +43,7 @@ def new_feed() -> PublicationPipe:
 
 
 def attach(feeds: Sequence[PublicationPipe], *, has_machine: bool = False) -> None:
-    """This process's tasks publish by these; what the machine's pins do only its owners tell."""
+    """Set the feeds by which tasks of this process publish. With `has_machine` the hardware's topics are not theirs."""
     _Feeds.write_ends = [feed.write_end for feed in feeds]
     _Feeds.owned = OWNED_TOPICS if has_machine else None
 
@@ -51,8 +51,8 @@ def attach(feeds: Sequence[PublicationPipe], *, has_machine: bool = False) -> No
 def publish(topic: str, value: Any) -> None:
     """Publish a value on a topic, in a task; clients use `Client.publish`. It does not wait.
 
-    Raises Overloaded where the data worker takes no more just now, or the engine has none, BadArguments for what cannot
-    be sent.
+    Raises Overloaded where the data worker takes no more just now, or the engine has none, and BadArguments for a value
+    that cannot be sent.
     """
     if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
         raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
@@ -62,7 +62,7 @@ def publish(topic: str, value: Any) -> None:
 
 
 def publish_owned(topic: str, value: Any) -> None:
-    """As `publish`, also on the engine's own topics: for `taskengine_hardware`, and nobody else."""
+    """Do as `publish`, also on the engine's own topics. Only `taskengine_hardware` may call it."""
     made = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if not _Feeds.write_ends:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)
@@ -77,9 +77,9 @@ def publish_owned(topic: str, value: Any) -> None:
 
 
 def receive(read_end: socket.socket) -> tuple[str, Any, int] | None:
-    """Return what a task has published, and when, by the engine's clock in ns; None where there is nothing more.
+    """Return the next publication: topic, value, and time by the engine's clock in ns. None where there is none.
 
-    Raises ProtocolError for what is no value.
+    Raises ProtocolError for bytes that are no publication.
     """
     try:
         message = read_end.recv(2 * FEED_BYTES)

@@ -1,15 +1,15 @@
-"""Who has not been heard for too long. Pure; times are monotonic, in s.
+"""Heartbeats: tells which peers have been silent for too long. Pure; times are monotonic, in s.
 
-Both ends of a connection show themselves at least every `interval`, from the loops that do their work; any traffic
-counts (Paranoid Pirate; zguide, chapter 4). Whoever was away itself, since its machine or its process stood still,
-cannot tell who was silent meanwhile: that time counts against nobody.
+Both ends of a connection send something at least every `interval`, from the loops that do their work; any message
+counts as a heartbeat (Paranoid Pirate; zguide, chapter 4). A process that was paused itself, with its machine or alone,
+cannot tell which peers were silent meanwhile: that time counts against nobody.
 """
 
 from __future__ import annotations
 
 
 class _Watch:
-    """When it was looked last, and how much of the time since then was lost on us."""
+    """Notices pauses of this process itself, by the time between two looks."""
 
     def __init__(self, interval: float, now: float) -> None:
         self._interval = interval
@@ -22,7 +22,7 @@ class _Watch:
 
 
 class Heartbeat:
-    """Our end of a connection to one peer, who may be silent for `limit` s."""
+    """This process's end of a connection to one peer, which may be silent for `limit` s."""
 
     def __init__(self, interval: float, limit: float, now: float) -> None:
         self._interval = interval
@@ -32,15 +32,15 @@ class Heartbeat:
         self._heard = now
 
     def sent(self, now: float) -> None:
-        """Note that this process has shown itself."""
+        """Note that this process has sent a message."""
         self._sent = now
 
     def heard(self, now: float) -> None:
-        """Note that the peer has shown itself."""
+        """Note that a message of the peer has come."""
         self._heard = now
 
     def due(self, now: float) -> float:
-        """Return in how many seconds this process has to show itself."""
+        """Return in how many seconds this process has to send a heartbeat."""
         return max(0.0, self._sent + self._interval - now)
 
     def is_silent(self, now: float) -> bool:
@@ -62,11 +62,11 @@ class HeartbeatMonitor:
         self._frozen: dict[str, float] = {}
 
     def heard(self, name: str, now: float) -> None:
-        """Note that a peer has shown itself; the first time, it joins."""
+        """Note that a message of a peer has come; its first one makes it a watched peer."""
         self._heard[name] = now
 
     def leave(self, name: str) -> None:
-        """Remove a peer that is gone, or not waited for."""
+        """Stop watching a peer: it is gone, or nothing is expected of it."""
         self._heard.pop(name, None)
         self._frozen.pop(name, None)
 
@@ -79,7 +79,7 @@ class HeartbeatMonitor:
         return [name for name, heard in self._heard.items() if now - heard > self._limit]
 
     def is_frozen(self, name: str, now: float, *, stopped: bool) -> bool:
-        """Return whether a silent peer has been stopped for too long. Call this at every look, with whether it is."""
+        """Return whether a silent peer has been stopped for too long. Call this at each look; `stopped`: it is now."""
         if not stopped:
             self._frozen.pop(name, None)
             return False

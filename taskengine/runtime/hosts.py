@@ -1,7 +1,8 @@
-"""Hosts by their names: which family of addresses a name has, and whether it has any.
+"""Looks up host names: which families of addresses a name has, and whether it has any.
 
-ZeroMQ looks a name up whenever it connects, in a thread of its own, but takes addresses of one family and says nothing
-where there are none. A client thus tries IPv4 and IPv6 in turn, and looks the name up itself to say what is wrong.
+ZeroMQ looks a name up whenever it connects, in a thread of its own. But it takes addresses of one family only, and
+reports nothing where there are none. So a client tries IPv4 and IPv6 in turn, and looks the name up itself to report
+what is wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def name_in(address: str) -> str:
 
 
 def needs_ipv6(address: str) -> bool:
-    """Return whether a socket that binds or connects needs IPv6: the host is such a number, or a name of such alone.
+    """Return whether a socket needs IPv6: the host is an IPv6 address, or a name that has only IPv6 addresses.
 
     A name is looked up, which may take seconds.
     """
@@ -57,13 +58,13 @@ class Lookup:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Look it up, unless that is going on, or there is no name."""
+        """Begin to look the name up, unless a look-up runs, or the host is a number."""
         if self._name and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._look, name="taskengine-lookup", daemon=True)
             self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Wait for what it says, so long at most."""
+        """Wait for the look-up to end, for `seconds` at most."""
         if self._thread is not None:
             self._thread.join(seconds)
 

@@ -1,6 +1,6 @@
-"""Memory of the system's own.
+"""Memory: returns the memory of large packages to the system, and makes pages that processes share.
 
-What a large package took goes back with it, and a progress page is shared by processes.
+By default glibc raises the size from which it returns blocks, so that a process keeps the memory of a large package.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from taskengine.protocol.layouts import PROGRESS_BYTES
 
 _M_MMAP_THRESHOLD = -3
 LARGE = 2**20
-"""The size, in bytes, from which on a block goes back to the system when it is freed."""
+"""A freed block of this size, in bytes, or more goes back to the system."""
 
 
 def give_back_memory() -> None:
-    """Have malloc keep no blocks of LARGE bytes; by itself it moves that limit up to 32 MiB, and keeps what lies below.
+    """Have malloc return freed blocks of LARGE bytes and more; by default it raises that limit, up to 32 MiB.
 
-    Only glibc is told (mallopt(3)); other libraries have their own ways.
+    This has an effect with glibc only (mallopt(3)).
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def trim_memory() -> None:
-    """Give back what was freed in small blocks (glibc's malloc_trim(3))."""
+    """Return memory that was freed in small blocks to the system (glibc's malloc_trim(3))."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""What the kernel tells of a process (proc(5), unix(7))."""
+"""Asks the kernel about processes (proc(5), unix(7))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_stopped(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return False
-    # its name, in brackets, may hold anything
+    # the name of the process, in brackets, may hold anything
     return stat.rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
 
 

@@ -1,4 +1,4 @@
-"""What the system lets a process of the engine have, whatever others do to it (getrlimit(2))."""
+"""Limits the memory and the files of a process of the engine (getrlimit(2))."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import resource
 from taskengine.config.settings import Settings
 
 SPARE_FILES = 256
-"""Files beside connections: sockets and pipes of the process's own, and what ZeroMQ needs for them."""
+"""Descriptors beside those of connections: the process's own sockets and pipes, and ZeroMQ's for them."""
 DEFAULT_SHARE = 2
-"""Without a setting the router, or a task worker, may have this part of the machine's memory: one half."""
+"""Without a setting the router, and each task worker, may have the machine's memory divided by this: one half."""
 
 
 def router_memory(settings: Settings) -> int:
@@ -19,7 +19,7 @@ def router_memory(settings: Settings) -> int:
 
 
 def worker_memory(settings: Settings) -> int:
-    """Return the most bytes that the own memory of a task worker may have."""
+    """Return the most bytes that a task worker's own memory may have."""
     return settings.worker_memory or _share()
 
 
@@ -28,18 +28,18 @@ def _share() -> int:
 
 
 def limit_files(settings: Settings) -> None:
-    """Have this process take no more connections than CONNECTIONS, or than the system lets it."""
+    """Limit the descriptors of this process to what CONNECTIONS needs, or to what the system allows if that is less."""
     _limit(resource.RLIMIT_NOFILE, settings.connections + SPARE_FILES)
 
 
 def most_connections(settings: Settings) -> int:
-    """Return how many connections leave a process the descriptors that it needs itself."""
+    """Return the most connections that leave this process the descriptors that it needs itself."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(settings.connections, max(1, soft - SPARE_FILES))
 
 
 def limit_memory(size: int) -> None:
-    """Give this process no more than `size` bytes for itself, and end it where it cannot do without."""
+    """Limit this process's own memory to `size` bytes; an allocation beyond that fails."""
     _limit(resource.RLIMIT_DATA, size)
 
 

@@ -1,8 +1,8 @@
-"""The folder of a running engine: Unix sockets beside its ports, for those on this machine who are its own user.
+"""The folder of a running engine: Unix sockets beside its ports, for programs of the same user on this machine.
 
-A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. One of them, STOP, leads
-to the hardware guardian, past the router. The engine holds a lock on the folder as long as it lives, so that what a
-killed engine has left is told from one that runs.
+A Unix socket is a tenth faster than a port, and its folder, mode 0700, keeps other users out. The socket STOP leads to
+the hardware guardian, past the router. The engine holds a lock on the folder as long as it lives: a folder without a
+lock was left by a killed engine.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LONGEST_PATH = 107
 
 
 def _base() -> Path | None:
-    """Return where folders of engines lie, None where others could exchange them everywhere.
+    """Return the folder for the folders of engines, None where other users could replace them in every candidate.
 
-    XDG_RUNTIME_DIR and TMPDIR may be another user's: su and `sudo -E` keep them.
+    XDG_RUNTIME_DIR and TMPDIR may belong to another user: su and `sudo -E` keep them.
     """
     for place in (os.environ.get("XDG_RUNTIME_DIR"), _temporary()):
         base = Path(place or "")
@@ -52,7 +52,7 @@ def _temporary() -> str | None:
 
 
 def _is_usable(base: Path) -> bool:
-    """Return whether it is a folder that we may write to."""
+    """Return whether this is a folder that this process may write to."""
     return os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK, effective_ids=True)
 
 
@@ -61,7 +61,7 @@ def _folder(base: Path, host: str, port: int | str) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Nobody but this user made it, or can look into it."""
+    """Return whether this user has made the folder, and nobody else can look into it."""
     try:
         found = folder.lstat()
     except OSError:
@@ -70,7 +70,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a descriptor that locks the folder, or None where an engine that lives has it."""
+    """Return a descriptor that locks the folder, or None where a running engine has the lock."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -84,7 +84,7 @@ def _lock(folder: Path) -> int | None:
 
 
 class RunDir:
-    """The folder of the engine at `host` and `port`, gone when it is closed; none where it cannot be made."""
+    """The folder of the engine at `host` and `port`. `close` removes it. It may be that no folder can be made."""
 
     def __init__(self, host: str, port: int) -> None:
         self._lock: int | None = None
@@ -92,7 +92,7 @@ class RunDir:
         if base is None:
             return
         self._folder = _folder(base, f"[{host}]" if ":" in host else host, port)
-        # what a task forks would hold the lock when the engine is gone
+        # a process that a task forks would hold the lock when the engine is gone
         os.register_at_fork(after_in_child=self._let_go)
         for _ in range(ATTEMPTS):  # another engine's sweep may take a folder that is not locked yet
             _sweep(base)
@@ -118,9 +118,9 @@ class RunDir:
         return f"ipc://{path}"
 
     def listen(self, name: str) -> socket.socket | None:
-        """A Unix socket `name` that takes whole messages (SOCK_SEQPACKET), for processes that are forked from here on.
+        """Return a Unix socket `name` that takes whole messages (SOCK_SEQPACKET), for processes forked from here on.
 
-        None where there can be none.
+        None where there is no folder, or the socket cannot be made.
         """
         address = self.address(name)
         if address is None:
@@ -143,13 +143,13 @@ class RunDir:
 
 
 def nearest(address: str) -> str:
-    """Return the frontend's socket of the engine at `address` where that runs here, as this user; else `address`."""
+    """Return the address of the engine's Unix socket where it runs on this machine as this user; else `address`."""
     path = served(address, FRONTEND)
     return address if path is None else f"ipc://{path}"
 
 
 def stop_path(address: str) -> Path | None:
-    """Return the guardian's socket of the engine at `address`, where it runs here, as this user, and has a machine.
+    """Return the guardian's socket of the engine at `address`, None unless it runs here, as this user, and has pins.
 
     It takes a message msgpack `[id: bin, why: str]` and answers `[number of the stop, late lanes]`, or `[0, [error]]`.
     """
@@ -170,7 +170,7 @@ def served(address: str, name: str, kind: socket.SocketKind = socket.SOCK_STREAM
 
 
 def _is_listening(path: Path, kind: socket.SocketKind) -> bool:
-    """Somebody serves the socket: its connections are taken, or wait to be."""
+    """Return whether a process serves the socket: it accepts connections, or lets them wait."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         try:
@@ -183,7 +183,7 @@ def _is_listening(path: Path, kind: socket.SocketKind) -> bool:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders that killed engines of this user have left."""
+    """Remove the folders of killed engines of this user."""
     for folder in base.glob(f"taskengine-{os.geteuid()}-*"):
         fd = _lock(folder) if _is_ours(folder) else None
         if fd is not None:

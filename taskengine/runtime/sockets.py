@@ -1,4 +1,4 @@
-"""What the kernel tells of a connection of ours, by its descriptor, and how one is ended (tcp(7))."""
+"""Asks the kernel about connections of this process, by their descriptors, and ends them (tcp(7))."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 _ACKED = struct.Struct("Q")
 _ACKED_AT = 120
-"""Where tcpi_bytes_acked lies in tcp_info(7), since Linux 4.2."""
+"""The offset of tcpi_bytes_acked in struct tcp_info, since Linux 4.2 (tcp(7))."""
 
 
 def number_of(descriptor: int) -> int:
-    """Return the number of a socket, which no other has while the machine runs; 0 where there is no socket."""
+    """Return the number of a socket, which is unique while the machine runs; 0 where there is no socket."""
     try:
         return os.fstat(descriptor).st_ino
     except OSError:
@@ -26,7 +26,7 @@ def number_of(descriptor: int) -> int:
 
 @contextlib.contextmanager
 def _held(descriptor: int, number: int) -> Iterator[socket.socket | None]:
-    """The socket, None where the descriptor is another's by now; nobody else gets the descriptor meanwhile."""
+    """Yield the socket, None where another one has the descriptor by now. It stays open meanwhile."""
     try:
         held = socket.socket(fileno=os.dup(descriptor))
     except OSError:
@@ -37,7 +37,7 @@ def _held(descriptor: int, number: int) -> Iterator[socket.socket | None]:
 
 
 def unread(descriptor: int, number: int) -> tuple[int, int] | None:
-    """Of a connection: the bytes that its peer has not acknowledged, and how many it has; None where it is closed."""
+    """Return how many bytes the peer has not acknowledged, and how many it has; None where the connection is closed."""
     queue = array.array("i", [0])
     with _held(descriptor, number) as held:
         try:
@@ -53,7 +53,7 @@ def unread(descriptor: int, number: int) -> tuple[int, int] | None:
 
 
 def cut(descriptor: int, number: int) -> None:
-    """End a connection, whoever has its socket: that sees its peer close it."""
+    """End a connection; the owner of its socket sees that as if the peer had closed it."""
     with _held(descriptor, number) as held, contextlib.suppress(OSError):
         if held is not None:
             held.shutdown(socket.SHUT_RDWR)

@@ -32,7 +32,7 @@ CREDIT = b"CREDIT"
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
-    """Who a worker is, which lane it serves, which place it has, and its process."""
+    """A worker's first message: its name, lane, place and process."""
 
     name: str
     lane: str
@@ -47,10 +47,11 @@ class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
 class Topology(msgspec.Struct, frozen=True):
     """The addresses and memory by which the processes of an engine find and know each other.
 
-    Workers meet the router at `address` and prove to it that they know the `token`, which is new with each engine and
-    in no file, and that they are the process that they say: who overhears a hello cannot repeat it. With `security` the
-    sockets are encrypted. Each has a place, and there its progress page. What tasks publish goes to the data workers by
-    the `feeds`, and some lanes have the pins of the `machine`. What each is to load stands in the `plan`.
+    Workers connect to the router at `address`. They prove that they know the `token`, which is new with each engine and
+    in no file, and that they are the process that they name: another process that overhears a hello cannot repeat it.
+    With `security` the sockets are encrypted. Each worker has a place; `pages` has the progress page of each place.
+    Publications of tasks go to the data workers by the `feeds`. Some lanes have pins of the `machine`. The `plan` says
+    which modules each worker loads.
     """
 
     address: str
@@ -69,9 +70,9 @@ class Topology(msgspec.Struct, frozen=True):
         return [HELLO, self._proof(hello), hello]
 
     def read_hello(self, proof: bytes, hello: bytes, peer: int) -> WorkerHello:
-        """What a worker said, behind HELLO, by a connection of the process `peer`; 0 where that is not known.
+        """Return the hello of a worker from the parts after HELLO. `peer` is the process that sent it, 0 if not known.
 
-        Raises ProtocolError where a stranger did.
+        Raises ProtocolError for a hello that is malformed, or that another process has sent.
         """
         if not hmac.compare_digest(proof, self._proof(hello)):
             raise ProtocolError("a stranger says that it is a worker")

@@ -28,6 +28,7 @@ import msgspec
 import zmq
 
 from taskengine.errors import KeysError
+from taskengine.protocol.layouts import SCHEDULE_CLIENT
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -131,6 +132,8 @@ class KeyRing:
 
     def allow(self, name: str, public: str) -> None:
         """Add a client to the allow-list."""
+        if name == SCHEDULE_CLIENT:
+            raise KeysError(f"{name} is the name of the engine's own client, which calls periodic tasks: take another")
         if not _KEY.fullmatch(public):
             raise KeysError(f"a public key is 40 characters of Z85, not {public!r}")
         other = self.allowed().get(public)

@@ -12,7 +12,7 @@ import msgspec
 
 from taskengine.config.machine import Machine
 from taskengine.errors import TaskModuleError
-from taskengine.registry.survey import Module, TaskCode, read_by_import, survey
+from taskengine.registry.survey import Module, TaskCode, check_pins, read_by_import, survey
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 from taskengine.security.identity import Identity
 from taskengine.supervisor.child import Inquiry, ask
@@ -75,6 +75,8 @@ def _report(entries: list[str], machine: Machine | None, imports_all: bool, answ
     for done, i in enumerate(open_ones):
         share = max(1.0, (end - time.monotonic()) / (len(open_ones) - done))
         code.modules[i] = _read_apart(code.modules[i], code, share)
+    for module in code.modules:
+        check_pins(module, machine)
     code.settle()
     answer.send_bytes(msgspec.msgpack.encode(code))
 

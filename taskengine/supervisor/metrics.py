@@ -82,7 +82,7 @@ def families(stats: Stats) -> Iterator[Metric]:
     """Yield the counts as metrics."""
     yield CounterMetricFamily("taskengine_tasks_accepted", "Tasks taken in.", stats.accepted)
     yield CounterMetricFamily("taskengine_tasks_answered", "Tasks that have a result or an error.", stats.answered)
-    yield CounterMetricFamily("taskengine_tasks_retried", "Tasks run again since their worker died.", stats.retried)
+    yield CounterMetricFamily("taskengine_tasks_retried", "How often tasks ran again.", stats.retried)
     yield CounterMetricFamily("taskengine_tasks_refused", "Tasks that there was no room for.", stats.refused)
     yield CounterMetricFamily("taskengine_messages_late", "Messages of dead workers and of strangers.", stats.late)
     yield _by("error", CounterMetricFamily, "taskengine_task_errors", "Tasks that ended in an error.", stats.errors)

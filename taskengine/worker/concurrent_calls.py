@@ -70,7 +70,7 @@ class ConcurrentCalls:
 
     def starter(self, task: Task) -> Callable[..., Any]:
         """Return the function by which the turn starts the task, and later gets what the task gave."""
-        function, name, seconds = task.function, task.name, task.timeout
+        function, name, seconds = task.callable, task.name, task.timeout
         grace = CANCEL_GRACE_S if task.can_end_early else 0.0
         kill_ns = int((seconds + grace) * 1e9) if seconds else 0
 

@@ -109,8 +109,8 @@ class EventLoop:
     def callable_of(self, task: Task) -> Callable[..., Any]:
         """Return a function that runs a task, on the loop if it is an `async def`, and returns what it gives."""
         if not task.is_async:
-            return task.function
-        function, name, seconds = task.function, task.name, task.timeout
+            return task.callable
+        function, name, seconds = task.callable, task.name, task.timeout
 
         def run(*args: Any, **kwargs: Any) -> Any:
             made = function(*args, **kwargs)

@@ -58,7 +58,7 @@ class _List:
 
     def add(self, value: Any) -> None:
         """Append a value. Raises BadArguments for more than one answer holds."""
-        self._size += len(encode(value))
+        self._size += len(encode(value, True))
         if len(self.values) >= MOST_LISTED or self._size > MAX_BODY:
             text = f"{self._name} yields more than {MOST_LISTED} values, or {MAX_BODY} bytes: `stream` it"
             raise BadArguments(text, name=self._name)
@@ -71,7 +71,9 @@ class TaskStreams:
     def __init__(self, task_at_hand: Callable[[], tuple[int, int] | None]) -> None:
         self.task_at_hand = task_at_hand
         self.grant_at_hand = Grant(1, 1)
-        """The credit of the stream that is being called."""
+        """The credit of the stream that is being called,"""
+        self.takes_values = False
+        """and whether its client takes Python's other values."""
         self._open: dict[tuple[int, int], OpenGenerator] = {}
         self._send: Callable[[int, int, bytes], None] = _unconnected
         self._wait: Callable[[float], None] = _unconnected
@@ -95,12 +97,14 @@ class TaskStreams:
         """Return the task as one that sends what the generator yields; another one then refuses to be called."""
         refuse = functools.partial(_refuse, task.name)
         if not task.is_generator:
-            return msgspec.structs.replace(task, function=refuse)
+            return msgspec.structs.replace(task, function=refuse, call=None)
 
         def make(generator: Any) -> Any:
             credit = Credit(self.grant_at_hand)
             opened = self._opened(credit)
-            return self._run(task, generator, opened, functools.partial(self._emit, opened.job, credit), None)
+            return self._run(
+                task, generator, opened, functools.partial(self._emit, opened.job, credit, self.takes_values), None
+            )
 
         return _with_function(task, make, refuse)
 
@@ -131,10 +135,10 @@ class TaskStreams:
         self._open[job, position] = opened
         return opened
 
-    def _emit(self, job: int, credit: Credit, value: Any) -> None:
+    def _emit(self, job: int, credit: Credit, takes_values: bool, value: Any) -> None:
         """Send a value. Raises TaskFailed for one that cannot be sent."""
         try:
-            body = encode(value)
+            body = encode(value, takes_values)
         except BadArguments as error:
             raise TaskFailed(f"a value cannot be sent: {error}", type="BadArguments") from None
         self._send(job, credit.values, body)
@@ -200,14 +204,14 @@ def _with_function(task: Task, make: Callable[[Any], Any], otherwise: Callable[[
 
     What is no generator, since a decorator has made something else of it, goes to `otherwise`.
     """
-    function = task.function
+    function = task.callable
 
-    @functools.wraps(function)
+    @functools.wraps(task.function)
     def run(*args: Any, **kwargs: Any) -> Any:
         made = function(*args, **kwargs)
         return (make if hasattr(made, "__next__") or hasattr(made, "__anext__") else otherwise)(made)
 
-    return msgspec.structs.replace(task, function=run)
+    return msgspec.structs.replace(task, function=run, call=None)
 
 
 def _check_time(task: Task, end: float | None) -> None:

@@ -35,6 +35,7 @@ from taskengine.errors import (
 from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.protocol.limits import MAX_ERROR_TEXT, MAX_NAME_LENGTH, MAX_TRACEBACK
 from taskengine.protocol.messages import NOWHERE
+from taskengine.registry.arguments import CALL
 from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
@@ -62,7 +63,7 @@ class NoPins(Exception):
     """The worker of a lane cannot get the lane's pins."""
 
 
-_function: Callable[[Task], Callable[..., Any]] = attrgetter("function")
+_function: Callable[[Task], Callable[..., Any]] = attrgetter("callable")
 
 
 class BatchRunner:
@@ -88,6 +89,8 @@ class BatchRunner:
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
+        has_retries = any(task.retry for task in registry.tasks.values())
+        self._retry_check = self._may_retry if has_retries else None
         # slices that follow each other are mostly of one package
         self._head = b""
         self._origin = NOWHERE
@@ -97,14 +100,16 @@ class BatchRunner:
         """The current task, if it came by wire 0.1."""
         self._thread = threading.get_ident()
         self._frames = legacy_json.TaskFrames(
-            self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin
+            *(self._find_legacy, self._failure, self._limit, page.limit if page else None, set_origin),
+            may_retry=self._runs_again if has_retries else None,
         )
 
     def run(self, batch: bytes) -> bytes:
         """Run a batch and return its answer. Raises ProtocolError for a batch that no router wrote."""
         limits = self._limits if self._limited else None
         try:
-            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, self._page, limits)
+            extras = self._page, limits, self._retry_check
+            return _fastpath.run_batch(batch, self._resolve, self._failed, _foreign, self._frames, *extras)
         finally:
             self._legacy_name = ""
 
@@ -129,10 +134,10 @@ class BatchRunner:
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
-            grant = stream_of(head)
-            if grant is not None:
-                self._streams.grant_at_hand = grant
-            self._functions = list(map((self._callables if grant is None else self._senders).get, names))
+            stream = stream_of(head)
+            if stream is not None:
+                self._streams.grant_at_hand, self._streams.takes_values = stream
+            self._functions = list(map((self._callables if stream is None else self._senders).get, names))
             self._task_names = names
             self._head = head
         self._legacy_name = ""
@@ -143,6 +148,17 @@ class BatchRunner:
         names = _names(head)
         name = names[i] if 0 <= i < len(names) else "?"
         return error_entry(self._failure(name, error))
+
+    def _may_retry(self, head: bytes, i: int, error: BaseException) -> bool:
+        names = _names(head)
+        return i < len(names) and self._runs_again(names[i], error)
+
+    def _runs_again(self, name: str, error: BaseException) -> bool:
+        """Return whether a task that raised may run again; one that did not begin may not."""
+        task = self._registry.tasks.get(name)
+        if task is None or task.retry is None or isinstance(error, ProtocolError) or did_not_begin(error):
+            return False
+        return isinstance(error, task.retry_on)
 
     def _find(self, name: str) -> Callable[..., Any] | None:
         return self._callables.get(name)
@@ -191,6 +207,12 @@ def _names(head: bytes) -> list[str]:
     return names
 
 
+def did_not_begin(error: BaseException) -> bool:
+    """Return whether the arguments of a task did not get into its function."""
+    # the call itself is the only frame
+    return isinstance(error, TypeError) and _in_task(error.__traceback__) is None
+
+
 def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> TaskEngineError:
     """Return the error that a client gets for an exception of task `name`; see `BatchRunner` for `tells_all`."""
     if isinstance(error, TaskEngineError) and error.code:
@@ -198,8 +220,7 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
     said = text_of(error)
     said = shortened(said if tells_all else without_folders(said), MAX_ERROR_TEXT)
     where = _in_task(error.__traceback__)
-    # the call itself was the only frame: the arguments did not get into the function
-    if isinstance(error, TypeError) and where is None:
+    if did_not_begin(error):
         return BadArguments(f"{name}: {said}", name=name)
     kind, text = type(error).__name__, ""
     if tells_all:
@@ -210,9 +231,13 @@ def as_failure(name: str, error: BaseException, *, tells_all: bool = True) -> Ta
 def _in_task(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback behind the call of the task, and behind what a worker does for a coroutine."""
     trace = trace and trace.tb_next
-    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+    while trace is not None and (trace.tb_frame.f_globals.get("__package__") == __package__ or _converts(trace)):
         trace = trace.tb_next
     return trace
+
+
+def _converts(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code is CALL
 
 
 class TaskWorker:

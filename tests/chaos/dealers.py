@@ -14,8 +14,8 @@ from typing import Any
 
 import zmq
 
-from taskengine.client.replies import settle
 from taskengine.client.session import Call, Options, Session
+from taskengine.client.task_future import settle
 from taskengine.protocol.messages import decode_reply
 from tests.chaos.clients import PAUSE_S, make_calls, note_all
 from tests.chaos.ledger import Book

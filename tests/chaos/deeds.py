@@ -21,7 +21,7 @@ from tests.chaos.watch import Watch
 from tests.engine import Engine, deadline
 
 TICK_S = 0.003
-STILL = "has sent no heartbeat for too long: router"
+STILL = "has sent no heartbeat for too long: router; killing it"
 PROBE_S = 0.25
 """How long one question waits by which a new router is found."""
 

@@ -10,6 +10,8 @@ import asyncio
 import json
 import sys
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy
@@ -43,6 +45,7 @@ def tasks(client: Client) -> dict[str, Any]:
         "failed": name_of(TaskFailed, client, "task_fail"),
         "listed": sorted({"servo.set", "system.stop", "task_count"} & {task.name for task in client.tasks()}),
         "version": client.info().version,
+        "values": client.call("task_echo", [(1, (2,)), {3}, Decimal("1.10"), timedelta(days=1), {"k": ()}]),
     }
     waiting = client.submit("task_count", 1, 1)
     found["cancelled"] = waiting.cancel()

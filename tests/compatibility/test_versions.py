@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from taskengine import Client, NotAllowed, TaskEngineError
+from taskengine import BadArguments, Client, NotAllowed, TaskEngineError
 from tests.compatibility import exercise, old
 from tests.engine import Engine, deadline, free_ports, wait_until
 
@@ -30,6 +30,7 @@ FOUND = {
     "array": [0.0, 1.0, 2.0],
     "listed": ["servo.set", "system.stop", "task_count"],
     "version": 2,
+    "values": [[1, [2]], [3], "1.10", "P1D", {"k": []}],
     "cancelled": True,
     "latest": "glad",
     "counts": True,
@@ -111,6 +112,20 @@ def test_the_old_client_with_the_newest_engine_over_curve(folder: Path) -> None:
 def test_the_newest_client_with_the_old_engine_over_curve(folder: Path) -> None:
     with old.engine(folder, curve="on", keys=str(folder / "keys")) as address:
         assert exercised(sys.executable, address, folder, str(folder / "keys")) == FOUND
+
+
+@pytest.mark.parametrize("value", [1j, 2**64])
+def test_what_the_old_engine_cannot_take_is_refused_before_it_is_sent(client: Client, value: complex) -> None:
+    before, why = client.stats().accepted, "the engine is older than this client, and takes no such values"
+    bad, good = client.submit("task_echo", [value]), client.submit("task_echo", 1)
+    with pytest.raises(BadArguments, match=f"^call 0: .*{why}"):
+        client.call("task_echo", value)
+    with pytest.raises(BadArguments, match=f"^call 1: .*{why}"):
+        client.map("task_echo", [1, value])
+    with pytest.raises(BadArguments, match=why):
+        bad.result(deadline(20))
+    assert good.result(deadline(20)) == 1
+    assert client.stats().accepted == before + 1
 
 
 @pytest.mark.parametrize("way", ["call", "submit", "send", "stop"])

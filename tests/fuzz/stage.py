@@ -22,8 +22,8 @@ from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.broker.legacy_json import TaskFrames
 from taskengine.broker.topics import data_lane
-from taskengine.client.replies import settle
 from taskengine.client.session import Options, Session
+from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.layouts import NO_ANSWER

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -18,7 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskengine.broker.broker import Broker
 from taskengine.broker.lane import Batch, Slice, tasks_in
+from taskengine.broker.looks import PageLook, Piece
 from taskengine.broker.package import Package
+from taskengine.broker.partials import Part, PartialResults
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.recovery import Account, Answered
 from taskengine.broker.tuning import BATCH_NS, DEATHS
@@ -29,6 +31,7 @@ from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
 PINNED = {"arm"}
+ENTRY = re.compile(rb"<(\d+)(?: (\w+))?>")
 LIMITS = QuotaLimits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
 MODULES = {
@@ -45,7 +48,17 @@ class State(Enum):
     WAITS = auto()
     HELD = auto()
     RUNS = auto()
+    FINISHED = auto()
     ANSWERED = auto()
+
+
+def between(slices: list[Slice], done: int, stop: int) -> Iterator[tuple[Slice, int, int]]:
+    """Of the tasks of a batch those from one number to another, in each slice."""
+    for slice in slices:
+        first, end = slice.first + max(0, done), min(slice.stop, slice.first + stop)
+        if first < end:
+            yield slice, first, end
+        done, stop = done - (slice.stop - slice.first), stop - (slice.stop - slice.first)
 
 
 def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
@@ -80,6 +93,7 @@ class Event(Enum):
     TAKE_BACK = auto()
     BEGIN = auto()
     END = auto()
+    ANSWER = auto()
     HAND_BACK = auto()
     DEATH = auto()
     REPEAT = auto()
@@ -96,7 +110,8 @@ RULES: dict[tuple[State, Event], State] = {
     (State.HELD, Event.BEGIN): State.RUNS,
     (State.HELD, Event.HAND_BACK): State.WAITS,
     (State.HELD, Event.TAKE_BACK): State.WAITS,
-    (State.RUNS, Event.END): State.ANSWERED,
+    (State.RUNS, Event.END): State.FINISHED,
+    (State.FINISHED, Event.ANSWER): State.ANSWERED,
     (State.RUNS, Event.DEATH): State.ANSWERED,
     (State.RUNS, Event.REPEAT): State.WAITS,
 }
@@ -129,18 +144,37 @@ class Books:
         self.is_late = False
         self.is_answered = False
         self.deaths: Counter[int] = Counter()
+        self.sent: dict[int, str] = {}
+        """The entries that were sent, if the client wants each as it comes: "" or the error, by position."""
+
+    def send(self, parts: list[Part]) -> None:
+        """Send what there is before the package is whole, or the rest."""
+        for part in parts:
+            entries = ENTRY.findall(b"".join(part.bodies))
+            assert [int(position) for position, _ in entries] == list(range(part.first, part.stop))
+            assert self.sent.keys().isdisjoint(range(part.first, part.stop)), "sent twice"
+            self.sent |= {int(position): error.decode() for position, error in entries}
+            assert part.failed == sum(1 for _, error in entries if error)
+
+    def answer(self) -> list[tuple[int, str]]:
+        """What the client was told of each task: "" or the error."""
+        results = self.package.results
+        if isinstance(results, PartialResults):
+            self.send(results.take())
+            return sorted(self.sent.items())
+        return [(int(position), error.decode()) for position, error in ENTRY.findall(results.join())]
 
     def is_revoked(self, position: int) -> bool:
         return self.is_late or self.is_unwanted or position in self.cancelled
 
     def check_answer(self) -> None:
         """Check each task's answer against its fate."""
-        entries = re.findall(rb"<(\d+)(?: (\w+))?>", self.package.results.join())
-        assert [int(position) for position, _ in entries] == list(range(len(self.tasks)))
+        entries = self.answer()
+        assert [position for position, _ in entries] == list(range(len(self.tasks)))
         assert self.package.results.failed == sum(1 for _, error in entries if error)
-        for (position, error), task in zip(entries, self.tasks, strict=True):
-            assert task.state is State.ANSWERED, f"task {position.decode()} {task.state.name} and is answered"
-            happened, kind = task.events, error.decode()
+        for (position, kind), task in zip(entries, self.tasks, strict=True):
+            assert task.state is State.ANSWERED, f"task {position} {task.state.name} and is answered"
+            happened = task.events
             runs = happened[Event.BEGIN]
             assert runs <= (DEATHS if self.package.idempotent else 1)
             if kind == "":
@@ -157,7 +191,7 @@ class Books:
                 assert kind in ("Cancelled", "TaskTimeout")
                 assert happened[Event.REVOKE] == 1
                 assert runs == happened[Event.REPEAT], "it had begun"
-                assert self.is_revoked(int(position))
+                assert self.is_revoked(position)
 
 
 class BrokerStates(RuleBasedStateMachine):
@@ -176,8 +210,15 @@ class BrokerStates(RuleBasedStateMachine):
         self.is_handing_back: set[str] = set()
         self.last_begun = (0, 0)
         """Of the lane with one worker: job and position of the last task that was not urgent."""
+        self.over: dict[Package, Books] = {}
+        """Packages that are answered; workers may still have tasks of them that were answered early."""
+        self.ran: Counter[str] = Counter()
+        """How many tasks of its oldest batch each worker has run, and nobody knows,"""
+        self.seen: Counter[str] = Counter()
+        """and how many of them the router has seen."""
         self.now = 0.0
         self.made = 0
+        self.turns = 0
 
     def take(self, whole: Iterable[Package]) -> None:
         """Packages are answered, and so is what is not wanted any more, as at the end of a turn of the router."""
@@ -205,6 +246,7 @@ class BrokerStates(RuleBasedStateMachine):
         idempotent=st.booleans(),
         kind=st.sampled_from(["light", "heavy"]),
         patience=st.sampled_from([0.5, 3.0, NO_DEADLINE]),
+        wants_each=st.booleans(),
     )
     def submit(
         self,
@@ -214,6 +256,7 @@ class BrokerStates(RuleBasedStateMachine):
         idempotent: bool,
         kind: str,
         patience: float,
+        wants_each: bool,
     ) -> None:
         route = self.broker.availability.route
         lanes = [(route(MODULES[task]), count) for task, count in runs]
@@ -221,6 +264,8 @@ class BrokerStates(RuleBasedStateMachine):
         self.made += 1
         made.serial, made.priority, made.idempotent = str(self.made), priority, idempotent
         made.is_awaited = idempotent
+        if wants_each:
+            made.results = PartialResults(made.count)
         made.deadline = self.now + patience
         mine = sum(len(books.tasks) for books in self.in_flight() if books.package.sender.client == client)
         everybody = sum(len(books.tasks) for books in self.in_flight())
@@ -273,10 +318,11 @@ class BrokerStates(RuleBasedStateMachine):
         for slice in slices:
             stop = min(slice.stop, slice.first + tasks)
             tasks -= stop - slice.first
-            of_book = self.books[slice.package].tasks
             for position in range(slice.first, stop):
-                self.begin(slice, position)
-                of_book[position].step(Event.END)
+                self.end(slice, position)
+                task = self.book(slice.package).tasks[position]
+                if task.state is State.FINISHED:
+                    task.step(Event.ANSWER)
             if stop > slice.first:
                 cost = 100 if slice.package.kind == ("light",) else BATCH_NS
                 entries.append(answer(slice, slice.first, stop, cost))
@@ -286,6 +332,56 @@ class BrokerStates(RuleBasedStateMachine):
                 self.begin(slice, stop)
                 return entries, (slice.package.flight.job, stop)
         return entries, None
+
+    def book(self, package: Package) -> Books:
+        """The books of a package, which may be over."""
+        return self.books.get(package) or self.over[package]
+
+    def end(self, slice: Slice, position: int) -> None:
+        """A task runs, unless it has."""
+        task = self.book(slice.package).tasks[position]
+        if task.state is State.HELD:
+            self.begin(slice, position)
+            task.step(Event.END)
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        """A worker goes on in its oldest batch, and the router looks at the workers' pages."""
+        name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
+        slices = self.workers[name][0]
+        _, most = self.most(name, sum(slice.stop - slice.first for slice in slices))
+        if most:
+            self.ran[name] = data.draw(st.integers(self.ran[name], most))
+            for slice, first, stop in between(slices, 0, self.ran[name]):
+                for position in range(first, stop):
+                    self.end(slice, position)
+        self.turns += 1
+        for look in self.broker.looks.due(self.turns):
+            self.take_early(look, data.draw(st.integers(self.seen[look.worker], self.ran[look.worker])))
+
+    def take_early(self, look: PageLook, stop: int) -> None:
+        """Take what a worker has finished, up to so many tasks of its batch."""
+        assert look.number == self.broker.workers.held(look.worker)[0]
+        pieces: list[Piece] = []
+        for slice, first, end in between(self.workers[look.worker][0], self.seen[look.worker], stop):
+            is_wanted = slice.package.flight.job in look.jobs
+            assert is_wanted == isinstance(slice.package.results, PartialResults)
+            pieces.append(
+                (slice.package.flight.job, first, end, 0, answer(slice, first, end)[5] if is_wanted else None)
+            )
+            for task in self.books[slice.package].tasks[first:end] if is_wanted else ():
+                task.step(Event.ANSWER)
+        self.seen[look.worker] = stop
+        if pieces:
+            self.take(self.broker.looks.take(look, pieces, (stop, 0, 0, 0, 0)))
+            self.revoke()
+
+    @rule()
+    def send(self) -> None:
+        """What has come is sent."""
+        for made in self.broker.take_progressed():
+            self.books[made].send(self.broker.take_parts(made))
 
     def begin(self, slice: Slice, position: int) -> None:
         """In a lane with one worker the order is that of reception, but for what is urgent."""
@@ -299,15 +395,20 @@ class BrokerStates(RuleBasedStateMachine):
         if self.broker.workers.held(name)[0] > self.recalled.get(name, 0):
             self.is_handing_back.discard(name)
             # one with others to share with may end its slice, one without does not
-            return (total if LANES[self.lane_of[name]] == 1 else 0), total
-        return 0, 0 if name in self.is_handing_back else total
+            return (total if LANES[self.lane_of[name]] == 1 else self.ran[name]), total
+        return self.ran[name], 0 if name in self.is_handing_back else total
 
     def put_back(self, slices: list[Slice], done: int) -> None:
         """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
         for made, position in _positions(slices)[done:]:
-            task = self.books[made].tasks[position]
+            task = self.book(made).tasks[position]
             if task.state is State.HELD:
                 task.step(Event.HAND_BACK)
+
+    def forget(self, name: str) -> int:
+        """A worker's oldest batch is over: how many tasks of it have run so far."""
+        self.seen.pop(name, None)
+        return self.ran.pop(name, 0)
 
     @precondition(lambda self: any(self.workers.values()))
     @rule(data=st.data())
@@ -317,6 +418,7 @@ class BrokerStates(RuleBasedStateMachine):
         total = sum(slice.stop - slice.first for slice in slices)
         least, most = self.most(name, total)
         done = data.draw(st.one_of(st.just(most), st.integers(least, most)))
+        self.forget(name)
         if done < total:
             self.is_handing_back.add(name)
         entries, _ = self.run(slices, done, dies=False)
@@ -332,7 +434,7 @@ class BrokerStates(RuleBasedStateMachine):
         name = data.draw(st.sampled_from([name for name, batches in self.workers.items() if batches]))
         place = data.draw(st.integers(0, len(self.workers[name]) - 1))
         slices = self.workers[name][place]
-        left = data.draw(st.integers(0, tasks_in(slices)))
+        left = data.draw(st.integers(0 if place else self.ran[name], tasks_in(slices)))
         for made, position in _positions(slices)[left:]:
             self.books[made].tasks[position].step(Event.TAKE_BACK)
         self.workers[name][place] = _first(slices, left)
@@ -356,7 +458,7 @@ class BrokerStates(RuleBasedStateMachine):
                 next_up = next_up or _after(slices, 0)
                 continue
             total = sum(slice.stop - slice.first for slice in slices)
-            done = data.draw(st.integers(0, total))
+            done = data.draw(st.integers(self.forget(name), total))
             is_over = done < total
             entries, running = self.run(slices, done, dies=dies_running and is_over)
             self.bury(running)
@@ -462,15 +564,18 @@ class BrokerStates(RuleBasedStateMachine):
         for made, books in list(self.books.items()):
             if books.is_answered:
                 books.check_answer()
-                del self.books[made]
+                self.over[made] = self.books.pop(made)
 
     def teardown(self) -> None:
         """Whatever happened before, everything is answered in the end."""
         for name in list(self.is_excluded):
             batches = self.workers.pop(name)
+            accounts: list[Account | None] = []
             for slices in batches:
-                self.put_back(slices, 0)
-            whole = self.broker.leave(name, [None for _ in batches])
+                ran = self.forget(name)
+                accounts.append(Account(self.run(slices, ran, dies=False)[0], None, None) if ran else None)
+                self.put_back(slices, ran)
+            whole = self.broker.leave(name, accounts)
             self.bereave(name)
             self.take(whole)
             self.revoke()
@@ -483,6 +588,7 @@ class BrokerStates(RuleBasedStateMachine):
             for name in busy:
                 slices = self.workers[name].pop(0)
                 _, done = self.most(name, sum(slice.stop - slice.first for slice in slices))
+                self.forget(name)
                 entries, _ = self.run(slices, done, dies=False)
                 self.put_back(slices, done)
                 whole = self.broker.finish(name, entries)

@@ -130,10 +130,10 @@ class Streams(RuleBasedStateMachine):
         for batch in self.broker.dispatch():
             [slice] = batch.slices
             job = slice.package.flight.job
-            grant = stream_of(slice.package.head)
-            assert grant is not None
+            stream = stream_of(slice.package.head)
+            assert stream is not None
             runner = self.runners[batch.worker]
-            runner.job, runner.credit = job, Credit(grant)
+            runner.job, runner.credit = job, Credit(stream[0])
             reader = self.packages[job][1]
             assert [len(reader.read), len(reader.inbox)] == [0, 0], "it had sent something, and runs again"
             self.yielded[reader.serial] = []

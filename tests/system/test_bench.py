@@ -13,7 +13,8 @@ import pytest
 from bench import page
 from bench.full import MEASURES, Matrix
 from bench.pools import LOOP
-from bench.report import ECHO, OURS, Results, Row
+from bench.report import ECHO, FLUSH_5, OURS, Results, Row
+from bench.submits import EXECUTOR
 from tests.engine import deadline
 
 pytestmark = pytest.mark.system
@@ -47,6 +48,8 @@ def check_rows(found: list[Row]) -> None:
     assert rows[OURS].raw is not None
     assert rows[OURS].raw_p99 is not None
     assert rows[ECHO].loop is not None
+    assert rows[FLUSH_5].pool is not None
+    assert rows[EXECUTOR].caller is not None
 
 
 def test_a_quick_run_reports_every_scenario_and_the_headline(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import copy
 import pickle
 from typing import Any
 
@@ -37,6 +39,10 @@ def received(error: TaskEngineError) -> TaskEngineError:
     return from_wire(code, message, fields)
 
 
+def pickled(error: TaskEngineError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_are_told_apart_and_the_door_offers_every_error(kind: type[TaskEngineError]) -> None:
     assert BY_CODE[kind.code] is kind
@@ -63,8 +69,8 @@ def test_errors_inherit_the_natural_builtin(kind: type[TaskEngineError], builtin
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_crosses_the_wire_and_a_pickle_with_its_fields(kind: type[TaskEngineError]) -> None:
     error = kind("said", **dict.fromkeys(kind.field_names, "value"))
-    for copy in (received(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own bytes
-        assert (type(copy), str(copy), copy.fields) == (kind, "said", error.fields)
+    for twin in (received(error), pickled(error)):
+        assert (type(twin), str(twin), twin.fields) == (kind, "said", error.fields)
 
 
 def test_fields_are_attributes_and_unknown_ones_are_refused() -> None:
@@ -123,3 +129,35 @@ def test_json_that_is_printable_says_the_same() -> None:
     text = printable(msgspec.json.encode({ACTING: [ACTING]}).decode())
     assert text.isprintable()
     assert msgspec.json.decode(text) == {ACTING: [ACTING]}
+
+
+BUILTINS = [kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)]
+NEVER = {StopIteration, StopAsyncIteration, KeyboardInterrupt, SystemExit, GeneratorExit, BaseExceptionGroup}
+NOT_OF_TEXT = {UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, ExceptionGroup}
+PLAIN = NEVER | NOT_OF_TEXT | {BaseException, Exception}
+
+
+@pytest.mark.parametrize("kind", BUILTINS, ids=lambda kind: kind.__name__)
+def test_a_failure_is_also_the_builtin_that_it_names(kind: type[BaseException]) -> None:
+    sent = TaskFailed(f"{kind.__name__}: boom", type=kind.__name__, traceback="Traceback…")
+    error = received(sent)
+    assert isinstance(error, TaskFailed)
+    assert isinstance(error, kind) == (kind not in PLAIN or kind in (BaseException, Exception))
+    assert not isinstance(error, tuple(NEVER | NOT_OF_TEXT))
+    assert (str(error), repr(error), to_wire(error)) == (str(sent), repr(sent), to_wire(sent))
+    assert (error.type, error.traceback) == (kind.__name__, "Traceback…")
+    for twin in (pickled(error), copy.copy(error), copy.deepcopy(error)):
+        assert (type(twin), str(twin), twin.fields) == (type(error), str(error), error.fields)
+    with pytest.raises(TaskFailed):
+        raise error
+
+
+@pytest.mark.parametrize("name", ["OwnError", "os.system", "print", "int", "ValueError.__class__", "", None, 7, ["x"]])
+def test_no_other_name_leads_to_anything(name: object) -> None:
+    error = from_wire(1, "boom", {"type": name, "traceback": None})
+    assert type(error) is TaskFailed
+    assert error.type == name
+
+
+def test_no_other_error_becomes_a_builtin_by_its_fields() -> None:
+    assert type(from_wire(2, "no", {"name": "ValueError", "type": "ValueError"})) is errors.UnknownTask

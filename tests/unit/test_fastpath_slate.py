@@ -363,3 +363,48 @@ def test_a_page_that_a_task_has_overwritten_is_malformed_or_says_something(memor
         if numbers.random() < 0.2:
             memory[: 2**12], memory[layouts.PROGRESS_HEAD : layouts.PROGRESS_HEAD + 2**12] = honest
     assert errors
+
+
+def test_a_router_that_looks_all_the_time_sees_each_result_once(memory: mmap.mmap) -> None:
+    batches, tasks = 150, 48
+    package = join_frames([task(0, "x" * (n % 7) + str(n)) for n in range(tasks)])
+    parts = [section_of(package, first, first + 6, job=1 + first) for first in range(0, tasks, 6)]
+    (begin, may_begin), (end, has_ended) = os.pipe(), os.pipe()
+
+    def work() -> None:
+        page = ProgressPage(memory)
+        for number in range(1, batches):
+            batch = _fastpath.pack_batch(number, 0, parts)
+            os.read(begin, 1)
+            _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
+            os.write(has_ended, b".")
+        os._exit(0)
+
+    pid = os.fork()
+    if not pid:
+        work()
+    page, early = ProgressPage(memory), 0
+    os.set_blocking(end, False)
+    for number in range(1, batches):
+        look, seen = looks(page, number), dict[int, Any]()
+        os.write(may_begin, b".")
+        is_over = False
+        while not is_over:
+            is_over = has_byte(end)
+            early += len(seen) if is_over else 0
+            for job, first, stop, failed, results in look() or []:
+                assert (job, failed) == (1 + first // 6 * 6, 0)
+                assert seen.keys().isdisjoint(range(first, stop))
+                seen |= dict(zip(range(first, stop), results, strict=True))
+        assert seen == {n: "x" * (n % 7) + str(n) for n in range(tasks)}
+    assert os.waitpid(pid, 0)[1] == 0
+    for descriptor in (begin, may_begin, end, has_ended):
+        os.close(descriptor)
+    assert early, "it always looked too late"
+
+
+def has_byte(descriptor: int) -> bool:
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return False

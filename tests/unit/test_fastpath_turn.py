@@ -283,3 +283,81 @@ def test_a_task_has_begun_when_its_arguments_are_read() -> None:
     batch = batch_of([task(0), b"\x92\x00\x91\xc1", task(0)])
     _fastpath.run_batch(batch, lambda head: [lambda: None], failed, no_foreign, None, page)
     assert seen == [(True, 1)]
+
+
+def flaky(*values: object) -> list[object]:
+    """Raise OSError for "again", KeyError for "fail"; give the arguments back otherwise."""
+    if values == ("again",):
+        raise OSError("on purpose")
+    if values == ("fail",):
+        raise KeyError("on purpose")
+    return list(values)
+
+
+def may_retry(head: bytes, i: int, error: BaseException) -> bool:
+    return i == 0 and isinstance(error, OSError)
+
+
+def retried(tasks: list[bytes], **section: Any) -> list[tuple[int, int, int, bytes]]:
+    """The entries of an answer: first, stop, failed, body."""
+    page = new_page()
+    functions: Functions = [flaky, flaky]
+    answer = _fastpath.run_batch(
+        batch_of(tasks, **section), lambda head: functions, Failures(), no_foreign, None, page, None, may_retry
+    )
+    entries = _fastpath.read_answer(answer)
+    account = page.read(1)
+    assert account is not None
+    assert (account[0], account[1], account[2]) == (entries, None, None)
+    return [(first, stop, failed, body) for _, first, stop, failed, _, body in entries]
+
+
+AGAIN, FAIL = task(0, "again"), task(0, "fail")
+RETRY = layouts.MAY_RETRY | 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_a_task_that_may_run_again_is_alone_in_its_entry(size: int) -> None:
+    tasks = [task(0, 1), AGAIN, task(0, 2), FAIL, AGAIN, AGAIN, task(0, 3), task(1, "again"), AGAIN]
+    entries = retried(tasks, size=size)
+    assert [(first, stop, failed) for first, stop, failed, _ in entries] == [
+        *[(0, 1, 0), (1, 2, RETRY), (2, 4, 1), (4, 5, RETRY), (5, 6, RETRY), (6, 8, 1), (8, 9, RETRY)]
+    ]
+    values = [_fastpath.unpack(body, stop - first, lambda data: "failed") for first, stop, _, body in entries]
+    assert values == [[[1]], ["failed"], [[2], "failed"], ["failed"], ["failed"], [[3], "failed"], ["failed"]]
+
+
+def test_a_task_that_may_run_again_is_told_in_the_reply_mode() -> None:
+    tasks = [task(0, 1), AGAIN, task(0, 2)]
+    found = [(first, failed, body[:1]) for first, _, failed, body in retried(tasks, reply=ReplyMode.ERRORS)]
+    assert found == [(0, 0, b""), (1, RETRY, b"\x01"), (2, 0, b"")]
+    assert retried(tasks, reply=ReplyMode.NONE) == [(0, 1, 0, b""), (1, 2, RETRY, b""), (2, 3, 0, b"")]
+
+
+def test_a_result_that_cannot_be_sent_and_a_task_that_came_too_late_do_not_run_again() -> None:
+    asked: list[BaseException] = []
+
+    def ask(head: bytes, i: int, error: BaseException) -> bool:
+        asked.append(error)
+        return True
+
+    functions: Functions = [lambda: object(), flaky]
+    for tasks, deadline in (([task(0)], 0), ([task(1, 1)], 1)):
+        batch = batch_of(tasks, deadline=deadline)
+        answer = _fastpath.run_batch(batch, lambda head: functions, Failures(), no_foreign, may_retry=ask)
+        assert [entry[3] for entry in _fastpath.read_answer(answer)] == [1]
+    assert asked == []
+
+
+def test_a_recalled_batch_ends_behind_a_task_that_may_run_again() -> None:
+    page = new_page()
+
+    def recall() -> None:
+        page.recall(1)
+        raise OSError("on purpose")
+
+    batch = batch_of([task(0), task(0), task(0)])
+    answer = _fastpath.run_batch(
+        batch, lambda head: [recall], Failures(), no_foreign, None, page, None, lambda head, i, error: True
+    )
+    assert [entry[1:4] for entry in _fastpath.read_answer(answer)] == [(0, 1, RETRY)]

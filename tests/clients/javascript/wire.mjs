@@ -74,14 +74,18 @@ export function join(parts) {
 /** The bytes of a typed array; JavaScript runs on little-endian machines, as the wire is. */
 const bytesOf = (array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-/** The first frame of a request. */
+const REQUEST_PLACES = [
+  "kind", "serial", "client", "names", "reply", "priority", "deadline", "idempotent", "columns", "sent", "bound",
+  "token", "since", "values",
+];
+
+/** The first frame of a request; this client takes none of the extensions of `values`. */
 export function packHead(head) {
-  const { kind, serial, client, names, reply, priority, deadline, idempotent, columns, sent, bound, token, since } = {
+  const whole = {
     names: [], reply: 0, priority: 1, deadline: 0, idempotent: false, columns: false, sent: 0, bound: 0,
-    token: new Uint8Array(0), since: 0, ...head,
+    token: new Uint8Array(0), since: 0, values: false, ...head,
   };
-  const places = [kind, serial, client, names, reply, priority, deadline, idempotent, columns];
-  return join([MAGIC, pack([...places, sent, bound, token, since])]);
+  return join([MAGIC, pack(REQUEST_PLACES.map((name) => whole[name]))]);
 }
 
 const REPLY_PLACES = ["serial", "count", "reply", "error", "failed", "clock", "boot", "stop", "first", "last"];

@@ -1,4 +1,7 @@
-"""A dead worker's progress page: whatever it wrote there, reading it gives an account or our ProtocolError."""
+"""A worker's progress page: whatever it wrote there, reading it gives an account or our ProtocolError.
+
+The same goes for what the router takes of it while the worker lives.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ TOKENS = [struct.pack("<Q", value) for value in (0, 1, 4, 2**32, 2**32 + 36, 2**
 SHORT = 2**12
 _ELAPSED = 20
 """Where an entry of an answer says how long it took."""
-HEAD_BYTES, PANE_BYTES = 160, 256
+HEAD_BYTES, PANE_BYTES = 168, 256
 """So much of an input lies over the head of the progress page, and over the beginning of each slot."""
 
-_ENDS = [24 + 64 * slot + place for slot in range(2) for place in (8, 16, 44)]
+_ENDS = [24 + 72 * slot + place for slot in range(2) for place in (8, 16, 44)]
 """Where the head of a progress page says, in 32 bits, at which byte of a slot something ends; see _progress.pxi."""
 
 
@@ -92,7 +95,25 @@ def fuzz(data: bytes) -> None:
             assert first <= stop
             assert isinstance(body, bytes)
         assert running is None or 0 <= running[1] < 2**32
+    _peek(page, asked)
     assert isinstance(page.running, bool)
     assert page.until_ns >= 0
     assert len(page.progress) == 7
     page.recall_all()
+
+
+def _peek(page: _fastpath.ProgressPage, asked: int) -> None:
+    """Look twice; whatever was seen before, nothing is seen twice."""
+    try:
+        found = page.peek(asked, _fastpath.FIRST_LOOK, range(2))
+        if found is None:
+            return
+        pieces, cursor = found
+        assert page.peek(asked, cursor, range(2)) is None
+    except ProtocolError:
+        return
+    for job, first, stop, failed, body in pieces:
+        assert 0 <= job < 2**64
+        assert 0 <= first < stop < 2**32
+        assert failed <= stop - first
+        assert (body is not None) == (job in range(2))

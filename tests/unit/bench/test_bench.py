@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from bench.figures import beyond_p99, largest_within, percentile, ratio, summary
 from bench.headline import Headline
 from bench.machine import this_machine
 from bench.offer import Offer, offered_packages
-from bench.pools import LOOP
+from bench.pools import EXECUTOR, LOOP
 from bench.quiet import Quiet
 from bench.report import OURS, STDOUT, Results
 from bench.rest import Rest
-from bench.scenarios import in_turns, package_p99
+from bench.scenarios import QUICK, in_turns, package_p99
 from bench.span import RESULT, Block, Job, WrongResult, in_a_row, timed_call, timed_package
-from bench.system import Done
+from bench.submits import Spans, Submitted
+from bench.submits import w4 as submitted
+from bench.system import PACKAGE, Done
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -227,6 +230,7 @@ def test_a_package_that_is_sure_to_be_too_slow_is_given_up() -> None:
 
 
 def results() -> Results:
+    w4 = Spans({OURS: [[0.02]], EXECUTOR: [[0.4]]}, {OURS: [[3e-6]]})
     w1 = {LOOP: [[0.001, 0.002, 0.003]], OURS: [[0.01, 0.02, 0.03]], STDOUT: [[0.02]]}
     return Results(
         machine=msgspec.structs.replace(this_machine(), name="a Pi"),
@@ -235,7 +239,7 @@ def results() -> Results:
         busy_before=0.02,
         busy_after=0.5,
         waited=3.0,
-        rows=report.rows(w1, {OURS: [[0.001]]}, {"other": [[0.5]]}),
+        rows=report.rows(w1, {OURS: [[0.001]]}, {"other": [[0.5]]}, w4),
         rest=Rest(processes=[("te-router", 2**20)], core=0.001),
         headline=Headline(package=4000, rate=5000, response_time=0.03, chunking_size=50),
         seconds=1.0,
@@ -243,14 +247,33 @@ def results() -> Results:
 
 
 def test_a_row_is_compared_with_what_was_measured_beside_it() -> None:
-    loop, ours, stdout, other = results().rows
-    assert [row.system for row in (loop, ours, stdout, other)] == [LOOP, OURS, STDOUT, "other"]
+    loop, ours, stdout, other, pool = results().rows
+    assert [row.system for row in (loop, ours, stdout, other, pool)] == [LOOP, OURS, STDOUT, "other", EXECUTOR]
     assert ours.loop is not None
     assert (ours.loop.paired, ours.raw) == (10.0, None)
     assert stdout.ours is not None
     assert stdout.ours.paired == 1.0
     assert other.loop is None
     assert other.w3 is not None
+    assert ours.pool is not None
+    assert ours.pool.paired == pytest.approx(0.05)
+    assert ours.caller is not None
+    assert ours.caller.p50 == 3e-6
+
+
+def test_each_submit_has_its_future_and_its_share_of_the_callers_time() -> None:
+    held: list[Future[float]] = []
+
+    def submit() -> Future[float]:
+        held.append(Future())
+        held[-1].set_result(RESULT)
+        return held[-1]
+
+    system = Submitted("ours", submit)
+    spans = submitted([system], QUICK, Quiet(0.0))
+    assert len(held) == PACKAGE
+    assert (len(spans.results["ours"]), len(spans.caller["ours"])) == (1, 1)
+    assert 0 < spans.caller["ours"][0][0] * PACKAGE < spans.results["ours"][0][0]
 
 
 def test_the_report_ends_with_the_headline() -> None:

@@ -126,7 +126,7 @@ class Watched(TaskFrames):
         self.errors.append(error)
         return UnknownTask(f"no {name}") if error is None else as_failure(name, error)
 
-    def run(self, frame: bytes, room: int) -> tuple[bytes, bool]:
+    def run(self, frame: bytes, room: int) -> tuple[bytes, int]:
         self.asked.append("run")
         return super().run(frame, room)
 
@@ -161,6 +161,32 @@ def test_plain_tasks_ask_only_for_functions() -> None:
     python = Watched({"half": lambda a: a / 2, "other": len})
     run([frame("half", k) for k in range(20)] + [frame("other", "text")] * 2 + [frame("half", 1)], python, 5)
     assert python.asked == ["find half", "find other", "find half"]
+
+
+@pytest.mark.parametrize("keywords", [{}, {"b": 1}])
+def test_a_task_that_may_run_again_has_a_data_frame_of_its_own(keywords: dict[str, int]) -> None:
+    def work(a: int, b: int = 0) -> int:
+        if a == 2:
+            raise OSError("gone")
+        if a == 3:
+            raise KeyError("gone")
+        return a
+
+    class Retrying(Watched):
+        def __init__(self) -> None:
+            TaskFrames.__init__(
+                self, self.look_up, self.failure, may_retry=lambda name, error: isinstance(error, OSError)
+            )
+            self.functions, self.asked, self.errors = {"work": work}, [], []
+
+    frames = [frame("work", a, pack=a, **keywords) for a in (1, 2, 3, 4, 2)]
+    found = run(frames, Retrying(), 4)
+    assert found == [
+        (b'{"size":1,"data":["job-1: 1"],"pack":1.50,"errors":[]}', 0),
+        (b'{"size":1,"data":[ "job-2: ERROR: OSError: gone"],"pack":1.50,"errors":[0]}', layouts.MAY_RETRY | 1),
+        (b'{"size":2,"data":[ "job-3: ERROR: KeyError: \'gone\'","job-4: 4"],"pack":1.50,"errors":[0]}', 1),
+        (b'{"size":1,"data":[ "job-2: ERROR: OSError: gone"],"pack":1.50,"errors":[0]}', layouts.MAY_RETRY | 1),
+    ]
 
 
 def test_what_is_not_plain_runs_once_all_the_same() -> None:

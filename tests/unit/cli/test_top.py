@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from taskengine.cli.top import Look, looks, plain, quantile_s, view
+from taskengine.cli.top import Look, looks, plain, plain_task, quantile_s, view
 from taskengine.errors import EngineUnreachable
 from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT
-from taskengine.protocol.messages import LaneStats, Latency, SourceStats, Stats
+from taskengine.protocol.messages import LaneStats, Latency, RetryPolicy, ScheduleState, SourceStats, Stats, TaskInfo
 
 FIRST_S = 2**LATENCY_SHIFT / 1e9
 
@@ -110,3 +110,35 @@ def test_sources_that_overrun_are_named() -> None:
     assert plain(slow)["sources"] == [
         {"topic": "battery.\x1bvolts", "period": 0.05, "longest": 1.5, "skipped": 2900},
     ]
+
+
+def test_periodic_tasks_are_shown_with_their_times_and_the_last_result() -> None:
+    states = [
+        ScheduleState("tick", every=10.0, due=3.5, runs=7, failed=1, skipped=2, ago=6.5, took=0.25, last="ok"),
+        ScheduleState("wake", at="07:30", due=20 * 3600 + 120.0),
+        ScheduleState("week", cron="0 7 * * MON", due=5 * 86400 + 7200.0, is_running=True, ago=400.0),
+        ScheduleState("late", at="12:00", ago=400.0, took=1.0),
+    ]
+    rows = text_of(Look(0.0, msgspec.structs.replace(stats(), schedules=states))).splitlines()[-5:]
+    assert rows[0].split("  ")[0] == "periodic task"
+    assert [" ".join(row.split()) for row in rows[1:]] == [
+        "tick every 10 s 3.5 s 6.5 s ago 250 ms 7 1 2 ok",
+        "wake at 07:30 20 h 2 min - - 0 0 0",
+        "week cron 0 7 * * MON 5 d 2 h runs - 0 0 0",
+        "late at 12:00 - 6 min ago 1 s 0 0 0",
+    ]
+
+
+def test_json_of_a_task_names_every_field() -> None:
+    plain_one = TaskInfo("a", "", "()", "", None, False, "m")
+    assert plain_task(plain_one) == msgspec.structs.asdict(plain_one)
+    repeats = RetryPolicy(3, 0.5, 2), ScheduleState("b", at="07:30")
+    made = plain_task(TaskInfo("b", "", "()", "", None, False, "m", False, *repeats))
+    assert made["retry"] == {"retries": 3, "backoff": 0.5, "retried": 2}
+    assert made["schedule"]["at"] == "07:30"
+
+
+def test_json_of_periodic_tasks_is_an_object_each() -> None:
+    made = plain(msgspec.structs.replace(stats(), schedules=[ScheduleState("tick", every=10.0)]))
+    assert made["schedules"][0]["task"] == "tick"
+    assert made["schedules"][0]["every"] == 10.0

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.call_queue import CallQueue, Calls
-from taskengine.client.replies import settle
 from taskengine.client.session import Call, Options, Session
+from taskengine.client.task_future import settle
 from taskengine.errors import BadArguments
 from taskengine.protocol.messages import Info, decode_request
 
@@ -49,6 +49,29 @@ def test_a_full_load_is_due_at_once() -> None:
     changed = [made.add(CALL, Future(), Options(), now=10.0) for _ in range(6)]
     assert changed == [True, False, False, False, False, True]
     assert made.due(10.0) == 0.0
+
+
+def test_a_call_joins_those_with_the_same_options_where_nothing_becomes_due_by_it() -> None:
+    made, options = queue(), Options()
+    joined = []
+    for _ in range(9):
+        joined.append(made.join(CALL, Future(), options))
+        if not joined[-1]:
+            made.add(CALL, Future(), options, now=10.0)
+    assert joined == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]  # the first, and the one that fills a load
+    assert not made.join(CALL, Future(), Options(reply="none"))
+    (calls,) = taken(made)
+    assert len(calls.entries) == 9
 
 
 def test_what_is_taken_is_one_package_for_neighbours_that_are_sent_alike() -> None:

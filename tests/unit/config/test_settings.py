@@ -89,6 +89,7 @@ def test_defaults_are_the_contract() -> None:
         "USER": '""',
         "GROUP": '""',
         "TRACEBACKS": '"auto"',
+        "TRUST_CLOCK": "false",
     }
 
 

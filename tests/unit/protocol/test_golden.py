@@ -16,6 +16,7 @@ from taskengine.broker.binary import read_package
 from taskengine.client.session import TIMED
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol import arrays
+from taskengine.protocol.layouts import VALUES_FLAG
 from taskengine.protocol.messages import (
     NO_SERIAL,
     NOWHERE,
@@ -39,6 +40,7 @@ from tests.vectors import Vector, shown
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
 VECTORS: dict[str, Any] = json.loads(vectors.FILE.read_text())
 MESSAGES: dict[str, list[Vector]] = VECTORS["wire 0.2"]
+EXTENDED: dict[str, list[Vector]] = VECTORS["capability values"]
 NEWER = "a kind that the engine does not know"
 
 
@@ -63,7 +65,7 @@ def test_the_page_shows_vectors() -> None:
     blocks = re.findall(r"^```hex\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line.split(maxsplit=1)[1] for block in blocks for line in block.splitlines() if line]
     known = {frame for part in MESSAGES.values() for vector in part for frame in vector["frames"]}
-    known |= {vector["bytes"] for part in ("values", "errors") for vector in VECTORS[part]}
+    known |= {vector["bytes"] for vector in (*VECTORS["values"], *VECTORS["errors"], *EXTENDED["values"])}
     assert [line for line in lines if line not in known] == []
     assert len(lines) > 15
 
@@ -73,6 +75,27 @@ def test_values(vector: Vector) -> None:
     (value,) = _fastpath.unpack(bytes.fromhex(vector["bytes"]), 1, error_of)
     assert shown(value) == vector["value"]
     assert vectors.packed(value).hex(" ") == vector["bytes"]
+
+
+@pytest.mark.parametrize("vector", **named(EXTENDED["values"]))
+def test_values_that_messagepack_lacks(vector: Vector) -> None:
+    (value,) = _fastpath.unpack(bytes.fromhex(vector["bytes"]), 1, error_of, True)
+    assert shown(value) == vector["value"]
+    assert vectors.packed(value, extended=True).hex(" ") == vector["bytes"]
+    assert value == vectors.EXTENDED[vector["name"]]
+
+
+def test_a_package_with_such_values() -> None:
+    [package], [answer] = EXTENDED["packages"], EXTENDED["replies"]
+    head, index, body = frames_of(package)
+    request = decode_request(head)
+    assert vectors.fields(request) == package["head"]
+    assert request.values
+    assert read_package((), request, [head, index, body], {}, 1, NOWHERE).values_flag == VALUES_FLAG
+    assert shown(_fastpath.unpack(body, 1, error_of, True)) == [
+        [0, package["tasks"][0]["args"], package["tasks"][0]["kwargs"]]
+    ]
+    assert shown(_fastpath.unpack(frames_of(answer)[1], 1, error_of, True)) == answer["values"]
 
 
 @pytest.mark.parametrize("vector", **named([*MESSAGES["packages"], *MESSAGES["requests"]]))

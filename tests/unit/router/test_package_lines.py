@@ -48,13 +48,23 @@ def test_a_package_whose_client_is_gone_is_not_shipped_and_forgotten(pipe: tuple
     log = LogBuffer(pipe[1], True)
     made, sent = PackageLines(log, None), package(2)
     sent.cut(None, {})
-    made.answered({0: sent}, "TASK-1", [(0, 0, 1, 0, 1, b"")])
+    made.answered({0: sent}, "TASK-1", [(0, 0, 2, 0, 1, b"")])
     made.ended(sent, is_shipped=False)
     log.flush()
     assert b"Shipped" not in os.read(pipe[0], 2**16)
-    made.answered({0: sent}, "TASK-1", [(0, 0, 1, 0, 1, b"")])
+    made.answered({0: sent}, "TASK-1", [(0, 0, 2, 0, 1, b"")])
     log.flush()
     assert b"Part: 0.0" in os.read(pipe[0], 2**16)
+
+
+def test_a_chunk_that_two_workers_share_is_shown_once_when_its_last_task_is_answered(pipe: tuple[int, int]) -> None:
+    log = LogBuffer(pipe[1], True)
+    made, sent = PackageLines(log, None), package(4)
+    sent.cut(None, {})
+    made.answered({0: sent}, "TASK-1", [(0, 3, 4, 0, 1, b"")])
+    made.answered({0: sent}, "TASK-2", [(0, 0, 3, 0, 1, b"")])
+    log.flush()
+    assert os.read(pipe[0], 2**16).decode().count("Assembling") == 1
 
 
 def test_nothing_is_noted_without_lines(pipe: tuple[int, int]) -> None:

@@ -22,7 +22,7 @@ from taskengine.protocol.messages import (
     encode_request,
 )
 from taskengine.router.partial_replies import LOOKED_AT, PartialReplies
-from taskengine.router.tuning import LATE_S, UNREAD_PARTS
+from taskengine.router.tuning import LATE_S, PART_S, UNREAD_PARTS
 
 Sent = list[tuple[PartialReply, list[bytes]]]
 
@@ -101,6 +101,8 @@ class Street:
         self.turn()
 
     def turn(self) -> None:
+        """A turn of the router, and one in which what came before is due."""
+        self.replies.send(self.broker.take_progressed(), self.now)
         self.now += LATE_S
         self.replies.send(self.broker.take_progressed(), self.now)
 
@@ -116,6 +118,19 @@ def test_what_ends_in_a_turn_is_sent_after_it_and_the_last_is_marked() -> None:
     assert street.outlet.told() == [(1, 3, False), (5, 1, False), (0, 1, False), (4, 1, True)]
     assert [b"".join(body) for _, body in street.outlet.sent] == [b"\1\2\3", b"\5", b"\0", b"\4"]
     assert (street.broker.stats({}).bytes_in_flight, street.broker.progressed) == (0, {})
+
+
+def test_entries_wait_for_others_but_not_for_long() -> None:
+    street = Street(4)
+    package = street.accept(4)
+    for at, now in (2, 1.0), (0, 1.0 + PART_S / 2):
+        street.broker.finish(street.worker_of[at], [(package.flight.job, at, at + 1, 0, 1000, b"%c" % at)])
+        street.replies.send(street.broker.take_progressed(), now)
+    assert (street.replies.are_new, street.outlet.sent) == (True, [])
+    street.replies.send([], 1.0 + 1.1 * PART_S)
+    assert street.outlet.told() == [(0, 1, False), (2, 1, False)]
+    street.finish(package, 1, 3)
+    assert not street.replies.are_new
 
 
 def test_an_empty_package_is_answered_by_one_reply() -> None:

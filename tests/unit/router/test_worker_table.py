@@ -99,6 +99,21 @@ def test_a_slate_whose_memory_the_system_keeps_is_used_all_the_same() -> None:
     assert ProgressPage(Kept(layouts.PROGRESS_BYTES)).release(3) is False
 
 
+def test_a_worker_of_an_earlier_router_is_awaited_until_it_is_here_or_dead(memory: bytearray) -> None:
+    crew = crew_of(memory, bytearray(layouts.PROGRESS_BYTES))
+    assert not crew.awaits_elders()
+    crew.dismiss("TASK-0")
+    crew.expect("TASK-7", 0, 107, is_fresh=False)
+    assert crew.awaits_elders()
+    crew.enlist("TASK-7", b"id", 0)
+    assert not crew.awaits_elders()
+    crew.dismiss("TASK-1")
+    crew.expect("TASK-8", 1, 108, is_fresh=False)
+    assert crew.awaits_elders()
+    crew.dismiss("TASK-8")
+    assert not crew.awaits_elders()
+
+
 def test_a_worker_that_runs_many_tasks_tells_which_it_has_begun_and_which_are_overdue(memory: bytearray) -> None:
     crew, calls = crew_of(memory), CallTable(ProgressPage(memory))
     calls.begin(5, 7)

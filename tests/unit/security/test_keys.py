@@ -87,6 +87,12 @@ def test_a_name_and_a_key_are_given_once(robot: KeyRing) -> None:
         robot.allow("other", public)
 
 
+def test_no_key_has_the_name_of_the_client_that_calls_periodic_tasks(robot: KeyRing) -> None:
+    with pytest.raises(KeysError, match="the engine's own client"):
+        robot.pair("schedule", ADDRESS)
+    assert robot.allowed() == {}
+
+
 @pytest.mark.parametrize("name", ["", "../engine", ".hidden", "a/b", "a" * 65, "a b", "a\n"])
 def test_names_that_are_none(robot: KeyRing, name: str) -> None:
     with pytest.raises(KeysError, match="a client's name"):

@@ -108,7 +108,8 @@ def test_a_long_text_takes_no_long_time() -> None:
 
 def test_a_discreet_error_is_of_the_same_kind() -> None:
     failed = discreet(TaskFailed("OSError: /srv/a/b", type="OSError", traceback="/srv/a/b.py"))
-    assert (type(failed), failed.message) == (TaskFailed, "OSError: b")
+    assert isinstance(failed, TaskFailed)
+    assert failed.message == "OSError: b"
     assert failed.fields == {"type": "OSError", "traceback": ""}
     unknown = discreet(UnknownTask("no /srv/a/b", name="/srv/a/b", nearest=["x"]))
     assert (type(unknown), unknown.fields) == (UnknownTask, {"name": "b", "nearest": ["x"]})

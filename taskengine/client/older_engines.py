@@ -1,0 +1,33 @@
+"""Has an engine that lacks the capability `values` get what version 0.1.0 sent: lists, maps and text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskengine import _fastpath
+from taskengine.errors import BadArguments
+from taskengine.protocol.layouts import COUNT
+
+Calls = list[tuple[str, Sequence[Any], Mapping[str, Any]]]
+Frames = tuple[bytes, bytes]
+ADVICE = "the engine is older than this client, and takes no such values"
+
+
+def plain_tasks(names: list[str], index: bytes, body: bytes) -> tuple[Frames, dict[int, BadArguments]]:
+    """Return the tasks of a package in their plain form; left out are those that have none, with errors by position."""
+    tasks = _fastpath.unpack(body, len(index) // COUNT.size, bytes, True)
+    calls: Calls = [(names[i], args, kwargs[0] if kwargs else {}) for i, args, *kwargs in tasks]
+    places = {name: i for i, name in enumerate(names)}
+    try:
+        return _fastpath.pack_calls(calls, places), {}
+    except BadArguments:
+        errors = {}
+        for position, call in enumerate(calls):
+            try:
+                _fastpath.pack_calls([call], places)
+            except BadArguments as error:
+                why = error.message.partition(": ")[2]
+                errors[position] = BadArguments(f"call {position}: {why}; {ADVICE}", name=error.name)
+        wanted = [call for position, call in enumerate(calls) if position not in errors]
+        return _fastpath.pack_calls(wanted, places), errors

@@ -1,0 +1,1 @@
+"""What `taskengine doctor` looks at on a machine, and what it finds."""
