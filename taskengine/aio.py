@@ -21,6 +21,7 @@ from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
 from taskengine.client.session import Call
 from taskengine.client.stopping import STOP_S, Order, Stopping, stops_machine
+from taskengine.client.streams import AsyncStream
 from taskengine.client.subscription import Wish, reachable
 from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
 
@@ -67,6 +68,10 @@ class AsyncClient(Caller):
     def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> AsyncIterator[Any]:
         """Iterate over the results, in order, as they come; see `taskengine.Client.imap`."""
         return in_order_async(partial(self.submit, task), zip(*iterables, strict=False), buffersize)
+
+    def stream(self, task: str, /, *args: Any, **kwargs: Any) -> AsyncStream:
+        """Call a task that is a generator; give its values, for `async for`; see `taskengine.Client.stream`."""
+        return self._stream(AsyncStream, (task, args, kwargs))
 
     async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the shortest way; see `taskengine.Client.stop`."""

@@ -46,6 +46,7 @@ from taskengine.protocol.messages import (
     ScheduleState,
     Stamp,
     Stats,
+    StreamRequest,
     TaskInfo,
     encode_reply,
     encode_request,
@@ -61,6 +62,7 @@ Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
 Vector = dict[str, Any]
 
 EACH = Request(RequestKind.PACKAGE, 24, "ARM", reply=ReplyMode.EACH)
+STREAM = StreamRequest(RequestKind.PACKAGE, 25, "ARM", reply=ReplyMode.STREAM, most=64, most_bytes=2**18)
 STATS = Stats(
     accepted=40,
     answered=30,
@@ -79,7 +81,7 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    *(["clock", "stop", "each", "values"], ["device.rest", "motor.stop", "robot.stop", "system.stop"]),
+    *(["clock", "stop", "each", "values", "streams"], ["device.rest", "motor.stop", "robot.stop", "system.stop"]),
     "tcp://127.0.0.1:9004",
 )
 TASKS = [
@@ -93,6 +95,7 @@ TASKS = [
             last="OSError: no battery",
         ),
     ),
+    TaskInfo("scan", "", "(step=1.0)", "", None, False, "robot", streams=True),
 ]
 ERRORS: list[TaskEngineError] = [
     errors.TaskFailed("ValueError: no such angle", type="ValueError", traceback="Traceback (most recent call last)…"),
@@ -253,6 +256,7 @@ def packages() -> Iterator[Vector]:
         "a package that wants no results", Request(RequestKind.PACKAGE, 13, "ARM", reply=ReplyMode.NONE), calls
     )
     yield package("a package that wants each as it comes", EACH, calls)
+    yield package("a stream", STREAM, [("scan", (), {"step": 0.5})])
     hurried = Request(RequestKind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
     yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
     yield package("an empty package", Request(RequestKind.PACKAGE, 15, "ARM"), [])
@@ -298,6 +302,7 @@ def requests() -> Iterator[Vector]:
     yield request("CANCEL of all", Request(RequestKind.CANCEL, 18, "ARM"), [NO_SERIAL, None])
     yield request("CANCEL of a package", Request(RequestKind.CANCEL, 19, "ARM"), [7, None])
     yield request("CANCEL of some tasks", Request(RequestKind.CANCEL, 20, "ARM"), [7, [0, 2]])
+    yield request("CREDIT", Request(RequestKind.CREDIT, 26, "ARM"), [25, 96, 2**18 + 18])
     yield request("STATS", Request(RequestKind.STATS, 10, "ARM"))
     yield request("RELOAD", Request(RequestKind.RELOAD, 21, "ARM"))
     yield request("STOP", Request(RequestKind.STOP, 11, "ARM"), [bytes(range(0x20, 0x30)), "a hand"])
@@ -331,6 +336,7 @@ def replies() -> Iterator[Vector]:
     unread = to_wire(errors.Overloaded("the replies before this one were not read; the tasks have run"))
     head = PartialReply(24, 2, EACH.reply, unread, 2, *STAMP, 0, True)
     yield answer("each of two that were not read", head, [], None, each)
+    yield from stream_replies()
     yield answer("nothing", Reply(15, 0, ReplyMode.ALL, None, *end), [], b"", "an empty package")
     halves = [0.75, 1.75]
     yield answer("columns", Reply(9, 2, ReplyMode.ALL, None, *end), halves, _joined(halves), "columns")
@@ -343,6 +349,7 @@ def replies() -> Iterator[Vector]:
         ("LATEST", 8, {"load": 0.25}),
         ("PROGRESS", 17, [["7", 1, 2]]),
         ("CANCEL of a package", 19, None),
+        ("CREDIT", 26, None),
         ("STATS", 10, STATS),
         ("RELOAD", 21, None),
     ):
@@ -361,6 +368,18 @@ def replies() -> Iterator[Vector]:
         "values": [2.5],
         "frames": hexes([MAGIC + msgspec.msgpack.encode((16, 1, 0, None, 0)), packed(2.5)]),
     }
+
+
+def stream_replies() -> Iterator[Vector]:
+    """Return the answers to a stream: values, its end, and an end in an error."""
+    values, mode = [0.5, 1.0], ReplyMode.STREAM
+    head = PartialReply(25, 2, mode, None, 0, *STAMP, 0, False)
+    yield answer("the first values of a stream", head, values, _joined(values), "a stream")
+    head = PartialReply(25, 1, mode, None, 0, *STAMP, 2, False)
+    yield answer("the next value of a stream", head, [1.5], packed(1.5), "a stream")
+    yield answer("the end of a stream", PartialReply(25, 0, mode, None, 0, *STAMP, 3, True), [], None, "a stream")
+    head = PartialReply(25, 0, mode, to_wire(ERRORS[0]), 1, *STAMP, 3, True)
+    yield answer("the end of a stream that failed", head, [], None, "a stream")
 
 
 def valued(name: str, serial: int, value: Any, stamp: Stamp) -> Vector:

@@ -19,10 +19,12 @@ from taskengine.broker.package import (
     Package,
     TaskKind,
     check_names,
+    encode_head,
     lanes_of,
 )
 from taskengine.broker.partials import Part, PartialResults
 from taskengine.broker.results import Results
+from taskengine.broker.streams import StreamResults
 from taskengine.broker.topics import lane_of as topic_lane
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed, from_wire, text_of, to_wire
 from taskengine.protocol.layouts import ERROR_EXT, VALUES_FLAG, Format
@@ -36,6 +38,7 @@ from taskengine.protocol.messages import (
     Request,
     RequestKind,
     Stamp,
+    StreamRequest,
     encode_reply,
 )
 
@@ -75,13 +78,24 @@ class BinaryPackage(Package):
         self.names_held = len(request.names)
         self.reply_mode = request.reply
         self.values_flag = VALUES_FLAG if request.values else 0
-        if request.reply == ReplyMode.EACH:
+        if request.reply >= ReplyMode.EACH:
             self.reply_mode = ReplyMode.ALL  # to workers it is the same
-            if request.kind == RequestKind.PACKAGE:
+            if isinstance(request, StreamRequest):
+                self._begin_stream(request)
+            elif request.kind == RequestKind.PACKAGE:
                 self.results = PartialResults(self.count)
         self.priority = request.priority
         self.idempotent = request.idempotent
         self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
+
+    def _begin_stream(self, request: StreamRequest) -> None:
+        """Take a package whose client wants the values of its only task. Raises ProtocolError."""
+        if request.kind != RequestKind.PACKAGE:
+            return
+        if self.count != 1 or request.columns:
+            raise ProtocolError(f"a stream is of one task, not {self.count}, and has no columns")
+        self.head = encode_head(self.serial, request.names, self.sender.origin, (*request.grant, request.values))
+        self.results = StreamResults(request.grant)
 
     def pieces_of(self, error: TaskEngineError, first: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
         entry = error_entry(error)
@@ -129,6 +143,17 @@ class BinaryPackage(Package):
             failed, told = count, to_wire(error)
         head = PartialReply(self.request.serial, count, ReplyMode.EACH, told, failed, *stamp, first, is_last)
         return [encode_reply(head)] if error is not None else [encode_reply(head), bodies]
+
+    def stream_answer(
+        self, first: int, count: int, bodies: list[bytes], error: TaskEngineError | None, *, is_last: bool, stamp: Stamp
+    ) -> Message:
+        if is_last and error is None and self.results.failed:
+            error = error_of(self.results.join())
+        told = None if error is None else to_wire(error)
+        head = PartialReply(
+            self.request.serial, count, ReplyMode.STREAM, told, int(error is not None), *stamp, first, is_last
+        )
+        return [encode_reply(head), bodies] if count else [encode_reply(head)]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)

@@ -192,7 +192,7 @@ class Broker:
         return self._in_flight.fail([(package, lost.first, after)], reason)
 
     def _is_idempotent(self, package: Package, position: int) -> bool:
-        return package.idempotent or package.name_of(position) in self._idempotent
+        return not package.results.is_begun and (package.idempotent or package.name_of(position) in self._idempotent)
 
     def _blame(self, name: str, rest: list[Slice]) -> list[Package]:
         """Blame the chunk that a dead worker was about to begin, the first of `rest`; answer it if that is not new."""

@@ -18,6 +18,7 @@ from taskengine.broker.partials import Part
 from taskengine.broker.results import Results
 from taskengine.broker.tuning import NAME_BYTES, PACKAGE_BYTES, RUN_BYTES
 from taskengine.errors import ProtocolError, TaskEngineError
+from taskengine.protocol.credit import Grant
 from taskengine.protocol.layouts import DENIED_LANES, NO_DEADLINE, Format
 from taskengine.protocol.limits import MAX_CHANGES, MAX_NAMES
 from taskengine.protocol.messages import NOWHERE, UNSTAMPED, Origin, Priority, ReplyMode, Stamp
@@ -82,16 +83,35 @@ TaskKind = tuple[str, ...]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
+_decode_stream_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin, tuple[int, int, bool]]).decode
+_STREAM_HEAD = 0x94
+"""The first byte of a stream's head, which has 4 parts."""
 
 
-def encode_head(serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE) -> bytes:
-    """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin."""
-    return _encode((serial, shared, origin))
+def encode_head(
+    serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: tuple[int, int, bool] | None = None
+) -> bytes:
+    """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin.
+
+    A stream has besides the credit with which it begins, and whether its client takes Python's other values.
+    """
+    return _encode((serial, shared, origin) if stream is None else (serial, shared, origin, stream))
 
 
 def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     """Decode a head of `encode_head`: the serial, what the slices share, and the origin."""
-    return _decode_head(head)
+    return _decode_head(head) if head[0] != _STREAM_HEAD else _decode_stream_head(head)[:3]
+
+
+def stream_of(head: bytes) -> tuple[Grant, bool] | None:
+    """Return the credit with which a stream begins, and whether its client takes Python's other values.
+
+    None where the head is not one of a stream.
+    """
+    if head[0] != _STREAM_HEAD:
+        return None
+    values, size, takes_values = _decode_stream_head(head)[3]
+    return Grant(values, size), takes_values
 
 
 class Sender:
@@ -275,6 +295,15 @@ class Package:
         self, part: Part, error: TaskEngineError | None, *, is_last: bool, stamp: Stamp = UNSTAMPED
     ) -> Message:
         """Return the frames that answer the tasks of `part`, all of them with `error` if there is one."""
+        raise NotImplementedError
+
+    def stream_answer(
+        self, first: int, count: int, bodies: list[bytes], error: TaskEngineError | None, *, is_last: bool, stamp: Stamp
+    ) -> Message:
+        """Return the frames that send `count` values of a stream, or, if `is_last`, its end.
+
+        With `error` it ends in that, whatever its task has answered.
+        """
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

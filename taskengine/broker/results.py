@@ -15,3 +15,8 @@ class Results(Assembly):
     """How many tasks ended in an error."""
     worker = ""
     """The worker that has answered last."""
+
+    @property
+    def is_begun(self) -> bool:
+        """Return whether the client has got a part of a result, so that its task cannot run again."""
+        return False

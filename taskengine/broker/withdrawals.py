@@ -38,13 +38,13 @@ class Withdrawals:
                 self._in_flight.touched.add(newest)
             return
         for package in serials.take_all(client) if serial is None else serials.take(client, serial):
-            self._cancel(package)
+            self.cancel_package(package)
 
     def cancel_where(self, is_unwanted: Callable[[Package], bool]) -> None:
         """Cancel all packages for which `is_unwanted` is true."""
         for package in self._in_flight.packages.values():
             if is_unwanted(package):
-                self._cancel(package)
+                self.cancel_package(package)
 
     def client_left(self, client: bytes) -> None:
         """Handle a client that has left: nothing starts that only it needs, or that waits in lanes with pins."""
@@ -63,7 +63,8 @@ class Withdrawals:
         late = self.deadlines.passed(now)
         return {package for package in late if package.flight.cancellation.cancel_all(failure_reasons.too_late())}
 
-    def _cancel(self, package: Package) -> None:
+    def cancel_package(self, package: Package) -> None:
+        """Cancel a package for its client."""
         if package.flight.cancellation.cancel_all():
             self._in_flight.touched.add(package)
 

@@ -90,6 +90,11 @@ class Workers(dict[str, LaneWorker]):
         worker = self.get(name)
         return worker.numbers() if worker else range(0)
 
+    def holds(self, name: str, package: Package) -> bool:
+        """Return whether a worker has tasks of the package."""
+        worker = self.get(name)
+        return worker is not None and any(slice.package is package for batch in worker.batches for slice in batch)
+
     def recall_cancelled(self, packages: Collection[Package]) -> None:
         """Have workers hand back the cancelled tasks of these packages."""
         for worker in self.values():

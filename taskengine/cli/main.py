@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from taskengine.cli.policy import policy
 from taskengine.cli.service import service
 from taskengine.cli.version import version_option
 from taskengine.config.settings import Settings
-from taskengine.errors import BadArguments, TaskEngineError, printable
+from taskengine.errors import BadArguments, NotAllowed, Overloaded, TaskEngineError, printable
 
 if TYPE_CHECKING:
     from taskengine.client.blocking import Client
@@ -207,7 +208,10 @@ def call(
     timeout: float,
     where: Where,
 ) -> None:
-    """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON."""
+    """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON.
+
+    The values of a task that yields are printed as they come, one in a line.
+    """
     from taskengine.client.blocking import arming
     from taskengine.client.stopping import stops_machine
 
@@ -217,6 +221,10 @@ def call(
         if count is None:
             if not (values or keywords):
                 keywords = arming(name, client.stop_in_force)
+            if _yields(client, name):
+                for value in client.stream(name, *values, **keywords):
+                    print_json(value)
+                return
             print_json(client.call(name, *values, **keywords))
             return
         results = _repeat(client, (name, values, keywords), count)
@@ -226,6 +234,17 @@ def call(
                 f"{len(failed)} of {count} failed, the first with {type(failed[0]).__name__}: {failed[0]}"
             )
         print_json(results)
+
+
+def _yields(client: Client, name: str) -> bool:
+    """Return whether a task is known to be a generator. A stop is not delayed by asking."""
+    from taskengine.client.stopping import stops_machine
+
+    if stops_machine(name):
+        return False
+    with suppress(NotAllowed, Overloaded):  # then it is called
+        return any(task.name == name and task.streams for task in client.tasks())
+    return False
 
 
 def _repeat(client: Client, call: tuple[str, list[Any], dict[str, Any]], count: int) -> list[Any]:

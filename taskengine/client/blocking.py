@@ -19,15 +19,19 @@ from taskengine.client.call_queue import CallQueue
 from taskengine.client.connection import check_address, local_time
 from taskengine.client.futures import SubmittedFuture, convert_each, returning
 from taskengine.client.lease import Lease
+from taskengine.client.open_streams import begin_stream
 from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
 from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session
 from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
+from taskengine.client.streams import AsyncStream, Stream, StreamControl
 from taskengine.client.subscription import Subscription, Wish, reachable
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
-from taskengine.errors import BadArguments, TaskEngineError
+from taskengine.client.values import ValueBuffer
+from taskengine.errors import BadArguments, Cancelled, TaskEngineError
 from taskengine.protocol.conversion import Convert
+from taskengine.protocol.credit import DEFAULT_BYTES, Grant
 from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.messages import NO_SERIAL, Info, RequestKind, Stats, TaskInfo
@@ -39,6 +43,7 @@ FAILED_S = 0.3
 TOKEN_BYTES = 16
 """Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
+S = TypeVar("S", Stream, AsyncStream)
 T = TypeVar("T")
 Posted = tuple[OutgoingRequest, Future[Any]]
 PriorityName = Literal["low", "normal", "high", "urgent"]
@@ -83,6 +88,7 @@ class Caller:
         reply: ReplyName | UnsetType = UNSET,
         idempotent: bool | UnsetType = UNSET,
         errors: ErrorsName | UnsetType = UNSET,
+        ahead: int | UnsetType = UNSET,
     ) -> Self:
         """Return this client with other options; those that are not given stay as they are.
 
@@ -93,6 +99,7 @@ class Caller:
             reply: whether "all" results are sent back, "errors" only, or "none".
             idempotent: whether a task may run again where a worker dies in it.
             errors: whether `map` will "raise" the first error, or "return" each in the place of its result.
+            ahead: how many values the task of a stream may be ahead of the loop that reads it.
         """
         given: dict[str, Any] = {
             "timeout": timeout,
@@ -101,6 +108,7 @@ class Caller:
             "reply": reply,
             "idempotent": idempotent,
             "errors": errors,
+            "ahead": ahead,
         }
         changes = {name: value for name, value in given.items() if value is not UNSET}
         view = copy.copy(self)
@@ -132,6 +140,25 @@ class Caller:
     def _run(self, calls: Iterable[Call]) -> Posted:
         made, future = local_time(), self._sent_future()
         return self._session.package(calls, [future], self._options, each=False, made=made), future
+
+    def _stream(self, kind: type[S], call: Call) -> S:
+        """Send a call, and return the stream of its values."""
+        options = self._options
+        values = ValueBuffer(Grant(options.ahead, DEFAULT_BYTES))
+        outgoing = begin_stream(self._session, self.address, call, values, options, local_time())
+        self._link.post(outgoing, flush=True)
+        return kind(
+            StreamControl(self._grant, self._link.abandon, self._no_value), outgoing.serial, values, options.timeout
+        )
+
+    def _grant(self, serial: int, grant: Grant) -> None:
+        with contextlib.suppress(Cancelled):  # the client is closed
+            self._link.post(
+                self._session.request(RequestKind.CREDIT, Future(), Options(timeout=HELLO_S), [serial, *grant])
+            )
+
+    def _no_value(self, seconds: float) -> TaskEngineError:
+        return self._session.no_reply(seconds, connected=self._link.is_connected)
 
     def _sent_future(self) -> TaskFuture:
         """Return a future for a request that is sent at once; only the engine can cancel it."""
@@ -359,6 +386,17 @@ class Client(Caller):
         """
         self.flush()
         return as_completed(futures, timeout)
+
+    def stream(self, task: str, /, *args: Any, **kwargs: Any) -> Stream:
+        """Call a task that is a generator; return its values, to be read in a loop as the task yields them.
+
+        The task is at most `ahead` values ahead of the loop (an option, by default 64), and pauses then. It is closed
+        when the loop is left, so that its `finally` runs. The option `timeout` is how long the loop waits for each
+        value; `deadline` is for the beginning. Errors of the task are raised after the values before them.
+
+        Raises BadArguments for arguments that cannot be sent, ProtocolError for an engine without streams.
+        """
+        return self._stream(Stream, (task, args, kwargs))
 
     def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the fastest route: its outputs go to their safe states, and nothing moves until `arm`.

@@ -54,6 +54,8 @@ def partial_outcomes(
     No future is left after the last partial reply. `values` is as in `outcomes`. Raises ProtocolError for a reply of
     tasks that were not sent.
     """
+    if reply.reply is not ReplyMode.EACH:
+        raise ProtocolError("values of a stream, and none was asked for")
     answered = futures[reply.first : reply.first + reply.count]
     if len(answered) != reply.count:
         raise ProtocolError(f"{reply.count} entries from position {reply.first} on, and {len(futures)} tasks were sent")

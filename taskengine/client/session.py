@@ -17,9 +17,12 @@ from taskengine import _fastpath
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
 from taskengine.client.older_engines import plain_tasks
 from taskengine.client.replies import outcomes, partial_outcomes
+from taskengine.client.stream_requests import stamped_stream, take_values, too_old
 from taskengine.client.task_future import Outcome, TaskFuture
+from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
+from taskengine.protocol.credit import DEFAULT_VALUES, MAX_VALUES
 from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
@@ -29,6 +32,7 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    StreamRequest,
     decode_reply,
     encode_request,
     stamped,
@@ -45,8 +49,8 @@ GREET_NS = 10**9
 """How often, in ns, to check whether another hello is due."""
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
-TIMED, STOPPABLE, GIVES_EACH, VALUES = "clock", "stop", "each", "values"
-"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values."""
+TIMED, STOPPABLE, GIVES_EACH, VALUES, STREAMS = "clock", "stop", "each", "values", "streams"
+"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values; streams."""
 CAPABILITIES = [TIMED, STOPPABLE, VALUES]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
@@ -61,6 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout` is how long the client waits, and `deadline` within which time the engine must start a task, both in s.
     `reply` selects which replies come: all, errors or none. With `errors` "return", `map` returns errors as values.
+    A stream's task is at most `ahead` values ahead of its reader.
     """
 
     timeout: float | None = 60.0
@@ -69,6 +74,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reply: str = "all"
     idempotent: bool = False
     errors: str = "raise"
+    ahead: int = DEFAULT_VALUES
 
     def __post_init__(self) -> None:
         choices = {
@@ -83,6 +89,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
             if seconds is not None and not (is_number and seconds > 0):
                 raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
+        if not (isinstance(self.ahead, int) and 1 <= self.ahead <= MAX_VALUES):
+            raise BadArguments(f"ahead is a number of values from 1 to {MAX_VALUES}, not {self.ahead!r}", name="ahead")
         if not isinstance(self.idempotent, bool):
             raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
 
@@ -111,7 +119,7 @@ class Pending(msgspec.Struct):
     `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
     `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
     `written` is when it was sent last, in ns of the client's clock, and `answered` how many of its tasks were answered
-    by partial replies since.
+    by partial replies since. A stream has `values`, and its only future is their end.
     """
 
     futures: Sequence[Future[Any]]
@@ -123,6 +131,7 @@ class Pending(msgspec.Struct):
     resends: int = REPEATS
     written: int = 0
     answered: int = 0
+    values: ValueBuffer | None = None
 
 
 class Session:
@@ -170,6 +179,8 @@ class Session:
         self._watched: deque[tuple[float, int]] = deque()  # from all threads, for the heap
         self._expiries: list[tuple[float, int]] = []
         self.pending: dict[int, Pending] = {}
+        self.abandoned: deque[int] = deque()
+        """Streams that nobody reads any more; any thread may append to it."""
         self.outcomes: deque[Outcome] = deque()
         """Outcomes that futures still have to get."""
         self.retractions: dict[int, list[int] | None] = {}
@@ -260,7 +271,11 @@ class Session:
             head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
         if self._is_timed:
             sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
-            head = stamped(head, sent, bound, self._token, self._since_told)
+            if isinstance(outgoing.request, StreamRequest):
+                stamp = {"sent": sent, "bound": bound, "token": self._token, "since": self._since_told, "values": True}
+                head = stamped_stream(outgoing.request, stamp)
+            else:
+                head = stamped(head, sent, bound, self._token, self._since_told)
         return [head, *outgoing.body]
 
     def _plainly(self, outgoing: OutgoingRequest, pending: Pending) -> OutgoingRequest:
@@ -406,7 +421,11 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
-            if isinstance(reply, PartialReply):
+            if isinstance(reply, PartialReply) and pending.values is not None:
+                self.outcomes.extend(take_values(reply, body, pending.values, takes=self._has_values))
+                if not reply.last:
+                    return self.outcomes
+            elif isinstance(reply, PartialReply):
                 futures, values = pending.futures if pending.each else (), self._has_values
                 self.outcomes.extend(partial_outcomes(reply, body, futures, pending.answered, values=values))
                 pending.answered += reply.count
@@ -432,10 +451,16 @@ class Session:
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         self._has_values = self._is_timed and VALUES in self._capabilities
+        if STREAMS not in self._capabilities and self.info is not None:
+            self.fail(self.streams(), too_old(self._address))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
         self.is_ready = True
+
+    def streams(self) -> list[int]:
+        """Return the serials of the streams that are pending."""
+        return [serial for serial, pending in list(self.pending.items()) if pending.values is not None]
 
     def forget(self, serial: int) -> None:
         """Forget a request: its reply is not awaited any more."""

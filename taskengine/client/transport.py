@@ -41,6 +41,7 @@ import zmq
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.connection import Connection, local_time
+from taskengine.client.open_streams import drop_abandoned
 from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
 from taskengine.client.session import Call, Options, OutgoingRequest, Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
@@ -179,6 +180,12 @@ class Transport:
                 self._session.retract(serial, position)
                 self._call_leader()
 
+    def abandon(self, serial: int) -> None:
+        """Cancel a stream that nobody reads; without a lock, because a finalizer may call this at any point."""
+        self._session.abandoned.append(serial)
+        if not self._closed:
+            os.eventfd_write(self._wakeup, 1)
+
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
         """Wait up to `timeout` s for pending requests, give up the rest, and close. May be called twice.
 
@@ -193,6 +200,8 @@ class Transport:
         unsent = 0
         try:
             if self._take_over(CLOSE_S if timeout is None else timeout):
+                # the engine closes their tasks when the connection ends
+                self._session.fail(self._session.streams(), Cancelled(CLOSED))
                 if timeout is None and self._session.info is None:
                     self._lead(lambda: self._is_done() or self._connection.connected, began + UNREACHED_S)
                 if timeout is not None or self._connection.connected:
@@ -408,6 +417,8 @@ class Transport:
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return in how many seconds something will be."""
+        if self._session.abandoned:
+            drop_abandoned(self._session)
         if self._reconnect_at <= now:
             self._reconnect(now)
         if self._queue.due(now) <= 0 or (self._queue.queued and len(self._session.pending) < self.window):

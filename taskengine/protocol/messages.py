@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from taskengine.errors import ProtocolError
+from taskengine.protocol.credit import MAX_BYTES, MAX_VALUES, Grant
 from taskengine.protocol.layouts import LATENCY_BUCKETS, LATENCY_SHIFT, MAGIC
 from taskengine.protocol.limits import MAX_HEAD, MAX_TASKS, MAX_TOKEN
 
@@ -31,6 +32,7 @@ class RequestKind(IntEnum):
     STATS = 8
     RELOAD = 9
     STOP = 10
+    CREDIT = 13
 
 
 class ReplyMode(IntEnum):
@@ -41,6 +43,8 @@ class ReplyMode(IntEnum):
     NONE = 2
     EACH = 3
     """All, in partial replies as they come; for engines with the capability `each`."""
+    STREAM = 4
+    """The values of one task as it yields them, in partial replies; for engines with the capability `streams`."""
 
 
 class Priority(IntEnum):
@@ -80,6 +84,18 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     values: bool = False
 
 
+class StreamRequest(Request, array_like=True, frozen=True):
+    """Head of a package of mode STREAM: at most how many values, and bytes of them, may be sent before CREDIT."""
+
+    most: Annotated[int, msgspec.Meta(ge=1, le=MAX_VALUES)] = 1
+    most_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_BYTES)] = 1
+
+    @property
+    def grant(self) -> Grant:
+        """The credit with which the stream begins."""
+        return Grant(self.most, self.most_bytes)
+
+
 _Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
 
 
@@ -103,11 +119,14 @@ class Reply(msgspec.Struct, array_like=True, frozen=True):
 class PartialReply(Reply, array_like=True, frozen=True):
     """Head of a reply of mode EACH: `count` entries, of tasks in a row that begin at position `first`.
 
+    In mode STREAM the entries are values of the task, counted from 0; the `last` reply has none, and says by `error`
+    whether the task failed.
+
     With an `error` each of these tasks ended in it, and no entries follow. The `last` partial reply of a package is
     marked: it has got an entry for every task.
     """
 
-    first: Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)] = 0
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
     last: bool = True
 
 
@@ -188,6 +207,8 @@ class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
     urgent: bool = False
     retry: RetryPolicy | None = None
     schedule: ScheduleState | None = None
+    streams: bool = False
+    """Whether it is a generator, whose values come as a stream."""
 
 
 class LaneStats(msgspec.Struct, array_like=True, frozen=True):
@@ -261,6 +282,14 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True):
     positions: list[int] | None = None
 
 
+class StreamCredit(msgspec.Struct, array_like=True, frozen=True):
+    """What the client's stream with this serial may send, in totals; see `protocol.credit`."""
+
+    serial: int
+    values: int
+    bytes: int
+
+
 class Stop(msgspec.Struct, array_like=True, frozen=True):
     """A stop of the machine: an id by which a repeated stop is recognized, b"" for none, and the reason."""
 
@@ -293,7 +322,7 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, Reply, PartialReply, Cancel, Stop, list[SourceStats])
+M = TypeVar("M", Request, StreamRequest, Reply, PartialReply, Cancel, StreamCredit, Stop, list[SourceStats])
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0, False))[1:]
 """How a head ends that names neither sending time nor client object, nor any capability."""
@@ -304,10 +333,13 @@ _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 """and of an int behind its tag."""
 _NIL: Final = 0xC0
+_PARTIAL: Final = (ReplyMode.EACH, ReplyMode.STREAM)
 _request = msgspec.msgpack.Decoder(Request)
+_stream = msgspec.msgpack.Decoder(StreamRequest)
 _reply = msgspec.msgpack.Decoder(Reply)
 _partial = msgspec.msgpack.Decoder(PartialReply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
+_credit = msgspec.msgpack.Decoder(StreamCredit)
 _stop = msgspec.msgpack.Decoder(Stop)
 _overruns = msgspec.msgpack.Decoder(list[SourceStats])
 
@@ -333,10 +365,11 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_request(frame: bytes) -> Request:
-    """Read the first frame of a request. Raises ProtocolError."""
+    """Read the first frame of a request, a StreamRequest if it wants a stream. Raises ProtocolError."""
     if len(frame) > MAX_HEAD:
         raise ProtocolError(f"a head has at most {MAX_HEAD} bytes, not {len(frame)}")
-    return _decode(_request, frame)
+    request = _decode(_request, frame)
+    return request if request.reply is not ReplyMode.STREAM else _decode(_stream, frame)
 
 
 def serial_of(frame: bytes) -> int:
@@ -360,9 +393,9 @@ def _int_at(frame: bytes, at: int) -> tuple[int, int]:
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Read the first frame of a reply, a PartialReply if its mode is EACH. Raises ProtocolError."""
+    """Read the first frame of a reply, a PartialReply if its mode is EACH or STREAM. Raises ProtocolError."""
     reply = _decode(_reply, frame)
-    return _decode(_partial, frame) if reply.reply is ReplyMode.EACH else reply
+    return _decode(_partial, frame) if reply.reply in _PARTIAL else reply
 
 
 def decode_cancel(frames: Sequence[bytes]) -> Cancel:
@@ -370,6 +403,13 @@ def decode_cancel(frames: Sequence[bytes]) -> Cancel:
     if len(frames) != 2 or len(frames[1]) > MAX_HEAD:
         raise ProtocolError(f"CANCEL has 2 frames, of at most {MAX_HEAD} bytes")
     return _convert(_cancel, frames[1])
+
+
+def decode_credit(frames: Sequence[bytes]) -> StreamCredit:
+    """Read a CREDIT message. Raises ProtocolError."""
+    if len(frames) != 2 or len(frames[1]) > MAX_HEAD:
+        raise ProtocolError(f"CREDIT has 2 frames, of at most {MAX_HEAD} bytes")
+    return _convert(_credit, frames[1])
 
 
 def decode_stop(frames: Sequence[bytes]) -> Stop:

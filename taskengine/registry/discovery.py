@@ -40,6 +40,19 @@ class Declared(NamedTuple):
     is_async: bool
     is_callable: bool = True
     """Whether it can be called without arguments."""
+    yields: bool = False
+
+
+def _yields(function: _Function) -> bool:
+    """Return whether a function is a generator: it has a `yield` that is in no function within it."""
+    inner: list[ast.AST] = list(function.body)
+    while inner:
+        node = inner.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, _Function | ast.Lambda | ast.ClassDef):
+            inner += ast.iter_child_nodes(node)
+    return False
 
 
 class Found(NamedTuple):
@@ -229,7 +242,9 @@ class _ModuleReader:
         signature = signature_of(node)
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         is_callable = _needs_nothing(node.args)
-        self._declared[node.name] = Declared(kind, node.name, line, options, signature, doc, is_async, is_callable)
+        self._declared[node.name] = Declared(
+            kind, node.name, line, options, signature, doc, is_async, is_callable, _yields(node)
+        )
 
     def _options(self, kind: str, decorator: ast.expr) -> dict[str, Any]:
         """Return the decorator's arguments. Raises _Doubt if they are not literal."""

@@ -96,14 +96,24 @@ class Task(msgspec.Struct, frozen=True):
     @property
     def is_async(self) -> bool:
         """Whether the function is an `async def`, or wraps one."""
-        return is_coroutine_function(self.function)
+        return is_coroutine_function(self.function) or _is_any(self.function, inspect.isasyncgenfunction)
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether the function is a generator, also an async one, or wraps one: its values come as a stream."""
+        return _is_any(self.function, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether the task can be ended while it runs, without its worker."""
+        return self.is_async or self.is_generator
 
     def info(self) -> TaskInfo:
         """The description that clients get."""
         signature = _signature(self.function)
         doc = inspect.getdoc(self.function) or ""
         module = self.function.__module__ or ""
-        repeats = self.retry, self.schedule
+        repeats = self.retry, self.schedule, self.is_generator
         return TaskInfo(
             *(self.name, self.lane, signature, doc, self.timeout, self.idempotent, module, self.urgent, *repeats)
         )
@@ -111,8 +121,14 @@ class Task(msgspec.Struct, frozen=True):
 
 def is_coroutine_function(function: Any) -> bool:
     """Return whether a call of the function gives a coroutine: an `async def`, or what wraps one or calls one."""
+    return _is_any(function, inspect.iscoroutinefunction)
+
+
+def _is_any(function: Any, *kinds: Callable[[Any], bool]) -> bool:
+    """Return whether the function, what it wraps, or the method by which it is called, is of one of these kinds."""
     while function is not None:
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call_of(function)):
+        call = _call_of(function)
+        if any(is_kind(function) or is_kind(call) for is_kind in kinds):
             return True
         function = function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
     return False
@@ -286,8 +302,8 @@ def _check(function: Any, what: str) -> None:
         raise TaskModuleError(f"{function!r} cannot be a {what}: it is no function")
     if inspect.isclass(function):
         raise TaskModuleError(f"{function.__name__} cannot be a {what}: it is a class, write a function that uses it")
-    if inspect.isasyncgenfunction(function):
-        raise TaskModuleError(f"{_spelling(function)} cannot be a {what}: it is an async generator, use `return`")
+    if what == "source" and _is_any(function, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        raise TaskModuleError(f"{_spelling(function)} cannot be a source: it is a generator, use `return`")
     if what == "source" and is_coroutine_function(function):
         raise TaskModuleError(f"{_spelling(function)} cannot be a source: each source has a thread, write `def`")
 

@@ -284,6 +284,8 @@ def _read(place: Place, surveyor: _Surveyor) -> Module:
 
 def _declare(module: Module, file: str, declared: Declared) -> None:
     """Add the registrations in the module's file. Raises TaskModuleError for what its import would refuse."""
+    if declared.yields and declared.kind == "source":
+        raise TaskModuleError(f"{declared.function} cannot be a source: it is a generator, use `return`")
     if declared.is_async and declared.kind == "source":
         raise TaskModuleError(f"{declared.function} cannot be a source: each source has a thread, write `def`")
     origin, options = f"{file}:{declared.line}", declared.options
@@ -300,7 +302,7 @@ def _declare(module: Module, file: str, declared: Declared) -> None:
                 raise unfit(name)
             info = TaskInfo(
                 *(name, mark.lane, declared.signature, declared.doc, mark.timeout, mark.idempotent, module.module),
-                *(mark.urgent, mark.retry(), mark.schedule(name)),
+                *(mark.urgent, mark.retry(), mark.schedule(name), declared.yields),
             )
             module.tasks = [*module.tasks, info]
     except TypeError as error:  # an unknown keyword

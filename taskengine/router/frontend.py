@@ -12,6 +12,7 @@ from taskengine.broker.broker import Broker
 from taskengine.broker.origins import Origins, is_near
 from taskengine.broker.package import DataRequest, Package, Sender, Urgency
 from taskengine.broker.partials import PartialResults
+from taskengine.broker.streams import StreamResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
@@ -25,6 +26,7 @@ from taskengine.protocol.messages import (
     RequestKind,
     Stamp,
     TaskInfo,
+    decode_credit,
     decode_request,
     decode_stop,
     serial_of,
@@ -35,8 +37,9 @@ from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
 from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
-from taskengine.router.questions import LATER, Questions
+from taskengine.router.questions import LATER, Asked, Questions
 from taskengine.router.replies import ReplySender
+from taskengine.router.stream_relay import StreamRelay
 from taskengine.router.work_budget import WorkBudget
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.control import Report
@@ -88,11 +91,13 @@ class Frontend:
         self._port = port
         self._replies = ReplySender(port, connections)
         self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
+        self.streams = StreamRelay(broker, self._replies, self._is_owed, self._stamp)
         self._authenticator = authenticator
         self.lines = PackageLines(log, settings.chunking_size if settings.chunking else None)
         self._audit = audit
         self._clients = ClientTable(None if settings.policy is None else Policy(settings.policy))
         self.questions = Questions(settings, broker, self.stops.names, audit, tell, lambda: self._replies.unread)
+        self.questions.on(RequestKind.CREDIT, self._credit)
         self._takers: dict[RequestKind, Callable[[Route, Request, list[bytes], KnownClient, float], None]] = {
             RequestKind.PACKAGE: self._take_package,
             RequestKind.PUBLISH: self._take_package,
@@ -191,6 +196,8 @@ class Frontend:
         if isinstance(package.results, PartialResults):
             package.forget_tasks()
             self.partials.end(package)
+        elif isinstance(package.results, StreamResults):
+            self.streams.end(package)
         elif self._replies.is_full(sender.client, sender.key, size):
             # the package is answered all the same, in a few bytes
             error = Overloaded("the replies before this one were not read; the tasks have run", retry_after=None)
@@ -326,7 +333,7 @@ class Frontend:
     ) -> None:
         """Take what concerns the engine itself, or packages that are in flight."""
         # a client is told who we are before it sends less
-        is_needed = request.kind in (RequestKind.INFO, RequestKind.CANCEL)
+        is_needed = request.kind in (RequestKind.INFO, RequestKind.CANCEL, RequestKind.CREDIT)
         self._check_work(route[0], now, is_needed=is_needed)
         if not is_needed:
             client.check_rate(now)
@@ -340,6 +347,11 @@ class Frontend:
         answer = self.questions.answer((route, request, frames, client))
         if answer is not LATER:
             self._reply(route, request, answer)
+
+    def _credit(self, asked: Asked) -> None:
+        """Take credit for a stream. Raises ProtocolError."""
+        route, _, frames, _ = asked
+        self.streams.grant(route[0], decode_credit(frames))
 
     def _reply(self, route: Route, request: Request, value: object) -> None:
         """Answer a request with a value. Raises Overloaded where the client leaves too much unread."""

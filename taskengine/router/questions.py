@@ -30,7 +30,7 @@ from taskengine.security.audit import Audit
 
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
-CAPABILITIES = ["clock", "stop", "each", "values"]
+CAPABILITIES = ["clock", "stop", "each", "values", "streams"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 LATER: Final = object()
 """In place of an answer: it comes when the reload has ended."""
@@ -79,6 +79,10 @@ class Questions:
     def learn(self, tasks: list[TaskInfo]) -> None:
         """Replace the list of tasks."""
         self._tasks = tasks
+
+    def on(self, kind: RequestKind, answer: Callable[[Asked], object]) -> None:
+        """Have `answer` called for requests of another kind."""
+        self._answers[kind] = answer
 
     def answer(self, asked: Asked) -> object:
         """Return the answer, or LATER. Raises ProtocolError, Overloaded."""

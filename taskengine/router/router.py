@@ -51,7 +51,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
@@ -198,6 +198,8 @@ class Router:
             if ready & BACKEND:
                 for frames in _received(self._worker_port.receive):
                     self._from_worker(frames)
+                if self._frontend.streams.fresh:
+                    self._frontend.streams.send()
             if ready & FRONTEND:
                 self._take(requests)
             if ready & NEWS and self._connections:
@@ -317,6 +319,8 @@ class Router:
                 return
             if len(frames) == 4 and frames[1] == ANSWER:
                 self._finish(name, frames[3], int.from_bytes(frames[2], "little"))
+            elif len(frames) == 4 and frames[1] == STREAM:
+                self._frontend.streams.take(name, *self._topology.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
             else:
@@ -443,6 +447,15 @@ class Router:
             self._workers.recall(worker, number)
         if self._broker.workers.unwanted:  # after the recalls, by which is handed back what has not begun
             self._cancel_running()
+        if self._frontend.streams.has_grants:
+            self._grant()
+
+    def _grant(self) -> None:
+        """Tell workers what their streams may send."""
+        for worker, job, grant in self._frontend.streams.take_grants():
+            with contextlib.suppress(zmq.ZMQError):  # it is gone
+                frames = self._topology.credit_frames(job, grant)
+                self._worker_port.send([self._workers.identity_of(worker), *frames])
 
     def _cancel_running(self) -> None:
         """Have workers that can do that cancel running tasks whose client has cancelled them."""

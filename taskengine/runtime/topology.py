@@ -12,6 +12,7 @@ from taskengine._fastpath import ProgressPage
 from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.machine import Machine
 from taskengine.errors import ProtocolError
+from taskengine.protocol.credit import Grant
 from taskengine.registry.survey import Plan
 from taskengine.runtime.feed import PublicationPipe
 from taskengine.security.credentials import Credentials
@@ -24,6 +25,10 @@ CANCEL = b"CANCEL"
 """The first frame of the message by which the router has a worker cancel tasks that run."""
 ANSWER = b"ANSWER"
 """The first frame of an answer in a concurrent lane; the batch's number, in 8 bytes, and the answer follow."""
+STREAM = b"STREAM"
+"""The first frame of a value of a stream; job and number, in 8 bytes each, and the value follow."""
+CREDIT = b"CREDIT"
+"""The first frame of the message by which the router lets a stream go on."""
 
 
 class WorkerHello(msgspec.Struct, array_like=True, frozen=True):
@@ -88,6 +93,28 @@ class Topology(msgspec.Struct, frozen=True):
     def read_cancel(said: bytes) -> UnwantedTasks:
         """Return the tasks of a message of `cancel_frames`; the router is trusted."""
         return msgspec.msgpack.decode(said, type=UnwantedTasks)
+
+    @staticmethod
+    def stream_frames(job: int, number: int, body: bytes) -> list[bytes]:
+        """Return the message of a value of a stream; the first one has the number 0."""
+        return [STREAM, job.to_bytes(8, "little") + number.to_bytes(8, "little"), body]
+
+    @staticmethod
+    def read_stream(said: bytes) -> tuple[int, int]:
+        """Return job and number of a message of `stream_frames`. Raises ProtocolError."""
+        if len(said) != 16:
+            raise ProtocolError(f"a value of a stream has 16 bytes before it, not {len(said)}")
+        return int.from_bytes(said[:8], "little"), int.from_bytes(said[8:], "little")
+
+    @staticmethod
+    def credit_frames(job: int, grant: Grant) -> list[bytes]:
+        """Return the message that lets a stream send so much in all."""
+        return [CREDIT, msgspec.msgpack.encode((job, grant))]
+
+    @staticmethod
+    def read_credit(said: bytes) -> tuple[int, Grant]:
+        """Return job and credit of a message of `credit_frames`; the router is trusted."""
+        return msgspec.msgpack.decode(said, type=tuple[int, Grant])
 
     def _proof(self, hello: bytes) -> bytes:
         return hmac.digest(self.token, hello, "sha256")

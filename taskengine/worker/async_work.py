@@ -18,16 +18,21 @@ from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.stream_link import StreamLink
+from taskengine.worker.streams import TaskStreams
 
 
 class AsyncWork:
     """The loop of a worker that has an event loop. `page` says which task runs."""
 
-    def __init__(self, loop: EventLoop, control: ControlChannel, log: LogBuffer, page: ProgressPage) -> None:
+    def __init__(
+        self, loop: EventLoop, control: ControlChannel, log: LogBuffer, page: ProgressPage, streams: TaskStreams
+    ) -> None:
         self._loop = loop
         self._control = control
         self._log = log
         self._page = page
+        self._streams = streams
         self._batches: deque[bytes] = deque()
         self._orders: deque[Order | None] = deque()
         self._watched: int | None = None
@@ -47,6 +52,8 @@ class AsyncWork:
         self._router = router
         self._run = run
         self._note = note
+        link = StreamLink(self._streams, router, self._control, self._log, self._batches, self._cancel)
+        self._streams.connect(self._send_value, link.wait)
         self._loop.watch(self._control.fileno(), self._take_order)
         self._watch()
         try:
@@ -93,14 +100,19 @@ class AsyncWork:
         self._watched = self._router.descriptor
         self._loop.watch(self._watched, self._receive)
 
+    def _send_value(self, job: int, number: int, body: bytes) -> None:
+        self._router.send_value(job, number, body)
+        self._loop.later(0.0, self._receive)  # the descriptor may not tell of what came before we sent
+
     def _receive(self) -> None:
-        self._router.collect(self._batches, self._cancel)
+        self._router.collect(self._batches, self._cancel, self._streams.grant)
         if self._batches:
             self._loop.stop()
 
     def _take_order(self) -> None:
         order = self._control.next_order()
         self._orders.append(order)
+        self._streams.end()
         if isinstance(order, StopProcess):
             self._loop.ignore(self._control.fileno())  # which stays readable where the supervisor is gone
             if self._loop.current is not None:
@@ -108,7 +120,9 @@ class AsyncWork:
         self._loop.stop()
 
     def _cancel(self, unwanted: UnwantedTasks) -> None:
-        """Cancel the coroutine that runs, if it is one of these tasks."""
+        """Cancel the coroutine or generator that runs, if it is one of these tasks."""
+        if self._loop.current is None:
+            self._streams.cancel(unwanted)
         if self._loop.current is None or (running := self._page.running_task) is None:
             return
         if any(job == running[0] and first <= running[1] < stop for job, first, stop in unwanted):

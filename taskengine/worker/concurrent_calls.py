@@ -71,7 +71,7 @@ class ConcurrentCalls:
     def starter(self, task: Task) -> Callable[..., Any]:
         """Return the function by which the turn starts the task, and later gets what the task gave."""
         function, name, seconds = task.callable, task.name, task.timeout
-        grace = CANCEL_GRACE_S if task.is_async else 0.0
+        grace = CANCEL_GRACE_S if task.can_end_early else 0.0
         kill_ns = int((seconds + grace) * 1e9) if seconds else 0
 
         def start(*args: Any, **kwargs: Any) -> Any:
@@ -102,6 +102,11 @@ class ConcurrentCalls:
         self.count += 1
         self._calls[call.number] = call
         call.running.task.add_done_callback(self._loop.guarded(partial(self._finish, call)))
+
+    def task_at_hand(self) -> tuple[int, int] | None:
+        """Return the job and the position of the task that the turn runs."""
+        call = self._at_hand
+        return None if call is None else (call.job, call.position)
 
     def cancel(self, unwanted: UnwantedTasks) -> None:
         """Cancel those of the calls that are among these tasks."""

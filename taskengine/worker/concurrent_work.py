@@ -16,6 +16,7 @@ from taskengine.worker.async_work import AsyncWork
 from taskengine.worker.concurrent_calls import Call, ConcurrentCalls
 from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.streams import TaskStreams
 
 BLOCKED_S: Final = 1.0
 """How much later than it should the loop turns where a line tells that a task has blocked it."""
@@ -26,9 +27,18 @@ NAMES_TOLD: Final = 3
 class ConcurrentWork(AsyncWork):
     """The loop of a worker that runs up to `most` tasks at once, as coroutines beside each other."""
 
-    def __init__(self, loop: EventLoop, control: ControlChannel, log: LogBuffer, page: ProgressPage, most: int) -> None:
-        super().__init__(loop, control, log, page)
+    def __init__(
+        self,
+        loop: EventLoop,
+        control: ControlChannel,
+        log: LogBuffer,
+        page: ProgressPage,
+        streams: TaskStreams,
+        most: int,
+    ) -> None:
+        super().__init__(loop, control, log, page, streams)
         self._calls = ConcurrentCalls(loop, CallTable(page), most)
+        streams.task_at_hand = self._calls.task_at_hand
         self._flushes = False
 
     def callable_of(self, task: Task) -> Callable[..., Any]:
@@ -56,7 +66,7 @@ class ConcurrentWork(AsyncWork):
         self._log.flush()
 
     def _receive(self) -> None:
-        self._router.collect(self._batches, self._cancel)
+        self._router.collect(self._batches, self._cancel, self._streams.grant)
         while self._batches:
             self._calls.start(self._batches.popleft())
         # a task that blocks the loop is not taken for a worker that hangs
@@ -76,6 +86,7 @@ class ConcurrentWork(AsyncWork):
 
     def _cancel(self, unwanted: UnwantedTasks) -> None:
         self._calls.cancel(unwanted)
+        self._streams.cancel(unwanted)
 
     def _on_new_connection(self) -> None:
         self._calls.forget()

@@ -12,9 +12,10 @@ import zmq
 from taskengine._socket import Port
 from taskengine.broker.workers import UnwantedTasks
 from taskengine.config.settings import Settings
+from taskengine.protocol.credit import Grant
 from taskengine.runtime.descendants import Adopted
 from taskengine.runtime.heartbeat import Heartbeat
-from taskengine.runtime.topology import ANSWER, CANCEL, HEARTBEAT, Topology
+from taskengine.runtime.topology import ANSWER, CANCEL, CREDIT, HEARTBEAT, Topology
 
 LINGER_MS = 1000
 TIDY_BATCHES = 256
@@ -75,16 +76,28 @@ class RouterConnection:
         if message == [HEARTBEAT]:
             self._heartbeat.heard(time.monotonic())
             return None
+        if len(message) > 1:  # about a task that has ended
+            return None
         self._begin()
         return message[0]
 
-    def collect(self, batches: deque[bytes], cancel: Callable[[UnwantedTasks], None]) -> None:
-        """Take all that has come: append the batches, and call `cancel` with tasks that are to be cancelled."""
+    def collect(
+        self,
+        batches: deque[bytes],
+        cancel: Callable[[UnwantedTasks], None],
+        grant: Callable[[int, Grant], None],
+    ) -> None:
+        """Take all that has come: append the batches, and call `cancel` with tasks that are to be cancelled.
+
+        `grant` is called with the credit of streams.
+        """
         while (message := self.port.receive()) is not None:
             if message == [HEARTBEAT]:
                 self._heartbeat.heard(time.monotonic())
             elif message[0] == CANCEL:
                 cancel(self._topology.read_cancel(message[1]))
+            elif message[0] == CREDIT:
+                grant(*self._topology.read_credit(message[1]))
             else:
                 self._begin()
                 batches.append(message[0])
@@ -108,6 +121,10 @@ class RouterConnection:
     def send_numbered(self, number: int, answer: bytes) -> None:
         """Answer a batch that others may overtake, by its number."""
         self.port.send([ANSWER, number.to_bytes(8, "little"), answer])
+
+    def send_value(self, job: int, number: int, body: bytes) -> None:
+        """Send the value `number`, from 0, of the stream of a job."""
+        self.port.send(self._topology.stream_frames(job, number, body))
 
     def tell(self, news: bytes) -> None:
         """Send the router news for it to keep; that counts as a heartbeat."""

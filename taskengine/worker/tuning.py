@@ -1,4 +1,4 @@
-"""The limits of what a data worker keeps for its subscribers, and of the end of a cancelled coroutine."""
+"""The limits of what a data worker keeps for its subscribers, and of cancelled coroutines and generators."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ MAX_UNTAKEN_BYTES: Final = 64 * 2**20
 """From so many bytes on that subscribers have not taken, nothing more is sent."""
 CANCEL_GRACE_S: Final = 1.0
 """How long, in s, a coroutine may take to end once it was cancelled for its timeout; then its worker is killed."""
+MOST_LISTED: Final = 10_000
+"""Values of a generator that is called, as a list, and not streamed."""
+STREAM_LOOK_S: Final = 1.0
+"""How long, in s, a generator waits for credit at a time; its worker's log lines are written in between."""

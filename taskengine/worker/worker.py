@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import TracebackType
@@ -18,7 +18,7 @@ from taskengine._fastpath import ProgressPage
 from taskengine._socket import Waiter
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import error_entry
-from taskengine.broker.package import decode_head
+from taskengine.broker.package import decode_head, stream_of
 from taskengine.config.machine import Machine
 from taskengine.config.policy import Policy
 from taskengine.config.settings import Settings
@@ -48,6 +48,8 @@ from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
 from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
 from taskengine.worker.router_connection import RouterConnection
+from taskengine.worker.stream_link import StreamLink
+from taskengine.worker.streams import TaskStreams
 from taskengine.worker.tuning import CANCEL_GRACE_S
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ _function: Callable[[Task], Callable[..., Any]] = attrgetter("callable")
 class BatchRunner:
     """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
 
-    The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. With `tells_all`
-    clients get tracebacks and whole paths.
+    The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. `streams` runs the
+    generators. With `tells_all` clients get tracebacks and whole paths.
     """
 
     def __init__(
@@ -78,9 +80,12 @@ class BatchRunner:
         *,
         tells_all: bool = True,
         callable_of: Callable[[Task], Callable[..., Any]] = _function,
+        streams: TaskStreams | None = None,
     ) -> None:
         self._registry = registry
-        self._callables = {name: callable_of(task) for name, task in registry.tasks.items()}
+        self._streams = streams or TaskStreams(lambda: None)
+        self._callables = {name: callable_of(self._streams.listed(task)) for name, task in registry.tasks.items()}
+        self._senders = {name: callable_of(self._streams.sent(task)) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
         self._page = page
         self._limited = any(task.timeout for task in registry.tasks.values())
@@ -129,7 +134,10 @@ class BatchRunner:
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
-            self._functions = [self._find(name) for name in names]
+            stream = stream_of(head)
+            if stream is not None:
+                self._streams.grant_at_hand, self._streams.takes_values = stream
+            self._functions = list(map((self._callables if stream is None else self._senders).get, names))
             self._task_names = names
             self._head = head
         self._legacy_name = ""
@@ -185,9 +193,9 @@ class BatchRunner:
 def kill_limit_ns(task: Task) -> int:
     """Return how long a task may run until its worker is killed, in ns, 0 for any time.
 
-    A coroutine is cancelled first.
+    A coroutine is cancelled first, and a generator closed.
     """
-    return int((task.timeout + CANCEL_GRACE_S * task.is_async) * 1e9) if task.timeout else 0
+    return int((task.timeout + CANCEL_GRACE_S * task.can_end_early) * 1e9) if task.timeout else 0
 
 
 def _foreign(format: int, head: bytes, first: int, ends: list[int], body: bytes, room: int) -> tuple[bytes, int]:
@@ -251,17 +259,23 @@ class TaskWorker:
         attach(topology.feeds, has_machine=topology.machine is not None)
         self._release_pins = _take_pins(topology.machine, lane, log)
         page, most = topology.pages[place], settings.lane(lane).concurrency
-        self._async = _async_work(registry, lane, most, control, log, page)
+        self._batches: deque[bytes] = deque()
+        """Batches that came while a generator ran."""
+        self._streams = TaskStreams(lambda: page.running_task)
+        self._async = _async_work(registry, lane, most, control, log, page, self._streams)
         account = page if most == 1 else None
         callable_of = self._async.callable_of if self._async else _function
-        self._runner = BatchRunner(registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of)
+        self._runner = BatchRunner(
+            registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of, streams=self._streams
+        )
         log.running = self._runner.running
         set_policy(None if settings.policy is None else Policy(settings.policy), page)
         self._control = control
         self._log = log
         self._context = zmq.Context()
         who = f"TASK-{os.getpid()}", lane, place, missing
-        self._router = RouterConnection(self._context, settings, topology, *who, cancels=self._async is not None)
+        cancels = any(task.can_end_early for task in registry.tasks.values())
+        self._router = RouterConnection(self._context, settings, topology, *who, cancels=cancels)
         log.say(f"Starting worker[TASK] on socket: {settings.backend.removeprefix('tcp://')}")
         log.say(f"[WORKER-{os.getpid()}(TASK)] Listener online")
 
@@ -279,18 +293,22 @@ class TaskWorker:
         self._context.term()
 
     def _work(self) -> None:
+        what = self._streams, self._router, self._control, self._log, self._batches, self._streams.cancel
+        self._streams.connect(self._router.send_value, StreamLink(*what).wait)
         waiter = self._waiter()
         while True:
-            ready = waiter.wait(PAUSE_MS if self._log.pending else self._router.interval_ms)
+            pause = PAUSE_MS if self._log.pending else self._router.interval_ms
+            ready = waiter.wait(0 if self._batches else pause)
             # before a batch, which may be from a router that is gone
             if ready & CONTROL:
                 order = self._control.next_order()
                 if isinstance(order, StopProcess):
                     break
                 if isinstance(order, RejoinRouter):
+                    self._batches.clear()
                     self._router.rejoin()
                     waiter = self._waiter()
-            elif ready & BATCH:
+            elif ready & BATCH or self._batches:
                 self._run()
             else:
                 self._log.flush()
@@ -301,7 +319,7 @@ class TaskWorker:
         return Waiter(self._control.fileno(), self._router.port)
 
     def _run(self) -> None:
-        batch = self._router.receive()
+        batch = self._batches.popleft() if self._batches else self._router.receive()
         if batch is None:
             return
         answer = self._runner.answer(batch)
@@ -314,7 +332,13 @@ class TaskWorker:
 
 
 def _async_work(
-    registry: Registry, lane: str, most: int, control: ControlChannel, log: LogBuffer, page: ProgressPage
+    registry: Registry,
+    lane: str,
+    most: int,
+    control: ControlChannel,
+    log: LogBuffer,
+    page: ProgressPage,
+    streams: TaskStreams,
 ) -> AsyncWork | None:
     """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
 
@@ -329,12 +353,12 @@ def _async_work(
 
     loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
     if most == 1:
-        return AsyncWork(loop, control, log, page)
+        return AsyncWork(loop, control, log, page, streams)
     for task in tasks:
         if not task.is_async:
             said = f"{task.name} is no `async def`: while it runs, all other tasks of its worker wait"
             log.warn(f"[WORKER-{os.getpid()}(TASK)] {said}")
-    return ConcurrentWork(loop, control, log, page, most)
+    return ConcurrentWork(loop, control, log, page, streams, most)
 
 
 def load_modules(

@@ -169,8 +169,16 @@ def test_the_first_example_of_a_page_runs(page: str, output: str, tmp_path: Path
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, output, "")
 
 
-def test_the_examples_for_clients_run() -> None:
-    with Engine() as engine:
+@pytest.fixture
+def tasks(tmp_path: Path) -> str:
+    """Return the setting TASKS with the sample tasks, and the generator of docs/tasks.md that docs/clients.md reads."""
+    (module,) = [block for block in blocks("docs/tasks.md", "python") if "def scan(" in block]
+    (tmp_path / "scanner.py").write_text(module)
+    return f"taskengine.tasks,{tmp_path / 'scanner.py'}"
+
+
+def test_the_examples_for_clients_run(tasks: str) -> None:
+    with Engine(tasks=tasks) as engine:
         address = f'"{engine.address}"'
         for script in blocks("docs/clients.md", "python"):
             script = re.sub(r"\btimeout=([\d.]+)", lambda found: f"timeout={deadline(float(found[1]))}", script)
@@ -195,9 +203,9 @@ def commands(page: str, language: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/clients.md"])
-def test_the_shells_examples_run(page: str) -> None:
+def test_the_shells_examples_run(page: str, tasks: str) -> None:
     assert commands(page, "bash")
-    with Engine() as engine:
+    with Engine(tasks=tasks) as engine:
         for command in commands(page, "bash"):
             ends = ["--count", "1"] if command[0] == "subscribe" else []
             ran = run_taskengine(*command, *ends, "--address", engine.address)

@@ -21,7 +21,7 @@ from taskengine.broker.topics import data_lane
 from taskengine.config.policy import Entry
 from taskengine.config.settings import Settings
 from taskengine.protocol.layouts import MAGIC
-from taskengine.protocol.messages import Cancel, Request, RequestKind, TaskInfo, encode_request
+from taskengine.protocol.messages import Cancel, Request, RequestKind, StreamCredit, TaskInfo, encode_request
 from taskengine.router.frontend import Frontend
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.security.audit import Audit
@@ -144,7 +144,7 @@ def _messages(kind: int, said: bytes) -> list[Message]:
 def _built(kind: int, names: int, which: int, tasks: int, stride: int, serial: int, repeats: int, size: int) -> Any:
     """The frames of a message of wire 0.2."""
     count, tasks = 2 ** (names % (LARGEST + 1)), 2 ** (tasks % (LARGEST + 1))
-    wanted = RequestKind(kind % len(RequestKind) + 1)
+    wanted = list(RequestKind)[kind % len(RequestKind)]
     prefixes = [*TASKS, "x{}a", "x{}z", "{}", "task_{}"]
     prefix = prefixes[which % len(prefixes)]
     listed = [prefix.format(k) for k in range(count)]
@@ -156,6 +156,8 @@ def _built(kind: int, names: int, which: int, tasks: int, stride: int, serial: i
         return [head, *join_frames(calls)]
     if wanted == RequestKind.CANCEL:
         return [head, msgspec.msgpack.encode(Cancel(serial % 4, [k * stride % tasks for k in range(tasks)]))]
+    if wanted == RequestKind.CREDIT:
+        return [head, msgspec.msgpack.encode(StreamCredit(serial % 4, names, size))]
     if wanted in (RequestKind.PUBLISH, RequestKind.LATEST):
         return [head, msgspec.msgpack.encode([prefix, bytes(size)][: 2 if wanted == RequestKind.PUBLISH else 1])]
     return [head, b"\xc0" * size][: 1 + stride % 2]

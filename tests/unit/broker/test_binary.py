@@ -128,7 +128,7 @@ def test_errors_of_a_package_stand_where_its_reply_mode_has_them() -> None:
         ReplyMode.NONE: b"",
         ReplyMode.EACH: entry * 2,
     }
-    for reply in ReplyMode:
+    for reply in expected:
         request = Request(RequestKind.PACKAGE, 8, "ARM", ["x"], reply)
         package = sent(request, index_of(3, 3, 3), CALL * 3)
         assert list(package.pieces_of(error, 1, 3)) == [(1, 3, expected[reply])]

@@ -135,6 +135,10 @@ async def _generator() -> Any:
     yield 1
 
 
+def _plain_generator() -> Any:
+    yield 1
+
+
 class _Callable:
     async def __call__(self) -> None: ...
 
@@ -144,10 +148,11 @@ def _wrapper() -> Any:
     return _coroutine()
 
 
-@pytest.mark.parametrize("wrong", [5, _generator])
-def test_what_cannot_be_a_task_is_refused(wrong: Any) -> None:
-    with pytest.raises(TaskModuleError):
-        task(wrong)
+@pytest.mark.parametrize("wrong", [5, _generator, _plain_generator])
+def test_what_cannot_be_a_task_or_a_source_is_refused(wrong: Any) -> None:
+    if wrong == 5:
+        with pytest.raises(TaskModuleError):
+            task(wrong)
     with pytest.raises(TaskModuleError):
         source("topic")(wrong)
 
