@@ -274,6 +274,9 @@ def test_no_exception_and_no_result_costs_a_worker_or_a_neighbour(tmp_path: Path
             calls: list[Any] = [("task_echo", (), {}), (name, (), {}), ("task_echo", (), {})]
             one, error, other = client.run(calls)
             assert (one, other) == ([], [])
+            if name == "task_huge":  # wire 0.2 has a form for it
+                assert error == 2**20000
+                continue
             assert isinstance(error, TaskEngineError), name
             assert not isinstance(error, WorkerLost), name
         assert engine.pids() == before

@@ -53,7 +53,7 @@ def test_the_port_is_written_by_the_one_worker_that_has_it(robot: Robot) -> None
 def test_what_it_prints_and_logs_is_seen(robot: Robot) -> None:
     assert robot.client.call("settle", 0.01) == "still"
     wait_until(lambda: "turning by 50 steps" in robot.engine.output(), 10, "a printed line")
-    wait_until(lambda: "WARNING:root:waiting for 0.01 s" in robot.engine.output(), 10, "a logged line")
+    wait_until(lambda: "waiting for 0.01 s" in robot.engine.output(), 10, "a logged line")
 
 
 def test_it_computes_in_a_pool(robot: Robot) -> None:

@@ -101,8 +101,8 @@ def test_every_process_but_the_supervisor_gives_root_up(folder: Path) -> None:
             looked = subprocess.run(look, user="nobody", group="daemon", capture_output=True, check=False)
             assert looked.returncode != 0, "what holds keys is shut to other processes of its user"
         with Client(engine.address, timeout=deadline(20)) as client:
-            nobody, groups = [NOBODY.pw_uid] * 3, sorted({1, *os.getgrouplist("nobody", 1)})
-            assert client.call("who") == [nobody, nobody, [1] * 3, groups, "1", "0" * 16]
+            nobody, groups = (NOBODY.pw_uid,) * 3, sorted({1, *os.getgrouplist("nobody", 1)})
+            assert client.call("who") == [nobody, nobody, (1,) * 3, groups, "1", "0" * 16]
             client.reload()
             assert client.call("who")[0] == nobody
         for pid in engine.pids("task"):
@@ -133,6 +133,6 @@ def test_the_keys_have_to_be_the_users(folder: Path) -> None:
         assert (keys / "clients" / "laptop.json").stat().st_uid == NOBODY.pw_uid, "root keeps the files the user's"
         subprocess.run(accept, input=made.stdout, text=True, capture_output=True, check=True)
         with Client(engine.address, keys=folder / "mine", timeout=deadline(20)) as client:
-            assert client.call("who")[1] == [NOBODY.pw_uid] * 3
+            assert client.call("who")[1] == (NOBODY.pw_uid,) * 3
         engine.process.send_signal(signal.SIGTERM)
         assert engine.process.wait(deadline(20)) == 0

@@ -153,7 +153,7 @@ def test_every_other_of_many_futures_is_cancelled(tmp_path: Path) -> None:
         client.info()
         held.open()
         assert holding.result() is None
-        assert {type(future.exception()) for future in futures[::2]} == {Cancelled}
+        assert all(isinstance(future.exception(), Cancelled) for future in futures[::2])
         assert [future.result() for future in futures[1::2]] == [*range(1, 3000, 2)]
         assert held.notes() == [*range(1, 3000, 2)]
         assert engine.pids("router") == [router]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from taskengine import BadArguments, Client, TaskFailed
+from taskengine import BadArguments, Cancelled, Client, TaskFailed
 from tests.engine import Engine, deadline, wait_until
 from tests.system.test_docs import blocks
 
@@ -119,7 +119,7 @@ def test_a_worker_is_free_while_a_task_waits_for_its_next_try(client: Client) ->
     assert client.call("plain", 1) == 1
     assert time.monotonic() - began < deadline(5)
     client.cancel()
-    assert {type(future.exception(deadline(10))).__name__ for future in waiting} == {"Cancelled"}
+    assert all(isinstance(future.exception(deadline(10)), Cancelled) for future in waiting)
 
 
 def test_no_try_is_waited_for_that_would_begin_after_the_deadline(client: Client) -> None:
