@@ -308,12 +308,14 @@ cdef int seen(
     """Add the tasks of an entry that are new, of those from `first` to `done`, whose results end at `stop`."""
     cdef uint32_t position = look.position or first
     cdef uint32_t at = look.at if look.position else look.entry + ENTRY_SIZE
+    cdef uint32_t mark = failed & MAY_RETRY
+    failed ^= mark
     if not first <= position <= done or not at <= stop:
         return malformed(f"tasks from {first} to {done} with results to {stop}, seen to {position}, {at}")
     if position == done:
         return 0
     failed = min(failed - min(failed, look.failed), done - position)
-    pieces.append((job, position, done, failed, some(data + at, stop - at) if job in jobs else None))
+    pieces.append((job, position, done, failed | mark, some(data + at, stop - at) if job in jobs else None))
     look.position, look.at = done, stop
     look.failed += failed
     return 0

@@ -25,6 +25,7 @@ class Life:
     def __init__(self, data: st.DataObject) -> None:
         self.draw = data.draw
         self.broker = Broker(self.draw(st.sampled_from([None, 1, 4])), LANES)
+        self.broker.retries._draw = lambda: 0.5
         self.broker.retries.learn({"plain": RetryPolicy(RETRIES, 1.0)})
         self.now = 0.0
         self.names = 0
@@ -52,7 +53,7 @@ class Life:
 
     def turn(self) -> None:
         self.now += self.draw(st.floats(0.0, 2.5))
-        self.broker.counters.tick(self.now)
+        self.broker.tick(self.now)
         self.take(self.broker.settle(self.now))
         for batch in self.broker.dispatch():
             self.held[batch.worker].append(batch)
@@ -110,7 +111,7 @@ class Life:
             if self.broker.idle():
                 break
             self.now += 10.0
-            self.broker.counters.tick(self.now)
+            self.broker.tick(self.now)
             self.take(self.broker.settle(self.now))
             for batch in self.broker.dispatch():
                 self.held[batch.worker].append(batch)

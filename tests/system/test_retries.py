@@ -119,7 +119,8 @@ def test_a_worker_is_free_while_a_task_waits_for_its_next_try(client: Client) ->
     assert client.call("plain", 1) == 1
     assert time.monotonic() - began < deadline(5)
     client.cancel()
-    assert all(isinstance(future.exception(deadline(10)), Cancelled) for future in waiting)
+    ends = [future.exception(deadline(10)) for future in waiting]
+    assert [type(error) for error in ends if not isinstance(error, Cancelled)] == []
 
 
 def test_no_try_is_waited_for_that_would_begin_after_the_deadline(client: Client) -> None:

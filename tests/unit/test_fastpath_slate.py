@@ -372,10 +372,12 @@ def test_a_router_that_looks_all_the_time_sees_each_result_once(memory: mmap.mma
     (begin, may_begin), (end, has_ended) = os.pipe(), os.pipe()
 
     def work() -> None:
+        os.close(may_begin)  # a test that failed is not waited for
         page = ProgressPage(memory)
         for number in range(1, batches):
             batch = _fastpath.pack_batch(number, 0, parts)
-            os.read(begin, 1)
+            if not os.read(begin, 1):
+                os._exit(1)
             _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
             os.write(has_ended, b".")
         os._exit(0)
@@ -408,3 +410,25 @@ def has_byte(descriptor: int) -> bool:
         return bool(os.read(descriptor, 1))
     except BlockingIOError:
         return False
+
+
+def test_a_task_that_may_run_again_is_marked_for_who_looks(memory: mmap.mmap) -> None:
+    """Its error is no result yet."""
+    page = ProgressPage(memory)
+
+    def fails(n: int) -> int:
+        raise ValueError(n)
+
+    _fastpath.run_batch(
+        batch_of(4, [task(0, n) for n in range(2)]),
+        lambda head: [fails],
+        Failures(),
+        no_foreign,
+        None,
+        page,
+        None,
+        lambda head, i, error: True,
+    )
+    found = page.peek(4, FIRST_LOOK, {1})
+    assert found is not None
+    assert {piece[3] for piece in found[0]} == {layouts.MAY_RETRY | 1}
