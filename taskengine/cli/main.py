@@ -238,9 +238,10 @@ def call(
 
 def _yields(client: Client, name: str) -> bool:
     """Return whether a task is known to be a generator. A stop is not delayed by asking."""
+    from taskengine.client.session import STREAMS
     from taskengine.client.stopping import stops_machine
 
-    if stops_machine(name):
+    if stops_machine(name) or STREAMS not in client.info().capabilities:
         return False
     with suppress(NotAllowed, Overloaded):  # then it is called
         return any(task.name == name and task.streams for task in client.tasks())

@@ -113,8 +113,10 @@ def test_tasks_without_a_reply_run_again_too(client: Client, folder: Path) -> No
 
 
 def test_a_worker_is_free_while_a_task_waits_for_its_next_try(client: Client) -> None:
+    before = client.stats().retried
     waiting = [client.submit("patient") for _ in range(8)]
-    wait_until(lambda: client.stats().lanes[0].queued == 8, 20, "that all wait")
+    wait_until(lambda: client.stats().retried == before + 8, 20, "that all wait for their next try")
+    assert client.stats().lanes[0].queued == 8
     began = time.monotonic()
     assert client.call("plain", 1) == 1
     assert time.monotonic() - began < deadline(5)

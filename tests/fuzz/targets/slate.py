@@ -115,5 +115,5 @@ def _peek(page: _fastpath.ProgressPage, asked: int) -> None:
     for job, first, stop, failed, body in pieces:
         assert 0 <= job < 2**64
         assert 0 <= first < stop < 2**32
-        assert failed <= stop - first
+        assert failed & ~layouts.MAY_RETRY <= stop - first
         assert (body is not None) == (job in range(2))
