@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from taskengine import Client, TaskEngineError, TaskTimeout, aio
+from taskengine import Cancelled, Client, TaskEngineError, TaskTimeout, aio
 from taskengine.client.session import Call
 from tests.chaos.ledger import Book
 from tests.engine import deadline
@@ -39,7 +39,8 @@ def note_outcome(book: Book, id: str, outcome: object) -> None:
     if isinstance(outcome, TaskTimeout) and outcome.seconds == ANSWER_S:  # the client's own: nothing came
         book.give_up(id, now)
     elif isinstance(outcome, TaskEngineError):
-        book.fail(id, now, type(outcome).__name__, outcome.fields.get("worker") or "")
+        kind = "Cancelled" if isinstance(outcome, Cancelled) else type(outcome).__name__
+        book.fail(id, now, kind, outcome.fields.get("worker") or "")
     else:
         book.answer(id, now, outcome)
 
