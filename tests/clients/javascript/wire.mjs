@@ -79,13 +79,17 @@ const REQUEST_PLACES = [
   "token", "since", "values",
 ];
 
+/** Those that only requests of streams have. */
+const STREAM_PLACES = ["most", "mostBytes"];
+
 /** The first frame of a request; this client takes none of the extensions of `values`. */
 export function packHead(head) {
   const whole = {
     names: [], reply: 0, priority: 1, deadline: 0, idempotent: false, columns: false, sent: 0, bound: 0,
     token: new Uint8Array(0), since: 0, values: false, ...head,
   };
-  return join([MAGIC, pack(REQUEST_PLACES.map((name) => whole[name]))]);
+  const places = "most" in head ? [...REQUEST_PLACES, ...STREAM_PLACES] : REQUEST_PLACES;
+  return join([MAGIC, pack(places.map((name) => whole[name]))]);
 }
 
 const REPLY_PLACES = ["serial", "count", "reply", "error", "failed", "clock", "boot", "stop", "first", "last"];
