@@ -38,7 +38,7 @@ class PageLook(NamedTuple):
 
 
 class Early:
-    """What was taken early of a slice that begins at `first`: results up to `stop`, of `size` bytes."""
+    """The results that were taken early of a slice that begins at `first`: up to `stop`, of `size` bytes."""
 
     __slots__ = ("failed", "first", "size", "stop")
 
@@ -63,7 +63,7 @@ class SeenBatch:
         self._stop = slices[0].first if slices else 0
         """and where what was seen of it ends."""
         self.early: dict[tuple[int, int], Early] = {}
-        """What was taken early of each slice, by its job and where it begins."""
+        """The results that were taken early of each slice, by its job and where it begins."""
 
     def has_more(self, slices: Sequence[Slice]) -> bool:
         """Return whether a result that is wanted may be there before the answer: the last task ends the batch."""

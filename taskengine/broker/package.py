@@ -182,7 +182,7 @@ class Package:
     data_request: DataRequest | None = None
     urgency = NOT_URGENT
     taker: Callable[[Package], None] | None = None
-    """What gets the package when it is whole, where the engine itself has sent it."""
+    """The function that gets the package when it is whole, where the engine itself has sent it."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class StreamResults(Results):
 
     def __init__(self, grant: Grant) -> None:
         self.credit = Credit(grant)
-        """What has come from the worker, and what may come."""
+        """The values that have come from the worker, and the credit for more."""
         self.source: str | None = None
         """The worker that runs the task, once a value has come from it."""
         self.reason: TaskEngineError | None = None
