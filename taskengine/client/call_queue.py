@@ -47,7 +47,7 @@ class CallQueue:
 
     def __init__(self) -> None:
         self.queued: list[Calls] = []
-        """What is queued, by neighbours with the same options."""
+        """The queued calls, by neighbours with the same options."""
         self._count = 0
         self._due = math.inf
         self._response_time = DEFAULT_RESPONSE_TIME

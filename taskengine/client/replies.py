@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -91,25 +90,3 @@ def _entry_error(data: bytes) -> TaskEngineError:
     except (msgspec.MsgspecError, ValueError) as error:
         return ProtocolError(f"malformed error entry: {error}")
     return from_wire(code, message, fields)
-
-
-def settle(outcomes: deque[Outcome]) -> None:
-    """Resolve futures in order; pass over those that were cancelled, or whose caller gave up.
-
-    If it raises, because a callback raised something that is no Exception, the rest stays in `outcomes`.
-    """
-    while outcomes:
-        outcome = outcomes[0]
-        future, value = outcome
-        try:
-            if isinstance(value, TaskEngineError):
-                future.set_exception(value)
-            else:
-                future.set_result(value)
-        except InvalidStateError:
-            # or the code that resolved it was interrupted before it had woken the waiting threads
-            with future._condition:
-                future._condition.notify_all()
-        # a callback may have called this function itself
-        if outcomes and outcomes[0] is outcome:
-            del outcomes[0]

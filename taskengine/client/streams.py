@@ -16,7 +16,7 @@ from taskengine.protocol.credit import Grant
 
 
 class StreamControl(NamedTuple):
-    """What a stream needs of its client."""
+    """The functions of its client that a stream needs."""
 
     grant: Callable[[int, Grant], None]
     """Lets the engine send more of the stream with this serial."""
@@ -27,7 +27,7 @@ class StreamControl(NamedTuple):
 
 
 class _Stream:
-    """What both kinds of stream have: the values that have come, and the ways to end."""
+    """The common part of both kinds of stream: the values that have come, and the ways to end."""
 
     def __init__(self, link: StreamControl, serial: int, values: ValueBuffer, timeout: float | None) -> None:
         self._link = link

@@ -47,7 +47,7 @@ class TaskFuture(Future[Any]):
     position: int | None = None
     """The position of its task in the package, None for all tasks."""
     convert: Convert | None = None
-    """What converts its result to the type that the caller has named."""
+    """The function that converts its result to the type that the caller has named."""
 
     def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         self._ask = ask
