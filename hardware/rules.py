@@ -18,13 +18,15 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from .conditions import FAULT, LINK, POWER, Condition
-from .device_config import Value
 from .plausibility import Judge, Measurement, Plausibility
+
+if TYPE_CHECKING:
+    from .device_config import Value
 
 FORWARD, BACKWARD = "forward", "backward"
 DIRECTIONS: Mapping[str, float] = {FORWARD: 1.0, BACKWARD: -1.0}
@@ -50,7 +52,8 @@ class RuleAction(enum.Enum):
 class Rule(msgspec.Struct, frozen=True):
     """A rule for these outputs; one that latches is for all of its lane.
 
-    `limit` is in the outputs' unit, `ramp` in s. `text` says why, in words for people.
+    `limit` is in the outputs' unit, `ramp` in s. `text` says why, in words for people. `of` is the input whose settings
+    have it, "" for a rule of its own.
     """
 
     name: str
@@ -61,16 +64,21 @@ class Rule(msgspec.Struct, frozen=True):
     direction: str = ""
     ramp: float = 0.0
     text: str = ""
+    of: str = ""
 
 
 class Restriction(NamedTuple):
-    """What holds for one output: `refused` are directions, as signs; `ramp` is the time, in s, to come to rest."""
+    """What holds for one output: `refused` are directions, as signs; `ramp` is the time, in s, to come to rest.
+
+    `reasons` are those of all rules, `refusals` those of the rules that do more than to limit.
+    """
 
     limit: float = math.inf
     refused: tuple[float, ...] = ()
     is_stopped: bool = False
     ramp: float = 0.0
     reasons: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
     def bound(self, value: Value) -> Value:
         """Return the nearest value that is allowed, in proportion for one of several numbers."""
@@ -102,13 +110,15 @@ class Restriction(NamedTuple):
     def joined(self, rule: Rule, reason: str) -> Restriction:
         """Return this restriction with that of a rule."""
         refused, ramp, is_stopped = self.refused, self.ramp, self.is_stopped
+        refusals = self.refusals if rule.action is RuleAction.LIMIT else (*self.refusals, reason)
         if rule.action is RuleAction.REFUSE:
             refused = tuple(sorted({*refused, DIRECTIONS[rule.direction]}))
         elif rule.action is not RuleAction.LIMIT:
             # of two ways to rest the faster one
             ramp = min(ramp, rule.ramp) if is_stopped else rule.ramp
             is_stopped = True
-        return Restriction(min(self.limit, rule.limit), refused, is_stopped, ramp, (*self.reasons, reason))
+        reasons = (*self.reasons, reason)
+        return Restriction(min(self.limit, rule.limit), refused, is_stopped, ramp, reasons, refusals)
 
 
 class Rules:
