@@ -290,9 +290,10 @@ class Control:
         self.due = min(self.due, self.admission.due)
 
     def arm(self, origin: Origin, now: float, number: int | None = None) -> None:
-        """Accept commands again; see `Admission.arm` and `Restraints.check_arm`."""
+        """Accept commands again; see `Admission.arm`. Raises NotAllowed with the reasons against it."""
         self._act_on_all(now)
-        self.restraints.check_arm(now)
+        if reasons := self.restraints.unready(now):
+            raise NotAllowed(f"the machine cannot be armed: {'; '.join(reasons)}")
         self.admission.arm(origin, number, now)
         self._act_on_all(now)
 

@@ -173,7 +173,10 @@ class Owner:
         """Return the last value of an input: time and value, and a reason if it has none; None if it is no input."""
         if name in self.left_out and name not in self.control.outputs:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
-        return self.sensors.state(name) if name in self.sensors.known else None
+        if name not in self.sensors.known:
+            return None
+        state, fault = self.sensors.state(name), self.control.restraints.rules.faults.get(name)
+        return {**state, "fault": fault} if fault else state
 
     def _sense(self, device: Device, reading: Measurement) -> None:
         """Have rules act on a reading, in the thread that has it."""

@@ -132,11 +132,11 @@ class Restraints:
         if failed is not None:
             raise failed
 
-    def check_arm(self, now: float) -> None:
-        """Check that nothing speaks against arming. Raises NotAllowed, with all reasons of all lanes."""
+    def unready(self, now: float) -> list[str]:
+        """Return what speaks against arming in all lanes."""
         self._write(now)
-        if reasons := self._panel.notes.all().reasons:
-            raise NotAllowed(f"the machine cannot be armed: {'; '.join(reasons)}")
+        late = self._panel.unconfirmed() if self._panel.is_stopped else []
+        return [*self._panel.notes.all().reasons, *(f"lane {lane} has not stopped yet" for lane in late)]
 
     def _plan(self) -> None:
         """Have the next command, and the control, look when something is due."""
@@ -179,6 +179,8 @@ class Restraints:
         if after is not None and after.is_stopped:
             if before is None or not before.is_stopped or after.ramp < before.ramp:
                 self._stop(output, after.ramp, now)
+            else:
+                self._hold(output, now)
             return
         self._sinking.pop(output, None)
         if after is None or after.is_looser(before):
@@ -187,12 +189,14 @@ class Restraints:
         self._hold(output, now)
 
     def _stop(self, output: Output, ramp: float, now: float) -> None:
+        if ramp:
+            self._hands.drop(output)
+            self._hold(output, now)
         amount = _amount(output.value)
         if not (ramp and amount):
             self._sinking.pop(output, None)
             self._hands.rest(output, now)
             return
-        self._hands.drop(output)
         if not self._sinking:
             self._next_step = now + FRAME_S
         self._sinking[output] = _Sinking(amount, now, ramp)
