@@ -38,6 +38,7 @@ PAGES = [
     "docs/hardware.md",
     "docs/safety.md",
     "SECURITY.md",
+    "examples/README.md",
     "examples/arm/README.md",
     "examples/first_tasks/README.md",
 ]
