@@ -27,6 +27,7 @@ PAGES = [
     "docs/settings.md",
     "docs/network.md",
     "docs/service.md",
+    "docs/docker.md",
     "docs/doctor.md",
     "docs/glossary.md",
     "docs/tasks.md",
