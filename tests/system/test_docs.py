@@ -35,6 +35,7 @@ PAGES = [
     "docs/policy.md",
     "docs/protocol.md",
     "docs/architecture.md",
+    "docs/testing.md",
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
