@@ -354,7 +354,7 @@ def replies() -> Iterator[Vector]:
         ("RELOAD", 21, None),
     ):
         yield valued(name, serial, value, STAMP)
-    yield valued("STOP", 11, None, (*STAMP[:2], 3))
+    yield valued("STOP", 11, None, STAMP._replace(stop=3))
     failed = errors.TaskFailed("nothing was published on topic 'cpu.load' yet", type="LookupError")
     yield refused("LATEST of nothing", 8, failed, "LATEST")
     yield refused("an engine that has too much to do", 7, ERRORS[9], "a package")
