@@ -22,10 +22,11 @@ SECONDS := 120
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
-CODE := taskengine hardware bench examples tests website
+CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
 	--ignore=tests/property/test_broker_states.py
+CODE += website
 
 # What the set-up needs, each with the Debian package that has it.
 define PREFLIGHT
@@ -48,7 +49,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget docs check audit clean
+	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -146,15 +147,16 @@ bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with 
 pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them with a Pi's (valgrind)
 	$(PY) -m bench.pi_budget
 
-docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly and without the network, and examine it
-	$(PY) -m website
-
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m mypy --strict $(CODE)
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
+
+.PHONY: docs
+docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly and without the network, and examine it
+	$(PY) -m website
 
 audit: $(VENV)/.audit  ## look up known weaknesses of the installed packages; needs the network
 	$(VENV)/bin/pip-audit --local --skip-editable
