@@ -50,7 +50,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget check audit clean
+	bench-hardware bench-rules bench-stops pi-budget check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -145,6 +145,9 @@ bench-peers: $(VENV)/.bench  ## install other systems into .venv-peers, Redis in
 bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on the lines of gpio-sim; PINS=auto for a Pi's own
 	$(PY) -m bench.hardware --pins $(or $(PINS),mock)
 	$(if $(PINS),,$(PY) -m tests.gpio -- $(PY) -m bench.hardware)
+
+bench-rules: $(VENV)/.test  ## measure servo commands with ten rules and without, in pairs, on mock pins
+	$(PY) -m bench.rules
 
 bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
 	$(PY) -m bench.stops
