@@ -39,6 +39,7 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
+    "docs/rules.md",
     "SECURITY.md",
     "examples/README.md",
     "examples/arm/README.md",
