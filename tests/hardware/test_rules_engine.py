@@ -1,4 +1,4 @@
-"""Rules in an engine, on mock pins: its sensors are a file. What a client sees, and how the line of a mistake is named."""
+"""Rules in an engine, on mock pins: what a client sees of them, and how the line of a mistake is named."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DEVICES = """
 type = "Robot"
 left = [5, 6]
 right = [12, 13]
+lease = 60
 
 [hardware.devices.heat]
 type = "CPUTemperature"
@@ -53,13 +54,13 @@ def test_a_motor_that_grows_hot(tmp_path: Path) -> None:
         with client.subscribe("hardware.system") as feed:
             client.call("robot.drive", "base", 1, 0.5)
             heat.write_text("70000")
-            wait_until(lambda: state(client)["value"] == [0.25, 0.125], 5, "the limit")
+            wait_until(lambda: state(client)["value"] == (0.25, 0.125), 5, "the limit")
             assert state(client)["rules"] == [WARM]
             client.call("robot.drive", "base", -1, -1)
-            assert state(client)["value"] == [-0.25, -0.25]
+            assert state(client)["value"] == (-0.25, -0.25)
             heat.write_text("90000")
             wait_until(lambda: not client.call("system.state")["armed"], 5, "the stop")
-            assert state(client)["value"] == [0, 0]
+            assert state(client)["value"] == (0, 0)
             with pytest.raises(NotAllowed, match="the machine was stopped by a rule: hot: the motors are hot"):
                 client.call("legs.servo.set", "pan", 0.5)
             told = next(sample.value for sample in feed if not sample.value["armed"])
@@ -76,7 +77,7 @@ def test_a_motor_that_grows_hot(tmp_path: Path) -> None:
         wait_until(lambda: client.call("system.check")["reasons"] == [], 5, "the reading")
         client.arm()
         client.call("robot.drive", "base", 1, 1)
-        assert state(client)["value"] == [1, 1]
+        assert state(client)["value"] == (1, 1)
 
 
 def state(client: Client) -> dict[str, Any]:
