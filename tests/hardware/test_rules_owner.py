@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -182,3 +183,18 @@ def test_pins_that_fail_while_a_rule_acts_end_the_process(
     one.owner._judge("estop", Measurement(time.monotonic(), False))
     assert ended
     assert "an output fails: OSError: no such line" in one.said[-1]
+
+
+def test_the_threads_of_a_contact_have_priority(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried: list[int] = []
+    monkeypatch.setattr("taskengine_hardware.sensors.hurry", lambda: hurried.append(threading.get_ident()))
+    plain = {"type": "Button", "pin": 27, "rate": 100}
+    one = closed(bench, 22, estop=STOP, plain=plain)
+    assert len(hurried) == 1
+    sensor = one.owner.sensors.known["estop"]
+    for _ in range(2):
+        thread = threading.Thread(target=sensor._hear_edge, args=(True,))
+        thread.start()
+        thread.join()
+    assert len(hurried) >= 2
+    assert threading.get_ident() not in hurried
