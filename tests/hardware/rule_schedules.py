@@ -25,12 +25,12 @@ from taskengine_hardware.plausibility import Measurement
 from taskengine_hardware.restraints import rules_of
 from taskengine_hardware.rules import LATCH_S
 
-STEPS = 40
+STEPS = 32
 PART = 10_000
 """Schedules that a process plays before it takes others."""
 SLACK = 1e-9
 AGE_S = 0.3
-STUCK_S = 1.0
+STUCK_S = 0.8
 RATE = 20.0
 RAMP_S = 0.2
 LEASE_S = 0.5
@@ -278,7 +278,7 @@ class RuleWorld:
 
     def go_on(self) -> None:
         """Time passes, in which the inputs go on saying the same."""
-        for _ in range(self.rng.choice((1, 2, 5, 12))):
+        for _ in range(self.rng.choice((1, 2, 4))):
             for name, one in self.inputs.items():
                 if one.said:
                     self.tell(name, one.said[-1][1], self.now)
