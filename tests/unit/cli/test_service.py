@@ -17,7 +17,7 @@ from taskengine.cli import service
 from taskengine.cli.main import cli
 from taskengine.supervisor.unit_file import is_ours
 
-# it keeps what it was called with, and fails for the word in the file `fails`; it starts no unit that has that of `unfit`
+# it keeps what it was called with, and fails for the word in `fails`; it starts no unit with the word in `unfit`
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >> {folder}/calls
 [ "$1" = show ] && cat {folder}/shown
