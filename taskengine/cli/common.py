@@ -23,6 +23,10 @@ from taskengine.security.trusted_files import refuse_changeable, trusted_users, 
 SAID_NO = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+MADE_ELSEWHERE = (
+    f"this is Python {sys.version_info[0]}.{sys.version_info[1]} on {os.uname().machine}; was it made for another? "
+    "`taskengine --version` shows what the compiled modules were made for"
+)
 
 
 class Command(click.Group):
@@ -42,6 +46,10 @@ class Command(click.Group):
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "taskengine"
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
+        except ImportError as error:
+            if not (error.name or "").startswith("taskengine"):
+                raise
+            leave(str(error) if "compiled for" in str(error) else f"{error}; {MADE_ELSEWHERE}", WRONG_USAGE)
         except click.Abort:
             code = INTERRUPTED
         except BrokenPipeError:

@@ -38,6 +38,7 @@ from taskengine.protocol.messages import (
     stamped,
     wanting_each,
 )
+from taskengine.protocol.release import foreign_reply
 
 RETRACT_S = 5.0
 """How long to wait, in s, for the engine's confirmation of a cancellation."""
@@ -283,7 +284,7 @@ class Session:
         if outgoing.request.columns:
             return outgoing
         index, body = outgoing.body
-        frames, errors = plain_tasks(outgoing.request.names, index, body)
+        frames, errors = plain_tasks(outgoing.request.names, index, body, self.info.release if self.info else "")
         outgoing = outgoing._replace(body=frames)
         if pending.outgoing is not None:
             pending.outgoing = outgoing
@@ -409,7 +410,12 @@ class Session:
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
-        reply = decode_reply(frames[0])
+        try:
+            reply = decode_reply(frames[0])
+        except ProtocolError:
+            if foreign := foreign_reply(frames[0], self._address):
+                return self.give_up(foreign)
+            raise
         if reply.serial == NO_SERIAL and reply.error is not None:
             # the engine could not read which request it refuses
             return self.give_up(from_wire(*reply.error))
@@ -452,7 +458,7 @@ class Session:
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         self._has_values = self._is_timed and VALUES in self._capabilities
         if STREAMS not in self._capabilities and self.info is not None:
-            self.fail(self.streams(), too_old(self._address))
+            self.fail(self.streams(), too_old(self._address, self.info.release))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)

@@ -31,6 +31,7 @@ from taskengine.protocol.messages import (
     decode_stop,
     serial_of,
 )
+from taskengine.protocol.release import foreign_request
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops, Route
@@ -297,6 +298,7 @@ class Frontend:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
+            told = foreign_request(meta) or told
             self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
             return
         try:

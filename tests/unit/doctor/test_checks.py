@@ -161,7 +161,27 @@ AMISS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "little room": ({}, room("/", 2**28), "warning disk", "256 MiB free of 1,024 in /", "du -xh"),
     "no room": ({}, room("/home/pi/robot", 2**20), "wrong disk", "1 MiB free", "du -xh"),
     "little shared memory": ({}, room(SHARED_MEMORY, 2**22), "warning disk", SHARED_MEMORY, "mount -o remount"),
-    "slow": ({"reply": EngineAnswer(ADDRESS, 0.3)}, {}, "warning engine", "300.00 ms", "taskengine top"),
+    "slow": (
+        {"reply": EngineAnswer(ADDRESS, 0.3, release="0.2.0")},
+        {},
+        "warning engine",
+        "300.00 ms",
+        "taskengine top",
+    ),
+    "an older engine": (
+        {"reply": EngineAnswer(ADDRESS, 0.0003)},
+        {},
+        "warning engine",
+        "is a taskengine before 0.2, and this is 0.2.0",
+        "taskengine service install",
+    ),
+    "another engine": (
+        {"reply": EngineAnswer(ADDRESS, 0.0003, release="0.3.0")},
+        {},
+        "warning engine",
+        "is taskengine 0.3.0, and this is 0.2.0: restart it",
+        "taskengine service install",
+    ),
     "silent": (
         {"reply": EngineAnswer(ADDRESS, None, "nobody answers", True)},
         {},
