@@ -337,6 +337,11 @@ class Broker:
             self.availability.stats(), len(self.packages), self._in_flight.size + unread, restarts
         )
 
+    @property
+    def bytes_held(self) -> int:
+        """The bytes of packages in flight, and of their results so far."""
+        return self._in_flight.size
+
     def idle(self) -> bool:
         """Return whether nothing is in flight."""
         return not self.packages

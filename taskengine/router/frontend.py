@@ -129,6 +129,11 @@ class Frontend:
         availability.has_changed = False
         self._clients.learn({task.name: availability.route(task) for task in self._tasks})
 
+    @property
+    def held(self) -> int:
+        """The bytes that are held for clients: packages in flight, their results so far, and replies unread."""
+        return self._broker.bytes_held + self._replies.unread
+
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """Replace the policy."""
         self._clients.obey(None if policy is None else Policy(policy))
