@@ -51,7 +51,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, PROGRESS, STREAM, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
@@ -323,6 +323,8 @@ class Router:
                 self._frontend.streams.take(name, *self._topology.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
+            elif len(frames) == 4 and frames[1] == PROGRESS:
+                self._frontend.progress.take(name, *self._topology.read_stream(frames[2]), frames[3], self._now)
             else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:
