@@ -34,7 +34,8 @@ class Calls:
     def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[OutgoingRequest]:
         calls, futures = [call for call, _ in entries], [future for _, future in entries]
         try:
-            return [session.package(calls, futures, self.options, each=True, made=self.made)]
+            how = {"each": True, "is_watched": self.options.reply != "none"}
+            return [session.package(calls, futures, self.options, made=self.made, **how)]
         except TaskEngineError as error:
             if len(entries) == 1:
                 session.outcomes.append((futures[0], error))

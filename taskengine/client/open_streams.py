@@ -19,8 +19,9 @@ def begin_stream(
         raise too_old(address)
     outgoing = session.package([call], [values.end], options, each=True, made=made)
     # it has no timeout in all, and cannot be sent again
-    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values)
-    request = as_stream(outgoing.request, values.window.grant)
+    listener = options.progress
+    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values, listener=listener)
+    request = as_stream(outgoing.request, values.window.grant, progress=listener is not None)
     return outgoing._replace(request=request, head=encode_request(request))
 
 
