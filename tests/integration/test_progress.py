@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -325,3 +328,24 @@ def test_map_draws_a_bar_with_rich(client: Client, capfd: pytest.CaptureFixture[
     drawn = capfd.readouterr().err
     assert "task_count" in drawn
     assert "30/30" in drawn
+
+
+def test_the_command_draws_a_bar_on_a_terminal(engine: Engine, end: Path) -> None:
+    command = [sys.executable, "-m", "taskengine", "call", "--address", engine.address]
+    ours, theirs = os.openpty()
+    environ = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    called = [*command, "load", str(end), "1", "4", "loading \x1b[31mred"]
+    with subprocess.Popen(called, stdout=subprocess.PIPE, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        drawn = b""
+        while b"1/4" not in drawn:
+            drawn += os.read(ours, 4096)
+        end.touch()
+        assert process.communicate(timeout=deadline(20))[0] == b"1\n"
+    os.close(ours)
+    assert b"load: loading" in drawn
+    assert b"\x1b[31mred" not in drawn
+    ran = subprocess.run([*command, "load", str(end)], capture_output=True, timeout=deadline(20), check=True)
+    assert (ran.stdout, ran.stderr) == (b"1\n", b"")
+    ran = subprocess.run([*command, "steps", str(end)], capture_output=True, timeout=deadline(20), check=True)
+    assert (ran.stdout, ran.stderr) == (b"1\n2\n", b"")

@@ -107,7 +107,9 @@ class Reports(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data(), times=st.integers(1, 2 * UNREAD_REPORTS))
     def report(self, data: st.DataObject, times: int) -> None:
-        worker = data.draw(st.sampled_from(sorted(self.running)))
+        self.say(data.draw(st.sampled_from(sorted(self.running))), times)
+
+    def say(self, worker: str, times: int) -> None:
         serial, position, job = self.running[worker]
         for _ in range(times):
             self.now += LATE_S / 3
@@ -172,7 +174,7 @@ class Reports(RuleBasedStateMachine):
         for client in CLIENTS:
             self.read(client, 10**6)
         self.now += LATE_S
-        self.report(_Only(worker), 1)
+        self.say(worker, 1)
         for client in CLIENTS:
             self.read(client, 10**6)
         assert self.heard[serial, position] == self.said[serial, position]
@@ -186,16 +188,6 @@ class Reports(RuleBasedStateMachine):
         for package, reports in self.relay._late.items():
             assert len(reports) <= KEPT
             assert package.is_watched
-
-
-class _Only(st.DataObject):
-    """Draws one thing."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def draw(self, strategy: object, label: object = None) -> str:
-        return self.what
 
 
 TestReports = Reports.TestCase
