@@ -115,7 +115,9 @@ def progress(done: Any, total: Any = None, message: str = "") -> None:
         reporter = _of_coroutine.get()
     else:
         reports = _Here.reports
-        reporter = reports.reporter() if reports is not None and reports.is_own_thread() else None
+        if reports is None or not reports.is_wanted or not reports.is_own_thread():
+            return
+        reporter = reports.reporter()
     if reporter is not None:
         reporter.report(done, total, message)
 
