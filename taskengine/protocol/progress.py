@@ -18,7 +18,11 @@ MAX_REPORT: Final = 1024
 REPORT_RATE: Final = 20.0
 """The most reports of a task in a second that are sent, in the long run,"""
 REPORT_BURST: Final = 10
-"""and at once after a pause."""
+"""and at once after a pause;"""
+WORKER_RATE: Final = 400.0
+"""the most of all tasks of a worker together,"""
+WORKER_BURST: Final = 200
+"""and at once."""
 _LEAST, _MOST = -(2**63), 2**63 - 1
 Number = int | float
 
@@ -103,18 +107,19 @@ def _is_number(value: Any) -> bool:
 
 
 class Pace:
-    """How often a task's reports are sent: REPORT_RATE, and REPORT_BURST of them at once (pattern: token bucket)."""
+    """How often reports are sent: `rate` a second, and `burst` of them at once (pattern: token bucket)."""
 
-    __slots__ = ("_sent", "_tokens")
+    __slots__ = ("_burst", "_rate", "_sent", "_tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float = REPORT_RATE, burst: int = REPORT_BURST) -> None:
+        self._rate = rate
         self._sent = -math.inf
         """When the last report was sent."""
-        self._tokens = float(REPORT_BURST)
+        self._tokens = self._burst = float(burst)
 
     def allows(self, now: float) -> bool:
         """Return whether a report may be sent at `now`, in s, monotonic; if so, it counts as sent."""
-        tokens = min(float(REPORT_BURST), self._tokens + (now - self._sent) * REPORT_RATE)
+        tokens = min(self._burst, self._tokens + (now - self._sent) * self._rate)
         if tokens < 1.0:
             return False
         self._sent, self._tokens = now, tokens - 1.0

@@ -12,25 +12,27 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from taskengine.protocol.progress import Pace, as_progress, write_report
+from taskengine.protocol.progress import WORKER_BURST, WORKER_RATE, Pace, as_progress, write_report
 from taskengine.worker.context import coroutine_name
 
 
 class Reporter:
-    """The way of the reports of one task, which is at `position` of a job."""
+    """The way of the reports of one task, at `position` of a job; all tasks together keep the pace `of_all`."""
 
-    __slots__ = ("_pace", "_send", "job", "position")
+    __slots__ = ("_of_all", "_pace", "_send", "job", "position")
 
-    def __init__(self, job: int, position: int, send: Callable[[int, int, bytes], None]) -> None:
+    def __init__(self, job: int, position: int, send: Callable[[int, int, bytes], None], of_all: Pace) -> None:
         self.job = job
         self.position = position
         self._send = send
         self._pace = Pace()
+        self._of_all = of_all
 
     def report(self, done: Any, total: Any, message: Any) -> None:
         """Send a report, unless many were sent just before it. Raises BadArguments."""
         said = as_progress(done, total, message)
-        if self._pace.allows(time.monotonic()):
+        now = time.monotonic()
+        if self._pace.allows(now) and self._of_all.allows(now):
             self._send(self.job, self.position, write_report(self.position, said))
 
 
@@ -56,6 +58,7 @@ class TaskProgress:
         """Whether the client of the task that is being called wants them."""
         self._thread = threading.get_ident()
         self._last: Reporter | None = None
+        self._pace = Pace(WORKER_RATE, WORKER_BURST)
         self._send: Callable[[int, int, bytes], None] | None = None
         self._defer: Callable[[Callable[[], None]], None] | None = None
 
@@ -77,7 +80,7 @@ class TaskProgress:
             return None
         last = self._last
         if last is None or (last.job, last.position) != task:
-            self._last = last = Reporter(*task, self._dispatch)
+            self._last = last = Reporter(*task, self._dispatch, self._pace)
         return last
 
     def is_own_thread(self) -> bool:

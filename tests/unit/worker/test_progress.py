@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from taskengine import BadArguments, progress
-from taskengine.protocol.progress import REPORT_BURST
+from taskengine.protocol.progress import REPORT_BURST, WORKER_BURST
 from taskengine.worker import progress as module
 from taskengine.worker.context import coroutine_name
 from taskengine.worker.event_loop import EventLoop
@@ -75,6 +75,14 @@ def test_each_task_has_a_rate_of_its_own(worker: Worker) -> None:
             progress(done)
     told = [position for _, position, _ in worker.sent]
     assert [REPORT_BURST <= told.count(position) <= REPORT_BURST + 1 for position in (2, 3)] == [True, True]
+
+
+def test_all_tasks_of_a_worker_together_have_one_too(worker: Worker) -> None:
+    for position in range(WORKER_BURST):
+        worker.at_hand = (JOB, position)
+        for done in range(3):
+            progress(done)
+    assert WORKER_BURST <= len(worker.sent) < 3 * WORKER_BURST
 
 
 def test_what_cannot_be_said_is_an_error_also_where_it_would_not_be_sent(worker: Worker) -> None:
