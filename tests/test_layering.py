@@ -74,6 +74,7 @@ PURE = {
     "client/older_engines",
     "client/outbox",
     "client/replies",
+    "client/requests",
     "client/samples",
     "client/session",
     "client/stream_requests",

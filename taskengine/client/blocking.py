@@ -25,8 +25,9 @@ from taskengine.client.lease import Lease
 from taskengine.client.open_streams import begin_stream
 from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.reports import Listener
+from taskengine.client.requests import Options
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, Options, Session
+from taskengine.client.session import HELLO_S, Session
 from taskengine.client.stop_requests import Posted, StopRequests
 from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
 from taskengine.client.streams import AsyncStream, Stream, StreamControl

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import to_send
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.limits import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME

@@ -10,7 +10,8 @@ import msgspec
 
 from taskengine.client.calls import Call, Order, identified, order_of, stops_machine
 from taskengine.client.connection import local_time
-from taskengine.client.session import STOPPABLE, Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import STOPPABLE, Session
 from taskengine.client.stopping import STOP_S, Stopping, Target, first_of, new_id, new_order
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport

@@ -45,7 +45,8 @@ from taskengine.client.connection import Connection, local_time
 from taskengine.client.open_streams import drop_abandoned
 from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
 from taskengine.client.reports import announce
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup

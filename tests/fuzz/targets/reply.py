@@ -10,8 +10,9 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
+from taskengine.client.requests import Options
 from taskengine.client.samples import SubscriptionFilter
-from taskengine.client.session import Options, Session
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.protocol import layouts, limits

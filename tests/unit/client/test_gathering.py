@@ -12,7 +12,8 @@ from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.gathering import Gathering
 from taskengine.client.reports import announce
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.errors import Overloaded, ProtocolError, TaskFailed, to_wire
 from taskengine.protocol.messages import Info, PartialReply, Reply, ReplyMode, decode_request, encode_reply

@@ -11,7 +11,8 @@ import pytest
 
 from taskengine.client.call_queue import Calls
 from taskengine.client.reports import Announcement, announce
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import TaskFuture, settle
 from taskengine.errors import BadArguments, ProtocolError
 from taskengine.protocol.messages import (
