@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
     from taskengine.worker.progress import progress
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BadArguments",
     "Cancelled",
