@@ -38,7 +38,6 @@ from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, Cancelled, TaskEngineError
 from taskengine.protocol.conversion import Convert
 from taskengine.protocol.credit import DEFAULT_BYTES, Grant
-from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.messages import NO_SERIAL, Info, RequestKind, Stats, TaskInfo
 from taskengine.security.keys import check_encrypted, find_membership
@@ -157,14 +156,13 @@ class Caller:
 
         `hear` makes a function that any thread may call.
         """
-        request, (index, body), serial = posted[0].request, posted[0].body, posted[0].serial
-        count = len(body) // (8 * len(index) or 1) if request.columns else len(index) // COUNT.size
+        outgoing, _ = posted
         try:
-            with drawn(progress, request.names[0], count) as tell:
-                self._session.pending[serial].gathering = Gathering(count, hear(tell))
+            with drawn(progress, outgoing.request.names[0], outgoing.tasks) as tell:
+                self._session.pending[outgoing.serial].gathering = Gathering(outgoing.tasks, hear(tell))
                 yield
         except BaseException:
-            self._session.forget(serial)
+            self._session.forget(outgoing.serial)
             raise
 
     def _run(self, calls: Iterable[Call]) -> Posted:

@@ -13,6 +13,7 @@ from taskengine.client.reports import Listener
 from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments
 from taskengine.protocol.credit import DEFAULT_VALUES, MAX_VALUES
+from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import REPEATS
 from taskengine.protocol.messages import Priority, ReplyMode, Request
 
@@ -70,6 +71,12 @@ class OutgoingRequest(NamedTuple):
     head: bytes
     body: tuple[bytes, ...]
     made: int = 0
+
+    @property
+    def tasks(self) -> int:
+        """The number of its tasks, if it is a package."""
+        index, body = self.body
+        return len(body) // (8 * len(index) or 1) if self.request.columns else len(index) // COUNT.size
 
     @property
     def frames(self) -> list[bytes]:
