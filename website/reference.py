@@ -24,7 +24,7 @@ REFERENCE = {
         "Client",
         "Calls tasks, from a program. [Calling tasks](../clients.md) shows how.",
         _ours(
-            "Client client.futures.SubmittedFuture client.lease.Lease client.subscription.Subscription "
+            "Client client.task_future.TaskFuture client.lease.Lease client.subscription.Subscription "
             "client.samples.Sample client.streams.Stream"
         ),
     ),
@@ -32,8 +32,8 @@ REFERENCE = {
         "Client for asyncio",
         "`taskengine.aio.Client` is the class `AsyncClient`: the same methods, to be awaited.",
         _ours(
-            "aio.AsyncClient client.async_future.AsyncTaskFuture client.lease.AsyncLease client.async_subscription.AsyncSubscription "
-            "client.streams.AsyncStream"
+            "aio.AsyncClient client.async_future.AsyncTaskFuture client.lease.AsyncLease "
+            "client.async_subscription.AsyncSubscription client.streams.AsyncStream"
         ),
     ),
     "api/executor.md": Page(
