@@ -70,7 +70,7 @@ UNEVEN_MS = 1
 PART_MS = 1
 """Time, in ms, between two looks whether results that came have waited for others of their package."""
 LOOK_MS = 2
-"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
+"""Time, in ms, between two looks whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -255,8 +255,10 @@ class Router:
             return UNEVEN_MS
         if self._frontend.partials.are_new:
             return PART_MS
-        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+        if self._frontend.partials.are_late:
             return LOOK_MS
+        if self._broker.looks.is_watching:
+            return max(1, math.ceil((self._broker.looks.next_at - self._now) * 1000))
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._authenticator else self._interval_ms
