@@ -22,6 +22,8 @@ quota counts these, so that their bytes times the connections is memory that one
 very small requests cheaper that a client sends without waiting for replies: 100 by some 15 %."""
 UNREAD_PARTS: Final = 1024
 """Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
+UNREAD_REPORTS: Final = 64
+"""Reports of progress that it sends to a client before that has read them; later ones replace each other meanwhile."""
 LATE_S: Final = 0.0015
 """The shortest time, in s, between two checks whether such a client has read."""
 PART_S: Final = 0.0007
