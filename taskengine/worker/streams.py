@@ -136,9 +136,14 @@ class TaskStreams:
         return opened
 
     def _forget(self, opened: OpenGenerator) -> None:
-        """Remove a generator that ends; another router's may have its job number by then."""
+        """Remove a generator that ends, and say that all its values were sent.
+
+        Another router's generator may have its job number by then.
+        """
         if self._open.get((opened.job, opened.position)) is opened:
             del self._open[opened.job, opened.position]
+        if opened.credit is not None and opened.reason is None:
+            self._send(opened.job, opened.credit.values, b"")
 
     def _emit(self, job: int, credit: Credit, takes_values: bool, value: Any) -> None:
         """Send a value. Raises TaskFailed for one that cannot be sent."""

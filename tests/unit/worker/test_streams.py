@@ -52,7 +52,7 @@ def worker() -> Worker:
 def test_it_is_not_advanced_before_its_next_value_may_be_sent(worker: Worker) -> None:
     worker.waits = [lambda: worker.streams.grant(7, Grant(3, 100)), lambda: worker.streams.grant(7, Grant(9, 100))]
     assert worker.streams.sent(worker.task()).function(3) is None
-    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02")]
+    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02"), (7, 3, b"")]
     assert worker.told == ["yields 0", "yields 1", "waits after 2", "yields 2", "waits after 3", "closed"]
 
 
@@ -72,7 +72,7 @@ def test_what_is_cancelled_elsewhere_does_not_close_it(worker: Worker) -> None:
         lambda: worker.streams.grant(7, Grant(9, 100)),
     ]
     worker.streams.sent(worker.task()).function(3)
-    assert len(worker.sent) == 3
+    assert len(worker.sent) == 4, "three values, and that there are no more"
 
 
 def test_its_timeout_counts_while_it_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,4 +165,4 @@ def test_another_routers_stream_may_have_the_number_of_one_that_still_ends(worke
         await asyncio.wait_for(new.running, deadline(5.0))
 
     asyncio.run(play())
-    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02")]
+    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02"), (7, 3, b"")]
