@@ -42,9 +42,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     offer_s: float = 1.0
     submit_rounds: int = 10
     submit_block: Block = Block(1, 2)
-    early_rounds: int = 7
-    stream_rounds: int = 10
-    stream_block: Block = Block(1, 3)
+    early_rounds: int = 5
+    stream_rounds: int = 6
+    stream_block: Block = Block(1, 2)
     repetitions: int = P99_SAMPLES
     rate_s: float = 1.0
     most_tasks: int = 1_000_000
