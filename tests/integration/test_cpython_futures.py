@@ -163,7 +163,7 @@ if NAMES:
 def test_the_suite_is_there() -> None:
     package = f"libpython3.{sys.version_info.minor}-testsuite"
     assert NAMES, (
-        f"this Python has no package test.test_concurrent_futures: apt install {package}, or see CONTRIBUTING.md"
+        f"this Python has no package test.test_concurrent_futures: apt install {package}, or see docs/testing.md"
     )
     known = {name for mixin in MIXINS for name in dir(NAMES[mixin])}
     assert not LEFT_OUT.keys() - known, "these tests do not exist any more"
