@@ -13,7 +13,8 @@ import msgspec
 import zmq
 
 from taskengine import _fastpath
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.stream_requests import as_stream
 from taskengine.errors import from_wire
 from taskengine.protocol.credit import Credit, Grant
