@@ -274,7 +274,7 @@ class Router:
     def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
-                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no large results
                     for frames in _received(self._worker_port.receive):
                         self._from_worker(frames)
                 self._on_worker_exit(order.worker)
