@@ -50,7 +50,7 @@ def lgpio(layout: HardwareConfig) -> Any:
         factory = _fine()
     except (ImportError, OSError) as error:
         raise SettingsError(
-            f"pins: lgpio cannot be imported ({error}): in the clone, `.venv/bin/pip install '.[hardware]'`"
+            f"pins: lgpio cannot be imported ({error}): `pip install 'taskengine-robot[hardware]'`"
         ) from None
     try:
         return factory(layout.chip, layout.board)

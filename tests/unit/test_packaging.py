@@ -106,6 +106,8 @@ def _texts() -> Iterator[Path]:
         ("/opt/taskengine/bin/pip install '.[hardware]'", False),
         ("pip install -r taskengine/requirements.txt", False),
         ("pip install -e . # the folder taskengine.egg-info", False),
+        ("pip install 'taskengine-robot[hardware]'", False),
+        ("pip install taskengine-robots", False),
     ],
 )
 def test_what_installs_by_our_bare_name(line: str, is_by_name: bool) -> None:
@@ -121,3 +123,26 @@ def test_nothing_says_to_install_by_a_name_that_is_not_ours_on_pypi() -> None:
         if BY_BARE_NAME.search(line)
     ]
     assert not found
+
+
+def test_what_is_said_to_be_installed_by_name_is_our_distribution_with_extras_that_it_has() -> None:
+    """Every `taskengine-…` with extras, or behind `install`, is the name in pyproject.toml."""
+    extras = PROJECT["project"]["optional-dependencies"].keys()
+    named = re.compile(r"(?<![\w/.-])(taskengine[-_]\w+)\[([\w,]+)\]|\binstall [^\n`]*?['\" ](taskengine-\w+)(?![\w.])")
+    used = set()
+    for path in _texts():
+        if path == Path(__file__).resolve():
+            continue
+        for found in named.finditer(path.read_text(encoding="utf-8", errors="replace")):
+            assert (found[1] or found[3]) == PROJECT["project"]["name"], f"{path}: {found[0]}"
+            used |= set((found[2] or "").split(",")) - {""}
+    assert {"hardware", "pair", "metrics", "schedule"} <= used <= extras
+
+
+def test_the_name_is_not_one_that_pypi_takes_for_a_strangers() -> None:
+    """PyPI refuses a name that is another's without separators, and with 1, l and i, and with 0 and o, as one."""
+
+    def likeness(name: str) -> str:
+        return re.sub("[-_.]", "", name.lower()).translate(str.maketrans("1l0", "iio"))
+
+    assert likeness(PROJECT["project"]["name"]) != likeness("taskengine") == likeness("Task_Eng1ne")
