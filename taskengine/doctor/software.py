@@ -20,7 +20,7 @@ LIBRARIES: Bounds = {
 HARDWARE: Bounds = {"gpiozero": ((2,), (2, 1)), "lgpio": ((0, 2, 2), None)}
 COMPILED = ("_fastpath", "_socket", "_descendants")
 INSTALL = "pip install"
-"""Without a file pip adds what an installed taskengine-robot lacks, and does not ask PyPI for taskengine-robot itself."""
+"""With the name of what is installed pip adds what that lacks, and asks nobody for the distribution itself."""
 REINSTALL = "pip install --force-reinstall --no-deps taskengine_robot-….whl, the file for this Python and processor"
 
 

@@ -85,7 +85,7 @@ def test_the_rules_for_security_are_on_and_the_package_ignores_none() -> None:
     lint = PROJECT["tool"]["ruff"]["lint"]
     assert "S" in lint["select"]
     assert lint["ignore"] == []
-    assert lint["per-file-ignores"].keys() == {"bench/**", "tests/**"}
+    assert lint["per-file-ignores"].keys() == {"bench/**", "release/**", "tests/**"}
     assert all(rule.startswith("S") for rules in lint["per-file-ignores"].values() for rule in rules)
 
 
