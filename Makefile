@@ -48,7 +48,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget wheels check audit clean
+	bench-hardware bench-stops pi-budget wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -148,6 +148,9 @@ pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them wit
 
 wheels: $(VENV)/.release  ## build the sdist and the wheels for x86-64, aarch64 and armv7l into dist/; TARGETS names some of them
 	$(PY) -m release.wheels $(TARGETS)
+
+wheelhouse: $(VENV)/.release  ## collect what each Raspberry Pi OS installs, without a network there; TARGETS names some of them
+	$(PY) -m release.wheelhouse $(TARGETS)
 
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
