@@ -32,11 +32,8 @@ def lgpio_wheel(target: Target, dist: Path, work: Path, date: int) -> Path:
     if swig is None:
         raise BuildError("swig is missing, which lgpio is built with: apt install swig")
     wrapper = work / "lgpio_wrap.c"
-    # it writes lgpio.py beside the wrapper, and looks for lgpio_extra.py beside lgpio.i
-    run(
-        [swig, "-python", f"-I{source}", f"-I{source / 'src'}", "-outdir", str(work), "-o", str(wrapper), "lgpio.i"],
-        source,
-    )
+    folders = [f"-I{source}", f"-I{source / 'src'}"]
+    run([swig, "-python", *folders, "-outdir", str(work), "-o", str(wrapper), "lgpio.i"], source)
     parts = sorted(path for path in (source / "src").glob("*.c") if path.name.startswith("lg") or path.stem == "rgpiod")
     built = work / f"_lgpio{target.suffix}"
     module = compile_module(

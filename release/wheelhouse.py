@@ -43,7 +43,7 @@ def requirements() -> list[str]:
 def fill(target: Target, house: Path, work: Path) -> Iterator[str]:
     """Fill a target's folder; yield a line for each library that could not be had. Raises BuildError."""
     shutil.rmtree(house, ignore_errors=True)
-    [ours] = build([str(target)], house)
+    build([str(target)], house)
     for needed in requirements():
         name = needed.partition(">")[0]
         if _download(target, needed, house):
