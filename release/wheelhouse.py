@@ -24,11 +24,12 @@ from release.wheels import build
 
 PIS = tuple(str(Target(version, processor)) for version, processor in product((BOOKWORM, TRIXIE), (AARCH64, ARMV7L)))
 """The four that Raspberry Pi OS is: Bookworm and Trixie, with 64 and with 32 bits."""
-EXTRAS = ("hardware", "metrics", "schedule")
-"""The extras that a robot's engine may have; `pair` and `numpy` want what 32-bit systems have from elsewhere."""
+EXTRAS = ("hardware", "pair", "metrics", "schedule")
+"""The extras that a robot's engine may have; numpy is the tasks' own affair."""
 GLIBCS = {BOOKWORM: 36, TRIXIE: 41}
 ELSEWHERE = {
     "pyzmq": "from piwheels.org, which pip on Raspberry Pi OS asks by itself; on Trixie also apt install python3-zmq",
+    "spake2": "its cffi by apt install python3-cffi-backend, or from piwheels.org; `keys pair --line` needs neither",
 }
 """What brings a library to a Pi for which there is no wheel here."""
 
