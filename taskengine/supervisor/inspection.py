@@ -10,7 +10,7 @@ from pathlib import Path
 from taskengine.config.loading import CONFIG_FILE
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Facts
-from taskengine.registry.registry import places
+from taskengine.registry.modules import places
 from taskengine.security.credentials import libzmq_version
 from taskengine.security.identity import Identity
 from taskengine.security.keys import TOKEN_FILE, known_folder
