@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine._plain_codec import FIXED, decode, end_of, header
-from taskengine._plain_codec import encode as encode  # these are looked up here by their names
+from taskengine._plain_codec import FIXED
+from taskengine._plain_codec import decode as decode  # these are looked up here by their names
+from taskengine._plain_codec import encode as encode
+from taskengine._plain_codec import end_of as end_of
+from taskengine._plain_codec import header as header
 from taskengine._plain_codec import pack_calls as pack_calls
 from taskengine._plain_codec import pack_map as pack_map
 from taskengine._plain_codec import unpack as unpack
