@@ -23,18 +23,7 @@ BY_BARE_NAME = re.compile(
 )
 """A line that has a package manager fetch `taskengine`, which on PyPI is somebody else's."""
 TEXTS = {".py", ".pyx", ".pxi", ".h", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
-OTHERS = {
-    ".git",
-    ".hypothesis",
-    ".benchmarks",
-    "dist",
-    ".venv",
-    ".venv-peers",
-    "build",
-    "corpus",
-    "node_modules",
-    "__pycache__",
-}
+OTHERS = {".git", ".venv", ".venv-peers", ".hypothesis", "build", "dist", "corpus", "node_modules", "__pycache__"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
