@@ -211,7 +211,7 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     for _ in range(count):
         job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(layouts.SECTION)
         typed, reply = bool(reply & layouts.VALUES_FLAG), reply & ~layouts.VALUES_FLAG
-        if format > max(layouts.Format) or reply > max(ReplyMode):
+        if format > max(layouts.Format) or reply > ReplyMode.NONE:
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
         is_columns = format == layouts.Format.COLUMNS
