@@ -51,7 +51,7 @@ def lgpio(layout: HardwareConfig) -> Any:
         factory = _fine()
     except (ImportError, OSError) as error:
         raise SettingsError(
-            f"pins: lgpio cannot be imported ({error}): in the clone, `.venv/bin/pip install '.[hardware]'`"
+            f"pins: lgpio cannot be imported ({error}): `pip install 'taskengine-robot[hardware]'`"
         ) from None
     chip = find_chip(layout.chip)
     try:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "taskengine"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "datatypes"),
     ("protocol",),
-    ("_fastpath", "_socket", "_plain_socket", "_descendants"),
+    ("_fastpath", "_plain_codec", "_socket", "_plain_socket", "_descendants"),
     ("broker", "config"),
     ("registry", "security"),
     ("runtime",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +25,11 @@ SAID_NO = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
 MADE_ELSEWHERE = (
-    f"this is Python {sys.version_info[0]}.{sys.version_info[1]} on {os.uname().machine}; was it made for another? "
+    f"this is Python {sys.version_info[0]}.{sys.version_info[1]} on {platform.machine()}; was it made for another? "
     "`taskengine --version` shows what the compiled modules were made for"
 )
+UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
+"""Modules of Python that the engine's commands need, and Windows has not."""
 
 
 class Command(click.Group):
@@ -55,6 +58,10 @@ class Command(click.Group):
         except BrokenPipeError:
             _forget_output()
             code = SAID_NO
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("taskengine.") and error.name not in UNIX_ONLY:
+                raise
+            leave("this command is the engine's, and here is only the client: the engine runs on Linux", SAID_NO)
         except OSError as error:
             _forget_output()
             what = error.filename or "the output cannot be written"

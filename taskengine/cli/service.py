@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -135,6 +134,8 @@ def service_status(as_json: bool) -> None:
 
 def _installation(user: str | None, config: Path | None) -> Installation:
     """Return what the unit is for. Raises SettingsError if it would not serve."""
+    import pwd  # which Windows has not, where this module is imported too
+
     from taskengine.security.keys import KeyRing
     from taskengine.supervisor.unit_file import Installation
 
@@ -157,6 +158,8 @@ def _installation(user: str | None, config: Path | None) -> Installation:
 
 
 def _home(user: str) -> Path:
+    import pwd
+
     try:
         return Path(pwd.getpwnam(user).pw_dir)
     except KeyError:
@@ -192,6 +195,8 @@ def _as_root(command: Sequence[str]) -> list[str]:
 
 def _try_out(installation: Installation) -> None:
     """Run `taskengine check` with the Python, user and settings of the service; leave if it fails, also by a crash."""
+    import pwd
+
     account = pwd.getpwnam(installation.user)
     command = [installation.python, "-m", "taskengine", "check", "--config", installation.file]
     become: dict[str, Any] = {}

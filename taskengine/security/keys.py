@@ -71,9 +71,10 @@ def default_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
     except RuntimeError:
+        user = f", and user {os.getuid()} has no entry in /etc/passwd" if hasattr(os, "getuid") else ""
         raise KeysError(
-            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
-            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set{user}. Set HOME, or name a folder: "
+            "the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
         ) from None
 
 

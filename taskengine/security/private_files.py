@@ -23,8 +23,8 @@ def read_private(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
+            # Windows has no modes: a user's folder is closed to others by its access list there
+            if hasattr(os, "geteuid") and _is_open(os.fstat(file.fileno())):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
             return file.read()
     except OSError as error:
@@ -54,3 +54,8 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
         raise KeysError(f"{path} exists already") from None
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
+
+
+def _is_open(found: os.stat_result) -> bool:
+    """Return whether others than we and root can read or change a file."""
+    return bool(stat.S_IMODE(found.st_mode) & 0o077) or found.st_uid not in (os.geteuid(), 0)

@@ -24,6 +24,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/quickstart.md",
+    "docs/install.md",
     "docs/settings.md",
     "docs/network.md",
     "docs/service.md",

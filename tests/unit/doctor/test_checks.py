@@ -39,8 +39,14 @@ AMISS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "no venv": ({"in_venv": False}, {}, "warning python", "no virtual environment", "python3 -m venv"),
     "no msgspec": ({}, {"versions": {"msgspec": None}}, "wrong packages", "not installed: msgspec", "pip install"),
     "new pyzmq": ({}, {"versions": {"pyzmq": "28.0"}}, "warning packages", "pyzmq 28.0", "pip install"),
-    "no lgpio": ({}, {"versions": {"lgpio": None}}, "wrong packages", "lgpio", "'.[hardware]'"),
-    "old gpiozero": ({}, {"versions": {"gpiozero": "1.6.2"}}, "warning packages", "gpiozero 1.6.2", "'.[hardware]'"),
+    "no lgpio": ({}, {"versions": {"lgpio": None}}, "wrong packages", "lgpio", "'taskengine-robot[hardware]'"),
+    "old gpiozero": (
+        {},
+        {"versions": {"gpiozero": "1.6.2"}},
+        "warning packages",
+        "gpiozero 1.6.2",
+        "'taskengine-robot[hardware]'",
+    ),
     "wrong processor": (
         {},
         {"failures": {"taskengine._socket": "no ELF"}},
