@@ -23,7 +23,7 @@ SECONDS := 120
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
-CODE := taskengine hardware bench examples tests
+CODE := taskengine hardware bench examples tests release
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
 	--ignore=tests/property/test_broker_states.py
@@ -50,7 +50,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-rules bench-stops pi-budget check audit clean
+	bench-hardware bench-rules bench-stops pi-budget wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -155,6 +155,12 @@ bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with 
 pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them with a Pi's (valgrind)
 	$(PY) -m bench.pi_budget
 
+wheels: $(VENV)/.release  ## build the sdist and the wheels for x86-64, aarch64 and armv7l into dist/; TARGETS names some of them
+	$(PY) -m release.wheels $(TARGETS)
+
+wheelhouse: $(VENV)/.release  ## collect what each Raspberry Pi OS installs, without a network there; TARGETS names some of them
+	$(PY) -m release.wheelhouse $(TARGETS)
+
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -212,6 +218,10 @@ $(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench $(VENV)/.docs
+
+$(VENV)/.release: $(SOURCES) | $(PY)
+	$(INSTALL) ".[release]"
+	@touch $@
 
 $(VENV)/.audit: $(SOURCES) | $(PY)
 	$(INSTALL) ".[audit]"
