@@ -37,6 +37,7 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
+    "docs/pi.md",
     "SECURITY.md",
     "examples/arm/README.md",
     "examples/first_tasks/README.md",
