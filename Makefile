@@ -26,6 +26,7 @@ CODE := taskengine hardware bench examples tests release
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
 	--ignore=tests/property/test_broker_states.py
+CODE += website
 
 # What the set-up needs, each with the Debian package that has it.
 define PREFLIGHT
@@ -48,7 +49,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget test-arm test-arm-all arm-servo wheels check audit clean
+	bench-hardware bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -147,16 +148,19 @@ pi-budget: $(VENV)/.release $(VENV)/.run  ## count a package's instructions, aar
 	PI_ROOTS="$(if $(filter no,$(ARM)),,$$($(PY) -m tests.arm --counting))" && export PI_ROOTS && $(PY) -m bench.pi_budget
 
 test-arm: $(VENV)/.release  ## install the wheel on Debian 13 for arm64 under QEMU, move a servo, and test; as root, the root made once, in 3 minutes
-	$(PY) -m tests.arm arm64-trixie $(ARM_WHEELS)
+	$(PY) -m tests.arm arm64-trixie
 
 test-arm-all: $(VENV)/.release  ## the same on Debian 12 and 13, for arm64 and armhf, with more tests
-	$(PY) -m tests.arm --long arm64-trixie arm64-bookworm armhf-trixie armhf-bookworm $(ARM_WHEELS)
+	$(PY) -m tests.arm --long arm64-trixie arm64-bookworm armhf-trixie armhf-bookworm
 
 arm-servo: $(VENV)/.release  ## go the way from our wheel to a servo in a fresh root for arm64, within 120 s
-	$(PY) -m tests.arm --servo $(ARM_WHEELS)
+	$(PY) -m tests.arm --servo
 
 wheels: $(VENV)/.release  ## build the sdist and the wheels for x86-64, aarch64 and armv7l into dist/; TARGETS names some of them
 	$(PY) -m release.wheels $(TARGETS)
+
+wheelhouse: $(VENV)/.release  ## collect what each Raspberry Pi OS installs, without a network there; TARGETS names some of them
+	$(PY) -m release.wheelhouse $(TARGETS)
 
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
@@ -164,6 +168,10 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(PY) -m mypy --strict $(CODE)
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
+
+.PHONY: docs
+docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly and without the network, and examine it
+	$(PY) -m website
 
 audit: $(VENV)/.audit  ## look up known weaknesses of the installed packages; needs the network
 	$(VENV)/bin/pip-audit --local --skip-editable
@@ -203,10 +211,14 @@ $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(ECHO)
 	@touch $@ $(VENV)/.run
 
+$(VENV)/.docs: $(SOURCES) | $(PY)
+	$(INSTALL) ".[docs]"
+	@touch $@
+
 $(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
 	$(ECHO)
-	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench
+	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench $(VENV)/.docs
 
 $(VENV)/.release: $(SOURCES) | $(PY)
 	$(INSTALL) ".[release]"

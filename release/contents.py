@@ -25,8 +25,8 @@ class Contents:
 
 
 def copy_sources(folder: Path) -> Path:
-    """Copy the files that git has into a folder, and return it. Raises BuildError."""
-    for name in run(["git", "ls-files", "-z"], ROOT).split("\0"):
+    """Copy the files that git has, or would take, into a folder, and return it. Raises BuildError."""
+    for name in run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT).split("\0"):
         path = ROOT / name
         if name and path.is_file() and not name.startswith(("tests/", "bench/", "docs/", ".ci/")):
             copy = folder / name

@@ -1,6 +1,6 @@
 """`make wheels`: the sdist and the wheels, for every target or for those that are named.
 
-`python -m release.wheels cp313-aarch64` makes only that wheel, and no sdist.
+`python -m release.wheels cp313-aarch64` makes only that wheel, and no sdist; `client` is the one for laptops.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import tempfile
 from pathlib import Path
 
 from release.archive import epoch, rewrite_sdist, write_wheel
+from release.client import TAG, client_files
 from release.compiling import compile_module, judge
 from release.contents import ROOT, Contents, contents, copy_sources, make_sdist
 from release.targets import TARGETS, BuildError, Target, chosen
+
+CLIENT = "client"
 
 
 def build(names: list[str], dist: Path) -> list[Path]:
@@ -29,7 +32,11 @@ def build(names: list[str], dist: Path) -> list[Path]:
         out.mkdir()
         made = [] if names else [rewrite_sdist(make_sdist(copy, out), dist, date)]
         ours = contents(copy, out)
-        return made + [_wheel(target, ours, out, dist, date) for target in chosen(names)]
+        if not names or CLIENT in names:
+            files = client_files(ours.files)
+            made.append(write_wheel(dist, ours.name, ours.version, TAG, files, ours.info, date))
+        targets = [name for name in names if name != CLIENT]
+        return made + [_wheel(target, ours, out, dist, date) for target in chosen(targets) if targets or not names]
 
 
 def _wheel(target: Target, ours: Contents, out: Path, dist: Path, date: int) -> Path:
@@ -46,7 +53,8 @@ def _wheel(target: Target, ours: Contents, out: Path, dist: Path, date: int) -> 
 def main(arguments: list[str]) -> int:
     """Build, and print the size and the SHA-256 of each file."""
     parser = argparse.ArgumentParser("python -m release.wheels", description="Build the sdist and the wheels.")
-    parser.add_argument("targets", nargs="*", help=f"of {', '.join(map(str, TARGETS))} [default: all, and the sdist]")
+    known = ", ".join([CLIENT, *map(str, TARGETS)])
+    parser.add_argument("targets", nargs="*", help=f"of {known} [default: all, and the sdist]")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="the folder for them [default: dist]")
     options = parser.parse_args(arguments)
     try:

@@ -23,6 +23,8 @@ from taskengine.security.trusted_files import refuse_changeable, trusted_users, 
 SAID_NO = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
+"""Modules of Python that the engine's commands need, and Windows has not."""
 
 
 class Command(click.Group):
@@ -47,6 +49,10 @@ class Command(click.Group):
         except BrokenPipeError:
             _forget_output()
             code = SAID_NO
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("taskengine.") and error.name not in UNIX_ONLY:
+                raise
+            leave("this command is the engine's, and here is only the client: the engine runs on Linux", SAID_NO)
         except OSError as error:
             _forget_output()
             what = error.filename or "the output cannot be written"

@@ -16,7 +16,6 @@ from taskengine.cli.common import SAID_NO, json_option, keys_option, leave, load
 from taskengine.cli.engine import find_engine
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
-from taskengine.security.audit import AUDIT_FILE, Audit, file_of
 
 if TYPE_CHECKING:
     from taskengine.security.keys import KeyRing, Membership
@@ -26,7 +25,9 @@ PORT = 9003
 
 BYTE_ORDER_MARK = "\ufeff"
 """The mark that some editors put in front of a file's text."""
-UID = os.getuid()
+HAS_USERS = hasattr(os, "getuid")
+"""Whether the system has users with numbers: Windows, where only clients run, has none."""
+UID = os.getuid() if HAS_USERS else 0
 """The user who called us, before we become another."""
 _keys = keys_option("the setting KEYS, or yours")
 
@@ -46,17 +47,23 @@ def _ring(folder: Path | None) -> KeyRing:
 
     Root acts as the folder's owner, so that the files stay the owner's.
     """
-    # after becoming another user we may not be able to read modules any more
-    from taskengine.security.identity import become_owner
     from taskengine.security.keys import KeyRing
 
     ring = KeyRing(folder or load_settings(None, {}).keys_folder)
-    become_owner(ring.folder)
+    if HAS_USERS:
+        # after becoming another user we may not be able to read modules any more
+        from taskengine.security.identity import become_owner
+
+        become_owner(ring.folder)
     return ring
 
 
 def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
     """Note a change of the allow-list, and the user who made it, in the audit log."""
+    if not HAS_USERS:
+        return
+    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
+
     settings = load_settings(None, {})
     target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -125,6 +124,8 @@ def service_status(as_json: bool) -> None:
 
 def _installation(user: str | None, config: Path | None) -> Installation:
     """Return what the unit is for. Raises SettingsError if it would not serve."""
+    import pwd  # which Windows has not, where this module is imported too
+
     from taskengine.security.keys import KeyRing
     from taskengine.supervisor.unit_file import Installation
 
@@ -147,6 +148,8 @@ def _installation(user: str | None, config: Path | None) -> Installation:
 
 
 def _home(user: str) -> Path:
+    import pwd
+
     try:
         return Path(pwd.getpwnam(user).pw_dir)
     except KeyError:

@@ -207,4 +207,5 @@ def _end_bare(outcomes: deque[Outcome]) -> None:
             del outcomes[0]
 
 
-os.register_at_fork(before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release)

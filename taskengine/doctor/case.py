@@ -17,9 +17,10 @@ from taskengine.config.weaknesses import TABLE, weaknesses
 from taskengine.doctor.observation import Case, EngineAnswer
 from taskengine.errors import EngineUnreachable, KeysError, TaskEngineError
 from taskengine.runtime.rundir import FRONTEND, served
+from taskengine.security.credentials import libzmq_version
 from taskengine.security.identity import borrowed, find_identity
 from taskengine.security.keys import KeyRing
-from taskengine.supervisor.inspection import inspect, libzmq_version
+from taskengine.supervisor.inspection import inspect
 
 ROUND_TRIPS = 9
 TOLD_ELSEWHERE = frozenset({"old libzmq", "nobody let in"})

@@ -70,9 +70,10 @@ def default_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
     except RuntimeError:
+        user = f", and user {os.getuid()} has no entry in /etc/passwd" if hasattr(os, "getuid") else ""
         raise KeysError(
-            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
-            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set{user}. Set HOME, or name a folder: "
+            "the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
         ) from None
 
 
@@ -378,14 +379,18 @@ def _contents(path: Path) -> bytes:
     """Read a file that only we can read."""
     try:
         with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
+            # Windows has no modes: a user's folder is closed to others by its access list there
+            if hasattr(os, "geteuid") and _is_open(os.fstat(file.fileno())):
                 raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
             return file.read()
     except OSError as error:
         if error.errno in _TRANSIENT:
             raise
         raise KeysError(f"{path}: {error.strerror}") from None
+
+
+def _is_open(found: os.stat_result) -> bool:
+    return bool(stat.S_IMODE(found.st_mode) & 0o077) or found.st_uid not in (os.geteuid(), 0)
 
 
 def _write(path: Path, value: msgspec.Struct | bytes, *, replace: bool) -> None:

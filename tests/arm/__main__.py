@@ -16,13 +16,15 @@ import time
 from pathlib import Path
 
 from release.targets import AARCH64, BuildError
-from tests.arm import machine, roots, wheelhouse
+from tests.arm import machine, roots
 from tests.arm.roots import ROOTS, Root
 
 NEEDED = {
     "mmdebstrap": "mmdebstrap",
+    "swig": "swig",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf",
     "arch-test": "arch-test",
-    "qemu-aarch64-static": "qemu-user-static",
     "qemu-aarch64": "qemu-user",
     "ip": "iproute2",
 }
@@ -52,11 +54,13 @@ def prepare() -> None:
     machine.check()
 
 
-def in_root(root: Root, script: str, built: Path | None, words: list[str]) -> int:
-    """Run a script of this folder in a root, beside a wheelhouse with what is `built`; its exit code."""
+def in_root(root: Root, script: str, words: list[str]) -> int:
+    """Run a script of this folder in a root, beside its wheelhouse; its exit code."""
     with tempfile.TemporaryDirectory(prefix="taskengine-wheelhouse-") as name:
-        wheelhouse.fill(root, Path(name), built)
-        shown = {f"{PLACE}/repository": machine.REPOSITORY, f"{PLACE}/wheelhouse": Path(name)}
+        fill = [sys.executable, "-m", "release.wheelhouse", str(root.target), "--dist", name]
+        subprocess.run(fill, cwd=machine.REPOSITORY, check=True)
+        house = Path(name, str(root.target))
+        shown = {f"{PLACE}/repository": machine.REPOSITORY, f"{PLACE}/wheelhouse": house}
         kept = {f"{PLACE}/tools": roots.make_tools(root)}
         command = ["sh", f"{PLACE}/repository/tests/arm/{script}", *words]
         return machine.run(root.architecture, command, root=roots.make(root), shown=shown, kept=kept)
@@ -71,7 +75,6 @@ def main() -> int:
     parser.add_argument(
         "--counting", action="store_true", help="only make the arm64 roots, and print them for PI_ROOTS"
     )
-    parser.add_argument("--wheels", type=Path, help="a folder of wheels that PyPI has not, built by `make wheelhouse`")
     parser.add_argument("--pytest", metavar="WORDS", help="what pytest is to run instead")
     options = parser.parse_args()
     if unknown := set(options.roots) - ROOTS.keys():
@@ -98,7 +101,7 @@ def main() -> int:
             return 0
         for root in chosen:
             start = time.monotonic()
-            code = in_root(root, "first_servo.sh" if options.servo else "suite.sh", options.wheels, words)
+            code = in_root(root, "first_servo.sh" if options.servo else "suite.sh", words)
             print(f"{root}: exit code {code} after {time.monotonic() - start:.0f} s", flush=True)
             if code:
                 return code

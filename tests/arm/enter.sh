@@ -1,20 +1,24 @@
 #!/bin/sh
-# enter.sh FOLDER NETWORK COMMAND...: run COMMAND where programs of ARM run like any other, with FOLDER/root as its root.
+# enter.sh FOLDER NETWORK QEMU COMMAND...: run COMMAND where programs of ARM run like any other, with FOLDER/root as its
+# root, by the emulators in the folder QEMU.
 # It is to begin in namespaces of its own, so that what is mounted here is nobody else's, and goes with the last process. FOLDER/lower
 # names what the root is made of; FOLDER/shown holds lines `SOURCE TARGET` of folders shown in it, as copies on write, and
 # FOLDER/kept of those where what is written stays.
 set -eu
-folder=$1 network=$2
-shift 2
+folder=$1 network=$2 qemu=$3
+shift 3
 binfmt=/proc/sys/fs/binfmt_misc registered=
 mount -t binfmt_misc binfmt_misc "$binfmt"
-# where these are the machine's, another may have registered them
-for machine in aarch64 arm; do
-    if [ ! -e "$binfmt/qemu-$machine" ]; then
-        cat "/usr/lib/binfmt.d/qemu-$machine.conf" >"$binfmt/register"
-        registered="$registered qemu-$machine"
-    fi
-done
+# register NAME HEAD INTERPRETER: F opens the interpreter now, so that it need not lie in the root; P keeps argv[0]
+register() {
+    # where these are the machine's, another may have registered them
+    if [ -e "$binfmt/taskengine-$1" ]; then return; fi
+    mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+    printf '%s' ":taskengine-$1:M:0:\\x7fELF$2:$mask:$qemu/$1:PF" >"$binfmt/register"
+    registered="$registered taskengine-$1"
+}
+register qemu-aarch64 '\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+register qemu-arm '\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x28\x00'
 trap 'for name in $registered; do echo -1 >"$binfmt/$name"; done' EXIT
 if [ "$network" = no ]; then ip link set lo up; fi
 if [ ! -e "$folder/lower" ]; then

@@ -16,6 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from release.debian import unpacked
+from release.targets import TRIXIE, X86_64
+
 FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parents[1]
 ENTER = FOLDER / "enter.sh"
@@ -64,12 +67,21 @@ def run(
             for listed, folders in ("shown", shown or {}), ("kept", kept or {}):
                 (folder / listed).write_text("".join(f"{path} {where}\n" for where, path in folders.items()))
         spaces = SPACES if network else (*SPACES, "--net")
-        inner = ["unshare", *spaces, "sh", str(ENTER), str(folder), "yes" if network else "no", *command]
+        inner = ["unshare", *spaces, "sh", str(ENTER), str(folder), "yes" if network else "no", str(qemu()), *command]
         passed = {name: os.environ[name] for name in PASSED if name in os.environ}
         variables = {**ENVIRONMENT, "QEMU_CPU": CPUS[architecture], **passed}
         if is_private():
             return _in_user_namespace(inner, variables)
         return subprocess.run(inner, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+@cache
+def qemu() -> Path:
+    """Return the folder of the emulators, which are fetched once. Raises BuildError.
+
+    Debian 13's: they are linked statically, and know PR_SET_CHILD_SUBREAPER, as Debian 12's do not.
+    """
+    return unpacked("qemu-user", TRIXIE.suite, X86_64) / "usr" / "bin"
 
 
 @cache
