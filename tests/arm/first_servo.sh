@@ -15,8 +15,10 @@ if command -v cc gcc c99 clang tcc g++ make swig; then
     echo "these compile" >&2
     exit 1
 fi
-tell "no compiler; python3 -m venv $venv"
-python3 -m venv "$venv"
+# Debian's pyzmq, where the root has it since PyPI has no wheel
+packages=$(python3 -c 'import zmq' 2>/dev/null && echo --system-site-packages) || true
+tell "no compiler; python3 -m venv $packages $venv"
+python3 -m venv $packages "$venv"
 tell "pip install --no-index --find-links $wheels taskengine-robot[hardware]"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$wheels" 'taskengine-robot[hardware]'
 "$venv/bin/python" -c '

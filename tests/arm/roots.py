@@ -15,7 +15,6 @@ from tests.arm.machine import run
 
 MIRROR = "https://deb.debian.org/debian"
 PACKAGES = ("python3", "python3-venv")
-"""All that a root has beside what Debian calls essential, and apt."""
 SMALL = (
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -49,7 +48,13 @@ class Root:
     @property
     def folder(self) -> Path:
         """The folder of the root, which is made by what its name has the digest of."""
-        return _kept(f"{self}", MIRROR, *PACKAGES, *SMALL)
+        return _kept(f"{self}", MIRROR, *self.packages, *SMALL)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What the root has beside what Debian calls essential, and apt."""
+        # for 32-bit ARM there is a wheel of pyzmq on piwheels.org alone
+        return PACKAGES if self.processor is AARCH64 else (*PACKAGES, "python3-zmq")
 
     @property
     def tools(self) -> Path:
@@ -83,7 +88,7 @@ def make(root: Root) -> Path:
         half = _half(root.folder)
         half.parent.mkdir(parents=True, exist_ok=True)
         bootstrap = ["mmdebstrap", "--mode=root", f"--architectures={root.architecture}", "--variant=minbase"]
-        command = [*bootstrap, f"--include={','.join(PACKAGES)}", *SMALL, root.version.suite, str(half), MIRROR]
+        command = [*bootstrap, f"--include={','.join(root.packages)}", *SMALL, root.version.suite, str(half), MIRROR]
         code = run(root.architecture, command, network=True)
         if code:
             raise subprocess.CalledProcessError(code, command)
