@@ -53,8 +53,8 @@ class Root:
     @property
     def packages(self) -> tuple[str, ...]:
         """What the root has beside what Debian calls essential, and apt."""
-        # for 32-bit ARM there is a wheel of pyzmq on piwheels.org alone
-        return PACKAGES if self.processor is AARCH64 else (*PACKAGES, "python3-zmq")
+        # for 32-bit ARM only piwheels.org has wheels of these
+        return PACKAGES if self.processor is AARCH64 else (*PACKAGES, "python3-zmq", "python3-numpy")
 
     @property
     def tools(self) -> Path:
