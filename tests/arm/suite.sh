@@ -9,4 +9,4 @@ mount --bind "$site/taskengine" /srv/repository/taskengine
 mount --bind "$site/taskengine_hardware" /srv/repository/hardware
 cd /srv/repository
 export EMULATED_BY_QEMU=1 TASKENGINE_TEST_TIME_FACTOR="${TASKENGINE_TEST_TIME_FACTOR:-4}"
-exec /srv/venv/bin/python -m pytest -p no:cacheprovider "$@"
+exec /srv/venv/bin/python -m pytest -p no:cacheprovider -o faulthandler_timeout=600 "$@"
