@@ -23,7 +23,7 @@ WAIT_S = 60
 def fetch(url: str, sha256: str | None = None) -> bytes:
     """Return what lies at an https URL. Raises BuildError if it cannot be had, or has not this SHA-256."""
     if not url.startswith("https://"):
-        raise BuildError(f"{url} is not an https URL")
+        raise BuildError(f"{url} is no https URL")
     try:
         with urllib.request.urlopen(url, timeout=WAIT_S) as answer:
             data: bytes = answer.read()

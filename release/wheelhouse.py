@@ -70,7 +70,10 @@ def _download(target: Target, needed: str, house: Path) -> bool:
         *(*options, f"--find-links={house}", f"--dest={house}", needed),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "No matching distribution" not in done.stderr:
+    # the second, where it is something that the library needs
+    if done.returncode and not any(
+        text in done.stderr for text in ("No matching distribution", "ResolutionImpossible")
+    ):
         raise BuildError(f"pip download {needed}: {done.stderr}")
     return not done.returncode
 

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taskengine._plain_codec import FIXED, decode, end_of, header
-from taskengine._plain_codec import encode as encode  # these are looked up here by their names
+from taskengine._plain_codec import FIXED
+from taskengine._plain_codec import decode as decode  # these are looked up here by their names
+from taskengine._plain_codec import encode as encode
+from taskengine._plain_codec import end_of as end_of
+from taskengine._plain_codec import header as header
 from taskengine._plain_codec import pack_calls as pack_calls
 from taskengine._plain_codec import pack_map as pack_map
 from taskengine._plain_codec import unpack as unpack
@@ -208,7 +211,7 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
     for _ in range(count):
         job, deadline, part, first, tasks, *sizes, base, size, head_size, format, reply = frame.unpack(layouts.SECTION)
         typed, reply = bool(reply & layouts.VALUES_FLAG), reply & ~layouts.VALUES_FLAG
-        if format > max(layouts.Format) or reply > max(ReplyMode):
+        if format > max(layouts.Format) or reply > ReplyMode.NONE:
             raise ProtocolError("no such format or reply mode")
         head = frame.take(head_size)
         is_columns = format == layouts.Format.COLUMNS

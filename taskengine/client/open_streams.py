@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from taskengine.client.calls import Call
-from taskengine.client.session import STREAMS, Options, OutgoingRequest, Pending, Session
+from taskengine.client.requests import Options, OutgoingRequest, Pending
+from taskengine.client.session import STREAMS, Session
 from taskengine.client.stream_requests import as_stream, too_old
 from taskengine.client.values import ValueBuffer
 from taskengine.protocol.messages import encode_request
@@ -20,8 +21,9 @@ def begin_stream(
         raise too_old(address)
     outgoing = session.package([call], [values.end], options, each=True, made=made)
     # it has no timeout in all, and cannot be sent again
-    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values)
-    request = as_stream(outgoing.request, values.window.grant)
+    listener = options.progress
+    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values, listener=listener)
+    request = as_stream(outgoing.request, values.window.grant, progress=listener is not None)
     return outgoing._replace(request=request, head=encode_request(request))
 
 

@@ -45,7 +45,9 @@ from taskengine.client.calls import Call
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.open_streams import drop_abandoned
 from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.reports import announce
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
@@ -499,6 +501,8 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
+            if self._session.reports:
+                announce(self._session.reports)
             settle_all(self._session.outcomes)
         if self._session.outcomes:
             settle_all(self._session.outcomes)

@@ -37,6 +37,7 @@ from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
 from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
+from taskengine.router.progress_relay import ProgressRelay
 from taskengine.router.questions import LATER, Asked, Questions
 from taskengine.router.replies import ReplySender
 from taskengine.router.stream_relay import StreamRelay
@@ -92,6 +93,7 @@ class Frontend:
         self._replies = ReplySender(port, connections)
         self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
         self.streams = StreamRelay(broker, self._replies, self._is_owed, self._stamp)
+        self.progress = ProgressRelay(broker, self._replies, connections, self._is_owed, self._stamp)
         self._authenticator = authenticator
         self.lines = PackageLines(log, settings.chunking_size if settings.chunking else None)
         self._audit = audit

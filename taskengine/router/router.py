@@ -51,7 +51,7 @@ from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, PROGRESS, STREAM, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
@@ -70,7 +70,7 @@ UNEVEN_MS = 1
 PART_MS = 1
 """Time, in ms, between two looks whether results that came have waited for others of their package."""
 LOOK_MS = 2
-"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
+"""Time, in ms, between two looks whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -255,8 +255,10 @@ class Router:
             return UNEVEN_MS
         if self._frontend.partials.are_new:
             return PART_MS
-        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+        if self._frontend.partials.are_late:
             return LOOK_MS
+        if self._broker.looks.is_watching:
+            return max(1, math.ceil((self._broker.looks.next_at - self._now) * 1000))
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._authenticator else self._interval_ms
@@ -323,6 +325,8 @@ class Router:
                 self._frontend.streams.take(name, *self._topology.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
+            elif len(frames) == 4 and frames[1] == PROGRESS:
+                self._frontend.progress.take(name, *self._topology.read_stream(frames[2]), frames[3], self._now)
             else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:

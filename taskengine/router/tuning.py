@@ -18,6 +18,8 @@ UNREAD_MESSAGES: Final = 16384
 """Replies that it keeps, whatever their size."""
 UNREAD_PARTS: Final = 1024
 """Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
+UNREAD_REPORTS: Final = 64
+"""Reports of progress that it sends to a client before that has read them; later ones replace each other meanwhile."""
 LATE_S: Final = 0.0015
 """The shortest time, in s, between two checks whether such a client has read."""
 PART_S: Final = 0.0007

@@ -23,7 +23,7 @@ BY_BARE_NAME = re.compile(
 )
 """A line that has a package manager fetch `taskengine`, which on PyPI is somebody else's."""
 TEXTS = {".py", ".pyx", ".pxi", ".h", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
-OTHERS = {".git", ".venv", ".venv-peers", "build", "corpus", "node_modules", "__pycache__"}
+OTHERS = {".git", ".venv", ".venv-peers", ".hypothesis", "build", "dist", "corpus", "node_modules", "__pycache__"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -133,9 +133,12 @@ def test_what_is_said_to_be_installed_by_name_is_our_distribution_with_extras_th
     for path in _texts():
         if path == Path(__file__).resolve():
             continue
-        for found in named.finditer(path.read_text(encoding="utf-8", errors="replace")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for found in named.finditer(text):
             assert (found[1] or found[3]) == PROJECT["project"]["name"], f"{path}: {found[0]}"
             used |= set((found[2] or "").split(",")) - {""}
+        bare = re.search(rf"(?<![\w/.])taskengine\[({'|'.join(extras)})\]", text)
+        assert bare is None, f"{path}: {bare}"
     assert {"hardware", "pair", "metrics", "schedule"} <= used <= extras
 
 
