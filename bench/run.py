@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bench import picture, report, rest, scenarios
+from bench import early, picture, report, rest, scenarios, streaming
 from bench.echo import Echo, EchoFailed
 from bench.engine import Engine, EngineFailed
 from bench.figures import Rounds
@@ -101,6 +101,10 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     say("at rest")
     at_rest = rest.measure(plan.rest_s)
     w1, w2, w3, w4, headline = _play(plan, quiet)
+    say("W5")
+    w5 = early.measure(plan, quiet)
+    say("W6")
+    w6 = streaming.measure(plan, quiet)
     results = Results(
         machine=this_machine(),
         settings={**SETTINGS, "task_workers": WORKERS},
@@ -109,6 +113,8 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
         busy_after=busy_elsewhere(LOOK_S),
         waited=quiet.waited,
         rows=report.rows(w1, w2, w3, w4),
+        early=w5,
+        streams=w6,
         rest=at_rest,
         headline=headline,
         seconds=time.monotonic() - start,

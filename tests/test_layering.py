@@ -141,6 +141,7 @@ SHELLS = {
     "runtime/sockets",
     "security/authenticator",
     "security/keys",
+    "security/private_files",
     "supervisor/inspection",
     "worker/publisher",
     "worker/publisher_socket",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
 """Modules of Python that the engine's commands need, and Windows has not."""
+MADE_ELSEWHERE = (
+    f"this is Python {sys.version_info[0]}.{sys.version_info[1]} on {platform.machine()}; was it made for another? "
+    "`taskengine --version` shows what the compiled modules were made for"
+)
 
 
 class Command(click.Group):
@@ -44,6 +49,10 @@ class Command(click.Group):
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "taskengine"
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
+        except ImportError as error:
+            if not (error.name or "").startswith("taskengine"):
+                raise
+            leave(str(error) if "compiled for" in str(error) else f"{error}; {MADE_ELSEWHERE}", WRONG_USAGE)
         except click.Abort:
             code = INTERRUPTED
         except BrokenPipeError:

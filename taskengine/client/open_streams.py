@@ -18,7 +18,7 @@ def begin_stream(
     Raises BadArguments for arguments that cannot be sent, ProtocolError for an engine, at `address`, without streams.
     """
     if session.is_ready and not session.can(STREAMS):
-        raise too_old(address)
+        raise too_old(address, session.info.release if session.info else "")
     outgoing = session.package([call], [values.end], options, each=True, made=made)
     # it has no timeout in all, and cannot be sent again
     listener = options.progress

@@ -41,6 +41,7 @@ from taskengine.protocol.messages import (
     wanting_each,
     wanting_progress,
 )
+from taskengine.protocol.release import foreign_reply
 
 RETRACT_S = 5.0
 """How long to wait, in s, for the engine's confirmation of a cancellation."""
@@ -230,7 +231,7 @@ class Session:
         if outgoing.request.columns:
             return outgoing
         index, body = outgoing.body
-        frames, errors = plain_tasks(outgoing.request.names, index, body)
+        frames, errors = plain_tasks(outgoing.request.names, index, body, self.info.release if self.info else "")
         outgoing = self.replace(outgoing._replace(body=frames))
         if errors and (not pending.each or len(errors) == len(pending.futures)):
             self.fail([outgoing.serial], next(iter(errors.values())))
@@ -356,7 +357,12 @@ class Session:
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
-        reply = decode_reply(frames[0])
+        try:
+            reply = decode_reply(frames[0])
+        except ProtocolError:
+            if foreign := foreign_reply(frames[0], self._address):
+                return self.give_up(foreign)
+            raise
         if reply.serial == NO_SERIAL and reply.error is not None:
             # the engine could not read which request it refuses
             return self.give_up(from_wire(*reply.error))
@@ -422,7 +428,7 @@ class Session:
         self._has_values = self._is_timed and VALUES in self._capabilities
         self._gives_progress = PROGRESS in self._capabilities
         if STREAMS not in self._capabilities and self.info is not None:
-            self.fail(self.streams(), too_old(self._address))
+            self.fail(self.streams(), too_old(self._address, self.info.release))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)

@@ -14,11 +14,12 @@ from taskengine.client.values import ValueBuffer
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol.credit import Grant
 from taskengine.protocol.messages import PartialReply, ReplyMode, Request, StreamRequest, WatchedStream, encode_request
+from taskengine.protocol.release import lacks
 
 
-def too_old(address: str) -> TaskEngineError:
+def too_old(address: str, engine_release: str) -> TaskEngineError:
     """Return the error of a stream that an engine cannot give."""
-    return ProtocolError(f"the engine at {address} is of a version that has no streams: `call` the task")
+    return ProtocolError(f"{address}: {lacks(engine_release, 'has no streams')}, or `call` the task")
 
 
 def as_stream(request: Request, grant: Grant, *, progress: bool = False) -> StreamRequest:

@@ -165,7 +165,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
 
     `capabilities` names what it can beyond version 0.1.0. `stop_tasks` are the tasks that stop the machine or bring a
     device to its safe state, which a client never queues. `stop_address` is the address for a stop past the router, ""
-    for none.
+    for none. `release` is the engine's, such as "0.2.0"; "" for one that does not say it.
     """
 
     version: int
@@ -177,6 +177,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     capabilities: list[str] = []
     stop_tasks: list[str] = []
     stop_address: str = ""
+    release: str = ""
 
 
 class RetryPolicy(msgspec.Struct, array_like=True, frozen=True):

@@ -23,6 +23,7 @@ from taskengine.protocol.messages import (
     TaskInfo,
     decode_cancel,
 )
+from taskengine.protocol.release import release
 from taskengine.router.emergency import LateAnswer, Route
 from taskengine.router.permissions import KnownClient
 from taskengine.runtime.control import ReloadRequested, Report
@@ -114,6 +115,7 @@ class Questions:
             capabilities=CAPABILITIES,
             stop_tasks=sorted(filter(client.may_call, self._stop_tasks)),
             stop_address=settings.stop_address,
+            release=release(),
         )
 
     def _list_tasks(self, asked: Asked) -> list[TaskInfo]:

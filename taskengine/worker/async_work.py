@@ -91,8 +91,9 @@ class AsyncWork:
         self._loop.wait(seconds)
 
     def _on_new_connection(self) -> None:
-        """Drop what came by the last connection and was not begun."""
+        """Drop what came by the last connection and was not begun, and close the generators that it began."""
         self._batches.clear()
+        self._streams.end()
         self._watch()
 
     def _watch(self) -> None:
