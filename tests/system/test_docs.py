@@ -40,6 +40,7 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
+    "docs/pi.md",
     "SECURITY.md",
     "examples/README.md",
     "examples/arm/README.md",
