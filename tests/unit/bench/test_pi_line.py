@@ -42,6 +42,8 @@ def results() -> Results:
         busy_after=0.04,
         waited=0.0,
         rows=[Row(system="in-process loop", w1=took(1.0, 1.0)), ours],
+        early=[],
+        streams=[],
         rest=Rest(processes=[("python", 9 * 2**20), ("te-router", 8 * 2**20)], core=0.0123),
         headline=Headline(package=9000, rate=3000, response_time=0.03, chunking_size=50),
         seconds=170.0,
