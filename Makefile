@@ -13,7 +13,8 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	bulletin control device_config device_types failover header levels motion options outputs values)
+	arming bulletin conditions control device_config device_types failover header levels motion options outputs \
+	plausibility restraints rule_config rule_conflicts rules values)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 # What uses the parts of pyzmq and gpiozero that are private to them.
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
@@ -48,8 +49,8 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
+	bench-hardware bench-rules bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -114,6 +115,10 @@ coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio
 
+test-rules: RUNS := 1000000
+test-rules: $(VENV)/.test  ## play RUNS (1000000) random schedules of readings, faults, times and commands under rules, in half an hour
+	$(PY) -m tests.hardware.rule_schedules $(RUNS)
+
 test-network: $(VENV)/.test  ## cut and mend links between network namespaces, as root, within 3 minutes
 	$(PY) -m tests.network
 
@@ -140,6 +145,9 @@ bench-peers: $(VENV)/.bench  ## install other systems into .venv-peers, Redis in
 bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on the lines of gpio-sim; PINS=auto for a Pi's own
 	$(PY) -m bench.hardware --pins $(or $(PINS),mock)
 	$(if $(PINS),,$(PY) -m tests.gpio -- $(PY) -m bench.hardware)
+
+bench-rules: $(VENV)/.test  ## measure servo commands with ten rules and without, in pairs, on mock pins
+	$(PY) -m bench.rules
 
 bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
 	$(PY) -m bench.stops

@@ -49,8 +49,10 @@ class Admission:
         self._exclusive = exclusive
         self._position = position
         self._consents: dict[bytes, None] = {}
+        self.other_due = math.inf
+        """The time, in s, at which something else than a lease is due."""
         self.due = math.inf
-        """The time, in s, before which no lease ends."""
+        """The time, in s, before which no lease ends, and nothing else is due."""
 
     # Checks ----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +138,8 @@ class Admission:
         output.word_ns = _word(output, origin)
         if output.word_ns:
             self.due = min(self.due, _moment(output.word_ns + output.lease_ns))
-        output.granted = origin
+        # as long as a rule restricts it, every command is checked
+        output.granted = origin if output.restriction is None else None
         is_ageless = output.age is None or not origin.received
         output.granted_until = math.inf if is_ageless else (origin.sent or origin.received) / NS + (output.age or 0.0)
 
@@ -150,7 +153,7 @@ class Admission:
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
         """Return the outputs whose lease is over, which have to be brought to rest; end the holds of their authors."""
-        now_ns, found, due = int(now * NS), [], math.inf
+        now_ns, found, due = int(now * NS), [], self.other_due
         for output in outputs:
             end = self._ends[output.place]
             if end == NEVER:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from taskengine.client.executor import Executor
     from taskengine.registry.registry import source, task
     from taskengine.runtime.feed import publish, publish_owned
+    from taskengine.runtime.firmware import undervoltage
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
     from taskengine.worker.progress import progress
 
@@ -67,6 +68,7 @@ __all__ = [
     "publish_owned",
     "source",
     "task",
+    "undervoltage",
 ]
 
 
@@ -88,6 +90,10 @@ def __getattr__(name: str) -> Any:
         from taskengine.runtime import feed
 
         return getattr(feed, name)
+    if name == "undervoltage":
+        from taskengine.runtime import firmware
+
+        return firmware.undervoltage
     if name == "progress":
         from taskengine.worker import progress
 

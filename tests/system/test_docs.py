@@ -41,6 +41,7 @@ PAGES = [
     "docs/hardware.md",
     "docs/safety.md",
     "docs/pi.md",
+    "docs/rules.md",
     "SECURITY.md",
     "examples/README.md",
     "examples/arm/README.md",
