@@ -13,7 +13,7 @@ if the acceleration is limited, restarts from standing still. So a delayed motio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -22,7 +22,8 @@ from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 from .admission import Admission, stopped_text
 from .device_config import EXCLUSIVE_S, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
-from .motion import EASINGS, FRAME_S, Motion, Plan, Pulse, Ramp, State, Sweep, Then, Trapezoid, go, least_duration
+from .effects import Effect, Pulse
+from .motion import EASINGS, FRAME_S, Motion, Plan, Ramp, State, Sweep, Then, Trapezoid, go, least_duration
 from .outputs import NS, Output, safe_value, start_value
 from .shared_state import NEVER, SharedState
 from .values import checked, numbers_of, seconds
@@ -210,13 +211,21 @@ class Control:
 
     def pulse(self, output: Output, value: Value, after: Value, duration: float, origin: Origin, now: float) -> None:
         """Set an output to a value for so many seconds, and to `after` then. Raises the errors of `Admission.check`."""
-        self._admit(output, origin, now)
-        self._drop(output)
-        motion = output.motion = Pulse(value, after, now + duration)
-        self._moving[output] = None
-        self._drive(output, value, now)
-        self._extend(output, now)
-        self.due = min(self.due, motion.end)
+        self.play([(output, Pulse(value, after, now + duration))], origin, now)
+
+    def play(self, effects: Sequence[tuple[Output, Effect]], origin: Origin, now: float) -> None:
+        """Begin effects together: all are admitted, or none begins. Raises the errors of `Admission.check`."""
+        for output, _ in effects:
+            self._act_on_due(output, now)
+            self.admission.check(output, origin, now)
+        for output, effect in effects:
+            self._admit(output, origin, now)
+            self._drop(output)
+            output.motion = effect
+            self._moving[output] = None
+            self._drive(output, effect.at(now)[0], now)
+            self._extend(output, now)
+            self.due = min(self.due, effect.due(now))
 
     def halt(self, output: Output, origin: Origin, now: float) -> None:
         """Stop an output where it is, or as near as its limits allow. Raises the errors of `Admission.check`."""
@@ -229,7 +238,7 @@ class Control:
             return
         self._extend(output, now)
         limits, motion = output.limits, output.motion
-        if limits is None or math.isinf(limits.acceleration) or motion is None or isinstance(motion, Pulse):
+        if limits is None or math.isinf(limits.acceleration) or motion is None or isinstance(motion, Effect):
             self._drop(output)
             return
         position, speed = self._state(output, now)
@@ -293,7 +302,9 @@ class Control:
         self.due = self._next(now)
 
     def _next(self, now: float) -> float:
-        moves = [output.motion.end if isinstance(output.motion, Pulse) else self._frame for output in self._moving]
+        moves = [
+            output.motion.due(now) if isinstance(output.motion, Effect) else self._frame for output in self._moving
+        ]
         tells = [output.next_tell for output in self._changed]
         due: float = min([self.admission.due, *moves, *tells])
         return due
@@ -349,7 +360,7 @@ class Control:
             raise failed
 
     def _rest(self, output: Output, now: float) -> None:
-        last = output.motion.after if isinstance(output.motion, Pulse) else output.value
+        last = output.motion.after if isinstance(output.motion, Effect) else output.value
         self._drop(output)
         self._drive(output, safe_value(output.device, last), now)
         self.admission.end(output)
@@ -371,9 +382,9 @@ class Control:
             self._frame = now + FRAME_S
         for output in list(self._moving):
             motion = output.motion
-            if isinstance(motion, Pulse):
+            if isinstance(motion, Effect):
                 position, is_over = motion.at(now)
-                if not is_over:
+                if position == output.value and not is_over:
                     continue
             elif is_frame and motion is not None:
                 self._advance(output, now)
@@ -396,7 +407,7 @@ class Control:
     def _state(self, output: Output, now: float) -> State:
         """Return the position and the speed of an output, as far as they are known."""
         motion = output.motion
-        if motion is None or isinstance(motion, (Pulse, Ramp)):
+        if motion is None or isinstance(motion, (Effect, Ramp)):
             output.seen = now
             return State(output.position or 0.0)
         self._advance(output, now)

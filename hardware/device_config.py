@@ -23,7 +23,10 @@ from typing import Any
 
 import msgspec
 
+from taskengine import SettingsError
+
 from .device_types import KINDS, DeviceType, Role
+from .groups import GROUPS, Entries, Group
 from .options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
 
 LANE = "hardware"
@@ -139,6 +142,7 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     chip: int | None = None
     board: int | None = None
     exclusive: float = EXCLUSIVE_S
+    groups: dict[str, Group] = {}
 
     @property
     def lanes(self) -> list[str]:
@@ -148,6 +152,11 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     def of(self, lane: str) -> list[Device]:
         """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the names of the devices of a group; another name is one device's."""
+        group = self.groups.get(name)
+        return (name,) if group is None else group.members
 
 
 def read(table: Mapping[str, Any]) -> HardwareConfig:
@@ -162,12 +171,20 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
         raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
-    if len(entries) > MAX_DEVICES:
-        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(entries)}")
-    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
-    _check_pins(devices.values())
+    for name in entries:
+        if not _NAME.fullmatch(name):
+            text = f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}"
+            raise wrong(["devices", name], text)
+    known = Entries(entries, LANE)
+    if len(known.devices) > MAX_DEVICES:
+        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(known.devices)}")
+    try:
+        devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(known.devices.items())}
+        _check_pins(devices.values())
+    except SettingsError as error:
+        raise known.placed(error) from None
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
-    return HardwareConfig(devices, chip, _board(table.get("board")), exclusive)
+    return HardwareConfig(devices, chip, _board(table.get("board")), exclusive, known.groups)
 
 
 def _board(board: object) -> int | None:
@@ -182,8 +199,6 @@ def _board(board: object) -> int | None:
 
 def _device(place: int, name: str, entry: object, rate: float) -> Device:
     path = ["devices", name]
-    if not _NAME.fullmatch(name):
-        raise wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
     if not isinstance(entry, Mapping):
         raise wrong(path, f"expected a table, not {entry!r}")
     kind = _kind(entry, path)
@@ -199,6 +214,8 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
         raise wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
     batch = batch_of(entry, path)
+    if batch > 1 and "hold_time" in options:
+        raise wrong([*path, "batch"], "an input with a batch publishes no events, such as those of hold_time")
     return Device(
         name,
         kind.name,
@@ -222,7 +239,7 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
         return KINDS[type]
     if not isinstance(type, str):
         raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
-    raise wrong([*path, "type"], f"{type!r} is no type of device; {_nearest(type, KINDS)}")
+    raise wrong([*path, "type"], f"{type!r} is no type of device; {_nearest(type, (*KINDS, *GROUPS))}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -27,8 +27,8 @@ from .backends import BACKENDS
 from .control import Control, Output, safe_value, start_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet, Writer
+from .effects import Effect
 from .levels import needs_pulses
-from .motion import Pulse
 from .sensors import Sensors, sample
 from .shared_state import NEVER, NOBODY, SharedState
 
@@ -220,7 +220,7 @@ class Owner:
     def _last(self, device: Device) -> Value:
         """Return the last value of an output."""
         output = self.control.outputs[device.name]
-        return output.motion.after if isinstance(output.motion, Pulse) else output.value
+        return output.motion.after if isinstance(output.motion, Effect) else output.value
 
     def _attach(self, output: Output, write: Writer) -> None:
         """Have an output drive its pins, which are at its value."""
