@@ -45,6 +45,9 @@ LATCH, RESUME = "latch", "resume"
 EXCLUSIVE_S = 5.0
 """How long, in s, a client may keep others out without renewing."""
 EXCLUSIVES_S = (0.1, 3600.0)
+WATCHDOG_S = 15.0
+"""How long, in s, a hardware watchdog waits for food; a Pi's waits no longer."""
+WATCHDOGS_S = (4.0, 3600.0)
 
 Value = bool | float | tuple[float, ...] | None
 """The value of an output, see `Role`."""
@@ -57,7 +60,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch")
 _OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
-_KEYS = ("devices", "chip", "board", "rate", "exclusive")
+_KEYS = ("devices", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -135,7 +138,8 @@ class Device(msgspec.Struct, frozen=True):
 class HardwareConfig(msgspec.Struct, frozen=True):
     """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None to detect them.
 
-    `exclusive` is how many s a client may keep others out without renewing.
+    `exclusive` is how many s a client may keep others out without renewing. `watchdog` is the path of a hardware
+    watchdog, "" for none, which resets the machine `watchdog_timeout` s after it was fed last.
     """
 
     devices: dict[str, Device]
@@ -143,6 +147,8 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     board: int | None = None
     exclusive: float = EXCLUSIVE_S
     groups: dict[str, Group] = {}
+    watchdog: str = ""
+    watchdog_timeout: float = WATCHDOG_S
 
     @property
     def lanes(self) -> list[str]:
@@ -184,7 +190,16 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     except SettingsError as error:
         raise known.placed(error) from None
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
-    return HardwareConfig(devices, chip, _board(table.get("board")), exclusive, known.groups)
+    board, watchdog = _board(table.get("board")), _watchdog(table)
+    return HardwareConfig(devices, chip, board, exclusive, known.groups, **watchdog)
+
+
+def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
+    path = table.get("watchdog", "")
+    if not isinstance(path, str) or (path and not path.startswith("/")):
+        raise wrong(["watchdog"], f'expected the path of a watchdog, such as "/dev/watchdog", not {path!r}')
+    timeout = number(table.get("watchdog_timeout", WATCHDOG_S), ["watchdog_timeout"], *WATCHDOGS_S)
+    return {"watchdog": path, "watchdog_timeout": timeout}
 
 
 def _board(board: object) -> int | None:

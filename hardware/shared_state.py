@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from .device_config import CHANNELS, LATCH, HardwareConfig, Value, channels
 from .device_types import Role
+from .watchdog import WatchdogState
 
 NEVER = 0
 """The end of a lease that does not run."""
@@ -48,7 +49,7 @@ PATIENCE_S = 0.01
 class _Word:
     """The places of numbers of 8 bytes for the whole machine,"""
 
-    NUMBER, STOPPED_AT, ARMED, ARMED_AT, NEXT_ID, COUNT = range(6)
+    NUMBER, STOPPED_AT, ARMED, ARMED_AT, NEXT_ID, WATCHDOG, COUNT = range(7)
 
 
 class _Lane:
@@ -91,6 +92,7 @@ class SharedState:
     def __init__(self, layout: HardwareConfig) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
+        self._has_watchdog = bool(layout.watchdog)
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes]
         words = sum(sizes)
@@ -355,6 +357,7 @@ class SharedState:
         Whether it is armed (else by whom, why and since when), and each lane's state.
         """
         latest = self.latest()
+        watchdog = {"watchdog": self.watchdog.name.lower()} if self._has_watchdog else {}
         return {
             "armed": not latest.is_in_force,
             "stop": latest.number,
@@ -362,7 +365,17 @@ class SharedState:
             "why": latest.why,
             "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
             "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
+            **watchdog,
         }
+
+    @property
+    def watchdog(self) -> WatchdogState:
+        """The state of the hardware watchdog; the guardian sets it."""
+        return WatchdogState(self._words[_Word.WATCHDOG])
+
+    @watchdog.setter
+    def watchdog(self, state: WatchdogState) -> None:
+        self._words[_Word.WATCHDOG] = state
 
     def watch(self, lane: str, thread: int) -> None:
         """Note the thread of the owner, by the kernel's number, that acts on leases and stops."""
