@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .owner import Owner
 
 STOP_S = 0.2
-"""How long, in s, `system.stop` waits for other lanes."""
+"""How long, in s, `system.stop` waits for other lanes, beside the ramps of their outputs."""
 POLL_S = 0.001
 SHORTEST_S = 0.001
 
@@ -234,7 +234,7 @@ class Commands(Lights, Drives):
         """Emergency stop: bring every output of every lane to its safe state, and accept no command until `system.arm`.
 
         It overtakes all waiting tasks, and is answered when the pins are safe. Raises TaskFailed if a lane has not
-        confirmed that in 0.2 s. A repeated `id` does not stop the machine again.
+        confirmed that in 0.2 s, plus the longest ramp. A repeated `id` does not stop the machine again.
         """
         owner = self._open()
         with owner.lock:
@@ -277,7 +277,7 @@ class Commands(Lights, Drives):
 
     def _confirm(self, owner: Owner) -> None:
         """Wait until every lane is safe."""
-        end = time.monotonic() + STOP_S
+        end = time.monotonic() + STOP_S + owner.panel.ramp_s
         while late := owner.panel.unconfirmed():
             if time.monotonic() > end:
                 said = f"{stopped_text(owner.panel)}; not confirmed by lane {', '.join(late)}"

@@ -28,6 +28,7 @@ from taskengine import SettingsError
 from .device_types import KINDS, DeviceType, Role
 from .groups import GROUPS, Entries, Group
 from .options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
+from .stop_config import beat_of, stop_of
 
 LANE = "hardware"
 LEASE_S = 0.5
@@ -58,7 +59,7 @@ _NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
 """Revision codes of boards with 40 pins: codes with this bit, and the last ones of the older codes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch")
-_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
+_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start", "stop", "beat")
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
 _KEYS = ("devices", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
@@ -82,7 +83,8 @@ class Device(msgspec.Struct, frozen=True):
 
     A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
     came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
-    where a servo without pulses stands, None if not known; `soft_start` is how many s an output takes from off to full.
+    where a servo without pulses stands, None if not known. `soft_start` is how many s an output takes from off to full,
+    and `stop_ramp` how many to come to rest, 0 for at once. A line with a `beat` toggles each so many s while it is on.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Device(msgspec.Struct, frozen=True):
     on_fault: str = RESUME
     home: float | None = None
     soft_start: float = 0.0
+    stop_ramp: float = 0.0
+    beat: float = 0.0
 
     @property
     def kind(self) -> DeviceType:
@@ -158,6 +162,11 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     def of(self, lane: str) -> list[Device]:
         """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
+
+    @property
+    def longest_stop(self) -> float:
+        """How long, in s, a stop takes at most until all outputs are at rest."""
+        return max(device.stop_ramp for device in self.devices.values())
 
     def members(self, name: str) -> tuple[str, ...]:
         """Return the names of the devices of a group; another name is one device's."""
@@ -231,6 +240,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     batch = batch_of(entry, path)
     if batch > 1 and "hold_time" in options:
         raise wrong([*path, "batch"], "an input with a batch publishes no events, such as those of hold_time")
+    lease = _lease(entry.get("lease", kind.is_leased), kind, path)
     return Device(
         name,
         kind.name,
@@ -239,11 +249,13 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         pins,
         options,
         _safe(entry.get("safe", DETACH), kind, limits, path),
-        _lease(entry.get("lease", kind.is_leased), kind, path),
+        lease,
         limits,
         number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
         batch,
         _always(entry.get("always", False), kind, path),
+        stop_ramp=stop_of(entry, kind, lease, path),
+        beat=beat_of(entry, path),
         **_guards(entry, kind, limits, path),
     )
 
@@ -323,6 +335,8 @@ def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | N
         "on_fault": kind.is_output,
         "home": kind.role is Role.SERVO,
         "soft_start": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+        "stop": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+        "beat": kind.role is Role.SWITCH,
     }
     for key, is_allowed in allowed.items():
         if key in entry and not is_allowed:

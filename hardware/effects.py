@@ -150,7 +150,71 @@ class Fade(NamedTuple):
         return State(0.0)
 
 
-Effect = Pulse | Blink | Fade
+class Sink(NamedTuple):
+    """From `start` to rest in `duration` s, evenly: a stop by a ramp.
+
+    `is_late` says that it began because the next command is late; a command or a renewal in time ends it.
+    """
+
+    start: Value
+    rest: Value
+    duration: float
+    began: float
+    is_late: bool
+
+    @property
+    def name(self) -> str:
+        """See `Pulse`."""
+        return "ramp"
+
+    @property
+    def after(self) -> Value:
+        """The value at its end."""
+        return self.rest
+
+    def at(self, now: float) -> tuple[Value, bool]:
+        """See `Pulse`."""
+        return Fade(self.start, self.rest, self.duration, self.began).at(now)
+
+    def due(self, now: float) -> float:
+        """See `Pulse`."""
+        return min(self.began + self.duration, _next_frame(now))
+
+    def state(self, now: float) -> State:
+        """See `Pulse`."""
+        return State(0.0)
+
+
+class Beat(NamedTuple):
+    """A line that is on and toggles, each `half` s, as a sign of life for what is connected to it."""
+
+    half: float
+    began: float
+
+    @property
+    def name(self) -> str:
+        """See `Pulse`."""
+        return "beat"
+
+    @property
+    def after(self) -> Value:
+        """The value of its output, whatever the level of the line."""
+        return True
+
+    def at(self, now: float) -> tuple[Value, bool]:
+        """Return the level of the line, and that it is not the last one."""
+        return Blink(True, False, self.half, self.half, 0.0, 0.0, None, self.began).at(now)
+
+    def due(self, now: float) -> float:
+        """See `Pulse`."""
+        return Blink(True, False, self.half, self.half, 0.0, 0.0, None, self.began).due(now)
+
+    def state(self, now: float) -> State:
+        """See `Pulse`."""
+        return State(0.0)
+
+
+Effect = Pulse | Blink | Fade | Sink | Beat
 
 
 def mixed(start: Value, target: Value, part: float) -> Value:

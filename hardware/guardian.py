@@ -87,7 +87,10 @@ class Guardian:
         self._bulletin = Bulletin(panel, links.publish, links.warn)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
         self._policies = {
-            lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes
+            lane: FailoverPolicy(
+                [one.place for one in layout.of(lane)], shortest, max(one.stop_ramp for one in layout.of(lane))
+            )
+            for lane in layout.lanes
         }
         self._device_sets: dict[str, DeviceSet] = {}
         self._again_at: dict[str, int] = {}

@@ -48,6 +48,7 @@ class Output:
     __slots__ = (
         "age",
         "author",
+        "beat",
         "channel",
         "claims",
         "clock",
@@ -58,6 +59,7 @@ class Output:
         "held_until",
         "holder",
         "holder_client",
+        "is_shaped",
         "lease_ns",
         "limits",
         "motion",
@@ -69,6 +71,7 @@ class Output:
         "rest_order",
         "role",
         "seen",
+        "stop_ns",
         "told",
         "value",
         "word_ns",
@@ -86,6 +89,11 @@ class Output:
         self.limits = _paced(device)
         """The limits of its speed; None without limits."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
+        self.beat = device.beat
+        self.is_shaped = bool(self.ramp or self.beat)
+        """Whether its values take their time, or are more than a level."""
+        self.stop_ns = int(device.stop_ramp * NS)
+        """How long it takes to come to rest; 0 for at once."""
         self.rest = safe_value(device, None)
         """Its safe value, if it has one of its own."""
         self.value: Value = None

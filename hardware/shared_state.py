@@ -92,6 +92,8 @@ class SharedState:
     def __init__(self, layout: HardwareConfig) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
+        self.ramp_s = layout.longest_stop
+        """How much longer, in s, a stop may take because outputs ramp down."""
         self._has_watchdog = bool(layout.watchdog)
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes]

@@ -28,6 +28,10 @@ class MachineLayout(Protocol):
     def devices(self) -> Mapping[str, Any]:
         """The devices, by their names."""
 
+    @property
+    def longest_stop(self) -> float:
+        """How long, in s, a stop takes at most until all outputs are at rest."""
+
     def members(self, name: str) -> Sequence[str]:
         """Return the names of the devices of a group; another name is one device's."""
 
@@ -63,6 +67,11 @@ class Machine:
     def share(self) -> None:
         """Create the memory that its processes share, before they are forked."""
         self._panel = _package().SharedState(self.layout)
+
+    @property
+    def ramp_ns(self) -> int:
+        """How much longer, in ns, a stop may take because outputs ramp down."""
+        return int(self.layout.longest_stop * 1e9)
 
     @property
     def descriptors(self) -> list[int]:
