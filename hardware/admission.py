@@ -51,8 +51,10 @@ class Admission:
         self._consents: dict[bytes, None] = {}
         self.late: list[Output] = []
         """Outputs that stop by a ramp, which has to begin so that it ends with their lease."""
+        self.other_due = math.inf
+        """The time, in s, at which something else than a lease is due."""
         self.due = math.inf
-        """The time, in s, before which no lease ends."""
+        """The time, in s, before which no lease ends, and nothing else is due."""
 
     # Checks ----------------------------------------------------------------------------------------------------------
 
@@ -138,7 +140,8 @@ class Admission:
         output.word_ns = _word(output, origin)
         if output.word_ns:
             self.due = min(self.due, _moment(output.word_ns + output.lease_ns - output.stop_ns))
-        output.granted = origin
+        # as long as a rule restricts it, every command is checked
+        output.granted = origin if output.restriction is None else None
         is_ageless = output.age is None or not origin.received
         output.granted_until = math.inf if is_ageless else (origin.sent or origin.received) / NS + (output.age or 0.0)
 
@@ -152,7 +155,7 @@ class Admission:
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
         """Return the outputs whose lease is over, which have to be brought to rest; end the holds of their authors."""
-        now_ns, found, due = int(now * NS), [], math.inf
+        now_ns, found, due = int(now * NS), [], self.other_due
         self.late.clear()
         for output in outputs:
             end = self._ends[output.place]

@@ -268,8 +268,16 @@ class Commands(Lights, Drives):
             owner.control.arm(origin(), time.monotonic(), stop)
             owner.hurry()
 
+    def system_check(self) -> dict[str, Any]:
+        """Return what `system.arm` would say: the `stop` to undo, and the `reasons` for which it would be refused."""
+        owner = self._open()
+        with owner.lock:
+            owner.hurry()
+            reasons = owner.control.restraints.unready(time.monotonic())
+            return {"armed": not owner.panel.is_stopped, "stop": owner.panel.number, "reasons": reasons}
+
     def system_state(self) -> dict[str, Any]:
-        """Return whether the machine is armed, the latest stop (by, why, since), and the state of each lane."""
+        """Return whether the machine is armed, the latest stop, the rules that hold, and the state of each lane."""
         state: dict[str, Any] = self._open().panel.report()
         return state
 
@@ -327,6 +335,8 @@ class Commands(Lights, Drives):
         told_at, is_guardians = owner.panel.told(output.place)
         source = "guardian" if is_guardians else "owner"
         found: dict[str, Any] = {"value": output.value, "time": told_at / NS, "source": source}
+        if output.restriction is not None:
+            found["rules"] = list(output.restriction.reasons)
         if output.lease_ns:
             end = owner.panel.ends[output.place]
             found["lease"] = None if end == NEVER else max(0.0, (end - now_ns) / NS)
@@ -429,6 +439,7 @@ HARMLESS = RESTS | {
     "devices.state",
     "lease.release",
     "system.stop",
+    "system.check",
     "system.state",
 }
 """Tasks that may run twice. Commands may not: their owner has died, and the safe machine is not to move again."""

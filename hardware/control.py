@@ -26,6 +26,9 @@ from .effects import Effect, Pulse, Sink
 from .motion import EASINGS, FRAME_S, Motion, State, Sweep, Then, Trapezoid, go, least_duration
 from .movements import Movements
 from .outputs import NS, Output, safe_value, start_value
+from .plausibility import Measurement
+from .restraints import Hands, Restraints, check
+from .rules import Rules
 from .shared_state import NEVER, SharedState
 from .values import checked, seconds
 
@@ -44,11 +47,14 @@ class Control(Movements):
         *,
         exclusive: float = EXCLUSIVE_S,
         position: Callable[[], int] = lambda: 0,
+        rules: Rules | None = None,
     ) -> None:
         super().__init__()
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
         self.admission = Admission(lane, panel, exclusive, position)
+        hands = Hands(self._drive, self._drop, self._bring_to_rest)
+        self.restraints = Restraints(lane, rules or Rules(), panel, self.admission, self.outputs, hands)
         self._panel = panel
         self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
         self._ends, self._values, self._told_at = panel.ends, panel.values, panel.told_at
@@ -69,6 +75,8 @@ class Control(Movements):
             self._ends[output.place] = NEVER
         self._number = number
         self._panel.confirm(self._lane, number)
+        self.restraints.begin(now)
+        self._act_on_all(now)
 
     def find(self, name: str, *roles: Role) -> Output:
         """Return an output by its name. Raises BadArguments for an unknown one, or one with none of these roles."""
@@ -100,6 +108,7 @@ class Control(Movements):
         self._act_on_due(output, now)
         try:
             self.admission.check(output, origin, now)
+            check(output, value)
         except NotAllowed:
             if not output.is_safe_at(value):
                 raise
@@ -113,8 +122,10 @@ class Control(Movements):
         is_safe = output.is_safe_at(value)
         try:
             self.admission.check(output, origin, now)
+            check(output, value)
         except NotAllowed:
             if not is_safe:
+                self.restraints.note_refusal(output, origin, now)
                 raise
         else:
             if not (is_safe and self.admission.is_strange(output, origin)):
@@ -148,7 +159,12 @@ class Control(Movements):
     def _admit(self, output: Output, origin: Origin, now: float) -> None:
         """Admit a client's motion of an output between the old lease and the new one, as `_take` does."""
         self._act_on_due(output, now)
-        self.admission.check(output, origin, now)
+        try:
+            self.admission.check(output, origin, now)
+            check(output, None)
+        except NotAllowed:
+            self.restraints.note_refusal(output, origin, now)
+            raise
         self.admission.grant(output, origin, now)
         if self._ends[output.place] == NEVER:
             self._extend(output, now)
@@ -273,11 +289,19 @@ class Control(Movements):
         self._panel.stop(int(now * NS), by=by, why=why, id=id)
         self._act_on_stop(now)
 
+    def sense(self, name: str, reading: Measurement, now: float) -> None:
+        """Act on a reading of an input, or of the supply, if rules are about it."""
+        if self.restraints.sense(name, reading, now):
+            self._restrain(now)
+        self.due = min(self.due, self.admission.due)
+
     def arm(self, origin: Origin, now: float, number: int | None = None) -> None:
-        """Accept commands again; see `Admission.arm`."""
-        self._act_on_stop(now)
+        """Accept commands again; see `Admission.arm`. Raises NotAllowed with the reasons against it."""
+        self._act_on_all(now)
+        if reasons := self.restraints.unready(now):
+            raise NotAllowed(f"the machine cannot be armed: {'; '.join(reasons)}")
         self.admission.arm(origin, number, now)
-        self._act_on_stop(now)
+        self._act_on_all(now)
 
     def rest(self, now: float = 0.0) -> None:
         """Bring every output to its safe state."""
@@ -315,6 +339,7 @@ class Control(Movements):
         for output in self.outputs.values():
             if self._rest_orders[output.place] != output.rest_order:
                 self._act_on_rest(output, now)
+        self._restrain(now)
         self._end_leases(now)
 
     def _act_on_due(self, output: Output, now: float) -> None:
@@ -326,6 +351,7 @@ class Control(Movements):
         if self._rest_orders[output.place] != output.rest_order:
             self._act_on_rest(output, now)
         if now >= self.admission.due:
+            self._restrain(now)
             self._end_leases(now)
 
     def _act_on_stop(self, now: float) -> None:
@@ -355,8 +381,17 @@ class Control(Movements):
         for output in self.admission.late:
             self._ramps_down(output, now, is_late=True)
         if over:
+            self.restraints.lose(over)
             self._rest_all(over, now, self._rest)
+            self._restrain(now)
             self.admission.over(self.outputs.values(), now)
+
+    def _restrain(self, now: float) -> None:
+        """Act on the rules that hold, and on a stop that they ask for."""
+        self.restraints.act(now)
+        if self._numbers[0] != self._number:
+            self._act_on_stop(now)
+        self.due = min(self.due, self.admission.due)
 
     def _rest_all(self, outputs: Iterable[Output], now: float, rest: Callable[[Output, float], object]) -> None:
         """Bring these outputs to their safe states, even if one of them fails; raise its error afterwards."""
@@ -425,9 +460,8 @@ class Control(Movements):
             self._panel.note(output.place, value, int(now * NS))
 
     def _drive(self, output: Output, value: Value, now: float) -> None:
-        limits = output.limits
-        if limits is not None and value is not None:
-            value = min(max(cast(float, value), limits.least), limits.most)
+        if output.is_bounded:
+            value = output.bound(value)
         # if we hang in between, the guardian has the older value, and does not take the output for safe too early
         is_rest = value == output.rest
         if not is_rest:

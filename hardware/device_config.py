@@ -15,7 +15,6 @@ home = 0                                        # where it stands without pulses
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +26,10 @@ from taskengine import SettingsError
 
 from .device_types import KINDS, DeviceType, Role
 from .groups import GROUPS, Entries, Group
-from .options import batch_of, check_motor, number, options_of, pins_of, switch, wrong
+from .options import batch_of, check_motor, nearest, number, options_of, pins_of, switch, wrong
+from .plausibility import Plausibility
+from .rule_config import OF_INPUTS, contact_rate, plausibility_of, rules_of
+from .rules import Rule, RuleAction
 from .stop_config import beat_of, stop_of
 
 LANE = "hardware"
@@ -58,10 +60,10 @@ SECOND_SELECT = 7
 _NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
 """Revision codes of boards with 40 pins: codes with this bit, and the last ones of the older codes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_OF_INPUTS = ("rate", "always", "batch")
+_OF_INPUTS = ("rate", "always", "batch", *OF_INPUTS)
 _OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start", "stop", "beat")
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
-_KEYS = ("devices", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
+_KEYS = ("devices", "rules", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -85,6 +87,8 @@ class Device(msgspec.Struct, frozen=True):
     came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
     where a servo without pulses stands, None if not known. `soft_start` is how many s an output takes from off to full,
     and `stop_ramp` how many to come to rest, 0 for at once. A line with a `beat` toggles each so many s while it is on.
+
+    Of an input `plausibility` is what it may say. It `is_required` if the machine is not to be armed without it.
     """
 
     name: str
@@ -106,6 +110,8 @@ class Device(msgspec.Struct, frozen=True):
     soft_start: float = 0.0
     stop_ramp: float = 0.0
     beat: float = 0.0
+    plausibility: Plausibility | None = None
+    is_required: bool = False
 
     @property
     def kind(self) -> DeviceType:
@@ -153,6 +159,7 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     groups: dict[str, Group] = {}
     watchdog: str = ""
     watchdog_timeout: float = WATCHDOG_S
+    rules: tuple[Rule, ...] = ()
 
     @property
     def lanes(self) -> list[str]:
@@ -172,6 +179,30 @@ class HardwareConfig(msgspec.Struct, frozen=True):
         """Return the names of the devices of a group; another name is one device's."""
         group = self.groups.get(name)
         return (name,) if group is None else group.members
+
+    def rules_of(self, lane: str) -> list[Rule]:
+        """Return the rules that the owner of a lane keeps: those over its inputs, or for its outputs."""
+        found = []
+        for rule in self.rules:
+            inputs = [self.devices[source].lane for source in rule.when.sources if source in self.devices]
+            outputs = tuple(output for output in rule.outputs if self.devices[output].lane == lane)
+            if inputs[:1] == [lane] or (not inputs and (outputs or not rule.outputs)):
+                found.append(msgspec.structs.replace(rule, outputs=outputs))
+        return found
+
+    def judged(self, lane: str) -> dict[str, Plausibility]:
+        """Return what the inputs of a lane may say that are in rules, or required."""
+        named = {source for rule in self.rules_of(lane) for source in rule.when.sources}
+        return {
+            device.name: device.plausibility
+            for device in self.of(lane)
+            if device.plausibility is not None and (device.is_required or device.name in named)
+        }
+
+    def stops_by_input(self, lane: str) -> bool:
+        """Return whether an input of a lane can stop the machine."""
+        rules = [rule for rule in self.rules_of(lane) if rule.action is RuleAction.LATCH]
+        return any(source in self.devices for rule in rules for source in rule.when.sources)
 
 
 def read(table: Mapping[str, Any]) -> HardwareConfig:
@@ -196,11 +227,12 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     try:
         devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(known.devices.items())}
         _check_pins(devices.values())
+        rules = rules_of(table.get("rules", {}), known.devices, devices)
     except SettingsError as error:
         raise known.placed(error) from None
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
     board, watchdog = _board(table.get("board")), _watchdog(table)
-    return HardwareConfig(devices, chip, board, exclusive, known.groups, **watchdog)
+    return HardwareConfig(devices, chip, board, exclusive, known.groups, rules=rules, **watchdog)
 
 
 def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +261,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
-            raise wrong([*path, key], f"a {kind.name} has no such key; {_nearest(key, (*parameters, *_OURS))}")
+            raise wrong([*path, key], f"a {kind.name} has no such key; {nearest(key, (*parameters, *_OURS))}")
     pins = pins_of(entry, kind, path)
     options = options_of(entry, kind, pins, path)
     check_motor(kind, entry, options, path)
@@ -241,6 +273,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     if batch > 1 and "hold_time" in options:
         raise wrong([*path, "batch"], "an input with a batch publishes no events, such as those of hold_time")
     lease = _lease(entry.get("lease", kind.is_leased), kind, path)
+    rate = number(entry.get("rate", contact_rate(entry, rate)), [*path, "rate"], *RATES_HZ)
     return Device(
         name,
         kind.name,
@@ -251,11 +284,13 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         _safe(entry.get("safe", DETACH), kind, limits, path),
         lease,
         limits,
-        number(entry.get("rate", rate), [*path, "rate"], *RATES_HZ),
+        rate,
         batch,
         _always(entry.get("always", False), kind, path),
         stop_ramp=stop_of(entry, kind, lease, path),
         beat=beat_of(entry, path),
+        plausibility=plausibility_of(entry, kind, rate, path),
+        is_required=entry.get("required", False) is True,
         **_guards(entry, kind, limits, path),
     )
 
@@ -266,14 +301,7 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
         return KINDS[type]
     if not isinstance(type, str):
         raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
-    raise wrong([*path, "type"], f"{type!r} is no type of device; {_nearest(type, (*KINDS, *GROUPS))}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that `name` is most like, without regard to case; all of them if none is alike."""
-    by_spelling = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
-    return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
+    raise wrong([*path, "type"], f"{type!r} is no type of device; {nearest(type, (*KINDS, *GROUPS))}")
 
 
 def _limits(entry: object, kind: DeviceType, options: Mapping[str, Any], path: list[str]) -> DeviceLimits | None:
@@ -330,7 +358,6 @@ def _safe(value: object, kind: DeviceType, limits: DeviceLimits | None, path: li
 def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | None, path: list[str]) -> dict[str, Any]:
     """Read the keys that say which commands an output takes, and what follows a fault."""
     allowed = {
-        "max_age": kind.is_output,
         "untimed": kind.is_output,
         "on_fault": kind.is_output,
         "home": kind.role is Role.SERVO,
@@ -348,7 +375,7 @@ def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | N
         "untimed": switch(entry.get("untimed", False), [*path, "untimed"]),
         "on_fault": on_fault,
     }
-    if "max_age" in entry:
+    if "max_age" in entry and kind.is_output:
         guards["max_age"] = number(entry["max_age"], [*path, "max_age"], *AGES_S)
     if "home" in entry and limits is not None:
         guards["home"] = number(entry["home"], [*path, "home"], limits.least, limits.most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,13 @@ def wrong(path: Iterable[str], text: str) -> SettingsError:
     """Return the error for the key that `path` leads to, below [hardware]."""
     path = ["hardware", *path]
     return SettingsError(f"{'.'.join(path)}: {text}", path=path)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that `name` is most like, without regard to case; all of them if none is alike."""
+    by_spelling = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_spelling, n=1)
+    return f"the nearest is {by_spelling[close[0]]}" if close else f"expected one of {', '.join(by_spelling.values())}"
 
 
 def number(value: object, path: list[str], least: float, most: float) -> float:

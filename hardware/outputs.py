@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from taskengine import Origin
 
 from .device_config import CHANNELS, DETACH, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
 from .motion import Motion, Plan
+
+if TYPE_CHECKING:
+    from .rules import Restriction
 
 NS = 1_000_000_000
 _OFF: Mapping[Role, Value] = {
@@ -59,6 +62,7 @@ class Output:
         "held_until",
         "holder",
         "holder_client",
+        "is_bounded",
         "is_shaped",
         "lease_ns",
         "limits",
@@ -69,6 +73,7 @@ class Output:
         "ramp",
         "rest",
         "rest_order",
+        "restriction",
         "role",
         "seen",
         "stop_ns",
@@ -88,6 +93,10 @@ class Output:
         """How old a command may be, in s; None for any age."""
         self.limits = _paced(device)
         """The limits of its speed; None without limits."""
+        self.restriction: Restriction | None = None
+        """What holds for it by rules."""
+        self.is_bounded = self.limits is not None
+        """Whether `bound` does anything."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
         self.beat = device.beat
         self.is_shaped = bool(self.ramp or self.beat)
@@ -125,6 +134,19 @@ class Output:
         self.granted_until = 0.0
         self.rest_order = 0
         """The number of the last call to bring it to rest that was acted on."""
+
+    def restrict(self, restriction: Restriction | None) -> None:
+        """Have its commands checked, and its values bounded, by another restriction."""
+        self.restriction = restriction
+        self.is_bounded = restriction is not None or self.limits is not None
+        self.granted = None
+
+    def bound(self, value: Value) -> Value:
+        """Return the nearest value within its limits and its restriction."""
+        limits = self.limits
+        if limits is not None and value is not None:
+            value = min(max(cast(float, value), limits.least), limits.most)
+        return value if self.restriction is None else self.restriction.bound(value)
 
     def is_safe_at(self, value: Value) -> bool:
         """Return whether a value is the output's own safe state; outputs that hold their last value have none."""

@@ -24,11 +24,15 @@ from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publis
 
 from . import priority
 from .backends import BACKENDS
+from .conditions import POWER
 from .control import Control, Output, safe_value, start_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet, Writer
 from .effects import Effect
 from .levels import needs_pulses
+from .plausibility import Measurement
+from .power import POWER_S, Power
+from .restraints import rules_of
 from .sensors import Sensors, sample
 from .shared_state import NEVER, NOBODY, SharedState
 
@@ -77,7 +81,11 @@ class Owner:
         self.lock = threading.Lock()
         self.asleep_until = 0.0
         """Until when the thread sleeps, unless it is woken."""
-        self.control = Control(lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position)
+        self._power = Power(pins)
+        rules = rules_of(layout, lane, time.monotonic(), is_power_watched=self._power.is_told)
+        self.control = Control(
+            lane, self._devices, panel, self._tell, exclusive=layout.exclusive, position=position, rules=rules
+        )
         self._at: Callable[[Device], Value] = start_value
         """The value of an output when its pins are claimed."""
         self._pulsing: set[int] = set()
@@ -111,10 +119,14 @@ class Owner:
             # earlier publications about it are not true any more
             unknown = {**sample(None, time.monotonic()), "reason": f"left out: {reason}"}
             self._publish(self._layout.devices[name], unknown)
-        self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain)
+            self._judge_left_out(name, reason)
+        judged = self.control.restraints.rules.watched
+        self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain, self._sense, judged)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
         works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
+        if POWER in judged:
+            works["supply"] = self._watch_power
         for name, work in works.items():
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
@@ -163,7 +175,30 @@ class Owner:
         """Return the last value of an input: time and value, and a reason if it has none; None if it is no input."""
         if name in self.left_out and name not in self.control.outputs:
             return {"value": None, "reason": f"left out: {self.left_out[name]}"}
-        return self.sensors.state(name) if name in self.sensors.known else None
+        if name not in self.sensors.known:
+            return None
+        state, fault = self.sensors.state(name), self.control.restraints.rules.faults.get(name)
+        return {**state, "fault": fault} if fault else state
+
+    def _sense(self, device: Device, reading: Measurement) -> None:
+        """Have rules act on a reading, in the thread that has it."""
+        self._judge(device.name, reading)
+
+    def _judge(self, name: str, reading: Measurement) -> None:
+        with self.lock:
+            if not self._is_over.is_set():
+                self._surely(partial(self.control.sense, name, reading))
+                self.hurry()
+
+    def _judge_left_out(self, name: str, reason: str) -> None:
+        """Have rules take an input that could not be opened at its worst value."""
+        self._judge(name, Measurement(time.monotonic(), None, f"left out: {reason}"))
+
+    def _watch_power(self) -> None:
+        """Have rules act on what the firmware says of the supply."""
+        while not self._is_over.is_set():
+            self._judge(POWER, self._power.measure(time.monotonic()))
+            self._is_over.wait(POWER_S)
 
     def _inputs(self, device_set: DeviceSet) -> Iterator[tuple[Device, Any]]:
         """Yield the inputs that were opened; an encoder goes on from where its last owner was."""

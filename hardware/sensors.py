@@ -11,37 +11,29 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from taskengine import TaskFailed
 
 from .device_config import Device
+from .plausibility import Measurement
 from .probes import NotMeasured, NotYet, patience, probe_of, told
+from .rule_config import is_contact
 
 Tell = Callable[[Device, Any], bool]
 Keep = Callable[[Device, float], None]
 Complain = Callable[[str, str], None]
+Sense = Callable[[Device, Measurement], None]
 ASK_S = 0.2
 """How long, in s, a request waits for an input to be read."""
 YET_S = 0.15
 """How much of that, in s, is for the first measurement of an input that was just opened."""
+ACTIVATED = "when_activated"
 LEAST_WATCH_S, MOST_WATCH_S = 0.05, 1.0
 """How often, in s, the inputs are checked for hanging."""
-
-
-class Measurement(NamedTuple):
-    """A measurement: its time and value; or when the input was found to have none, and the reason."""
-
-    time: float
-    value: Any
-    reason: str = ""
-
-    def told(self) -> dict[str, Any]:
-        """Return the measurement as it is published, and as it stands in the state."""
-        reading = sample(self.value, self.time)
-        return {**reading, "reason": self.reason} if self.reason else reading
 
 
 class Sensor:
@@ -49,10 +41,13 @@ class Sensor:
 
     `tell` gets each sample, `{"time": s, "value": …}`, or a batch of them, n rows of time and value, and returns
     whether it was published. Times are monotonic. `keep` gets the count of an encoder, and `complain` the reason for a
-    missing value, the first time.
+    missing value, the first time. `sense` gets each measurement before anything else is done with it; None for an input
+    that no rule is about.
     """
 
-    def __init__(self, device: Device, opened: Any, tell: Tell, keep: Keep, complain: Complain) -> None:
+    def __init__(
+        self, device: Device, opened: Any, tell: Tell, keep: Keep, complain: Complain, sense: Sense | None = None
+    ) -> None:
         self.device = device
         self._latest = Measurement(time.monotonic(), None, "not measured yet")
         self._probe = probe_of(device, opened)
@@ -65,8 +60,12 @@ class Sensor:
         self._array = _array_maker() if device.batch > 1 else list
         self._asked: queue.SimpleQueue[Future[Measurement] | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
+        self._sense = sense
+        is_contact_of_rules = sense is not None and is_contact(device.kind)
         for event in device.kind.events:
-            setattr(opened, event, self._hear)
+            # when it is heard the level may be another one: of a short stop the edges tell
+            hear = partial(self._hear_edge, event == ACTIVATED) if is_contact_of_rules else self._hear
+            setattr(opened, event, hear)
         self._held = 0.0
         """For how long it has been held, in s, at the last such event; 0 while it is not held."""
         self._untold: dict[str, Any] | None = None
@@ -131,10 +130,19 @@ class Sensor:
 
     def watch(self, now: float) -> None:
         """Publish that the input has no value, if a reading takes too long."""
+        late = self._late(now)
+        if late is None:
+            return
+        self._react(late)
         with self._lock:
             reading = self._late(now)
             if reading is not None:
                 self._note(reading)
+
+    def _react(self, reading: Measurement) -> None:
+        """Have rules act on a measurement."""
+        if self._sense is not None and (reading.value is not None or reading.reason):
+            self._sense(self.device, reading)
 
     def _late(self, now: float) -> Measurement | None:
         """Return the measurement to publish for a reading that takes too long; None otherwise."""
@@ -192,7 +200,13 @@ class Sensor:
         if self._untold is not None and self._tell(self.device, self._untold):
             self._untold = None
 
+    def _hear_edge(self, is_on: bool) -> None:
+        """Handle an edge of a contact that rules are about."""
+        self._react(Measurement(time.monotonic(), is_on))
+        self._hear()
+
     def _take(self, reading: Measurement) -> None:
+        self._react(reading)
         with self._lock:
             # if an event comes during a reading, the older of both is published second
             if reading.time >= self._latest.time:
@@ -237,11 +251,23 @@ def sample(value: Any, now: float) -> dict[str, Any]:
 
 
 class Sensors:
-    """All inputs of a lane; `start` has each read in a thread, until `close`."""
+    """All inputs of a lane; `start` has each read in a thread, until `close`.
 
-    def __init__(self, devices: Iterable[tuple[Device, Any]], tell: Tell, keep: Keep, complain: Complain) -> None:
+    `sense` gets the measurements of those that are `sensed`.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[tuple[Device, Any]],
+        tell: Tell,
+        keep: Keep,
+        complain: Complain,
+        sense: Sense | None = None,
+        sensed: Container[str] = (),
+    ) -> None:
         self._told = tell, keep, complain
-        self.known = {device.name: Sensor(device, opened, *self._told) for device, opened in devices}
+        self._sense, self._sensed = sense, sensed
+        self.known = {device.name: self._made(device, opened) for device, opened in devices}
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
 
@@ -251,6 +277,9 @@ class Sensors:
             self._begin(f"input {name}", sensor.run)
         self._begin("inputs", self._watch)
 
+    def _made(self, device: Device, opened: Any) -> Sensor:
+        return Sensor(device, opened, *self._told, self._sense if device.name in self._sensed else None)
+
     def _begin(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
@@ -258,7 +287,7 @@ class Sensors:
 
     def add(self, device: Device, opened: Any) -> None:
         """Read one more input from now on."""
-        sensor = Sensor(device, opened, *self._told)
+        sensor = self._made(device, opened)
         self.known = {**self.known, device.name: sensor}
         self._begin(f"input {device.name}", sensor.run)
 

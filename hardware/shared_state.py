@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from .device_config import CHANNELS, LATCH, HardwareConfig, Value, channels
 from .device_types import Role
+from .lane_notes import NOTE_BYTES, WORDS, LaneNote, LaneNotes
 from .watchdog import WatchdogState
 
 NEVER = 0
@@ -49,13 +50,13 @@ PATIENCE_S = 0.01
 class _Word:
     """The places of numbers of 8 bytes for the whole machine,"""
 
-    NUMBER, STOPPED_AT, ARMED, ARMED_AT, NEXT_ID, WATCHDOG, COUNT = range(7)
+    NUMBER, STOPPED_AT, ARMED, ARMED_AT, CLEARED_AT, NEXT_ID, WATCHDOG, COUNT = range(8)
 
 
 class _Lane:
     """for each lane,"""
 
-    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, REFUSED, CONSENTED, COUNT = range(11)
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, COUNT = range(12)
 
 
 class _Device:
@@ -95,10 +96,13 @@ class SharedState:
         self.ramp_s = layout.longest_stop
         """How much longer, in s, a stop may take because outputs ramp down."""
         self._has_watchdog = bool(layout.watchdog)
+        # while nobody reads a stop input, nothing may move
+        self._latching |= {lane for lane in layout.lanes if layout.stops_by_input(lane)}
         lanes, devices = len(self._lanes), len(layout.devices)
-        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes]
+        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes, WORDS * lanes]
         words = sum(sizes)
         size = 8 * (words + CHANNELS * devices) + ID_BYTES * (IDS + CONSENTS * lanes + 1) + 2 * TEXT_BYTES
+        size += NOTE_BYTES * lanes
         self._fd = os.memfd_create("taskengine-panel")
         os.ftruncate(self._fd, size)
         self._mutex = threading.Lock()
@@ -108,7 +112,7 @@ class SharedState:
         for length in sizes:
             parts.append(numbers[at : at + length])
             at += length
-        self._words, lane_words, device_words, self._id_numbers, self._consent_numbers = parts
+        self._words, lane_words, device_words, self._id_numbers, self._consent_numbers, notes = parts
         self.numbers = self._words[: _Word.NUMBER + 1]
         """The number of the latest stop, for frequent reading."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
@@ -120,7 +124,9 @@ class SharedState:
         self._ids, rest = rest[: IDS * ID_BYTES], rest[IDS * ID_BYTES :]
         self._consents, rest = rest[: CONSENTS * lanes * ID_BYTES], rest[CONSENTS * lanes * ID_BYTES :]
         self._armed_by, rest = rest[:ID_BYTES], rest[ID_BYTES:]
-        self._by, self._why = rest[:TEXT_BYTES], rest[TEXT_BYTES:]
+        self._by, self._why, rest = rest[:TEXT_BYTES], rest[TEXT_BYTES:][:TEXT_BYTES], rest[2 * TEXT_BYTES :]
+        self.notes = LaneNotes(self._lanes, notes, rest)
+        """The rules that hold in each lane."""
         for place in range(len(self.values)):
             self.values[place] = math.nan
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in self._lanes]
@@ -226,6 +232,7 @@ class SharedState:
         with self._counting():
             if number != self.number:
                 return False
+            self._words[_Word.CLEARED_AT] = now
             if self.is_stopped:
                 self._armed_by[:] = _digest(holder)
                 self._words[_Word.ARMED_AT] = now
@@ -335,6 +342,7 @@ class SharedState:
                 return False
             self._set(lane, _Lane.GONE, owner)
             self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
+            self._set(lane, _Lane.FAULT_AT, now)
         if lane in self._latching:
             self.stop(now, by=GUARDIAN, why=f"the owner of lane {lane} {how}")
         os.eventfd_write(self.news, 1)
@@ -343,6 +351,15 @@ class SharedState:
     def owner(self, lane: str) -> int:
         """Return the process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
+
+    def has_fault(self, lane: str) -> bool:
+        """Return whether a process that had the lane's pins has died since somebody last called for an arm."""
+        return self._get(lane, _Lane.FAULT_AT) > self._words[_Word.CLEARED_AT]
+
+    def write_note(self, lane: str, note: LaneNote) -> None:
+        """Write the note of a lane, and have it published if it is another one; called by its owner."""
+        if self.notes.write(lane, note):
+            os.eventfd_write(self.news, 1)
 
     def refuse(self, lane: str) -> None:
         """Count a command that came too late."""
@@ -356,9 +373,10 @@ class SharedState:
     def report(self) -> dict[str, Any]:
         """Return the state of the machine.
 
-        Whether it is armed (else by whom, why and since when), and each lane's state.
+        Whether it is armed (else by whom, why and since when), the rules that hold, the reasons against arming, and
+        each lane's state.
         """
-        latest = self.latest()
+        latest, notes = self.latest(), self.notes.all()
         watchdog = {"watchdog": self.watchdog.name.lower()} if self._has_watchdog else {}
         return {
             "armed": not latest.is_in_force,
@@ -366,6 +384,8 @@ class SharedState:
             "by": latest.by,
             "why": latest.why,
             "since": (latest.at if latest.is_in_force else self.armed_at) / 1e9,
+            "rules": notes.rules,
+            "reasons": notes.reasons,
             "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
             **watchdog,
         }

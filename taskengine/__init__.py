@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from taskengine.client.executor import Executor
     from taskengine.registry.registry import source, task
     from taskengine.runtime.feed import publish, publish_owned
+    from taskengine.runtime.firmware import undervoltage
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "publish_owned",
     "source",
     "task",
+    "undervoltage",
 ]
 
 
@@ -84,6 +86,10 @@ def __getattr__(name: str) -> Any:
         from taskengine.runtime import feed
 
         return getattr(feed, name)
+    if name == "undervoltage":
+        from taskengine.runtime import firmware
+
+        return firmware.undervoltage
     if name in __all__:
         from taskengine.worker import context
 

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from taskengine.doctor.observation import Case, Observation, Surroundings, ok, runs, warning, wrong
+from taskengine.runtime.firmware import BITS, throttled
 
 HEADER_CHIPS = {"pinctrl-bcm2835": "Pi 0 to 3", "pinctrl-bcm2711": "Pi 4", "pinctrl-rp1": "Pi 5"}
 """The labels of the chips that drive the 40-pin header, from the kernel's drivers/pinctrl/bcm."""
 WARM, HOT = 70.0, 80.0
 """Degrees Celsius; at 80 a Pi lowers its clock."""
-THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 TEMPERATURE = "/sys/class/thermal/thermal_zone0/temp"
 SUPPLY = "use the board's own supply (5 V; 3 A for a Pi 4, 5 A for a Pi 5), and feed servos from another one"
-# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled: now, and 16 bits higher since boot
-BITS = {0: "undervoltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 I2C_PINS, SPI_SELECTS, SPI_PINS, UART_PINS = (2, 3), (7, 8), (9, 10, 11), (14, 15)
 
 
@@ -156,7 +154,7 @@ def check_pins(case: Case, around: Surroundings) -> Iterator[Observation]:
 
 def check_power(case: Case, around: Surroundings) -> Iterator[Observation]:
     """Check for undervoltage and for a clock that was lowered."""
-    bits = _throttled(around)
+    bits = throttled(around.text, around.run)
     if bits is None:
         return
     now = [name for bit, name in BITS.items() if bits >> bit & 1]
@@ -169,14 +167,6 @@ def check_power(case: Case, around: Surroundings) -> Iterator[Observation]:
         yield warning("power", f"since the start there was: {', '.join(before)} ({bits:#x})", line)
     if not now and not before:
         yield ok("power", "no undervoltage since the start")
-
-
-def _throttled(around: Surroundings) -> int | None:
-    """Return the firmware's bits; None on what is no Pi."""
-    told = around.run("vcgencmd", "get_throttled") or ""
-    found = re.fullmatch(r"throttled=0x([0-9a-fA-F]+)", told.strip())
-    text = found[1] if found else (around.text(THROTTLED) or "").strip().removeprefix("0x")
-    return int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{1,8}", text) else None
 
 
 def check_temperature(case: Case, around: Surroundings) -> Iterator[Observation]:

@@ -7,21 +7,18 @@ import grp
 import importlib
 import importlib.metadata
 import os
-import shutil
 import socket
 import struct
-import subprocess
 from pathlib import Path
 
 from taskengine.doctor.observation import Chip, Space
+from taskengine.runtime.system_programs import output_of
 
 COMMAND_S = 5.0
 """How long a command may take, in s."""
 # <linux/gpio.h>: struct gpiochip_info { char name[32]; char label[32]; __u32 lines; }, GPIO_GET_CHIPINFO_IOCTL
 CHIP_INFO = struct.Struct("=32s32sI")
 GET_CHIP_INFO = 0x8044B401
-SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where commands are looked for: nothing that somebody put into a folder of PATH is run."""
 
 
 class ThisMachine:
@@ -54,24 +51,7 @@ class ThisMachine:
 
     def run(self, *command: str) -> str | None:
         """Return what a command prints; None if there is no such command, or it fails."""
-        program = shutil.which(command[0], path=SYSTEM_FOLDERS)
-        if program is None:
-            return None
-        try:
-            # a program of the system, by its whole path; no shell reads the arguments, which the checks have as text
-            ran = subprocess.run(  # noqa: S603
-                [program, *command[1:]],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=COMMAND_S,
-                env={"PATH": SYSTEM_FOLDERS, "LC_ALL": "C"},
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return ran.stdout if ran.returncode == 0 else None
+        return output_of(*command, timeout=COMMAND_S)
 
     def chip(self, path: str) -> Chip | None:
         """Return a gpiochip; None if it cannot be opened."""

@@ -10,6 +10,8 @@ from taskengine_hardware import SharedState, read
 from taskengine_hardware.control import Control, Output, checked, start_value
 from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.outputs import NS
+from taskengine_hardware.plausibility import Measurement
+from taskengine_hardware.restraints import rules_of
 
 
 def call(client: str, received: float, sent: float | None = None, **where: Any) -> Origin:
@@ -38,6 +40,7 @@ class Lane:
             self.tell,
             exclusive=self.layout.exclusive,
             position=lambda: self.position,
+            rules=rules_of(self.layout, LANE),
         )
         for output in self.control.outputs.values():
             output.write = self.writer(output.device.name)
@@ -68,6 +71,10 @@ class Lane:
         """Have an output take a value."""
         output = self.control.find(name)
         self.control.command(output, checked(output, value), origin, now)
+
+    def sense(self, name: str, value: Any, now: float, reason: str = "") -> None:
+        """Have an input say something."""
+        self.control.sense(name, Measurement(now, value, reason), now)
 
     def run(self, start: float, end: float) -> None:
         """Call `tick` whenever it is due."""

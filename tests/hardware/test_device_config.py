@@ -163,7 +163,7 @@ def test_a_tone_has_the_range_of_its_octaves() -> None:
         (PAN | {"soft_start": 1}, "soft_start", "a AngularServo has no soft_start"),
         ({"type": "PWMLED", "pin": 4, "soft_start": 61}, "soft_start", "from 0 to 60"),
         ({"type": "LED", "pin": 4, "home": 0}, "home", "a LED has no home"),
-        ({"type": "Button", "pin": 4, "max_age": 1}, "max_age", "a Button has no max_age"),
+        ({"type": "Button", "pin": 4, "max_age": 0.1}, "max_age", "would be too old each time"),
         ({"type": "Button", "pin": 4, "untimed": True}, "untimed", "has no untimed"),
         ({"type": "Button", "pin": 4, "on_fault": "latch"}, "on_fault", "has no on_fault"),
         ({"type": "Robot", "left": [1], "right": [2, 3]}, "left", "[forward, backward]"),

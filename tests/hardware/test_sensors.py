@@ -18,7 +18,8 @@ from taskengine_hardware.backends import BACKENDS
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.device_types import KINDS
 from taskengine_hardware.owner import Owner
-from taskengine_hardware.sensors import Measurement, Sensor
+from taskengine_hardware.plausibility import Measurement
+from taskengine_hardware.sensors import Sensor
 from tests.engine import deadline, wait_until
 from tests.hardware.conftest import Bench, Table
 

@@ -273,7 +273,8 @@ def test_an_owner_that_has_let_go_may_die(latching: SharedState) -> None:
 def test_the_machine_says_how_it_is(panel: SharedState) -> None:
     quiet = {"owner": NOBODY, "generation": 0, "faults": 0, "refused": 0}
     assert panel.report() == {
-        "armed": True, "stop": 0, "by": "", "why": "", "since": 0.0, "lanes": {LANE: quiet, "legs": quiet}
+        "armed": True, "stop": 0, "by": "", "why": "", "since": 0.0, "rules": {}, "reasons": [],
+        "lanes": {LANE: quiet, "legs": quiet},
     }  # fmt: skip
     panel.begin("legs", 17)
     panel.stop(5 * 10**9, by="anna", why="smoke")
