@@ -53,7 +53,7 @@ class Control(Movements):
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
         self.admission = Admission(lane, panel, exclusive, position)
-        hands = Hands(self._drive, self._drop, self._bring_to_rest)
+        hands = Hands(self._drive, self._interrupt, self._bring_to_rest)
         self.restraints = Restraints(lane, rules or Rules(), panel, self.admission, self.outputs, hands)
         self._panel = panel
         self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
@@ -232,6 +232,7 @@ class Control(Movements):
                 raise BadArguments(f"{output.device.name} beats while it is on, and plays nothing else")
             self._act_on_due(output, now)
             self.admission.check(output, origin, now)
+            check(output, None)
         for output, effect in effects:
             self._admit(output, origin, now)
             self._play(output, effect, now)
@@ -438,6 +439,11 @@ class Control(Movements):
         """Do so unless it is at rest already."""
         if not self._ramps_down(output, now):
             self._bring_to_rest(output, now)
+
+    def _interrupt(self, output: Output) -> None:
+        """Drop a motion, but not one to rest."""
+        if not isinstance(output.motion, Sink):
+            self._drop(output)
 
     def _go_on_if_in_time(self, outputs: Iterable[Output], now: float) -> None:
         """Have outputs go on that ramp to rest only because a renewal was late, and has come now."""

@@ -28,9 +28,9 @@ from .device_types import KINDS, DeviceType, Role
 from .groups import GROUPS, Entries, Group
 from .options import batch_of, check_motor, nearest, number, options_of, pins_of, switch, wrong
 from .plausibility import Plausibility
-from .rule_config import OF_INPUTS, contact_rate, plausibility_of, rules_of
+from .rule_config import OF_INPUTS, STOP_RATE_HZ, contact_rate, plausibility_of, rules_of
 from .rules import Rule, RuleAction
-from .stop_config import beat_of, stop_of
+from .stop_config import beat_of, enable_of, stop_of
 
 LANE = "hardware"
 LEASE_S = 0.5
@@ -61,7 +61,19 @@ _NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
 """Revision codes of boards with 40 pins: codes with this bit, and the last ones of the older codes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch", *OF_INPUTS)
-_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start", "stop", "beat")
+_OF_OUTPUTS = (
+    "safe",
+    "lease",
+    "limits",
+    "max_age",
+    "untimed",
+    "on_fault",
+    "home",
+    "soft_start",
+    "stop",
+    "enable",
+    "beat",
+)
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
 _KEYS = ("devices", "rules", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
@@ -86,7 +98,8 @@ class Device(msgspec.Struct, frozen=True):
     A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
     came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
     where a servo without pulses stands, None if not known. `soft_start` is how many s an output takes from off to full,
-    and `stop_ramp` how many to come to rest, 0 for at once. A line with a `beat` toggles each so many s while it is on.
+    and `stop_ramp` how many to come to rest, 0 for at once. The input `enable` has to be active for it to run, "" for
+    none. A line with a `beat` toggles each so many s while it is on.
 
     Of an input `plausibility` is what it may say. It `is_required` if the machine is not to be armed without it.
     """
@@ -109,6 +122,7 @@ class Device(msgspec.Struct, frozen=True):
     home: float | None = None
     soft_start: float = 0.0
     stop_ramp: float = 0.0
+    enable: str = ""
     beat: float = 0.0
     plausibility: Plausibility | None = None
     is_required: bool = False
@@ -225,7 +239,7 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     if len(known.devices) > MAX_DEVICES:
         raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(known.devices)}")
     try:
-        devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(known.devices.items())}
+        devices = _devices(known.devices, rate)
         _check_pins(devices.values())
         rules = rules_of(table.get("rules", {}), known.devices, devices)
     except SettingsError as error:
@@ -243,6 +257,15 @@ def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
     return {"watchdog": path, "watchdog_timeout": timeout}
 
 
+def _devices(entries: Mapping[str, Any], rate: float) -> dict[str, Device]:
+    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
+    # what enables an output is read as often as what stops one
+    for name in {device.enable for device in devices.values()} & devices.keys():
+        entry = {"rate": max(rate, STOP_RATE_HZ), **entries[name]}
+        devices[name] = _device(devices[name].place, name, entry, rate)
+    return devices
+
+
 def _board(board: object) -> int | None:
     if board is None:
         return None
@@ -258,6 +281,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     if not isinstance(entry, Mapping):
         raise wrong(path, f"expected a table, not {entry!r}")
     kind = _kind(entry, path)
+    entry, enable = enable_of(entry, kind, path)
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
@@ -288,6 +312,7 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         batch,
         _always(entry.get("always", False), kind, path),
         stop_ramp=stop_of(entry, kind, lease, path),
+        enable=enable,
         beat=beat_of(entry, path),
         plausibility=plausibility_of(entry, kind, rate, path),
         is_required=entry.get("required", False) is True,

@@ -1,10 +1,17 @@
-"""How an output stops, and what has to go on for it to run: the keys `stop` and `beat` of a device. Pure.
+"""How an output stops, and what has to go on for it to run: `stop`, `enable` and `beat` of a device. Pure.
 
 [hardware.devices.base]
 type = "Robot"
 left = [22, 23]
 right = [24, 25]
 stop = "ramp"                                   # or "cut", or { ramp = 0.3 }: seconds
+enable = "deadman"                              # an input that has to be held
+
+[hardware.devices.wheel]
+type = "Motor"
+forward = 5
+backward = 6
+enable = [13, "deadman"]                        # the pin of its bridge, and the input
 
 [hardware.devices.awake]
 type = "DigitalOutput"
@@ -21,9 +28,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .device_types import DeviceType, Role
+from .header import gpio_of
 from .options import number, wrong
 
 CUT, RAMP = "cut", "ramp"
+ENABLE = "enable"
 RAMP_S = 0.2
 """How long, in s, a ramp takes by default, where half of the lease is not shorter."""
 RAMPS_S = (0.02, 1.0)
@@ -58,3 +67,24 @@ def beat_of(entry: Mapping[str, Any], path: list[str]) -> float:
     if entry.get("safe", "detach") not in ("detach", False):
         raise wrong([*path, "beat"], "a line that beats is safe when it stands still: leave out safe")
     return number(entry["beat"], [*path, "beat"], *BEATS_S)
+
+
+def enable_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> tuple[Mapping[str, Any], str]:
+    """Read which input enables an output, "" for none; return the other keys too. Raises SettingsError.
+
+    The key is also that of a pin, where a type has such; a list has both.
+    """
+    given = entry.get(ENABLE)
+    values = given if isinstance(given, list) else [given]
+    names = [value for value in values if isinstance(value, str) and gpio_of(value) is None]
+    if not names:
+        if given is not None and ENABLE not in (*kind.pins, *kind.spare):
+            raise wrong([*path, ENABLE], f"expected the name of an input, not {given!r}")
+        return entry, ""
+    if not kind.is_output:
+        raise wrong([*path, ENABLE], f"a {kind.name} is read, and needs nothing that enables it")
+    pins = [value for value in values if value not in names]
+    if len(names) > 1 or len(pins) > (ENABLE in (*kind.pins, *kind.spare)):
+        raise wrong([*path, ENABLE], f"expected one input, and one pin if it has such, not {given!r}")
+    others = {key: value for key, value in entry.items() if key != ENABLE}
+    return ({**others, ENABLE: pins[0]} if pins else others), names[0]

@@ -21,7 +21,7 @@ SAFETY = "docs/safety.md"
 TEXT = (ROOT / PAGE).read_text()
 OURS = (
     *("type", "lane", "safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start"),
-    *("stop", "beat", "rate", "always", "batch"),
+    *("stop", "enable", "beat", "rate", "always", "batch"),
 )
 
 

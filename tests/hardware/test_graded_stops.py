@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import closing
 from itertools import groupby, pairwise
@@ -15,6 +16,7 @@ from taskengine import BadArguments, NotAllowed, Origin, SettingsError, TaskEngi
 from taskengine_hardware import SharedState, read
 from taskengine_hardware.device_config import Value
 from taskengine_hardware.failover import GRACE_S, STOP_S, Action, FailoverPolicy
+from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.outputs import NS
 from taskengine_hardware.shared_state import NEVER
 from tests.engine import wait_until
@@ -165,36 +167,42 @@ def test_a_strangers_renewal_does_not_bring_it_back(lane: Lane) -> None:
     assert lane.value("wheel") == 0
 
 
-STEPS = st.tuples(
-    st.sampled_from(["set", "renew", "stop", "arm", "rest", "wait"]), st.floats(-1.0, 1.0), st.floats(0.0, 0.4)
-)
+DEEDS = st.sampled_from(["set", "set", "renew", "stop", "arm", "rest", "wait", "press", "release"])
+STEPS = st.tuples(DEEDS, st.floats(-1.0, 1.0), st.floats(0.0, 0.4))
+HELD = {"wheel": {**WHEEL, "enable": "deadman"}, "deadman": {"type": "Button", "pin": 27, "max_age": 60}}
 
 
 @given(st.lists(STEPS, max_size=20))
 def test_whatever_happens_it_is_at_rest_within_its_bounds(steps: list[tuple[str, float, float]]) -> None:
-    with closing(Lane({"wheel": WHEEL})) as lane:
-        wheel, now, heard, stopped = lane.output("wheel"), 10.0, 0.0, None
+    with closing(Lane(HELD)) as lane:
+        wheel, now = lane.output("wheel"), 10.0
+        bounds = {"lease": 0.0}  # by when it has to be at rest
+        lane.sense("deadman", True, now)
         for deed, speed, pause in steps:
-            try:
+            with contextlib.suppress(TaskEngineError):
                 if deed == "set":
                     lane.set("wheel", speed, now, LAPTOP)
-                    heard = now
+                    bounds["lease"] = now + 0.5
                 elif deed == "renew":
                     lane.control.renew([wheel], LAPTOP, now)
-                    heard = now
+                    bounds["lease"] = now + 0.5
                 elif deed == "stop":
                     lane.control.stop(now)
-                    stopped = now if stopped is None else stopped
+                    bounds.setdefault("stop", now + 0.2)
                 elif deed == "arm":
                     lane.control.arm(LAPTOP, now, lane.panel.number)
-                    stopped = None
+                    bounds.pop("stop", None)
                 elif deed == "rest":
                     lane.control.bring_to_rest(wheel, LAPTOP, 0, now)
-            except TaskEngineError:
-                pass
+                elif deed == "release":
+                    lane.sense("deadman", False, now)
+                    bounds.setdefault("deadman", now + 0.2 + FRAME_S)
+                elif deed == "press":
+                    lane.sense("deadman", True, now)
+                    bounds.pop("deadman", None)
             lane.run(now, now + pause)
             now += pause
-            if now > heard + 0.5 + 1e-6 or (stopped is not None and now > stopped + 0.2 + 1e-6):
+            if now > min(bounds.values()) + 1e-6:
                 assert lane.value("wheel") == 0
         lane.run(now, now + 1.0)
         assert lane.value("wheel") == 0
