@@ -13,8 +13,8 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	bulletin control device_config device_types effects failover groups header levels motion movements options \
-	outputs stop_config tones values)
+	arming bulletin conditions control device_config device_types effects failover groups header levels motion \
+	movements options outputs plausibility restraints rule_config rule_conflicts rules stop_config tones values)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 # What uses the parts of pyzmq and gpiozero that are private to them.
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
@@ -48,7 +48,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-network test-systemd test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-stops pi-budget check audit clean
 
 help:  ## this list
@@ -113,6 +113,10 @@ coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in
 
 test-gpio: $(VENV)/.test  ## run the tests of pins on a kernel with a gpiochip, which is built once, in 2 minutes
 	$(PY) -m tests.gpio
+
+test-rules: RUNS := 1000000
+test-rules: $(VENV)/.test  ## play RUNS (1000000) random schedules of readings, faults, times and commands under rules, in half an hour
+	$(PY) -m tests.hardware.rule_schedules $(RUNS)
 
 test-network: $(VENV)/.test  ## cut and mend links between network namespaces, as root, within 3 minutes
 	$(PY) -m tests.network

@@ -33,9 +33,10 @@ STUCK_S = 1.0
 RATE = 20.0
 RAMP_S = 0.2
 LEASE_S = 0.5
+SOFT_S = 0.4
 DEVICES: dict[str, dict[str, Any]] = {
     "base": {"type": "Robot", "left": [5, 6], "right": [12, 13], "lease": LEASE_S},
-    "wheel": {"type": "Motor", "forward": 20, "backward": 21, "lease": LEASE_S, "soft_start": 0.4},
+    "wheel": {"type": "Motor", "forward": 20, "backward": 21, "lease": LEASE_S, "soft_start": SOFT_S},
     "fan": {"type": "PWMLED", "pin": 19},
     "lamp": {"type": "LED", "pin": 17, "safe": True},
     "nose": {
@@ -160,6 +161,10 @@ class RuleWorld:
         """When a ramp of an output began, and at which amount."""
         self.commanded = ""
         self.origin: Origin | None = None
+        self.words = 0
+        """How often an input has said something."""
+        self._known_of = -1.0, -1
+        self._known: Values = {}
         self.log: list[str] = []
         self.seen: Counter[str] = Counter()
         self.control = Control(
@@ -182,14 +187,22 @@ class RuleWorld:
 
     def values(self) -> Values:
         """What the inputs say now, as far as it can be trusted."""
-        return {name: one.trusted(name, self.now) for name, one in self.inputs.items()}
+        key = self.now, self.words
+        if key != self._known_of:
+            self._known = {name: one.trusted(name, self.now) for name, one in self.inputs.items()}
+            self._known_of = key
+        return self._known
 
     def judge(self, name: str, value: Value) -> None:
         """Look at a value against the rules that hold now."""
         values, was = self.values(), self.written[name]
         has_grown = value != SAFE[name] and amount(value) > amount(was) + SLACK
-        # the wheel's soft start goes on after its command
-        if has_grown and name not in (self.commanded, "wheel"):
+        if has_grown and name == "wheel":
+            # its soft start goes on after its command, by a frame and as much as a frame may be late
+            most = 3 * FRAME_S / SOFT_S
+            if amount(value) > amount(was) + most + SLACK:
+                raise RuleBroken(f"{name} leaps from {was} to {value}")
+        elif has_grown and name != self.commanded:
             raise RuleBroken(f"{name} grows from {was} to {value} without a command")
         self.look(name, value, values)
 
@@ -288,6 +301,7 @@ class RuleWorld:
         """An input says this."""
         self.log.append(f"{name} says {value} of {at:.4f}")
         said = self.inputs[name].said
+        self.words += 1
         if not said or at >= said[-1][0]:
             said.append((at, None if value is None else float(value)))
         self.look_for_ramps()
