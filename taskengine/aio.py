@@ -13,14 +13,15 @@ import msgspec
 from msgspec import UNSET
 
 from taskengine.client.async_subscription import AsyncSubscription
-from taskengine.client.blocking import Caller, Posted, T, patience
+from taskengine.client.blocking import Caller, T, patience
+from taskengine.client.calls import Call, stops_machine
 from taskengine.client.futures import convert_each
 from taskengine.client.lease import AsyncLease
 from taskengine.client.ordering import BUFFERSIZE, in_order_async
 from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING
-from taskengine.client.session import Call
-from taskengine.client.stopping import STOP_S, Order, Stopping, stops_machine
+from taskengine.client.stop_requests import Posted
+from taskengine.client.stopping import STOP_S, Stopping, new_order
 from taskengine.client.streams import AsyncStream
 from taskengine.client.subscription import Wish, reachable
 from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
@@ -45,7 +46,9 @@ class AsyncClient(Caller):
         """
         convert = self._returning(returns, task)
         if stops_machine(task):
-            result = await asyncio.wrap_future(self._stop_by_task((task, args, kwargs), self._options))
+            result = await asyncio.wrap_future(
+                self._stops.call((task, args, kwargs), self._options, self._sent_future())
+            )
         else:
             result = await self._wait(self._call((task, args, kwargs)))
         return result if convert is None else convert(result)
@@ -75,7 +78,7 @@ class AsyncClient(Caller):
 
     async def stop(self, why: str = "", timeout: float = STOP_S) -> None:
         """Stop the machine by the shortest way; see `taskengine.Client.stop`."""
-        stopping = Stopping(self._target(), Order.new(why), timeout)
+        stopping = Stopping(self._target(), new_order(why), timeout)
         stopping.begin()
         await asyncio.wrap_future(stopping.future)
 
@@ -161,7 +164,7 @@ class AsyncClient(Caller):
         await self._close(patience(kind), flush=kind is None)
 
     async def _wait(self, posted: Posted) -> Any:
-        urged = self._urged(posted)
+        urged = self._stops.urged(posted, self._options.timeout)
         if isinstance(urged, Future):
             return await asyncio.wrap_future(urged)
         outgoing, future = urged

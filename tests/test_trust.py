@@ -33,7 +33,7 @@ IMPORTERS = {"importlib", "runpy", "imp", "pkgutil", "zipimport"}
 LOADERS = {"Registry.load", "Reading", "load_catalogue", "survey", "load_code", "load_modules"}
 MAY_IMPORT = {
     "loading.py": "what TASKS names",
-    "registry.py": "find_spec of what TASKS names",
+    "modules.py": "find_spec of what TASKS names",
     "preflight.py": "find_spec of one name of ours",
     "machine.py": "one name of ours",
     "version.py": "our compiled modules",
@@ -41,7 +41,7 @@ MAY_IMPORT = {
 }
 BACKEND = "joblib.py", "joblib.parallel"
 """The file that is a backend of joblib, and the module that it imports for that; nothing there reads what came."""
-MAY_LOAD = MAY_IMPORT.keys() - {"preflight.py", "registry.py"}
+MAY_LOAD = MAY_IMPORT.keys() - {"preflight.py", "modules.py"}
 
 
 def breaches(name: str, source: str) -> Iterator[str]:

@@ -57,7 +57,7 @@ from tests.batches import join_frames
 FILE = Path(__file__).resolve().parents[1] / "docs" / "protocol" / "vectors.json"
 S = 10**9
 TOKEN = bytes(range(0x10, 0x20))
-STAMP: Stamp = (3600 * S + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
+STAMP = Stamp(3600 * S + 2_000_000, 0x1D0C5F0E7B6A4938, 0)
 Calls = list[tuple[str, Sequence[Any], dict[str, Any]]]
 Vector = dict[str, Any]
 
@@ -354,7 +354,7 @@ def replies() -> Iterator[Vector]:
         ("RELOAD", 21, None),
     ):
         yield valued(name, serial, value, STAMP)
-    yield valued("STOP", 11, None, (*STAMP[:2], 3))
+    yield valued("STOP", 11, None, STAMP._replace(stop=3))
     failed = errors.TaskFailed("nothing was published on topic 'cpu.load' yet", type="LookupError")
     yield refused("LATEST of nothing", 8, failed, "LATEST")
     yield refused("an engine that has too much to do", 7, ERRORS[9], "a package")

@@ -110,7 +110,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_stop(command: str, arguments: Mapping[str, Any]) -> bool:
     """Return whether the command stops the machine; settings that cannot be read do not prevent that."""
-    from taskengine.client.stopping import stops_machine
+    from taskengine.client.calls import stops_machine
 
     return command == "stop" or (command == "call" and stops_machine(arguments.get("name")))
 

@@ -213,7 +213,7 @@ def call(
     The values of a task that yields are printed as they come, one in a line.
     """
     from taskengine.client.blocking import arming
-    from taskengine.client.stopping import stops_machine
+    from taskengine.client.calls import stops_machine
 
     values = [_json_or_text(text) for text in args]
     # a stop does not wait for a router that may be gone
@@ -238,8 +238,8 @@ def call(
 
 def _yields(client: Client, name: str) -> bool:
     """Return whether a task is known to be a generator. A stop is not delayed by asking."""
+    from taskengine.client.calls import stops_machine
     from taskengine.client.session import STREAMS
-    from taskengine.client.stopping import stops_machine
 
     if stops_machine(name) or STREAMS not in client.info().capabilities:
         return False
@@ -289,7 +289,7 @@ def stop(why: str, stop_address: str | None, timeout: float, as_json: bool, wher
     All ways are taken at once: the guardian's socket on this machine, the stop port, and the router.
     """
     with plain_errors(where.source):
-        from taskengine.client.stopping import Order, Stopping, Target
+        from taskengine.client.stopping import Stopping, Target, new_order
         from taskengine.security.keys import find_membership
 
         try:
@@ -298,7 +298,7 @@ def stop(why: str, stop_address: str | None, timeout: float, as_json: bool, wher
             target = Target(
                 address, membership, "taskengine", stop_address=stop_address or where.stop_address, insecure=insecure
             )
-            Stopping(target, Order.new(why), timeout).run()
+            Stopping(target, new_order(why), timeout).run()
         except BadArguments as error:
             leave(str(error), WRONG_USAGE)
     _print_done("stopped", as_json=as_json)

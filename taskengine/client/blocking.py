@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, as_completed, wait
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,16 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskengine.client.call_queue import CallQueue
+from taskengine.client.calls import Call, stops_machine
 from taskengine.client.connection import check_address, local_time
 from taskengine.client.futures import SubmittedFuture, convert_each, returning
 from taskengine.client.lease import Lease
 from taskengine.client.open_streams import begin_stream
 from taskengine.client.ordering import BUFFERSIZE, in_order
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, STOPPABLE, Call, Options, OutgoingRequest, Session
-from taskengine.client.stopping import STOP_S, Order, Stopping, Target, first_of, stops_machine
+from taskengine.client.session import HELLO_S, Options, Session
+from taskengine.client.stop_requests import Posted, StopRequests
+from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
 from taskengine.client.streams import AsyncStream, Stream, StreamControl
 from taskengine.client.subscription import Subscription, Wish, reachable
 from taskengine.client.task_future import TaskFuture
@@ -32,7 +34,6 @@ from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, Cancelled, TaskEngineError
 from taskengine.protocol.conversion import Convert
 from taskengine.protocol.credit import DEFAULT_BYTES, Grant
-from taskengine.protocol.layouts import COUNT
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.messages import NO_SERIAL, Info, RequestKind, Stats, TaskInfo
 from taskengine.security.keys import check_encrypted, find_membership
@@ -45,7 +46,6 @@ TOKEN_BYTES = 16
 ARM_TASK = "system.arm"
 S = TypeVar("S", Stream, AsyncStream)
 T = TypeVar("T")
-Posted = tuple[OutgoingRequest, Future[Any]]
 PriorityName = Literal["low", "normal", "high", "urgent"]
 ReplyName = Literal["all", "errors", "none"]
 ErrorsName = Literal["raise", "return"]
@@ -78,6 +78,7 @@ class Caller:
         self._session = Session(name, address, os.urandom(TOKEN_BYTES), local_time())
         self._queue = CallQueue()
         self._link = Transport(address, self._session, self._queue, self._membership)
+        self._stops = StopRequests(self._session, self._link, self._target)
 
     def options(
         self,
@@ -191,7 +192,7 @@ class Caller:
         """Queue a call, or send it at once if it stops the machine or a device."""
         task = call[0]
         if stops_machine(task):
-            return self._stop_by_task(call, options)
+            return self._stops.call(call, options, self._sent_future())
         if isinstance(task, str) and task in self._session.stop_tasks:
             return self._rest(call, options)
         future = self._submitted_type(self._link.retract)
@@ -213,56 +214,6 @@ class Caller:
     def _target(self) -> Target:
         """Return the engine as the target of a stop."""
         return Target(self.address, self._membership, self._name, self._session.info, insecure=self._insecure)
-
-    def _stop_by_task(self, call: Call, options: Options) -> Future[Any]:
-        """Stop the machine by every route; the task that was called is one of them."""
-        _, args, kwargs = call
-        made, order, future = local_time(), Order.new(kwargs.get("why", "")), self._sent_future()
-        options = msgspec.structs.replace(options, priority="urgent")
-        is_plain = not args and kwargs.keys() <= {"why"}
-
-        def outgoing() -> OutgoingRequest:
-            if is_plain and self._session.can(STOPPABLE):
-                return self._session.request(RequestKind.STOP, future, options, list(order))
-            return self._session.package([call], [future], options, each=True, made=made)
-
-        return self._stop_by_all(order, options, future, outgoing, None)
-
-    def _stop_by_all(
-        self, order: Order, options: Options, future: Future[Any], outgoing: Callable[[], OutgoingRequest], value: Any
-    ) -> Future[Any]:
-        """Stop the machine by every route and by a request with a future; the first success gives `value`."""
-        stopping = Stopping(self._target(), order, min(STOP_S, options.timeout or STOP_S))
-        outcome: Future[Any] = Future()
-        outcome.set_running_or_notify_cancel()
-        stopping.begin()
-        try:
-            self._link.post(outgoing())
-        except TaskEngineError as error:
-            future.set_exception(error)
-        first_of(outcome, value, [stopping.future, future], stopping.cease)
-        return outcome
-
-    def _urged(self, posted: Posted) -> Posted | Future[Any]:
-        """Return a package as it is to be sent: urgent if its tasks only stop something.
-
-        A package that stops the machine goes by every route as well. If it does nothing else, return the future of all
-        routes.
-        """
-        outgoing, future = posted
-        request, known = outgoing.request, self._session.stop_tasks
-        if known.isdisjoint(request.names) and not any(map(stops_machine, request.names)):
-            return posted
-        stops = [name for name in request.names if stops_machine(name)]
-        if all(name in known or name in stops for name in request.names):
-            outgoing = self._session.urge(outgoing)
-        if not stops:
-            return outgoing, future
-        if len(stops) == len(request.names) and not request.columns:
-            count = len(outgoing.body[0]) // COUNT.size
-            return self._stop_by_all(Order.new(), self._options, future, lambda: outgoing, [None] * count)
-        Stopping(self._target(), Order.new()).begin()
-        return outgoing, future
 
     def _brief(self) -> Self:
         """Return a client with a short timeout, for a call at the end of a program that failed or was interrupted."""
@@ -323,7 +274,7 @@ class Client(Caller):
     def _called(self, call: Call) -> Any:
         task = call[0]
         if stops_machine(task):
-            return self._outcome(self._stop_by_task(call, self._options))
+            return self._outcome(self._stops.call(call, self._options, self._sent_future()))
         posted = self._call(call)
         if task in self._session.stop_tasks:
             return self._wait(posted)
@@ -363,7 +314,7 @@ class Client(Caller):
 
         Errors take the places of results, as with `run`. Cancelling the future cancels all that has not begun.
         """
-        urged = self._urged(self._run(calls))
+        urged = self._stops.urged(self._run(calls), self._options.timeout)
         if isinstance(urged, Future):
             return urged
         outgoing, future = urged
@@ -406,7 +357,7 @@ class Client(Caller):
         the engine has no hardware; TaskFailed, type NotConfirmed, if the machine was stopped but a lane is not safe
         yet; EngineUnreachable.
         """
-        Stopping(self._target(), Order.new(why), timeout).run()
+        Stopping(self._target(), new_order(why), timeout).run()
 
     def arm(self, lane: str = "") -> None:
         """Undo the stop that is in force, and no later one; outputs then move again when they are told to.
@@ -498,7 +449,7 @@ class Client(Caller):
         self._link.close(patience(kind), flush=kind is None)
 
     def _wait(self, posted: Posted) -> Any:
-        urged = self._urged(posted)
+        urged = self._stops.urged(posted, self._options.timeout)
         if isinstance(urged, Future):
             return self._outcome(urged)
         return self._link.exchange(*urged, self._options.timeout)

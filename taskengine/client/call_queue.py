@@ -7,7 +7,8 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
-from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.calls import Call
+from taskengine.client.session import Options, OutgoingRequest, Session
 from taskengine.client.task_future import to_send
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.limits import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME

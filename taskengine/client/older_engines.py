@@ -1,23 +1,19 @@
-"""Has an engine that lacks the capability `values` get what version 0.1.0 sent: lists, maps and text. Pure."""
+"""Has an engine that lacks `values` get what version 0.1.0 sent: lists, maps and text, and no ids of stops. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from taskengine import _fastpath
+from taskengine.client.calls import Frames, without_id
 from taskengine.errors import BadArguments
 from taskengine.protocol.layouts import COUNT
 
-Calls = list[tuple[str, Sequence[Any], Mapping[str, Any]]]
-Frames = tuple[bytes, bytes]
 ADVICE = "the engine is older than this client, and takes no such values"
 
 
 def plain_tasks(names: list[str], index: bytes, body: bytes) -> tuple[Frames, dict[int, BadArguments]]:
     """Return the tasks of a package in their plain form; left out are those that have none, with errors by position."""
     tasks = _fastpath.unpack(body, len(index) // COUNT.size, bytes, True)
-    calls: Calls = [(names[i], args, kwargs[0] if kwargs else {}) for i, args, *kwargs in tasks]
+    calls = [without_id((names[i], args, kwargs[0] if kwargs else {})) for i, args, *kwargs in tasks]
     places = {name: i for i, name in enumerate(names)}
     try:
         return _fastpath.pack_calls(calls, places), {}

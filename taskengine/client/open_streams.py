@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from taskengine.client.session import STREAMS, Call, Options, OutgoingRequest, Pending, Session
+from taskengine.client.calls import Call
+from taskengine.client.session import STREAMS, Options, OutgoingRequest, Pending, Session
 from taskengine.client.stream_requests import as_stream, too_old
 from taskengine.client.values import ValueBuffer
 from taskengine.protocol.messages import encode_request

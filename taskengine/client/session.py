@@ -7,13 +7,14 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
 
 from taskengine import _fastpath
+from taskengine.client.calls import Call
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
 from taskengine.client.older_engines import plain_tasks
 from taskengine.client.replies import outcomes, partial_outcomes
@@ -57,7 +58,6 @@ LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
 _REPLIES = {kind.name.lower(): kind for kind in (ReplyMode.ALL, ReplyMode.ERRORS, ReplyMode.NONE)}
 _PRIORITIES = {kind.name.lower(): kind for kind in Priority}
-Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,11 +247,14 @@ class Session:
     def urge(self, outgoing: OutgoingRequest) -> OutgoingRequest:
         """Return the request with a priority before all others."""
         request = msgspec.structs.replace(outgoing.request, priority=Priority.URGENT)
-        urgent = outgoing._replace(request=request, head=encode_request(request))
+        return self.replace(outgoing._replace(request=request, head=encode_request(request)))
+
+    def replace(self, outgoing: OutgoingRequest) -> OutgoingRequest:
+        """Return the request, which takes the place of that with its serial where that may be sent again."""
         pending = self.pending.get(outgoing.serial)
         if pending is not None and pending.outgoing is not None:
-            pending.outgoing = urgent
-        return urgent
+            pending.outgoing = outgoing
+        return outgoing
 
     def write(self, outgoing: OutgoingRequest, now: int) -> list[bytes]:
         """Return the frames of a request that is sent at `now`, with its sending time if the engine takes one.
@@ -284,9 +287,7 @@ class Session:
             return outgoing
         index, body = outgoing.body
         frames, errors = plain_tasks(outgoing.request.names, index, body)
-        outgoing = outgoing._replace(body=frames)
-        if pending.outgoing is not None:
-            pending.outgoing = outgoing
+        outgoing = self.replace(outgoing._replace(body=frames))
         if errors and (not pending.each or len(errors) == len(pending.futures)):
             self.fail([outgoing.serial], next(iter(errors.values())))
         elif errors:

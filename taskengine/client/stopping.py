@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import zmq
 
+from taskengine.client.calls import MAX_WHY, STOP_TASK, Order
 from taskengine.client.connection import Connection, check_address
 from taskengine.client.session import STOPPABLE, Options, OutgoingRequest, Session
 from taskengine.client.subscription import reachable
@@ -42,22 +43,23 @@ from taskengine.runtime.hosts import Lookup, name_in
 from taskengine.runtime.rundir import stop_path
 from taskengine.security.keys import Membership, check_encrypted, is_loopback, not_let_in
 
-STOP_TASK: Final = "system.stop"
-_LANES_STOP: Final = f".{STOP_TASK}"
+ID_BYTES: Final = 16
 STOP_S: Final = 5.0
 """How long, in s, a stop is repeated until it is confirmed."""
-ID_BYTES: Final = 16
-MAX_WHY: Final = 200
-"""Characters of the reason that are sent."""
 TRIES: Final = 8
 """Attempts by one route that may still be answered."""
 _DEFAULT_PORTS: Final = re.compile(r"(tcp://.+):9000")
 _STOP_PORT: Final = 9002
 
 
-def stops_machine(task: object) -> bool:
-    """Return whether the task of this name stops the machine."""
-    return isinstance(task, str) and task.endswith(STOP_TASK) and (task == STOP_TASK or task.endswith(_LANES_STOP))
+def new_id() -> bytes:
+    """Return an id that no other stop has."""
+    return os.urandom(ID_BYTES)
+
+
+def new_order(why: object = "") -> Order:
+    """Make a new stop."""
+    return Order(new_id(), text_of(why)[:MAX_WHY])
 
 
 class Target(NamedTuple):
@@ -94,18 +96,6 @@ class Target(NamedTuple):
             return reachable([self.info.stop_address], self.address)[0] if self.info.stop_address else None
         found = _DEFAULT_PORTS.fullmatch(self.address)
         return f"{found[1]}:{_STOP_PORT}" if found else None
-
-
-class Order(NamedTuple):
-    """One stop: a unique id, and the reason."""
-
-    id: bytes
-    why: str
-
-    @classmethod
-    def new(cls, why: object = "") -> Order:
-        """Make a new stop."""
-        return cls(os.urandom(ID_BYTES), text_of(why)[:MAX_WHY])
 
 
 class StopRoute(Protocol):

@@ -40,10 +40,11 @@ import zmq
 
 from taskengine._socket import Waiter
 from taskengine.client.call_queue import CallQueue, Calls
+from taskengine.client.calls import Call
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.open_streams import drop_abandoned
 from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
-from taskengine.client.session import Call, Options, OutgoingRequest, Session
+from taskengine.client.session import Options, OutgoingRequest, Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup

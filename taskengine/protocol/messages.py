@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -130,9 +130,15 @@ class PartialReply(Reply, array_like=True, frozen=True):
     last: bool = True
 
 
-Stamp = tuple[int, int, int]
-"""The fields `clock`, `boot` and `stop` of every `Reply`."""
-UNSTAMPED: Final[Stamp] = 0, 0, 0
+class Stamp(NamedTuple):
+    """The fields of every `Reply` that say when the engine sent it, and which stop was in force then."""
+
+    clock: int
+    boot: int
+    stop: int
+
+
+UNSTAMPED: Final = Stamp(0, 0, 0)
 
 
 class Info(msgspec.Struct, array_like=True, frozen=True):

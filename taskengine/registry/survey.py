@@ -16,8 +16,9 @@ from taskengine.errors import TaskModuleError
 from taskengine.protocol.messages import TaskInfo
 from taskengine.registry.discovery import DOOR, MODULE, NAME, NOTHING, Declared, Found, discover, imported
 from taskengine.registry.loading import install, is_users, source_of
+from taskengine.registry.modules import Place, file_of, places_of
 from taskengine.registry.options import refuse_pins, unfit
-from taskengine.registry.registry import BUILT_IN, Place, Registry, TaskMark, file_of, places_of, source, task
+from taskengine.registry.registry import BUILT_IN, Registry, TaskMark, source, task
 
 MACHINE = "[hardware]"
 """The name, in messages, of the module of the machine's tasks."""

@@ -249,7 +249,7 @@ class Frontend:
 
     def _stamp(self) -> Stamp:
         stop = self._machine.stop_number() if self._machine is not None else 0
-        return self.clock.told(), self.clock.boot, stop
+        return Stamp(self.clock.told(), self.clock.boot, stop)
 
     def _origin(self, route: Route, client: KnownClient, request: Request | None) -> Origin:
         """Return where the last message came from."""

@@ -23,7 +23,7 @@ from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, ProtocolError, TaskEngineError, shortened
 from taskengine.protocol.layouts import MAGIC
 from taskengine.protocol.limits import MAX_HEAD, MAX_NAME_LENGTH
-from taskengine.protocol.messages import NO_SERIAL, RequestKind, decode_request, decode_stop, serial_of
+from taskengine.protocol.messages import NO_SERIAL, RequestKind, Stamp, decode_request, decode_stop, serial_of
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops, Route
@@ -156,7 +156,7 @@ class StopListener:
 
     def _answer(self, route: Route, serial: int, error: TaskEngineError | None) -> None:
         """Send the answer to a stop: nil, or the error."""
-        stamp = self._clock.told(), self._clock.boot, self._machine.stop_number()
+        stamp = Stamp(self._clock.told(), self._clock.boot, self._machine.stop_number())
         message = binary.refusal(serial, error, stamp) if error else binary.value_reply(serial, None, stamp)
         self._replies.send(route, message)
 

@@ -12,7 +12,7 @@ import zmq
 from taskengine.config.loading import CONFIG_FILE
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Facts
-from taskengine.registry.registry import places
+from taskengine.registry.modules import places
 from taskengine.security.identity import Identity
 from taskengine.security.keys import TOKEN_FILE, known_folder
 from taskengine.security.trusted_files import changeable, refuse_changeable, trusted_users

@@ -12,7 +12,7 @@ from taskengine import _fastpath
 from taskengine.broker.broker import Broker
 from taskengine.broker.package import DEFAULT_LANE, Package, encode_head
 from taskengine.broker.tuning import SLICE_NS
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.protocol.layouts import Format
 from taskengine.registry.registry import Registry
 from taskengine.tasks import task_count

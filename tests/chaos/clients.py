@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from taskengine import Cancelled, Client, TaskEngineError, TaskTimeout, aio
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from tests.chaos.ledger import Book
 from tests.engine import deadline
 

@@ -17,7 +17,8 @@ from bench import table
 from bench.processes import resident
 from bench.table import Cell, Table
 from taskengine import Client
-from taskengine.client.session import Call, Options, Session
+from taskengine.client.calls import Call
+from taskengine.client.session import Options, Session
 from tests.chaos.hostile import calls, p99
 from tests.engine import Engine, deadline
 

@@ -9,7 +9,8 @@ import threading
 
 import zmq
 
-from taskengine.client.session import Call, Options, Session
+from taskengine.client.calls import Call
+from taskengine.client.session import Options, Session
 from taskengine.protocol.layouts import MAGIC
 from taskengine.runtime.topology import HELLO
 

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, TaskEngineError
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.errors import ProtocolError, from_wire
 from taskengine.protocol.messages import Request, RequestKind, decode_reply, encode_request
 from tests.chaos.poison import call, poison

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, NotAllowed, Overloaded, _fastpath
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.protocol.messages import Request, RequestKind, encode_request
 from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until

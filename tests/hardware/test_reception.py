@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from taskengine import BadArguments, Client, NotAllowed, TaskFailed, _fastpath
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.errors import TaskEngineError, from_wire
 from taskengine.protocol.messages import (
     Info,

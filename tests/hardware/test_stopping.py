@@ -79,6 +79,33 @@ def test_a_stop_counts_once_by_all_its_ways(driver: Client, stop: Callable[[Clie
     assert wheel(driver) == 0.0
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [
+        lambda client: client.call("system.stop"),
+        lambda client: client.submit("system.stop").result(deadline(10)),
+        lambda client: client.run([("system.stop", (), {})] * 3),
+        lambda client: client.run([("system.state", (), {}), ("system.stop", (), {})]),
+        lambda client: client.submit_all([("system.stop", (), {"why": "smoke"})]).result(deadline(10)),
+    ],
+    ids=["call", "submit", "run", "with others", "all"],
+)
+@pytest.mark.parametrize("is_known", [False, True], ids=["at once", "after a call"])
+def test_a_stop_counts_once_also_as_the_first_word_of_a_client(
+    engine: Engine, driver: Client, stop: Callable[[Client], object], *, is_known: bool
+) -> None:
+    """An arm after it is not undone by what is still on its way by another route."""
+    before = stops(driver)
+    for count in range(1, 6):
+        with Client(engine.address, timeout=deadline(20)) as client:
+            if is_known:
+                client.call("system.state")
+            stop(client)
+            client.arm()
+        assert stops(driver) == before + count
+    assert driver.call("system.state")["armed"] is True
+
+
 def test_an_older_arm_does_not_undo_a_newer_stop(driver: Client) -> None:
     driver.stop("first")
     driver.info()

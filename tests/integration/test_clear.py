@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from taskengine import Client, KeysError, NotAllowed, aio
-from taskengine.client.stopping import Order, Stopping, Target
+from taskengine.client.stopping import Stopping, Target, new_order
 from taskengine.security.keys import KeyRing, fingerprint, new_pair
 from tests.engine import Engine, deadline
 from tests.integration.listener import INFO, SILENCE, Listener
@@ -78,15 +78,15 @@ def test_nor_do_the_commands() -> None:
 def test_a_stop_goes_nowhere_in_clear_either() -> None:
     with Listener(lambda heard: SILENCE) as port, Listener(lambda heard: None) as engine:
         with pytest.raises(KeysError):
-            Stopping(Target(elsewhere(engine.address), None), Order.new()).run()
+            Stopping(Target(elsewhere(engine.address), None), new_order()).run()
         with pytest.raises(KeysError):
-            Stopping(Target(engine.address, None, stop_address=elsewhere(port.address)), Order.new()).run()
+            Stopping(Target(engine.address, None, stop_address=elsewhere(port.address)), new_order()).run()
         assert engine.heard == []
         # where it is the engine that names it, the other ways are taken
         info = msgspec.structs.replace(INFO, stop_address=port.address.replace("127.0.0.1", "127.1"))
-        Stopping(Target(engine.address, None, info=info), Order.new(), deadline(5)).run()
+        Stopping(Target(engine.address, None, info=info), new_order(), deadline(5)).run()
         assert port.heard == []
-        Stopping(Target(elsewhere(engine.address), None, insecure=True), Order.new(), deadline(5)).run()
+        Stopping(Target(elsewhere(engine.address), None, insecure=True), new_order(), deadline(5)).run()
 
 
 @pytest.fixture
@@ -128,4 +128,4 @@ def test_a_handshake_that_does_not_complete_names_the_key_that_was_expected(
             client.call("task_count", 2, 3)
         assert fingerprint(known.engine) in str(refused.value)
         with pytest.raises(NotAllowed, match="its key may have changed"):
-            Stopping(Target(engine.address, known), Order.new(), deadline(2)).run()
+            Stopping(Target(engine.address, known), new_order(), deadline(2)).run()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from taskengine import Client, NotAllowed, Overloaded, TaskEngineError, TaskFailed, TaskTimeout, UnknownTask
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 

@@ -16,7 +16,8 @@ import pytest
 
 from taskengine import Client, EngineUnreachable, NotAllowed, TaskFailed, UnknownTask, aio
 from taskengine.client import stopping
-from taskengine.client.stopping import Order, Stopping, Target
+from taskengine.client.calls import Order
+from taskengine.client.stopping import Stopping, Target, new_order
 from taskengine.protocol.messages import Info, Priority, RequestKind
 from tests.engine import deadline, free_ports, wait_until
 from tests.integration.listener import INFO, SILENCE, Heard, Listener, unreadable
@@ -106,9 +107,9 @@ def test_an_engine_of_0_1_0_is_stopped_by_its_task() -> None:
 
 def test_no_engine_and_no_answer_are_told_apart_from_a_refusal() -> None:
     with pytest.raises(EngineUnreachable):
-        Stopping(Target(f"tcp://127.0.0.1:{free_ports(1)}", None), Order.new(), 0.2).run()
+        Stopping(Target(f"tcp://127.0.0.1:{free_ports(1)}", None), new_order(), 0.2).run()
     with Listener(lambda heard: SILENCE) as engine, pytest.raises(TimeoutError):
-        Stopping(Target(engine.address, None), Order.new(), deadline(0.5)).run()
+        Stopping(Target(engine.address, None), new_order(), deadline(0.5)).run()
 
 
 @pytest.mark.parametrize("error", [NotAllowed("you may not"), UnknownTask("no machine")])
@@ -140,7 +141,7 @@ def test_one_that_stays_unconfirmed_is_told() -> None:
 
 def test_a_router_that_comes_back_is_stopped_by_a_repetition() -> None:
     port = free_ports(1)
-    stopped = Stopping(Target(f"tcp://127.0.0.1:{port}", None), Order.new(), deadline(10))
+    stopped = Stopping(Target(f"tcp://127.0.0.1:{port}", None), new_order(), deadline(10))
     stopped.begin()
     time.sleep(0.3)
     with Listener(port=port) as engine:
@@ -196,7 +197,7 @@ def test_what_a_guardian_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: Any, error: type[Exception]
 ) -> None:
     with guardian(monkeypatch, tmp_path, lambda count: answer), pytest.raises(error):
-        Stopping(Target(NOWHERE, None), Order.new(), 0.7).run()
+        Stopping(Target(NOWHERE, None), new_order(), 0.7).run()
 
 
 def test_a_hanging_callback_does_not_delay_a_stop() -> None:

@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 from taskengine import Client, TaskEngineError, TaskFailed, TaskTimeout, WorkerLost
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from tests.engine import Engine, deadline, wait_until
 from tests.integration.seedclient import SeedClient
 

@@ -20,7 +20,7 @@ import zmq
 
 from bench import stops
 from taskengine import Cancelled, Client, NotAllowed, TaskEngineError, WorkerLost
-from taskengine.client.session import Call
+from taskengine.client.calls import Call
 from taskengine.runtime.rundir import stop_path
 from tests.engine import alive, deadline, wait_until
 from tests.hardware.safety.site import AT_ONCE_S, DRILL, EXCLUSIVE_S, HEATER, WHEEL, Site, signal_all

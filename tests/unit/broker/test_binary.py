@@ -21,6 +21,7 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    Stamp,
     decode_reply,
     decode_request,
     encode_reply,
@@ -147,7 +148,7 @@ def test_the_entries_of_each_are_sent_as_they_come() -> None:
     assert results.held == 2
     first, third = results.take()
     assert results.held == 0
-    head, body = package.partial_answer(first, None, is_last=False, stamp=(5, 6, 7))
+    head, body = package.partial_answer(first, None, is_last=False, stamp=Stamp(5, 6, 7))
     assert isinstance(head, bytes)
     assert decode_reply(head) == PartialReply(8, 1, ReplyMode.EACH, None, 0, 5, 6, 7, 0, False)
     assert body == [b"a"]

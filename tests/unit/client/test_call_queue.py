@@ -6,7 +6,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.call_queue import CallQueue, Calls
-from taskengine.client.session import Call, Options, Session
+from taskengine.client.calls import Call
+from taskengine.client.session import Options, Session
 from taskengine.client.task_future import settle
 from taskengine.errors import BadArguments
 from taskengine.protocol.messages import Info, decode_request

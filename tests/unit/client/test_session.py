@@ -14,11 +14,11 @@ import pytest
 
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
+from taskengine.client.calls import Call
 from taskengine.client.clock import LATEST
 from taskengine.client.session import (
     GREET_NS,
     HELLO_S,
-    Call,
     Options,
     OutgoingRequest,
     Pending,

@@ -11,7 +11,8 @@ from taskengine import task
 from taskengine.config.machine import Machine
 from taskengine.errors import TaskModuleError
 from taskengine.protocol.messages import RetryPolicy, ScheduleState
-from taskengine.registry.registry import Registry, places_of
+from taskengine.registry.modules import places_of
+from taskengine.registry.registry import Registry
 from taskengine.registry.survey import Module, check_pins, read_by_import, survey
 
 ROBOT = """

@@ -12,7 +12,7 @@ import zmq
 from taskengine import Client, EngineUnreachable
 from taskengine.client import connection
 from taskengine.client.connection import Connection
-from taskengine.client.stopping import Order, Stopping, Target
+from taskengine.client.stopping import Stopping, Target, new_order
 from taskengine.config.settings import Settings
 from taskengine.runtime import rundir
 from taskengine.runtime.hosts import Lookup, host_in, name_in, needs_ipv6
@@ -115,7 +115,7 @@ def test_a_stop_goes_to_all_addresses_of_a_name_at_once(monkeypatch: pytest.Monk
         monkeypatch.setattr(connection, "name_in", lambda endpoint: "robot")
         monkeypatch.setattr(connection, "nearest", lambda address: next(turns))
         target = Target(f"tcp://{NAME}:9001", None, insecure=True)
-        Stopping(target, Order.new(), deadline(10)).run()
+        Stopping(target, new_order(), deadline(10)).run()
         assert len(engine.heard) == 1
 
 
@@ -128,7 +128,7 @@ def test_a_name_that_does_not_resolve_is_named(names: dict[str, set[int]]) -> No
         with pytest.raises(EngineUnreachable, match=wrong):
             client.submit("x").result(deadline(10))
     with pytest.raises(EngineUnreachable, match=wrong):
-        Stopping(Target(address, None, insecure=True), Order.new(), deadline(0.5)).run()
+        Stopping(Target(address, None, insecure=True), new_order(), deadline(0.5)).run()
 
 
 def test_a_name_that_resolves_is_not_blamed(names: dict[str, set[int]]) -> None:

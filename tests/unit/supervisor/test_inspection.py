@@ -10,7 +10,7 @@ import zmq
 
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Facts
-from taskengine.registry.registry import places
+from taskengine.registry.modules import places
 from taskengine.supervisor.inspection import inspect, libzmq_version
 
 
