@@ -410,6 +410,8 @@ def _described(device: Device) -> dict[str, Any]:
     if kind.is_output:
         found["lease"] = device.lease
         found["safe"] = device.safe
+        found["stop"] = {"ramp": device.stop_ramp} if device.stop_ramp else "cut"
+        found |= {key: value for key in ("enable", "beat") if (value := getattr(device, key))}
     if device.limits is not None:
         limits = device.limits
         found["limits"] = {

@@ -337,6 +337,7 @@ def test_state_and_list(machine: Bench) -> None:
         "unit": "degrees",
         "lease": 60.0,
         "safe": "detach",
+        "stop": "cut",
         "limits": {"range": [-90, 90]},
     }
     assert described["button"]["role"] == "input"

@@ -115,6 +115,13 @@ def test_the_owner_acts_on_its_line_without_any_client(bench: Callable[..., Benc
     assert one.pin(4).state == 1
     one.pin(27).drive_high()
     wait_until(lambda: one.pin(4).state == 0, 5, "the stop")
+    listed = {row["name"]: row for row in commands.devices_list()}
+    assert (listed["base"]["stop"], listed["wheel"]["stop"]) == ({"ramp": 0.2}, "cut")
+    assert (listed["base"]["enable"], "enable" in listed["arm"], "stop" in listed["deadman"]) == (
+        "deadman",
+        False,
+        False,
+    )
     state = commands.devices_state("wheel")["wheel"]
     assert state["rules"] == ["deadman-wheel: deadman is released"]
     assert "deadman-wheel" in one.panel.report()["rules"]
