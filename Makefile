@@ -27,6 +27,7 @@ CODE := taskengine hardware bench examples tests
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
 	--ignore=tests/property/test_broker_states.py
+CODE += website
 
 # What the set-up needs, each with the Debian package that has it.
 define PREFLIGHT
@@ -158,6 +159,10 @@ check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, 
 	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml taskengine._fastpath taskengine._socket taskengine._descendants bench._echo
 	$(PY) -m pytest tests/test_layering.py
 
+.PHONY: docs
+docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly and without the network, and examine it
+	$(PY) -m website
+
 audit: $(VENV)/.audit  ## look up known weaknesses of the installed packages; needs the network
 	$(VENV)/bin/pip-audit --local --skip-editable
 
@@ -196,10 +201,14 @@ $(VENV)/.bench: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(ECHO)
 	@touch $@ $(VENV)/.run
 
+$(VENV)/.docs: $(SOURCES) | $(PY)
+	$(INSTALL) ".[docs]"
+	@touch $@
+
 $(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
 	$(ECHO)
-	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench
+	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench $(VENV)/.docs
 
 $(VENV)/.audit: $(SOURCES) | $(PY)
 	$(INSTALL) ".[audit]"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from taskengine.runtime.firmware import undervoltage
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BadArguments",
     "Cancelled",

@@ -18,7 +18,7 @@ from tests.engine import deadline, free_ports, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "0.1.0"
 COMMIT = "6932aa69440ec848626817ffe5032a1837b87fcf"
-"""The last one that is called 0.1.0."""
+"""The commit that counts as 0.1.0: what later versions stay compatible with."""
 DEVICES = """
 [hardware.devices.lamp]
 type = "LED"
