@@ -189,7 +189,11 @@ class Rules:
         if judge is None:
             return False
         judge.take(reading)
-        has_changed = self._judge(name, judge, now) and self._weigh(self._of.get(name, ()), now)
+        had = self.faults.get(name)
+        has_changed = self._judge(name, judge, now)
+        if has_changed:
+            # another value alone is no news, except of the supply, which speaks against arming
+            has_changed = self._weigh(self._of.get(name, ()), now) or self.faults.get(name) != had or name == POWER
         self.due = min(self.due, judge.due(now))
         if name in self._faulty_at and (sure := self._faulty_at[name] + LATCH_S) > now:
             self.due = min(self.due, sure)
