@@ -13,8 +13,8 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	arming bulletin conditions control device_config device_types failover header levels motion options outputs \
-	plausibility restraints rule_config rule_conflicts rules values)
+	arming bulletin conditions control device_config device_types effects failover groups header levels motion \
+	movements options outputs plausibility restraints rule_config rule_conflicts rules stop_config tones values)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 # What uses the parts of pyzmq and gpiozero that are private to them.
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
