@@ -13,8 +13,8 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	arming bulletin conditions control device_config device_types failover header levels motion options outputs \
-	plausibility restraints rule_config rule_conflicts rules values)
+	arming bulletin conditions control device_config device_types effects failover groups header levels motion \
+	movements options outputs plausibility restraints rule_config rule_conflicts rules stop_config tones values)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 # What uses the parts of pyzmq and gpiozero that are private to them.
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
@@ -50,7 +50,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-rules bench-stops pi-budget wheels wheelhouse check audit clean
+	bench-hardware bench-rules bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -152,8 +152,17 @@ bench-rules: $(VENV)/.test  ## measure servo commands with ten rules and without
 bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
 	$(PY) -m bench.stops
 
-pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them with a Pi's (valgrind)
-	$(PY) -m bench.pi_budget
+pi-budget: $(VENV)/.release $(VENV)/.run  ## count a package's instructions, aarch64's by QEMU as root too, and compare them with a Pi's
+	PI_ROOTS="$(if $(filter no,$(ARM)),,$$($(PY) -m tests.arm --counting))" && export PI_ROOTS && $(PY) -m bench.pi_budget
+
+test-arm: $(VENV)/.release  ## install the wheel on Debian 13 for arm64 under QEMU, move a servo, and test; as root, the root made once, in 3 minutes
+	$(PY) -m tests.arm arm64-trixie
+
+test-arm-all: $(VENV)/.release  ## the same on Debian 12 and 13 for arm64, and on 13 for armhf, with more tests
+	$(PY) -m tests.arm --long arm64-trixie arm64-bookworm armhf-trixie
+
+arm-servo: $(VENV)/.release  ## go the way from our wheel to a servo in a fresh root for arm64, within 120 s
+	$(PY) -m tests.arm --servo
 
 wheels: $(VENV)/.release  ## build the sdist and the wheels for x86-64, aarch64 and armv7l into dist/; TARGETS names some of them
 	$(PY) -m release.wheels $(TARGETS)

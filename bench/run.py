@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import platform
 import sys
 import time
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from bench.headline import MS, RESPONSE_TIME, Headline, find_headline, headline_
 from bench.machine import busy_elsewhere, this_machine
 from bench.offer import offered
 from bench.ours import TIMEOUT_S, AtOnce, Columns, NoReply, Ours, Seed, over_tcp
+from bench.pi_line import ASK, is_pi, pi_line
 from bench.picture import Panel
 from bench.pools import Executor, Loop, Pool
 from bench.quiet import Quiet
@@ -72,6 +74,8 @@ def run(out: Path, *, quick: bool, as_json: bool) -> int:
     else:
         print(f"Written: {', '.join(map(str, written))}", flush=True)
         report.print_report(results, wide_console())
+        if is_pi(results.machine):
+            print(f"\n{ASK}\n{pi_line(results, platform.machine())}")
     return 0
 
 

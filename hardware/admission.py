@@ -49,6 +49,8 @@ class Admission:
         self._exclusive = exclusive
         self._position = position
         self._consents: dict[bytes, None] = {}
+        self.late: list[Output] = []
+        """Outputs that stop by a ramp, which has to begin so that it ends with their lease."""
         self.other_due = math.inf
         """The time, in s, at which something else than a lease is due."""
         self.due = math.inf
@@ -137,7 +139,7 @@ class Admission:
         output.author = origin.holder
         output.word_ns = _word(output, origin)
         if output.word_ns:
-            self.due = min(self.due, _moment(output.word_ns + output.lease_ns))
+            self.due = min(self.due, _moment(output.word_ns + output.lease_ns - output.stop_ns))
         # as long as a rule restricts it, every command is checked
         output.granted = origin if output.restriction is None else None
         is_ageless = output.age is None or not origin.received
@@ -147,13 +149,14 @@ class Admission:
         """Begin the author's lease again."""
         if output.lease_ns:
             self._ends[output.place] = end = (output.word_ns or int(now * NS)) + output.lease_ns
-            self.due = min(self.due, _moment(end))
+            self.due = min(self.due, _moment(end - output.stop_ns))
         if output.holder is not None and output.holder == output.author:
             self._hold_on(output, now)
 
     def over(self, outputs: Iterable[Output], now: float) -> list[Output]:
         """Return the outputs whose lease is over, which have to be brought to rest; end the holds of their authors."""
         now_ns, found, due = int(now * NS), [], self.other_due
+        self.late.clear()
         for output in outputs:
             end = self._ends[output.place]
             if end == NEVER:
@@ -162,6 +165,11 @@ class Admission:
                 found.append(output)
                 if output.holder == output.author:
                     output.holder = None
+            elif output.stop_ns:
+                if end - output.stop_ns <= now_ns:
+                    self.late.append(output)
+                else:
+                    end -= output.stop_ns
             due = min(due, _moment(end))
         self.due = due
         return found

@@ -9,39 +9,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from taskengine import BadArguments, Origin, TaskFailed, check_device, origin, position
+from taskengine import BadArguments, Origin, TaskFailed, check_device, origin
 
 from .admission import stopped_text
 from .control import Control
-from .device_config import Device, DeviceLimits, HardwareConfig, Value, prefix_of
+from .device_config import Device, DeviceLimits, Value, prefix_of
 from .device_types import Role
+from .drives import Drives
+from .effects import Effect
+from .groups import Group
+from .lane_commands import Running
+from .lights import Lights
 from .outputs import NS, Output
 from .shared_state import NEVER
+from .tones import frequency_of
 from .values import angle_of, checked, is_number, seconds
 
-if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to spend
+if TYPE_CHECKING:
     from .owner import Owner
 
 STOP_S = 0.2
-"""How long, in s, `system.stop` waits for other lanes."""
+"""How long, in s, `system.stop` waits for other lanes, beside the ramps of their outputs."""
 POLL_S = 0.001
 SHORTEST_S = 0.001
 
 
-class Commands:
+class Commands(Lights, Drives):
     """The tasks of a lane; `start` gives them an open owner."""
-
-    def __init__(self, layout: HardwareConfig, lane: str) -> None:
-        self._devices = {device.name: device for device in layout.of(lane)}
-        self._owner: Owner | None = None
-
-    def start(self, owner: Owner) -> None:
-        """Have tasks act on the owner's pins from now on."""
-        self._owner = owner
 
     # Servos ----------------------------------------------------------------------------------------------------------
 
@@ -63,7 +61,7 @@ class Commands:
 
         `easing` is linear, sine or smooth. The next command replaces this one. Its lease may end on the way, too.
         """
-        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
+        with Running(self._open(), device, Role.SERVO) as (owner, output, now):
             goal = _goal(output, value, angle)
             seconds: float = owner.control.move(output, goal, duration, easing, origin(), now)
             return seconds
@@ -77,7 +75,7 @@ class Commands:
         cycles: int | None = None,
     ) -> None:
         """Turn a servo to and fro between two positions, `period` s for both ways, `cycles` times or for ever."""
-        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
+        with Running(self._open(), device, Role.SERVO) as (owner, output, now):
             limits = _limits(output)
             ends = (limits.least if low is None else low), (limits.most if high is None else high)
             first, last = (_number(checked(output, end, _unit(output))) for end in ends)
@@ -87,7 +85,7 @@ class Commands:
 
     def servo_halt(self, device: str) -> None:
         """Stop a moving servo where it is."""
-        with _RunningCommand(self._open(), device, Role.SERVO) as (owner, output, now):
+        with Running(self._open(), device, Role.SERVO) as (owner, output, now):
             owner.control.halt(output, origin(), now)
 
     def servo_detach(self, device: str) -> None:
@@ -106,7 +104,7 @@ class Commands:
 
     def gpio_toggle(self, device: str) -> bool:
         """Switch an output on if it is off, and off if it is on; return the new state."""
-        with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
+        with Running(self._open(), device, Role.SWITCH) as (owner, output, now):
             value = not output.value
             owner.control.command(output, value, origin(), now)
             return value
@@ -114,7 +112,7 @@ class Commands:
     def gpio_pulse(self, device: str, duration: float) -> None:
         """Switch an output on for `duration` s, at least 0.001, accurate to 20 ms; answers at once."""
         duration = seconds(duration, SHORTEST_S)
-        with _RunningCommand(self._open(), device, Role.SWITCH) as (owner, output, now):
+        with Running(self._open(), device, Role.SWITCH) as (owner, output, now):
             owner.control.pulse(output, True, False, duration, origin(), now)
 
     def pwm_set(self, device: str, duty: float) -> None:
@@ -125,11 +123,16 @@ class Commands:
         """Light an RGB LED, each colour from 0 to 1."""
         self._command(device, Role.COLOUR, checked, (red, green, blue))
 
-    def tone_play(self, device: str, frequency: float, duration: float | None = None) -> None:
-        """Play a tone of so many Hz for `duration` s, or until the next command; answers at once."""
+    def tone_play(self, device: str, frequency: float | str, duration: float | None = None) -> None:
+        """Play a tone of so many Hz, or a note such as "A4", for `duration` s; answers at once.
+
+        Without a duration it lasts until the next command.
+        """
+        if isinstance(frequency, str):
+            frequency = frequency_of(frequency)
         if duration is not None:
             duration = seconds(duration, SHORTEST_S)
-        with _RunningCommand(self._open(), device, Role.TONE) as (owner, output, now):
+        with Running(self._open(), device, Role.TONE) as (owner, output, now):
             tone = _number(checked(output, frequency, "frequency in Hz"))
             if duration is None:
                 owner.control.command(output, tone, origin(), now)
@@ -139,31 +142,6 @@ class Commands:
     def tone_stop(self, device: str) -> None:
         """Silence a tone."""
         self._command(device, Role.TONE, _as_is, None)
-
-    # Motors ----------------------------------------------------------------------------------------------------------
-
-    def motor_forward(self, device: str, speed: float = 1.0) -> None:
-        """Run a motor forward, at a speed from 0 to 1."""
-        self._command(device, Role.MOTOR, _speed, speed, 1.0)
-
-    def motor_backward(self, device: str, speed: float = 1.0) -> None:
-        """Run a motor backward, at a speed from 0 to 1."""
-        self._command(device, Role.MOTOR, _speed, speed, -1.0)
-
-    def motor_stop(self, device: str) -> None:
-        """Stop a motor, or both of a robot, at once, whatever its limits and whoever holds it exclusively.
-
-        It overtakes waiting tasks; earlier commands end in Cancelled.
-        """
-        self._bring_to_rest(device, Role.MOTOR, Role.DRIVE)
-
-    def robot_drive(self, device: str, left: float, right: float) -> None:
-        """Run the left and the right motor of a robot, at speeds from -1 to 1."""
-        self._command(device, Role.DRIVE, checked, (left, right))
-
-    def robot_stop(self, device: str) -> None:
-        """Stop both motors of a robot; see motor.stop."""
-        self._bring_to_rest(device, Role.DRIVE)
 
     # All devices -----------------------------------------------------------------------------------------------------
 
@@ -178,19 +156,28 @@ class Commands:
         """Return the value of an input, in its unit, or the last value of an output."""
         check_device(device)
         owner = self._open()
+        if device in self._layout.groups:
+            return [owner.control.find(name).value for name in self._members(device)]
         if device in owner.sensors.known or device in owner.left_out:
             return owner.read(device)
         return owner.control.find(device).value
 
     def devices_list(self) -> list[dict[str, Any]]:
         """Return the lane's devices that the caller may use: name, type, role, unit, limits, lease."""
-        return [_described(self._devices[name]) for name in self._usable()]
+        groups = [group for group in self._layout.groups.values() if group.members[0] in self._devices]
+        return [
+            *(_described(self._devices[name]) for name in self._usable(self._devices)),
+            *(_group(self._layout.groups[name]) for name in self._usable(group.name for group in groups)),
+        ]
 
     def devices_state(self, *devices: str) -> dict[str, Any]:
         """Return the last value and the lease's remaining seconds of these devices; without any, of all."""
         owner = self._open()
         now_ns = time.monotonic_ns()
-        return {name: self._state(owner, name, now_ns) for name in devices or self._usable()}
+        for name in devices:
+            check_device(name)
+        names = [name for device in devices for name in self._members(device)]
+        return {name: self._state(owner, name, now_ns) for name in names or self._usable(self._devices)}
 
     def devices_write(self, values: dict[str, Any]) -> None:
         """Set many outputs together, an AngularServo to an angle: all values are checked before one output moves."""
@@ -198,6 +185,8 @@ class Commands:
             raise BadArguments("devices.write takes a map of devices to values")
         for name in values:
             check_device(name)
+        if self._layout.groups:
+            values = dict(self._each(values))
         owner = self._open()
         where = origin()
         with owner.lock:
@@ -239,13 +228,13 @@ class Commands:
             check_device(name)
         owner = self._open()
         with owner.lock:
-            owner.control.admission.release([owner.control.find(name) for name in _names(devices)], origin())
+            owner.control.admission.release(self._found(owner, _names(devices)), origin())
 
     def system_stop(self, id: bytes = b"", why: str = "") -> None:
         """Emergency stop: bring every output of every lane to its safe state, and accept no command until `system.arm`.
 
         It overtakes all waiting tasks, and is answered when the pins are safe. Raises TaskFailed if a lane has not
-        confirmed that in 0.2 s. A repeated `id` does not stop the machine again.
+        confirmed that in 0.2 s, plus the longest ramp. A repeated `id` does not stop the machine again.
         """
         owner = self._open()
         with owner.lock:
@@ -294,31 +283,9 @@ class Commands:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> Owner:
-        if self._owner is None:
-            raise TaskFailed("this process has no pins: hardware tasks run in their lane only", type="RuntimeError")
-        return self._owner
-
-    def _command(self, device: str, role: Role, read: Callable[..., Value], *given: Any) -> None:
-        check_device(device)
-        owner = self._owner or self._open()
-        with owner.lock:
-            control = owner.control
-            output = control.find(device, role)
-            now = time.monotonic()
-            try:
-                control.command(output, read(output, *given), origin(), now)
-            finally:
-                if control.due < owner.asleep_until or control.due <= now:
-                    owner.hurry()
-
-    def _bring_to_rest(self, device: str, *roles: Role) -> None:
-        with _RunningCommand(self._open(), device, *roles) as (owner, output, now):
-            owner.control.bring_to_rest(output, origin(), position(), now)
-
     def _confirm(self, owner: Owner) -> None:
         """Wait until every lane is safe."""
-        end = time.monotonic() + STOP_S
+        end = time.monotonic() + STOP_S + owner.panel.ramp_s
         while late := owner.panel.unconfirmed():
             if time.monotonic() > end:
                 said = f"{stopped_text(owner.panel)}; not confirmed by lane {', '.join(late)}"
@@ -330,14 +297,28 @@ class Commands:
             check_device(name)
         owner = self._open()
         with owner.lock:
-            outputs = [owner.control.find(name) for name in devices]
+            outputs = self._found(owner, devices)
             begin(owner.control, outputs, origin(), time.monotonic())
             owner.hurry()
         shortest: int = min(output.lease_ns for output in outputs)
         return shortest / 1e9
 
-    def _usable(self) -> Iterator[str]:
-        for name in self._devices:
+    def _found(self, owner: Owner, devices: list[str]) -> list[Output]:
+        return [owner.control.find(name) for device in devices for name in self._members(device)]
+
+    def _each(self, values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield each device and its value; a group takes a list."""
+        for device, value in values.items():
+            members = self._members(device)
+            if members == (device,):
+                yield device, value
+                continue
+            if not (isinstance(value, (list, tuple)) and len(value) == len(members)):
+                raise BadArguments(f"{device} takes a list of {len(members)} values, not {value!r:.100}")
+            yield from zip(members, value, strict=True)
+
+    def _usable(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
             try:
                 check_device(name)
             except PermissionError:
@@ -345,7 +326,6 @@ class Commands:
             yield name
 
     def _state(self, owner: Owner, name: str, now_ns: int) -> dict[str, Any]:
-        check_device(name)
         sensed: dict[str, Any] | None = owner.sensed(name)
         if sensed is not None:
             return sensed
@@ -360,29 +340,11 @@ class Commands:
         if output.lease_ns:
             end = owner.panel.ends[output.place]
             found["lease"] = None if end == NEVER else max(0.0, (end - now_ns) / NS)
+        if isinstance(output.motion, Effect):
+            found["effect"] = output.motion.name
         if output.value is None and output.role is Role.SERVO and output.limits is not None:
             found["position"] = "unknown" if output.position is None else "assumed"
         return found
-
-
-class _RunningCommand:
-    """A command on one output: the lock, the output, and the time."""
-
-    def __init__(self, owner: Owner, device: str, *roles: Role) -> None:
-        check_device(device)
-        self._owner, self._device, self._roles = owner, device, roles
-
-    def __enter__(self) -> tuple[Owner, Output, float]:
-        self._owner.lock.acquire()
-        try:
-            return self._owner, self._owner.control.find(self._device, *self._roles), time.monotonic()
-        except BaseException:
-            self._owner.lock.release()
-            raise
-
-    def __exit__(self, *exception: object) -> None:
-        self._owner.hurry()
-        self._owner.lock.release()
 
 
 def _names(devices: object) -> list[str]:
@@ -441,12 +403,6 @@ def _goal(output: Output, value: float | None, angle: float | None) -> float:
     return _number(_position(output, value, angle))
 
 
-def _speed(output: Output, speed: Any, sign: float) -> Value:
-    if not is_number(speed, 0.0, 1.0):
-        raise BadArguments(f"{output.device.name} takes a speed from 0 to 1, not {speed!r:.100}")
-    return checked(output, sign * speed, "speed")
-
-
 def _described(device: Device) -> dict[str, Any]:
     kind = device.kind
     found: dict[str, Any] = {"name": device.name, "type": device.type, "role": kind.role.value, "pins": device.pins}
@@ -454,6 +410,8 @@ def _described(device: Device) -> dict[str, Any]:
     if kind.is_output:
         found["lease"] = device.lease
         found["safe"] = device.safe
+        found["stop"] = {"ramp": device.stop_ramp} if device.stop_ramp else "cut"
+        found |= {key: value for key in ("enable", "beat") if (value := getattr(device, key))}
     if device.limits is not None:
         limits = device.limits
         found["limits"] = {
@@ -463,10 +421,15 @@ def _described(device: Device) -> dict[str, Any]:
     return found
 
 
+def _group(group: Group) -> dict[str, Any]:
+    return {"name": group.name, "type": group.type, "role": "group", "members": list(group.members)}
+
+
 NAMES: dict[str, Callable[..., Any]] = {
     name.replace("_", ".", 1): method
-    for name, method in vars(Commands).items()
-    if not name.startswith("_") and name not in ("start", "stop_called")
+    for methods in (Lights, Drives, Commands)
+    for name, method in vars(methods).items()
+    if not name.startswith("_") and name != "stop_called"
 }
 """The methods that are tasks, by the names of the tasks."""
 RESTS = frozenset({"motor.stop", "robot.stop", "device.rest"})

@@ -13,7 +13,7 @@ if the acceleration is limited, restarts from standing still. So a delayed motio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -22,21 +22,20 @@ from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 from .admission import Admission, stopped_text
 from .device_config import EXCLUSIVE_S, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
-from .motion import EASINGS, FRAME_S, Motion, Plan, Pulse, Ramp, State, Sweep, Then, Trapezoid, go, least_duration
+from .effects import Effect, Pulse, Sink
+from .motion import EASINGS, FRAME_S, Motion, State, Sweep, Then, Trapezoid, go, least_duration
+from .movements import Movements
 from .outputs import NS, Output, safe_value, start_value
 from .plausibility import Measurement
 from .restraints import Hands, Restraints, check
 from .rules import Rules
 from .shared_state import NEVER, SharedState
-from .values import checked, numbers_of, seconds
+from .values import checked, seconds
 
 __all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
-PAUSE_S = 2 * FRAME_S
-"""A longer time between two looks at a motion delays it, in s."""
 
-
-class Control:
+class Control(Movements):
     """The outputs of a lane; `exclusive` and `position` as for `Admission`."""
 
     def __init__(
@@ -50,10 +49,11 @@ class Control:
         position: Callable[[], int] = lambda: 0,
         rules: Rules | None = None,
     ) -> None:
+        super().__init__()
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
         self.admission = Admission(lane, panel, exclusive, position)
-        hands = Hands(self._drive, self._drop, self._bring_to_rest)
+        hands = Hands(self._drive, self._interrupt, self._bring_to_rest)
         self.restraints = Restraints(lane, rules or Rules(), panel, self.admission, self.outputs, hands)
         self._panel = panel
         self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
@@ -61,12 +61,9 @@ class Control:
         self._tell = tell
         self._number = panel.number
         """The number of the latest stop that was acted on."""
-        self._moving: dict[Output, None] = {}
+        self._is_stopping = False
+        """Whether that stop is to be confirmed yet."""
         self._changed: dict[Output, None] = {}
-        self._frame = 0.0
-        """When the outputs in motion move next."""
-        self.due = math.inf
-        """The latest time at which `tick` must be called, in s."""
 
     def begin(self, at: Mapping[int, Value], now: float = 0.0) -> None:
         """Start with open pins; `at` has the values of outputs by their places."""
@@ -144,8 +141,8 @@ class Control:
             self._extend(output, now)
         if output.limits is not None and value is not None and output.position is not None:
             self._set_off(output, partial(_set, cast(float, value), output.limits), now)
-        elif output.ramp:
-            self._ramp(output, value, now)
+        elif output.is_shaped:
+            self._shape(output, value, now)
         else:
             if output.motion is not None:
                 self._drop(output)
@@ -226,13 +223,21 @@ class Control:
 
     def pulse(self, output: Output, value: Value, after: Value, duration: float, origin: Origin, now: float) -> None:
         """Set an output to a value for so many seconds, and to `after` then. Raises the errors of `Admission.check`."""
-        self._admit(output, origin, now)
-        self._drop(output)
-        motion = output.motion = Pulse(value, after, now + duration)
-        self._moving[output] = None
-        self._drive(output, value, now)
-        self._extend(output, now)
-        self.due = min(self.due, motion.end)
+        self.play([(output, Pulse(value, after, now + duration))], origin, now)
+
+    def play(self, effects: Sequence[tuple[Output, Effect]], origin: Origin, now: float) -> None:
+        """Begin effects together: all are admitted, or none begins. Raises the errors of `Admission.check`."""
+        for output, _ in effects:
+            if output.beat:
+                raise BadArguments(f"{output.device.name} beats while it is on, and plays nothing else")
+            self._act_on_due(output, now)
+            self.admission.check(output, origin, now)
+            check(output, None)
+        for output, effect in effects:
+            self._admit(output, origin, now)
+            self._play(output, effect, now)
+            self._drive(output, effect.at(now)[0], now)
+            self._extend(output, now)
 
     def halt(self, output: Output, origin: Origin, now: float) -> None:
         """Stop an output where it is, or as near as its limits allow. Raises the errors of `Admission.check`."""
@@ -245,7 +250,7 @@ class Control:
             return
         self._extend(output, now)
         limits, motion = output.limits, output.motion
-        if limits is None or math.isinf(limits.acceleration) or motion is None or isinstance(motion, Pulse):
+        if limits is None or math.isinf(limits.acceleration) or motion is None or isinstance(motion, Effect):
             self._drop(output)
             return
         position, speed = self._state(output, now)
@@ -257,7 +262,7 @@ class Control:
         number = (origin.received, position) if origin.received else (int(now * NS), 0)
         if number > self._panel.rested(output.place):
             self._panel.rest(self._lane, output.place, *number)
-        self._bring_to_rest(output, now)
+        self._retire(output, now)
         output.rest_order = self._rest_orders[output.place]
 
     # Leases ----------------------------------------------------------------------------------------------------------
@@ -268,12 +273,14 @@ class Control:
         """Acquire outputs as `Admission.acquire` does, after ending the leases that are over."""
         self._act_on_all(now)
         self.admission.acquire(outputs, origin, now, exclusive=exclusive, take_over=take_over)
+        self._go_on_if_in_time(outputs, now)
         self.due = min(self.due, self.admission.due)
 
     def renew(self, outputs: list[Output], origin: Origin, now: float) -> None:
         """Renew outputs as `Admission.renew` does, after ending the leases that are over."""
         self._act_on_all(now)
         self.admission.renew(outputs, origin, now)
+        self._go_on_if_in_time(outputs, now)
         self.due = min(self.due, self.admission.due)
 
     # Stops -----------------------------------------------------------------------------------------------------------
@@ -299,7 +306,7 @@ class Control:
 
     def rest(self, now: float = 0.0) -> None:
         """Bring every output to its safe state."""
-        self._rest_all(self.outputs.values(), now)
+        self._rest_all(self.outputs.values(), now, self._rest)
         # the beginning and the end of an owner are not published
         self._changed.clear()
 
@@ -307,6 +314,8 @@ class Control:
         """Do everything that is due."""
         self._act_on_all(now)
         self._go_on(now)
+        if self._is_stopping:
+            self._confirm()
         for output in [output for output in self._changed if output.next_tell <= now]:
             del self._changed[output]
             output.next_tell = now + 1 / output.device.rate
@@ -317,7 +326,9 @@ class Control:
         self.due = self._next(now)
 
     def _next(self, now: float) -> float:
-        moves = [output.motion.end if isinstance(output.motion, Pulse) else self._frame for output in self._moving]
+        moves = [
+            output.motion.due(now) if isinstance(output.motion, Effect) else self._frame for output in self._moving
+        ]
         tells = [output.next_tell for output in self._changed]
         due: float = min([self.admission.due, *moves, *tells])
         return due
@@ -348,20 +359,31 @@ class Control:
         number = self._panel.number
         if number != self._number:
             self.admission.forget(self.outputs.values())
-            self._rest_all(self.outputs.values(), now)
+            self._rest_all(self.outputs.values(), now, self._stop)
             self._number = number
-            self._panel.confirm(self._lane, number)
+            self._is_stopping = True
+        if self._is_stopping:
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Confirm a stop when no output is on its way to rest any more."""
+        sinks = [output.motion for output in self._moving if isinstance(output.motion, Sink)]
+        if all(sink.is_late for sink in sinks):
+            self._is_stopping = False
+            self._panel.confirm(self._lane, self._number)
 
     def _act_on_rest(self, output: Output, now: float) -> None:
         order = self._rest_orders[output.place]
-        self._bring_to_rest(output, now)
+        self._retire(output, now)
         output.rest_order = order
 
     def _end_leases(self, now: float) -> None:
         over = self.admission.over(self.outputs.values(), now)
+        for output in self.admission.late:
+            self._ramps_down(output, now, is_late=True)
         if over:
             self.restraints.lose(over)
-            self._rest_all(over, now)
+            self._rest_all(over, now, self._rest)
             self._restrain(now)
             self.admission.over(self.outputs.values(), now)
 
@@ -372,19 +394,19 @@ class Control:
             self._act_on_stop(now)
         self.due = min(self.due, self.admission.due)
 
-    def _rest_all(self, outputs: Iterable[Output], now: float) -> None:
+    def _rest_all(self, outputs: Iterable[Output], now: float, rest: Callable[[Output, float], object]) -> None:
         """Bring these outputs to their safe states, even if one of them fails; raise its error afterwards."""
         failed: Exception | None = None
         for output in outputs:
             try:
-                self._rest(output, now)
+                rest(output, now)
             except Exception as error:
                 failed = failed or error
         if failed is not None:
             raise failed
 
     def _rest(self, output: Output, now: float) -> None:
-        last = output.motion.after if isinstance(output.motion, Pulse) else output.value
+        last = output.motion.after if isinstance(output.motion, Effect) else output.value
         self._drop(output)
         self._drive(output, safe_value(output.device, last), now)
         self.admission.end(output)
@@ -397,71 +419,44 @@ class Control:
         else:
             self._rest(output, now)
 
-    # Motions ---------------------------------------------------------------------------------------------------------
-
-    def _go_on(self, now: float) -> None:
-        """Move the outputs in motion, at most at 50 Hz."""
-        is_frame = not self._frame - FRAME_S < now < self._frame
-        if is_frame:
-            self._frame = now + FRAME_S
-        for output in list(self._moving):
-            motion = output.motion
-            if isinstance(motion, Pulse):
-                position, is_over = motion.at(now)
-                if not is_over:
-                    continue
-            elif is_frame and motion is not None:
-                self._advance(output, now)
-                motion = output.motion or motion
-                position, is_over = motion.at(output.clock)
-            else:
-                continue
-            if is_over:
-                self._drop(output)
-            self._drive(output, position, now)
-
-    def _advance(self, output: Output, now: float) -> None:
-        """Advance the clock of a motion; after a pause the motion is planned again from where it stands."""
-        passed, output.seen = now - output.seen, now
-        limits = output.limits
-        if passed > PAUSE_S and output.plan is not None and limits is not None and limits.acceleration < math.inf:
-            output.motion = output.plan(State(output.position or 0.0), output.clock)
-        output.clock += min(max(passed, 0.0), PAUSE_S)
-
-    def _state(self, output: Output, now: float) -> State:
-        """Return the position and the speed of an output, as far as they are known."""
+    def _ramps_down(self, output: Output, now: float, *, is_late: bool = False) -> bool:
+        """Begin a stop by a ramp, whose end `_sink` sees, or go on with it; return whether the output has such."""
         motion = output.motion
-        if motion is None or isinstance(motion, (Pulse, Ramp)):
-            output.seen = now
-            return State(output.position or 0.0)
-        self._advance(output, now)
-        return (output.motion or motion).state(output.clock)
-
-    def _set_off(self, output: Output, plan: Plan, now: float) -> None:
-        state = self._state(output, now)
-        output.plan = plan
-        self._start(output, plan(state, output.clock), now)
-
-    def _ramp(self, output: Output, value: Value, now: float) -> None:
-        if isinstance(output.motion, Ramp):
-            self._advance(output, now)
-            there = numbers_of(output.motion.at(output.clock)[0])
+        if isinstance(motion, Sink):
+            output.motion = motion._replace(is_late=motion.is_late and is_late)
+        elif output.stop_ns and output.value != output.rest:
+            self._play(output, Sink(output.value, output.rest, output.stop_ns / NS, now, is_late), now)
         else:
-            output.seen, there = now, numbers_of(output.value)
-        self._drop(output)
-        ramp = Ramp(there, numbers_of(value), output.clock, 1 / output.ramp)
-        value, is_over = ramp.at(output.clock)
-        self._drive(output, value, now)
-        if not is_over:
-            self._start(output, ramp, now)
+            return False
+        return True
 
-    def _start(self, output: Output, motion: Motion, now: float) -> None:
-        output.motion = motion
-        self._moving[output] = None
-        if self._frame > now + FRAME_S:
-            self._frame = now
-        self._frame = max(self._frame, now)
-        self.due = min(self.due, self._frame)
+    def _stop(self, output: Output, now: float) -> None:
+        """Bring an output to rest as its settings say: at once, or by a ramp."""
+        if not self._ramps_down(output, now):
+            self._rest(output, now)
+
+    def _retire(self, output: Output, now: float) -> None:
+        """Do so unless it is at rest already."""
+        if not self._ramps_down(output, now):
+            self._bring_to_rest(output, now)
+
+    def _interrupt(self, output: Output) -> None:
+        """Drop a motion, but not one to rest."""
+        if not isinstance(output.motion, Sink):
+            self._drop(output)
+
+    def _go_on_if_in_time(self, outputs: Iterable[Output], now: float) -> None:
+        """Have outputs go on that ramp to rest only because a renewal was late, and has come now."""
+        for output in outputs:
+            sink = output.motion
+            if isinstance(sink, Sink) and sink.is_late and self._ends[output.place] - output.stop_ns > now * NS:
+                self._drop(output)
+                if output.limits is not None:
+                    self._set_off(output, partial(_set, cast(float, sink.start), output.limits), now)
+                elif output.is_shaped:
+                    self._shape(output, sink.start, now)
+                else:
+                    self._drive(output, sink.start, now)
 
     def _note(self, output: Output, value: Value, now: float) -> None:
         if isinstance(value, float):
@@ -469,10 +464,6 @@ class Control:
             self._told_at[output.place] = int(now * NS)
         else:
             self._panel.note(output.place, value, int(now * NS))
-
-    def _drop(self, output: Output) -> None:
-        output.motion = output.plan = None
-        self._moving.pop(output, None)
 
     def _drive(self, output: Output, value: Value, now: float) -> None:
         if output.is_bounded:

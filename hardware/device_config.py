@@ -22,11 +22,15 @@ from typing import Any
 
 import msgspec
 
+from taskengine import SettingsError
+
 from .device_types import KINDS, DeviceType, Role
+from .groups import GROUPS, Entries, Group
 from .options import batch_of, check_motor, nearest, number, options_of, pins_of, switch, wrong
 from .plausibility import Plausibility
-from .rule_config import OF_INPUTS, contact_rate, plausibility_of, rules_of
+from .rule_config import OF_INPUTS, STOP_RATE_HZ, contact_rate, plausibility_of, rules_of
 from .rules import Rule, RuleAction
+from .stop_config import beat_of, enable_of, stop_of
 
 LANE = "hardware"
 LEASE_S = 0.5
@@ -44,6 +48,9 @@ LATCH, RESUME = "latch", "resume"
 EXCLUSIVE_S = 5.0
 """How long, in s, a client may keep others out without renewing."""
 EXCLUSIVES_S = (0.1, 3600.0)
+WATCHDOG_S = 15.0
+"""How long, in s, a hardware watchdog waits for food; a Pi's waits no longer."""
+WATCHDOGS_S = (4.0, 3600.0)
 
 Value = bool | float | tuple[float, ...] | None
 """The value of an output, see `Role`."""
@@ -54,9 +61,21 @@ _NEW_CODE, _OLD_CODES = 1 << 23, range(0x10, 0x16)
 """Revision codes of boards with 40 pins: codes with this bit, and the last ones of the older codes."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OF_INPUTS = ("rate", "always", "batch", *OF_INPUTS)
-_OF_OUTPUTS = ("safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start")
+_OF_OUTPUTS = (
+    "safe",
+    "lease",
+    "limits",
+    "max_age",
+    "untimed",
+    "on_fault",
+    "home",
+    "soft_start",
+    "stop",
+    "enable",
+    "beat",
+)
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
-_KEYS = ("devices", "rules", "chip", "board", "rate", "exclusive")
+_KEYS = ("devices", "rules", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -78,7 +97,9 @@ class Device(msgspec.Struct, frozen=True):
 
     A command is refused that is older than `max_age` s, None for its lease; or that does not say how old it is and
     came from another machine, unless `untimed`. `on_fault` is "latch" or "resume", after its owner has died. `home` is
-    where a servo without pulses stands, None if not known; `soft_start` is how many s an output takes from off to full.
+    where a servo without pulses stands, None if not known. `soft_start` is how many s an output takes from off to full,
+    and `stop_ramp` how many to come to rest, 0 for at once. The input `enable` has to be active for it to run, "" for
+    none. A line with a `beat` toggles each so many s while it is on.
 
     Of an input `plausibility` is what it may say. It `is_required` if the machine is not to be armed without it.
     """
@@ -100,6 +121,9 @@ class Device(msgspec.Struct, frozen=True):
     on_fault: str = RESUME
     home: float | None = None
     soft_start: float = 0.0
+    stop_ramp: float = 0.0
+    enable: str = ""
+    beat: float = 0.0
     plausibility: Plausibility | None = None
     is_required: bool = False
 
@@ -138,13 +162,17 @@ class Device(msgspec.Struct, frozen=True):
 class HardwareConfig(msgspec.Struct, frozen=True):
     """All devices by their names; `chip` is the gpiochip's number or label, `board` a revision, None to detect them.
 
-    `exclusive` is how many s a client may keep others out without renewing.
+    `exclusive` is how many s a client may keep others out without renewing. `watchdog` is the path of a hardware
+    watchdog, "" for none, which resets the machine `watchdog_timeout` s after it was fed last.
     """
 
     devices: dict[str, Device]
     chip: int | str | None = None
     board: int | None = None
     exclusive: float = EXCLUSIVE_S
+    groups: dict[str, Group] = {}
+    watchdog: str = ""
+    watchdog_timeout: float = WATCHDOG_S
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -155,6 +183,16 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     def of(self, lane: str) -> list[Device]:
         """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
+
+    @property
+    def longest_stop(self) -> float:
+        """How long, in s, a stop takes at most until all outputs are at rest."""
+        return max(device.stop_ramp for device in self.devices.values())
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the names of the devices of a group; another name is one device's."""
+        group = self.groups.get(name)
+        return (name,) if group is None else group.members
 
     def rules_of(self, lane: str) -> list[Rule]:
         """Return the rules that the owner of a lane keeps: those over its inputs, or for its outputs."""
@@ -191,13 +229,39 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
         raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
-    if len(entries) > MAX_DEVICES:
-        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(entries)}")
-    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
-    _check_pins(devices.values())
+    for name in entries:
+        if not _NAME.fullmatch(name):
+            text = f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}"
+            raise wrong(["devices", name], text)
+    known = Entries(entries, LANE)
+    if len(known.devices) > MAX_DEVICES:
+        raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(known.devices)}")
+    try:
+        devices = _devices(known.devices, rate)
+        _check_pins(devices.values())
+        rules = rules_of(table.get("rules", {}), known.devices, devices)
+    except SettingsError as error:
+        raise known.placed(error) from None
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
-    rules = rules_of(table.get("rules", {}), entries, devices)
-    return HardwareConfig(devices, chip, _board(table.get("board")), exclusive, rules)
+    board, watchdog = _board(table.get("board")), _watchdog(table)
+    return HardwareConfig(devices, chip, board, exclusive, known.groups, rules=rules, **watchdog)
+
+
+def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
+    path = table.get("watchdog", "")
+    if not isinstance(path, str) or (path and not path.startswith("/")):
+        raise wrong(["watchdog"], f'expected the path of a watchdog, such as "/dev/watchdog", not {path!r}')
+    timeout = number(table.get("watchdog_timeout", WATCHDOG_S), ["watchdog_timeout"], *WATCHDOGS_S)
+    return {"watchdog": path, "watchdog_timeout": timeout}
+
+
+def _devices(entries: Mapping[str, Any], rate: float) -> dict[str, Device]:
+    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
+    # what enables an output is read as often as what stops one
+    for name in {device.enable for device in devices.values()} & devices.keys():
+        entry = {"rate": max(rate, STOP_RATE_HZ), **entries[name]}
+        devices[name] = _device(devices[name].place, name, entry, rate)
+    return devices
 
 
 def _chip(chip: object) -> int | str | None:
@@ -220,11 +284,10 @@ def _board(board: object) -> int | None:
 
 def _device(place: int, name: str, entry: object, rate: float) -> Device:
     path = ["devices", name]
-    if not _NAME.fullmatch(name):
-        raise wrong(path, f"a device's name is a letter and up to 63 letters, digits, _ and -, not {name!r}")
     if not isinstance(entry, Mapping):
         raise wrong(path, f"expected a table, not {entry!r}")
     kind = _kind(entry, path)
+    entry, enable = enable_of(entry, kind, path)
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
@@ -237,6 +300,9 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
     if not (isinstance(lane, str) and _NAME.fullmatch(lane)):
         raise wrong([*path, "lane"], f"expected the name of a lane, not {lane!r}")
     batch = batch_of(entry, path)
+    if batch > 1 and "hold_time" in options:
+        raise wrong([*path, "batch"], "an input with a batch publishes no events, such as those of hold_time")
+    lease = _lease(entry.get("lease", kind.is_leased), kind, path)
     rate = number(entry.get("rate", contact_rate(entry, rate)), [*path, "rate"], *RATES_HZ)
     return Device(
         name,
@@ -246,11 +312,14 @@ def _device(place: int, name: str, entry: object, rate: float) -> Device:
         pins,
         options,
         _safe(entry.get("safe", DETACH), kind, limits, path),
-        _lease(entry.get("lease", kind.is_leased), kind, path),
+        lease,
         limits,
         rate,
         batch,
         _always(entry.get("always", False), kind, path),
+        stop_ramp=stop_of(entry, kind, lease, path),
+        enable=enable,
+        beat=beat_of(entry, path),
         plausibility=plausibility_of(entry, kind, rate, path),
         is_required=entry.get("required", False) is True,
         **_guards(entry, kind, limits, path),
@@ -263,7 +332,7 @@ def _kind(entry: Mapping[str, Any], path: list[str]) -> DeviceType:
         return KINDS[type]
     if not isinstance(type, str):
         raise wrong(path, f"expected a type, one of {', '.join(KINDS)}")
-    raise wrong([*path, "type"], f"{type!r} is no type of device; {nearest(type, KINDS)}")
+    raise wrong([*path, "type"], f"{type!r} is no type of device; {nearest(type, (*KINDS, *GROUPS))}")
 
 
 def _limits(entry: object, kind: DeviceType, options: Mapping[str, Any], path: list[str]) -> DeviceLimits | None:
@@ -324,6 +393,8 @@ def _guards(entry: Mapping[str, Any], kind: DeviceType, limits: DeviceLimits | N
         "on_fault": kind.is_output,
         "home": kind.role is Role.SERVO,
         "soft_start": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+        "stop": kind.role in (Role.LEVEL, Role.MOTOR, Role.DRIVE),
+        "beat": kind.role is Role.SWITCH,
     }
     for key, is_allowed in allowed.items():
         if key in entry and not is_allowed:

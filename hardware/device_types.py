@@ -186,9 +186,15 @@ KINDS: Mapping[str, DeviceType] = {
         DeviceType(
             "Button",
             Role.INPUT,
-            options={**_PULL, "bounce_time": _BOUNCE},
+            options={
+                **_PULL,
+                "bounce_time": _BOUNCE,
+                "hold_time": Option(float, None, 0.01, 3600.0),
+                "hold_repeat": Option(bool, False),
+            },
             events=_EDGES,
             excluding=_PULL_EXCLUDES,
+            needing=(("hold_repeat", "hold_time"),),
             pulls={"pin": True},
         ),
         DeviceType(

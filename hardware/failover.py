@@ -69,10 +69,14 @@ class Lateness:
 
 
 class FailoverPolicy:
-    """A lane whose devices have these `places` in the shared state, and whose shortest lease is `shortest` s."""
+    """A lane whose devices have these `places` in the shared state, and whose shortest lease is `shortest` s.
 
-    def __init__(self, places: Sequence[int], shortest: float = BLIND_S) -> None:
+    Its owner takes `ramp` s longer than others to be safe after a stop.
+    """
+
+    def __init__(self, places: Sequence[int], shortest: float = BLIND_S, ramp: float = 0.0) -> None:
         self._places = places
+        self._stop_s = STOP_S + ramp
         self._blind_s = min(BLIND_S, shortest)
         self.owner: int | None = None
         """The owner's process; None if it is dead, or was not started."""
@@ -170,7 +174,7 @@ class FailoverPolicy:
         """Return by when the owner has to act, or had to; None for never."""
         dues = [ends[place] for place in self._places if ends[place] != NEVER]
         if stopped_at is not None:
-            dues.append(stopped_at + int((STOP_S - GRACE_S) * NS))
+            dues.append(stopped_at + int((self._stop_s - GRACE_S) * NS))
         if beaten != NEVER:
             dues.append(beaten + int(BEAT_S * NS))
         return min(dues, default=None)

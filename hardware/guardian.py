@@ -27,6 +27,7 @@ from .failover import BLIND_S, MAX_GRACE_S, NS, Action, FailoverPolicy, Lateness
 from .priority import hurry, is_starved, keep_memory
 from .shared_state import NEVER, NOBODY, SharedState
 from .stop_socket import StopSocket
+from .watchdog import HardwareWatchdog
 
 AGAIN_S = 1.0
 """How soon, in s, an unavailable device is tried again."""
@@ -86,7 +87,10 @@ class Guardian:
         self._bulletin = Bulletin(panel, links.publish, links.warn)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
         self._policies = {
-            lane: FailoverPolicy([one.place for one in layout.of(lane)], shortest) for lane in layout.lanes
+            lane: FailoverPolicy(
+                [one.place for one in layout.of(lane)], shortest, max(one.stop_ramp for one in layout.of(lane))
+            )
+            for lane in layout.lanes
         }
         self._device_sets: dict[str, DeviceSet] = {}
         self._again_at: dict[str, int] = {}
@@ -103,7 +107,12 @@ class Guardian:
             may = links.strangers_may
             self._stops = StopSocket(links.listener, panel, links.note, watch, unwatch, strangers_may=may)
             self._poll.register(links.listener, select.POLLIN)
+        self._watchdog = (
+            HardwareWatchdog(layout.watchdog, layout.watchdog_timeout, links.warn) if layout.watchdog else None
+        )
         self._is_over = False
+        self._is_orderly = False
+        """Whether the supervisor has said that this is the end."""
         self._told: dict[str, str] = {}
         """The reported reason why the pins of a lane are unavailable."""
         for lane, policy in self._policies.items():
@@ -123,6 +132,8 @@ class Guardian:
             self._act(time.monotonic_ns())
             if self._stops is not None:
                 self._stops.answer(time.monotonic_ns())
+            if self._watchdog is not None:
+                self._feed(self._watchdog)
             self._bulletin.tell()
         for lane, policy in self._policies.items():
             if policy.is_orphan:
@@ -131,6 +142,13 @@ class Guardian:
         self._bulletin.tell()
         if self._stops is not None:
             self._stops.close()
+        if self._watchdog is not None:
+            self._watchdog.close(ends=self._is_orderly)
+
+    def _feed(self, watchdog: HardwareWatchdog) -> None:
+        """Feed the watchdog while every lane has a living owner of ours."""
+        watchdog.look(all(self._has_begun(lane) for lane in self._policies), time.monotonic())
+        self._panel.watchdog = watchdog.state
 
     def _due(self) -> float:
         """Return in how many s to look again at the latest."""
@@ -200,7 +218,7 @@ class Guardian:
             # if anything delays us, this ends us
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LAST_S)
-            self.end()
+            self._end()
 
     def let_strangers_stop(self, may: bool) -> None:
         """Let other users than the engine's stop the machine, or not."""
@@ -209,6 +227,10 @@ class Guardian:
 
     def end(self) -> None:
         """Stop the machine, and end as soon as every owner is dead."""
+        self._is_orderly = True
+        self._end()
+
+    def _end(self) -> None:
         self._is_over = True
         self._panel.stop(time.monotonic_ns(), by="supervisor", why="the engine stops")
 

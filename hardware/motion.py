@@ -174,22 +174,6 @@ class Then(NamedTuple):
         return self.rest.state(now) if now >= self.rest.began else self.first.state(now)
 
 
-class Pulse(NamedTuple):
-    """`value` until `end`, then `after`; by the machine's clock, which pauses do not delay."""
-
-    value: Value
-    after: Value
-    end: float
-
-    def at(self, now: float) -> tuple[Value, bool]:
-        """See `Motion`."""
-        return (self.after, True) if now >= self.end else (self.value, False)
-
-    def state(self, now: float) -> State:
-        """See `Motion`; a motion that replaces this one begins at rest."""
-        return State(0.0)
-
-
 class Ramp(NamedTuple):
     """Duty cycles or speeds, each of which grows to its target by `rate` a second, and sinks at once."""
 

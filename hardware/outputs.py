@@ -51,6 +51,7 @@ class Output:
     __slots__ = (
         "age",
         "author",
+        "beat",
         "channel",
         "claims",
         "clock",
@@ -62,6 +63,7 @@ class Output:
         "holder",
         "holder_client",
         "is_bounded",
+        "is_shaped",
         "lease_ns",
         "limits",
         "motion",
@@ -74,6 +76,7 @@ class Output:
         "restriction",
         "role",
         "seen",
+        "stop_ns",
         "told",
         "value",
         "word_ns",
@@ -95,6 +98,11 @@ class Output:
         self.is_bounded = self.limits is not None
         """Whether `bound` does anything."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0
+        self.beat = device.beat
+        self.is_shaped = bool(self.ramp or self.beat)
+        """Whether its values take their time, or are more than a level."""
+        self.stop_ns = int(device.stop_ramp * NS)
+        """How long it takes to come to rest; 0 for at once."""
         self.rest = safe_value(device, None)
         """Its safe value, if it has one of its own."""
         self.value: Value = None

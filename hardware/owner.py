@@ -28,8 +28,8 @@ from .conditions import POWER
 from .control import Control, Output, safe_value, start_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet, Writer
+from .effects import Effect
 from .levels import needs_pulses
-from .motion import Pulse
 from .plausibility import Measurement
 from .power import POWER_S, Power
 from .restraints import rules_of
@@ -52,6 +52,8 @@ NAP_S = 60.0
 """How long, in s, the owner's thread sleeps at most."""
 SWITCH_S = 0.0005
 """How soon, in s, a waiting thread gets the interpreter: leases must end even between thousands of commands."""
+NO_PLACE = -1
+"""The place of no output, for an owner that always beats."""
 TOPIC = "hardware."
 
 
@@ -87,7 +89,7 @@ class Owner:
         self._at: Callable[[Device], Value] = start_value
         """The value of an output when its pins are claimed."""
         self._pulsing: set[int] = set()
-        """Outputs without a lease that have pulses, by their places."""
+        """Outputs without a lease that have pulses, by their places; NO_PLACE for an owner that always beats."""
         self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
         """Devices that could not be opened, and the reason."""
@@ -255,19 +257,19 @@ class Owner:
     def _last(self, device: Device) -> Value:
         """Return the last value of an output."""
         output = self.control.outputs[device.name]
-        return output.motion.after if isinstance(output.motion, Pulse) else output.value
+        return output.motion.after if isinstance(output.motion, Effect) else output.value
 
     def _attach(self, output: Output, write: Writer) -> None:
         """Have an output drive its pins, which are at its value."""
         output.failure = ""
         output.write = write if output.lease_ns else partial(self._write, output, write)
         if not output.lease_ns and needs_pulses(output.device, self._at(output.device)):
-            self._pulse(output)
+            self._pulse(output.place)
 
     def _write(self, output: Output, write: Writer, value: Value) -> None:
         """Drive an output that has no lease."""
         if needs_pulses(output.device, value):
-            self._pulse(output)
+            self._pulse(output.place)
             write(value)
             return
         write(value)
@@ -275,12 +277,12 @@ class Owner:
         if not self._pulsing:
             self.panel.beat(self._lane, NEVER)
 
-    def _pulse(self, output: Output) -> None:
-        """Note that an output is about to have pulses without a lease, and begin to beat."""
+    def _pulse(self, place: int) -> None:
+        """Note that the output at this place is about to have pulses without a lease, and begin to beat."""
         if not self._pulsing:
             self.panel.beat(self._lane, time.monotonic_ns())
             self.panel.ring(self._lane)
-        self._pulsing.add(output.place)
+        self._pulsing.add(place)
 
     def _try_again(self) -> None:
         """Open the left-out devices as soon as that is possible, and report nothing until then."""
@@ -310,6 +312,10 @@ class Owner:
         """
         priority.hurry()
         self.panel.watch(self._lane, threading.get_native_id())
+        if self._layout.watchdog:
+            # the watchdog is fed while we live, and we live while this thread acts
+            with self.lock:
+                self._pulse(NO_PLACE)
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)

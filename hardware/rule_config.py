@@ -107,6 +107,7 @@ def rules_of(
 ) -> tuple[Rule, ...]:
     """Read all rules: those of contacts, which `entries` has, and those of the table. Raises SettingsError."""
     rules = [rule for name, entry in entries.items() for rule in _contact_rules(name, entry, devices)]
+    rules += _enabling_rules(entries, devices)
     if not isinstance(tables, Mapping):
         raise wrong(["rules"], f"expected tables [hardware.rules.NAME], not {tables!r}")
     for name, table in tables.items():
@@ -135,11 +136,7 @@ def _contact_rules(name: str, entry: Mapping[str, Any], devices: Mapping[str, De
         if "normally" in entry:
             raise wrong([*path, "normally"], "only an input that stops or blocks is normally closed or open")
         return
-    bounce = device.options.get("bounce_time") or 0.0
-    if bounce > MAX_BOUNCE_S:
-        raise wrong(
-            [*path, "bounce_time"], f"an input that stops or blocks acts within 20 ms: at most {MAX_BOUNCE_S:g}"
-        )
+    _check_bounce(device, "an input that stops or blocks")
     when = parse(STATES[state].format(name))
     done = "open" if state == CLOSED else "closed"
     if stops:
@@ -148,6 +145,12 @@ def _contact_rules(name: str, entry: Mapping[str, Any], devices: Mapping[str, De
         yield Rule(name, when, RuleAction.LATCH, text=f"the stop input is {done}", of=name)
         return
     yield from _blocks(name, blocks, when, devices)
+
+
+def _check_bounce(device: Device, what: str) -> None:
+    if (device.options.get("bounce_time") or 0.0) > MAX_BOUNCE_S:
+        path = ["devices", device.name, "bounce_time"]
+        raise wrong(path, f"{what} acts within 20 ms: at most {MAX_BOUNCE_S:g}")
 
 
 def _blocks(name: str, blocks: object, when: Condition, devices: Mapping[str, Device]) -> Iterator[Rule]:
@@ -164,6 +167,34 @@ def _blocks(name: str, blocks: object, when: Condition, devices: Mapping[str, De
         rule = f"{name}-{direction}" if len(by_direction) > 1 else name
         text = f"{name} blocks {direction}"
         yield Rule(rule, when, RuleAction.REFUSE, tuple(outputs), direction=direction, text=text, of=name)
+
+
+def _enabling_rules(entries: Mapping[str, Mapping[str, Any]], devices: Mapping[str, Device]) -> Iterator[Rule]:
+    """Yield the rules of enabling switches: what they enable stops while they are released, as its `stop` says."""
+    enabled: dict[tuple[str, float], list[Device]] = {}
+    for device in devices.values():
+        if device.enable:
+            _check_switch(device, entries, devices)
+            enabled.setdefault((device.enable, device.stop_ramp), []).append(device)
+    for (name, ramp), outputs in enabled.items():
+        action = RuleAction.RAMP if ramp else RuleAction.STOP
+        when, names = parse(f"not {name}"), tuple(output.name for output in outputs)
+        _check_lanes(name, when, names, devices, ["devices", names[0], "enable"])
+        is_one = sum(switch == name for switch, _ in enabled) == 1
+        rule = name if is_one else f"{name}-{names[0]}"
+        yield Rule(rule, when, action, names, ramp=ramp, text=f"{name} is released", of=name)
+
+
+def _check_switch(device: Device, entries: Mapping[str, Mapping[str, Any]], devices: Mapping[str, Device]) -> None:
+    name, path = device.enable, ["devices", device.name, "enable"]
+    switch_of = devices.get(name)
+    if switch_of is None or not is_contact(switch_of.kind):
+        contacts = [one.name for one in devices.values() if is_contact(one.kind)]
+        raise wrong(path, f"{name!r} is no input that is on or off; {nearest(name, contacts)}")
+    for key in ("stops", "blocks"):
+        if entries[name].get(key):
+            raise wrong(path, f"{name} {key} already: an enabling switch is an input of its own")
+    _check_bounce(switch_of, "an input that enables")
 
 
 # Rules ---------------------------------------------------------------------------------------------------------------

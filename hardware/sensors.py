@@ -69,11 +69,23 @@ class Sensor:
             # when it is heard the level may be another one: of a short stop the edges tell
             hear = partial(self._hear_edge, event == ACTIVATED) if is_contact_of_rules else self._hear
             setattr(opened, event, hear)
+        self._held = 0.0
+        """For how long it has been held, in s, at the last such event; 0 while it is not held."""
+        self._untold: dict[str, Any] | None = None
+        """A hold that has not been published yet."""
+        if "hold_time" in device.options:
+            opened.when_held = self._hear_hold
 
     def state(self) -> Measurement:
         """Return the last measurement."""
         with self._lock:
             return self._latest
+
+    def told(self) -> dict[str, Any]:
+        """Return the last measurement as it stands in the state, and for how long a button has been held."""
+        with self._lock:
+            told = self._latest.told()
+            return {**told, "held": self._held} if "hold_time" in self.device.options else told
 
     def ask(self) -> Any:
         """Measure now; return the value. Raises TaskFailed without one, or not in time."""
@@ -188,6 +200,19 @@ class Sensor:
             with contextlib.suppress(NotMeasured):
                 self._take(Measurement(*self._probe()))
 
+    def _hear_hold(self, opened: Any) -> None:
+        """Publish that a button has been held for another `hold_time`; runs in a thread of gpiozero's."""
+        pressed = opened.active_time
+        if pressed is not None:
+            with self._lock:
+                self._held = round(pressed, 3)
+                self._untold = {**sample(self._latest.value, time.monotonic()), "held": self._held}
+                self._tell_hold()
+
+    def _tell_hold(self) -> None:
+        if self._untold is not None and self._tell(self.device, self._untold):
+            self._untold = None
+
     def _hear_edge(self, is_on: bool) -> None:
         """Handle an edge of a contact that rules are about."""
         self._hurry()
@@ -211,6 +236,9 @@ class Sensor:
         if device.kind.counts and reading.value is not None:
             self._keep(device, float(reading.value))
         self._latest = reading
+        self._tell_hold()
+        if not reading.value:
+            self._held = 0.0
         if device.batch > 1:
             self._rows.append((reading.time, float("nan") if reading.value is None else float(reading.value)))
             if len(self._rows) >= device.batch:
@@ -283,7 +311,7 @@ class Sensors:
 
     def state(self, name: str) -> dict[str, Any]:
         """Return an input's last value with its time, and the reason if it has no value."""
-        return self.known[name].state().told()
+        return self.known[name].told()
 
     def close(self, patience: float) -> None:
         """Stop reading; wait up to `patience` s in all for readings under way."""

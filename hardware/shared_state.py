@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from .device_config import CHANNELS, LATCH, HardwareConfig, Value, channels
 from .device_types import Role
 from .lane_notes import NOTE_BYTES, WORDS, LaneNote, LaneNotes
+from .watchdog import WatchdogState
 
 NEVER = 0
 """The end of a lease that does not run."""
@@ -49,7 +50,7 @@ PATIENCE_S = 0.01
 class _Word:
     """The places of numbers of 8 bytes for the whole machine,"""
 
-    NUMBER, STOPPED_AT, ARMED, ARMED_AT, CLEARED_AT, NEXT_ID, COUNT = range(7)
+    NUMBER, STOPPED_AT, ARMED, ARMED_AT, CLEARED_AT, NEXT_ID, WATCHDOG, COUNT = range(8)
 
 
 class _Lane:
@@ -92,6 +93,9 @@ class SharedState:
     def __init__(self, layout: HardwareConfig) -> None:
         self._lanes = {lane: number for number, lane in enumerate(layout.lanes)}
         self._latching = {device.lane for device in layout.devices.values() if device.on_fault == LATCH}
+        self.ramp_s = layout.longest_stop
+        """How much longer, in s, a stop may take because outputs ramp down."""
+        self._has_watchdog = bool(layout.watchdog)
         # while nobody reads a stop input, nothing may move
         self._latching |= {lane for lane in layout.lanes if layout.stops_by_input(lane)}
         lanes, devices = len(self._lanes), len(layout.devices)
@@ -373,6 +377,7 @@ class SharedState:
         each lane's state.
         """
         latest, notes = self.latest(), self.notes.all()
+        watchdog = {"watchdog": self.watchdog.name.lower()} if self._has_watchdog else {}
         return {
             "armed": not latest.is_in_force,
             "stop": latest.number,
@@ -382,7 +387,17 @@ class SharedState:
             "rules": notes.rules,
             "reasons": notes.reasons,
             "lanes": {lane: self.state(lane)._asdict() for lane in self._lanes},
+            **watchdog,
         }
+
+    @property
+    def watchdog(self) -> WatchdogState:
+        """The state of the hardware watchdog; the guardian sets it."""
+        return WatchdogState(self._words[_Word.WATCHDOG])
+
+    @watchdog.setter
+    def watchdog(self, state: WatchdogState) -> None:
+        self._words[_Word.WATCHDOG] = state
 
     def watch(self, lane: str, thread: int) -> None:
         """Note the thread of the owner, by the kernel's number, that acts on leases and stops."""

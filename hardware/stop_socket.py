@@ -1,8 +1,8 @@
 """The guardian's Unix socket in the run folder, by which the machine is stopped past the router.
 
 A message is msgpack `[id: bin, why: str]`; the answer is `[number: int, late: [lane]]`, as soon as every lane is safe,
-or after 0.2 s with the names of the lanes that are late. `[0, [text]]` refuses. Callers are told apart by their user
-(SO_PEERCRED): root and the engine's own may, others where strangers may.
+or after 0.2 s and the longest ramp of outputs, with the names of the lanes that are late. `[0, [text]]` refuses.
+Callers are told apart by their user (SO_PEERCRED): root and the engine's own may, others where strangers may.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from .shared_state import SharedState
 
 CONFIRM_NS = 200_000_000
-"""How long, in ns, a stop waits for the lanes before it is answered."""
+"""How long, in ns, a stop waits for the lanes before it is answered, beside the ramps of their outputs."""
 LOOK_S = 0.001
 """How often, in s, the lanes are checked meanwhile."""
 CONNECTIONS = 32
@@ -133,7 +133,7 @@ class StopSocket:
         if is_news:
             self._note("stopped", uid=user, why=why[:LONGEST])
         self._wanted = [wanted for wanted in self._wanted if wanted.caller != fd]
-        self._wanted.append(_Wanted(fd, number, now + CONFIRM_NS))
+        self._wanted.append(_Wanted(fd, number, now + CONFIRM_NS + int(self._panel.ramp_s * 1e9)))
         self.answer(now)
 
     def _say(self, fd: int, answer: tuple[int, Iterable[str]]) -> None:

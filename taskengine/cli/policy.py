@@ -84,6 +84,6 @@ def _doubts(settings: Settings, client: str, device: str | None) -> list[str]:
         except KeysError as error:
             doubts.append(f"whether {client} has a key cannot be read: {error}")
     known = settings.hardware.get("devices", {})
-    if device is not None and device not in known:
+    if device is not None and device not in known and device.partition(".")[0] not in known:  # a light of a group
         doubts.append(f"the table [hardware] has no device {device}")
     return doubts

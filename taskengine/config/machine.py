@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,13 @@ class MachineLayout(Protocol):
     @property
     def devices(self) -> Mapping[str, Any]:
         """The devices, by their names."""
+
+    @property
+    def longest_stop(self) -> float:
+        """How long, in s, a stop takes at most until all outputs are at rest."""
+
+    def members(self, name: str) -> Sequence[str]:
+        """Return the names of the devices of a group; another name is one device's."""
 
 
 class PinOwner(Protocol):
@@ -60,6 +67,11 @@ class Machine:
     def share(self) -> None:
         """Create the memory that its processes share, before they are forked."""
         self._panel = _package().SharedState(self.layout)
+
+    @property
+    def ramp_ns(self) -> int:
+        """How much longer, in ns, a stop may take because outputs ramp down."""
+        return int(self.layout.longest_stop * 1e9)
 
     @property
     def descriptors(self) -> list[int]:
@@ -109,14 +121,18 @@ class Machine:
         return number
 
     def rest(self, task: str, device: object, order: int, position: int) -> bool:
-        """Bring a device to its safe state, as one of `rest_tasks` asks; return False if its lane has no such output.
+        """Bring a device, or those of a group, to rest, as one of `rest_tasks` asks; return False without such outputs.
 
         Commands of packages before `order`, and of that one before `position`, move it no more.
         """
-        found = self.layout.devices.get(device) if isinstance(device, str) else None
-        if self._panel is None or found is None or found.lane != self.rest_tasks.get(task) or not found.kind.is_output:
+        names = self.layout.members(device) if isinstance(device, str) else ()
+        found = [self.layout.devices[name] for name in names if name in self.layout.devices]
+        if self._panel is None or not found or any(one.lane != self.rest_tasks.get(task) for one in found):
             return False
-        self._panel.rest(found.lane, found.place, order, position)
+        if not all(one.kind.is_output for one in found):
+            return False
+        for one in found:
+            self._panel.rest(one.lane, one.place, order, position)
         return True
 
     def guard(

@@ -18,7 +18,7 @@ from taskengine.router.permissions import KnownClient
 RESTS_LOOKED_FOR = 4096
 """Calls of a package that rest a device and act when it is received."""
 CONFIRM_NS = 200_000_000
-"""How long a stop waits until every lane is safe before it is answered that this is not confirmed."""
+"""How long a stop waits until every lane is safe before it is answered that this is not confirmed, beside ramps."""
 WAITING = 4096
 """Stops that wait for that; others are answered at once."""
 Route = tuple[bytes, ...]
@@ -29,6 +29,10 @@ class StopCalls(Protocol):
 
     stop_tasks: frozenset[str]
     rest_tasks: Mapping[str, str]
+
+    @property
+    def ramp_ns(self) -> int:
+        """How much longer a stop may take because outputs ramp down."""
 
     def stop(self, now: int, *, by: str = "", why: str = "", id: bytes = b"") -> int:
         """Stop; return the number of the stop, which is the same for the same id."""
@@ -89,7 +93,7 @@ class EmergencyStops:
             return [LateAnswer(route, serial, None)]
         if len(self.waiting) >= WAITING:
             return [LateAnswer(route, serial, _not_confirmed(late))]
-        self.waiting.append(_Waiting(route, serial, now + CONFIRM_NS))
+        self.waiting.append(_Waiting(route, serial, now + CONFIRM_NS + machine.ramp_ns))
         return []
 
     def answers(self, now: int) -> list[LateAnswer]:

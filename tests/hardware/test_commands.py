@@ -337,6 +337,7 @@ def test_state_and_list(machine: Bench) -> None:
         "unit": "degrees",
         "lease": 60.0,
         "safe": "detach",
+        "stop": "cut",
         "limits": {"range": [-90, 90]},
     }
     assert described["button"]["role"] == "input"
@@ -470,6 +471,6 @@ def test_closing_makes_safe_and_may_be_done_twice(machine: Bench) -> None:
 def test_every_role_has_a_command_and_every_task_a_text() -> None:
     from taskengine_hardware.commands import NAMES
 
-    assert len(NAMES) == 30
+    assert len(NAMES) == 40
     assert all(method.__doc__ for method in NAMES.values())
     assert {kind.role.value for kind in KINDS.values()} == {role.value for role in Role}

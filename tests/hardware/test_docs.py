@@ -21,7 +21,7 @@ SAFETY = "docs/safety.md"
 TEXT = (ROOT / PAGE).read_text()
 OURS = (
     *("type", "lane", "safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start"),
-    *("rate", "always", "batch"),
+    *("stop", "enable", "beat", "rate", "always", "batch"),
     *("range", "max_rate", "stuck_after", "required", "stops", "normally", "blocks"),
 )
 

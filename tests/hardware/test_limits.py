@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskengine import Origin
-from taskengine_hardware.control import PAUSE_S
 from taskengine_hardware.device_config import DeviceLimits
 from taskengine_hardware.motion import FRAME_S
+from taskengine_hardware.movements import PAUSE_S
 from tests.hardware.lane import Lane, call
 
 ME = Origin("me", b"me", b"me")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskengine_hardware.device_config import DeviceLimits
+from taskengine_hardware.effects import Pulse
 from taskengine_hardware.motion import (
     EASINGS,
     FRAME_S,
     Move,
-    Pulse,
     Ramp,
     State,
     Sweep,

@@ -40,6 +40,7 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
+    "docs/pi.md",
     "docs/rules.md",
     "SECURITY.md",
     "examples/README.md",

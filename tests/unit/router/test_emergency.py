@@ -26,6 +26,7 @@ class FakeMachine:
 
     stop_tasks = frozenset({"system.stop"})
     rest_tasks: Mapping[str, str] = {"motor.stop": "pins", "device.rest": "pins"}
+    ramp_ns = 0
 
     def __init__(self) -> None:
         self.stops: list[tuple[int, str, str, bytes]] = []
@@ -172,6 +173,14 @@ def test_or_that_nobody_has_confirmed_it_in_time() -> None:
     assert error.type == "NotConfirmed"
     assert "pins, arm" in str(error)
     assert desk.halting.waiting
+
+
+def test_a_stop_waits_longer_where_outputs_ramp_down() -> None:
+    desk = Desk()
+    desk.machine.late, desk.machine.ramp_ns = ["pins"], 300
+    desk.halting.stop((b"id",), 7, Stop(), visitor(), 0)
+    assert desk.halting.answers(CONFIRM_NS + 299) == []
+    assert len(desk.halting.answers(CONFIRM_NS + 300)) == 1
 
 
 def test_a_flood_of_stops_waits_for_nothing() -> None:

@@ -229,7 +229,19 @@ SANDBOX = {
     "RestrictNamespaces": "yes",
     "SystemCallErrorNumber": "EPERM",
 }
-DEVICES = {"gpiochip", "/dev/gpiomem", "pwm", "i2c", "spi", "ttyAMA", "ttyS", "ttyUSB", "ttyACM"}
+DEVICES = {
+    "gpiochip",
+    "/dev/gpiomem",
+    "/dev/watchdog",
+    "watchdog",
+    "pwm",
+    "i2c",
+    "spi",
+    "ttyAMA",
+    "ttyS",
+    "ttyUSB",
+    "ttyACM",
+}
 
 
 def test_the_units_sandbox_is_shut_but_for_what_a_robot_needs() -> None:
