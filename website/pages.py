@@ -8,7 +8,7 @@ import re
 PAGES = {
     "README.md": "index.md",
     **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")},
-    **{name: name for name in (f"examples/{folder}README.md" for folder in ("", "arm/", "first_tasks/"))},
+    **{name: name for name in (f"examples/{folder}README.md" for folder in ("", "arm/", "rover/", "first_tasks/"))},
 }
 """Pages of the site by their paths in the repository, for those outside of docs/."""
 DOCS = "docs/"

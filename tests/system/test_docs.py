@@ -42,9 +42,11 @@ PAGES = [
     "docs/safety.md",
     "docs/pi.md",
     "docs/rules.md",
+    "docs/safety-functions.md",
     "SECURITY.md",
     "examples/README.md",
     "examples/arm/README.md",
+    "examples/rover/README.md",
     "examples/first_tasks/README.md",
 ]
 ADDRESS = "tcp://127.0.0.1:9000"
