@@ -111,11 +111,11 @@ def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
 
 def make_safe(layout: HardwareConfig, pins: str) -> None:
     """Claim every output at its safe value, and release it. Raises RuntimeError if one cannot be had, SettingsError."""
-    from .backends import BACKENDS
+    from .backends import factory_of
     from .device_set import DeviceSet
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
-    device_set = DeviceSet(outputs, BACKENDS[pins](layout))
+    device_set = DeviceSet(outputs, factory_of(pins, layout, outputs))
     try:
         failed = list(device_set.rest(outputs, lambda device: None))
     finally:

@@ -1,6 +1,6 @@
 """Pin factories: the backends that drive the pins, by the names that the setting PINS takes.
 
-To add a backend, such as for a PCA9685 board or the kernel's PWM, add a row to `BACKENDS`.
+To add a backend, add a row to `BACKENDS`. Boards, such as a PCA9685, are channels beside the pins of any (`boards.py`).
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from taskengine import SettingsError
 
-from .device_config import HardwareConfig
+from .device_config import Device, HardwareConfig
 
 AUTO = "auto"
 FACTORY_VARIABLE = "GPIOZERO_PIN_FACTORY"
@@ -93,6 +93,21 @@ def pigpio(layout: HardwareConfig) -> Any:
         return factory()
     except OSError as error:
         raise SettingsError(f"pins: no pigpiod answers ({error}); is it running?") from None
+
+
+def factory_of(pins: str, layout: HardwareConfig, devices: Iterable[Device]) -> Any:
+    """Return the backend that the setting PINS names, with the boards of some devices. Raises SettingsError."""
+    used = layout.boards_in(devices)
+    if not used:
+        return BACKENDS[pins](layout)
+    from .boards import BoardFactory
+
+    return BoardFactory(used, lambda: BACKENDS[pins](layout), emulated=are_emulated(pins))
+
+
+def are_emulated(pins: str) -> bool:
+    """Return whether boards exist in memory only, as pins do."""
+    return chosen(pins) == "mock"
 
 
 def chosen(pins: str) -> str:
