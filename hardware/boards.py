@@ -305,10 +305,10 @@ class BoardFactory:
 
     def _board(self, config: BoardConfig, *, emulated: bool) -> Board:
         def make() -> OpenBoard:
-            if emulated and config.name not in self.buses:
-                self.buses[config.name] = EmulatedBus()
             if config.type == PWM:
                 return EmulatedPwm() if emulated else KernelPwm(config.chip)
+            if emulated and config.name not in self.buses:
+                self.buses[config.name] = EmulatedBus()
             bus: Bus = self.buses[config.name] if emulated else I2cBus(config.bus, config.address)
             return Pca9685(bus, config)
 

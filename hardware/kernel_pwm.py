@@ -89,7 +89,10 @@ class _Channel:
         wanted = (self.period, duty, int(duty > 0))
         if wanted == self._told:
             return
-        had = self._told or (int(_read(self._folder / "period")), int(_read(self._folder / "duty_cycle")), -1)
+        had = self._told = self._told or self._found()
+        if not (wanted[2] or had[2]):
+            # a driver may refuse any write to a channel that has no lawful period yet
+            return
         self._told = None
         if duty < had[1]:
             _write(self._folder / "duty_cycle", duty)
@@ -100,6 +103,11 @@ class _Channel:
         if wanted[2] != had[2]:
             _write(self._folder / "enable", wanted[2])
         self._told = wanted
+
+    def _found(self) -> tuple[int, int, int]:
+        """Return the state that the channel has."""
+        period, duty, enable = (int(_read(self._folder / name)) for name in ("period", "duty_cycle", "enable"))
+        return period, duty, enable
 
     def close(self) -> None:
         """Let others have it."""
@@ -163,8 +171,8 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, value: object) -> None:
     try:
-        # not truncated, not created: a file of the kernel is neither
-        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        # not created where the channel is gone
+        file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(file, f"{value}".encode())
         finally:
