@@ -24,7 +24,7 @@ SECONDS := 120
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
-CODE := taskengine hardware bench examples tests
+CODE := taskengine hardware bench examples tests release
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
 	--ignore=tests/property/test_broker_states.py
@@ -51,7 +51,7 @@ endef
 export PREFLIGHT
 
 .PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
-	bench-hardware bench-stops pi-budget check audit clean
+	bench-hardware bench-rules bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile
@@ -147,11 +147,29 @@ bench-hardware: $(VENV)/.test  ## measure servo commands on mock pins, and on th
 	$(PY) -m bench.hardware --pins $(or $(PINS),mock)
 	$(if $(PINS),,$(PY) -m tests.gpio -- $(PY) -m bench.hardware)
 
+bench-rules: $(VENV)/.test  ## measure servo commands with ten rules and without, in pairs, on mock pins
+	$(PY) -m bench.rules
+
 bench-stops: $(VENV)/.test  ## measure each way to stop beside a load, and with the router stopped, on mock pins
 	$(PY) -m bench.stops
 
-pi-budget: $(VENV)/.run  ## count a package's instructions, and compare them with a Pi's (valgrind)
-	$(PY) -m bench.pi_budget
+pi-budget: $(VENV)/.release $(VENV)/.run  ## count a package's instructions, aarch64's by QEMU as root too, and compare them with a Pi's
+	PI_ROOTS="$(if $(filter no,$(ARM)),,$$($(PY) -m tests.arm --counting))" && export PI_ROOTS && $(PY) -m bench.pi_budget
+
+test-arm: $(VENV)/.release  ## install the wheel on Debian 13 for arm64 under QEMU, move a servo, and test; as root, the root made once, in 3 minutes
+	$(PY) -m tests.arm arm64-trixie
+
+test-arm-all: $(VENV)/.release  ## the same on Debian 12 and 13 for arm64, and on 13 for armhf, with more tests
+	$(PY) -m tests.arm --long arm64-trixie arm64-bookworm armhf-trixie
+
+arm-servo: $(VENV)/.release  ## go the way from our wheel to a servo in a fresh root for arm64, within 120 s
+	$(PY) -m tests.arm --servo
+
+wheels: $(VENV)/.release  ## build the sdist and the wheels for x86-64, aarch64 and armv7l into dist/; TARGETS names some of them
+	$(PY) -m release.wheels $(TARGETS)
+
+wheelhouse: $(VENV)/.release  ## collect what each Raspberry Pi OS installs, without a network there; TARGETS names some of them
+	$(PY) -m release.wheelhouse $(TARGETS)
 
 check: $(VENV)/.check  ## style, types, the stubs against the compiled modules, the order of imports
 	$(VENV)/bin/ruff check .
@@ -210,6 +228,10 @@ $(VENV)/.check: $(SOURCES) bench/_echo.pyx | $(PY)
 	$(INSTALL) ".[dev]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.bench $(VENV)/.docs
+
+$(VENV)/.release: $(SOURCES) | $(PY)
+	$(INSTALL) ".[release]"
+	@touch $@
 
 $(VENV)/.audit: $(SOURCES) | $(PY)
 	$(INSTALL) ".[audit]"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+RELEASE = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["version"]
+"""The release that the modules are compiled for: with Python files of another one they do not load."""
 
 setup(
     ext_modules=cythonize(
         [
-            Extension(f"taskengine.{name}", [f"taskengine/{name}.pyx"])
+            Extension(
+                f"taskengine.{name}",
+                [f"taskengine/{name}.pyx"],
+                define_macros=[("TASKENGINE_RELEASE", f'"{RELEASE}"')],
+            )
             for name in ("_fastpath", "_socket", "_descendants")
         ],
         # autotestdict: without it the modules have no `__test__` that the .pyi would have to name

@@ -1,8 +1,9 @@
-"""A task module for the benchmark: tasks that take as long as they are told."""
+"""A task module for the benchmark: tasks that take as long, or yield as many values, as they are told."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from taskengine import task
 
@@ -15,3 +16,9 @@ def busy(us: float) -> float:
     while time.thread_time_ns() < end:
         pass
     return us
+
+
+@task(name="bench.values")
+def values(number: int) -> Iterator[int]:
+    """Yield so many values."""
+    yield from range(number)

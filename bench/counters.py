@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "bench" / "icount.c"
-CROSS = "aarch64-linux-gnu-gcc"
-PACKAGES = {"valgrind": "valgrind", "qemu-aarch64": "qemu-user", CROSS: "gcc-aarch64-linux-gnu", "cc": "gcc"}
+PACKAGES = {"valgrind": "valgrind", "qemu-aarch64": "qemu-user", "cc": "gcc"}
 """Programs, each with the Debian package that has it."""
 LIMIT_S = 600.0
 _TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
@@ -62,15 +62,21 @@ def total(text: str) -> int:
 def qemu(program: Sequence[str], folder: Path, root: Path) -> list[int]:
     """Run `program`, arguments of Python, as on a Cortex-A53, by what is in `root`. Raises NoCounter or NotCounted.
 
-    The plugin and the engine's extensions are compiled in `folder`; bench/arm64_root.sh makes a root.
+    The plugin is compiled, and our wheel built, in `folder`; what else is imported lies beside the root. `python -m
+    tests.arm --counting` makes roots.
     """
-    _need("qemu-aarch64", CROSS, "cc")
+    _need("qemu-aarch64", "cc")
     python = arm64_python(root)
-    plugin, counts = folder / "icount.so", folder / "counts"
+    plugin, counts, installed = folder / "icount.so", folder / "counts", folder / "installed"
     _run(["cc", "-shared", "-fPIC", "-O2", "-o", str(plugin), str(PLUGIN)], folder)
-    _build(folder / "taskengine", root, python.name)
-    (folder / "bench").symlink_to(ROOT / "bench")
-    variables = {"PYTHONHOME": root / "usr", "PYTHONPATH": f"{folder}:{root / 'opt' / 'site'}"}
+    tag = python.name.replace("python", "cp").replace(".", "")
+    # what is counted is what users install
+    _run([sys.executable, "-m", "release.wheels", f"{tag}-aarch64", "--dist", str(folder)], ROOT)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        opened.extractall(installed)
+    (installed / "bench").symlink_to(ROOT / "bench")
+    variables = {"PYTHONHOME": root / "usr", "PYTHONPATH": f"{installed}:{beside(root)}"}
     settings = [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
     _run(
         [
@@ -83,30 +89,17 @@ def qemu(program: Sequence[str], folder: Path, root: Path) -> list[int]:
     return [int(line) for line in counts.read_text().split()]
 
 
+def beside(root: Path) -> Path:
+    """The folder of pyzmq and msgspec for a root."""
+    return root.with_name(f"{root.name}-site")
+
+
 def arm64_python(root: Path) -> Path:
     """The Python of an arm64 root, with its version as its name. Raises NoCounter."""
     python = root / "usr" / "bin" / "python3"
     if not python.is_file():
-        raise NoCounter(f"{root} holds no arm64 Python; `bench/arm64_root.sh {root}` makes a root")
+        raise NoCounter(f"{root} holds no arm64 Python; `python -m tests.arm --counting` makes roots")
     return python.resolve()
-
-
-def _build(folder: Path, root: Path, python: str) -> None:
-    """The engine's package for arm64: links to its modules, and its extensions."""
-    folder.mkdir()
-    for path in (ROOT / "taskengine").iterdir():
-        if path.suffix == ".py" or (path / "__init__.py").is_file():
-            (folder / path.name).symlink_to(path)
-    suffix = f".cpython-{python.removeprefix('python').replace('.', '')}-aarch64-linux-gnu.so"
-    for name in sorted(path.stem for path in (ROOT / "taskengine").glob("*.pyx")):
-        _run(
-            [
-                *(CROSS, f"--sysroot={root}", "-shared", "-fPIC", "-O2", "-DNDEBUG", "-fwrapv"),
-                *("-fstack-protector-strong", f"-I{root / 'usr' / 'include' / python}"),
-                *(str(ROOT / "taskengine" / f"{name}.c"), "-o", str(folder / f"{name}{suffix}")),
-            ],
-            folder,
-        )
 
 
 def _need(*programs: str) -> None:

@@ -80,7 +80,7 @@ def parts(matrix: Matrix, pictures_folder: str) -> dict[str, str]:
     results = matrix.headline
     lines = [*report.measured_on(results.machine, results.settings), rest.text(results.rest)]
     lines.append(report.disturbance(results.busy_before, results.busy_after, matrix.waited))
-    first = report.tables(results.rows)
+    first = report.tables(results)
     headline = [
         page.provenance(results.when, lines),
         f"*{headline_text(results.headline, results.machine)}*\n",

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-PACKAGES = ("taskengine", "pyzmq", "msgspec", "Cython")
+PACKAGES = ("taskengine-robot", "pyzmq", "msgspec", "Cython")
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

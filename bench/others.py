@@ -14,9 +14,10 @@ import msgspec
 
 from bench import page, report, table
 from bench.engine import Engine
-from bench.figures import Ratio, Summary, percentile, ratio, summary, together
+from bench.figures import Ratio, Rounds, Summary, percentile, ratio, summary, together
 from bench.headline import MS
 from bench.machine import Machine, busy_elsewhere, this_machine
+from bench.matrix.loads import TASKS
 from bench.ours import Ours
 from bench.peers.play import NAMES
 from bench.pools import LOOP, Loop
@@ -25,13 +26,14 @@ from bench.remote import PeerFailed, Remote
 from bench.report import OURS, US
 from bench.run import FAILURES, LOOK_S, SETTINGS, say, wide_console
 from bench.scenarios import Measure, in_turns, package_measure
-from bench.span import Block, in_a_row, timed_call
+from bench.span import Block, Job, in_a_row, timed_call, timed_package
 from bench.system import PACKAGE, WORKERS, System
 from bench.table import Cell, Table
 
 JSON_FILE = "peers.json"
 COMMAND = "make bench-peers"
 PATIENCE_S = 300.0
+HEADS = ["system", "way", "W1 ms", "x loop", "x ours", "W2 µs", "p99", "W2 x ours"]
 WAYS = {
     "loky": "executor.map, chunks of 50",
     "ipyparallel": "direct view, a share an engine",
@@ -44,21 +46,23 @@ WAYS = {
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Rounds of each peer; blocks of packages and of calls."""
+    """Rounds of each peer; blocks of packages, of calls, and of streams of so many values."""
 
     rounds: int = 7
     packages: Block = Block(3, 10, 2.0)
     calls: Block = Block(10, 100, 2.0)
+    streams: Block = Block(1, 3, 4.0)
+    values: int = 1000
 
 
 FULL = Plan()
-QUICK = Plan(rounds=1, packages=Block(1, 1), calls=Block(1, 3))
+QUICK = Plan(rounds=1, packages=Block(1, 1), calls=Block(1, 3), streams=Block(0, 1), values=100)
 
 
 class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
     """A peer, or what was measured beside it; `loop` and `ours` are its W1 over the loop's and over Task Engine's.
 
-    `calls` is its W2 over Task Engine's.
+    `calls` is its W2 over Task Engine's, `streamed` that of the values of a stream, where it has something like that.
     """
 
     system: str
@@ -69,6 +73,8 @@ class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
     ours: Ratio
     w2: Summary
     calls: Ratio
+    stream: Summary | None = None
+    streamed: Ratio | None = None
 
 
 class Peers(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +138,7 @@ def measure(name: str, python: Path, log: Path, plan: Plan, quiet: Quiet) -> lis
     with ExitStack() as stack:
         remote = Remote(name, python, log)
         stack.callback(remote.close)
-        engine = stack.enter_context(Engine(**SETTINGS))
+        engine = stack.enter_context(Engine(**SETTINGS, tasks=TASKS))
         ours = Ours(OURS, engine.address)
         stack.callback(ours.close)
         packages: dict[str, Measure] = {name: partial(remote.package, PACKAGE, plan.packages)}
@@ -142,6 +148,7 @@ def measure(name: str, python: Path, log: Path, plan: Plan, quiet: Quiet) -> lis
             packages[system.name] = package_measure(system, PACKAGE, plan.packages)
             calls[system.name] = partial(_calls, system, plan.calls)
         w1, w2 = in_turns(packages, plan.rounds, quiet), in_turns(calls, plan.rounds, quiet)
+        w6 = _streams(remote, ours, plan, quiet) if remote.has_streams else {}
     return [
         PeerRow(
             system=name if system == name else f"{system}, beside {name}",
@@ -152,9 +159,23 @@ def measure(name: str, python: Path, log: Path, plan: Plan, quiet: Quiet) -> lis
             ours=ratio(w1[system], w1[OURS]),
             w2=summary(together(w2[system])),
             calls=ratio(w2[system], w2[OURS]),
+            stream=summary(together(w6[system])) if system in w6 else None,
+            streamed=ratio(w6[system], w6[OURS]) if system in w6 else None,
         )
         for system in (name, OURS, LOOP)
     ]
+
+
+def _streams(remote: Remote, ours: Ours, plan: Plan, quiet: Quiet) -> Rounds:
+    """Return the s for each value of a stream, of the peer and of the engine."""
+    expected = list(range(plan.values))
+    read = Job(lambda: list(ours.client.stream("bench.values", plan.values)))
+    measures: dict[str, Measure] = {
+        remote.name: partial(remote.stream, plan.values, plan.streams),
+        OURS: partial(in_a_row, partial(timed_package, OURS, read, expected), plan.streams),
+    }
+    took = in_turns(measures, plan.rounds, quiet)
+    return {name: [[seconds / plan.values for seconds in block] for block in rounds] for name, rounds in took.items()}
 
 
 def _calls(system: System, block: Block) -> list[float]:
@@ -177,6 +198,8 @@ def peers_table(rows: list[PeerRow]) -> Table:
                 percentile([row.w2.p50 for row in beside], 50) * US,
                 percentile([row.w2.p99 for row in beside], 50) * US,
                 None,
+                percentile(streams, 50) * US if (streams := [row.stream.p50 for row in beside if row.stream]) else None,
+                None,
             ]
         )
     for row in peers:
@@ -190,6 +213,8 @@ def peers_table(rows: list[PeerRow]) -> Table:
                 row.w2.p50 * US,
                 row.w2.p99 * US,
                 row.calls.paired,
+                row.stream.p50 * US if row.stream else None,
+                row.streamed.paired if row.streamed else None,
             ]
         )
     return Table(
@@ -198,8 +223,20 @@ def peers_table(rows: list[PeerRow]) -> Table:
         note="W1 and W2 of each peer, in turns with the loop and Task Engine. The peers are measured one after the "
         "other, with two workers each. Times are medians, and ratios medians of the rounds' ratios. The rows of the "
         "loop and of Task Engine are medians over all peers' runs, which the idle processes of a peer may disturb. "
-        "Peers without chunks of their own run bags: 50 calls in one task.",
-        heads=["system", "way", "W1 ms", "x loop", "x ours", "W2 µs", "p99", "W2 x ours"],
+        "Peers without chunks of their own run bags: 50 calls in one task. No peer streams the values of a generator; "
+        "the nearest is ipyparallel's `imap`, with a task for each value.",
+        heads=[
+            "system",
+            "way",
+            "W1 ms",
+            "x loop",
+            "x ours",
+            "W2 µs",
+            "p99",
+            "W2 x ours",
+            "stream µs a value",
+            "stream x ours",
+        ],
         rows=cells,
         bold=OURS,
     )

@@ -17,6 +17,7 @@ from bench.system import ARGUMENTS, TASK, Done, report
 from taskengine import Client
 from taskengine.datatypes import MetaFrame, TaskFrame, prepare
 
+NAME = "Task Engine"
 TIMEOUT_S = 30.0
 
 

@@ -30,8 +30,8 @@ JSON_FILE = "pi-budget.json"
 PACKAGES = 4
 WIDTH = 96
 PROGRAM = ("-m", "bench.roles", str(PACKAGES))
-PI_ROOT = "PI_ROOT"
-"""The variable that names the arm64 root for QEMU."""
+PI_ROOTS = "PI_ROOTS"
+"""The variable that names the arm64 roots for QEMU, with colons between them."""
 
 Stored = dict[str, dict[str, float]]
 
@@ -76,14 +76,14 @@ def count() -> Iterator[tuple[str, str, list[int]]]:
     with tempfile.TemporaryDirectory() as folder:
         major, minor, _ = platform.python_version_tuple()
         yield "callgrind", f"{platform.machine()} {major}.{minor}", counters.callgrind(PROGRAM, Path(folder))
-    named = os.environ.get(PI_ROOT)
+    named = os.environ.get(PI_ROOTS)
     if not named:
-        print(f"pi-budget: {PI_ROOT} names no arm64 root, so nothing is counted under QEMU", file=sys.stderr)
+        print(f"pi-budget: {PI_ROOTS} names no arm64 root, so nothing is counted under QEMU", file=sys.stderr)
         return
-    root = Path(named).resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        counts = counters.qemu(PROGRAM, Path(folder), root)
-        yield "QEMU's Cortex-A53", f"aarch64 {counters.arm64_python(root).name.removeprefix('python')}", counts
+    for root in map(Path, named.split(":")):
+        with tempfile.TemporaryDirectory() as folder:
+            counts = counters.qemu(PROGRAM, Path(folder), root)
+            yield "QEMU's Cortex-A53", f"aarch64 {counters.arm64_python(root).name.removeprefix('python')}", counts
 
 
 def write_report(path: Path, done: list[Counted], seconds: float) -> None:

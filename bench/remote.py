@@ -44,7 +44,9 @@ class Remote:
             )
         self._to, self._from = _opened(self._process.stdin), _opened(self._process.stdout)
         try:
-            self.version: str = self._heard()["version"]
+            told = self._heard()
+            self.version: str = told["version"]
+            self.has_streams: bool = told["streams"]
         except BaseException:
             self.close()
             raise
@@ -56,6 +58,10 @@ class Remote:
     def calls(self, block: Block) -> list[float]:
         """Measure single calls. Raises PeerFailed."""
         return self._told("call", *block)
+
+    def stream(self, values: int, block: Block) -> list[float]:
+        """Measure the values of a stream, all of them. Raises PeerFailed."""
+        return self._told("stream", values, *block)
 
     def _told(self, *what: object) -> list[float]:
         try:

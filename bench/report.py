@@ -8,18 +8,21 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from bench import rest, table
+from bench import early, rest, streaming, table
+from bench.early import Early
 from bench.figures import Ratio, Rounds, Summary, ratio, summary, together
 from bench.headline import MS, Headline, headline_text
 from bench.machine import Machine
+from bench.ours import NAME
 from bench.pools import EXECUTOR, LOOP
 from bench.rest import Rest
 from bench.scenarios import RATE
+from bench.streaming import Streamed
 from bench.submits import Spans
 from bench.system import PACKAGE
 from bench.table import Cell, Table
 
-OURS = "Task Engine"
+OURS = NAME
 COLUMNS = "Task Engine, numpy columns"
 STDOUT = "Task Engine, stdout into a file"
 OVER_TCP = "Task Engine over tcp"
@@ -100,6 +103,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     busy_after: float
     waited: float
     rows: list[Row]
+    early: list[Early]
+    streams: list[Streamed]
     rest: Rest
     headline: Headline
     seconds: float
@@ -141,8 +146,9 @@ def _row(name: str, w1: Rounds, w2: Rounds, w3: Rounds, w4: Spans) -> Row:
     )
 
 
-def tables(found: list[Row]) -> list[Table]:
+def tables(results: Results) -> list[Table]:
     """A table for each scenario, of the systems that played it."""
+    found = results.rows
     first = [_w1_cells(row, row.w1) for row in found if row.w1]
     second = [_w2_cells(row, row.w2) for row in found if row.w2]
     third = [_w3_cells(row, row.w3) for row in found if row.w3]
@@ -152,6 +158,8 @@ def tables(found: list[Row]) -> list[Table]:
         Table(name="w2", title=W2_TITLE, note=W2_NOTE, heads=W2_HEADS, rows=second, bold=OURS),
         Table(name="w3", title=W3_TITLE, note=W3_NOTE, heads=W3_HEADS, rows=third, bold=OURS),
         Table(name="w4", title=W4_TITLE, note=W4_NOTE, heads=W4_HEADS, rows=fourth, bold=OURS),
+        early.table(results.early),
+        streaming.table(results.streams),
     ]
 
 
@@ -196,7 +204,7 @@ def disturbance(before: float, after: float, waited: float) -> str:
 
 def print_report(results: Results, console: Console) -> None:
     """The tables, what they were measured on, and the headline last."""
-    for made in tables(results.rows):
+    for made in tables(results):
         table.show(made, console)
         console.print()
     lines = [rest.text(results.rest), *measured_on(results.machine, results.settings)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import platform
 import sys
 import time
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bench import picture, report, rest, scenarios
+from bench import early, picture, report, rest, scenarios, streaming
 from bench.echo import Echo, EchoFailed
 from bench.engine import Engine, EngineFailed
 from bench.figures import Rounds
@@ -20,6 +21,7 @@ from bench.headline import MS, RESPONSE_TIME, Headline, find_headline, headline_
 from bench.machine import busy_elsewhere, this_machine
 from bench.offer import offered
 from bench.ours import TIMEOUT_S, AtOnce, Columns, NoReply, Ours, Seed, over_tcp
+from bench.pi_line import ASK, is_pi, pi_line
 from bench.picture import Panel
 from bench.pools import Executor, Loop, Pool
 from bench.quiet import Quiet
@@ -72,6 +74,8 @@ def run(out: Path, *, quick: bool, as_json: bool) -> int:
     else:
         print(f"Written: {', '.join(map(str, written))}", flush=True)
         report.print_report(results, wide_console())
+        if is_pi(results.machine):
+            print(f"\n{ASK}\n{pi_line(results, platform.machine())}")
     return 0
 
 
@@ -97,6 +101,10 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
     say("at rest")
     at_rest = rest.measure(plan.rest_s)
     w1, w2, w3, w4, headline = _play(plan, quiet)
+    say("W5")
+    w5 = early.measure(plan, quiet)
+    say("W6")
+    w6 = streaming.measure(plan, quiet)
     results = Results(
         machine=this_machine(),
         settings={**SETTINGS, "task_workers": WORKERS},
@@ -105,6 +113,8 @@ def measure(plan: Plan) -> tuple[Results, list[Panel]]:
         busy_after=busy_elsewhere(LOOK_S),
         waited=quiet.waited,
         rows=report.rows(w1, w2, w3, w4),
+        early=w5,
+        streams=w6,
         rest=at_rest,
         headline=headline,
         seconds=time.monotonic() - start,

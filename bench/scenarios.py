@@ -1,7 +1,8 @@
 """The scenarios, for any system, and the run that plays them in turns.
 
 W1: 4000 tasks as one package, all results back and checked. W2: one task there and back, one at a time. W3: tasks
-offered one by one at an even rate, latency from the instant at which each was due. `bench.submits` has W4.
+offered one by one at an even rate, latency from the instant at which each was due. `bench.submits` has W4,
+`bench.early` W5, and `bench.streaming` W6.
 
 The systems that are compared take turns, a block of repetitions each in every round, in an order drawn anew. A block is
 long enough to be warm: a system that was idle while others ran starts cold. A disturbance of the machine that lasts
@@ -28,7 +29,7 @@ P99_SAMPLES = 100
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured.
 
-    Of W1 to W4: rounds, and the block of each system in a round, for W3 in s. For the headline: `repetitions` of each
+    Of W1 to W6: rounds, and the block of each system in a round, for W3 in s. For the headline: `repetitions` of each
     size of package up to `most_tasks`, `rate_s` of each rate up to `most_rate`. An idle engine is watched for `rest_s`.
     `patience_s` is how long it may wait in all for others to leave the machine alone.
     """
@@ -41,6 +42,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     offer_s: float = 1.0
     submit_rounds: int = 10
     submit_block: Block = Block(1, 2)
+    early_rounds: int = 5
+    stream_rounds: int = 6
+    stream_block: Block = Block(1, 2)
     repetitions: int = P99_SAMPLES
     rate_s: float = 1.0
     most_tasks: int = 1_000_000
@@ -59,6 +63,9 @@ QUICK = Plan(
     offer_s=0.2,
     submit_rounds=1,
     submit_block=Block(0, 1),
+    early_rounds=1,
+    stream_rounds=1,
+    stream_block=Block(0, 1),
     repetitions=10,
     rate_s=0.2,
     most_tasks=8000,

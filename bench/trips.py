@@ -23,7 +23,8 @@ from taskengine._socket import Debt, Port
 from taskengine.broker.origins import Moment, Origins
 from taskengine.broker.package import DEFAULT_LANE, Message
 from taskengine.client.blocking import TOKEN_BYTES
-from taskengine.client.session import CAPABILITIES, Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import CAPABILITIES, Session
 from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.protocol.layouts import BATCH, COUNT, ENTRY

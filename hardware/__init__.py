@@ -64,7 +64,7 @@ def own(layout: HardwareConfig, lane: str, panel: SharedState, pins: str, say: C
     try:
         from .owner import Owner
     except ImportError as error:
-        raise SettingsError(f"hardware: {error}: in the clone, `.venv/bin/pip install '.[hardware]'`") from None
+        raise SettingsError(f"hardware: {error}: `pip install 'taskengine-robot[hardware]'`") from None
     owner = Owner(layout, lane, panel, pins, say)
     owner.open()
     _commands[lane].start(owner)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from taskengine import SettingsError
 
+from .chips import find_chip
 from .device_config import Device, HardwareConfig
 
 AUTO = "auto"
@@ -50,18 +51,19 @@ def lgpio(layout: HardwareConfig) -> Any:
         factory = _fine()
     except (ImportError, OSError) as error:
         raise SettingsError(
-            f"pins: lgpio cannot be imported ({error}): in the clone, `.venv/bin/pip install '.[hardware]'`"
+            f"pins: lgpio cannot be imported ({error}): `pip install 'taskengine-robot[hardware]'`"
         ) from None
+    chip = find_chip(layout.chip)
     try:
-        return factory(layout.chip, layout.board)
+        return factory(chip, layout.board)
     except Exception as error:  # the errors of lgpio and gpiozero have no common class
         raise SettingsError(
-            f"pins: the gpiochip cannot be opened ({error}); is the user in the group gpio? "
+            f"pins: gpiochip{chip} cannot be opened ({error}); is the user in the group gpio? "
             "On what is no Raspberry Pi, [hardware] names a chip and a board"
         ) from None
 
 
-def _fine() -> Callable[[int | None, int | None], Any]:
+def _fine() -> Callable[[int, int | None], Any]:
     """Import lgpio in a temporary folder, because its import leaves a pipe in the current folder."""
     here = os.getcwd()
     try:
@@ -79,7 +81,7 @@ def _fine() -> Callable[[int | None, int | None], Any]:
                 os.chdir(here)
             if os.environ["LG_WD"] == folder:
                 del os.environ["LG_WD"]
-    factory: Callable[[int | None, int | None], Any] = FineFactory
+    factory: Callable[[int, int | None], Any] = FineFactory
     return factory
 
 

@@ -174,14 +174,14 @@ class Device(msgspec.Struct, frozen=True):
 
 
 class HardwareConfig(msgspec.Struct, frozen=True):
-    """All devices by their names; `chip` is the gpiochip's number and `board` a revision, None to detect them.
+    """All devices by their names; `chip` is the gpiochip's number or label, `board` a revision, None to detect them.
 
     `exclusive` is how many s a client may keep others out without renewing. `watchdog` is the path of a hardware
     watchdog, "" for none, which resets the machine `watchdog_timeout` s after it was fed last.
     """
 
     devices: dict[str, Device]
-    chip: int | None = None
+    chip: int | str | None = None
     board: int | None = None
     exclusive: float = EXCLUSIVE_S
     groups: dict[str, Group] = {}
@@ -244,9 +244,7 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
         if key not in _KEYS:
             raise wrong([key], f"no such key; expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}, not {key!r}")
     rate = number(table.get("rate", RATE_HZ), ["rate"], *RATES_HZ)
-    chip = table.get("chip")
-    if chip is not None and (isinstance(chip, bool) or not isinstance(chip, int) or chip < 0):
-        raise wrong(["chip"], f"expected the number of a gpiochip, from 0, not {chip!r}")
+    chip = _chip(table.get("chip"))
     entries = table.get("devices", {})
     if not (isinstance(entries, Mapping) and entries):
         raise wrong(["devices"] if "devices" in table else [], "expected a table [hardware.devices.NAME] at least")
@@ -284,6 +282,14 @@ def _devices(entries: Mapping[str, Any], rate: float, boards: Mapping[str, Board
         entry = {"rate": max(rate, STOP_RATE_HZ), **entries[name]}
         devices[name] = _device(devices[name].place, name, entry, rate, boards)
     return devices
+
+
+def _chip(chip: object) -> int | str | None:
+    if chip is None or (isinstance(chip, str) and re.fullmatch(r"[!-~]{1,31}", chip)):
+        return chip
+    if isinstance(chip, int) and not isinstance(chip, bool) and chip >= 0:
+        return chip
+    raise wrong(["chip"], f'expected the label of a gpiochip, such as "pinctrl-rp1", or its number, not {chip!r}')
 
 
 def _board(board: object) -> int | None:

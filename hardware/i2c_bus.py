@@ -36,7 +36,7 @@ class I2cBus:
         try:
             import smbus2
         except ImportError as error:
-            raise BoardError(f"smbus2 cannot be imported ({error}): pip install 'taskengine[boards]'") from None
+            raise BoardError(f"smbus2 cannot be imported ({error}): pip install 'taskengine-robot[boards]'") from None
         self._made = smbus2.i2c_msg.write
         self._address = address
         self._path = path

@@ -115,9 +115,9 @@ class FinePin(LGPIOPin):  # type: ignore[misc]  # gpiozero has no types
 
 
 class FineFactory(LGPIOFactory):  # type: ignore[misc]
-    """The pins of gpiochip `chip`, as on a Pi of revision `board`; None to detect them."""
+    """The pins of the gpiochip with the number `chip`, as on a Pi of revision `board`; None to detect that."""
 
-    def __init__(self, chip: int | None, board: int | None) -> None:
+    def __init__(self, chip: int, board: int | None) -> None:
         self._board = board
         super().__init__(chip)
         # gpiozero's factories share these, so that closing one closes the pins of all

@@ -160,8 +160,10 @@ class Output:
         self.granted = None
 
     def bound(self, value: Value) -> Value:
-        """Return the nearest value within its limits and its restriction."""
+        """Return the nearest value within its limits and its restriction; its safe value is always one of them."""
         limits = self.limits
+        if value == self.rest:
+            return value
         if limits is not None and value is not None:
             value = min(max(cast(float, value), limits.least), limits.most)
         return value if self.restriction is None else self.restriction.bound(value)

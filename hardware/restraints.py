@@ -140,7 +140,7 @@ class Restraints:
 
     def _plan(self) -> None:
         """Have the next command, and the control, look when something is due."""
-        due = min(self.rules.due, self._attempts.due)
+        due = -math.inf if self._is_news else min(self.rules.due, self._attempts.due)
         if self._sinking:
             due = min(due, self._next_step)
         self._admission.other_due = due
@@ -165,10 +165,15 @@ class Restraints:
         for name in self.rules.take_changed():
             output = self._outputs.get(name)
             if output is not None:
+                before = output.restriction
                 try:
                     self._restrict(output, now)
                 except Exception as error:
                     failed = failed or error
+                    # at once, again: if that fails too, the owner ends
+                    output.restriction = before
+                    self.rules.changed.add(name)
+                    self._is_news = True
         return failed
 
     def _restrict(self, output: Output, now: float) -> None:

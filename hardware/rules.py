@@ -5,8 +5,9 @@ rules that stop the machine (`latches`). Each call that may change them returns 
 `due` at the latest, because readings grow old by themselves.
 
 An input without a trusted value (`plausibility.py`) counts as its worst value: every term over it holds. So a rule
-holds from the beginning on until its inputs have been measured. A rule that stops the machine only restricts outputs
-until then, unless the first reading is overdue.
+holds from the beginning on until its inputs have been measured. A fault restricts outputs at once, but stops the
+machine for good only after it has lasted: a busy machine reads its inputs late now and then. Nor does a machine stop
+because an input has just been opened, unless its first reading is overdue.
 
 `control.py` applies restrictions: a value beyond a limit is lowered to it, a direction or an output that is refused is
 brought to rest, and commands for it are `NotAllowed` with the reason. The end of a restriction moves nothing: the
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 FORWARD, BACKWARD = "forward", "backward"
 DIRECTIONS: Mapping[str, float] = {FORWARD: 1.0, BACKWARD: -1.0}
+LATCH_S = 0.25
+"""How long, in s, an input has to have a fault until that stops the machine."""
 POWER_AGE_S = 10.0
 """How old, in s, a reading of the firmware may be."""
 
@@ -152,6 +155,8 @@ class Rules:
             for output in self._outputs(rule):
                 self._on.setdefault(output, []).append(rule)
         self._values: dict[str, float | None] = dict(self._causes)
+        self._faulty_at: dict[str, float] = {}
+        """When inputs got their faults."""
         self.faults: dict[str, str] = {}
         """What is wrong with inputs, by their names."""
         self.holding: dict[str, str] = {}
@@ -171,6 +176,7 @@ class Rules:
 
     def begin(self, now: float) -> None:
         """Begin with inputs that have not been measured."""
+        self._faulty_at.clear()
         for judge in self._judges.values():
             judge.restart(now)
         self.tick(now)
@@ -183,8 +189,14 @@ class Rules:
         if judge is None:
             return False
         judge.take(reading)
-        has_changed = self._judge(name, judge, now) and self._weigh(self._of.get(name, ()), now)
+        had = self.faults.get(name)
+        has_changed = self._judge(name, judge, now)
+        if has_changed:
+            # another value alone is no news, except of the supply, which speaks against arming
+            has_changed = self._weigh(self._of.get(name, ()), now) or self.faults.get(name) != had or name == POWER
         self.due = min(self.due, judge.due(now))
+        if name in self._faulty_at and (sure := self._faulty_at[name] + LATCH_S) > now:
+            self.due = min(self.due, sure)
         return has_changed
 
     def note(self, cause: str, is_on: bool, now: float) -> bool:
@@ -242,6 +254,10 @@ class Rules:
     def _judge(self, name: str, judge: Judge, now: float) -> bool:
         """Judge one input; return whether its value or its fault has changed."""
         value, fault = judge.judged(now)
+        if fault and name not in self._faulty_at:
+            self._faulty_at[name] = now
+        elif not fault:
+            self._faulty_at.pop(name, None)
         if fault == self.faults.get(name, "") and value == self._values.get(name, math.nan):
             return False
         self._values[name] = value
@@ -272,17 +288,20 @@ class Rules:
         faulty = dict.fromkeys(term.source for term in terms if term.source in self.faults)
         is_sure = any(term.source not in faulty for term in terms)
         said = rule.text or str(rule.when) if is_sure else "; ".join(self.faults[source] for source in faulty)
-        awaited = sum(self._is_awaited(term.source, now) for term in terms)
-        is_due = awaited < len(terms) if rule.when.is_any else not awaited
+        unsure = sum(self._is_unsure(term.source, now) for term in terms)
+        is_due = unsure < len(terms) if rule.when.is_any else not unsure
         return f"{rule.name}: {said}", rule.action is RuleAction.LATCH and is_due
 
-    def _is_awaited(self, source: str, now: float) -> bool:
-        """Return whether it is too early to tell anything of a source."""
-        judge = self._judges.get(source)
-        return judge is not None and judge.is_awaited(now)
+    def _is_unsure(self, source: str, now: float) -> bool:
+        """Return whether it is too early to stop the machine for what is wrong with a source."""
+        if source not in self.faults:
+            return False
+        return self._judges[source].is_awaited(now) or now < self._faulty_at[source] + LATCH_S
 
     def _plan(self, now: float) -> None:
-        self.due = min((judge.due(now) for judge in self._judges.values()), default=math.inf)
+        dues = [judge.due(now) for judge in self._judges.values()]
+        dues += [sure for at in self._faulty_at.values() if (sure := at + LATCH_S) > now]
+        self.due = min(dues, default=math.inf)
 
 
 def _put(where: dict[str, str], name: str, text: str) -> None:

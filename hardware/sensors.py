@@ -20,6 +20,7 @@ from taskengine import TaskFailed
 
 from .device_config import Device
 from .plausibility import Measurement
+from .priority import hurry
 from .probes import NotMeasured, NotYet, patience, probe_of, told
 from .rule_config import is_contact
 
@@ -61,7 +62,9 @@ class Sensor:
         self._asked: queue.SimpleQueue[Future[Measurement] | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         self._sense = sense
-        is_contact_of_rules = sense is not None and is_contact(device.kind)
+        self._hurried: set[int] = set()
+        """The threads that have been given priority."""
+        self._is_urgent = is_contact_of_rules = sense is not None and is_contact(device.kind)
         for event in device.kind.events:
             # when it is heard the level may be another one: of a short stop the edges tell
             hear = partial(self._hear_edge, event == ACTIVATED) if is_contact_of_rules else self._hear
@@ -102,6 +105,8 @@ class Sensor:
 
     def run(self) -> None:
         """Read the input when due, and on request, until the end."""
+        if self._is_urgent:
+            self._hurry()
         due = time.monotonic()
         while True:
             now = time.monotonic()
@@ -118,6 +123,14 @@ class Sensor:
                 return
             if future.set_running_or_notify_cancel():
                 future.set_result(self._answer())
+
+    def _hurry(self) -> None:
+        """Give this thread priority, once; the guardian says what the kernel refuses."""
+        thread = threading.get_ident()
+        # simulated pins call us in the thread that drives them
+        if thread not in self._hurried and thread != threading.main_thread().ident:
+            self._hurried.add(thread)
+            hurry()
 
     def end(self) -> None:
         """Have `run` return."""
@@ -202,6 +215,7 @@ class Sensor:
 
     def _hear_edge(self, is_on: bool) -> None:
         """Handle an edge of a contact that rules are about."""
+        self._hurry()
         self._react(Measurement(time.monotonic(), is_on))
         self._hear()
 

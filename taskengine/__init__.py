@@ -27,6 +27,7 @@ from taskengine.errors import (
     WorkerLost,
 )
 from taskengine.protocol.messages import Origin
+from taskengine.protocol.progress import Progress
 
 if TYPE_CHECKING:
     from taskengine.client.blocking import Client
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from taskengine.runtime.feed import publish, publish_owned
     from taskengine.runtime.firmware import undervoltage
     from taskengine.worker.context import caller, caller_id, check_device, origin, position
+    from taskengine.worker.progress import progress
 
 __version__ = "0.2.0"
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "NotAllowed",
     "Origin",
     "Overloaded",
+    "Progress",
     "ProtocolError",
     "SettingsError",
     "TaskEngineError",
@@ -60,6 +63,7 @@ __all__ = [
     "check_device",
     "origin",
     "position",
+    "progress",
     "publish",
     "publish_owned",
     "source",
@@ -90,6 +94,10 @@ def __getattr__(name: str) -> Any:
         from taskengine.runtime import firmware
 
         return firmware.undervoltage
+    if name == "progress":
+        from taskengine.worker import progress
+
+        return progress.progress
     if name in __all__:
         from taskengine.worker import context
 

@@ -7,6 +7,11 @@ calls only: it allocates no memory and takes no lock, so that a signal handler c
 
 from cpython.exc cimport PyErr_SetFromErrno
 
+from taskengine.protocol.release import check_build
+
+include "_release.pxi"
+check_build(__name__, TASKENGINE_RELEASE.decode())
+
 cdef extern from *:
     """
     #include <errno.h>

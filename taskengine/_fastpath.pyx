@@ -38,7 +38,11 @@ from taskengine.protocol import arrays
 from taskengine.protocol import layouts
 from taskengine.protocol import limits
 from taskengine.protocol import values
+from taskengine.protocol.release import check_build
 from taskengine.errors import BadArguments, ProtocolError, TaskFailed, TaskTimeout
+
+include "_release.pxi"
+check_build(__name__, TASKENGINE_RELEASE.decode())
 
 cdef extern from "endian.h" nogil:
     uint64_t htobe64(uint64_t)

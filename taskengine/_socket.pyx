@@ -20,6 +20,10 @@ import warnings
 import zmq
 
 from taskengine.protocol import limits
+from taskengine.protocol.release import check_build
+
+include "_release.pxi"
+check_build(__name__, TASKENGINE_RELEASE.decode())
 
 cdef extern from "endian.h" nogil:
     uint32_t htole32(uint32_t)

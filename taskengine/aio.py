@@ -12,13 +12,16 @@ from typing import Any, Self, overload
 import msgspec
 from msgspec import UNSET
 
+from taskengine.client.async_future import AsyncTaskFuture, in_loop
 from taskengine.client.async_subscription import AsyncSubscription
+from taskengine.client.bars import check_bar
 from taskengine.client.blocking import Caller, T, patience
 from taskengine.client.calls import Call, stops_machine
 from taskengine.client.futures import convert_each
 from taskengine.client.lease import AsyncLease
 from taskengine.client.ordering import BUFFERSIZE, in_order_async
 from taskengine.client.receiver import Receiver
+from taskengine.client.reports import Listener
 from taskengine.client.samples import WAITING
 from taskengine.client.stop_requests import Posted
 from taskengine.client.stopping import STOP_S, Stopping, new_order
@@ -53,20 +56,26 @@ class AsyncClient(Caller):
             result = await self._wait(self._call((task, args, kwargs)))
         return result if convert is None else convert(result)
 
-    async def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET) -> Any:
+    async def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET, progress: Any = None) -> Any:
         """Call a task once for each tuple of arguments, as one package; see `taskengine.Client.map`."""
         convert = self._returning(returns, task)
-        return convert_each(await self._wait(self._map(task, iterables)), convert)
+        if not progress:
+            return convert_each(await self._wait(self._map(task, iterables)), convert)
+        check_bar(progress)
+        posted = self._map(task, iterables)
+        with self._drawn(posted, progress, in_loop):
+            results = await self._wait(posted)
+        return convert_each(results, convert)
 
     async def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""
         results: list[Any] = await self._wait(self._run(calls))
         return results
 
-    def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> asyncio.Future[Any]:
+    def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> AsyncTaskFuture:
         """Queue a call and give its future; see `taskengine.Client.submit`."""
         convert = self._returning(returns, task)
-        return asyncio.wrap_future(self._submit((task, args, kwargs), self._options, convert))
+        return AsyncTaskFuture(self._submit((task, args, kwargs), self._options, convert))
 
     def imap(self, task: str, /, *iterables: Iterable[Any], buffersize: int = BUFFERSIZE) -> AsyncIterator[Any]:
         """Iterate over the results, in order, as they come; see `taskengine.Client.imap`."""
@@ -162,6 +171,13 @@ class AsyncClient(Caller):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close(patience(kind), flush=kind is None)
+
+    def _heard(self, listener: Listener) -> Listener:
+        """Return a function that has the event loop at hand, if there is one, tell `listener`."""
+        try:
+            return in_loop(listener)
+        except RuntimeError:  # no loop runs
+            return listener
 
     async def _wait(self, posted: Posted) -> Any:
         urged = self._stops.urged(posted, self._options.timeout)

@@ -48,10 +48,12 @@ from taskengine.protocol.messages import (
     Stats,
     StreamRequest,
     TaskInfo,
+    WatchedRequest,
     encode_reply,
     encode_request,
     serial_of,
 )
+from taskengine.protocol.progress import Progress, write_report
 from tests.batches import join_frames
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "protocol" / "vectors.json"
@@ -63,6 +65,7 @@ Vector = dict[str, Any]
 
 EACH = Request(RequestKind.PACKAGE, 24, "ARM", reply=ReplyMode.EACH)
 STREAM = StreamRequest(RequestKind.PACKAGE, 25, "ARM", reply=ReplyMode.STREAM, most=64, most_bytes=2**18)
+WATCHED = WatchedRequest(RequestKind.PACKAGE, 27, "ARM", progress=True)
 STATS = Stats(
     accepted=40,
     answered=30,
@@ -81,7 +84,8 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    *(["clock", "stop", "each", "values", "streams"], ["device.rest", "motor.stop", "robot.stop", "system.stop"]),
+    ["clock", "stop", "each", "values", "streams", "progress"],
+    ["device.rest", "motor.stop", "robot.stop", "system.stop"],
     "tcp://127.0.0.1:9004",
 )
 TASKS = [
@@ -257,6 +261,7 @@ def packages() -> Iterator[Vector]:
     )
     yield package("a package that wants each as it comes", EACH, calls)
     yield package("a stream", STREAM, [("scan", (), {"step": 0.5})])
+    yield package("a package whose progress is asked for", WATCHED, [("scan", (), {"step": 0.5})])
     hurried = Request(RequestKind.PACKAGE, 14, "ARM", priority=Priority.URGENT, deadline=0.5, idempotent=True)
     yield package("a package in a hurry", hurried, [("system.stop", (b"\x20\x21", "smoke"), {})])
     yield package("an empty package", Request(RequestKind.PACKAGE, 15, "ARM"), [])
@@ -337,6 +342,10 @@ def replies() -> Iterator[Vector]:
     head = PartialReply(24, 2, EACH.reply, unread, 2, *STAMP, 0, True)
     yield answer("each of two that were not read", head, [], None, each)
     yield from stream_replies()
+    reports = [[0, 3, 37, "angle 30"]]
+    head = PartialReply(27, 1, ReplyMode.PROGRESS, None, 0, *STAMP, 0, False)
+    watched = "a package whose progress is asked for"
+    yield answer("a report of progress", head, reports, write_report(0, Progress(3, 37, "angle 30")), watched)
     yield answer("nothing", Reply(15, 0, ReplyMode.ALL, None, *end), [], b"", "an empty package")
     halves = [0.75, 1.75]
     yield answer("columns", Reply(9, 2, ReplyMode.ALL, None, *end), halves, _joined(halves), "columns")

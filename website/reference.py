@@ -23,14 +23,17 @@ REFERENCE = {
     "api/client.md": Page(
         "Client",
         "Calls tasks, from a program. [Calling tasks](../clients.md) shows how.",
-        _ours("Client client.lease.Lease client.subscription.Subscription client.samples.Sample client.streams.Stream"),
+        _ours(
+            "Client client.task_future.TaskFuture client.lease.Lease client.subscription.Subscription "
+            "client.samples.Sample client.streams.Stream"
+        ),
     ),
     "api/aio.md": Page(
         "Client for asyncio",
         "`taskengine.aio.Client` is the class `AsyncClient`: the same methods, to be awaited.",
         _ours(
-            "aio.AsyncClient client.lease.AsyncLease client.async_subscription.AsyncSubscription "
-            "client.streams.AsyncStream"
+            "aio.AsyncClient client.async_future.AsyncTaskFuture client.lease.AsyncLease "
+            "client.async_subscription.AsyncSubscription client.streams.AsyncStream"
         ),
     ),
     "api/executor.md": Page(
@@ -41,7 +44,9 @@ REFERENCE = {
     "api/tasks.md": Page(
         "Tasks and sources",
         "For modules that the engine loads. [Writing tasks](../tasks.md) shows how.",
-        _ours("task source publish publish_owned caller caller_id check_device origin position Origin"),
+        _ours(
+            "task source publish publish_owned caller caller_id check_device origin position progress Progress Origin"
+        ),
     ),
     "api/samples.md": Page(
         "Sample tasks and sources",

@@ -1,7 +1,7 @@
 """The process of one peer, `python -m bench.peers.play NAME`: it starts the peer, and measures blocks when told to.
 
-Told and answered a line of JSON at a time: `["package", tasks, warm_up, times, most_s]` or `["call", warm_up, …]` on
-stdin, the spans in s on what was stdout. It ends when stdin does.
+Told and answered a line of JSON at a time: `["package", tasks, warm_up, times, most_s]`, `["stream", values, warm_up,
+…]` or `["call", warm_up, …]` on stdin, the spans in s on what was stdout. It ends when stdin does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
         answer(channel, {"failure": f"{type(error).__name__}: {error}"})
         return
     try:
-        answer(channel, {"version": metadata.version(NAMES[name][0])})
+        answer(channel, {"version": metadata.version(NAMES[name][0]), "streams": hasattr(peer, "stream")})
         jobs: dict[int, Job] = {}
         for line in sys.stdin:
             answer(channel, played(name, peer, jobs, json.loads(line)))
@@ -53,6 +53,9 @@ def played(name: str, peer: Any, jobs: dict[int, Job], told: list[Any]) -> dict[
         if what == "call":
             return {"spans": in_a_row(lambda: timed_call(name, peer.one), Block(*numbers))}
         tasks, *numbers = numbers
+        if what == "stream":
+            read = Job(lambda: list(peer.stream(tasks)))
+            return {"spans": in_a_row(lambda: timed_package(name, read, list(range(tasks))), Block(*numbers))}
         if tasks not in jobs:
             jobs[tasks] = peer.package(tasks)
         expected = [RESULT] * tasks

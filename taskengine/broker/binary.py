@@ -39,6 +39,8 @@ from taskengine.protocol.messages import (
     RequestKind,
     Stamp,
     StreamRequest,
+    WatchedRequest,
+    WatchedStream,
     encode_reply,
 )
 
@@ -87,6 +89,10 @@ class BinaryPackage(Package):
         self.priority = request.priority
         self.idempotent = request.idempotent
         self.is_awaited = request.kind == RequestKind.PACKAGE and request.reply != ReplyMode.NONE
+        if isinstance(request, (WatchedRequest, WatchedStream)) and request.progress and self.is_awaited:
+            self.is_watched = True
+            stream = (*request.grant, request.values) if isinstance(request, WatchedStream) else None
+            self.head = encode_head(self.serial, request.names, origin, stream, is_watched=True)
 
     def _begin_stream(self, request: StreamRequest) -> None:
         """Take a package whose client wants the values of its only task. Raises ProtocolError."""
@@ -154,6 +160,10 @@ class BinaryPackage(Package):
             self.request.serial, count, ReplyMode.STREAM, told, int(error is not None), *stamp, first, is_last
         )
         return [encode_reply(head), bodies] if count else [encode_reply(head)]
+
+    def progress_answer(self, reports: list[bytes], stamp: Stamp) -> Message:
+        head = PartialReply(self.request.serial, len(reports), ReplyMode.PROGRESS, None, 0, *stamp, 0, last=False)
+        return [encode_reply(head), reports]
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:
         return refusal(self.request.serial, error, stamp)

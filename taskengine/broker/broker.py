@@ -28,7 +28,7 @@ from taskengine.broker.lane_queue import Span
 from taskengine.broker.looks import Looks, SeenBatch
 from taskengine.broker.package import Package
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
-from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered
+from taskengine.broker.recovery import BEGUN, Account, Answered, Matched, begun, matched, recovered, without_cut_streams
 from taskengine.broker.retries import Retries
 from taskengine.broker.withdrawals import Withdrawals
 from taskengine.broker.workers import Workers
@@ -166,7 +166,7 @@ class Broker:
                 owed = [slice.tasks() for slice in _unseen(slices, seen_here)]
                 whole += self._in_flight.fail(owed, failure_reasons.lost(name))
                 continue
-            whole += self._keep(name, done, seen_here, is_timed=False)
+            whole += self._keep_left_behind(name, done, seen_here, rest)
             left = _unseen(left, seen_here)
             is_blamed = is_blamed or account.running is not None
             if left and account.running == (left[0].package.flight.job, left[0].first):
@@ -177,6 +177,16 @@ class Broker:
         if is_dead and worker.lane in self._pinned and not worker.is_retired:
             return whole + self._on_owner_death(worker, rest)
         return whole + self._dispatcher.put_back(rest)
+
+    def _keep_left_behind(self, name: str, done: Matched, seen: SeenBatch | None, rest: list[Slice]) -> list[Package]:
+        """Take what a dead worker had finished. Streams without their last values are lost, or run again: `rest`."""
+        done, cut = without_cut_streams(done)
+        whole = self._keep(name, done, seen, is_timed=False)
+        for stream in cut:
+            again = [stream]
+            whole += self._on_running_task_lost(name, again, None)
+            rest += again
+        return whole
 
     def _on_running_task_lost(
         self, name: str, left: list[Slice], error: Callable[[str], TaskEngineError] | None
@@ -336,6 +346,11 @@ class Broker:
         return self.counters.stats(
             self.availability.stats(), len(self.packages), self._in_flight.size + unread, restarts
         )
+
+    @property
+    def bytes_held(self) -> int:
+        """The bytes of packages in flight, and of their results so far."""
+        return self._in_flight.size
 
     def idle(self) -> bool:
         """Return whether nothing is in flight."""

@@ -3,12 +3,14 @@
 Theory of operation. A batch is answered when it ends, and a long task holds up the results of those before it. Where a
 worker's oldest batch has tasks of a package whose client wants each result as it comes, the router looks at the
 worker's progress page: LOOK_S after the batch became the oldest, and so on until all but its last task were seen, which
-ends the batch. What was taken `early` is taken out of the answer that comes later, or out of the account of a worker
-that has died, so that each task is answered once. It stays answered, whatever the worker says later.
+ends the batch. While nothing is found the looks become rarer, so that a long task costs fewer. What was taken `early`
+is taken out of the answer that comes later, or out of the account of a worker that has died, so that each task is
+answered once. It stays answered, whatever the worker says later.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from taskengine.broker.lane import LaneWorker, Slice
 from taskengine.broker.package import Package
 from taskengine.broker.partials import PartialResults
 from taskengine.broker.recovery import Answered
-from taskengine.broker.tuning import LOOK_S
+from taskengine.broker.tuning import LONGEST_LOOK_S, LOOK_S, LOOK_SHARE
 from taskengine.broker.workers import Workers
 from taskengine.protocol.layouts import MAY_RETRY
 
@@ -55,6 +57,8 @@ class SeenBatch:
         self.number = worker.first
         self.cursor: Cursor = FIRST_LOOK
         self.look_at = now + LOOK_S
+        self.looked_at = self.found_at = now
+        """When it was looked at last, and when something was found last."""
         self.jobs = frozenset(
             slice.package.flight.job for slice in slices if isinstance(slice.package.results, PartialResults)
         )
@@ -64,6 +68,15 @@ class SeenBatch:
         """and where what was seen of it ends."""
         self.early: dict[tuple[int, int], Early] = {}
         """The results that were taken early of each slice, by its job and where it begins."""
+
+    def look(self, now: float) -> None:
+        """Note that it is looked at, and when that is due again if nothing is found."""
+        self.looked_at = now
+        self.look_at = now + min(max(LOOK_S, (now - self.found_at) / LOOK_SHARE), LONGEST_LOOK_S)
+
+    def find(self, cursor: Cursor) -> None:
+        """Note that this look has found something, up to `cursor`."""
+        self.cursor, self.found_at, self.look_at = cursor, self.looked_at, self.looked_at + LOOK_S
 
     def has_more(self, slices: Sequence[Slice]) -> bool:
         """Return whether a result that is wanted may be there before the answer: the last task ends the batch."""
@@ -107,7 +120,9 @@ class Looks:
         self._in_flight = in_flight
         self._seen: dict[str, SeenBatch] = {}
         self.is_watching = False
-        """Whether a worker may have finished tasks whose results are wanted before its answer."""
+        """Whether a worker may have finished tasks whose results are wanted before its answer;"""
+        self.next_at = math.inf
+        """when the next of those looks is due."""
 
     @property
     def are_wanted(self) -> bool:
@@ -117,7 +132,7 @@ class Looks:
     def due(self, now: float) -> list[PageLook]:
         """Return whose page is to be read at `now`, in s, monotonic."""
         looks: list[PageLook] = []
-        self.is_watching = False
+        self.is_watching, self.next_at = False, math.inf
         for name, worker in self._workers.items() if self._in_flight.partial else ():
             if not worker.batches:
                 continue
@@ -127,8 +142,9 @@ class Looks:
             if seen.jobs and seen.has_more(worker.batches[0]):
                 self.is_watching = True
                 if seen.look_at <= now:
-                    seen.look_at = now + LOOK_S
+                    seen.look(now)
                     looks.append(PageLook(name, seen.number, seen.cursor, seen.jobs))
+                self.next_at = min(self.next_at, seen.look_at)
         return looks
 
     def take(self, look: PageLook, pieces: Sequence[Piece], cursor: Cursor) -> list[Package]:
@@ -138,7 +154,8 @@ class Looks:
             return []
         if not self._in_flight.fits(sum(len(body or b"") for *_, body in pieces)):
             return []
-        seen.cursor = cursor
+        seen.find(cursor)
+        self.next_at = min(self.next_at, seen.look_at)
         whole: list[Package] = []
         for piece in pieces:
             slice = seen.match(worker.batches[0], piece)

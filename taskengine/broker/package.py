@@ -83,24 +83,49 @@ TaskKind = tuple[str, ...]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin]).decode
-_decode_stream_head = msgspec.msgpack.Decoder(tuple[str, Any, Origin, tuple[int, int, bool]]).decode
-_STREAM_HEAD = 0x94
-"""The first byte of a stream's head, which has 4 parts."""
+
+
+class _LongHead(NamedTuple):
+    """What all slices of a package share that streams, or is watched; see `encode_head`."""
+
+    serial: str
+    shared: Any
+    origin: Origin
+    stream: tuple[int, int, bool] | None
+    is_watched: bool = False
+
+
+_decode_long_head = msgspec.msgpack.Decoder(_LongHead).decode
+_PLAIN_HEAD, _STREAM_HEAD, _WATCHED_HEAD = 0x93, 0x94, 0x95
+"""The first byte of a head with 3 parts, of a stream's with 4, and of one with 5, whose client wants progress."""
 
 
 def encode_head(
-    serial: str, shared: list[str] | bytes, origin: Origin = NOWHERE, stream: tuple[int, int, bool] | None = None
+    serial: str,
+    shared: list[str] | bytes,
+    origin: Origin = NOWHERE,
+    stream: tuple[int, int, bool] | None = None,
+    *,
+    is_watched: bool = False,
 ) -> bytes:
     """Encode what all slices of a package share: serial, task names (0.2) or the raw pack (0.1), and origin.
 
-    A stream has besides the credit with which it begins, and whether its client takes Python's other values.
+    A stream has besides the credit with which it begins, and whether its client takes Python's other values. A package
+    that `is_watched` is one whose client wants to know the progress of its tasks.
     """
+    if is_watched:
+        return _encode((serial, shared, origin, stream, True))
     return _encode((serial, shared, origin) if stream is None else (serial, shared, origin, stream))
 
 
 def decode_head(head: bytes) -> tuple[str, Any, Origin]:
     """Decode a head of `encode_head`: the serial, what the slices share, and the origin."""
-    return _decode_head(head) if head[0] != _STREAM_HEAD else _decode_stream_head(head)[:3]
+    return _decode_head(head) if head[0] == _PLAIN_HEAD else _decode_long_head(head)[:3]
+
+
+def is_watched(head: bytes) -> bool:
+    """Return whether the client of a package with this head wants to know the progress of its tasks."""
+    return head[0] == _WATCHED_HEAD
 
 
 def stream_of(head: bytes) -> tuple[Grant, bool] | None:
@@ -108,9 +133,10 @@ def stream_of(head: bytes) -> tuple[Grant, bool] | None:
 
     None where the head is not one of a stream.
     """
-    if head[0] != _STREAM_HEAD:
+    stream = None if head[0] == _PLAIN_HEAD else _decode_long_head(head).stream
+    if stream is None:
         return None
-    values, size, takes_values = _decode_stream_head(head)[3]
+    values, size, takes_values = stream
     return Grant(values, size), takes_values
 
 
@@ -177,6 +203,8 @@ class Package:
     """Whether the client says that each task may run twice."""
     is_awaited = False
     """Whether only the client needs the results, so that nothing starts once it has left."""
+    is_watched = False
+    """Whether its client wants to know the progress of its tasks."""
     names_held = 0
     """How many names of tasks it keeps, registered or not."""
     data_request: DataRequest | None = None
@@ -304,6 +332,10 @@ class Package:
 
         With `error` it ends in that, whatever its task has answered.
         """
+        raise NotImplementedError
+
+    def progress_answer(self, reports: list[bytes], stamp: Stamp) -> Message:
+        """Return the frames that tell the client the progress of running tasks."""
         raise NotImplementedError
 
     def refusal(self, error: TaskEngineError, stamp: Stamp = UNSTAMPED) -> Message:

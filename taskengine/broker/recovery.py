@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from taskengine.broker.lane import Slice
 from taskengine.broker.package import Package
+from taskengine.broker.streams import StreamResults
 from taskengine.errors import ProtocolError
 
 Answered = tuple[int, int, int, int, int, bytes]
@@ -76,3 +77,16 @@ def recovered(
         body = packages[job].mend(stop - first, body)
         entries = [*entries, (job, first, stop, failed, elapsed_ns, body)]
     return matched(name, slices, entries)
+
+
+def without_cut_streams(done: Matched) -> tuple[Matched, list[Slice]]:
+    """Separate the streams whose last values may be lost with the worker that left these accounts behind.
+
+    Values are sent, and an account is read: so a stream may be finished by the account, and its values not here.
+    """
+    cut = [slice for slice, _ in done if _is_cut(slice.package)]
+    return [(slice, entries) for slice, entries in done if slice not in cut] if cut else done, cut
+
+
+def _is_cut(package: Package) -> bool:
+    return isinstance(package.results, StreamResults) and not package.results.has_all

@@ -35,6 +35,8 @@ class StreamResults(Results):
         """The worker that runs the task, once a value has come from it."""
         self.reason: TaskEngineError | None = None
         """Why the client gets no more values, if the engine has ended the stream."""
+        self.has_all = False
+        """Whether the worker has said that all values have come."""
         self._unsent: list[bytes] = []
         self._sent = 0
 
@@ -51,6 +53,12 @@ class StreamResults(Results):
             raise ProtocolError(f"value {first} of a stream of which {self.credit.values} have come and no more may")
         self.credit.send(1, len(body))
         self._unsent.append(body)
+
+    def close(self, number: int) -> None:
+        """Note that the worker has sent all `number` values. Raises ProtocolError where others have come."""
+        if number != self.credit.values:
+            raise ProtocolError(f"the end of a stream of {number} values, of which {self.credit.values} have come")
+        self.has_all = True
 
     def take(self) -> Values:
         """Return the values that are not sent; they count as sent."""

@@ -11,7 +11,11 @@ BATCH_SLICES: Final = 256
 SLICE_NS: Final = 2 * BATCH_NS
 """How long a worker stays at a batch, in ns, before it hands the rest back; covers wrong estimates."""
 LOOK_S: Final = 0.0015
-"""The shortest time, in s, between two looks at what a busy worker has finished; the router wakes up every 2 ms."""
+"""The shortest time, in s, between two looks at what a busy worker has finished,"""
+LONGEST_LOOK_S: Final = 0.004
+"""and the longest: results are to come within 5 ms."""
+LOOK_SHARE: Final = 8
+"""A look waits for this part of the time for which nothing was found, between the two."""
 DEATHS: Final = 2
 """How many workers may die at a running idempotent task, or before a chunk, until that is lost."""
 PACKAGE_BYTES: Final = 4096

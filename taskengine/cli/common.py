@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ from taskengine.security.trusted_files import refuse_changeable, trusted_users, 
 SAID_NO = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+MADE_ELSEWHERE = (
+    f"this is Python {sys.version_info[0]}.{sys.version_info[1]} on {platform.machine()}; was it made for another? "
+    "`taskengine --version` shows what the compiled modules were made for"
+)
+UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
+"""Modules of Python that the engine's commands need, and Windows has not."""
 
 
 class Command(click.Group):
@@ -42,11 +49,19 @@ class Command(click.Group):
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "taskengine"
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
+        except ImportError as error:
+            if not (error.name or "").startswith("taskengine"):
+                raise
+            leave(str(error) if "compiled for" in str(error) else f"{error}; {MADE_ELSEWHERE}", WRONG_USAGE)
         except click.Abort:
             code = INTERRUPTED
         except BrokenPipeError:
             _forget_output()
             code = SAID_NO
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("taskengine.") and error.name not in UNIX_ONLY:
+                raise
+            leave("this command is the engine's, and here is only the client: the engine runs on Linux", SAID_NO)
         except OSError as error:
             _forget_output()
             what = error.filename or "the output cannot be written"

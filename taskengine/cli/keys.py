@@ -16,9 +16,9 @@ from taskengine.cli.common import SAID_NO, json_option, keys_option, leave, load
 from taskengine.cli.engine import find_engine
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, printable
-from taskengine.security.audit import AUDIT_FILE, Audit, file_of
 
 if TYPE_CHECKING:
+    from taskengine.security.key_backup import KeyBackup
     from taskengine.security.keys import KeyRing, Membership
 
 PORT = 9003
@@ -26,7 +26,9 @@ PORT = 9003
 
 BYTE_ORDER_MARK = "\ufeff"
 """The mark that some editors put in front of a file's text."""
-UID = os.getuid()
+HAS_USERS = hasattr(os, "getuid")
+"""Whether the system has users with numbers: Windows, where only clients run, has none."""
+UID = os.getuid() if HAS_USERS else 0
 """The user who called us, before we become another."""
 _keys = keys_option("the setting KEYS, or yours")
 
@@ -38,6 +40,8 @@ def keys() -> None:
     \b
     taskengine keys pair laptop                    on the robot: shows a code
     taskengine keys accept tcp://robot.local:9000  on the laptop: asks for the code
+    taskengine keys revoke laptop                  on the robot: the laptop was stolen
+    taskengine keys export robot.keys              for a new SD card: `keys import robot.keys`
     """
 
 
@@ -46,17 +50,23 @@ def _ring(folder: Path | None) -> KeyRing:
 
     Root acts as the folder's owner, so that the files stay the owner's.
     """
-    # after becoming another user we may not be able to read modules any more
-    from taskengine.security.identity import become_owner
     from taskengine.security.keys import KeyRing
 
     ring = KeyRing(folder or load_settings(None, {}).keys_folder)
-    become_owner(ring.folder)
+    if HAS_USERS:
+        # after becoming another user we may not be able to read modules any more
+        from taskengine.security.identity import become_owner
+
+        become_owner(ring.folder)
     return ring
 
 
 def _note(ring: KeyRing, command: str, name: str, **fields: str) -> None:
     """Note a change of the allow-list, and the user who made it, in the audit log."""
+    if not HAS_USERS:
+        return
+    from taskengine.security.audit import AUDIT_FILE, Audit, file_of
+
     settings = load_settings(None, {})
     target = file_of(settings) if settings.audit else ring.folder / AUDIT_FILE
     Audit(target, lambda line: click.echo(line, err=True)).note(f"keys {command}", client=name, uid=UID, **fields)
@@ -126,7 +136,7 @@ def keys_list(keys: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @_keys
 def keys_revoke(name: str, keys: Path | None) -> None:
-    """Remove the client NAME from the allow-list."""
+    """Remove the client NAME from the allow-list: within a second it is cut off, also on open connections."""
     with plain_errors():
         ring = _ring(keys)
         ring.revoke(name)
@@ -155,6 +165,72 @@ def keys_show(keys: Path | None, as_json: bool) -> None:
             print_json({"public": public, "fingerprint": fingerprint(public)})
         else:
             click.echo(f"{public}  {fingerprint(public)}")
+
+
+@keys.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase, and encrypt the file by it.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@_keys
+@json_option
+def keys_export(file: Path, passphrase: bool, force: bool, keys: Path | None, as_json: bool) -> None:
+    """Write the engine's key and its clients, and this machine's own keys, into FILE, of mode 0600.
+
+    `keys import` on a new SD card makes it the same robot: clients need no new key. Without --passphrase FILE is as
+    secret as the keys: whoever reads it can pose as the robot.
+    """
+    from taskengine.security.key_backup import backup_of, encode_backup
+    from taskengine.security.private_files import write_private
+
+    with plain_errors():
+        if file.exists() and not force:
+            raise KeysError(f"{file} exists already: --force replaces it")
+        ring = _ring(keys)
+        backup = backup_of(ring)
+        secret = _asked("A passphrase for the file", again=True) if passphrase else None
+        write_private(file, encode_backup(backup, secret), replace=force)
+        _note(ring, "export", "", file=str(file))
+        _print_backup(backup, file, "written", as_json=as_json)
+        if not passphrase:
+            click.echo("The file is not encrypted: whoever reads it can pose as this robot.", err=True)
+
+
+@keys.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace keys that differ from those in the file.")
+@_keys
+@json_option
+def keys_import(file: Path, force: bool, keys: Path | None, as_json: bool) -> None:
+    """Take over the keys in FILE, of `keys export`; other keys that are here stay.
+
+    Clients are let in within a second. The engine has its key when it starts next. A client that was revoked after the
+    export is let in again: revoke it again.
+    """
+    from taskengine.security.key_backup import keys_of, read_backup, restore
+
+    with plain_errors():
+        found = read_backup(file)
+        backup = keys_of(found, None if found.keys is not None else _asked("The passphrase of the file"))
+        ring = _ring(keys)
+        restore(ring, backup, force=force)
+        for client in backup.clients:
+            _note(ring, "import", client.name, file=str(file))
+        _print_backup(backup, file, "taken over", as_json=as_json)
+
+
+def _print_backup(backup: KeyBackup, file: Path, what: str, *, as_json: bool) -> None:
+    """Print whose keys are in a file; no secret."""
+    from taskengine.security.keys import fingerprint
+
+    engine = "" if backup.engine is None else fingerprint(backup.engine.public)
+    clients = [client.name for client in backup.clients]
+    engines = [known.address for known in backup.engines]
+    if as_json:
+        print_json({"file": str(file), "engine": engine or None, "clients": clients, "engines": engines})
+        return
+    whose = [f"the engine {engine}"] if engine else []
+    whose += [f"client {name}" for name in clients] + [f"our own for {address}" for address in engines]
+    click.echo(printable(f"{what}: {', '.join(whose) or 'the token of the metrics'}"))
 
 
 @keys.command("metrics")
@@ -286,10 +362,10 @@ def _said_no() -> Iterator[None]:
         leave(str(error), SAID_NO)
 
 
-def _asked(what: str, *, hidden: bool = True) -> str:
-    """Ask the user for a line, a secret if it is `hidden`, from the terminal or from stdin."""
+def _asked(what: str, *, hidden: bool = True, again: bool = False) -> str:
+    """Ask the user for a line, a secret if it is `hidden`, from the terminal or from stdin; there twice if `again`."""
     if sys.stdin.isatty():
-        return str(click.prompt(what, hide_input=hidden, err=True))
+        return str(click.prompt(what, hide_input=hidden, confirmation_prompt=again, err=True))
     answer = sys.stdin.readline(4096).lstrip(BYTE_ORDER_MARK).strip()
     if not answer:
         raise KeysError(f"nothing came on stdin; expected one line: {what}")

@@ -210,7 +210,8 @@ def call(
 ) -> None:
     """Call a task. Arguments are JSON where they parse as JSON, text otherwise; the result is printed as JSON.
 
-    The values of a task that yields are printed as they come, one in a line.
+    The values of a task that yields are printed as they come, one in a line. On a terminal a bar shows the progress of
+    a task that tells it.
     """
     from taskengine.client.blocking import arming
     from taskengine.client.calls import stops_machine
@@ -221,11 +222,7 @@ def call(
         if count is None:
             if not (values or keywords):
                 keywords = arming(name, client.stop_in_force)
-            if _yields(client, name):
-                for value in client.stream(name, *values, **keywords):
-                    print_json(value)
-                return
-            print_json(client.call(name, *values, **keywords))
+            _call(client, (name, values, keywords))
             return
         results = _repeat(client, (name, values, keywords), count)
         failed = [result for result in results if isinstance(result, TaskEngineError)]
@@ -234,6 +231,25 @@ def call(
                 f"{len(failed)} of {count} failed, the first with {type(failed[0]).__name__}: {failed[0]}"
             )
         print_json(results)
+
+
+def _call(client: Client, call: tuple[str, list[Any], dict[str, Any]]) -> None:
+    """Call a task and print its result, or its values; on a terminal a bar shows its progress, if it tells any."""
+    from taskengine.cli.meter import Meter
+
+    name, args, kwargs = call
+    is_stream = _yields(client, name)
+    with Meter(name) as meter:
+        if meter.is_of_use:
+            client = client.options(progress=meter.show)
+        if not is_stream:
+            result = client.call(name, *args, **kwargs)
+            meter.clear()
+            print_json(result)
+            return
+        for value in client.stream(name, *args, **kwargs):
+            meter.clear()
+            print_json(value)
 
 
 def _yields(client: Client, name: str) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +27,7 @@ BOOTED = Path("/run/systemd/system")
 """It exists where systemd runs, see sd_booted(3)."""
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "Result", "ActiveEnterTimestamp")
+RUNNING = ("active", "activating", "reloading")
 LOG = f"journalctl -u {NAME} -f"
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -50,15 +50,22 @@ def service() -> None:
     "--config", type=click.Path(path_type=Path), help="The TOML file of settings [default ./taskengine.toml]."
 )
 def service_install(yes: bool, user: str | None, config: Path | None) -> None:
-    """Write a unit for this user, Python and settings file, start the service, and start it with the machine."""
+    """Write a unit for this user, Python and settings file, start the service, and start it with the machine.
+
+    Where the service is installed already, this updates it. `taskengine check` is run first, as that user: if it fails,
+    nothing is changed, and what runs goes on running. If the service does not start, the unit before is put back.
+    """
     with plain_errors():
         from taskengine.supervisor.unit_file import is_ours, unit_text
 
         unit = UNITS / f"{NAME}.service"
-        if unit.exists() and not is_ours(unit.read_text("utf-8", "replace")):
+        before = unit.read_text("utf-8", "replace") if unit.exists() else None
+        if before is not None and not is_ours(before):
             raise SettingsError(f"{unit} is there already, and not from this command: move it away first")
-        text = unit_text(PACKAGED.read_text("utf-8"), _installation(user, config))
+        installation = _installation(user, config)
+        text = unit_text(PACKAGED.read_text("utf-8"), installation)
         _check_systemd()
+        _try_out(installation)
         steps: list[tuple[Sequence[str], str | None]] = [
             (("install", "-m", "644", "/dev/stdin", str(unit)), text),
             (("systemctl", "daemon-reload"), None),
@@ -66,7 +73,9 @@ def service_install(yes: bool, user: str | None, config: Path | None) -> None:
             (("systemctl", "restart", NAME), None),
         ]
         _confirm(steps, yes=yes, what=f"This writes {unit}:\n\n{text}\nand runs:")
-        _run(steps)
+        runs = before is not None and _shown().get("ActiveState") in RUNNING
+        if failed := _first_failure(steps):
+            leave(f"{_failure(failed)}{_put_back(unit, before, runs=runs)}", SAID_NO)
     click.echo(f"The service runs. Its log: {LOG}")
 
 
@@ -125,6 +134,8 @@ def service_status(as_json: bool) -> None:
 
 def _installation(user: str | None, config: Path | None) -> Installation:
     """Return what the unit is for. Raises SettingsError if it would not serve."""
+    import pwd  # which Windows has not, where this module is imported too
+
     from taskengine.security.keys import KeyRing
     from taskengine.supervisor.unit_file import Installation
 
@@ -147,6 +158,8 @@ def _installation(user: str | None, config: Path | None) -> Installation:
 
 
 def _home(user: str) -> Path:
+    import pwd
+
     try:
         return Path(pwd.getpwnam(user).pw_dir)
     except KeyError:
@@ -180,19 +193,72 @@ def _as_root(command: Sequence[str]) -> list[str]:
     return [*command] if os.geteuid() == 0 else ["sudo", *command]
 
 
+def _try_out(installation: Installation) -> None:
+    """Run `taskengine check` with the Python, user and settings of the service; leave if it fails, also by a crash."""
+    import pwd
+
+    account = pwd.getpwnam(installation.user)
+    command = [installation.python, "-m", "taskengine", "check", "--config", installation.file]
+    become: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        become = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+    elif os.geteuid() != account.pw_uid:
+        command = [_program("sudo"), "-u", account.pw_name, "--", *command]
+    try:
+        # our own interpreter and module; no shell reads the arguments
+        done = subprocess.run(  # noqa: S603
+            command,
+            cwd=installation.folder,
+            env={"PATH": SYSTEM_FOLDERS, "HOME": account.pw_dir, "USER": account.pw_name, "LANG": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+            **become,
+        )
+        code, told = done.returncode, [line for line in done.stderr.splitlines() if line.strip()]
+    except OSError as error:
+        code, told = SAID_NO, [f"{error.filename or command[0]}: {error.strerror}"]
+    if code:
+        why = told[-1].removeprefix("taskengine: ") if told else f"`taskengine check` ended with {code}"
+        leave(f"as {installation.user} the service would not start, and nothing was changed: {why}", SAID_NO)
+
+
+def _put_back(unit: Path, before: str | None, *, runs: bool) -> str:
+    """Put the unit of `before` back, and start it again if it has run; return what is to be said about it."""
+    if before is None:
+        return ""
+    steps: list[tuple[Sequence[str], str | None]] = [
+        (("install", "-m", "644", "/dev/stdin", str(unit)), before),
+        (("systemctl", "daemon-reload"), None),
+        *([(("systemctl", "restart", NAME), None)] if runs else []),
+    ]
+    if failed := _first_failure(steps):
+        return f". The unit before could not be put back: `{shlex.join(failed)}` failed too"
+    return f". The unit before is back{', and runs again' if runs else ''}"
+
+
 def _run(steps: Sequence[tuple[Sequence[str], str | None]]) -> None:
     """Run the steps; the first that fails ends the command."""
-    for command, given in steps:
-        done = _call(_as_root(command), given)
-        if done.returncode:
-            about = f"; its log: journalctl -u {NAME} -n 50" if "restart" in command else ""
-            leave(f"`{shlex.join(command)}` failed{about}", SAID_NO)
+    if failed := _first_failure(steps):
+        leave(_failure(failed), SAID_NO)
+
+
+def _first_failure(steps: Sequence[tuple[Sequence[str], str | None]]) -> Sequence[str]:
+    """Run the steps, and return the first that fails, empty if none does; those after it are not run."""
+    return next((command for command, given in steps if _call(_as_root(command), given).returncode), ())
+
+
+def _failure(command: Sequence[str]) -> str:
+    about = f"; its log: journalctl -u {NAME} -n 50" if "restart" in command else ""
+    return f"`{shlex.join(command)}` failed{about}"
 
 
 def _call(command: Sequence[str], given: str | None, *, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    program = shutil.which(command[0], path=SYSTEM_FOLDERS)
-    if program is None:
-        leave(f"there is no {command[0]} on this machine", SAID_NO)
+    program = _program(command[0])
     # a program of the system, by its whole path; no shell reads the arguments
     return subprocess.run(  # noqa: S603
         [program, *command[1:]],
@@ -203,3 +269,10 @@ def _call(command: Sequence[str], given: str | None, *, quiet: bool = False) -> 
         text=True,
         check=False,
     )
+
+
+def _program(name: str) -> str:
+    program = shutil.which(name, path=SYSTEM_FOLDERS)
+    if program is None:
+        leave(f"there is no {name} on this machine", SAID_NO)
+    return program

@@ -49,13 +49,15 @@ def _made_for(name: str) -> str:
         file = importlib.import_module(f"taskengine.{name}").__file__ or ""
     except ImportError as error:
         return f"cannot be loaded: {' '.join(str(error).splitlines())}"
+    if file.endswith(".py"):
+        return "in Python: this is the client without the engine"
     return file.rpartition("/")[2].removeprefix(f"{name}.").removesuffix(".so")
 
 
 def _libzmq() -> str:
     """Return the version of libzmq, or why there is none."""
     try:
-        from taskengine.supervisor.inspection import libzmq_version
+        from taskengine.security.credentials import libzmq_version
     except ImportError as error:
         return f"cannot be loaded: {' '.join(str(error).splitlines())}"
     return ".".join(map(str, libzmq_version()))

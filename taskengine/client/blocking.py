@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, as_completed, wait
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,19 @@ from typing import Any, Literal, Self, TypeVar, overload
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from taskengine.client.bars import check_bar, drawn
 from taskengine.client.call_queue import CallQueue
 from taskengine.client.calls import Call, stops_machine
 from taskengine.client.connection import check_address, local_time
 from taskengine.client.futures import SubmittedFuture, convert_each, returning
+from taskengine.client.gathering import Gathering
 from taskengine.client.lease import Lease
 from taskengine.client.open_streams import begin_stream
 from taskengine.client.ordering import BUFFERSIZE, in_order
+from taskengine.client.reports import Listener
+from taskengine.client.requests import Options
 from taskengine.client.samples import WAITING, Ages
-from taskengine.client.session import HELLO_S, Options, Session
+from taskengine.client.session import HELLO_S, Session
 from taskengine.client.stop_requests import Posted, StopRequests
 from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
 from taskengine.client.streams import AsyncStream, Stream, StreamControl
@@ -90,6 +94,7 @@ class Caller:
         idempotent: bool | UnsetType = UNSET,
         errors: ErrorsName | UnsetType = UNSET,
         ahead: int | UnsetType = UNSET,
+        progress: Listener | UnsetType | None = UNSET,
     ) -> Self:
         """Return this client with other options; those that are not given stay as they are.
 
@@ -101,6 +106,8 @@ class Caller:
             idempotent: whether a task may run again where a worker dies in it.
             errors: whether `map` will "raise" the first error, or "return" each in the place of its result.
             ahead: how many values the task of a stream may be ahead of the loop that reads it.
+            progress: a function that is called with each `Progress` that a task reports. A thread of the client's calls
+                it, in `taskengine.aio` the event loop at hand; it has to be brief. None for no function.
         """
         given: dict[str, Any] = {
             "timeout": timeout,
@@ -110,11 +117,16 @@ class Caller:
             "idempotent": idempotent,
             "errors": errors,
             "ahead": ahead,
+            "progress": self._heard(progress) if callable(progress) else progress,
         }
         changes = {name: value for name, value in given.items() if value is not UNSET}
         view = copy.copy(self)
         view._options = msgspec.structs.replace(self._options, **changes)
         return view
+
+    def _heard(self, listener: Listener) -> Listener:
+        """Return a function, for any thread, that tells `listener`."""
+        return listener
 
     def send(self, task: str, /, *args: Any, **kwargs: Any) -> None:
         """Queue a call without a result: the engine discards it. A task that stops is never queued; see `submit`."""
@@ -137,6 +149,21 @@ class Caller:
     def _map(self, task: str, iterables: tuple[Iterable[Any], ...]) -> Posted:
         made, future = local_time(), self._sent_future()
         return self._session.mapped(task, iterables, future, self._options, made), future
+
+    @contextlib.contextmanager
+    def _drawn(self, posted: Posted, progress: Any, hear: Callable[[Any], Any] = lambda tell: tell) -> Iterator[None]:
+        """Draw a bar of the package, which has not been sent, until the block ends; see `drawn`.
+
+        `hear` makes a function that any thread may call.
+        """
+        outgoing, _ = posted
+        try:
+            with drawn(progress, outgoing.request.names[0], outgoing.tasks) as tell:
+                self._session.pending[outgoing.serial].gathering = Gathering(outgoing.tasks, hear(tell))
+                yield
+        except BaseException:
+            self._session.forget(outgoing.serial)
+            raise
 
     def _run(self, calls: Iterable[Call]) -> Posted:
         made, future = local_time(), self._sent_future()
@@ -188,7 +215,7 @@ class Caller:
         """Return what converts results of the task to the type that the caller names, if it names one."""
         return None if kind is UNSET or self._options.reply != "all" else returning(kind, task)
 
-    def _submit(self, call: Call, options: Options, convert: Convert | None = None) -> Future[Any]:
+    def _submit(self, call: Call, options: Options, convert: Convert | None = None) -> TaskFuture:
         """Queue a call, or send it at once if it stops the machine or a device."""
         task = call[0]
         if stops_machine(task):
@@ -201,7 +228,7 @@ class Caller:
         self._link.enqueue(call, future, options)
         return future
 
-    def _rest(self, call: Call, options: Options) -> Future[Any]:
+    def _rest(self, call: Call, options: Options) -> TaskFuture:
         made, future = local_time(), self._sent_future()
         options = msgspec.structs.replace(options, priority="urgent")
         try:
@@ -280,15 +307,24 @@ class Client(Caller):
             return self._wait(posted)
         return self._link.exchange(*posted, self._options.timeout)
 
-    def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET) -> Any:
+    def map(self, task: str, /, *iterables: Iterable[Any], returns: Any = UNSET, progress: Any = None) -> Any:
         """Call a task once for each tuple of arguments, like the builtin `map`, as one package.
 
         The results come in order, as a list. They come as an array if all iterables are one-dimensional numpy arrays of
         numbers and all results are floats, or all are ints. The first error among them is raised; with the option
         `errors="return"`, errors take the places of results. `returns` is the type of each result, as for `call`.
+
+        With `progress=True` a bar on standard error shows how many calls have ended. A bar of tqdm's does as well, or
+        any object with a method `update(n)`; or `tqdm` itself, or another function that makes one of the `total`.
         """
         convert = self._returning(returns, task)
-        return convert_each(self._wait(self._map(task, iterables)), convert)
+        if not progress:
+            return convert_each(self._wait(self._map(task, iterables)), convert)
+        check_bar(progress)
+        posted = self._map(task, iterables)
+        with self._drawn(posted, progress):
+            results = self._wait(posted)
+        return convert_each(results, convert)
 
     def run(self, calls: Iterable[Call]) -> list[Any]:
         """Call many tasks, each as (name, args, kwargs), as one package; results and errors come in order."""
@@ -298,11 +334,12 @@ class Client(Caller):
     @overload
     def submit(self, task: str, /, *args: Any, returns: type[T], **kwargs: Any) -> Future[T]: ...
     @overload
-    def submit(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> Future[Any]: ...
+    def submit(self, task: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> TaskFuture: ...
     def submit(self, task: str, /, *args: Any, returns: Any = UNSET, **kwargs: Any) -> Future[Any]:
         """Queue a call and return its future; the queue is sent every RESPONSE_TIME, or when it holds a full load.
 
-        `returns` is the type of the result, as for `call`.
+        `returns` is the type of the result, as for `call`. `future.progress()` returns what the task said last of its
+        progress, and `future.add_progress_callback(function)` has a function called with each report.
 
         The future ends in TaskTimeout or EngineUnreachable when the option `timeout` is over. A call that stops the
         machine, or brings a device to its safe state, is never queued, whichever method makes it, and goes first.

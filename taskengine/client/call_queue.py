@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import to_send
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.limits import DEFAULT_FULL_LOAD, DEFAULT_RESPONSE_TIME
@@ -35,7 +36,8 @@ class Calls:
     def _pack(self, session: Session, entries: list[tuple[Call, Future[Any]]]) -> list[OutgoingRequest]:
         calls, futures = [call for call, _ in entries], [future for _, future in entries]
         try:
-            return [session.package(calls, futures, self.options, each=True, made=self.made)]
+            how = {"each": True, "is_watched": self.options.reply != "none"}
+            return [session.package(calls, futures, self.options, made=self.made, **how)]
         except TaskEngineError as error:
             if len(entries) == 1:
                 session.outcomes.append((futures[0], error))

@@ -31,7 +31,11 @@ KEEPALIVE_S = 1
 KEEPALIVES = 4
 """and after how many probes the connection counts as lost (tcp(7))."""
 _ADDRESS = re.compile(r"tcp://.+:([0-9]{1,5})|(?:ipc|inproc)://.+")
-local_time = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+local_time = (
+    partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    if hasattr(time, "clock_gettime_ns")
+    else time.monotonic_ns
+)
 """Return the clock by which calls are timed, in ns; it goes on while the machine sleeps, if there is such a clock."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _FAILED = zmq.EVENT_CONNECT_RETRIED

@@ -258,5 +258,6 @@ def _end_all() -> None:
 
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_leave_parent)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_parent)
 atexit.register(_end_all)

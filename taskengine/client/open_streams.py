@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from taskengine.client.calls import Call
-from taskengine.client.session import STREAMS, Options, OutgoingRequest, Pending, Session
+from taskengine.client.requests import Options, OutgoingRequest, Pending
+from taskengine.client.session import STREAMS, Session
 from taskengine.client.stream_requests import as_stream, too_old
 from taskengine.client.values import ValueBuffer
 from taskengine.protocol.messages import encode_request
@@ -17,11 +18,12 @@ def begin_stream(
     Raises BadArguments for arguments that cannot be sent, ProtocolError for an engine, at `address`, without streams.
     """
     if session.is_ready and not session.can(STREAMS):
-        raise too_old(address)
+        raise too_old(address, session.info.release if session.info else "")
     outgoing = session.package([call], [values.end], options, each=True, made=made)
     # it has no timeout in all, and cannot be sent again
-    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values)
-    request = as_stream(outgoing.request, values.window.grant)
+    listener = options.progress
+    session.pending[outgoing.serial] = Pending([values.end], True, False, None, values=values, listener=listener)
+    request = as_stream(outgoing.request, values.window.grant, progress=listener is not None)
     return outgoing._replace(request=request, head=encode_request(request))
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from taskengine.client.call_queue import Calls
-from taskengine.client.session import OutgoingRequest, Session
+from taskengine.client.requests import OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.messages import ReplyMode
 

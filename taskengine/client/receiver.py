@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from taskengine._socket import Port, Waiter
+from taskengine.client import wakeup
 from taskengine.client.samples import Backlog, Publication, SubscriptionFilter
 from taskengine.errors import Cancelled, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import needs_ipv6
@@ -51,8 +52,8 @@ class Receiver:
             self._socket.subscribe(feed.prefix)
             for address in addresses:
                 self._socket.connect(address)
-            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            undo.callback(os.close, self._wakeup)
+            self._wakeup = wakeup.make()
+            undo.callback(wakeup.close, self._wakeup)
             self._thread = threading.Thread(target=self._serve, name="taskengine-subscription", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -95,7 +96,7 @@ class Receiver:
             self._is_closed = True
             self._tell()
             if self._wakeup >= 0:
-                os.eventfd_write(self._wakeup, 1)
+                wakeup.ring(self._wakeup)
         if threading.current_thread() is not self._thread:  # the thread itself may run garbage collection
             self._thread.join()
 
@@ -121,8 +122,8 @@ class Receiver:
                 self._tell()
         finally:
             with self._arrived:
-                wakeup, self._wakeup = self._wakeup, -1
-            os.close(wakeup)
+                ours, self._wakeup = self._wakeup, -1
+            wakeup.close(ours)
             self._socket.close()
             self._context.term()
 

@@ -9,22 +9,23 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from taskengine import _fastpath
 from taskengine.client.calls import Call
 from taskengine.client.clock import FRESH_NS, EngineClock, Estimate
+from taskengine.client.gathering import Gathering
 from taskengine.client.older_engines import plain_tasks
 from taskengine.client.replies import outcomes, partial_outcomes
+from taskengine.client.reports import Announcement, take_reports
+from taskengine.client.requests import PRIORITIES, REPLIES, Options, OutgoingRequest, Pending
 from taskengine.client.stream_requests import stamped_stream, take_values, too_old
 from taskengine.client.task_future import Outcome, TaskFuture
-from taskengine.client.values import ValueBuffer
 from taskengine.errors import BadArguments, EngineUnreachable, ProtocolError, TaskEngineError, TaskTimeout, from_wire
 from taskengine.protocol import arrays
-from taskengine.protocol.credit import DEFAULT_VALUES, MAX_VALUES
-from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES, REPEATS
+from taskengine.protocol.limits import LONGEST_DEADLINE_S, MAX_HEAD, MAX_NAMES
 from taskengine.protocol.messages import (
     NO_SERIAL,
     Info,
@@ -38,7 +39,9 @@ from taskengine.protocol.messages import (
     encode_request,
     stamped,
     wanting_each,
+    wanting_progress,
 )
+from taskengine.protocol.release import foreign_reply
 
 RETRACT_S = 5.0
 """How long to wait, in s, for the engine's confirmation of a cancellation."""
@@ -51,87 +54,13 @@ GREET_NS = 10**9
 SAMPLE_NS = 10**7
 """The shortest time, in ns, between two replies that are used to estimate the engine's clock."""
 TIMED, STOPPABLE, GIVES_EACH, VALUES, STREAMS = "clock", "stop", "each", "values", "streams"
-"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values; streams."""
+"""Capabilities of an engine: sending times and tokens; STOP; answers task by task; Python's other values; streams;"""
+PROGRESS = "progress"
+"""reports of what tasks say of their progress."""
 CAPABILITIES = [TIMED, STOPPABLE, VALUES]
 """This client's capabilities, sent in its hello."""
 LONGEST_STAMP = 64
 """The most bytes by which a head grows when its sending time and client token are added."""
-_REPLIES = {kind.name.lower(): kind for kind in (ReplyMode.ALL, ReplyMode.ERRORS, ReplyMode.NONE)}
-_PRIORITIES = {kind.name.lower(): kind for kind in Priority}
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a package is sent.
-
-    `timeout` is how long the client waits, and `deadline` within which time the engine must start a task, both in s.
-    `reply` selects which replies come: all, errors or none. With `errors` "return", `map` returns errors as values.
-    A stream's task is at most `ahead` values ahead of its reader.
-    """
-
-    timeout: float | None = 60.0
-    deadline: float | None = None
-    priority: str = "normal"
-    reply: str = "all"
-    idempotent: bool = False
-    errors: str = "raise"
-    ahead: int = DEFAULT_VALUES
-
-    def __post_init__(self) -> None:
-        choices = {
-            "priority": (self.priority, list(_PRIORITIES)),
-            "reply": (self.reply, list(_REPLIES)),
-            "errors": (self.errors, ["raise", "return"]),
-        }
-        for name, (value, known) in choices.items():
-            if value not in known:
-                raise BadArguments(f"{name} is one of {', '.join(known)}, not {value!r}", name=name)
-        for name, seconds in (("timeout", self.timeout), ("deadline", self.deadline)):
-            is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-            if seconds is not None and not (is_number and seconds > 0):
-                raise BadArguments(f"{name} is a positive number of seconds or None, not {seconds!r}", name=name)
-        if not (isinstance(self.ahead, int) and 1 <= self.ahead <= MAX_VALUES):
-            raise BadArguments(f"ahead is a number of values from 1 to {MAX_VALUES}, not {self.ahead!r}", name="ahead")
-        if not isinstance(self.idempotent, bool):
-            raise BadArguments(f"idempotent is True or False, not {self.idempotent!r}", name="idempotent")
-
-
-class OutgoingRequest(NamedTuple):
-    """A request ready to send; `head` belongs to `request`, which gets its sending time only when it goes out.
-
-    `made` is when the call was made, in ns of the client's clock; 0 if that does not matter.
-    """
-
-    serial: int
-    request: Request
-    head: bytes
-    body: tuple[bytes, ...]
-    made: int = 0
-
-    @property
-    def frames(self) -> list[bytes]:
-        """Return the frames without a sending time, for an engine of version 0.1.0."""
-        return [self.head, *self.body]
-
-
-class Pending(msgspec.Struct):
-    """A request without its reply: each future takes its own entry, or the only one the list, or its first error.
-
-    `timeout` is how long its sender waits, in s, or None for ever; with `array` the list is an array if possible.
-    `outgoing` is kept for requests that may be sent again after their connection is lost, at most `resends` times.
-    `written` is when it was sent last, in ns of the client's clock, and `answered` how many of its tasks were answered
-    by partial replies since. A stream has `values`, and its only future is their end.
-    """
-
-    futures: Sequence[Future[Any]]
-    each: bool
-    raises: bool
-    timeout: float | None
-    array: bool = False
-    outgoing: OutgoingRequest | None = None
-    resends: int = REPEATS
-    written: int = 0
-    answered: int = 0
-    values: ValueBuffer | None = None
 
 
 class Session:
@@ -171,6 +100,8 @@ class Session:
         """Whether the engine takes sending times and tokens,"""
         self._gives_each = False
         """whether it answers task by task,"""
+        self._gives_progress = False
+        """whether it tells what tasks say of their progress,"""
         self._has_values = False
         """and whether it takes, and gives, Python's other values."""
         self.stop_in_force = 0
@@ -183,18 +114,29 @@ class Session:
         """Streams that nobody reads any more; any thread may append to it."""
         self.outcomes: deque[Outcome] = deque()
         """Outcomes that futures still have to get."""
+        self.reports: deque[Announcement] = deque()
+        """Progress that callbacks are still to be told."""
         self.retractions: dict[int, list[int] | None] = {}
         """Cancellations that the engine is still to be told: packages, and which of their tasks, None for all."""
 
     def package(
-        self, calls: Iterable[Call], futures: Sequence[Future[Any]], options: Options, *, each: bool, made: int = 0
+        self,
+        calls: Iterable[Call],
+        futures: Sequence[Future[Any]],
+        options: Options,
+        *,
+        each: bool,
+        made: int = 0,
+        is_watched: bool = False,
     ) -> OutgoingRequest:
-        """Pack calls that were made at `made`. Raises BadArguments for values that cannot be sent."""
+        """Pack calls that were made at `made`, whose callers may ask for their progress if it `is_watched`.
+
+        Raises BadArguments for values that cannot be sent.
+        """
         names: dict[str, int] = {}
         body = _fastpath.pack_calls(calls, names, True)
-        return self._outgoing_request(
-            RequestKind.PACKAGE, Pending(futures, each, False, options.timeout), options, names, body, made
-        )
+        pending = Pending(futures, each, False, options.timeout, is_watched=is_watched)
+        return self._outgoing_request(RequestKind.PACKAGE, pending, options, names, body, made)
 
     def mapped(
         self, name: str, iterables: Iterable[Iterable[Any]], future: Future[Any], options: Options, made: int = 0
@@ -270,8 +212,9 @@ class Session:
             if outgoing.serial not in self.pending:
                 return []
         head = outgoing.head
-        if pending is not None and pending.each and self._gives_each and len(pending.futures) > 1:
-            head = wanting_each(head) if outgoing.request.reply is ReplyMode.ALL else head
+        if pending is not None and self._gives_each and outgoing.request.reply is ReplyMode.ALL:
+            is_parted = pending.gathering is not None or (pending.each and len(pending.futures) > 1)
+            head = wanting_each(head) if is_parted else head
         if self._is_timed:
             sent, bound = (self._clock.at(outgoing.made) if outgoing.made else None) or (0, 0)
             if isinstance(outgoing.request, StreamRequest):
@@ -279,6 +222,8 @@ class Session:
                 head = stamped_stream(outgoing.request, stamp)
             else:
                 head = stamped(head, sent, bound, self._token, self._since_told)
+                if pending is not None and pending.is_watched and self._gives_progress:
+                    head = wanting_progress(head)
         return [head, *outgoing.body]
 
     def _plainly(self, outgoing: OutgoingRequest, pending: Pending) -> OutgoingRequest:
@@ -286,7 +231,7 @@ class Session:
         if outgoing.request.columns:
             return outgoing
         index, body = outgoing.body
-        frames, errors = plain_tasks(outgoing.request.names, index, body)
+        frames, errors = plain_tasks(outgoing.request.names, index, body, self.info.release if self.info else "")
         outgoing = self.replace(outgoing._replace(body=frames))
         if errors and (not pending.each or len(errors) == len(pending.futures)):
             self.fail([outgoing.serial], next(iter(errors.values())))
@@ -371,7 +316,7 @@ class Session:
         The next connection begins with a hello, and the estimate of the engine's clock is forgotten.
         """
         self._hello, self.is_ready = NO_SERIAL, False
-        self._is_timed, self._gives_each, self._has_values = False, False, False
+        self._is_timed, self._gives_each, self._has_values, self._gives_progress = False, False, False, False
         self._clock.forget()
         self._sample_at, self.greet_at = 1, 0
         again, lost = [], []
@@ -380,6 +325,8 @@ class Session:
             outgoing = None if pending is None else pending.outgoing
             if pending is not None and outgoing is not None and pending.resends and self._is_wanted(serial, pending):
                 pending.resends, pending.answered = pending.resends - 1, 0
+                if pending.gathering is not None and (ended := pending.gathering.clear()):
+                    self.reports.append((pending.gathering.tell, -ended))
                 again.append(outgoing)
             else:
                 lost.append(serial)
@@ -410,7 +357,12 @@ class Session:
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply has 1 or 2 frames, not {len(frames)}")
-        reply = decode_reply(frames[0])
+        try:
+            reply = decode_reply(frames[0])
+        except ProtocolError:
+            if foreign := foreign_reply(frames[0], self._address):
+                return self.give_up(foreign)
+            raise
         if reply.serial == NO_SERIAL and reply.error is not None:
             # the engine could not read which request it refuses
             return self.give_up(from_wire(*reply.error))
@@ -422,9 +374,15 @@ class Session:
                 self._clock.take(pending.written, now, reply.clock, reply.boot)
         if pending is not None:
             body = frames[1] if len(frames) > 1 else b""
+            if isinstance(reply, PartialReply) and reply.reply is ReplyMode.PROGRESS:
+                self.reports.extend(take_reports(reply, body, pending.futures, pending.listener, each=pending.each))
+                return self.outcomes
             if isinstance(reply, PartialReply) and pending.values is not None:
                 self.outcomes.extend(take_values(reply, body, pending.values, takes=self._has_values))
                 if not reply.last:
+                    return self.outcomes
+            elif isinstance(reply, PartialReply) and pending.gathering is not None:
+                if not self._gather(reply, body, pending, pending.gathering):
                     return self.outcomes
             elif isinstance(reply, PartialReply):
                 futures, values = pending.futures if pending.each else (), self._has_values
@@ -440,6 +398,22 @@ class Session:
             self.pending.pop(reply.serial, None)
         return self.outcomes
 
+    def _gather(self, reply: PartialReply, body: bytes, pending: Pending, gathering: Gathering) -> bool:
+        """Take a partial reply for a single future; return whether it is the last. Raises ProtocolError."""
+        ended = gathering.ended
+        gathering.take(reply, body)
+        if gathering.ended > ended:
+            self.reports.append((gathering.tell, gathering.ended - ended))
+        if reply.last:
+            try:
+                whole, body = gathering.whole(reply.serial)
+            except ProtocolError as error:
+                self.fail([reply.serial], error)
+            else:
+                how = {"each": False, "raises": pending.raises, "array": pending.array}
+                self.outcomes.extend(outcomes(whole, body, pending.futures, **how, values=self._has_values))
+        return reply.last
+
     def _learn(self, value: Any) -> None:
         """Take the answer to the hello.
 
@@ -452,8 +426,9 @@ class Session:
             self.stop_tasks = frozenset(self.info.stop_tasks)
         self._is_timed, self._gives_each = TIMED in self._capabilities, GIVES_EACH in self._capabilities
         self._has_values = self._is_timed and VALUES in self._capabilities
+        self._gives_progress = PROGRESS in self._capabilities
         if STREAMS not in self._capabilities and self.info is not None:
-            self.fail(self.streams(), too_old(self._address))
+            self.fail(self.streams(), too_old(self._address, self.info.release))
         since, bound = self._clock.at(self._since) or (0, 0)
         # the earliest possible moment: no client is to count as newer than it is
         self._since_told = since and max(1, since - bound)
@@ -491,8 +466,8 @@ class Session:
             serial,
             self._name,
             list(names),
-            _REPLIES[options.reply],
-            _PRIORITIES[options.priority],
+            REPLIES[options.reply],
+            PRIORITIES[options.priority],
             0.0 if deadline > LONGEST_DEADLINE_S else deadline,
             options.idempotent,
             pending.array,
@@ -515,5 +490,7 @@ class Session:
                     self.retract(serial, future.position)
         if options.idempotent:
             pending.outgoing = outgoing
+        if options.progress is not None and kind == RequestKind.PACKAGE:
+            pending.is_watched, pending.listener = True, options.progress
         self.pending[serial] = pending
         return outgoing

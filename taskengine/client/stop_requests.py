@@ -10,8 +10,10 @@ import msgspec
 
 from taskengine.client.calls import Call, Order, identified, order_of, stops_machine
 from taskengine.client.connection import local_time
-from taskengine.client.session import STOPPABLE, Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import STOPPABLE, Session
 from taskengine.client.stopping import STOP_S, Stopping, Target, first_of, new_id, new_order
+from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.errors import TaskEngineError
 from taskengine.protocol.layouts import COUNT
@@ -31,7 +33,7 @@ class StopRequests:
         self._link = link
         self._target = target
 
-    def call(self, call: Call, options: Options, future: Future[Any]) -> Future[Any]:
+    def call(self, call: Call, options: Options, future: Future[Any]) -> TaskFuture:
         """Stop the machine, as a call of a task asks; return the outcome. `future` is for the request to the router.
 
         There is such a request only if the engine is known: the other routes find out what it understands.
@@ -82,11 +84,11 @@ class StopRequests:
         future: Future[Any] | None,
         outgoing: Callable[[], OutgoingRequest],
         value: Any,
-    ) -> Future[Any]:
+    ) -> TaskFuture:
         """Stop the machine by every route, and by a request if it has a future; the first success gives `value`."""
         stopping = Stopping(self._target(), order, min(STOP_S, timeout or STOP_S))
-        outcome: Future[Any] = Future()
-        outcome.set_running_or_notify_cancel()
+        outcome = TaskFuture(self._link.retract)
+        outcome.is_sent = True
         stopping.begin()
         if future is not None:
             try:

@@ -25,7 +25,8 @@ import zmq
 
 from taskengine.client.calls import MAX_WHY, STOP_TASK, Order
 from taskengine.client.connection import Connection, check_address
-from taskengine.client.session import STOPPABLE, Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import STOPPABLE, Session
 from taskengine.client.subscription import reachable
 from taskengine.client.task_future import settle
 from taskengine.client.verdict import NOT_CONFIRMED, Verdict, most_telling

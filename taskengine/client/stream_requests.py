@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,18 +13,23 @@ from taskengine.client.task_future import Outcome
 from taskengine.client.values import ValueBuffer
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol.credit import Grant
-from taskengine.protocol.messages import PartialReply, ReplyMode, Request, StreamRequest, encode_request
+from taskengine.protocol.messages import PartialReply, ReplyMode, Request, StreamRequest, WatchedStream, encode_request
+from taskengine.protocol.release import lacks
 
 
-def too_old(address: str) -> TaskEngineError:
+def too_old(address: str, engine_release: str) -> TaskEngineError:
     """Return the error of a stream that an engine cannot give."""
-    return ProtocolError(f"the engine at {address} is of a version that has no streams: `call` the task")
+    return ProtocolError(f"{address}: {lacks(engine_release, 'has no streams')}, or `call` the task")
 
 
-def as_stream(request: Request, grant: Grant) -> StreamRequest:
-    """Return the request for the values of its only task; `grant` is the credit with which it begins."""
+def as_stream(request: Request, grant: Grant, *, progress: bool = False) -> StreamRequest:
+    """Return the request for the values of its only task; `grant` is the credit with which it begins.
+
+    It asks for the task's `progress` too, if that is wanted.
+    """
     fields = msgspec.structs.asdict(request) | {"reply": ReplyMode.STREAM}
-    return StreamRequest(**fields, most=grant.values, most_bytes=grant.bytes)
+    kind = partial(WatchedStream, progress=True) if progress else StreamRequest
+    return kind(**fields, most=grant.values, most_bytes=grant.bytes)
 
 
 def stamped_stream(request: Request, stamp: Mapping[str, Any]) -> bytes:

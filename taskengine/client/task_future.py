@@ -19,6 +19,7 @@ from typing import Any, Final
 from taskengine.errors import BadArguments, Cancelled, TaskEngineError
 from taskengine.protocol.conversion import Convert
 from taskengine.protocol.messages import NO_SERIAL
+from taskengine.protocol.progress import Progress
 
 Outcome = tuple[Future[Any], Any]
 PENDING: Final = "PENDING"
@@ -49,6 +50,9 @@ class TaskFuture(Future[Any]):
     convert: Convert | None = None
     """The function that converts its result to the type that the caller has named."""
 
+    _progress: Progress | None = None
+    _listeners: tuple[Callable[[Progress], object], ...] = ()
+
     def __init__(self, ask: Callable[[int, int | None], None]) -> None:
         self._ask = ask
 
@@ -75,6 +79,29 @@ class TaskFuture(Future[Any]):
     def has_ended(self) -> bool:
         """Do as `done` does, without a lock, so that it stays bare."""
         return self._state != PENDING
+
+    def progress(self) -> Progress | None:
+        """Return what the task said last of its progress (`taskengine.progress`), None if it has said nothing."""
+        return self._progress
+
+    def add_progress_callback(self, listener: Callable[[Progress], object]) -> None:
+        """Have a function called with each report of progress that comes, and with the last one now, if one has come.
+
+        It is called in a thread of the client's, so it has to be brief. What it raises is printed.
+        """
+        with _GUARD:
+            self._listeners = (*self._listeners, listener)
+            last = self._progress
+        if last is not None:
+            listener(last)
+
+    def hear(self, progress: Progress) -> tuple[Callable[[Progress], object], ...]:
+        """Take a report of progress, unless it has ended; return the functions that are to be told."""
+        if self._state != PENDING:
+            return ()
+        with _GUARD:
+            self._progress = progress
+            return self._listeners
 
     def running(self) -> bool:
         """Return whether its call was sent and has not ended."""
@@ -207,4 +234,5 @@ def _end_bare(outcomes: deque[Outcome]) -> None:
             del outcomes[0]
 
 
-os.register_at_fork(before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release)

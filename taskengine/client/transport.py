@@ -39,12 +39,15 @@ from typing import Any
 import zmq
 
 from taskengine._socket import Waiter
+from taskengine.client import wakeup
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.calls import Call
 from taskengine.client.connection import Connection, local_time
 from taskengine.client.open_streams import drop_abandoned
 from taskengine.client.outbox import awaited_futures, count_nobodys, fail_unsent, unpack
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.reports import announce
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import TaskFuture, report, settle_all
 from taskengine.errors import BadArguments, Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.runtime.hosts import Lookup
@@ -99,11 +102,11 @@ class Transport:
         self._by_ipv6 = True
         self._lookup = Lookup(address, session.doubt)
         self._context = zmq.Context()
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup = wakeup.make()
         try:
             self._connect()
         except (BadArguments, zmq.ZMQError):
-            os.close(self._wakeup)
+            wakeup.close(self._wakeup)
             self._context.term()
             raise
         _links.add(self)
@@ -185,7 +188,7 @@ class Transport:
         """Cancel a stream that nobody reads; without a lock, because a finalizer may call this at any point."""
         self._session.abandoned.append(serial)
         if not self._closed:
-            os.eventfd_write(self._wakeup, 1)
+            wakeup.ring(self._wakeup)
 
     def close(self, timeout: float | None = None, *, flush: bool = True) -> None:
         """Wait up to `timeout` s for pending requests, give up the rest, and close. May be called twice.
@@ -282,11 +285,11 @@ class Transport:
                 self._release()
 
     def _release(self) -> None:
-        wakeup, self._wakeup = self._wakeup, -1
-        if wakeup >= 0:  # not created yet
+        ours, self._wakeup = self._wakeup, -1
+        if ours >= 0:  # not created yet
             self._connection.close()
             self._context.term()
-            os.close(wakeup)
+            wakeup.close(ours)
 
     def _disown(self) -> None:
         """Give up in a forked child: the socket is the parent's, and a thread that is not here may hold the lock."""
@@ -343,7 +346,7 @@ class Transport:
 
     def _wake(self) -> None:
         if not self._closed:
-            os.eventfd_write(self._wakeup, 1)
+            wakeup.ring(self._wakeup)
 
     def _hand_over(self) -> None:
         """Stop leading, and see to it that another thread does if work is left."""
@@ -391,7 +394,7 @@ class Transport:
                     return
                 ready = self._waiter.wait(math.ceil(max(0.0, min(due, end - now, LONGEST_POLL_S)) * 1000))
                 if ready & WAKEUP:
-                    os.eventfd_read(self._wakeup)
+                    wakeup.hush(self._wakeup)
                 if ready & REPLY:
                     self._receive()
                     if done() and not self._outbox:
@@ -498,6 +501,8 @@ class Transport:
             if self._session.info is not self._info:
                 self._info = self._session.info
                 self._queue.learn(self._info)
+            if self._session.reports:
+                announce(self._session.reports)
             settle_all(self._session.outcomes)
         if self._session.outcomes:
             settle_all(self._session.outcomes)
@@ -509,4 +514,5 @@ def _disown_all() -> None:
 
 
 _links: weakref.WeakSet[Transport] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_disown_all)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_disown_all)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from taskengine.doctor.observation import Case, Observation, Surroundings, ok, runs, warning, wrong
+from taskengine.doctor.observation import Case, Chip, Observation, Surroundings, ok, runs, warning, wrong
 from taskengine.runtime.firmware import BITS, throttled
 
 HEADER_CHIPS = {"pinctrl-bcm2835": "Pi 0 to 3", "pinctrl-bcm2711": "Pi 4", "pinctrl-rp1": "Pi 5"}
@@ -71,8 +71,8 @@ def check_chips(case: Case, around: Surroundings) -> Iterator[Observation]:
     paths = [f"/dev/{name}" for name in around.names("/dev") if name.startswith("gpiochip")]
     chips = {path: chip for path in paths if (chip := around.chip(path)) is not None}
     told = ", ".join(f"{path.removeprefix('/dev/')} {chip.label} ({chip.lines} lines)" for path, chip in chips.items())
-    header = next((path for path, chip in chips.items() if chip.label in HEADER_CHIPS), None)
-    named = case.settings.hardware.get("chip")
+    headers = [path for path, chip in chips.items() if chip.label in HEADER_CHIPS]
+    named = case.settings.hardware.get("chip") if case.needs_pins else None
     if not paths:
         if case.needs_pins:
             yield wrong(
@@ -82,18 +82,31 @@ def check_chips(case: Case, around: Surroundings) -> Iterator[Observation]:
             yield ok("gpiochip", "none, and the settings want none")
     elif not chips:
         yield warning("gpiochip", f"{len(paths)} there, and none can be opened (see the group gpio)")
-    elif case.needs_pins and isinstance(named, int) and f"/dev/gpiochip{named}" not in chips:
-        line = f"chip = {header[len('/dev/gpiochip') :]}" if header else ""
-        yield wrong("gpiochip", f"[hardware] names chip {named}, and there are {told}", line)
-    elif case.needs_pins and isinstance(named, int) and header not in (None, f"/dev/gpiochip{named}"):
-        other = f"{chips[f'/dev/gpiochip{named}'].label}, which is not the header"
-        yield wrong(
-            "gpiochip", f"[hardware] names chip {named}, {other}; {told}", f"chip = {header[len('/dev/gpiochip') :]}"
-        )
-    elif header is None and case.needs_pins and named is None:
-        yield warning("gpiochip", f"none has the label of a Pi's header: {told}; [hardware] needs chip and board")
+    elif named is not None:
+        yield _named_chip(named, chips, headers, told)
+    elif not headers and case.needs_pins and len(set(chips.values())) > 1:
+        line = f'chip = "{next(iter(chips.values())).label}"'
+        yield wrong("gpiochip", f"none has the label of a Pi's header: {told}; [hardware] names none of them", line)
+    elif not headers and case.needs_pins:
+        yield warning("gpiochip", f"{told} has not the label of a Pi's header; it is taken, as the only one")
     else:
-        yield ok("gpiochip", told + (f"; the header is a {HEADER_CHIPS[chips[header].label]}'s" if header else ""))
+        yield ok("gpiochip", told + _whose(chips, headers))
+
+
+def _named_chip(named: object, chips: Mapping[str, Chip], headers: Sequence[str], told: str) -> Observation:
+    """Return what is to be said of the chip that the settings name, by its number or its label."""
+    found = [path for path, chip in chips.items() if named == chip.label or path == f"/dev/gpiochip{named}"]
+    line = f'chip = "{chips[headers[0]].label}"' if headers else ""
+    if not found:
+        return wrong("gpiochip", f"[hardware] names chip {named}, and there are {told}", line)
+    label = chips[found[0]].label
+    if headers and label not in HEADER_CHIPS:
+        return wrong("gpiochip", f"[hardware] names chip {named}, {label}, which is not the header; {told}", line)
+    return ok("gpiochip", told + _whose(chips, headers))
+
+
+def _whose(chips: Mapping[str, Chip], headers: Sequence[str]) -> str:
+    return f"; the header is a {HEADER_CHIPS[chips[headers[0]].label]}'s" if headers else ""
 
 
 def check_buses(case: Case, around: Surroundings) -> Iterator[Observation]:

@@ -16,10 +16,12 @@ from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import TABLE, weaknesses
 from taskengine.doctor.observation import Case, EngineAnswer
 from taskengine.errors import EngineUnreachable, KeysError, TaskEngineError
+from taskengine.protocol.release import release
 from taskengine.runtime.rundir import FRONTEND, served
+from taskengine.security.credentials import libzmq_version
 from taskengine.security.identity import borrowed, find_identity
 from taskengine.security.keys import KeyRing
-from taskengine.supervisor.inspection import inspect, libzmq_version
+from taskengine.supervisor.inspection import inspect
 
 ROUND_TRIPS = 9
 TOLD_ELSEWHERE = frozenset({"old libzmq", "nobody let in"})
@@ -47,6 +49,7 @@ def case_of(load: Callable[[], Settings], config: Path | None, answer: Callable[
         user=_user(),
         folder=str(Path.cwd() if config is None else config.absolute().parent),
         problem=problem,
+        release=release(),
         python=sys.version_info[:3],
         machine=platform.machine(),
         prefix=sys.prefix,
@@ -62,18 +65,18 @@ def case_of(load: Callable[[], Settings], config: Path | None, answer: Callable[
 def ask(address: str, keys: Path | None, timeout: float) -> EngineAnswer:
     """Return the median of some round trips to the engine, or why there was none within `timeout` s."""
     is_ours = served(address, FRONTEND) is not None
-    times = []
+    times, theirs = [], ""
     try:
         with Client(address, "doctor", timeout, keys) as client:
             for _ in range(ROUND_TRIPS):
                 before = time.monotonic()
-                client.info()
+                theirs = client.info().release
                 times.append(time.monotonic() - before)
     except EngineUnreachable:
         return EngineAnswer(address, why="nobody answers", is_ours=is_ours)
     except TaskEngineError as error:
         return EngineAnswer(address, why=str(error), is_ours=is_ours)
-    return EngineAnswer(address, statistics.median(times), is_ours=is_ours)
+    return EngineAnswer(address, statistics.median(times), is_ours=is_ours, release=theirs)
 
 
 def _user() -> str:

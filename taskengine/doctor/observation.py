@@ -95,12 +95,14 @@ class EngineAnswer(NamedTuple):
     """What came from the engine: its round trip in s, or else why there was none.
 
     `address` is "" if nobody knows it. `is_ours` tells whether an engine of this user runs there, answered or not.
+    `release` is the engine's, "" if it does not say it.
     """
 
     address: str
     seconds: float | None = None
     why: str = ""
     is_ours: bool = False
+    release: str = ""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -113,6 +115,8 @@ class Case(msgspec.Struct, frozen=True):
     """The folder of the settings' file."""
     problem: str = ""
     """Why the settings cannot be used; the other checks take the defaults then."""
+    release: str = "0.2.0"
+    """That of the taskengine that looks."""
     python: tuple[int, ...] = (3, 13, 0)
     machine: str = "aarch64"
     """The kind of processor."""

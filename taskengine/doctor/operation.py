@@ -114,6 +114,10 @@ def check_engine(case: Case, around: Surroundings) -> Iterator[Observation]:
         state = warning if reply.seconds > SLOW_S else ok
         line = "taskengine top" if reply.seconds > SLOW_S else ""
         yield state("engine", f"{reply.address} answers in {reply.seconds * 1000:.2f} ms", line)
+        if reply.release != case.release:
+            theirs = f"taskengine {reply.release}" if reply.release else "a taskengine before 0.2"
+            told = f"{reply.address} is {theirs}, and this is {case.release}: restart it if it was updated"
+            yield warning("engine", told, "taskengine service install")
     elif not reply.address:
         yield ok("engine", f"not asked: {reply.why}")
     elif reply.is_ours:

@@ -19,7 +19,9 @@ LIBRARIES: Bounds = {
 """The first version that will do, and the first that will not, if there is one; as pyproject.toml has them."""
 HARDWARE: Bounds = {"gpiozero": ((2,), (2, 1)), "lgpio": ((0, 2, 2), None)}
 COMPILED = ("_fastpath", "_socket", "_descendants")
-IN_CLONE = "in the clone: .venv/bin/pip install"
+INSTALL = "pip install"
+"""With the name of what is installed pip adds what that lacks, and asks nobody for the distribution itself."""
+REINSTALL = "pip install --force-reinstall --no-deps taskengine_robot-….whl, the file for this Python and processor"
 
 
 def check_python(case: Case, around: Surroundings) -> Iterator[Observation]:
@@ -37,10 +39,10 @@ def check_python(case: Case, around: Surroundings) -> Iterator[Observation]:
 def check_packages(case: Case, around: Surroundings) -> Iterator[Observation]:
     """Check the versions of the libraries, and those of the extra hardware where the settings want pins."""
     wanted = dict(LIBRARIES)
-    line = f"{IN_CLONE} ."
+    line = f"{INSTALL} taskengine-robot"
     if case.settings.hardware:
         wanted |= HARDWARE if case.needs_pins else {"gpiozero": HARDWARE["gpiozero"]}
-        line = f"{IN_CLONE} '.[hardware]'"
+        line = f"{INSTALL} 'taskengine-robot[hardware]'"
     versions = {name: around.version(name) for name in wanted}
     missing = [name for name, version in versions.items() if version is None]
     unfit = [
@@ -59,7 +61,7 @@ def check_compiled(case: Case, around: Surroundings) -> Iterator[Observation]:
     failures = {name: why for name in COMPILED if (why := around.failure(f"taskengine.{name}"))}
     if failures:
         told = "; ".join(f"{name}: {why}" for name, why in failures.items())
-        yield wrong("compiled", f"{told}; were they made for another Python or processor?", f"{IN_CLONE} .")
+        yield wrong("compiled", f"{told}; were they made for another Python or processor?", REINSTALL)
     else:
         yield ok("compiled", ", ".join(COMPILED))
 

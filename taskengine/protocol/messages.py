@@ -45,6 +45,8 @@ class ReplyMode(IntEnum):
     """All, in partial replies as they come; for engines with the capability `each`."""
     STREAM = 4
     """The values of one task as it yields them, in partial replies; for engines with the capability `streams`."""
+    PROGRESS = 5
+    """Not for requests: a reply with this mode tells what running tasks say of their progress, and answers none."""
 
 
 class Priority(IntEnum):
@@ -96,6 +98,23 @@ class StreamRequest(Request, array_like=True, frozen=True):
         return Grant(self.most, self.most_bytes)
 
 
+class WatchedStream(StreamRequest, array_like=True, frozen=True):
+    """Head of a package of mode STREAM whose client may want to know the task's `progress` beside its values."""
+
+    progress: bool = False
+
+
+class WatchedRequest(Request, array_like=True, frozen=True):
+    """Head of a package, of no stream, whose client wants to know its tasks' `progress` (capability `progress`).
+
+    Places that only streams use are before that.
+    """
+
+    most: int = 1
+    most_bytes: int = 1
+    progress: bool = False
+
+
 _Tasks = Annotated[int, msgspec.Meta(ge=0, le=MAX_TASKS)]
 
 
@@ -120,7 +139,7 @@ class PartialReply(Reply, array_like=True, frozen=True):
     """Head of a reply of mode EACH: `count` entries, of tasks in a row that begin at position `first`.
 
     In mode STREAM the entries are values of the task, counted from 0; the `last` reply has none, and says by `error`
-    whether the task failed.
+    whether the task failed. In mode PROGRESS the entries are reports (`protocol.progress`), and no reply is the `last`.
 
     With an `error` each of these tasks ended in it, and no entries follow. The `last` partial reply of a package is
     marked: it has got an entry for every task.
@@ -146,7 +165,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
 
     `capabilities` names what it can beyond version 0.1.0. `stop_tasks` are the tasks that stop the machine or bring a
     device to its safe state, which a client never queues. `stop_address` is the address for a stop past the router, ""
-    for none.
+    for none. `release` is the engine's, such as "0.2.0"; "" for one that does not say it.
     """
 
     version: int
@@ -158,6 +177,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     capabilities: list[str] = []
     stop_tasks: list[str] = []
     stop_address: str = ""
+    release: str = ""
 
 
 class RetryPolicy(msgspec.Struct, array_like=True, frozen=True):
@@ -328,7 +348,9 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOWHERE = Origin()
 
 
-M = TypeVar("M", Request, StreamRequest, Reply, PartialReply, Cancel, StreamCredit, Stop, list[SourceStats])
+M = TypeVar(
+    "M", Request, WatchedStream, WatchedRequest, Reply, PartialReply, Cancel, StreamCredit, Stop, list[SourceStats]
+)
 _encoder = msgspec.msgpack.Encoder()
 _UNSAID = _encoder.encode((0, 0, b"", 0, False))[1:]
 """How a head ends that names neither sending time nor client object, nor any capability."""
@@ -339,9 +361,17 @@ _ARRAY_HEADS: Final = dict.fromkeys(range(0x90, 0xA0), 1) | {0xDC: 3, 0xDD: 5}
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 """and of an int behind its tag."""
 _NIL: Final = 0xC0
-_PARTIAL: Final = (ReplyMode.EACH, ReplyMode.STREAM)
+_PARTIAL: Final = (ReplyMode.EACH, ReplyMode.STREAM, ReplyMode.PROGRESS)
+_LONG: Final = 0xDC
+"""The tag of arrays of 16 places or more."""
+_WATCHED: Final = _encoder.encode(WatchedRequest(RequestKind.PACKAGE, 0, "", progress=True))
+_PLACES: Final = _WATCHED[:3]
+"""How the head of a WatchedRequest begins,"""
+_WATCHES: Final = _WATCHED[-3:]
+"""and how it ends, behind the places that each request has."""
 _request = msgspec.msgpack.Decoder(Request)
-_stream = msgspec.msgpack.Decoder(StreamRequest)
+_stream = msgspec.msgpack.Decoder(WatchedStream)
+_watched = msgspec.msgpack.Decoder(WatchedRequest)
 _reply = msgspec.msgpack.Decoder(Reply)
 _partial = msgspec.msgpack.Decoder(PartialReply)
 _cancel = msgspec.msgpack.Decoder(Cancel)
@@ -360,6 +390,11 @@ def wanting_each(head: bytes) -> bytes:
     return head[: -_AFTER_MODE - 1] + bytes([ReplyMode.EACH]) + head[-_AFTER_MODE:]
 
 
+def wanting_progress(head: bytes) -> bytes:
+    """Return the head of a request, which is of no stream, as one that wants to know the progress of its tasks."""
+    return MAGIC + _PLACES + head[len(MAGIC) + 1 :] + _WATCHES
+
+
 def encode_request(request: Request) -> bytes:
     """Encode the first frame of a request."""
     return MAGIC + _encoder.encode(request)
@@ -371,11 +406,18 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_request(frame: bytes) -> Request:
-    """Read the first frame of a request, a StreamRequest if it wants a stream. Raises ProtocolError."""
+    """Read the first frame of a request, a WatchedStream if it wants a stream. Raises ProtocolError.
+
+    Another one with more places than each has is a WatchedRequest.
+    """
     if len(frame) > MAX_HEAD:
         raise ProtocolError(f"a head has at most {MAX_HEAD} bytes, not {len(frame)}")
     request = _decode(_request, frame)
-    return request if request.reply is not ReplyMode.STREAM else _decode(_stream, frame)
+    if request.reply >= ReplyMode.STREAM:
+        if request.reply is ReplyMode.PROGRESS:
+            raise ProtocolError("reply mode 5 is of replies alone: place 16 asks for progress")
+        return _decode(_stream, frame)
+    return request if frame[len(MAGIC)] < _LONG else _decode(_watched, frame)
 
 
 def serial_of(frame: bytes) -> int:
@@ -399,7 +441,7 @@ def _int_at(frame: bytes, at: int) -> tuple[int, int]:
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Read the first frame of a reply, a PartialReply if its mode is EACH or STREAM. Raises ProtocolError."""
+    """Read the first frame of a reply, a PartialReply if its mode is EACH, STREAM or PROGRESS. Raises ProtocolError."""
     reply = _decode(_reply, frame)
     return _decode(_partial, frame) if reply.reply in _PARTIAL else reply
 

@@ -101,9 +101,7 @@ def _cron(text: str, zone: tzinfo) -> NextTime:
     try:
         from cronsim import CronSim, CronSimError
     except ImportError:
-        raise TaskModuleError(
-            "cron needs the package cronsim: in the clone, `.venv/bin/pip install '.[schedule]'`"
-        ) from None
+        raise TaskModuleError("cron needs the package cronsim: `pip install 'taskengine-robot[schedule]'`") from None
 
     def following(after: float) -> float | None:
         times = (moment.timestamp() for moment in CronSim(text, datetime.fromtimestamp(after, zone)))

@@ -31,12 +31,14 @@ from taskengine.protocol.messages import (
     decode_stop,
     serial_of,
 )
+from taskengine.protocol.release import foreign_request
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.connection_table import is_own_id
 from taskengine.router.emergency import EmergencyStops, Route
 from taskengine.router.package_lines import PackageLines
 from taskengine.router.partial_replies import PartialReplies
 from taskengine.router.permissions import ClientTable, KnownClient
+from taskengine.router.progress_relay import ProgressRelay
 from taskengine.router.questions import LATER, Asked, Questions
 from taskengine.router.replies import ReplySender
 from taskengine.router.stream_relay import StreamRelay
@@ -92,6 +94,7 @@ class Frontend:
         self._replies = ReplySender(port, connections)
         self.partials = PartialReplies(broker, self._replies, connections, self._is_owed, self._stamp)
         self.streams = StreamRelay(broker, self._replies, self._is_owed, self._stamp)
+        self.progress = ProgressRelay(broker, self._replies, connections, self._is_owed, self._stamp)
         self._authenticator = authenticator
         self.lines = PackageLines(log, settings.chunking_size if settings.chunking else None)
         self._audit = audit
@@ -127,6 +130,11 @@ class Frontend:
         availability = self._broker.availability
         availability.has_changed = False
         self._clients.learn({task.name: availability.route(task) for task in self._tasks})
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held for clients: packages in flight, their results so far, and replies unread."""
+        return self._broker.bytes_held + self._replies.unread
 
     def obey(self, policy: Mapping[str, Entry] | None) -> None:
         """Replace the policy."""
@@ -297,6 +305,7 @@ class Frontend:
             )
         except (TaskEngineError, MemoryError) as error:
             told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
+            told = foreign_request(meta) or told
             self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
             return
         try:

@@ -23,6 +23,7 @@ from taskengine.protocol.messages import (
     TaskInfo,
     decode_cancel,
 )
+from taskengine.protocol.release import release
 from taskengine.router.emergency import LateAnswer, Route
 from taskengine.router.permissions import KnownClient
 from taskengine.runtime.control import ReloadRequested, Report
@@ -30,7 +31,7 @@ from taskengine.security.audit import Audit
 
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
-CAPABILITIES = ["clock", "stop", "each", "values", "streams"]
+CAPABILITIES = ["clock", "stop", "each", "values", "streams", "progress"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 LATER: Final = object()
 """In place of an answer: it comes when the reload has ended."""
@@ -114,6 +115,7 @@ class Questions:
             capabilities=CAPABILITIES,
             stop_tasks=sorted(filter(client.may_call, self._stop_tasks)),
             stop_address=settings.stop_address,
+            release=release(),
         )
 
     def _list_tasks(self, asked: Asked) -> list[TaskInfo]:

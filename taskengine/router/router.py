@@ -26,7 +26,7 @@ from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
 from taskengine.router.health import WorkerHealth
 from taskengine.router.scheduler import OwnClient, Scheduler
-from taskengine.router.tuning import UNREAD_MESSAGES
+from taskengine.router.tuning import UNREAD_MESSAGES, UNREAD_REQUESTS
 from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
     Alive,
@@ -48,10 +48,10 @@ from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S, KEYS_LOOK_MS, TICK_MS, TURN_MESSAGES, TURN_S
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
-from taskengine.runtime.memory import give_back_memory
+from taskengine.runtime.memory import FreedMemory, give_back_memory, trim_memory
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
-from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, STREAM, Topology
+from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, PROGRESS, STREAM, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
 from taskengine.security.audit import Audit, file_of
@@ -70,7 +70,7 @@ UNEVEN_MS = 1
 PART_MS = 1
 """Time, in ms, between two looks whether results that came have waited for others of their package."""
 LOOK_MS = 2
-"""Time, in ms, between two looks at what busy workers have finished, or whether a client has read."""
+"""Time, in ms, between two looks whether a client has read."""
 ENVELOPE_FRAMES = 3
 """Before the tasks of a wire 0.1 message: where it comes from, an empty one, META."""
 CONTROL, FRONTEND, BACKEND, NEWS, QUESTION = 1, 2, 4, 8, 16
@@ -113,6 +113,7 @@ class Router:
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
+        self._freed = FreedMemory()
         self._now = time.monotonic()
         """The time when something was received last."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
@@ -130,7 +131,7 @@ class Router:
         self._sockets: list[zmq.Socket[bytes]] = []
         self._connections: ConnectionMonitor | None = None
         # requests that the router does not take wait at the client, not in this process's memory
-        self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, TURN_MESSAGES)
+        self._client_port = self._bind(credentials.FRONTEND, frontends, UNREAD_MESSAGES, UNREAD_REQUESTS)
         reached = (self._client_port, self._authenticator, audit, log, control.send, topology.machine)
         self._frontend = Frontend(settings, self._broker, *reached, connections=self._connections)
         # at its high-water mark a ROUTER drops, or refuses; what workers get is bounded by their credit
@@ -255,8 +256,10 @@ class Router:
             return UNEVEN_MS
         if self._frontend.partials.are_new:
             return PART_MS
-        if self._broker.looks.is_watching or self._frontend.partials.are_late:
+        if self._frontend.partials.are_late:
             return LOOK_MS
+        if self._broker.looks.is_watching:
+            return max(1, math.ceil((self._broker.looks.next_at - self._now) * 1000))
         limited = self._health.timeouts and not self._broker.idle()
         timed = self._broker.withdrawals.is_timed or self._broker.stopping or limited
         longest = min(self._interval_ms, KEYS_LOOK_MS) if self._authenticator else self._interval_ms
@@ -271,7 +274,7 @@ class Router:
     def _handle_control(self) -> None:
         match order := self._control.next_order():
             case WorkerDied():
-                if self._workers.is_concurrent(order.worker):  # its progress page keeps no results
+                if self._workers.is_concurrent(order.worker):  # its progress page keeps no large results
                     for frames in _received(self._worker_port.receive):
                         self._from_worker(frames)
                 self._on_worker_exit(order.worker)
@@ -323,6 +326,8 @@ class Router:
                 self._frontend.streams.take(name, *self._topology.read_stream(frames[2]), frames[3])
             elif len(frames) == 2:
                 self._finish(name, frames[1])
+            elif len(frames) == 4 and frames[1] == PROGRESS:
+                self._frontend.progress.take(name, *self._topology.read_stream(frames[2]), frames[3], self._now)
             else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:
@@ -409,6 +414,8 @@ class Router:
             self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
+        if self._freed.is_due(self._frontend.held, now):
+            trim_memory()
 
     def _even_out(self) -> None:
         """Give what busy workers have not begun to idle ones."""

@@ -40,13 +40,19 @@ class StreamRelay:
         """What workers are still to be told, by job."""
 
     def take(self, worker: str, job: int, number: int, body: bytes) -> None:
-        """Take a value from a worker. Raises ProtocolError for what it was not asked for, or may not send."""
+        """Take a value from a worker, or, where the body is empty, word that all its values have come.
+
+        Raises ProtocolError for what it was not asked for, or may not send.
+        """
         package = self._broker.packages.get(job)
         results = None if package is None else package.results
         if package is None or not isinstance(results, StreamResults):
             raise ProtocolError(f"a value of job {job}, which is no stream")
         if results.source != worker and not self._broker.workers.holds(worker, package):
             raise ProtocolError(f"a value of job {job}, which it does not run")
+        if not body:
+            results.close(number)
+            return
         results.add(number, body)
         if results.source is None:
             # what was granted before the worker was known

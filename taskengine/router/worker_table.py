@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from taskengine import _fastpath
 from taskengine._fastpath import CallTable, ProgressPage
 from taskengine.broker.looks import Cursor, PageLook, Piece
 from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import NO_ANSWER
 
 
 class WorkerEntry(NamedTuple):
@@ -40,12 +42,22 @@ class WorkerEntry(NamedTuple):
     def account(self, number: int) -> Account | None:
         """Return what it had done of a batch when it died, None where it had not begun it."""
         if self.calls is not None:
-            return BEGUN if self.calls.has_begun(number) else None
+            return finished(self.calls.answer(number)) if self.calls.has_begun(number) else None
         try:
             found = self.page.read(number)
         except ProtocolError:
             return SENSELESS
         return None if found is None else Account(*found)
+
+
+def finished(answer: bytes) -> Account:
+    """Return the account of a batch that was answered in a concurrent lane; without an answer it had only begun."""
+    if answer in (b"", NO_ANSWER):
+        return BEGUN
+    try:
+        return Account(_fastpath.read_answer(answer), None, None)
+    except ProtocolError:
+        return SENSELESS
 
 
 class WorkerTable:
@@ -124,8 +136,10 @@ class WorkerTable:
         return self._members[name].page.take_back(number, tasks)
 
     def release(self, name: str, number: int) -> None:
-        """Free the memory of a large answer that has arrived, in the worker's progress page."""
-        self._members[name].page.release(number)
+        """Free the memory of a large answer that has arrived, in the progress page of a worker that keeps such."""
+        member = self._members[name]
+        if member.calls is None:
+            member.page.release(number)
 
     def dismiss(self, name: str) -> WorkerEntry | None:
         """Remove and return a worker that is dead, None where it had not said hello."""

@@ -8,7 +8,6 @@ lock was left by a killed engine.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import os
 import re
@@ -34,8 +33,11 @@ LONGEST_PATH = 107
 def _base() -> Path | None:
     """Return the folder for the folders of engines, None where other users could replace them in every candidate.
 
-    XDG_RUNTIME_DIR and TMPDIR may belong to another user: su and `sudo -E` keep them.
+    XDG_RUNTIME_DIR and TMPDIR may belong to another user: su and `sudo -E` keep them. Windows has none, nor
+    an engine.
     """
+    if not hasattr(os, "geteuid"):
+        return None
     for place in (os.environ.get("XDG_RUNTIME_DIR"), _temporary()):
         base = Path(place or "")
         if place and _is_usable(base) and not any(changeable([base / "taskengine"], (0, os.geteuid()))):
@@ -71,6 +73,8 @@ def _is_ours(folder: Path) -> bool:
 
 def _lock(folder: Path) -> int | None:
     """Return a descriptor that locks the folder, or None where a running engine has the lock."""
+    import fcntl  # which Windows has not, where clients look for engines too
+
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -27,6 +27,8 @@ ANSWER = b"ANSWER"
 """The first frame of an answer in a concurrent lane; the batch's number, in 8 bytes, and the answer follow."""
 STREAM = b"STREAM"
 """The first frame of a value of a stream; job and number, in 8 bytes each, and the value follow."""
+PROGRESS = b"PROGRESS"
+"""The first frame of a report of progress; job and position, in 8 bytes each, and the report follow."""
 CREDIT = b"CREDIT"
 """The first frame of the message by which the router lets a stream go on."""
 
@@ -100,10 +102,15 @@ class Topology(msgspec.Struct, frozen=True):
         return [STREAM, job.to_bytes(8, "little") + number.to_bytes(8, "little"), body]
 
     @staticmethod
+    def progress_frames(job: int, position: int, report: bytes) -> list[bytes]:
+        """Return the message of a report on the task at a position of a job."""
+        return [PROGRESS, job.to_bytes(8, "little") + position.to_bytes(8, "little"), report]
+
+    @staticmethod
     def read_stream(said: bytes) -> tuple[int, int]:
-        """Return job and number of a message of `stream_frames`. Raises ProtocolError."""
+        """Return job and number of a message of `stream_frames`, or `progress_frames`. Raises ProtocolError."""
         if len(said) != 16:
-            raise ProtocolError(f"a value of a stream has 16 bytes before it, not {len(said)}")
+            raise ProtocolError(f"a value of a stream, or a report, has 16 bytes before it, not {len(said)}")
         return int.from_bytes(said[:8], "little"), int.from_bytes(said[8:], "little")
 
     @staticmethod

@@ -47,6 +47,11 @@ class Credentials(msgspec.Struct, frozen=True):
         present(socket, self.engine.public, self.inner)
 
 
+def libzmq_version() -> tuple[int, ...]:
+    """Return the version of the libzmq that pyzmq brings along or found."""
+    return zmq.zmq_version_info()
+
+
 def present(socket: zmq.Socket[Any], engine: str, own: Pair) -> None:
     """Set up a socket, before it is connected, to accept only the engine with this key, and to show our own."""
     socket.curve_serverkey = engine.encode()

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import hashlib
 import ipaddress
 import os
 import re
 import secrets
-import stat
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +26,11 @@ import zmq
 
 from taskengine.errors import KeysError
 from taskengine.protocol.layouts import SCHEDULE_CLIENT
+from taskengine.security.private_files import read_private, write_private
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
-_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
-"""Errors caused by the state of the system, not by the file."""
 _LINE = "taskengine-pair:"
 TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
@@ -44,6 +40,11 @@ class Pair(msgspec.Struct, frozen=True):
 
     public: str
     secret: str
+
+    @property
+    def is_valid(self) -> bool:
+        """Return whether both keys have the form of keys."""
+        return bool(_KEY.fullmatch(self.public) and _KEY.fullmatch(self.secret))
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -70,9 +71,10 @@ def default_folder() -> Path:
     try:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "taskengine" / "keys"
     except RuntimeError:
+        user = f", and user {os.getuid()} has no entry in /etc/passwd" if hasattr(os, "getuid") else ""
         raise KeysError(
-            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set, and user {os.getuid()} has no entry "
-            "in /etc/passwd. Set HOME, or name a folder: the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
+            f"there is no folder for keys: HOME and XDG_CONFIG_HOME are not set{user}. Set HOME, or name a folder: "
+            "the setting KEYS of an engine, --keys, Client(keys=FOLDER)"
         ) from None
 
 
@@ -107,8 +109,13 @@ class KeyRing:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
 
+    @property
+    def has_engine(self) -> bool:
+        """Return whether the engine has a pair already."""
+        return os.path.lexists(self.folder / "engine.json")
+
     def engine(self) -> Pair:
-        """Return the engine's own pair."""
+        """Return the engine's own pair; make it if there is none."""
         path = self.folder / "engine.json"
         if not os.path.exists(path):
             try:
@@ -121,21 +128,49 @@ class KeyRing:
     def metrics_token(self) -> str | None:
         """The token that a scraper of the metrics has to show; None if anybody may read them."""
         path = self.folder / TOKEN_FILE
-        return _contents(path).decode(errors="replace").strip() if os.path.lexists(path) else None
+        return read_private(path).decode(errors="replace").strip() if os.path.lexists(path) else None
 
     def make_metrics_token(self) -> str:
         """Return the metrics token; make it if there is none."""
         path = self.folder / TOKEN_FILE
         if not os.path.lexists(path):
-            _write(path, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+            self._set_token(secrets.token_urlsafe(32), replace=False)
         return self.metrics_token() or ""
 
-    def allow(self, name: str, public: str) -> None:
-        """Add a client to the allow-list."""
+    def set_metrics_token(self, token: str) -> None:
+        """Take over a metrics token, in place of the one that is there."""
+        self._set_token(token, replace=True)
+
+    def _set_token(self, token: str, *, replace: bool) -> None:
+        write_private(self.folder / TOKEN_FILE, f"{token}\n".encode(), replace=replace)
+
+    def set_engine(self, pair: Pair) -> None:
+        """Take over the engine's own pair, in place of the one that is there. Raises KeysError for an invalid one."""
+        if not pair.is_valid:
+            raise KeysError("expected a pair of keys, each 40 characters of Z85")
+        _write(self.folder / "engine.json", pair, replace=True)
+
+    def set_client(self, known: Known) -> None:
+        """Add a client to the allow-list, in place of those that have its name or its key."""
+        self.check_client(known.name, known.public)
+        other = self.allowed().get(known.public)
+        if other == known.name:
+            return
+        if other is not None:
+            self.revoke(other)
+        _write(self._client(known.name), known, replace=True)
+
+    def check_client(self, name: str, public: str) -> None:
+        """Raise KeysError for an invalid name or key of a client."""
+        self._client(name)
         if name == SCHEDULE_CLIENT:
             raise KeysError(f"{name} is the name of the engine's own client, which calls periodic tasks: take another")
         if not _KEY.fullmatch(public):
             raise KeysError(f"a public key is 40 characters of Z85, not {public!r}")
+
+    def allow(self, name: str, public: str) -> None:
+        """Add a client to the allow-list."""
+        self.check_client(name, public)
         other = self.allowed().get(public)
         if other not in (None, name):
             raise KeysError(f"that key is client {other}'s already")
@@ -216,10 +251,14 @@ class KeyRing:
 
     def enter(self, membership: Membership) -> None:
         """Add an engine that lets us in. Raises KeysError for invalid keys and names."""
-        keys = (membership.engine, membership.own.public, membership.own.secret)
-        if not (_NAME.fullmatch(membership.name) and all(map(_KEY.fullmatch, keys))):
-            raise KeysError("expected a name and a key of an engine")
+        self.check_membership(membership)
         _write(self._engine(membership.address), membership, replace=True)
+
+    def check_membership(self, membership: Membership) -> None:
+        """Raise KeysError for an invalid address, name or key."""
+        self._engine(membership.address)
+        if not (_NAME.fullmatch(membership.name) and _KEY.fullmatch(membership.engine) and membership.own.is_valid):
+            raise KeysError("expected a name and a key of an engine")
 
     def check_free(self, name: str) -> None:
         """Raise KeysError if there is a client of that name."""
@@ -365,48 +404,14 @@ def not_let_in(address: str, membership: Membership | None) -> str:
 T = TypeVar("T", Pair, Known, Membership)
 
 
+def _write(path: Path, value: msgspec.Struct, *, replace: bool) -> None:
+    write_private(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n", replace=replace)
+
+
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(_contents(path), type=kind)
+        return msgspec.json.decode(read_private(path), type=kind)
     except (msgspec.MsgspecError, ValueError) as error:
         if isinstance(error, KeysError):
             raise
         raise KeysError(f"{path}: no key file: {error}") from None
-
-
-def _contents(path: Path) -> bytes:
-    """Read a file that only we can read."""
-    try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (os.geteuid(), 0):
-                raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
-            return file.read()
-    except OSError as error:
-        if error.errno in _TRANSIENT:
-            raise
-        raise KeysError(f"{path}: {error.strerror}") from None
-
-
-def _write(path: Path, value: msgspec.Struct | bytes, *, replace: bool) -> None:
-    """Write a file that only we can read, completely or not at all."""
-    data = value if isinstance(value, bytes) else msgspec.json.format(msgspec.json.encode(value)) + b"\n"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(name, path)
-            else:
-                os.link(name, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-    except FileExistsError:
-        raise KeysError(f"{path} exists already") from None
-    except OSError as error:
-        raise KeysError(f"{path}: {error.strerror}") from None

@@ -33,11 +33,16 @@ def changeable(paths: Iterable[Path], trusted: Collection[int]) -> Iterator[Path
                     yield part
 
 
+def _user() -> int:
+    """Return the number of the user that we are; -1, nobody's, where users have none, as on Windows."""
+    return os.geteuid() if hasattr(os, "geteuid") else -1
+
+
 def trusted_users(*others: int) -> frozenset[int]:
     """Return the ids of the users whose files this process accepts: root, itself, the caller of sudo, and `others`."""
     caller = os.environ.get("SUDO_UID", "")
-    sudo = [int(caller)] if os.geteuid() == 0 and caller.isascii() and caller.isdigit() else []
-    return frozenset((0, os.geteuid(), *sudo, *others))
+    sudo = [int(caller)] if _user() == 0 and caller.isascii() and caller.isdigit() else []
+    return frozenset((0, _user(), *sudo, *others))
 
 
 def use_current_folder(config: Path | None = None) -> None:
@@ -50,7 +55,7 @@ def use_current_folder(config: Path | None = None) -> None:
     folders = [here] if config is None else list(dict.fromkeys([os.path.dirname(os.path.abspath(config)), here]))
     sys.path[:] = [entry for entry in sys.path if entry not in ("", *folders)]
     for folder in folders:
-        if os.geteuid() or not any(changeable([Path(folder)], trusted_users())):
+        if _user() or not any(changeable([Path(folder)], trusted_users())):
             sys.path.append(folder)
 
 
@@ -59,7 +64,7 @@ def refuse_changeable(what: str, paths: Iterable[Path], trusted: Collection[int]
 
     Raises SettingsError, which says what to type.
     """
-    if os.geteuid():
+    if _user():
         return
     for path in changeable(paths, trusted):
         owner = path.stat().st_uid

@@ -201,8 +201,7 @@ class Child:
                 self._unsent.popleft()
         except BlockingIOError:
             return True
-        except OSError:
-            self.failure = self.failure or "it is gone"
+        except OSError:  # it is gone; its end tells why
             self._unsent.clear()
         return False
 

@@ -7,20 +7,14 @@ import stat
 import sys
 from pathlib import Path
 
-import zmq
-
 from taskengine.config.loading import CONFIG_FILE
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Facts
 from taskengine.registry.modules import places
+from taskengine.security.credentials import libzmq_version
 from taskengine.security.identity import Identity
 from taskengine.security.keys import TOKEN_FILE, known_folder
 from taskengine.security.trusted_files import changeable, refuse_changeable, trusted_users
-
-
-def libzmq_version() -> tuple[int, ...]:
-    """Return the version of the libzmq that pyzmq brings along or found."""
-    return zmq.zmq_version_info()
 
 
 def inspect(settings: Settings, config: Path | None, identity: Identity | None, clients: int) -> Facts:

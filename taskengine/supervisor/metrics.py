@@ -21,7 +21,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from taskengine.client.call_queue import CallQueue
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.transport import Transport
 from taskengine.config.settings import Settings
 from taskengine.errors import KeysError, TaskEngineError

@@ -46,4 +46,4 @@ def check_ports(settings: Settings) -> None:
 def check_metrics(settings: Settings) -> None:
     """Raise StartError if METRICS_PORT is set and prometheus-client is not installed."""
     if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
-        raise StartError("METRICS_PORT needs prometheus-client: in the clone, `.venv/bin/pip install '.[metrics]'`")
+        raise StartError("METRICS_PORT needs prometheus-client: `pip install 'taskengine-robot[metrics]'`")

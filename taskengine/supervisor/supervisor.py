@@ -37,6 +37,7 @@ from taskengine.runtime.control import (
 from taskengine.runtime.descendants import orphans
 from taskengine.runtime.heartbeat import HeartbeatMonitor
 from taskengine.runtime.rundir import RunDir
+from taskengine.security.credentials import libzmq_version
 from taskengine.security.identity import Identity, borrowed
 from taskengine.security.redaction import without_folders
 from taskengine.supervisor import systemd
@@ -45,7 +46,6 @@ from taskengine.supervisor.catalogue import load_catalogue
 from taskengine.supervisor.child import Child, ending
 from taskengine.supervisor.children import Children, as_told, worker_name
 from taskengine.supervisor.import_crashes import ImportCrashes
-from taskengine.supervisor.inspection import libzmq_version
 from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
 from taskengine.supervisor.reload import Reload
 from taskengine.supervisor.roles import ROUTER, Roles

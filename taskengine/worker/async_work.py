@@ -54,6 +54,8 @@ class AsyncWork:
         self._note = note
         link = StreamLink(self._streams, router, self._control, self._log, self._batches, self._cancel)
         self._streams.connect(self._send_value, link.wait)
+        if self._loop.progress is not None:
+            self._loop.progress.connect(self._send_report, self._loop.soon)
         self._loop.watch(self._control.fileno(), self._take_order)
         self._watch()
         try:
@@ -89,8 +91,9 @@ class AsyncWork:
         self._loop.wait(seconds)
 
     def _on_new_connection(self) -> None:
-        """Drop what came by the last connection and was not begun."""
+        """Drop what came by the last connection and was not begun, and close the generators that it began."""
         self._batches.clear()
+        self._streams.end()
         self._watch()
 
     def _watch(self) -> None:
@@ -103,6 +106,10 @@ class AsyncWork:
     def _send_value(self, job: int, number: int, body: bytes) -> None:
         self._router.send_value(job, number, body)
         self._loop.later(0.0, self._receive)  # the descriptor may not tell of what came before we sent
+
+    def _send_report(self, job: int, position: int, report: bytes) -> None:
+        self._router.send_progress(job, position, report)
+        self._loop.later(0.0, self._receive)  # as behind a value
 
     def _receive(self) -> None:
         self._router.collect(self._batches, self._cancel, self._streams.grant)

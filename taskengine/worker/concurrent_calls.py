@@ -47,7 +47,7 @@ class Call:
 
 
 class ConcurrentCalls:
-    """The calls of a worker that runs up to `most` at once on its loop; the `table` says which it has begun."""
+    """The calls of a worker that runs up to `most` at once on its loop. The `table` has what it began and answered."""
 
     def __init__(self, loop: EventLoop, table: CallTable, most: int) -> None:
         self._loop = loop
@@ -148,7 +148,7 @@ class ConcurrentCalls:
             self._at_hand = None
 
     def _end(self, call: Call, answer: bytes) -> None:
-        self._table.end(call.place)
+        self._table.end(call.place, answer)
         self._free.append(call.place)
         self._answer(call, answer)
 

@@ -7,6 +7,7 @@ runs while a coroutine does, and while the worker waits for work, so that what a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from typing import Any, Final
 from taskengine.errors import Cancelled, TaskTimeout, text_of
 from taskengine.registry.registry import Task
 from taskengine.worker.context import coroutine_name
+from taskengine.worker.progress import TaskProgress
 
 LAST_S: Final = 0.4
 """How long coroutines may take to end when their worker ends, in s."""
@@ -27,13 +29,22 @@ class RunningCoroutine:
     It is cancelled when it has run for `seconds` s, and when `cancel` is called.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any], name: str, seconds: float | None):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        awaitable: Awaitable[Any],
+        name: str,
+        seconds: float | None,
+        progress: TaskProgress | None = None,
+    ) -> None:
         self.name = name
         self._seconds = seconds
         self._reason: TaskTimeout | Cancelled | None = None
         coroutine = awaitable if inspect.iscoroutine(awaitable) else _as_coroutine(awaitable)
         context = copy_context()
         context.run(coroutine_name.set, name)
+        if progress is not None and progress.is_wanted:
+            context.run(progress.for_coroutine)
         self.task = loop.create_task(coroutine, name=name, context=context)
         self._timer = loop.call_later(seconds, self._expire) if seconds else None
 
@@ -75,10 +86,14 @@ async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
 
 
 class EventLoop:
-    """A worker's event loop; `complain` is called with a line about what tasks did to it."""
+    """A worker's event loop; `complain` is called with a line about what tasks did to it.
 
-    def __init__(self, complain: Callable[[str], None]) -> None:
+    Coroutines report their `progress`.
+    """
+
+    def __init__(self, complain: Callable[[str], None], progress: TaskProgress | None = None) -> None:
         self._complain = complain
+        self.progress = progress
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._tell)
         self._failure: BaseException | None = None
@@ -95,7 +110,7 @@ class EventLoop:
 
     def start(self, awaitable: Awaitable[Any], name: str, seconds: float | None) -> RunningCoroutine:
         """Start a coroutine in a copy of the context at hand; it may run for `seconds` s, None for ever."""
-        return RunningCoroutine(self._loop, awaitable, name, seconds)
+        return RunningCoroutine(self._loop, awaitable, name, seconds, self.progress)
 
     def run(self, awaitable: Awaitable[Any], name: str, seconds: float | None) -> Any:
         """Run a coroutine to its end; see `RunningCoroutine.result`."""
@@ -132,6 +147,11 @@ class EventLoop:
             self._loop.call_later(seconds, self.guarded(handle))
         else:
             self._loop.call_soon(self.guarded(handle))
+
+    def soon(self, handle: Callable[[], None]) -> None:
+        """Have the loop call `handle` soon; any thread may ask for that. See `guarded`."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.guarded(handle))
 
     def guarded(self, handle: Callable[[], None]) -> Callable[..., None]:
         """Return a callback of the loop whose error is the worker's own: it ends `run` and `wait`, which raise it."""

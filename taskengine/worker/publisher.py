@@ -27,6 +27,7 @@ from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import receive
 from taskengine.runtime.intervals import TURN_MESSAGES
 from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.runtime.memory import give_back_memory
 from taskengine.runtime.rlimits import limit_files, limit_memory, router_memory
 from taskengine.runtime.topology import Topology
 from taskengine.worker.publisher_socket import PublisherSocket
@@ -234,6 +235,7 @@ def run(
     settings: Settings, topology: Topology, place: int, number: int, control: ControlChannel, log: LogBuffer
 ) -> None:
     """Run a data worker. Reports Online to the supervisor, or StartFailed with the reason."""
+    give_back_memory()
     limit_files(settings)
     limit_memory(router_memory(settings))
     _fastpath.limit_depth(settings.value_depth)

@@ -126,6 +126,10 @@ class RouterConnection:
         """Send the value `number`, from 0, of the stream of a job."""
         self.port.send(self._topology.stream_frames(job, number, body))
 
+    def send_progress(self, job: int, position: int, report: bytes) -> None:
+        """Send a report on the task at a position of a job."""
+        self.port.send(self._topology.progress_frames(job, position, report))
+
     def tell(self, news: bytes) -> None:
         """Send the router news for it to keep; that counts as a heartbeat."""
         self.port.send([HEARTBEAT, news])

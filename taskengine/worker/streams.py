@@ -135,6 +135,16 @@ class TaskStreams:
         self._open[job, position] = opened
         return opened
 
+    def _forget(self, opened: OpenGenerator) -> None:
+        """Remove a generator that ends, and say that all its values were sent.
+
+        Another router's generator may have its job number by then.
+        """
+        if self._open.get((opened.job, opened.position)) is opened:
+            del self._open[opened.job, opened.position]
+        if opened.credit is not None and opened.reason is None:
+            self._send(opened.job, opened.credit.values, b"")
+
     def _emit(self, job: int, credit: Credit, takes_values: bool, value: Any) -> None:
         """Send a value. Raises TaskFailed for one that cannot be sent."""
         try:
@@ -168,7 +178,7 @@ class TaskStreams:
                     return result
                 take(value)
         finally:
-            del self._open[opened.job, opened.position]
+            self._forget(opened)
             generator.close()
 
     def _await_credit(self, task: Task, opened: OpenGenerator, end: float | None) -> None:
@@ -193,9 +203,11 @@ class TaskStreams:
                     value = await anext(generator)
                 except StopAsyncIteration:
                     return result
+                if opened.reason is not None:  # the value may be another router's by now
+                    raise opened.reason
                 take(value)
         finally:
-            del self._open[opened.job, opened.position]
+            self._forget(opened)
             await generator.aclose()
 
 

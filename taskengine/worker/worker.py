@@ -18,7 +18,7 @@ from taskengine._fastpath import ProgressPage
 from taskengine._socket import Waiter
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import error_entry
-from taskengine.broker.package import decode_head, stream_of
+from taskengine.broker.package import decode_head, is_watched, stream_of
 from taskengine.config.machine import Machine
 from taskengine.config.policy import Policy
 from taskengine.config.settings import Settings
@@ -47,6 +47,7 @@ from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
 from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
+from taskengine.worker.progress import TaskProgress
 from taskengine.worker.router_connection import RouterConnection
 from taskengine.worker.stream_link import StreamLink
 from taskengine.worker.streams import TaskStreams
@@ -70,7 +71,7 @@ class BatchRunner:
     """Runs batches of tasks, and does in Python what the compiled loop asks for: functions, and entries of errors.
 
     The loop notes its progress on `page`, and `callable_of` returns the function to call for a task. `streams` runs the
-    generators. With `tells_all` clients get tracebacks and whole paths.
+    generators, and `progress` takes the reports of all tasks. With `tells_all` clients get tracebacks and whole paths.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class BatchRunner:
         tells_all: bool = True,
         callable_of: Callable[[Task], Callable[..., Any]] = _function,
         streams: TaskStreams | None = None,
+        progress: TaskProgress | None = None,
     ) -> None:
         self._registry = registry
         self._streams = streams or TaskStreams(lambda: None)
+        self._progress = progress or TaskProgress(lambda: None)
         self._callables = {name: callable_of(self._streams.listed(task)) for name, task in registry.tasks.items()}
         self._senders = {name: callable_of(self._streams.sent(task)) for name, task in registry.tasks.items()}
         self._tells_all = tells_all
@@ -134,6 +137,7 @@ class BatchRunner:
     def _resolve(self, head: bytes) -> list[Callable[..., Any] | None]:
         if head != self._head:
             _, names, self._origin = decode_head(head)
+            self._progress.is_wanted = is_watched(head)
             stream = stream_of(head)
             if stream is not None:
                 self._streams.grant_at_hand, self._streams.takes_values = stream
@@ -262,11 +266,16 @@ class TaskWorker:
         self._batches: deque[bytes] = deque()
         """Batches that came while a generator ran."""
         self._streams = TaskStreams(lambda: page.running_task)
-        self._async = _async_work(registry, lane, most, control, log, page, self._streams)
+        self._progress = TaskProgress(lambda: self._streams.task_at_hand())
+        self._async = _async_work(registry, lane, most, control, log, page, self._streams, self._progress)
         account = page if most == 1 else None
         callable_of = self._async.callable_of if self._async else _function
         self._runner = BatchRunner(
-            registry, account, tells_all=settings.has_tracebacks, callable_of=callable_of, streams=self._streams
+            *(registry, account),
+            tells_all=settings.has_tracebacks,
+            callable_of=callable_of,
+            streams=self._streams,
+            progress=self._progress,
         )
         log.running = self._runner.running
         set_policy(None if settings.policy is None else Policy(settings.policy), page)
@@ -295,6 +304,7 @@ class TaskWorker:
     def _work(self) -> None:
         what = self._streams, self._router, self._control, self._log, self._batches, self._streams.cancel
         self._streams.connect(self._router.send_value, StreamLink(*what).wait)
+        self._progress.connect(self._router.send_progress)
         waiter = self._waiter()
         while True:
             pause = PAUSE_MS if self._log.pending else self._router.interval_ms
@@ -339,6 +349,7 @@ def _async_work(
     log: LogBuffer,
     page: ProgressPage,
     streams: TaskStreams,
+    progress: TaskProgress,
 ) -> AsyncWork | None:
     """Return how the worker of a lane works, of which each runs up to `most` tasks at once; None for the usual way.
 
@@ -351,7 +362,7 @@ def _async_work(
     from taskengine.worker.concurrent_work import ConcurrentWork
     from taskengine.worker.event_loop import EventLoop
 
-    loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"))
+    loop = EventLoop(lambda line: log.warn(f"[WORKER-{os.getpid()}(TASK)] {line}"), progress)
     if most == 1:
         return AsyncWork(loop, control, log, page, streams)
     for task in tasks:

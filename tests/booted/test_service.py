@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,46 @@ def test_it_stops_with_its_pins_and_leaves_no_process(service: BootedMachine) ->
     shown = service.shown()
     assert (shown["ActiveState"], shown["Result"]) == ("inactive", "success")
     assert service.run("pgrep", "-u", USER).stdout == ""
+
+
+NEXT = "/srv/next/bin/python"
+"""The Python of another version, beside the one that is installed,"""
+MAKE_NEXT = """
+set -e
+/srv/python/bin/python3 -m venv --without-pip --clear /srv/next
+cd /srv/next/lib/python3*/site-packages
+echo /srv/venv/lib/python3*/site-packages >installed.pth
+echo "import sys; sys.exit(7) if sys.orig_argv[3:4] == ['{word}'] else None" >broken.pth
+"""
+"""which fails at a word in its command."""
+
+
+def update(machine: BootedMachine, word: str) -> subprocess.CompletedProcess[str]:
+    """Update the service to a version that fails at that word."""
+    made = machine.run("sh", "-c", MAKE_NEXT.format(word=word))
+    assert made.returncode == 0, made.stderr
+    command = ["-m", "taskengine", "service", "install", "--user", USER, "--yes"]
+    return machine.run(NEXT, *command, folder="/srv/robot")
+
+
+def test_an_update_that_fails_leaves_the_old_version_running(service: BootedMachine) -> None:
+    before = service.shown()
+    done = update(service, "check")
+    assert (done.returncode, "nothing was changed" in done.stderr) == (1, True), done
+    assert service.shown()["MainPID"] == before["MainPID"]
+    done = update(service, "serve")
+    assert (done.returncode, "The unit before is back, and runs again" in done.stderr) == (1, True), done
+    shown = service.shown()
+    assert (shown["ActiveState"], shown["ExecStart"].split()[1]) == ("active", before["ExecStart"].split()[1])
+    assert moves_a_servo(service)
+
+
+def test_an_update_that_starts_replaces_the_version(service: BootedMachine) -> None:
+    done = update(service, "nothing")
+    assert done.returncode == 0, done.stderr
+    shown = service.shown()
+    assert (shown["ActiveState"], NEXT in shown["ExecStart"]) == ("active", True)
+    assert moves_a_servo(service)
 
 
 def test_a_service_that_cannot_start_is_told(machine: BootedMachine) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import zmq
 
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.protocol.messages import decode_reply
 from tests.chaos.clients import PAUSE_S, make_calls, note_all

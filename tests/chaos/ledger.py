@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tests.chaos.readings import Reading
+
 WORKER_REPEATS = 1
 """How often an idempotent task may be run again because its worker died."""
-LEGITIMATE = frozenset({"WorkerLost", "TaskTimeout", "EngineUnreachable", "Overloaded", "Cancelled", "SeedError"})
-"""Errors that are an answer to any task. SeedError is one of wire 0.1, which has no types."""
+LEFT = "Left"
+LEGITIMATE = frozenset({"WorkerLost", "TaskTimeout", "EngineUnreachable", "Overloaded", "Cancelled", "SeedError", LEFT})
+"""Errors that are an answer to any task. SeedError is one of wire 0.1, which has no types.
+
+LEFT stands for the end of a stream whose client has not waited for it.
+"""
 SHOWN = 5
 """Examples in a line of what is broken."""
 
@@ -56,6 +62,7 @@ class Book:
         self.loses_with_router = loses_with_router
         self.offers: dict[str, Offer] = {}
         self.strays: list[str] = []
+        self.readings: list[Reading] = []
         self._numbers = itertools.count()
 
     def offer(self, now: float, task: str, *, writes: bool = True, idempotent: bool = False, expected: str = "") -> str:
@@ -63,6 +70,11 @@ class Book:
         id = f"{self.client}-{next(self._numbers)}"
         self.offers[id] = Offer(id, now, task, writes, idempotent, expected)
         return id
+
+    def read(self, id: str, count: int) -> Reading:
+        """Return what is to be told of a stream that is about to be opened; it has so many values."""
+        self.readings.append(Reading(id, count))
+        return self.readings[-1]
 
     def resend(self, id: str) -> None:
         """The task is about to be sent once more."""
@@ -95,6 +107,8 @@ class Judgement(msgspec.Struct, kw_only=True):
     late: int
     excused: int
     """Replies to bare sockets that are missing because the router died."""
+    values: int
+    """Values of streams that were read."""
     longest_s: dict[str, float]
     """The longest wait of each client for an answer."""
 
@@ -107,10 +121,13 @@ def judge(
     notice_s: float = 2.0,
     frozen_s: float = 0.0,
     hung: Sequence[str] = (),
+    unclosed: Sequence[str] = (),
     in_order: str = "",
     beside: Collection[str] = (),
 ) -> Judgement:
     """Hold the clients' books against `runs`, the ids that each task process wrote, in its order.
+
+    `hung` are clients that hang, and `unclosed` streams whose generators were not closed.
 
     A client notices a router's death within `notice_s`, and one that stands still is killed within `frozen_s`. Tasks
     named `in_order` are of a lane with one worker. Those named in `beside` run beside each other, and die together.
@@ -128,6 +145,8 @@ def judge(
         "tasks without an answer": [id for id, (_, o) in offers.items() if not o.answers and id not in excused],
         "tasks answered more than once": [id for id, (_, o) in offers.items() if len(o.answers) > o.sends],
         "replies that nobody asked for": [stray for book in books for stray in book.strays],
+        "values or ends of streams that are wrong": [line for book in books for r in book.readings for line in r.wrong],
+        "generators that were never closed": list(unclosed),
         "results of another task": [id for id, (_, o) in offers.items() if _is_foreign(o)],
         "tasks run more often than they may": [id for id, (_, o) in offers.items() if ran[id] > _most_runs(o)],
         "tasks reported done that never ran": [
@@ -151,6 +170,7 @@ def judge(
         errors=dict(Counter(answer.error for _, answer in answers if answer.error).most_common()),
         late=sum(offer.gave_up is not None and answer.at > offer.gave_up for offer, answer in answers),
         excused=len(excused),
+        values=sum(reading.came for book in books for reading in book.readings),
         longest_s={book.client: _longest(book) for book in books},
     )
 

@@ -18,7 +18,8 @@ from bench.processes import resident
 from bench.table import Cell, Table
 from taskengine import Client
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from tests.chaos.hostile import calls, p99
 from tests.engine import Engine, deadline
 

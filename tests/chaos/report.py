@@ -40,6 +40,7 @@ def show(report: Report, console: Console) -> None:
     happened += [
         ["tasks offered", judgement.offered],
         ["results", judgement.results],
+        ["values of streams", judgement.values],
         ["bare sockets: replies after their timeout", judgement.late],
         ["bare sockets: replies lost with the router", judgement.excused],
     ]

@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,24 @@ from rich.console import Console
 
 from taskengine.supervisor.supervisor import ROUTER_PATIENCE
 from tests.chaos import tasks
+from tests.chaos.bare_reader import BareReader
 from tests.chaos.clients import ANSWER_S, AsyncClient, SyncClient
 from tests.chaos.dealers import PackedClient, SeedClient
 from tests.chaos.deeds import Chaos, counts
 from tests.chaos.ledger import Book, judge
 from tests.chaos.plan import Pace, plan
+from tests.chaos.readers import AsyncStreamClient, StreamClient
+from tests.chaos.readings import unclosed, without_closings
 from tests.chaos.report import Report, show
 from tests.engine import Engine, alive, deadline, wait_until
 
 TASK_WORKERS, LANE_WORKERS, DATA_WORKERS = 3, 4, 1
 LANES = "turn=2,beside=1x20"
 NORMAL = {"router": 1, "task": TASK_WORKERS + LANE_WORKERS, "data": DATA_WORKERS}
+BESIDE = ("chaos.beside", "chaos.beside.again", "chaos.stream.beside")
+"""Tasks that run beside each other in one worker."""
+CLOSING_S = 2.0
+"""How soon the generators are closed after the last of the clients has ended."""
 GONE_S = 2.0
 """How soon nothing may be left of an engine whose supervisor was killed."""
 
@@ -92,23 +100,29 @@ def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
                 AsyncClient(engine.address, "ASYNC", seed),
                 SeedClient(engine.address, "SEED", seed),
                 PackedClient(engine.address, "PACKED", seed),
+                StreamClient(engine.address, "STREAM", seed),
+                AsyncStreamClient(engine.address, "STREAMS", seed),
+                BareReader(engine.address, "BARE", seed),
             ]
         )
         chaos.work_off(plan(seed, seconds, pace), seconds)
         hung = clients.end()
         chaos.crowd.close()
         found = counts(engine)
+        books = [*clients.books, chaos.crowd.book]
+        open_streams = _await_closing(engine, folder, books)
         left = kill_supervisor(engine)
-        runs = [path.read_text().split() for path in sorted(folder.iterdir())]
+        runs = written(folder)
     judgement = judge(
-        [*clients.books, chaos.crowd.book],
-        runs,
+        books,
+        without_closings(runs.values()),
         router_deaths=chaos.killed_routers,
         notice_s=deadline(2.0),
         frozen_s=ROUTER_PATIENCE * float(settings["heartbeat_limit"]) + 2 * settings["heartbeat_interval"],
         hung=hung,
+        unclosed=open_streams,
         in_order="chaos.lane",
-        beside=("chaos.beside", "chaos.beside.again"),
+        beside=BESIDE,
     )
     others = [
         *clients.failures,
@@ -126,6 +140,21 @@ def run_chaos(seconds: float, seed: int, pace: Pace | None = None) -> Report:
         judgement=judgement,
         broken=judgement.broken + others,
     )
+
+
+def written(folder: Path) -> dict[int, list[str]]:
+    """Return what each task process has written into the tasks' ledger, by pid."""
+    return {int(path.name): path.read_text().split() for path in sorted(folder.iterdir())}
+
+
+def _await_closing(engine: Engine, folder: Path, books: Sequence[Book]) -> list[str]:
+    """Return the generators that are not closed CLOSING_S after their clients have ended, though they could be."""
+    streams = {reading.id for book in books for reading in book.readings}
+    beside = {offer.id for book in books for offer in book.offers.values() if offer.task in BESIDE}
+    end = time.monotonic() + deadline(CLOSING_S)
+    while (found := unclosed(written(folder), streams, beside, engine.pids("task"))) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def kill_supervisor(engine: Engine) -> list[int]:

@@ -10,7 +10,8 @@ import threading
 import zmq
 
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.protocol.layouts import MAGIC
 from taskengine.runtime.topology import HELLO
 

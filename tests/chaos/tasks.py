@@ -8,11 +8,15 @@ import functools
 import os
 import resource
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from taskengine import task
 
 LEDGER = "CHAOS_LEDGER"
 """The environment variable that names the folder of the tasks' own ledger."""
+
+CLOSED = "closed:"
+"""What a generator writes before its id, in its `finally`."""
 
 
 @functools.cache
@@ -63,6 +67,46 @@ async def beside(id: str, seconds: float = 0.0) -> str:
 async def beside_again(id: str, seconds: float = 0.0) -> str:
     """Run beside others, or again where the worker died."""
     return await turn(id, 10 * seconds)
+
+
+def value_of(id: str, number: int) -> str:
+    """Return the value of a stream with this number."""
+    return f"{id}/{number}"
+
+
+@task(name="chaos.stream", timeout=10.0)
+def stream(id: str, count: int, seconds: float = 0.0, fails: bool = False) -> Iterator[str]:
+    """Yield so many values, one in so many s; then raise, if it is to fail."""
+    _note(id)
+    try:
+        for number in range(count):
+            time.sleep(seconds)
+            yield value_of(id, number)
+        if fails:
+            raise ValueError(id)
+    finally:
+        _note(CLOSED + id)
+
+
+@task(name="chaos.stream.again", idempotent=True, timeout=10.0)
+def stream_again(id: str, count: int, seconds: float = 0.0, fails: bool = False) -> Iterator[str]:
+    """Yield as `stream`, or again where the worker died before the first value."""
+    yield from stream(id, count, seconds, fails)
+
+
+@task(name="chaos.stream.beside", lane="beside", timeout=10.0)
+async def stream_beside(id: str, count: int, seconds: float = 0.0, fails: bool = False) -> AsyncIterator[str]:
+    """Yield as `stream`, beside others."""
+    _note(id)
+    try:
+        for number in range(count):
+            await asyncio.sleep(seconds)
+            yield value_of(id, number)
+        if fails:
+            raise ValueError(id)
+    finally:
+        await asyncio.sleep(0)
+        _note(CLOSED + id)
 
 
 @task(name="chaos.ping")

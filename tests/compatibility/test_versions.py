@@ -116,7 +116,7 @@ def test_the_newest_client_with_the_old_engine_over_curve(folder: Path) -> None:
 
 @pytest.mark.parametrize("value", [1j, 2**64])
 def test_what_the_old_engine_cannot_take_is_refused_before_it_is_sent(client: Client, value: complex) -> None:
-    before, why = client.stats().accepted, "the engine is older than this client, and takes no such values"
+    before, why = client.stats().accepted, "a taskengine before 0.2, which takes no such values"
     bad, good = client.submit("task_echo", [value]), client.submit("task_echo", 1)
     with pytest.raises(BadArguments, match=f"^call 0: .*{why}"):
         client.call("task_echo", value)

@@ -22,7 +22,8 @@ from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.broker.legacy_json import TaskFrames
 from taskengine.broker.topics import data_lane
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.config.settings import Settings
 from taskengine.errors import TaskEngineError

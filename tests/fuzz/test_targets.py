@@ -23,7 +23,7 @@ MOST_KEPT_BYTES = 300_000
 
 def has_atheris() -> bool:
     """There is an atheris for this machine, by what the extra `fuzz` asks for."""
-    wanted = [Requirement(text) for text in requires("taskengine") or []]
+    wanted = [Requirement(text) for text in requires("taskengine-robot") or []]
     [atheris] = [requirement for requirement in wanted if requirement.name == "atheris"]
     return atheris.marker is not None and atheris.marker.evaluate({"extra": "fuzz"})
 

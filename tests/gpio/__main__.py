@@ -30,6 +30,9 @@ cp {work}/command /run/command
 busybox ifconfig lo 127.0.0.1 up
 mount -t configfs none /sys/kernel/config 2>/dev/null
 chip=/sys/kernel/config/gpio-sim/pi; mkdir -p $chip/bank0
+# it is gpiochip0, so that the header's, which is the first folder of gpio-sim, is not
+other=/sys/kernel/config/gpio-sim/expander; mkdir -p $other/bank0
+echo 8 >$other/bank0/num_lines; echo brcmvirt-gpio >$other/bank0/label; echo 1 >$other/live
 echo {lines} >$chip/bank0/num_lines; echo pinctrl-bcm2835 >$chip/bank0/label; echo 1 >$chip/live
 {python} -S -E {folder}/entropy.py
 cd {root}; timeout {limit} sh /run/command; echo "EXIT=$?"

@@ -15,7 +15,6 @@ from tests.gpio.chip import BOARD
 SERVO, MOTOR, BRAKE, LAMP, BUTTON, RELAY, TILT = 18, 20, 16, 17, 27, 22, 12
 DEVICES = f"""
 [hardware]
-chip = 0
 board = "{BOARD}"
 
 [hardware.devices.pan]

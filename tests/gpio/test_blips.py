@@ -36,7 +36,6 @@ DEVICES = {
 }
 TABLE = f"""
 [hardware]
-chip = 0
 board = "{chip.BOARD}"
 
 [hardware.devices.brake]

@@ -11,22 +11,16 @@ from taskengine.config.loading import load
 from taskengine.doctor.observation import Chip
 from taskengine.doctor.this_machine import ThisMachine
 from taskengine_hardware import backends, read
+from taskengine_hardware.chips import find_chip
 from tests.system.test_cli_output import run
 
-# gpio-sim numbers its chip; the engine takes the one with the header's label
 ROBOT = """
 [hardware]
 board = "a020d3"
-chip = {chip}
 [hardware.devices.lamp]
 type = "LED"
 pin = 17
 """
-
-
-def chip_path() -> str:
-    (path,) = (f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("gpiochip"))
-    return path
 
 
 def rows(folder: Path) -> dict[str, Any]:
@@ -34,10 +28,11 @@ def rows(folder: Path) -> dict[str, Any]:
 
 
 def test_the_label_and_the_holder_of_a_pin(tmp_path: Path) -> None:
-    path = chip_path()
-    assert ThisMachine().chip(path) == Chip("pinctrl-bcm2835", 54)
+    chips = {name: ThisMachine().chip(f"/dev/{name}") for name in os.listdir("/dev") if name.startswith("gpiochip")}
+    assert chips == {"gpiochip0": Chip("brcmvirt-gpio", 8), "gpiochip1": Chip("pinctrl-bcm2835", 54)}
+    assert [find_chip(wanted) for wanted in (None, "pinctrl-bcm2835", "brcmvirt-gpio", 7)] == [1, 1, 0, 7]
     tmp_path.chmod(0o755)
-    (tmp_path / "taskengine.toml").write_text(ROBOT.format(chip=path.removeprefix("/dev/gpiochip")))
+    (tmp_path / "taskengine.toml").write_text(ROBOT)
     settings = load(tmp_path / "taskengine.toml", {}, {})
     free = rows(tmp_path)
     assert "pinctrl-bcm2835 (54 lines); the header is a Pi 0 to 3's" in free["gpiochip"]["found"]

@@ -28,7 +28,7 @@ INPUTS = {
 
 
 def table_of(devices: dict[str, Any]) -> dict[str, Any]:
-    return {"chip": 0, "board": chip.BOARD, "devices": devices}
+    return {"board": chip.BOARD, "devices": devices}
 
 
 @pytest.fixture

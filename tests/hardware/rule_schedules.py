@@ -23,13 +23,14 @@ from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.outputs import NS
 from taskengine_hardware.plausibility import Measurement
 from taskengine_hardware.restraints import rules_of
+from taskengine_hardware.rules import LATCH_S
 
-STEPS = 40
+STEPS = 32
 PART = 10_000
 """Schedules that a process plays before it takes others."""
 SLACK = 1e-9
 AGE_S = 0.3
-STUCK_S = 1.0
+STUCK_S = 0.8
 RATE = 20.0
 RAMP_S = 0.2
 LEASE_S = 0.5
@@ -165,6 +166,8 @@ class RuleWorld:
         """How often an input has said something."""
         self._known_of = -1.0, -1
         self._known: Values = {}
+        self.faulty_since: float | None = None
+        """Since when the stop input has a fault."""
         self.log: list[str] = []
         self.seen: Counter[str] = Counter()
         self.control = Control(
@@ -235,9 +238,18 @@ class RuleWorld:
                 self.ramps[name] = self.now, amount(self.written[name])
         for name, value in self.written.items():
             self.look(name, value, values)
-        began = all(one.said for one in self.inputs.values())
-        if began and STOPPED(values) and not self.panel.is_stopped:
+        if self.is_latched() and not self.panel.is_stopped:
             raise RuleBroken("a stop input is open, and the machine is not stopped")
+
+    def is_latched(self) -> bool:
+        """Return whether the stop input is open, or has had a fault for long enough."""
+        value = self.values()["estop"]
+        if value is not None:
+            self.faulty_since = None
+            return not value
+        if self.faulty_since is None:
+            self.faulty_since = self.now
+        return self.now >= self.faulty_since + LATCH_S
 
     def forbids(self, name: str, value: Value) -> bool:
         """Return whether a rule refuses a command."""
@@ -266,7 +278,7 @@ class RuleWorld:
 
     def go_on(self) -> None:
         """Time passes, in which the inputs go on saying the same."""
-        for _ in range(self.rng.choice((1, 2, 5, 12))):
+        for _ in range(self.rng.choice((1, 2, 4))):
             for name, one in self.inputs.items():
                 if one.said:
                     self.tell(name, one.said[-1][1], self.now)

@@ -22,6 +22,7 @@ TEXT = (ROOT / PAGE).read_text()
 OURS = (
     *("type", "lane", "safe", "lease", "limits", "max_age", "untimed", "on_fault", "home", "soft_start"),
     *("stop", "enable", "beat", "rate", "always", "batch"),
+    *("range", "max_rate", "stuck_after", "required", "stops", "normally", "blocks"),
 )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskengine import NotAllowed, Origin, TaskFailed
 from taskengine_hardware.device_config import Value
-from taskengine_hardware.effects import Blink, Effect, Fade, Pulse
+from taskengine_hardware.effects import Beat, Blink, Effect, Fade, Pulse, Sink
 from taskengine_hardware.motion import FRAME_S
 from tests.hardware.lane import Lane
 
@@ -102,6 +102,32 @@ def test_a_change_is_always_ahead_and_a_value_always_between(
     # between two changes the value stays: an owner that sleeps until then misses nothing
     between = [now + (due - now) * part for part in (0.25, 0.5, 0.99)]
     assert all(blink.at(moment)[0] == value for moment in between if now < moment < due)
+
+
+@pytest.mark.parametrize(
+    ("third", "began", "now"),
+    [(1 / 9, 0.3, 202.29999999999998), (1 / 9, 5.3, 312.96666666666664)],
+    ids=["too large", "too small"],
+)
+def test_a_cycle_is_found_although_a_division_is_wrong_by_one(third: float, began: float, now: float) -> None:
+    blink = Blink(True, False, third, 2 * third, 0.0, 0.0, None, began)
+    for moment in (math.nextafter(now, 0), now, math.nextafter(now, math.inf)):
+        assert blink.due(moment) > moment
+        assert blink.at(blink.due(moment))[0] is not blink.at(moment)[0]
+
+
+@pytest.mark.parametrize(
+    ("effect", "name", "after"),
+    [
+        (Pulse(True, False, 3.0), "once", False),
+        (Blink(1.0, 0.0, 0.0, 0.0, 1.0, 1.0, None, 0.0), "pulse", 0.0),
+        (Fade(0.0, 0.5, 1.0, 0.0), "fade", 0.5),
+        (Sink(1.0, 0.0, 0.2, 0.0, False), "ramp", 0.0),
+        (Beat(0.1, 0.0), "beat", True),
+    ],
+)
+def test_each_effect_has_a_name_and_a_value_at_its_end(effect: Effect, name: str, after: Value) -> None:
+    assert (effect.name, effect.after, effect.state(0.1).speed) == (name, after, 0.0)
 
 
 def test_an_owner_that_wakes_late_goes_on_where_the_effect_is_by_then() -> None:

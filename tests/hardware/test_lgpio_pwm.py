@@ -78,7 +78,7 @@ def rig(chip: Chip) -> Iterator[Callable[..., DeviceSet]]:
 
 def rig_of(**devices: Any) -> DeviceSet:
     layout = read({"devices": devices, "board": "a020d3", "chip": 0})
-    return DeviceSet(layout.devices.values(), FineFactory(layout.chip, layout.board))
+    return DeviceSet(layout.devices.values(), FineFactory(0, layout.board))
 
 
 def test_importing_lgpio_leaves_us_where_we_are() -> None:

@@ -14,7 +14,7 @@ from taskengine import Origin
 from taskengine_hardware.device_config import DeviceLimits
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.movements import PAUSE_S
-from tests.hardware.lane import Lane
+from tests.hardware.lane import Lane, call
 
 ME = Origin("me", b"me", b"me")
 LONG = {"lease": 3600}
@@ -258,3 +258,20 @@ def test_a_ramp_goes_on_from_where_it_is() -> None:
     assert ways[-1] == 1.0
     lane.set("fan", -1.0, 14.0, ME)
     assert lane.value("fan") == 0.0
+
+
+def test_limits_that_exclude_rest_do_not_keep_an_output_from_it() -> None:
+    """A motor that is to run at a fifth of its speed at least stands still when its lease has ended."""
+    limits = {"value": [0.2, 1], "speed": 100}
+    lane = Lane(
+        {
+            "wheel": {"type": "Motor", "forward": 5, "backward": 6, "limits": limits},
+            "glow": {"type": "PWMLED", "pin": 12, "limits": limits, "lease": 0.5},
+        }
+    )
+    for name in ("wheel", "glow"):
+        lane.set(name, 0.5, 1.0, call("me", 1.0))
+    lane.run(1.0, 1.3)
+    assert (lane.value("wheel"), lane.value("glow")) == (0.5, 0.5)
+    lane.run(1.3, 2.0)
+    assert (lane.value("wheel"), lane.value("glow")) == (0.0, 0.0)

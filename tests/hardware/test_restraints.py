@@ -303,3 +303,29 @@ def test_a_fault_of_the_lane_lasts_until_an_arm() -> None:
 def test_a_command_that_is_too_old_is_still_too_old(rig: Rig) -> None:
     with pytest.raises(TaskTimeout):
         rig.drive(0.5, 0.5, sent=rig.now - 2)
+
+
+def test_an_output_that_fails_to_stop_is_stopped_again_and_does_not_keep_others_from_it(rig: Rig) -> None:
+    rig.drive(0.5, 0.5)
+    rig.set("fan", 0.8, rig.now, call(ME, rig.now))
+    base = rig.output("base")
+    write, tries = base.write, []
+
+    def fails(value: Any) -> None:
+        tries.append(value)
+        if len(tries) < 3:
+            raise OSError("no such line")
+        write(value)
+
+    base.write = fails
+    with pytest.raises(OSError, match="no such line"):
+        rig.say(estop=False)
+    assert rig.value("fan") == 0.0
+    assert rig.control.due <= rig.now
+    with pytest.raises(OSError, match="no such line"):
+        rig.control.tick(rig.now)
+    rig.control.tick(rig.now)
+    assert rig.value("base") == (0.0, 0.0)
+    assert rig.panel.is_stopped
+    assert rig.panel.unconfirmed() == []
+    assert rig.control.due > rig.now

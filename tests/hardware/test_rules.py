@@ -9,7 +9,7 @@ import pytest
 
 from taskengine_hardware.conditions import FAULT, LINK, POWER, Condition, Term, parse
 from taskengine_hardware.plausibility import Judge, Measurement, Plausibility
-from taskengine_hardware.rules import Restriction, Rule, RuleAction, Rules
+from taskengine_hardware.rules import LATCH_S, Restriction, Rule, RuleAction, Rules
 
 NEAR = Rule("near", parse("distance < 0.2"), RuleAction.STOP, ("base",))
 SLOW = Rule("slow", parse("distance < 0.5"), RuleAction.LIMIT, ("base",), limit=0.3)
@@ -98,6 +98,7 @@ def test_a_reading_grows_too_old_by_itself() -> None:
     found = rules.restriction("base")
     assert found is not None
     assert found.reasons == ("near: distance was measured longer than 0.3 s ago",)
+    rules.tick(rules.due)
     assert rules.due == math.inf
 
 
@@ -144,6 +145,24 @@ def test_a_stop_input_waits_for_its_first_reading_and_latches_then() -> None:
     read(rules, 0.5, estop=False)
     assert rules.latches == {"estop": "estop: the stop input is open"} == rules.holding
     assert rules.reasons() == ["estop: the stop input is open"]
+
+
+def test_a_fault_restricts_at_once_and_latches_after_it_has_lasted() -> None:
+    """A machine that was busy for a moment is not stopped for good; an open contact waits for nothing."""
+    rules = machine(ESTOP)
+    read(rules, 0.1, estop=True)
+    rules.tick(0.4)
+    assert rules.holding == {"estop": "estop: estop was measured longer than 0.3 s ago"}
+    assert rules.latches == {}
+    assert rules.due == pytest.approx(0.4 + LATCH_S)
+    read(rules, 0.5, estop=True)
+    assert rules.holding == {}
+    rules.sense("estop", Measurement(0.6, None, "it hangs"), 0.6)
+    rules.tick(0.84)
+    assert rules.latches == {}
+    assert rules.due == pytest.approx(0.6 + LATCH_S)
+    rules.tick(rules.due)
+    assert rules.latches == {"estop": "estop: estop has no value: it hangs"}
 
 
 @pytest.mark.parametrize(("joint", "latches"), [("and", False), ("or", True)])

@@ -18,7 +18,7 @@ from tests.integration.seedclient import SeedClient, entries, meta, task
 
 LANES = {"": 1, "io": 20}
 TASKS = """
-import asyncio, os, time
+import asyncio, os, signal, time
 from taskengine import position, task
 
 gates = {}
@@ -46,6 +46,12 @@ async def deaf(path):
         except asyncio.CancelledError:
             told(path, "cancelled ")
 
+async def last(number):
+    "End with the worker: it dies as soon as the answer was sent."
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, os.kill, os.getpid(), signal.SIGKILL)
+    return number
+
 async def add(a, b=1):
     await asyncio.sleep(0)
     return a + b
@@ -71,7 +77,7 @@ def pid():
 
 for lane in "", "io":
     prefix = lane and lane + "."
-    for function in hold, add, meet, die, pid:
+    for function in hold, add, last, meet, die, pid:
         task(function, name=prefix + function.__name__, lane=lane)
     task(hold, name=prefix + "brief", lane=lane, timeout=0.3)
     task(hold, name=prefix + "twice", lane=lane, idempotent=True)
@@ -232,6 +238,10 @@ def test_who_dies_takes_along_what_has_begun_and_nothing_else(client: Client, le
     assert [future.exception(deadline(10.0)) for future in waiting[1:]].count(None) >= 1
     assert other.read_text().split() == ["begun", "begun", "ended"]
     assert ledger.read().split() == ["begun"] * len(lost)
+
+
+def test_an_answer_that_was_sent_outlives_its_worker(client: Client) -> None:
+    assert [client.call("io.last", number) for number in range(5)] == list(range(5))
 
 
 @PREFIXES

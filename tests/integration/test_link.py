@@ -23,7 +23,7 @@ import zmq
 from taskengine import Cancelled, Client, EngineUnreachable, TaskEngineError, aio
 from taskengine.client import transport
 from taskengine.client.connection import Connection
-from taskengine.client.session import Options
+from taskengine.client.requests import Options
 from taskengine.protocol.messages import RequestKind
 from tests.engine import Engine, deadline, free_ports, wait_until
 from tests.zmtp import GREETING

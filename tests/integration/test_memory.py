@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,3 +97,29 @@ def test_requests_in_flight_take_what_is_told(engine: Engine, made: Callable[[],
             told = bytes_in_flight(socket) - told_before
         grown = resident(router) - before
         assert grown < 1.5 * told + ALLOWANCE, f"{grown / MIB:.0f} MiB, of which {told / MIB:.0f} are told"
+
+
+def test_requests_that_were_not_read_yet_take_little(engine: Engine) -> None:
+    """No quota counts them, so ZeroMQ is not to read ahead of the router for as long as it likes."""
+    [router] = engine.pids("router")
+    published = [b"", meta(type="PUB"), msgspec.json.encode({"data": {"topic": "x", "value": [0] * 500_000}})]
+    with zmq.Context() as context, contextlib.ExitStack() as held:
+        sockets = [held.enter_context(context.socket(zmq.DEALER)) for _ in range(5)]
+        for socket in sockets:
+            socket.linger = socket.sndhwm = 0
+            socket.connect(engine.address)
+        asking, *pouring = sockets
+        told, most = [bytes_in_flight(asking)], [resident(router)]
+        for _ in range(60):
+            for socket in pouring:
+                socket.send_multipart(published)
+        waiting = dict.fromkeys(pouring, 60)
+        while any(waiting.values()):
+            for socket in waiting:
+                while waiting[socket] and socket.poll(1):
+                    socket.recv_multipart()
+                    waiting[socket] -= 1
+            most.append(resident(router))
+            told.append(bytes_in_flight(asking))
+    grown, counted = max(most) - most[0], max(told) - told[0]
+    assert grown < 1.5 * counted + 96 * MIB, f"{grown / MIB:.0f} MiB, of which {counted / MIB:.0f} are told"

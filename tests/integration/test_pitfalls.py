@@ -10,7 +10,8 @@ import pytest
 import zmq
 
 from taskengine import Client, Overloaded
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.protocol.messages import decode_reply
 from taskengine.router.tuning import UNREAD_BYTES
 from tests.engine import Engine, deadline, resident, wait_until

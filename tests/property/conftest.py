@@ -4,5 +4,9 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("taskengine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from tests.emulation import examples
+
+settings.register_profile(
+    "taskengine", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("taskengine")

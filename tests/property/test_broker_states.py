@@ -27,6 +27,7 @@ from taskengine.broker.tuning import BATCH_NS, DEATHS
 from taskengine.errors import Overloaded
 from taskengine.protocol.layouts import MODULE_MARK, NO_DEADLINE
 from taskengine.protocol.messages import Priority, TaskInfo
+from tests.emulation import examples
 from tests.packages import Plain, answer, package
 
 LANES = {"": 3, "arm": 1, "io": 2}
@@ -598,4 +599,4 @@ class BrokerStates(RuleBasedStateMachine):
 
 
 TestBrokerStates: Any = BrokerStates.TestCase
-TestBrokerStates.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestBrokerStates.settings = settings(max_examples=examples(300), stateful_step_count=60, deadline=None)

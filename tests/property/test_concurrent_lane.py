@@ -21,6 +21,7 @@ from taskengine.broker.package import Package
 from taskengine.broker.recovery import BEGUN
 from taskengine.protocol.layouts import NO_DEADLINE
 from taskengine.protocol.messages import Priority
+from tests.emulation import examples
 from tests.packages import answer, package
 
 MOST = 3
@@ -228,4 +229,4 @@ class ConcurrentLane(RuleBasedStateMachine):
 
 
 TestConcurrentLane: Any = ConcurrentLane.TestCase
-TestConcurrentLane.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestConcurrentLane.settings = settings(max_examples=examples(200), stateful_step_count=50, deadline=None)

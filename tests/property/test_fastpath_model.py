@@ -17,6 +17,7 @@ from taskengine import _fastpath
 from taskengine.protocol import layouts, limits
 from tests import model
 from tests.batches import join_frames, section_of
+from tests.emulation import examples
 from tests.twins import nested, outcome, same, turn
 
 # ---- what goes in
@@ -257,7 +258,7 @@ def batches(draw: st.DrawFn) -> bytes:
     return model.pack_batch(1, limit, sections)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(batches())
 def test_a_batch(batch: bytes) -> None:
     same("read_batch", batch)

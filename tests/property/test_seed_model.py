@@ -17,6 +17,7 @@ from taskengine.protocol import layouts, limits
 from taskengine.worker.worker import as_failure
 from tests import seed_model
 from tests.batches import Failures, join_frames, no_foreign, section_of
+from tests.emulation import examples
 
 # ---- what goes in: JSON as no sane program writes it
 
@@ -141,7 +142,7 @@ def outcome(function: Callable[..., Any], *args: Any) -> object:
         return str(error)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(any_frame, max_size=3))
 @example([b'{"task": "a", "task": "b"}', rb'{"t\u0061sk": "a"}', b'{"task": "a"}{"task": "b"}'])
 @example([b'{"task": "echo"}', b'{"task":"echo","pack":' + b"1" * 5000 + b"}", b'{"task":"echo","args":[1e999]}'])
@@ -237,7 +238,7 @@ def is_accepted(frame: bytes) -> bool:
 packs = st.sampled_from([b"1483507553.307392", b"0", b'"x"', rb'"\u00e9"'])
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(ordinary_frames() | any_frame, max_size=5), packs)
 def test_a_chunk(sent: list[bytes], pack: bytes) -> None:
     frames = list(filter(is_accepted, [b'{"task": "echo"}', *sent]))
@@ -251,7 +252,7 @@ def test_a_chunk(sent: list[bytes], pack: bytes) -> None:
 short_decimals = st.builds(lambda n, k: n / 10**k, st.integers(-(10**17), 10**17), st.integers(0, 5))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(st.floats() | short_decimals | st.integers(1, 10**6).map(lambda n: 1 / n) | st.integers())
 def test_a_number_is_written_as_python_writes_it(value: float) -> None:
     assert run([b'{"task": "x"}'], find=lambda name: lambda: value)[1] == (
@@ -259,7 +260,7 @@ def test_a_number_is_written_as_python_writes_it(value: float) -> None:
     )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(numbers | short_decimals.map(lambda number: repr(number).encode()))
 def test_a_number_is_read_as_msgspec_reads_it(number: bytes) -> None:
     frame = b'{"task": "keep", "args": [%b]}' % number

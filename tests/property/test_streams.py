@@ -35,6 +35,7 @@ from taskengine.protocol.messages import (
     encode_request,
 )
 from taskengine.router.stream_relay import StreamRelay
+from tests.emulation import examples
 
 CLIENT = b"client"
 WINDOWS = st.builds(Grant, st.integers(1, 5), st.integers(1, 40))
@@ -307,4 +308,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestStreams.settings = settings(max_examples=examples(300), stateful_step_count=60, deadline=None)

@@ -27,6 +27,7 @@ from taskengine.errors import BadArguments
 from taskengine.protocol import layouts, limits
 from tests import model
 from tests.batches import join_frames, no_error, section_of
+from tests.emulation import examples
 from tests.property.test_fastpath_model import any_bytes, damaged, messages
 from tests.twins import outcome, same, turn
 
@@ -134,14 +135,14 @@ def test_what_is_sent_comes_back_equal(value: Any) -> None:
     assert type(back) is type(value)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(any_value)
 def test_any_value(value: Any) -> None:
     if same("encode", value, True)[0] == "gave":
         assert same("unpack", _fastpath.encode(value, True), 1, bytes, True)[0] == "gave"
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(any_value, max_size=3), st.integers(0, 3))
 def test_any_calls(row: list[Any], count: int) -> None:
     rows = [row] * count
@@ -167,7 +168,7 @@ def extensions(draw: st.DrawFn, depth: int = 3) -> bytes:
     return bytes([0xC7 + width]) + len(data).to_bytes(2**width) + struct.pack("b", code) + data
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(extensions() | messages(), min_size=1, max_size=4), st.data())
 def test_any_bytes(parts: list[bytes], data: st.DataObject) -> None:
     body = b"".join(parts)
@@ -181,7 +182,7 @@ def test_any_bytes_at_all(body: bytes) -> None:
     same("unpack", body, 1, bytes, True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(any_value, max_size=3), st.lists(extensions(), max_size=3), st.integers(0, 2))
 def test_a_turn(values: list[Any], parts: list[bytes], reply: int) -> None:
     sendable = [value for value in values if outcome(model.encode, value, True)[0] == "gave"]

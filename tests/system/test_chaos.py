@@ -14,6 +14,7 @@ def test_every_guarantee_holds_while_everything_hurts() -> None:
     report = run_chaos(20.0, seed=4)
     assert report.broken == []
     assert report.judgement.results > 1000, "the clients were served beside it"
+    assert report.judgement.values > 1000, "so were those that read streams"
     assert report.worker_recoveries_s, "workers were killed and replaced"
     assert report.router_recoveries_s, "so was the router"
 

@@ -24,6 +24,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/quickstart.md",
+    "docs/install.md",
     "docs/settings.md",
     "docs/network.md",
     "docs/service.md",
@@ -39,6 +40,8 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/hardware.md",
     "docs/safety.md",
+    "docs/pi.md",
+    "docs/rules.md",
     "SECURITY.md",
     "examples/README.md",
     "examples/arm/README.md",
@@ -174,10 +177,13 @@ def test_the_first_example_of_a_page_runs(page: str, output: str, tmp_path: Path
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> str:
-    """Return the setting TASKS with the sample tasks, and the generator of docs/tasks.md that docs/clients.md reads."""
-    (module,) = [block for block in blocks("docs/tasks.md", "python") if "def scan(" in block]
-    (tmp_path / "scanner.py").write_text(module)
-    return f"taskengine.tasks,{tmp_path / 'scanner.py'}"
+    """Return the setting TASKS with the sample tasks, and those of docs/tasks.md that docs/clients.md calls."""
+    folder = tmp_path / "called"
+    folder.mkdir()
+    for name in "scan", "survey":
+        (module,) = [block for block in blocks("docs/tasks.md", "python") if f"def {name}(" in block]
+        (folder / f"{name}.py").write_text(module)
+    return f"taskengine.tasks,{folder}"
 
 
 def test_the_examples_for_clients_run(tasks: str) -> None:

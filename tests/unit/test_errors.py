@@ -131,7 +131,12 @@ def test_json_that_is_printable_says_the_same() -> None:
     assert msgspec.json.decode(text) == {ACTING: [ACTING]}
 
 
-BUILTINS = [kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)]
+BUILTINS = [
+    kind
+    for name, kind in vars(builtins).items()
+    # 3.13 has one of its own use
+    if isinstance(kind, type) and issubclass(kind, BaseException) and not name.startswith("_")
+]
 NEVER = {StopIteration, StopAsyncIteration, KeyboardInterrupt, SystemExit, GeneratorExit, BaseExceptionGroup}
 NOT_OF_TEXT = {UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, ExceptionGroup}
 PLAIN = NEVER | NOT_OF_TEXT | {BaseException, Exception}

@@ -21,6 +21,7 @@ from taskengine.errors import ProtocolError
 from taskengine.protocol import layouts
 from taskengine.protocol.messages import NOWHERE, ReplyMode
 from tests.batches import Failures, Functions, join_frames, no_error, no_foreign, section_of, task
+from tests.emulation import EMULATED
 
 DIED = 7
 Account = tuple[list[Any], Any, Any] | None
@@ -235,6 +236,8 @@ def test_a_new_worker_has_no_past(memory: mmap.mmap) -> None:
     assert (page.running, page.until_ns, page.read(4)) == (False, 0, None)
 
 
+# not run: what would fail holds the memory, which then cannot be closed
+@pytest.mark.xfail(EMULATED, reason="QEMU does not show what a guest's memory takes", run=False)
 def test_the_memory_of_a_large_answer_is_given_back(memory: mmap.mmap) -> None:
     page = ProgressPage(memory)
     functions: Functions = [lambda size: bytes(size)]

@@ -23,7 +23,7 @@ BY_BARE_NAME = re.compile(
 )
 """A line that has a package manager fetch `taskengine`, which on PyPI is somebody else's."""
 TEXTS = {".py", ".pyx", ".pxi", ".h", ".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".txt", ".cfg", ""}
-OTHERS = {".git", ".venv", ".venv-peers", "build", "corpus", "node_modules", "__pycache__"}
+OTHERS = {".git", ".venv", ".venv-peers", ".hypothesis", "build", "dist", "corpus", "node_modules", "__pycache__"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -85,7 +85,7 @@ def test_the_rules_for_security_are_on_and_the_package_ignores_none() -> None:
     lint = PROJECT["tool"]["ruff"]["lint"]
     assert "S" in lint["select"]
     assert lint["ignore"] == []
-    assert lint["per-file-ignores"].keys() == {"bench/**", "tests/**"}
+    assert lint["per-file-ignores"].keys() == {"bench/**", "release/**", "tests/**"}
     assert all(rule.startswith("S") for rules in lint["per-file-ignores"].values() for rule in rules)
 
 
@@ -106,6 +106,8 @@ def _texts() -> Iterator[Path]:
         ("/opt/taskengine/bin/pip install '.[hardware]'", False),
         ("pip install -r taskengine/requirements.txt", False),
         ("pip install -e . # the folder taskengine.egg-info", False),
+        ("pip install 'taskengine-robot[hardware]'", False),
+        ("pip install taskengine-robots", False),
     ],
 )
 def test_what_installs_by_our_bare_name(line: str, is_by_name: bool) -> None:
@@ -121,3 +123,29 @@ def test_nothing_says_to_install_by_a_name_that_is_not_ours_on_pypi() -> None:
         if BY_BARE_NAME.search(line)
     ]
     assert not found
+
+
+def test_what_is_said_to_be_installed_by_name_is_our_distribution_with_extras_that_it_has() -> None:
+    """Every `taskengine-…` with extras, or behind `install`, is the name in pyproject.toml."""
+    extras = PROJECT["project"]["optional-dependencies"].keys()
+    named = re.compile(r"(?<![\w/.-])(taskengine[-_]\w+)\[([\w,]+)\]|\binstall [^\n`]*?['\" ](taskengine-\w+)(?![\w.])")
+    used = set()
+    for path in _texts():
+        if path == Path(__file__).resolve():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for found in named.finditer(text):
+            assert (found[1] or found[3]) == PROJECT["project"]["name"], f"{path}: {found[0]}"
+            used |= set((found[2] or "").split(",")) - {""}
+        bare = re.search(rf"(?<![\w/.])taskengine\[({'|'.join(extras)})\]", text)
+        assert bare is None, f"{path}: {bare}"
+    assert {"hardware", "pair", "metrics", "schedule"} <= used <= extras
+
+
+def test_the_name_is_not_one_that_pypi_takes_for_a_strangers() -> None:
+    """PyPI refuses a name that is another's without separators, and with 1, l and i, and with 0 and o, as one."""
+
+    def likeness(name: str) -> str:
+        return re.sub("[-_.]", "", name.lower()).translate(str.maketrans("1l0", "iio"))
+
+    assert likeness(PROJECT["project"]["name"]) != likeness("taskengine") == likeness("Task_Eng1ne")

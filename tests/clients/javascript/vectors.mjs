@@ -8,6 +8,7 @@ const HEAD_NAMES = {
   kind: "kind", serial: "serial", client: "client", names: "names", reply: "reply", priority: "priority",
   deadline: "deadline", idempotent: "idempotent", columns: "columns", sent: "sent", bound: "bound", token: "token",
   since: "since", values: "values", most: "most", most_bytes: "mostBytes",
+  progress: "progress",
 };
 
 const bytes = (hex) => Uint8Array.from(hex.split(" ").filter(Boolean), (byte) => parseInt(byte, 16));

@@ -79,16 +79,17 @@ const REQUEST_PLACES = [
   "token", "since", "values",
 ];
 
-/** Those that only requests of streams have. */
+/** Those that only requests of streams have; the one behind them asks for progress. */
 const STREAM_PLACES = ["most", "mostBytes"];
 
 /** The first frame of a request; this client takes none of the extensions of `values`. */
 export function packHead(head) {
   const whole = {
     names: [], reply: 0, priority: 1, deadline: 0, idempotent: false, columns: false, sent: 0, bound: 0,
-    token: new Uint8Array(0), since: 0, values: false, ...head,
+    token: new Uint8Array(0), since: 0, values: false, most: 1, mostBytes: 1, progress: false, ...head,
   };
-  const places = "most" in head ? [...REQUEST_PLACES, ...STREAM_PLACES] : REQUEST_PLACES;
+  const places = "most" in head || "progress" in head ? [...REQUEST_PLACES, ...STREAM_PLACES] : [...REQUEST_PLACES];
+  if ("progress" in head) places.push("progress");
   return join([MAGIC, pack(places.map((name) => whole[name]))]);
 }
 

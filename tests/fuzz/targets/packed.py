@@ -16,11 +16,13 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
+    WatchedStream,
     decode_cancel,
     decode_reply,
     decode_request,
     encode_request,
     serial_of,
+    wanting_progress,
 )
 from taskengine.router.package_lines import request_meta
 from tests.batches import join_frames, task
@@ -72,6 +74,8 @@ def seeds() -> list[bytes]:
         ),
         (COLUMNS, [head(RequestKind.PACKAGE, ["task_count"], columns=True), b"if", bytes(range(64))]),
         (COLUMNS, [head(RequestKind.PACKAGE, ["arm.wave"], columns=True), b"f", b""]),
+        (TASKS, [wanting_progress(head(RequestKind.PACKAGE, names)), *tasks]),
+        (TASKS, [encode_request(WatchedStream(RequestKind.PACKAGE, 7, "ARM", names, ReplyMode.STREAM)), tasks[0]]),
     ]
     return [bytes([mode]) + joined(frames) for mode, frames in messages]
 

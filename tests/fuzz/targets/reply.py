@@ -10,8 +10,9 @@ import msgspec
 
 from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
+from taskengine.client.requests import Options
 from taskengine.client.samples import SubscriptionFilter
-from taskengine.client.session import Options, Session
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.errors import ProtocolError, TaskEngineError, TaskFailed
 from taskengine.protocol import layouts, limits
@@ -45,6 +46,7 @@ def seeds() -> list[bytes]:
         (0, [encode_reply(Reply(1, 3, ReplyMode.NONE))]),
         (0, [encode_reply(PartialReply(1, 2, ReplyMode.EACH, first=1, last=False)), _fastpath.encode(1) + failed]),
         (0, [encode_reply(PartialReply(1, 1, ReplyMode.STREAM, first=2, last=False)), _fastpath.encode(1)]),
+        (0, [encode_reply(PartialReply(1, 1, ReplyMode.PROGRESS, last=False)), b"\x94\x02\x03\xc0\xa2go"]),
         (0, [encode_reply(PartialReply(1, 3, ReplyMode.EACH, (6, "full", {}), first=0, last=True))]),
         (0, [encode_reply(Reply(1, 0, error=(6, "full", {"retry_after": 0.5})))]),
         (0, [encode_reply(Reply(0, 0, error=(9, "no", {})))]),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import io
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -17,6 +19,7 @@ from rich.console import Console
 from bench import report
 from bench.compiled import ECHO, NotCompiled, check_compiled
 from bench.demo import beginning
+from bench.early import LONG_S, NAPS, Early, timed_beside, timed_naps
 from bench.figures import beyond_p99, largest_within, percentile, ratio, summary, together, two_digits
 from bench.headline import Headline
 from bench.machine import this_machine
@@ -27,6 +30,7 @@ from bench.report import OURS, STDOUT, Results
 from bench.rest import Rest
 from bench.scenarios import QUICK, in_turns, package_p99
 from bench.span import RESULT, Block, Job, WrongResult, in_a_row, timed_call, timed_package
+from bench.streaming import GENERATOR, PIPE, VALUES, compare
 from bench.submits import Spans, Submitted
 from bench.submits import w4 as submitted
 from bench.system import PACKAGE, Done
@@ -229,6 +233,12 @@ def test_a_package_that_is_sure_to_be_too_slow_is_given_up() -> None:
     assert package_p99(Instant(), 10, limit=math.inf, repetitions=20) < math.inf
 
 
+def values_of(number: int = VALUES) -> Callable[[], list[int]]:
+    """A system that streams so many values at once."""
+    return lambda: list(range(number))
+
+
+@functools.cache
 def results() -> Results:
     w4 = Spans({OURS: [[0.02]], EXECUTOR: [[0.4]]}, {OURS: [[3e-6]]})
     w1 = {LOOP: [[0.001, 0.002, 0.003]], OURS: [[0.01, 0.02, 0.03]], STDOUT: [[0.02]]}
@@ -240,6 +250,8 @@ def results() -> Results:
         busy_after=0.5,
         waited=3.0,
         rows=report.rows(w1, {OURS: [[0.001]]}, {"other": [[0.5]]}, w4),
+        early=[Early(load="naps", system=OURS, first=summary([0.005]), whole=summary([0.9]), ideal=0.8)],
+        streams=compare({GENERATOR: values_of(), PIPE: values_of()}, QUICK, Quiet(0.0)),
         rest=Rest(processes=[("te-router", 2**20)], core=0.001),
         headline=Headline(package=4000, rate=5000, response_time=0.03, chunking_size=50),
         seconds=1.0,
@@ -274,6 +286,45 @@ def test_each_submit_has_its_future_and_its_share_of_the_callers_time() -> None:
     assert len(held) == PACKAGE
     assert (len(spans.results["ours"]), len(spans.caller["ours"])) == (1, 1)
     assert 0 < spans.caller["ours"][0][0] * PACKAGE < spans.results["ours"][0][0]
+
+
+def test_the_first_result_counts_and_the_last() -> None:
+    due: list[tuple[float, Future[None]]] = []
+
+    def submit(seconds: float) -> Future[None]:
+        due.append((seconds, Future()))
+        threading.Timer(seconds / 10, due[-1][1].set_result, (None,)).start()
+        return due[-1][1]
+
+    first, whole = timed_naps(submit)
+    assert [seconds for seconds, _ in due] == NAPS
+    assert 0 <= first < whole
+    assert whole > NAPS[-1] / 10
+
+
+def test_a_call_beside_a_long_one_is_timed_by_itself() -> None:
+    ended: list[float] = []
+
+    def submit(seconds: float) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)
+        ended.append(seconds)
+        return future
+
+    assert timed_beside(submit) >= 0
+    assert ended == [LONG_S, 0.0]
+
+
+def test_a_value_of_a_stream_that_is_missing_is_no_figure() -> None:
+    with pytest.raises(WrongResult):
+        compare({GENERATOR: values_of(VALUES - 1)}, QUICK, Quiet(0.0))
+
+
+def test_streams_are_compared_value_by_value() -> None:
+    generator, pipe = results().streams
+    assert (generator.system, pipe.system) == (GENERATOR, PIPE)
+    assert pipe.pipe.paired == 1.0
+    assert pipe.generator.paired == pytest.approx(pipe.value.p50 / generator.value.p50)
 
 
 def test_the_report_ends_with_the_headline() -> None:

@@ -181,12 +181,12 @@ def test_what_would_change_a_count_is_kept_out(programs: Path, tmp_path: Path, m
 def test_what_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(NoCounter, match="valgrind missing: apt install valgrind"):
         counters.callgrind(["-c", ""], tmp_path)
-    with pytest.raises(NoCounter, match=r"apt install qemu-user gcc-aarch64-linux-gnu gcc$"):
+    with pytest.raises(NoCounter, match=r"apt install qemu-user gcc$"):
         counters.qemu(["-c", ""], tmp_path, tmp_path)
 
 
 def test_a_root_without_python_is_none(tmp_path: Path) -> None:
-    with pytest.raises(NoCounter, match=r"arm64_root\.sh"):
+    with pytest.raises(NoCounter, match=r"tests\.arm"):
         counters.arm64_python(tmp_path)
 
 
@@ -245,7 +245,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: dict[str, fl
     (tmp_path / "stored.json").write_bytes(msgspec.json.encode({build: STORED, BUILD: STORED}))
     monkeypatch.setattr(pi_budget, "STORED", tmp_path / "stored.json")
     monkeypatch.setattr(counters, "callgrind", lambda program, folder: counts)
-    monkeypatch.delenv("PI_ROOT", raising=False)
+    monkeypatch.delenv("PI_ROOTS", raising=False)
     monkeypatch.setattr("sys.argv", ["pi_budget", "--out", str(tmp_path), *arguments])
     return pi_budget.main()
 

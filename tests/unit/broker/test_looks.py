@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from taskengine._fastpath import FIRST_LOOK
@@ -12,7 +14,7 @@ from taskengine.broker.package import Package
 from taskengine.broker.partials import PartialResults
 from taskengine.broker.quota import NO_LIMITS, QuotaLimits
 from taskengine.broker.recovery import SENSELESS, Account, Answered
-from taskengine.broker.tuning import LOOK_S
+from taskengine.broker.tuning import LONGEST_LOOK_S, LOOK_S
 from taskengine.errors import TaskFailed
 from tests.packages import Plain, answer, package
 
@@ -86,6 +88,30 @@ def test_when_a_page_is_looked_at() -> None:
     scene.broker.looks.take(look, [scene.piece(2, 4)], CURSOR)
     assert not scene.looks(20.0), "the last task ends the batch"
     assert not scene.broker.looks.is_watching
+
+
+def test_looks_become_rarer_until_something_is_found() -> None:
+    scene = Scene()
+    looks = scene.broker.looks
+    assert not looks.due(0.0)
+    assert looks.next_at == LOOK_S
+    now, pauses = 0.0, []
+    while now < 1.0:
+        pauses.append(looks.next_at - now)
+        now = looks.next_at
+        (look,) = looks.due(now)
+    assert [round(pause, 6) for pause in pauses] == sorted(round(pause, 6) for pause in pauses)
+    assert pauses[0] == LOOK_S
+    assert pauses[-1] == pytest.approx(LONGEST_LOOK_S)
+    assert len(pauses) < 1.1 / LONGEST_LOOK_S
+    looks.take(look, [scene.piece(0, 2)], CURSOR)
+    assert looks.next_at == now + LOOK_S
+    looks.due(now + LOOK_S)
+    assert looks.next_at == pytest.approx(now + 2 * LOOK_S)
+    scene.broker.finish("w", [scene.entry(0, 5)])
+    looks.due(2.0)
+    assert not looks.is_watching
+    assert looks.next_at == math.inf
 
 
 @pytest.mark.parametrize("made", [each(1), package(5)], ids=["one task", "one reply"])

@@ -7,7 +7,8 @@ from typing import Any
 
 from taskengine.client.call_queue import CallQueue, Calls
 from taskengine.client.calls import Call
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.client.task_future import settle
 from taskengine.errors import BadArguments
 from taskengine.protocol.messages import Info, decode_request

@@ -7,7 +7,8 @@ from collections import deque
 from taskengine.client.call_queue import Calls
 from taskengine.client.calls import Call
 from taskengine.client.outbox import awaited_futures
-from taskengine.client.session import Options, OutgoingRequest, Session
+from taskengine.client.requests import Options, OutgoingRequest
+from taskengine.client.session import Session
 from taskengine.client.task_future import TaskFuture
 
 CALL: Call = ("task_count", (2, 3), {})

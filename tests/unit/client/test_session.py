@@ -16,14 +16,8 @@ from taskengine import _fastpath
 from taskengine.broker.binary import error_entry
 from taskengine.client.calls import Call
 from taskengine.client.clock import LATEST
-from taskengine.client.session import (
-    GREET_NS,
-    HELLO_S,
-    Options,
-    OutgoingRequest,
-    Pending,
-    Session,
-)
+from taskengine.client.requests import Options, OutgoingRequest, Pending
+from taskengine.client.session import GREET_NS, HELLO_S, Session
 from taskengine.client.task_future import Outcome, TaskFuture, settle
 from taskengine.errors import (
     BadArguments,

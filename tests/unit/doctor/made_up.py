@@ -103,7 +103,7 @@ def case(settings: Mapping[str, Any] | None = None, **known: Any) -> Case:
     """An engine that runs and answers, with a servo on GPIO18, but for what is given."""
     sound = Case(
         settings=Settings(**{"hardware": HARDWARE, **(settings or {})}),
-        reply=EngineAnswer(ADDRESS, 0.0004, is_ours=True),
+        reply=EngineAnswer(ADDRESS, 0.0004, is_ours=True, release="0.2.0"),
         devices={18: "pan (AngularServo, lane hardware)"},
     )
     return msgspec.structs.replace(sound, **known)

@@ -13,7 +13,8 @@ import pytest
 
 from taskengine import _fastpath
 from taskengine.broker.topics import TopicTable
-from taskengine.client.session import Options, Session
+from taskengine.client.requests import Options
+from taskengine.client.session import Session
 from taskengine.errors import BadArguments, ProtocolError
 from taskengine.protocol import arrays
 

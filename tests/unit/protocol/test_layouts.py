@@ -43,7 +43,7 @@ def test_defaults_before_the_engine_has_told_its_own() -> None:
 def test_enumerations_match() -> None:
     assert len(Priority) == limits.PRIORITIES
     assert sorted(layouts.Format) == [0, 1, 2, 3]
-    assert sorted(ReplyMode) == [0, 1, 2, 3, 4]
+    assert sorted(ReplyMode) == [0, 1, 2, 3, 4, 5]
 
 
 def test_golden_package() -> None:

@@ -107,7 +107,7 @@ def test_what_is_no_time_is_refused(options: dict[str, object], said: str) -> No
 def test_without_cronsim_only_cron_fails_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cronsim", None)
     check_timing(None, "07:30", None)
-    with pytest.raises(TaskModuleError, match=r"'\.\[schedule\]'"):
+    with pytest.raises(TaskModuleError, match=r"'taskengine-robot\[schedule\]'"):
         check_timing(None, None, "0 7 * * *")
 
 

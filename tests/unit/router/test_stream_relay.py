@@ -10,6 +10,7 @@ from taskengine import _fastpath
 from taskengine.broker.binary import read_package
 from taskengine.broker.broker import Broker
 from taskengine.broker.package import Message, Package
+from taskengine.broker.recovery import Account
 from taskengine.client.stream_requests import as_stream
 from taskengine.errors import ProtocolError
 from taskengine.protocol.credit import MAX_VALUES, Grant
@@ -154,3 +155,31 @@ def test_a_package_of_several_tasks_is_no_stream() -> None:
 def test_a_stream_begins_with_some_credit_and_not_too_much(grant: Grant) -> None:
     with pytest.raises(ProtocolError):
         decode_request(encode_request(as_stream(Request(RequestKind.PACKAGE, 1, "ARM", ["scan"]), grant)))
+
+
+@pytest.mark.parametrize("has_all", [False, True])
+def test_a_stream_that_a_dead_worker_had_finished_ends_well_only_if_all_values_came(made: Relay, has_all: bool) -> None:
+    _, worker, job = made.begin()
+    made.relay.take(worker, job, 0, b"\x01")
+    if has_all:
+        made.relay.take(worker, job, 1, b"")
+    [package] = made.broker.leave(worker, [Account([(job, 0, 1, 0, 1000, NIL)], None, None)])
+    made.relay.end(package)
+    (*_, error) = made.sent[-1]
+    assert made.sent[0] == (0, 1, False, "")
+    assert ("lost" in error or "died" in error) is not has_all
+
+
+def test_a_dead_workers_stream_runs_again_if_it_may_and_no_value_came(made: Relay) -> None:
+    package, worker, job = made.begin()
+    package.idempotent = True
+    assert made.broker.leave(worker, [Account([(job, 0, 1, 0, 1000, NIL)], None, None)]) == []
+    [batch] = made.broker.dispatch()
+    assert batch.worker != worker
+
+
+def test_the_number_of_values_at_the_end_is_right(made: Relay) -> None:
+    _, worker, job = made.begin()
+    made.relay.take(worker, job, 0, b"\x01")
+    with pytest.raises(ProtocolError, match="of 2 values, of which 1 have come"):
+        made.relay.take(worker, job, 2, b"")

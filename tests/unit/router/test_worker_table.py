@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from taskengine._fastpath import CallTable, ProgressPage
-from taskengine.broker.recovery import BEGUN, SENSELESS
+from taskengine import _fastpath
+from taskengine._fastpath import CallTable, ProgressPage, read_answer
+from taskengine.broker.recovery import BEGUN, SENSELESS, Account
 from taskengine.errors import ProtocolError
 from taskengine.protocol import layouts
+from taskengine.protocol.layouts import NO_ANSWER
 from taskengine.router.worker_table import WorkerTable
+from tests.batches import Failures, batch_of, no_foreign, task
 
 UNTIL = 8 * 6
 """Where slot 0 has it, behind recall, finished, busy, number, committed and done."""
@@ -127,12 +130,30 @@ def test_a_worker_that_runs_many_tasks_tells_which_it_has_begun_and_which_are_ov
     assert list(crew.overdue(2**63)) == ["TASK-0"]
     assert member.overdue_batches(2**63) == [9]
     assert member.overdue_batches(1) == []
-    calls.end(1)
+    calls.end(1, bytes(5000))
     assert not member.is_overdue(2**63)
-    assert member.account(9) is BEGUN
+    assert member.account(9) is BEGUN, "so large an answer is not kept"
     assert crew.is_concurrent("TASK-0")
     crew.dismiss("TASK-0")
     assert not crew.is_concurrent("TASK-0")
+
+
+def test_what_a_worker_that_runs_many_tasks_has_answered_outlives_it(memory: bytearray) -> None:
+    crew, calls = crew_of(memory), CallTable(ProgressPage(memory))
+    member = crew.enlist("TASK-0", b"id", 0, is_concurrent=True)
+    answer = _fastpath.run_batch(batch_of([task(0)]), lambda _: [lambda: "done"], Failures(), no_foreign)
+    for place, number in enumerate((8, 9, 10)):
+        calls.begin(place, number)
+    calls.end(0, answer)
+    calls.end(1, NO_ANSWER)
+    calls.end(2, b"\xff" * 40)
+    assert member.account(8) == Account(read_answer(answer), None, None)
+    assert member.account(9) is BEGUN
+    assert member.account(10) is SENSELESS
+    crew.release("TASK-0", 8)  # another answer was large; that is no reason to forget this one
+    assert member.account(8) == Account(read_answer(answer), None, None)
+    calls.begin(0, 11)
+    assert member.account(11) is BEGUN
 
 
 def test_a_worker_that_runs_one_task_at_a_time_has_no_calls(memory: bytearray) -> None:

@@ -146,6 +146,15 @@ def test_a_large_order_arrives_while_the_process_takes_its_time() -> None:
         assert heard(child) == [StartFailed(str(sum(counts.values())))]
 
 
+def test_an_order_to_a_process_that_is_gone_is_no_failure_of_its_own() -> None:
+    with running(Child("child", _print, (), enable_stdout=False)) as child:
+        child.process.kill()
+        child.process.join()
+        child.order(RestartCounts({}))
+        assert not child.send_orders()
+        assert child.failure == "", "how the process ended is told by its signal"
+
+
 def test_a_line_without_end_is_not_kept_for_ever() -> None:
     with running(Child("child", _print, (), enable_stdout=False)) as child:
         read = 0

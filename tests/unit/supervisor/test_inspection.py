@@ -11,7 +11,8 @@ import zmq
 from taskengine.config.settings import Settings
 from taskengine.config.weaknesses import Facts
 from taskengine.registry.modules import places
-from taskengine.supervisor.inspection import inspect, libzmq_version
+from taskengine.security.credentials import libzmq_version
+from taskengine.supervisor.inspection import inspect
 
 
 @pytest.fixture

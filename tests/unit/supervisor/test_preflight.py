@@ -14,7 +14,7 @@ def test_metrics_without_what_serves_them_start_nothing(monkeypatch: pytest.Monk
     check_metrics(Settings(metrics_port=9100))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_metrics(Settings())
-    with pytest.raises(StartError, match=r"\.\[metrics\]"):
+    with pytest.raises(StartError, match=r"taskengine-robot\[metrics\]"):
         check_metrics(Settings(metrics_port=9100))
 
 

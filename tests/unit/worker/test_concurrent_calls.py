@@ -291,6 +291,18 @@ def test_the_table_knows_what_was_begun_until_so_many_others_were(make: Make) ->
     assert worker.page.finished == 2 * MOST
 
 
+def test_the_table_keeps_answers_of_the_last_calls(make: Make) -> None:
+    async def t(size: int) -> bytes:
+        return bytes(size)
+
+    worker = make(t)
+    small, large = worker.start("t", 10), worker.start("t", 5000)
+    assert worker.table.answer(small) == b""
+    worker.wait(small, large)
+    assert worker.table.answer(small) == worker.answers[small]
+    assert worker.table.answer(large) == b"", "it is too large to be kept"
+
+
 def test_the_table_tells_for_which_call_the_worker_is_to_be_killed(make: Make) -> None:
     gate = Gate()
     worker = make(named(gate.passes, "t"), seconds=5.0)
@@ -330,5 +342,6 @@ def test_a_page_that_a_task_has_overwritten_is_read_within_its_bounds() -> None:
     assert table.overdue(LATE) == []
     memory[4096 : layouts.PROGRESS_HEAD] = b"\x01" * (layouts.PROGRESS_HEAD - 4096)
     assert len(table.overdue(LATE)) == 2048
+    assert len(table.answer(int.from_bytes(b"\x01" * 8))) <= 4096
     with pytest.raises(IndexError):
         table.begin(2048, 1)

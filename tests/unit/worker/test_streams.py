@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from taskengine.protocol.credit import Grant
 from taskengine.registry.registry import Task
 from taskengine.worker import streams as module
 from taskengine.worker.streams import TaskStreams
+from tests.engine import deadline
 
 
 class Worker:
@@ -50,7 +52,7 @@ def worker() -> Worker:
 def test_it_is_not_advanced_before_its_next_value_may_be_sent(worker: Worker) -> None:
     worker.waits = [lambda: worker.streams.grant(7, Grant(3, 100)), lambda: worker.streams.grant(7, Grant(9, 100))]
     assert worker.streams.sent(worker.task()).function(3) is None
-    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02")]
+    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02"), (7, 3, b"")]
     assert worker.told == ["yields 0", "yields 1", "waits after 2", "yields 2", "waits after 3", "closed"]
 
 
@@ -70,7 +72,7 @@ def test_what_is_cancelled_elsewhere_does_not_close_it(worker: Worker) -> None:
         lambda: worker.streams.grant(7, Grant(9, 100)),
     ]
     worker.streams.sent(worker.task()).function(3)
-    assert len(worker.sent) == 3
+    assert len(worker.sent) == 4, "three values, and that there are no more"
 
 
 def test_its_timeout_counts_while_it_waits(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +120,49 @@ def test_an_error_in_its_finally_is_its_error(worker: Worker) -> None:
     worker.waits = [worker.streams.end]
     with pytest.raises(ValueError, match="let go"):
         worker.streams.sent(worker.task(stubborn)).function()
+
+
+class Beside:
+    """An async generator of job 7 that is at its first value, until it is let go on."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.at_value = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.running = asyncio.ensure_future(worker.streams.sent(worker.task(self.scan)).function())
+
+    async def scan(self) -> AsyncIterator[Any]:
+        self.at_value.set()
+        await self.may_go_on.wait()
+        for value in range(3):
+            yield value
+
+
+def test_a_value_that_is_ready_after_the_end_is_not_sent(worker: Worker) -> None:
+    async def play() -> None:
+        beside = Beside(worker)
+        await beside.at_value.wait()
+        worker.streams.end()  # there is another router from here on
+        beside.may_go_on.set()
+        with pytest.raises(Cancelled):
+            await beside.running
+
+    asyncio.run(play())
+    assert worker.sent == []
+
+
+def test_another_routers_stream_may_have_the_number_of_one_that_still_ends(worker: Worker) -> None:
+    async def play() -> None:
+        old = Beside(worker)
+        await old.at_value.wait()
+        worker.streams.end()
+        new = Beside(worker)
+        await new.at_value.wait()
+        old.may_go_on.set()
+        with pytest.raises(Cancelled):
+            await old.running
+        worker.streams.grant(7, Grant(9, 100))
+        new.may_go_on.set()
+        await asyncio.wait_for(new.running, deadline(5.0))
+
+    asyncio.run(play())
+    assert worker.sent == [(7, 0, b"\x00"), (7, 1, b"\x01"), (7, 2, b"\x02"), (7, 3, b"")]

@@ -1,0 +1,97 @@
+"""The router's part in progress: reports of running tasks, from workers to the clients that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskengine.broker.broker import Broker
+from taskengine.broker.package import Package, Sender
+from taskengine.errors import ProtocolError
+from taskengine.protocol.limits import MAX_CLIENTS
+from taskengine.protocol.messages import Stamp
+from taskengine.protocol.progress import MAX_REPORT
+from taskengine.router.partial_replies import Outlet
+from taskengine.router.replies import Connections
+from taskengine.router.tuning import LATE_S, UNREAD_REPORTS
+
+KEPT = 64
+"""The most tasks of a package whose newest report is kept for a client that does not read."""
+Reports = dict[int, bytes]
+"""The newest report of each task, by its position."""
+
+
+class ProgressRelay:
+    """Sends the reports on tasks of the `broker`'s packages through `outlet`, as soon as they come.
+
+    Nothing waits for a report, and no client is cut off because of one: where a client leaves many unread, only the
+    newest of each task is kept until it has read, and dropped where its package ends before. `is_owed` tells whether a
+    package's client may still have them.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        outlet: Outlet,
+        connections: Connections | None,
+        is_owed: Callable[[Sender], bool],
+        stamp: Callable[[], Stamp],
+    ) -> None:
+        self._broker = broker
+        self._outlet = outlet
+        self._connections = connections
+        self._is_owed = is_owed
+        self._stamp = stamp
+        self._sent: dict[bytes, int] = {}
+        """Replies with reports to each client since it was seen to have read all."""
+        self._late: dict[Package, Reports] = {}
+        self._next_look = 0.0
+
+    def take(self, worker: str, job: int, position: int, report: bytes, now: float) -> None:
+        """Take a report at `now`, in s, monotonic. Raises ProtocolError for one that cannot be.
+
+        A report on what its worker does not run any more has no effect.
+        """
+        package = self._broker.packages.get(job)
+        if package is None or not package.is_watched or not self._broker.workers.holds(worker, package):
+            return
+        if position >= package.count or not 0 < len(report) <= MAX_REPORT:
+            raise ProtocolError(f"a report of {len(report)} bytes on task {position} of {package.count}")
+        self._send(package, {position: report})
+        if self._late and now >= self._next_look:
+            self._next_look = now + LATE_S
+            for package in list(self._late):
+                if self._broker.packages.get(package.flight.job) is package:
+                    self._send(package, {})
+                else:
+                    del self._late[package]
+
+    def _send(self, package: Package, reports: Reports) -> None:
+        if package in self._late:
+            newest = self._late[package]
+            for position, report in reports.items():
+                newest.pop(position, None)
+                newest[position] = report
+            reports = newest
+        sender = package.sender
+        if not self._has_room(sender, sum(map(len, reports.values()))):
+            if len(reports) > KEPT:
+                del reports[next(iter(reports))]
+            self._late[package] = reports
+            return
+        self._late.pop(package, None)
+        if self._is_owed(sender):
+            self._outlet.send(sender.route, package.progress_answer(list(reports.values()), self._stamp()), sender.key)
+
+    def _has_room(self, sender: Sender, size: int) -> bool:
+        """Return whether the client has read so much that it may get a report; if so, one counts as sent."""
+        client, sent = sender.client, self._sent.get(sender.client, 0)
+        if self._outlet.is_full(client, sender.key, size):
+            return False
+        if sent >= UNREAD_REPORTS and self._connections is not None:
+            if not self._connections.has_read(client):
+                return False
+            sent = 0
+        if len(self._sent) >= MAX_CLIENTS:
+            self._sent.clear()
+        self._sent[client] = sent + 1
+        return True
