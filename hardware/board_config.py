@@ -42,7 +42,7 @@ ALL_CALL = 0x70
 PWM_CHANNELS = 64
 MAX_BOARDS = 16
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_KEYS = {PCA9685: ("bus", "address", "frequency", "oscillator", "output_enable"), PWM: ("chip",)}
+KEYS = {PCA9685: ("bus", "address", "frequency", "oscillator", "output_enable"), PWM: ("chip",)}
 _CHANNEL = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):([0-9]{1,2})")
 
 
@@ -78,6 +78,11 @@ class BoardConfig(msgspec.Struct, frozen=True):
             return f"{self.address:#04x} on {self.bus}"
         return self.chip or "the kernel's at the header"
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it is one of the settings."""
+        return self.type == PCA9685 or bool(self.chip)
+
 
 def boards_of(table: object) -> dict[str, BoardConfig]:
     """Read the boards, and add the kernel's. Raises SettingsError."""
@@ -99,11 +104,11 @@ def _board(name: str, entry: object) -> BoardConfig:
     if not isinstance(entry, Mapping):
         raise wrong(path, f"expected a table, not {entry!r}")
     type = entry.get("type")
-    if not isinstance(type, str) or type not in _KEYS:
+    if not isinstance(type, str) or type not in KEYS:
         raise wrong([*path, "type"] if "type" in entry else path, f'expected type = "{PCA9685}" or "{PWM}"')
     for key in entry:
-        if key not in ("type", *_KEYS[type]):
-            raise wrong([*path, key], f"a {type} has no such key; {nearest(key, ('type', *_KEYS[type]))}")
+        if key not in ("type", *KEYS[type]):
+            raise wrong([*path, key], f"a {type} has no such key; {nearest(key, ('type', *KEYS[type]))}")
     return _pca9685(name, entry, path) if type == PCA9685 else BoardConfig(name, PWM, chip=_chip(entry, path))
 
 

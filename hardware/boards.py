@@ -62,7 +62,7 @@ class Pca9685:
     def __init__(self, bus: Bus, config: BoardConfig, sleep: Callable[[float], None] = time.sleep) -> None:
         self._bus, self._sleep = bus, sleep
         self._scale = pca9685.prescale(config.frequency, config.oscillator)
-        self._frame = pca9685.Frame()
+        self._frame = pca9685.ChannelFrame()
         self._is_started = False
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:

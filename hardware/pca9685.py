@@ -85,7 +85,7 @@ def start_up(scale: int) -> Iterator[Transfer]:
     yield Transfer(MODE1, bytes((AUTO_INCREMENT,)))
 
 
-class Frame:
+class ChannelFrame:
     """The channels of a chip: what they are to be, and what the chip has."""
 
     def __init__(self) -> None:

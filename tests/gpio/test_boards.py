@@ -24,9 +24,9 @@ DRIVER = Path("/sys/bus/i2c/devices/i2c-0")
 HAT, KERNELS = 0x40, 0x41
 MODE1, LED3, PRE_SCALE = 0x00, 0x06 + 4 * 3, 0xFE
 FULL_OFF = 0x10
+LEASE_S, GRACE_S, OWNER_S, EMULATED_S = 0.5, 0.05, 0.25, 0.1
 PAN = """
 [hardware]
-chip = 0
 board = "a020d3"
 
 [hardware.devices.pan]
@@ -79,7 +79,7 @@ def machine(folder: Path, settings: str, lease: str = "lease = 60") -> Iterator[
 
 def test_on_a_line(tmp_path: Path) -> None:
     def read() -> float:
-        return sorted(chip.pulse(SERVO, pulses=9) for _ in range(3))[1]
+        return sorted(chip.pulse(SERVO, pulses=9) for _ in range(5))[2]
 
     with machine(tmp_path, f"pin = {SERVO}\n") as (_, client):
         found = drive(client, read)
@@ -125,7 +125,7 @@ def test_a_dead_owners_board_is_made_safe(tmp_path: Path, settings: str, number:
         wait_until(lambda: width(address) == 0.0, 5, "the safe state")
         took = time.monotonic() - began
         print(f"{number.name} {address:#x}: safe after {took:.3f} s")
-        assert took < (0.25 if number == signal.SIGKILL else 0.55) + 0.25  # an emulator of one processor
+        assert took < (OWNER_S if number == signal.SIGKILL else LEASE_S + GRACE_S) + EMULATED_S
 
 
 def test_two_engines_do_not_share_a_chip(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from taskengine_hardware import boards, kernel_pwm, read
 from taskengine_hardware.backends import factory_of
 from taskengine_hardware.board_errors import BoardError
+from taskengine_hardware.device_config import Value
 from taskengine_hardware.device_set import DeviceSet
 from taskengine_hardware.kernel_pwm import KernelPwm
 
@@ -195,7 +196,8 @@ def test_servo_light_motor_and_tone_on_the_kernels_pwm(kernel: Kernel, monkeypat
     rig = DeviceSet(outputs, factory_of("mock", layout, outputs))
     assert rig.failed == {}
     assert ("enable", "1") not in kernel.writes
-    for place, value in enumerate((-45.0, 0.25, 440.0, -0.5)):
+    values: list[Value] = [-45.0, 0.25, 440.0, -0.5]
+    for place, value in enumerate(values):
         rig.writers[place](value)
     assert rig.flush() == {}
     assert state(chip, 0) == {"period": 15_000_000, "duty_cycle": 1_250_000, "enable": 1}
@@ -203,7 +205,8 @@ def test_servo_light_motor_and_tone_on_the_kernels_pwm(kernel: Kernel, monkeypat
     assert state(chip, 2)["period"] == pytest.approx(1e9 / 440, abs=1)
     assert state(chip, 3)["duty_cycle"] * 2 == state(chip, 3)["period"]
     assert rig.factory.pin(5).state
-    for place, value in enumerate((None, 0.0, None, 0.0)):
+    values = [None, 0.0, None, 0.0]
+    for place, value in enumerate(values):
         rig.writers[place](value)
     rig.flush()
     assert [state(chip, channel)["enable"] for channel in range(4)] == [0] * 4
