@@ -146,4 +146,13 @@ def warm_up(pins: str) -> None:
             _fine()
 
 
+def warm_up_boards(layout: HardwareConfig, pins: str) -> None:
+    """Import what the boards of the devices need, so that a later claim is fast."""
+    if used := layout.boards_in(layout.devices.values()):
+        with contextlib.suppress(ImportError):
+            from . import boards
+
+            boards.warm_up(used.values(), emulated=are_emulated(pins))
+
+
 BACKENDS: Mapping[str, Callable[[HardwareConfig], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

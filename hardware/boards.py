@@ -7,15 +7,16 @@ its first pin; one that fails is closed, its devices are left out, and it is ope
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import gpiozero
 
 from . import pca9685
-from .board_config import PWM, BoardConfig, split
+from .board_config import PCA9685, PWM, BoardConfig, split
 from .board_errors import BoardError
 from .emulated_bus import EmulatedBus
 from .i2c_bus import I2cBus
@@ -261,6 +262,7 @@ class BoardFactory:
     def __init__(self, boards: Mapping[str, BoardConfig], make: Callable[[], Any], *, emulated: bool) -> None:
         self._make = make
         self._made: Any = None
+        self._lock = threading.Lock()
         self.buses: dict[str, EmulatedBus] = {}
         """The buses of emulated boards, by the names of the boards."""
         self.boards = {name: self._board(config, emulated=emulated) for name, config in boards.items()}
@@ -274,6 +276,15 @@ class BoardFactory:
         if self._made is None:
             self._made = self._make()
         return self._made
+
+    @property
+    def _res_lock(self) -> Any:
+        """Guards `_reservations`, which gpiozero reads at the end of the process."""
+        return self._lock if self._made is None else self._made._res_lock
+
+    @property
+    def _reservations(self) -> Mapping[Any, Any]:
+        return {} if self._made is None else self._made._reservations
 
     def pin(self, name: Any) -> Any:
         """Return a pin, or a channel by a name such as "hat:3"."""
@@ -327,6 +338,14 @@ class BoardFactory:
                 pin.claim(not is_on, True)
 
         return enable
+
+
+def warm_up(boards: Iterable[BoardConfig], *, emulated: bool) -> None:
+    """Import what these boards need. Raises ImportError."""
+    if not emulated and any(board.type == PCA9685 for board in boards):
+        import smbus2
+
+        smbus2.i2c_msg.write(0, [])
 
 
 class EmulatedPwm:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from taskengine import SettingsError
 
-from .backends import factory_of, warm_up
+from .backends import factory_of, warm_up, warm_up_boards
 from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
@@ -375,5 +375,6 @@ class Guardian:
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """Run the guardian's process."""
     warm_up(pins)
+    warm_up_boards(layout, pins)
     links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

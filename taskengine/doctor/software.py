@@ -94,7 +94,7 @@ def check_settings(case: Case, around: Surroundings) -> Iterator[Observation]:
 
 
 def _is_unfit(name: str, version: str) -> bool:
-    least, beyond = {**LIBRARIES, **HARDWARE}[name]
+    least, beyond = {**LIBRARIES, **HARDWARE, **BOARDS}[name]
     have = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     return have < least or (beyond is not None and have >= beyond)
 

@@ -79,11 +79,12 @@ def machine(folder: Path, settings: str, lease: str = "lease = 60") -> Iterator[
 
 def test_on_a_line(tmp_path: Path) -> None:
     def read() -> float:
-        return sorted(chip.pulse(SERVO, pulses=9) for _ in range(5))[2]
+        # software makes these, under an emulator: now and then there are none for a moment
+        found = [width for _ in range(5) if (width := chip.pulse(SERVO, pulses=9))]
+        return sorted(found)[len(found) // 2]
 
     with machine(tmp_path, f"pin = {SERVO}\n") as (_, client):
         found = drive(client, read)
-    # software makes these, under an emulator
     assert found == {angle: pytest.approx(seconds, abs=0.0002) for angle, seconds in ANGLES.items()}
 
 
