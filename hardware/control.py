@@ -385,11 +385,18 @@ class Control(Sending):
         over = self.admission.over(self.outputs.values(), now)
         for output in self.admission.late:
             self._ramps_down(output, now, is_late=True)
+        for output in over:
+            self._lose(output)
         if over:
-            self.restraints.lose(over)
             self._rest_all(over, now, self._rest)
             self._restrain(now)
             self.admission.over(self.outputs.values(), now)
+
+    def _lose(self, output: Output) -> None:
+        """Note that the lease of an output has ended, or will before its ramp to rest does."""
+        is_ramping = isinstance(output.motion, Sink)
+        if is_ramping or output.value != safe_value(output.device, output.value):
+            self.restraints.lose(output)
 
     def _restrain(self, now: float) -> None:
         """Act on the rules that hold, and on a stop that they ask for."""

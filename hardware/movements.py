@@ -33,6 +33,9 @@ class Movements:
     def _rest(self, output: Output, now: float) -> None:
         raise NotImplementedError
 
+    def _lose(self, output: Output) -> None:
+        raise NotImplementedError
+
     def _go_on(self, now: float) -> None:
         """Move the outputs in motion, at most at 50 Hz."""
         is_frame = not self._frame - FRAME_S < now < self._frame
@@ -64,6 +67,8 @@ class Movements:
         """Go on with a ramp to rest, never up, whatever else lowers the output meanwhile."""
         value, is_over = sink.at(now)
         if is_over:
+            if sink.is_late:
+                self._lose(output)
             self._rest(output, now)
             return
         pairs = zip(numbers_of(value), numbers_of(output.value), strict=True)

@@ -8,7 +8,7 @@ zero. Its output still has the lease of its last command, whose end brings it to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taskengine import NotAllowed, Origin
@@ -19,7 +19,7 @@ from .conditions import FAULT
 from .device_config import HardwareConfig, Value
 from .lane_notes import LaneNote
 from .motion import FRAME_S
-from .outputs import NS, Output, safe_value
+from .outputs import NS, Output
 from .plausibility import Measurement
 from .rules import Rules
 from .shared_state import SharedState
@@ -93,12 +93,11 @@ class Restraints:
         self._plan()
         return self._is_news
 
-    def lose(self, outputs: Iterable[Output]) -> None:
-        """Note that the leases of these outputs have ended: of those that are not safe, the link is lost."""
-        for output in outputs:
-            if output.value != safe_value(output.device, output.value):
-                for rule in self.rules.lost(output.device.name):
-                    self._lost[rule.name] = f"{rule.name}: {rule.text or rule.when}: {output.device.name}"
+    def lose(self, output: Output) -> None:
+        """Note that the lease of an output that was moving or on has ended: the link to its client is lost."""
+        for rule in self.rules.lost(output.device.name):
+            self._lost[rule.name] = f"{rule.name}: {rule.text or rule.when}: {output.device.name}"
+        self._plan()
 
     def note_refusal(self, output: Output, origin: Origin, now: float) -> None:
         """Note that a command was refused: while the machine is stopped, many of them speak against arming it."""
@@ -140,7 +139,7 @@ class Restraints:
 
     def _plan(self) -> None:
         """Have the next command, and the control, look when something is due."""
-        due = -math.inf if self._is_news else min(self.rules.due, self._attempts.due)
+        due = -math.inf if self._is_news or self._lost else min(self.rules.due, self._attempts.due)
         if self._sinking:
             due = min(due, self._next_step)
         self._admission.other_due = due

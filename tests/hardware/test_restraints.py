@@ -286,6 +286,21 @@ def test_a_lost_link_stops_the_machine_where_a_rule_says_so() -> None:
     assert not rig.panel.is_stopped
 
 
+@pytest.mark.parametrize("stop", ["cut", {"ramp": 0.05}, {"ramp": 0.25}])
+def test_a_lost_link_is_noticed_however_the_device_stops(stop: Any) -> None:
+    lane = Lane({"base": BASE | {"stop": stop}}, rules={"gone": {"when": "link lost", "then": "latch"}})
+    lane.set("base", (0.5, 0.5), 0.1, call(ME, 0.1))
+    lane.run(0.1, 0.5)
+    lane.set("base", (0.5, 0.5), 0.5, call(ME, 0.5))
+    lane.run(0.5, 0.95)
+    lane.set("base", (0.4, 0.4), 0.95, call(ME, 0.95))  # late for a ramp, and yet in time
+    lane.run(0.95, 1.05)
+    assert not lane.panel.is_stopped
+    lane.run(1.05, 1.6)
+    assert lane.value("base") == (0.0, 0.0)
+    assert lane.panel.latest()[2:] == (RULE, "gone: link lost: base", True)
+
+
 def test_a_fault_of_the_lane_lasts_until_an_arm() -> None:
     rule = {"when": "lane fault", "then": {"limit": 0.2}, "text": "the owner has died"}
     lane = Lane({"base": BASE | {"on_fault": "resume"}}, rules={"careful": rule})
