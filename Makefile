@@ -200,14 +200,14 @@ $(VENV)/bin/python:
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --editable
 
 $(VENV)/.run: $(SOURCES) | $(PY)
-	$(INSTALL) ".[hardware,boards,numpy]"
+	$(INSTALL) ".[boards,hardware,numpy]"
 	@touch $@
 
 # The benchmark's own compiled module, which is never installed.
 ECHO = $(VENV)/bin/cythonize --inplace --quiet --force bench/_echo.pyx
 
 $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
-	$(INSTALL) ".[test,hardware,boards,numpy]"
+	$(INSTALL) ".[test,boards,hardware,numpy]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.bench
 

@@ -368,11 +368,8 @@ class Control(Sending):
 
     def _confirm(self) -> None:
         """Confirm a stop when no output is on its way to rest any more, and none is lost on the way."""
-        self.flush()
-        if any(output.is_lost for output in self.outputs.values()):
-            return
         sinks = [output.motion for output in self._moving if isinstance(output.motion, Sink)]
-        if all(sink.is_late for sink in sinks):
+        if self._is_carried_out() and all(sink.is_late for sink in sinks):
             self._is_stopping = False
             self._panel.confirm(self._lane, self._number)
 

@@ -55,6 +55,11 @@ class Sending(Movements):
         self._note(output, value, now)
         self._act_on_all(now)
 
+    def _is_carried_out(self) -> bool:
+        """Have boards carry out what their outputs were told; return whether all do, as far as anybody knows."""
+        self.flush()
+        return not any(output.is_lost for output in self.outputs.values())
+
     def _note_rest(self, output: Output, value: Value, now: float) -> None:
         """Note a safe value once it is there: the guardian is not to take an output for safe too early."""
         if output.is_buffered:
