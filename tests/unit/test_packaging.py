@@ -91,7 +91,11 @@ def test_the_rules_for_security_are_on_and_the_package_ignores_none() -> None:
 
 def _texts() -> Iterator[Path]:
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in OTHERS and not name.endswith((".egg-info", "_cache"))]
+        folders[:] = [
+            name
+            for name in folders
+            if not (name in OTHERS or name.startswith(".venv") or name.endswith((".egg-info", "_cache")))
+        ]
         yield from (Path(folder, name) for name in names if Path(name).suffix in TEXTS)
 
 
