@@ -45,7 +45,8 @@ REFERENCE = {
         "Tasks and sources",
         "For modules that the engine loads. [Writing tasks](../tasks.md) shows how.",
         _ours(
-            "task source publish publish_owned caller caller_id check_device origin position progress Progress Origin"
+            "task source publish publish_owned caller caller_id check_device origin position progress Progress Origin "
+            "undervoltage"
         ),
     ),
     "api/samples.md": Page(

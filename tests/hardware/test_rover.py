@@ -46,8 +46,8 @@ def client(engine: Engine) -> Iterator[Client]:
 
 @pytest.fixture
 def driver(engine: Engine, client: Client) -> Iterator[subprocess.Popen[str]]:
-    """Return drive.py, which has begun to drive."""
-    program = [sys.executable, str(ROVER / "drive.py"), engine.address]
+    """Return patrol.py, which has begun to drive."""
+    program = [sys.executable, str(ROVER / "patrol.py"), engine.address]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
         wait_until(lambda: base(client)["value"] == (0.8, 0.8), 20.0, "the first metres")
         yield driver

@@ -1,4 +1,4 @@
-"""Drive the rover from anywhere: `python drive.py tcp://robot.local:9000`; ctrl-c ends it, and the rover stops."""
+"""Drive the rover from anywhere: `python patrol.py tcp://robot.local:9000`; ctrl-c ends it, and the rover stops."""
 
 from __future__ import annotations
 
