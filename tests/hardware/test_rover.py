@@ -41,6 +41,7 @@ def client(engine: Engine) -> Iterator[Client]:
         wait_until(lambda: client.call("system.check")["reasons"] == [], 10.0, "a machine that can be armed")
         if not client.call("system.state")["armed"]:
             client.arm()
+        wait_until(lambda: client.call("system.state")["rules"] == {}, 5.0, "the end of every rule")
         yield client
 
 
