@@ -24,7 +24,7 @@ from .effects import Effect
 from .groups import Group
 from .lane_commands import Running
 from .lights import Lights
-from .outputs import NS, Output, left_out
+from .outputs import NS, Output
 from .shared_state import NEVER
 from .tones import frequency_of
 from .values import angle_of, checked, is_number, seconds
@@ -199,9 +199,6 @@ class Commands(Lights, Drives):
                     control.command(output, value, where, now)
             finally:
                 owner.hurry()
-            for output, _ in pairs:
-                if output.failure:
-                    raise left_out(output)
 
     # Leases and stopping ---------------------------------------------------------------------------------------------
 

@@ -17,25 +17,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
-from taskengine import BadArguments, NotAllowed, Origin
+from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
 
 from .admission import Admission, stopped_text
 from .device_config import EXCLUSIVE_S, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
 from .effects import Effect, Pulse, Sink
 from .motion import EASINGS, FRAME_S, Motion, State, Sweep, Then, Trapezoid, go, least_duration
-from .outputs import NS, Output, left_out, safe_value, start_value
+from .movements import Movements
+from .outputs import NS, Output, safe_value, start_value
 from .plausibility import Measurement
 from .restraints import Hands, Restraints, check
 from .rules import Rules
-from .sending import Sending
 from .shared_state import NEVER, SharedState
 from .values import checked, seconds
 
 __all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
 
-class Control(Sending):
+class Control(Movements):
     """The outputs of a lane; `exclusive` and `position` as for `Admission`."""
 
     def __init__(
@@ -63,6 +63,7 @@ class Control(Sending):
         """The number of the latest stop that was acted on."""
         self._is_stopping = False
         """Whether that stop is to be confirmed yet."""
+        self._changed: dict[Output, None] = {}
 
     def begin(self, at: Mapping[int, Value], now: float = 0.0) -> None:
         """Start with open pins; `at` has the values of outputs by their places."""
@@ -306,7 +307,6 @@ class Control(Sending):
     def rest(self, now: float = 0.0) -> None:
         """Bring every output to its safe state."""
         self._rest_all(self.outputs.values(), now, self._rest)
-        self.flush()
         # the beginning and the end of an owner are not published
         self._changed.clear()
 
@@ -314,7 +314,6 @@ class Control(Sending):
         """Do everything that is due."""
         self._act_on_all(now)
         self._go_on(now)
-        self.flush()
         if self._is_stopping:
             self._confirm()
         for output in [output for output in self._changed if output.next_tell <= now]:
@@ -347,7 +346,7 @@ class Control(Sending):
     def _act_on_due(self, output: Output, now: float) -> None:
         """Act on what is pending for one output. Raises TaskFailed if its pins could not be had."""
         if output.failure:
-            raise left_out(output)
+            raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
         if self._numbers[0] != self._number:
             self._act_on_stop(now)
         if self._rest_orders[output.place] != output.rest_order:
@@ -367,9 +366,9 @@ class Control(Sending):
             self._confirm()
 
     def _confirm(self) -> None:
-        """Confirm a stop when no output is on its way to rest any more, and none is lost on the way."""
+        """Confirm a stop when no output is on its way to rest any more."""
         sinks = [output.motion for output in self._moving if isinstance(output.motion, Sink)]
-        if self._is_carried_out() and all(sink.is_late for sink in sinks):
+        if all(sink.is_late for sink in sinks):
             self._is_stopping = False
             self._panel.confirm(self._lane, self._number)
 
@@ -474,8 +473,6 @@ class Control(Sending):
             self._panel.note(output.place, value, int(now * NS))
 
     def _drive(self, output: Output, value: Value, now: float) -> None:
-        if output.is_lost:
-            return
         if output.is_bounded:
             value = output.bound(value)
         # if we hang in between, the guardian has the older value, and does not take the output for safe too early
@@ -485,7 +482,7 @@ class Control(Sending):
         output.write(value)
         output.value = value
         if is_rest:
-            self._note_rest(output, value, now)
+            self._note(output, value, now)
         if output not in self._changed and value != output.told:
             self._changed[output] = None
             if output.next_tell < self.due:

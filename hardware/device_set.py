@@ -14,14 +14,11 @@ from typing import Any
 import gpiozero
 
 from .backends import Pin
-from .board_errors import BoardError
 from .control import safe_value, start_value
 from .device_config import Device, Value
 from .device_types import Role
-from .header import line_name
 from .levels import claims, needs_pulses
 from .lines import holders
-from .outputs import Loss
 
 Writer = Callable[[Value], None]
 
@@ -42,51 +39,22 @@ class DeviceSet:
         self._pins: dict[int, list[Pin]] = {}
         """The pins of outputs, by place."""
         devices = list(devices)
-        self._on_boards = {device.name: device.boards for device in devices if device.boards}
-        """The boards of the devices that are on such."""
-        # a bus that hangs is not to delay the pins
-        devices.sort(key=lambda device: bool(device.boards))
         try:
             for device in devices:
                 self._attempt(device, self._claim)
             for device in devices:
                 if device.name not in self.failed:
                     self._attempt(device, self._open)
-            self.flush()
         except BaseException:
             self.close()
             raise
 
     def again(self, device: Device) -> bool:
         """Return whether a device that was left out can be opened now; an output then has its value."""
-        old = self.opened.pop(device.place, None)
-        if old is not None:  # its board was lost
-            old.close()
         if not (self._attempt(device, self._claim) and self._attempt(device, self._open)):
             return False
         del self.failed[device.name]
-        return device.name not in self.flush()
-
-    def flush(self) -> dict[str, Loss]:
-        """Have boards carry out what their outputs were told; return the devices that are lost with theirs."""
-        return self._each_board("flush")
-
-    def check(self) -> dict[str, Loss]:
-        """Look whether the boards are there; return the devices that are lost with theirs."""
-        return self._each_board("check")
-
-    def _each_board(self, step: str) -> dict[str, Loss]:
-        lost = {}
-        for board in self.factory.boards.values() if self._on_boards else ():
-            try:
-                getattr(board, step)()
-            except BoardError as error:
-                for name, boards in self._on_boards.items():
-                    if board.name in boards and name not in self.failed:
-                        self.failed[name] = str(error)
-                        is_safe = all(self.factory.boards[one].is_cut_off for one in boards)
-                        lost[name] = Loss(str(error), is_safe)
-        return lost
+        return True
 
     def rest(self, outputs: Iterable[Device], last: Callable[[Device], Value]) -> Iterator[str]:
         """Bring outputs, last told `last`, to their safe states, even if one fails; yield the failures with reasons."""
@@ -98,8 +66,6 @@ class DeviceSet:
                 self.writers[device.place](safe_value(device, last(device)))
             except Exception as error:
                 yield f"{device.name}: {type(error).__name__}: {error}"
-        for name in self.flush():
-            yield f"{name}: {self.failed[name]}"
 
     def let_go(self) -> None:
         """Release the pins for other processes. May be called twice."""
@@ -111,8 +77,6 @@ class DeviceSet:
             opened.close()
         self.opened.clear()
         self.writers.clear()
-        if self._on_boards:
-            self.factory.let_go()
 
     def close(self) -> None:
         """Release the pins and the factory, for which lgpio takes 0.1 s. May be called twice."""
@@ -176,7 +140,7 @@ def _made(device: Device, factory: Any) -> Any:
 
 def _reason(device: Device, error: Exception) -> str:
     """Return why a device cannot be opened."""
-    what = f"{', '.join(map(line_name, device.lines())) or device.type}: {error}"
+    what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
     others = holders() if "busy" in str(error).lower() else ""
     return f"{what}; in use by {others}" if others else what
 
@@ -201,8 +165,7 @@ def _servo_writer(device: Device, opened: Any) -> Writer:
         opened.min_pulse_width / frame,
         (opened.max_pulse_width - opened.min_pulse_width) / frame / (most - least),
     )
-    # lgpio and pigpio take whole numbers
-    frequency = 1 / frame if device.boards else round(1 / frame)
+    frequency = round(1 / frame)
     is_silent = True
 
     def write(position: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from taskengine import SettingsError
 
-from .backends import factory_of, warm_up, warm_up_boards
+from .backends import BACKENDS, warm_up
 from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
@@ -314,9 +314,7 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            device_set = self._device_sets[lane] = DeviceSet(
-                outputs, factory_of(self._pins, self._layout, outputs), self._safe
-            )
+            device_set = self._device_sets[lane] = DeviceSet(outputs, BACKENDS[self._pins](self._layout), self._safe)
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._policies[lane].failed(time.monotonic_ns())
@@ -375,6 +373,5 @@ class Guardian:
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """Run the guardian's process."""
     warm_up(pins)
-    warm_up_boards(layout, pins)
     links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

@@ -11,7 +11,7 @@ from taskengine import TaskFailed, check_device, origin, position
 
 from .device_config import HardwareConfig, Value
 from .device_types import Role
-from .outputs import Output, left_out
+from .outputs import Output
 
 if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which only the owner is to spend
     from .owner import Owner
@@ -45,9 +45,6 @@ class LaneCommands:
                 yield owner, outputs, time.monotonic()
             finally:
                 owner.hurry()
-            for output in outputs:
-                if output.failure:
-                    raise left_out(output)
 
     def _members(self, device: str) -> tuple[str, ...]:
         return self._layout.members(device) if isinstance(device, str) else (device,)
@@ -62,10 +59,8 @@ class LaneCommands:
             try:
                 control.command(output, read(output, *given), origin(), now)
             finally:
-                if control.due < owner.asleep_until or control.due <= now or owner.has_boards:
+                if control.due < owner.asleep_until or control.due <= now:
                     owner.hurry()
-            if output.failure:
-                raise left_out(output)
 
     def _bring_to_rest(self, device: str, *roles: Role) -> None:
         with self._outputs(device, *roles) as (owner, outputs, now):
@@ -83,8 +78,7 @@ class Running:
     def __enter__(self) -> tuple[Owner, Output, float]:
         self._owner.lock.acquire()
         try:
-            self._output = self._owner.control.find(self._device, *self._roles)
-            return self._owner, self._output, time.monotonic()
+            return self._owner, self._owner.control.find(self._device, *self._roles), time.monotonic()
         except BaseException:
             self._owner.lock.release()
             raise
@@ -92,5 +86,3 @@ class Running:
     def __exit__(self, *exception: object) -> None:
         self._owner.hurry()
         self._owner.lock.release()
-        if self._output.failure and exception[0] is None:
-            raise left_out(self._output)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
-from taskengine import Origin, TaskFailed
+from taskengine import Origin
 
 from .device_config import CHANNELS, DETACH, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
@@ -24,13 +24,6 @@ _OFF: Mapping[Role, Value] = {
 }
 """The value that turns an output off; None for the others."""
 _RAMPED = (Role.LEVEL, Role.MOTOR, Role.DRIVE)
-
-
-class Loss(NamedTuple):
-    """Why the board of an output is lost, and whether the output is safe all the same, by its output-enable."""
-
-    reason: str
-    is_safe: bool
 
 
 def safe_value(device: Device, last: Value) -> Value:
@@ -52,11 +45,6 @@ def start_value(device: Device) -> Value:
     return None if device.kind.role is Role.SERVO else safe_value(device, None)
 
 
-def left_out(output: Output) -> TaskFailed:
-    """Return the error of an output whose pins could not be had, or whose board is lost."""
-    return TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
-
-
 class Output:
     """An output and its state. Times without `_ns` are in s, monotonic."""
 
@@ -75,8 +63,6 @@ class Output:
         "holder",
         "holder_client",
         "is_bounded",
-        "is_buffered",
-        "is_lost",
         "is_shaped",
         "lease_ns",
         "limits",
@@ -123,11 +109,7 @@ class Output:
         self.write: Callable[[Value], object] = _nowhere
         """Writes a value to its pins."""
         self.failure = ""
-        """Why its pins could not be had, or its board is lost."""
-        self.is_buffered = bool(device.boards)
-        """Whether a board carries out its values, with those of others."""
-        self.is_lost = False
-        """Whether nobody knows what its board does."""
+        """Why its pins could not be had."""
         self.told: Value = None
         self.next_tell = 0.0
         self.motion: Motion | None = None

@@ -23,7 +23,7 @@ from typing import Any
 from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
 
 from . import priority
-from .backends import factory_of
+from .backends import BACKENDS
 from .conditions import POWER
 from .control import Control, Output, safe_value, start_value
 from .device_config import Device, HardwareConfig, Value
@@ -42,8 +42,6 @@ RETRY_S = 0.002
 """How soon, in s, it asks for them again."""
 AGAIN_S = (1.0, 30.0)
 """How soon, in s, a left-out device is tried again at first, and at the longest; each time takes twice as long."""
-BOARDS_S = 0.5
-"""How often, in s, the owner looks whether its boards are there."""
 BEAT_S = 0.1
 """How often, in s, the owner beats while it makes pulses without a lease."""
 LOCK_S = 0.05
@@ -75,8 +73,6 @@ class Owner:
         self._pins = pins
         self._say = say
         self._devices = layout.of(lane)
-        self.has_boards = any(device.boards for device in self._devices)
-        """Whether commands need `flush`."""
         self.device_set: DeviceSet | None = None
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
@@ -106,8 +102,7 @@ class Owner:
         self._take()
         if self.panel.owner(self._lane) != NOBODY:
             self._at = self._safe
-        factory = factory_of(self._pins, self._layout, self._devices)
-        device_set = self.device_set = DeviceSet(self._devices, factory, self._at)
+        device_set = self.device_set = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
         self.left_out = device_set.failed
         # values that a dead owner has left are not ours
         self.panel.beat(self._lane, NEVER)
@@ -119,8 +114,6 @@ class Owner:
             at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
             self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
-            if self.has_boards:
-                self.control.send = device_set.flush
         for name, reason in self.left_out.items():
             self._say(f"[HARDWARE] Left out: {name}: {reason}")
             # earlier publications about it are not true any more
@@ -131,9 +124,7 @@ class Owner:
         self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain, self._sense, judged)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
-        works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out or self.has_boards else {})}
-        if self.has_boards:
-            works["boards"] = self._watch_boards
+        works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
         if POWER in judged:
             works["supply"] = self._watch_power
         for name, work in works.items():
@@ -234,7 +225,6 @@ class Owner:
 
     def hurry(self) -> None:
         """Do what is due, and wake the thread if something is due before it would wake; the lock is held."""
-        self.control.flush()
         if self.control.due <= time.monotonic():
             self._surely(self.control.tick)
         if self.control.due < self.asleep_until:
@@ -271,11 +261,9 @@ class Owner:
 
     def _attach(self, output: Output, write: Writer) -> None:
         """Have an output drive its pins, which are at its value."""
-        output.failure, output.is_lost = "", False
-        # a board's pulses go on as they are when we hang
-        is_hardware = output.is_buffered and not any(True for _ in output.device.gpios())
-        output.write = write if output.lease_ns or is_hardware else partial(self._write, output, write)
-        if not (output.lease_ns or is_hardware) and needs_pulses(output.device, self._at(output.device)):
+        output.failure = ""
+        output.write = write if output.lease_ns else partial(self._write, output, write)
+        if not output.lease_ns and needs_pulses(output.device, self._at(output.device)):
             self._pulse(output.place)
 
     def _write(self, output: Output, write: Writer, value: Value) -> None:
@@ -298,27 +286,13 @@ class Owner:
 
     def _try_again(self) -> None:
         """Open the left-out devices as soon as that is possible, and report nothing until then."""
-        pauses = _pauses()
-        while not self._is_over.wait(next(pauses)):
-            if not self.left_out:
-                if not self.has_boards:
-                    return
-                pauses = _pauses()
+        for pause in _pauses():
+            if self._is_over.wait(pause) or not self.left_out:
+                return
             for device in [device for device in self._devices if device.name in self.left_out]:
-                # commands write to boards, each of which has many devices
-                with self.lock if device.boards else contextlib.nullcontext():
-                    device_set = self.device_set
-                    is_there = device_set is not None and not self._is_over.is_set() and device_set.again(device)
-                if is_there and device_set is not None:
+                device_set = self.device_set
+                if device_set is not None and device_set.again(device):
                     self._begin(device, device_set)
-
-    def _watch_boards(self) -> None:
-        """See that boards whose outputs nobody commands are there, and do what they were told."""
-        while not self._is_over.wait(BOARDS_S):
-            with self.lock:
-                if self.device_set is not None and not self._is_over.is_set():
-                    self.control.lose(self.device_set.check())
-                    self.hurry()
 
     def _begin(self, device: Device, device_set: DeviceSet) -> None:
         """Begin with a left-out device that can be opened now."""
@@ -326,8 +300,6 @@ class Owner:
             if device.kind.is_output:
                 output = self.control.outputs[device.name]
                 self._attach(output, device_set.writers[device.place])
-                if device.boards:
-                    self.control.regain(output, self._at(device), time.monotonic())
                 self._tell(output, time.monotonic())
             else:
                 self.sensors.add(device, self._resumed(device, device_set))
@@ -378,10 +350,6 @@ class Owner:
             self._say(f"[HARDWARE] {name} fails: {reason}")
 
     def _tell(self, output: Output, now: float) -> bool:
-        if output.failure:
-            self._complain(output.device.name, output.failure)
-            return self._publish(output.device, {**sample(None, now), "reason": output.failure})
-        self._failing.discard(output.device.name)
         return self._publish(output.device, sample(output.value, now))
 
     def _publish(self, device: Device, value: Any) -> bool:

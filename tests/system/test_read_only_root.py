@@ -25,7 +25,7 @@ set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o size=64m shm /dev/shm
-mount -t tmpfs -o size=16m,mode=1777 tmp /tmp
+mount -t tmpfs -o size=16m,mode=1777 tmp "$TMPDIR"
 for place in $(findmnt --list --noheadings --real --output TARGET); do
     mount -o remount,bind,ro "$place"
 done
@@ -55,7 +55,7 @@ print(engine.wait(20))
 pytestmark = pytest.mark.system
 
 
-def test_it_works_with_a_read_only_root_and_64_mib_of_shared_memory() -> None:
+def test_it_works_with_a_read_only_root_and_64_mib_of_shared_memory(tmp_path: Path) -> None:
     allowed = subprocess.run([*SPACE, "mount", "--make-rprivate", "/"], capture_output=True, text=True, check=False)
     if allowed.returncode and "CI" not in os.environ:
         pytest.skip(f"no namespaces here: {allowed.stderr}")
@@ -65,7 +65,7 @@ def test_it_works_with_a_read_only_root_and_64_mib_of_shared_memory() -> None:
     program = [sys.executable, "-c", USE, str(first), *flags]
     ran = subprocess.run(
         [*SPACE, "sh", "-c", MOUNTS, "sh", str(ROOT / "examples"), *program],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/nowhere"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/nowhere", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=deadline(60.0),

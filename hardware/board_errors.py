@@ -1,7 +1,0 @@
-"""What a board says when it cannot be had, or does not answer."""
-
-from __future__ import annotations
-
-
-class BoardError(OSError):
-    """A board cannot be opened, or does not answer; the text says which, where and why."""
