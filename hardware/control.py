@@ -53,7 +53,7 @@ class Control(Movements):
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
         self.admission = Admission(lane, panel, exclusive, position)
-        hands = Hands(self._drive, self._interrupt, self._bring_to_rest)
+        hands = Hands(self._drive, self._hold_back, self._bring_to_rest)
         self.restraints = Restraints(lane, rules or Rules(), panel, self.admission, self.outputs, hands)
         self._panel = panel
         self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
@@ -447,16 +447,13 @@ class Control(Movements):
         if not self._ramps_down(output, now):
             self._bring_to_rest(output, now)
 
-    def _interrupt(self, output: Output) -> None:
-        """Drop a motion, but not one to rest."""
-        if not isinstance(output.motion, Sink):
-            self._drop(output)
-
     def _go_on_if_in_time(self, outputs: Iterable[Output], now: float) -> None:
         """Have outputs go on that ramp to rest only because a renewal was late, and has come now."""
         for output in outputs:
             sink = output.motion
-            if isinstance(sink, Sink) and sink.is_late and self._ends[output.place] - output.stop_ns > now * NS:
+            if not isinstance(sink, Sink) or sink.is_final:
+                continue
+            if sink.is_late and self._ends[output.place] - output.stop_ns > now * NS:
                 self._drop(output)
                 if output.limits is not None:
                     self._set_off(output, partial(_set, cast(float, sink.start), output.limits), now)

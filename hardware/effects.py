@@ -153,7 +153,8 @@ class Fade(NamedTuple):
 class Sink(NamedTuple):
     """From `start` to rest in `duration` s, evenly: a stop by a ramp.
 
-    `is_late` says that it began because the next command is late; a command or a renewal in time ends it.
+    `is_late` says that it began because the next command is late; a command or a renewal in time ends it. A renewal
+    does not if `is_final`, because a rule has begun or ended meanwhile: it would move what the rule had stopped.
     """
 
     start: Value
@@ -161,6 +162,7 @@ class Sink(NamedTuple):
     duration: float
     began: float
     is_late: bool
+    is_final: bool = False
 
     @property
     def name(self) -> str:

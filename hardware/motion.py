@@ -209,7 +209,7 @@ class Trapezoid:
 
     def __init__(self, start: State, target: float, began: float, limits: DeviceLimits, duration: float = 0.0) -> None:
         self._start = start
-        self._target = target
+        self.target = target
         self._began = began
         if math.isinf(limits.acceleration):
             self._plan_even(limits, duration)
@@ -218,7 +218,7 @@ class Trapezoid:
         self.end = began + sum(part for part, _ in self._parts)
 
     def _plan_even(self, limits: DeviceLimits, duration: float) -> None:
-        way = self._target - self._start.position
+        way = self.target - self._start.position
         took = max(abs(way) / limits.speed, duration)
         self._start = State(self._start.position, way / took if took > 0 else 0.0)
         self._parts = [(took, 0.0)]
@@ -227,8 +227,8 @@ class Trapezoid:
         pull = limits.acceleration
         position, speed = self._start
         # the direction from where it would stand if it braked now
-        sign = math.copysign(1.0, self._target - position - speed * abs(speed) / (2 * pull))
-        way, speed = sign * (self._target - position), sign * speed
+        sign = math.copysign(1.0, self.target - position - speed * abs(speed) / (2 * pull))
+        way, speed = sign * (self.target - position), sign * speed
         square = max(0.0, pull * way + speed * speed / 2)
         cruise = min(limits.speed, math.sqrt(square))
         if duration > 0:
@@ -249,7 +249,7 @@ class Trapezoid:
     def state(self, now: float) -> State:
         """See `Motion`."""
         if now >= self.end:
-            return State(self._target)
+            return State(self.target)
         position, speed = self._start
         left = max(0.0, now - self._began)
         for part, pull in self._parts:

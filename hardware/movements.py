@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 
 from .device_config import Value
-from .effects import Beat, Effect, Sink
-from .motion import FRAME_S, Motion, Plan, Ramp, State
+from .effects import Beat, Effect, Fade, Sink
+from .motion import FRAME_S, Motion, Move, Plan, Ramp, State, Trapezoid
 from .outputs import Output
-from .values import numbers_of
+from .values import amount_of, numbers_of
 
 PAUSE_S = 2 * FRAME_S
 """A longer time between two looks at a motion delays it, in s."""
@@ -135,6 +135,18 @@ class Movements:
             self._frame = now
         self._frame = max(self._frame, now)
         self.due = min(self.due, self._frame)
+
+    def _hold_back(self, output: Output) -> None:
+        """Drop a motion, but not one to rest, and let one that lowers the output go on from where it is."""
+        motion, plan, position = output.motion, output.plan, output.position or 0.0
+        if isinstance(motion, Sink):
+            return
+        if isinstance(motion, Fade) and amount_of(motion.target) <= amount_of(output.value):
+            output.motion = motion._replace(start=output.value)
+        elif isinstance(motion, (Move, Trapezoid)) and plan and 0 <= motion.target * position <= position * position:
+            output.motion = plan(State(position), output.clock)
+        else:
+            self._drop(output)
 
     def _drop(self, output: Output) -> None:
         output.motion = output.plan = None

@@ -17,13 +17,14 @@ from .admission import Admission
 from .arming import Attempts
 from .conditions import FAULT
 from .device_config import HardwareConfig, Value
+from .effects import Sink
 from .lane_notes import LaneNote
 from .motion import FRAME_S
 from .outputs import NS, Output
 from .plausibility import Measurement
 from .rules import Rules
 from .shared_state import SharedState
-from .values import numbers_of
+from .values import amount_of, numbers_of
 
 RULE = "a rule"
 """The origin of a stop by a rule."""
@@ -180,6 +181,8 @@ class Restraints:
         if before == after:
             return
         output.restrict(after)
+        if isinstance(output.motion, Sink):
+            output.motion = output.motion._replace(is_final=True)
         if after is not None and after.is_stopped:
             if before is None or not before.is_stopped or after.ramp < before.ramp:
                 self._stop(output, after.ramp, now)
@@ -196,7 +199,7 @@ class Restraints:
         if ramp:
             self._hands.drop(output)
             self._hold(output, now)
-        amount = _amount(output.value)
+        amount = amount_of(output.value)
         if not (ramp and amount):
             self._sinking.pop(output, None)
             self._hands.rest(output, now)
@@ -218,7 +221,7 @@ class Restraints:
         self._next_step = now + FRAME_S
         for output, sinking in list(self._sinking.items()):
             limit = sinking.limit(now)
-            if limit <= 0 or not _amount(output.value):
+            if limit <= 0 or not amount_of(output.value):
                 del self._sinking[output]
                 self._hands.rest(output, now)
             else:
@@ -236,11 +239,6 @@ def check(output: Output, value: Value) -> None:
     restriction = output.restriction
     if restriction is not None and restriction.refuses(value):
         raise NotAllowed(f"{output.device.name} is held by {'; '.join(restriction.refusals)}")
-
-
-def _amount(value: Value) -> float:
-    """Return the largest amount of a value's numbers; 0 for none."""
-    return max((abs(number) for number in numbers_of(value) if not math.isnan(number)), default=0.0)
 
 
 def _lowered(value: Value, limit: float) -> Value:

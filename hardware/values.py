@@ -70,6 +70,11 @@ def angle_of(output: Output, value: object) -> float:
     return least + (cast(float, value) + 1) / 2 * (most - least)
 
 
+def amount_of(value: Value) -> float:
+    """Return the largest amount of a value's numbers; 0 for none."""
+    return max((abs(number) for number in numbers_of(value) if not math.isnan(number)), default=0.0)
+
+
 def numbers_of(value: Value) -> tuple[float, ...]:
     """Return the numbers of a value that has some."""
     if isinstance(value, tuple):

@@ -301,6 +301,50 @@ def test_a_lost_link_is_noticed_however_the_device_stops(stop: Any) -> None:
     assert lane.panel.latest()[2:] == (RULE, "gone: link lost: base", True)
 
 
+RAMPS = {"base": BASE | {"stop": {"ramp": 0.2}, "lease": 0.5}, "bumper": DEVICES["bumper"]}
+
+
+def test_a_renewal_does_not_move_again_what_a_rule_has_stopped_on_its_ramp() -> None:
+    lane = Lane(RAMPS)
+    lane.sense("bumper", True, 0.0)
+    lane.set("base", (1.0, 1.0), 0.0, call(ME, 0.0))
+    for moment in (0.1, 0.2, 0.3):
+        lane.run(moment - 0.1, moment)
+        lane.sense("bumper", True, moment)
+    lane.run(0.3, 0.35)
+    late: Any = lane.value("base")
+    assert (0.0, 0.0) < late < (1.0, 1.0)  # the next command is late
+    lane.sense("bumper", False, 0.35)
+    assert lane.value("base") == (0.0, 0.0)
+    lane.sense("bumper", True, 0.38)
+    lane.writes.clear()
+    lane.control.renew([lane.control.find("base")], call(ME, 0.4), 0.4)
+    lane.run(0.4, 0.49)
+    assert lane.writes == []
+
+
+def test_the_end_of_a_limit_ends_no_way_to_rest() -> None:
+    wheel = {"type": "Motor", "forward": 4, "backward": 14, "limits": {"speed": 1.0}, "lease": 3600}
+    rules = {"slow": {"when": "near < 0.5", "then": {"limit": 0.7}, "devices": ["wheel"]}}
+    devices = {"wheel": wheel, "near": DEVICES["nose"] | {"max_age": 60}}
+    lane = Lane(devices, rules=rules)
+    lane.sense("near", 0.9, 0.0)
+    lane.set("wheel", 1.0, 0.0, call(ME, 0.0))
+    lane.run(0.0, 1.5)
+    assert lane.value("wheel") == 1.0
+    lane.set("wheel", 0.0, 1.5, call(ME, 1.5))
+    lane.run(1.5, 1.6)
+    lane.sense("near", 0.4, 1.6)
+    assert lane.value("wheel") == 0.7
+    lane.run(1.6, 1.63)
+    lane.sense("near", 0.9, 1.63)
+    lane.writes.clear()
+    lane.run(1.63, 2.6)
+    values: list[Any] = [value for _, value in lane.writes]
+    assert values == sorted(values, reverse=True)
+    assert lane.value("wheel") == 0.0
+
+
 def test_a_fault_of_the_lane_lasts_until_an_arm() -> None:
     rule = {"when": "lane fault", "then": {"limit": 0.2}, "text": "the owner has died"}
     lane = Lane({"base": BASE | {"on_fault": "resume"}}, rules={"careful": rule})
