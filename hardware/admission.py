@@ -60,6 +60,9 @@ class Admission:
 
     def check(self, output: Output, origin: Origin, now: float) -> None:
         """Check that a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
+        if self._panel.has_stops_elsewhere(self._lane):
+            for lane in self._panel.unread_stops(self._lane):
+                raise NotAllowed(unread_text(lane))
         if self._panel.number:  # the machine was stopped at least once
             self._check_stop(origin)
             self._check_consent(origin)
@@ -303,6 +306,11 @@ class Admission:
         self._consents[holder] = None
         if len(self._consents) > MAX_CONSENTS:
             del self._consents[next(iter(self._consents))]
+
+
+def unread_text(lane: str) -> str:
+    """Return what keeps other lanes from moving while nobody reads the stop inputs of this one."""
+    return f"nobody reads the stop inputs of lane {lane} now"
 
 
 def _word(output: Output, origin: Origin) -> int:

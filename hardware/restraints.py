@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from taskengine import NotAllowed, Origin
 
-from .admission import Admission
+from .admission import Admission, unread_text
 from .arming import Attempts
 from .conditions import FAULT
 from .device_config import HardwareConfig, Value
@@ -136,7 +136,8 @@ class Restraints:
         """Return what speaks against arming in all lanes."""
         self._write(now)
         late = self._panel.unconfirmed() if self._panel.is_stopped else []
-        return [*self._panel.notes.all().reasons, *(f"lane {lane} has not stopped yet" for lane in late)]
+        unread = (unread_text(lane) for lane in self._panel.unread_stops(self._lane))
+        return [*self._panel.notes.all().reasons, *unread, *(f"lane {lane} has not stopped yet" for lane in late)]
 
     def _plan(self) -> None:
         """Have the next command, and the control, look when something is due."""

@@ -97,7 +97,8 @@ class SharedState:
         """How much longer, in s, a stop may take because outputs ramp down."""
         self._has_watchdog = bool(layout.watchdog)
         # while nobody reads a stop input, nothing may move
-        self._latching |= {lane for lane in layout.lanes if layout.stops_by_input(lane)}
+        self._stopping = tuple(lane for lane in layout.lanes if layout.stops_by_input(lane))
+        self._latching.update(self._stopping)
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes, WORDS * lanes]
         words = sum(sizes)
@@ -351,6 +352,15 @@ class SharedState:
     def owner(self, lane: str) -> int:
         """Return the process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
+
+    def has_stops_elsewhere(self, lane: str) -> bool:
+        """Return whether an input of another lane can stop the machine."""
+        return bool(self._stopping) and self._stopping != (lane,)
+
+    def unread_stops(self, lane: str) -> list[str]:
+        """Return the lanes but this one whose stop inputs nobody reads: they have no owner, or no longer."""
+        others = [other for other in self._stopping if other != lane]
+        return [other for other in others if self.owner(other) in (NOBODY, self._get(other, _Lane.GONE))]
 
     def has_fault(self, lane: str) -> bool:
         """Return whether a process that had the lane's pins has died since somebody last called for an arm."""

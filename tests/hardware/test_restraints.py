@@ -345,6 +345,24 @@ def test_the_end_of_a_limit_ends_no_way_to_rest() -> None:
     assert lane.value("wheel") == 0.0
 
 
+def test_nothing_moves_and_nobody_arms_while_the_stop_inputs_of_another_lane_are_not_read() -> None:
+    lane = Lane({"base": BASE | {"lease": 60}, "estop": DEVICES["estop"] | {"lane": "inputs"}})
+    with pytest.raises(NotAllowed, match="nobody reads the stop inputs of lane inputs"):
+        lane.set("base", (1.0, 1.0), 0.1, call(ME, 0.1))
+    lane.panel.begin("inputs", 17)
+    lane.set("base", (1.0, 1.0), 0.2, call(ME, 0.2))
+    lane.control.stop(0.3)
+    lane.panel.confirm("inputs", 1)
+    assert lane.panel.note_exit("inputs", 17, int(0.4e9), "died")
+    lane.control.tick(0.4)
+    lane.panel.confirm("inputs", 2)
+    with pytest.raises(NotAllowed, match="nobody reads the stop inputs of lane inputs"):
+        lane.control.arm(call(ME, 0.5), 0.5, 2)
+    lane.panel.begin("inputs", 18)
+    lane.control.arm(call(ME, 0.6), 0.6, lane.panel.number)
+    lane.set("base", (1.0, 1.0), 0.7, call(ME, 0.7))
+
+
 def test_a_fault_of_the_lane_lasts_until_an_arm() -> None:
     rule = {"when": "lane fault", "then": {"limit": 0.2}, "text": "the owner has died"}
     lane = Lane({"base": BASE | {"on_fault": "resume"}}, rules={"careful": rule})
