@@ -165,8 +165,9 @@ class PublisherSocket:
                 return
             number = number_of(self.port.descriptor)
             if number:  # else the connection has ended
-                connection = self._subscribers.meet(self.port.descriptor, number, self.port.user)
+                # first, because it may learn that the connection has ended meanwhile, and have it forgotten
                 self._connections.greet(number.to_bytes(_NUMBER_BYTES), self.port.user)
+                connection = self._subscribers.meet(self.port.descriptor, number, self.port.user)
                 self._handle_subscription(message, connection, now)
 
     def _handle_subscription(self, message: list[bytes], connection: SubscriberConnection, now: float) -> None:

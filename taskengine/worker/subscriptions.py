@@ -63,8 +63,8 @@ class Subscribers:
         return connection
 
     def add(self, connection: SubscriberConnection, prefix: bytes) -> bool:
-        """Add a subscription; return whether it is new."""
-        if prefix in connection.prefixes:
+        """Add a subscription; return whether it is new. Those of a connection that was forgotten do not count."""
+        if prefix in connection.prefixes or self.known.get(connection.descriptor) is not connection:
             return False
         connection.prefixes.add(prefix)
         self._count_for(connection, 1)

@@ -60,6 +60,17 @@ def test_who_has_most_goes_where_all_have_too_many() -> None:
     assert list(subscribers.known.values()) == all_[1:]
 
 
+def test_subscriptions_of_a_connection_that_was_forgotten_meanwhile_do_not_count() -> None:
+    subscribers = Subscribers()
+    gone, other = subscribers.meet(5, 7, ""), subscribers.meet(6, 8, "")
+    subscribers.forget(gone)
+    for prefix in many(0, MAX_SUBSCRIPTIONS + 1):
+        assert not subscribers.add(gone, prefix)
+    assert subscribers.add(other, b"x")
+    assert not subscribers.has_too_many(other)
+    assert subscribers.greediest() == [other]
+
+
 @pytest.mark.parametrize(("number", "user"), [(8, "a"), (7, "b")])
 def test_a_descriptor_may_become_anothers(number: int, user: str) -> None:
     subscribers = Subscribers()
