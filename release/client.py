@@ -12,6 +12,8 @@ LEFT_OUT = (
     "taskengine/broker/",
     "taskengine/doctor/",
     "taskengine/router/",
+    "taskengine/runtime/memory.py",
+    "taskengine/runtime/topology.py",
     "taskengine/supervisor/",
     "taskengine/templates/",
     "taskengine/worker/",
@@ -22,14 +24,18 @@ LEFT_OUT = (
 )
 """The engine's side."""
 KEPT = (
+    "taskengine/broker/__init__.py",
+    "taskengine/broker/topics.py",
     "taskengine/worker/__init__.py",
     "taskengine/worker/context.py",
+    "taskengine/worker/progress.py",
 )
-"""What a task asks for its caller, so that a module of tasks can be imported."""
+"""What a module of tasks takes from `taskengine`, with what that imports, so that it can be imported."""
 REPLACED = {
     "taskengine/_fastpath.py": '''"""The client's part of the compiled module of this name, in Python."""
 
 from taskengine._plain_codec import encode as encode
+from taskengine._plain_codec import find_tasks as find_tasks
 from taskengine._plain_codec import pack_calls as pack_calls
 from taskengine._plain_codec import pack_map as pack_map
 from taskengine._plain_codec import unpack as unpack

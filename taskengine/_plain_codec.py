@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -308,3 +308,55 @@ def unpack(body: bytes, count: int, error: Callable[[bytes], object], typed: boo
     if at != len(body):
         raise ProtocolError("bytes are left over")
     return found
+
+
+def ends_of(index: bytes, base: int, size: int) -> list[int]:
+    """The places where the tasks of a package end, of which the first begins at `base`."""
+    if len(index) % 4:
+        raise ProtocolError("an index has 4 bytes for each task")
+    ends = [end for (end,) in struct.iter_unpack("<I", index)]
+    places = [base, *ends]
+    if any(stop <= start for start, stop in zip(places, ends, strict=False)) or places[-1] - base != size:
+        raise ProtocolError("the index does not fit")
+    return ends
+
+
+def check_index(index: bytes, body_len: int) -> int:
+    """As `_fastpath.check_index`."""
+    if len(index) // 4 > limits.MAX_TASKS:
+        raise ProtocolError("too many tasks")
+    return len(ends_of(index, 0, body_len))
+
+
+def name_of(task: bytes) -> tuple[int, int]:
+    """The name index of a task and where its arguments begin; (-1, 0) where there is none."""
+    if task[0] not in (0x92, 0x93) or len(task) < 2:
+        return -1, 0
+    tag = task[1]
+    if not (tag < 0x80 or 0xCC <= tag <= 0xD3):
+        return -1, 0
+    end = 2 + FIXED.get(tag, 0)
+    if end > len(task):
+        return -1, 0
+    i = msgspec.msgpack.decode(task[1:end])
+    return (i, end) if 0 <= i < 2**63 else (-1, 0)
+
+
+def spans(ends: Iterable[int], base: int) -> Iterator[tuple[int, int]]:
+    """Where each task begins and ends, counted from `base`."""
+    start = 0
+    for end in ends:
+        yield start, end - base
+        start = end - base
+
+
+def find_tasks(index: bytes, body: bytes, wanted: bytes, most: int) -> list[tuple[int, int, int]]:
+    """As `_fastpath.find_tasks`."""
+    check_index(index, len(body))
+    found = (
+        (position, begin, end)
+        for position, (begin, end) in enumerate(spans(ends_of(index, 0, len(body)), 0))
+        if 0 <= (i := name_of(body[begin:end])[0]) < len(wanted)
+        if wanted[i]
+    )
+    return list(islice(found, most))

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import msgspec
-
-from taskengine._plain_codec import FIXED
-from taskengine._plain_codec import decode as decode  # these are looked up here by their names
+from taskengine._plain_codec import check_index as check_index  # these are looked up here by their names
+from taskengine._plain_codec import decode as decode
 from taskengine._plain_codec import encode as encode
 from taskengine._plain_codec import end_of as end_of
+from taskengine._plain_codec import ends_of, name_of, spans
+from taskengine._plain_codec import find_tasks as find_tasks
 from taskengine._plain_codec import header as header
 from taskengine._plain_codec import pack_calls as pack_calls
 from taskengine._plain_codec import pack_map as pack_map
@@ -29,23 +29,6 @@ from taskengine.protocol.messages import ReplyMode
 Section = tuple[int, int, int, int, bytes, bytes, bytes, int, int, int, int, int, int]
 Failed = Callable[[bytes, int, int, BaseException | None], bytes]
 Foreign = Callable[[int, bytes, int, list[int], bytes, int], tuple[bytes, int]]
-
-
-def _ends(index: bytes, base: int, size: int) -> list[int]:
-    if len(index) % 4:
-        raise ProtocolError("an index has 4 bytes for each task")
-    ends = [end for (end,) in struct.iter_unpack("<I", index)]
-    places = [base, *ends]
-    if any(stop <= start for start, stop in zip(places, ends, strict=False)) or places[-1] - base != size:
-        raise ProtocolError("the index does not fit")
-    return ends
-
-
-def check_index(index: bytes, body_len: int) -> int:
-    """As `_fastpath.check_index`."""
-    if len(index) // 4 > limits.MAX_TASKS:
-        raise ProtocolError("too many tasks")
-    return len(_ends(index, 0, body_len))
 
 
 def check_columns(codes: bytes, body_len: int) -> int:
@@ -68,26 +51,12 @@ def _rows(codes: bytes, body: bytes) -> list[list[int | float]]:
     return [[number for (number,) in row] for row in zip(*numbers, strict=True)]
 
 
-def _name(task: bytes) -> tuple[int, int]:
-    """The name index of a task and where its arguments begin; (-1, 0) where there is none."""
-    if task[0] not in (0x92, 0x93) or len(task) < 2:
-        return -1, 0
-    tag = task[1]
-    if not (tag < 0x80 or 0xCC <= tag <= 0xD3):
-        return -1, 0
-    end = 2 + FIXED.get(tag, 0)
-    if end > len(task):
-        return -1, 0
-    i = msgspec.msgpack.decode(task[1:end])
-    return (i, end) if 0 <= i < 2**63 else (-1, 0)
-
-
 def task_names(index: bytes, body: bytes) -> list[tuple[int, int, int]]:
     """As `_fastpath.task_names`."""
     check_index(index, len(body))
     names = []
-    for start, stop in _spans(_ends(index, 0, len(body)), 0):
-        i, _ = _name(body[start:stop])
+    for start, stop in spans(ends_of(index, 0, len(body)), 0):
+        i, _ = name_of(body[start:stop])
         names.append(layouts.NO_NAME if i < 0 else min(i, layouts.NO_NAME))
     runs, first = [], 0
     for i, group in groupby(names):
@@ -100,26 +69,6 @@ def task_names(index: bytes, body: bytes) -> list[tuple[int, int, int]]:
 def used_names(index: bytes, body: bytes) -> list[int]:
     """As `_fastpath.used_names`."""
     return sorted({i if i < 2**16 else layouts.NO_NAME for _, _, i in task_names(index, body)})
-
-
-def find_tasks(index: bytes, body: bytes, wanted: bytes, most: int) -> list[tuple[int, int, int]]:
-    """As `_fastpath.find_tasks`."""
-    spans = list(_spans(_ends(index, 0, len(body)), 0))
-    names = [i for first, stop, i in task_names(index, body) for _ in range(first, stop)]
-    found = [
-        (position, *spans[position])
-        for position, i in enumerate(names)
-        if i < min(len(wanted), layouts.NO_NAME)
-        if wanted[i]
-    ]
-    return found[:most]
-
-
-def _spans(ends: Sequence[int], base: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    for end in ends:
-        yield start, end - base
-        start = end - base
 
 
 def read_topic(body: bytes) -> tuple[str, int]:
@@ -223,7 +172,7 @@ def _read_batch(batch: bytes) -> tuple[int, list[_Section]]:
                 raise ProtocolError("no such columns")
             slices = _rows(index, body)
         else:
-            slices = [body[start:stop] for start, stop in _spans(_ends(index, base, size), base)]
+            slices = [body[start:stop] for start, stop in spans(ends_of(index, base, size), base)]
         chunks = _chunks(tasks, *sizes)
         sections.append(_Section(job, deadline, format, reply, typed, head, part, first, chunks, slices))
     frame.finish()
@@ -259,7 +208,7 @@ def _run(
     task: bytes | list[Any], functions: Sequence[Callable[..., Any] | None], *, typed: bool
 ) -> tuple[int, Any, bool]:
     """(name index or -1, result or exception, whether it failed) of a task; of an unknown one the result is None."""
-    i, at = (0, 0) if isinstance(task, list) else _name(task)
+    i, at = (0, 0) if isinstance(task, list) else name_of(task)
     if i < 0 or i >= len(functions):
         return i, ProtocolError("no name"), True
     function = functions[i]
@@ -287,7 +236,7 @@ def run_batch(
         if packed:
             runs = [(0, len(section.tasks))]
         else:
-            runs = list(_spans([sum(section.chunks[: k + 1]) for k in range(len(section.chunks))], 0))
+            runs = list(spans([sum(section.chunks[: k + 1]) for k in range(len(section.chunks))], 0))
         for first, stop in runs:
             tasks, position = section.tasks[first:stop], section.first + first
             if packed:

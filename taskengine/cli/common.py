@@ -30,6 +30,8 @@ MADE_ELSEWHERE = (
 )
 UNIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
 """Modules of Python that the engine's commands need, and Windows has not."""
+ENGINE_ONLY = {"broker", "doctor", "router", "supervisor", "worker"}
+"""Packages of Task Engine that the client's wheel leaves out."""
 
 
 class Command(click.Group):
@@ -50,6 +52,8 @@ class Command(click.Group):
             command = error.ctx.command_path if error.ctx else "taskengine"
             leave(f"{error.format_message().rstrip('.')}; `{command} --help` says how", WRONG_USAGE)
         except ImportError as error:
+            if _is_engines(error):
+                leave("this command is the engine's, and here is only the client: the engine runs on Linux", SAID_NO)
             if not (error.name or "").startswith("taskengine"):
                 raise
             leave(str(error) if "compiled for" in str(error) else f"{error}; {MADE_ELSEWHERE}", WRONG_USAGE)
@@ -58,10 +62,6 @@ class Command(click.Group):
         except BrokenPipeError:
             _forget_output()
             code = SAID_NO
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith("taskengine.") and error.name not in UNIX_ONLY:
-                raise
-            leave("this command is the engine's, and here is only the client: the engine runs on Linux", SAID_NO)
         except OSError as error:
             _forget_output()
             what = error.filename or "the output cannot be written"
@@ -83,6 +83,14 @@ def plain_errors(source: str = "") -> Iterator[None]:
         leave(f"{type(error).__name__}: {error}" if error.code else str(error), SAID_NO)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _is_engines(error: ImportError) -> bool:
+    """Return whether a module was not found that only the engine needs."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return False
+    package, *inner = error.name.split(".")
+    return error.name in UNIX_ONLY or (package == "taskengine" and not ENGINE_ONLY.isdisjoint(inner[:1]))
 
 
 def _forget_output() -> None:

@@ -69,8 +69,13 @@ class StopRequests:
             return outgoing, future
         order = new_order()
         if not request.columns:
-            index, body = outgoing.body
-            frames, order = identified(request.names, index, body, order.id)
+            try:
+                index, body = outgoing.body
+                frames, order = identified(request.names, index, body, order.id)
+            except BaseException:  # the machine stops also where its calls cannot be read
+                Stopping(self._target(), order).begin()
+                self._session.forget(outgoing.serial)
+                raise
             outgoing = self._session.replace(outgoing._replace(body=frames))
             if len(stops) == len(request.names):
                 return self._send(order, timeout, future, lambda: outgoing, [None] * (len(frames[0]) // COUNT.size))

@@ -12,6 +12,8 @@ from taskengine.protocol.layouts import MAGIC, VERSION
 _NAME = MAGIC[:2]
 """How the messages of each wire since 0.2 begin; the byte after it is the wire's."""
 _TOLD_CHARS = 200
+_TOLD_BYTES = 4096
+"""The largest reply of wire 0.1 whose error is read."""
 
 
 def release() -> str:
@@ -48,13 +50,18 @@ def foreign_reply(head: bytes, address: str) -> ProtocolError | None:
     if head.startswith(_NAME) and len(head) >= len(MAGIC) and not head.startswith(MAGIC):
         return ProtocolError(f"the engine at {address} speaks wire 0.{head[2]}, and {ours}")
     if head.startswith(b"{"):
-        try:
-            told = str(msgspec.json.decode(head).get("error") or "")
-        except (msgspec.MsgspecError, ValueError, AttributeError):
-            told = ""
+        told = _told(head) if len(head) <= _TOLD_BYTES else ""
         said = f" (it said: {told[:_TOLD_CHARS]})" if told else ""
         return ProtocolError(f"the engine at {address} does not know wire 0.{VERSION}{said}, and {ours}")
     return None
+
+
+def _told(head: bytes) -> str:
+    """Return the error of a reply of wire 0.1, "" where it tells none."""
+    try:
+        return str(msgspec.json.decode(head).get("error") or "")
+    except (msgspec.MsgspecError, ValueError, AttributeError, RecursionError):
+        return ""
 
 
 def lacks(engine_release: str, what: str) -> str:

@@ -194,6 +194,8 @@ class Frontend:
             self.has_answered = True
             sender = package.sender
             is_owed = self._is_owed(sender)
+            if package.is_watched:
+                self.progress.end(package)
             if is_owed:
                 self._answer(package, sender)
             package.forget()

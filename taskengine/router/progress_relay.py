@@ -24,8 +24,8 @@ class ProgressRelay:
     """Sends the reports on tasks of the `broker`'s packages through `outlet`, as soon as they come.
 
     Nothing waits for a report, and no client is cut off because of one: where a client leaves many unread, only the
-    newest of each task is kept until it has read, and dropped where its package ends before. `is_owed` tells whether a
-    package's client may still have them.
+    newest of each task is kept until it has read, and dropped where its package ends before. While some are `late`,
+    `settle` is to be called now and then. `is_owed` tells whether a package's client may still have them.
     """
 
     def __init__(
@@ -43,31 +43,42 @@ class ProgressRelay:
         self._stamp = stamp
         self._sent: dict[bytes, int] = {}
         """Replies with reports to each client since it was seen to have read all."""
-        self._late: dict[Package, Reports] = {}
+        self.late: dict[Package, Reports] = {}
+        """Reports for clients that have too much unread, by package."""
         self._next_look = 0.0
 
-    def take(self, worker: str, job: int, position: int, report: bytes, now: float) -> None:
-        """Take a report at `now`, in s, monotonic. Raises ProtocolError for one that cannot be.
+    def take(self, worker: str, job: int, position: int, report: bytes) -> None:
+        """Take a report. Raises ProtocolError for one of a size that cannot be.
 
-        A report on what its worker does not run any more has no effect.
+        A report on what its worker does not run, or not any more, has no effect.
         """
+        if not 0 < len(report) <= MAX_REPORT:
+            raise ProtocolError(f"a report of {len(report)} bytes")
         package = self._broker.packages.get(job)
         if package is None or not package.is_watched or not self._broker.workers.holds(worker, package):
             return
-        if position >= package.count or not 0 < len(report) <= MAX_REPORT:
-            raise ProtocolError(f"a report of {len(report)} bytes on task {position} of {package.count}")
-        self._send(package, {position: report})
-        if self._late and now >= self._next_look:
-            self._next_look = now + LATE_S
-            for package in list(self._late):
-                if self._broker.packages.get(package.flight.job) is package:
-                    self._send(package, {})
-                else:
-                    del self._late[package]
+        if position < package.count:
+            self._send(package, {position: report})
 
-    def _send(self, package: Package, reports: Reports) -> None:
-        if package in self._late:
-            newest = self._late[package]
+    def settle(self, now: float) -> None:
+        """Send what is late to the clients that have read, at `now`, in s, monotonic; it looks seldom."""
+        if now < self._next_look:
+            return
+        self._next_look = now + LATE_S
+        unread: set[bytes] = set()
+        for package in list(self.late):
+            client = package.sender.client
+            if client not in unread and not self._send(package, {}):
+                unread.add(client)
+
+    def end(self, package: Package) -> None:
+        """Forget what is late of a package that has ended."""
+        self.late.pop(package, None)
+
+    def _send(self, package: Package, reports: Reports) -> bool:
+        """Send reports with those of the package that are late, or keep them; return whether the client had room."""
+        if package in self.late:
+            newest = self.late[package]
             for position, report in reports.items():
                 newest.pop(position, None)
                 newest[position] = report
@@ -76,11 +87,12 @@ class ProgressRelay:
         if not self._has_room(sender, sum(map(len, reports.values()))):
             if len(reports) > KEPT:
                 del reports[next(iter(reports))]
-            self._late[package] = reports
-            return
-        self._late.pop(package, None)
+            self.late[package] = reports
+            return False
+        self.late.pop(package, None)
         if self._is_owed(sender):
             self._outlet.send(sender.route, package.progress_answer(list(reports.values()), self._stamp()), sender.key)
+        return True
 
     def _has_room(self, sender: Sender, size: int) -> bool:
         """Return whether the client has read so much that it may get a report; if so, one counts as sent."""

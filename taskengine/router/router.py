@@ -224,6 +224,8 @@ class Router:
                 self._look_at_pages()
             if self._broker.progressed or self._frontend.partials.are_new or self._frontend.partials.are_late:
                 self._frontend.partials.send(self._broker.take_progressed(), self._now)
+            if self._frontend.progress.late:
+                self._frontend.progress.settle(self._now)
             if self._broker.availability.has_changed:
                 self._frontend.reroute()
             if self._retiring:
@@ -256,7 +258,7 @@ class Router:
             return UNEVEN_MS
         if self._frontend.partials.are_new:
             return PART_MS
-        if self._frontend.partials.are_late:
+        if self._frontend.partials.are_late or self._frontend.progress.late:
             return LOOK_MS
         if self._broker.looks.is_watching:
             return max(1, math.ceil((self._broker.looks.next_at - self._now) * 1000))
@@ -327,7 +329,7 @@ class Router:
             elif len(frames) == 2:
                 self._finish(name, frames[1])
             elif len(frames) == 4 and frames[1] == PROGRESS:
-                self._frontend.progress.take(name, *self._topology.read_stream(frames[2]), frames[3], self._now)
+                self._frontend.progress.take(name, *self._topology.read_stream(frames[2]), frames[3])
             else:
                 raise ProtocolError(f"an answer is 1 frame, not {len(frames) - 1}")
         except ProtocolError as malformed:

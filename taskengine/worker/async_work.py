@@ -91,9 +91,14 @@ class AsyncWork:
         self._loop.wait(seconds)
 
     def _on_new_connection(self) -> None:
-        """Drop what came by the last connection and was not begun, and close the generators that it began."""
+        """Drop what came by the last connection and was not begun, and close the generators that it began.
+
+        What is left of its coroutines reports no more.
+        """
         self._batches.clear()
         self._streams.end()
+        if self._loop.progress is not None:
+            self._loop.progress.rejoined()
         self._watch()
 
     def _watch(self) -> None:

@@ -17,13 +17,19 @@ from taskengine.worker.context import coroutine_name
 
 
 class Reporter:
-    """The way of the reports of one task, at `position` of a job; all tasks together keep the pace `of_all`."""
+    """The way of the reports of one task, at `position` of a job that the router of an `epoch` gave.
 
-    __slots__ = ("_of_all", "_pace", "_send", "job", "position")
+    All tasks together keep the pace `of_all`.
+    """
 
-    def __init__(self, job: int, position: int, send: Callable[[int, int, bytes], None], of_all: Pace) -> None:
+    __slots__ = ("_of_all", "_pace", "_send", "epoch", "job", "position")
+
+    def __init__(
+        self, job: int, position: int, epoch: int, send: Callable[[Reporter, bytes], None], of_all: Pace
+    ) -> None:
         self.job = job
         self.position = position
+        self.epoch = epoch
         self._send = send
         self._pace = Pace()
         self._of_all = of_all
@@ -33,7 +39,7 @@ class Reporter:
         said = as_progress(done, total, message)
         now = time.monotonic()
         if self._pace.allows(now) and self._of_all.allows(now):
-            self._send(self.job, self.position, write_report(self.position, said))
+            self._send(self, write_report(self.position, said))
 
 
 class _Here:
@@ -58,6 +64,8 @@ class TaskProgress:
         """Whether the client of the task that is being called wants them."""
         self._thread = threading.get_ident()
         self._last: Reporter | None = None
+        self._epoch = 0
+        """How many routers the worker has joined after its first: each numbers its jobs anew."""
         self._pace = Pace(WORKER_RATE, WORKER_BURST)
         self._send: Callable[[int, int, bytes], None] | None = None
         self._defer: Callable[[Callable[[], None]], None] | None = None
@@ -74,13 +82,18 @@ class TaskProgress:
         self._send, self._defer = send, defer
         _Here.reports = self
 
+    def rejoined(self) -> None:
+        """Drop what tasks of the last router still say: the worker has joined another, which numbers its jobs anew."""
+        self._epoch += 1
+        self._last = None
+
     def reporter(self) -> Reporter | None:
         """Return the reporter of the task that is being called, None where nobody wants its reports."""
         if not self.is_wanted or (task := self._task_at_hand()) is None:
             return None
         last = self._last
         if last is None or (last.job, last.position) != task:
-            self._last = last = Reporter(*task, self._dispatch, self._pace)
+            self._last = last = Reporter(*task, self._epoch, self._dispatch, self._pace)
         return last
 
     def is_own_thread(self) -> bool:
@@ -91,14 +104,18 @@ class TaskProgress:
         """Have the coroutine whose context is at hand report as the task that is being called."""
         _of_coroutine.set(self.reporter())
 
-    def _dispatch(self, job: int, position: int, report: bytes) -> None:
-        send, defer = self._send, self._defer
-        if send is None:
+    def _dispatch(self, reporter: Reporter, report: bytes) -> None:
+        if self._send is None:
             return
         if self.is_own_thread():
-            send(job, position, report)
-        elif defer is not None:
-            defer(lambda: send(job, position, report))
+            self._send_from(reporter, report)
+        elif self._defer is not None:
+            self._defer(lambda: self._send_from(reporter, report))
+
+    def _send_from(self, reporter: Reporter, report: bytes) -> None:
+        """Send a report, in the worker's thread, unless it is of a task of an earlier router."""
+        if self._send is not None and reporter.epoch == self._epoch:
+            self._send(reporter.job, reporter.position, report)
 
     def disconnect(self) -> None:
         """Send nothing any more: the process is another one now, and the socket its parent's."""
@@ -130,4 +147,5 @@ def _disown() -> None:
         _Here.reports.disconnect()
 
 
-os.register_at_fork(after_in_child=_disown)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_disown)

@@ -317,13 +317,18 @@ class TaskWorker:
                 if isinstance(order, RejoinRouter):
                     self._batches.clear()
                     self._router.rejoin()
-                    waiter = self._waiter()
+                    waiter = self._on_new_connection()
             elif ready & BATCH or self._batches:
                 self._run()
             else:
                 self._log.flush()
                 if self._router.beat():
-                    waiter = self._waiter()
+                    waiter = self._on_new_connection()
+
+    def _on_new_connection(self) -> Waiter:
+        """Take no report for one of the new router's jobs that is of an earlier one; return a new waiter."""
+        self._progress.rejoined()
+        return self._waiter()
 
     def _waiter(self) -> Waiter:
         return Waiter(self._control.fileno(), self._router.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,10 +15,20 @@ from typing import Any
 
 import numpy
 import pytest
+import zmq
 
-from taskengine import BadArguments, Client, Executor, Progress, TaskFailed, aio
+from taskengine import BadArguments, Client, Executor, Progress, TaskFailed, _fastpath, aio
 from taskengine.client.task_future import TaskFuture
-from taskengine.protocol.progress import REPORT_BURST, REPORT_RATE
+from taskengine.protocol.messages import (
+    PartialReply,
+    Request,
+    RequestKind,
+    decode_reply,
+    encode_request,
+    wanting_progress,
+)
+from taskengine.protocol.progress import REPORT_BURST, REPORT_RATE, as_reports
+from taskengine.router.tuning import UNREAD_REPORTS
 from tests.engine import Engine, deadline, wait_until
 
 TASKS = """
@@ -82,18 +93,43 @@ async def leave(path):
 
 for function in load, steps, flood, elsewhere, odd:
     task(function, name=function.__name__)
+async def drum(path, number):
+    for done in range(10):
+        progress(done + 1)
+    Path(path + str(number)).touch()
+    await await_for(path)
+
+left = []
+
+async def linger(path):
+    async def go_on():
+        while not Path(path).exists():
+            progress(99)
+            await asyncio.sleep(0.05)
+
+    left.append(asyncio.create_task(go_on()))
+
 for lane in "a", "io":
-    for function in aload, athread, leave:
+    for function in aload, athread, leave, drum, linger:
         task(function, name=f"{lane}.{function.__name__}", lane=lane)
 """
+DRUMS = 10
 LOADS = pytest.mark.parametrize("task", ["load", "a.aload", "io.aload"])
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tasks") / "telling.py"
     path.write_text(TASKS)
-    with Engine(tasks=f"taskengine.tasks,{path}", task_workers=2, lanes="a=1,io=1x20", enable_stdout="false") as made:
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(module: Path) -> Iterator[Engine]:
+    settings: dict[str, Any] = {"task_workers": 2, "lanes": "a=1,io=1x20", "enable_stdout": "false"}
+    # so that nothing else wakes a router that is to look whether a client has read
+    settings |= {"heartbeat_interval": 30, "heartbeat_limit": 90}
+    with Engine(tasks=f"taskengine.tasks,{module}", **settings) as made:
         yield made
 
 
@@ -101,6 +137,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def end(tmp_path: Path) -> Path:
     """The file that lets a task end."""
     return tmp_path / "end"
+
+
+def pack(calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]]) -> list[bytes]:
+    """Return the frames of a package whose client wants to know the progress of its tasks."""
+    index, body = _fastpath.pack_calls(calls, {})
+    names = sorted({name for name, *_ in calls})
+    return [wanting_progress(encode_request(Request(RequestKind.PACKAGE, 1, "ARM", names))), index, body]
 
 
 def heard(future: TaskFuture, progress: Progress) -> None:
@@ -214,6 +257,63 @@ def test_what_a_task_left_on_the_loop_tells_for_no_other(client: Client, end: Pa
     end.touch()
     future.result()
     assert said == [Progress(1, 4, "loading")]
+
+
+def test_what_a_task_left_on_the_loop_says_nothing_to_the_next_router(module: Path, end: Path) -> None:
+    said: list[Progress] = []
+    with Engine(tasks=str(module), lanes="a=1,io=1x20", task_workers=1, enable_stdout="false") as engine:
+        with Client(engine.address, timeout=deadline(20)) as client:
+            for lane in "a", "io":
+                client.submit(f"{lane}.linger", str(end) + "not").result()
+            [router] = engine.pids("router")
+            os.kill(router, signal.SIGKILL)
+            wait_until(lambda: engine.pids("router") not in ([], [router]), 10.0, "the next router")
+        with Client(engine.address, timeout=deadline(20)) as client:
+            futures = [client.options(progress=said.append).submit(f"{lane}.aload", str(end)) for lane in ("a", "io")]
+            for future in futures:  # their jobs have the numbers of those that linger
+                heard(future, Progress(1, 4, "loading"))
+            time.sleep(0.3)
+            end.touch()
+            assert [future.result() for future in futures] == [1, 1]
+    assert said == [Progress(1, 4, "loading")] * 2
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_a_client_that_reads_late_gets_the_newest_of_what_runs(
+    engine: Engine, client: Client, end: Path, ends_first: bool
+) -> None:
+    echo = pack([("task_echo", (bytes(2**20),), {})])
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stalled:
+        stalled.linger, stalled.rcvhwm, stalled.rcvbuf = 0, 1, 4096
+        stalled.connect(engine.address)
+        answered = client.stats().answered
+        for _ in range(4):
+            stalled.send_multipart(echo)
+        wait_until(lambda: client.stats().answered == answered + 4, 10.0, "the replies that are not read")
+        stalled.send_multipart(pack([("io.drum", (str(end), number), {}) for number in range(DRUMS)]))
+        wait_until(lambda: len(list(end.parent.iterdir())) == DRUMS, 10.0, "all that the tasks say")
+        assert client.call("io.aload", str(end) + "0") == 1, "behind the reports"
+        if ends_first:
+            end.touch()
+            wait_until(lambda: client.stats().answered == answered + 5 + DRUMS, 10.0, "the end")
+        newest: dict[int, float] = {}
+        messages = replies = 0
+        while replies < 4 + ends_first or not (ends_first or newest == dict.fromkeys(range(DRUMS), 10.0)):
+            assert stalled.poll(int(deadline(10) * 1000)), f"{newest} of {messages} messages"
+            head, *frames = stalled.recv_multipart()
+            reply = decode_reply(head)
+            if isinstance(reply, PartialReply):
+                messages += 1
+                for report in as_reports(_fastpath.unpack(frames[0], reply.count, bytes)):
+                    newest[report.position] = report.done
+            else:
+                replies += 1
+        if ends_first:
+            assert not stalled.poll(100), "a report behind the end"
+        else:
+            end.touch()
+            assert stalled.poll(int(deadline(10) * 1000))
+    assert messages <= UNREAD_REPORTS + (not ends_first)
 
 
 @pytest.mark.parametrize("what", ["half", None, float("nan"), [1]])

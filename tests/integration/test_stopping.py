@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from taskengine import Client, EngineUnreachable, NotAllowed, TaskFailed, UnknownTask, aio
-from taskengine.client import stopping
+from taskengine.client import stop_requests, stopping
 from taskengine.client.calls import Order
 from taskengine.client.stopping import Stopping, Target, new_order
 from taskengine.protocol.messages import Info, Priority, RequestKind
@@ -288,6 +288,25 @@ def test_a_package_that_also_stops_goes_its_way_and_stops_by_all() -> None:
         client.call("x")
         assert client.run([("x", (), {}), ("system.stop", (), {})]) == [None, None]
         wait_until(lambda: orders(engine), 10, "the stop")
+
+
+@pytest.mark.parametrize("calls", [["system.stop"], ["x", "legs.system.stop"]], ids=["alone", "mixed"])
+@pytest.mark.parametrize("verb", ["run", "submit_all"])
+@pytest.mark.parametrize("error", [AttributeError("no find_tasks"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_a_package_that_cannot_be_read_stops_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, verb: str, calls: list[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stop_requests, "identified", fail)
+    with Listener() as engine, Client(engine.address, timeout=deadline(10)) as client:
+        client.call("before")
+        with pytest.raises(type(error)):
+            getattr(client, verb)([(name, (), {}) for name in calls])
+        wait_until(lambda: orders(engine), 10, "the stop")
+        assert not client._session.pending  # it is not sent again either, after its caller got an error
+        assert engine.names() == ["before"]
 
 
 def test_a_closed_client_still_stops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import taskengine
 from taskengine import BadArguments, Client, Executor, TaskFailed, UnknownTask, aio
@@ -23,6 +25,16 @@ async def ask() -> None:
         print("asyncio", await engine.call("task_count", 2, 3), await asyncio.gather(engine.call("task_count", 4, 2)))
 
 
+def stopped(engine: Client, stop: Callable[[], Any]) -> tuple[Any, list[float]]:
+    """Return what a stop gives, and how fast the wheel turned before and after it."""
+    engine.call("motor.forward", "wheel", 0.5)
+    before = engine.call("devices.state", "wheel")["wheel"]["value"]
+    given = stop()
+    after = engine.call("devices.state", "wheel")["wheel"]["value"]
+    engine.arm()
+    return given, [before, after]
+
+
 with Client(address, name="LAPTOP") as engine:
     print("call", engine.call("task_count", 2, 3))
     print("map", engine.map("task_count", range(200), range(200)) == [(a + a) / 2 for a in range(200)])
@@ -38,6 +50,10 @@ with Client(address, name="LAPTOP") as engine:
     for sample in engine.subscribe("beat"):
         print("sample", sample.value)
         break
+    print("run", *stopped(engine, lambda: engine.run([("system.stop", (), {"why": "smoke"})])))
+    print("mixed", *stopped(engine, lambda: engine.run([("task_count", (2, 3), {}), ("system.stop", (), {})])))
+    print("map", *stopped(engine, lambda: engine.map("system.stop", [b"own"], ["smoke"])))
+    print("submit_all", *stopped(engine, lambda: engine.submit_all([("system.stop", (), {})]).result(timeout=20)))
 with Executor(address) as pool:
     print("executor", list(pool.map("task_count", [1, 2], [3, 4])))
 asyncio.run(ask())

@@ -35,7 +35,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine(cwd=HERE, tasks="robot.py") as engine:
+    with Engine(cwd=HERE, tasks="robot.py", pins="mock") as engine:
         yield engine
 
 
@@ -62,7 +62,7 @@ def test_the_wheel_is_for_any_python_and_has_nothing_compiled_and_no_engine(whee
     assert "entry_points.txt" in info
 
 
-def test_a_program_calls_maps_submits_and_subscribes_from_elsewhere(
+def test_a_program_calls_maps_submits_subscribes_and_stops_from_elsewhere(
     installed: Path, engine: Engine, tmp_path: Path
 ) -> None:
     said = elsewhere(installed, str(HERE / "program.py"), engine.address, home=tmp_path).splitlines()
@@ -77,6 +77,10 @@ def test_a_program_calls_maps_submits_and_subscribes_from_elsewhere(
         "error BadArguments call 0: a value of type object cannot be sent: "
         "it has no form here: send what it holds, or a dataclass",
         "sample beats",
+        "run [None] [0.5, 0.0]",
+        "mixed [2.5, None] [0.5, 0.0]",
+        "map [None] [0.5, 0.0]",
+        "submit_all [None] [0.5, 0.0]",
         "executor [2.0, 3.0]",
         "asyncio 2.5 [3.0]",
         "own task 2",
@@ -98,6 +102,18 @@ def test_the_commands_of_a_client_work_elsewhere(installed: Path, engine: Engine
 def test_a_command_of_the_engine_says_that_it_is_not_here(installed: Path, command: str, tmp_path: Path) -> None:
     said = elsewhere(installed, "-m", command, home=tmp_path, code=1)
     assert said == "taskengine: this command is the engine's, and here is only the client: the engine runs on Linux\n"
+
+
+def test_every_public_name_is_there(installed: Path, tmp_path: Path) -> None:
+    program = tmp_path / "names.py"
+    program.write_text(
+        "import taskengine\n"
+        "assert taskengine.__all__\n"
+        "print([name for name in taskengine.__all__ if not hasattr(taskengine, name)])\n"
+        "from taskengine import progress\n"
+        "progress(1, 2)  # nobody wants to know\n"
+    )
+    assert elsewhere(installed, str(program), home=tmp_path) == "[]\n"
 
 
 def test_a_client_elsewhere_has_a_key_of_its_own(installed: Path, tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_a_reply_of_wire_01_comes_from_an_engine_that_knows_no_other(told: bytes
     assert ("no such wire" in error.message) is (b"no such" in told)
 
 
+@pytest.mark.parametrize("told", [b'{"error":' + b"[" * 4000, b'{"error":"no such wire' + b" " * 4096 + b'"}'])
+def test_what_is_too_deep_or_too_large_is_not_read(told: bytes) -> None:
+    error = foreign_reply(told, ADDRESS)
+    assert error is not None
+    assert "does not know wire 0.2, and this client" in error.message
+
+
 def test_what_an_engine_lacks_names_both_releases() -> None:
     assert lacks("0.7.1", "has no streams") == (
         f"the engine is taskengine 0.7.1, which has no streams; this client is {HERE}: install its release on the robot"

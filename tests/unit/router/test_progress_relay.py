@@ -74,8 +74,8 @@ class Relay:
         batch = self.broker.dispatch()[0]
         return package, batch.worker, package.flight.job
 
-    def tell(self, worker: str, job: int, done: int, position: int = 0, now: float = 0.0) -> None:
-        self.relay.take(worker, job, position, write_report(position, Progress(done)), now)
+    def tell(self, worker: str, job: int, done: int, position: int = 0) -> None:
+        self.relay.take(worker, job, position, write_report(position, Progress(done)))
 
 
 @pytest.fixture
@@ -131,13 +131,17 @@ def test_a_report_of_what_has_ended_or_runs_elsewhere_has_no_effect(made: Relay)
     assert whole.is_watched
 
 
+def test_a_report_on_a_task_that_the_package_has_not_has_no_effect(made: Relay) -> None:
+    _, worker, job = made.begin(2)
+    made.tell(worker, job, 1, position=2)
+    assert made.sent == []
+
+
 def test_what_no_worker_of_ours_would_send_is_refused(made: Relay) -> None:
     _, worker, job = made.begin(2)
-    with pytest.raises(ProtocolError, match="on task 2 of 2"):
-        made.tell(worker, job, 1, position=2)
     for report in b"", bytes(MAX_REPORT + 1):
         with pytest.raises(ProtocolError, match=f"a report of {len(report)} bytes"):
-            made.relay.take(worker, job, 0, report, 0.0)
+            made.relay.take(worker, job, 0, report)
 
 
 def test_a_client_that_does_not_read_gets_the_newest_once_it_has(made: Relay) -> None:
@@ -148,34 +152,50 @@ def test_a_client_that_does_not_read_gets_the_newest_once_it_has(made: Relay) ->
     assert len(made.sent) == UNREAD_REPORTS
     made.tell(worker, job, 7, position=1)
     made.reads = True
-    made.tell(worker, job, 8, position=2, now=1.0)
+    made.tell(worker, job, 8, position=2)
     assert made.sent[UNREAD_REPORTS:] == [
         [Progress(UNREAD_REPORTS + 8), Progress(7, position=1), Progress(8, position=2)]
     ]
 
 
-def test_a_report_of_one_task_brings_those_of_other_packages(made: Relay) -> None:
-    _, worker, job = made.begin()
+def test_the_newest_comes_though_the_task_says_nothing_more(made: Relay) -> None:
+    _, worker, job = made.begin(2)
+    made.has_room = False
+    for done in 1, 2:
+        made.tell(worker, job, done)
+    made.tell(worker, job, 3, position=1)
+    made.relay.settle(1.0)
+    assert (made.sent, len(made.relay.late)) == ([], 1)
+    made.has_room = True
+    made.relay.settle(1.0 + LATE_S)
+    assert (made.sent, made.relay.late) == ([[Progress(2), Progress(3, position=1)]], {})
+
+
+def test_it_looks_seldom_and_once_at_each_client(made: Relay) -> None:
+    made.reads = False
+    for _ in range(2):
+        _, worker, job = made.begin()
+        for done in range(UNREAD_REPORTS + 1):
+            made.tell(worker, job, done)
+    assert len(made.relay.late) == 2
+    made.looked = 0
+    for part in range(4):
+        made.relay.settle(1.0 + part * LATE_S / 4)
+    assert made.looked == 1
+    made.reads = True
+    made.relay.settle(1.0 + LATE_S)
+    assert (made.relay.late, len(made.sent)) == ({}, UNREAD_REPORTS + 2)
+
+
+def test_what_is_late_of_an_ended_package_is_forgotten(made: Relay) -> None:
+    package, worker, job = made.begin()
+    made.relay.end(package)
     made.has_room = False
     made.tell(worker, job, 1)
-    _, other, second = made.begin()
+    made.relay.end(package)
     made.has_room = True
-    made.tell(other, second, 2, now=LATE_S * 2)
-    assert made.sent == [[Progress(2)], [Progress(1)]]
-
-
-def test_it_looks_seldom_and_forgets_what_has_ended(made: Relay) -> None:
-    _, worker, job = made.begin()
-    made.has_room = False
-    made.tell(worker, job, 1, now=1.0)
-    made.broker.finish(worker, [(job, 0, 1, 0, 1000, NIL)])
-    _, worker, job = made.begin()
-    made.has_room = True
-    made.tell(worker, job, 2, now=1.0 + LATE_S / 2)
-    assert len(made.relay._late) == 1
-    made.tell(worker, job, 3, now=1.0 + LATE_S)
-    assert made.relay._late == {}
-    assert made.sent == [[Progress(2)], [Progress(3)]]
+    made.relay.settle(1.0)
+    assert (made.sent, made.relay.late) == ([], {})
 
 
 def test_so_many_tasks_are_kept_at_most(made: Relay) -> None:

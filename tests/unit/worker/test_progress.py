@@ -147,6 +147,29 @@ def test_a_plain_function_beside_them_tells_for_itself(worker: Worker, loop: Eve
     assert worker.sent == [(JOB, 2, (2, 1, None, ""))]
 
 
+@pytest.mark.parametrize("way", ["its own thread", "another thread", "another thread, and then the worker rejoins"])
+def test_what_is_left_of_a_coroutine_says_nothing_to_another_router(worker: Worker, way: str) -> None:
+    deferred: list[Callable[[], None]] = []
+    worker.reports.connect(worker.send, deferred.append)
+    left = worker.reports.reporter()
+    assert left is not None
+    if way == "its own thread":
+        worker.reports.rejoined()
+        left.report(1, None, "")
+    elif way == "another thread":
+        worker.reports.rejoined()
+        in_thread(lambda: left.report(1, None, ""))
+    else:
+        in_thread(lambda: left.report(1, None, ""))
+        assert len(deferred) == 1
+        worker.reports.rejoined()
+    for call in deferred:
+        call()
+    assert worker.sent == []
+    progress(2)
+    assert worker.sent == [(JOB, 2, (2, 2, None, ""))], "the new router's task of that number is heard"
+
+
 def test_a_thread_that_outlives_the_loop_is_not_heard(worker: Worker) -> None:
     loop = EventLoop(lambda line: None, worker.reports)
     worker.reports.connect(worker.send, loop.soon)
