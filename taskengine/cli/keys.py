@@ -188,7 +188,7 @@ def keys_export(file: Path, passphrase: bool, force: bool, keys: Path | None, as
         ring = _ring(keys)
         backup = backup_of(ring)
         secret = _asked("A passphrase for the file", again=True) if passphrase else None
-        write_private(file, encode_backup(backup, secret), replace=force)
+        write_private(file, encode_backup(backup, secret), replace=force, is_secret=not passphrase)
         _note(ring, "export", "", file=str(file))
         _print_backup(backup, file, "written", as_json=as_json)
         if not passphrase:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from taskengine.errors import KeysError
 
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Errors of file systems without hard links, such as those of most USB sticks."""
 _TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 """Errors caused by the state of the system, not by the file."""
 
@@ -33,8 +35,11 @@ def read_private(path: Path) -> bytes:
         raise KeysError(f"{path}: {error.strerror}") from None
 
 
-def write_private(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file that only we can read, completely or not at all. Raises KeysError."""
+def write_private(path: Path, data: bytes, *, replace: bool, is_secret: bool = True) -> None:
+    """Write a file that only we can read, completely or not at all.
+
+    Raises KeysError; if the data `is_secret`, also for a file system on which others could read it.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
@@ -43,10 +48,13 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                if is_secret and hasattr(os, "geteuid") and _is_open(os.fstat(file.fileno())):
+                    why = "this file system keeps no modes, so that others could read the file"
+                    raise KeysError(f"{path}: {why}: write it to another one, or with --passphrase")
             if replace:
                 os.replace(name, path)
             else:
-                os.link(name, path)
+                _place(name, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
@@ -54,6 +62,17 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
         raise KeysError(f"{path} exists already") from None
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
+
+
+def _place(name: str, path: Path) -> None:
+    """Give a file its name, unless that is taken. Raises OSError."""
+    try:
+        os.link(name, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.replace(name, path)
 
 
 def _is_open(found: os.stat_result) -> bool:
