@@ -54,7 +54,8 @@ def test_it_prints_what_the_seed_prints() -> None:
         assert f"Sucessfully terminated process [{pid}]: " in text
     assert text.count("(TASK)] Listener online") == 2
     assert "(FRONTEND)] Chunking: 63/10: {" in text
-    assert sum("(TASK)] Received task: Package" in line for line in text.splitlines()) == 8
+    # more where a worker was idle, and was given what another one had not begun
+    assert sum("(TASK)] Received task: Package" in line for line in text.splitlines()) >= 8
     parts = [line.rpartition("Part: ")[2] for line in text.splitlines() if "Assembling" in line]
     assert parts == [f"{left}.0" for left in range(7, -1, -1)]
 
