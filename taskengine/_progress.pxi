@@ -114,6 +114,8 @@ cdef class ProgressPage:
         cdef Slot* slot = &self.head.slots[number & 1]
         slot.open = 0
         slot.until = 0
+        # that of an older batch may lie beyond this one's results: who reads it and then what is open would mix the two
+        publish(&slot.done, 0)
         publish(&slot.committed, COUNT_SIZE)
         publish(&slot.number, number)
         out.lend(self.data(number), MAX_MESSAGE)

@@ -435,3 +435,15 @@ def test_a_task_that_may_run_again_is_marked_for_who_looks(memory: mmap.mmap) ->
     found = page.peek(4, FIRST_LOOK, {1})
     assert found is not None
     assert {piece[3] for piece in found[0]} == {layouts.MAY_RETRY | 1}
+
+
+def test_where_a_batch_begins_nothing_is_left_of_the_one_before_it_in_the_slot(memory: mmap.mmap) -> None:
+    """Its `done`, read just before the first entry of this one is opened, was taken for this one's."""
+    page, tasks = ProgressPage(memory), 37
+    package = join_frames([task(0, n) for n in range(tasks)])
+    batch = _fastpath.pack_batch(1, 0, [section_of(package, 0, tasks)])
+    _fastpath.run_batch(batch, lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
+    before = memoryview(memory[:4096]).cast("Q").tolist()
+    [place] = [place for place, word in enumerate(before) if word >> 32 == tasks and word & 0xFFFFFFFF > tasks]
+    _fastpath.run_batch(_fastpath.pack_batch(3, 0, []), lambda head: FUNCTIONS, Failures(), no_foreign, None, page)
+    assert memoryview(memory[:4096]).cast("Q")[place] == 0
