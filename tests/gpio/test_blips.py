@@ -87,9 +87,7 @@ def levels(meter: chip.Meter, line: int) -> list[int]:
 
 @pytest.mark.parametrize("name", [*DEVICES])
 def test_what_is_off_while_high_is_never_low_when_it_is_opened_and_closed(name: str) -> None:
-    layout = read(
-        {"devices": {"x": {"type": name, "active_high": False, **DEVICES[name]}}, "board": chip.BOARD, "chip": 0}
-    )
+    layout = read({"devices": {"x": {"type": name, "active_high": False, **DEVICES[name]}}, "board": chip.BOARD})
     lines = LINES[: len(DEVICES[name])]
     with watched(*lines) as meter:
         for _ in range(3):
@@ -99,9 +97,7 @@ def test_what_is_off_while_high_is_never_low_when_it_is_opened_and_closed(name: 
 
 def test_the_last_pulse_ends_where_the_output_is_off() -> None:
     """lgpio ends a cycle that has begun, which would light the lamp up once more after it was told to be off."""
-    layout = read(
-        {"devices": {"x": {"type": "PWMLED", "pin": 5, "active_high": False}}, "board": chip.BOARD, "chip": 0}
-    )
+    layout = read({"devices": {"x": {"type": "PWMLED", "pin": 5, "active_high": False}}, "board": chip.BOARD})
     rig = DeviceSet(layout.devices.values(), lgpio(layout))
     for _ in range(20):
         rig.writers[0](0.5)

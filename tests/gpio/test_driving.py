@@ -21,7 +21,6 @@ EMULATED_S = 0.1
 """The time that the emulation adds: one processor for all, test included."""
 DEVICES = f"""
 [hardware]
-chip = 0
 board = "{chip.BOARD}"
 
 [hardware.devices.deadman]
