@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing gpiozero costs a Pi a quarter of a second, which 
 
 
 class LaneCommands:
-    """What all commands of a lane need; `start` gives them an open owner."""
+    """The needs of all commands of a lane; `start` gives them an open owner."""
 
     def __init__(self, layout: HardwareConfig, lane: str) -> None:
         self._layout = layout

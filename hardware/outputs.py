@@ -94,7 +94,7 @@ class Output:
         self.limits = _paced(device)
         """The limits of its speed; None without limits."""
         self.restriction: Restriction | None = None
-        """What holds for it by rules."""
+        """The restriction that rules put on it."""
         self.is_bounded = self.limits is not None
         """Whether `bound` does anything."""
         self.ramp = device.soft_start if self.limits is None and self.role in _RAMPED else 0.0

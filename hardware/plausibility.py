@@ -25,7 +25,7 @@ class Measurement(NamedTuple):
 
 
 class Plausibility(msgspec.Struct, frozen=True):
-    """What an input may say.
+    """The bounds of what an input may say.
 
     `least` and `most` are in its unit, `max_age` in s, `max_rate` in its unit per second. `stuck_after` is for how many
     seconds it may say the same.
@@ -55,7 +55,7 @@ class Judge:
         self._valued_at = -math.inf
         self._changed_at = now
         self._fault = ""
-        """What is wrong with the latest reading, whatever its age."""
+        """The fault of the latest reading, whatever its age."""
 
     def take(self, reading: Measurement) -> None:
         """Take a reading; one that is older than the latest says nothing new."""
