@@ -105,6 +105,7 @@ PURE = {
     "router/permissions",
     "router/progress_relay",
     "router/stream_relay",
+    "router/unread_replies",
     "router/schedule",
     "router/work_budget",
     "router/worker_table",

@@ -10,10 +10,10 @@ from taskengine.broker.broker import Broker
 from taskengine.broker.package import Message, Package, Sender
 from taskengine.broker.partials import Part, PartialResults
 from taskengine.errors import Overloaded
-from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.protocol.messages import Stamp
 from taskengine.router.replies import Connections
 from taskengine.router.tuning import LATE_S, PART_S, UNREAD_PARTS
+from taskengine.router.unread_replies import UnreadReplies
 
 LOOKED_AT = 64
 """Partial replies to a client after which the router checks whether the client has read them."""
@@ -46,11 +46,9 @@ class PartialReplies:
     ) -> None:
         self._broker = broker
         self._outlet = outlet
-        self._connections = connections
         self._is_owed = is_owed
         self._stamp = stamp
-        self._sent: dict[bytes, int] = {}
-        """Partial replies to each client since it was seen to have read all."""
+        self._unread = UnreadReplies(connections, LOOKED_AT, UNREAD_PARTS)
         self._new: dict[Package, float] = {}
         """Packages with new entries, and since when they have some, the oldest first."""
         self._late: dict[bytes, dict[Package, None]] = {}
@@ -117,16 +115,11 @@ class PartialReplies:
             size = 0
         frames = package.partial_answer(part, error, is_last=is_last, stamp=self._stamp())
         self._outlet.send(package.sender.route, frames, package.sender.key, size)
-        if len(self._sent) >= MAX_CLIENTS:
-            self._sent.clear()
-        self._sent[package.sender.client] = self._sent.get(package.sender.client, 0) + 1
+        self._unread.count(package.sender.client)
 
     def _has_room(self, package: Package) -> bool:
         """Return whether the package's client has read so much that it may get more before its package is complete."""
-        client, sent = package.sender.client, self._sent.get(package.sender.client, 0)
-        if sent >= LOOKED_AT and self._connections is not None:
-            if self._connections.has_read(client):
-                self._sent[client] = sent = 0
-            elif sent >= UNREAD_PARTS:
-                return False
-        return not self._outlet.is_full(client, package.sender.key, package.results.held)
+        sender = package.sender
+        return self._unread.has_room(sender.client) and not self._outlet.is_full(
+            sender.client, sender.key, package.results.held
+        )

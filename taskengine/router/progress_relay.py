@@ -7,12 +7,12 @@ from collections.abc import Callable
 from taskengine.broker.broker import Broker
 from taskengine.broker.package import Package, Sender
 from taskengine.errors import ProtocolError
-from taskengine.protocol.limits import MAX_CLIENTS
 from taskengine.protocol.messages import Stamp
 from taskengine.protocol.progress import MAX_REPORT
 from taskengine.router.partial_replies import Outlet
 from taskengine.router.replies import Connections
 from taskengine.router.tuning import LATE_S, UNREAD_REPORTS
+from taskengine.router.unread_replies import UnreadReplies
 
 KEPT = 64
 """The most tasks of a package whose newest report is kept for a client that does not read."""
@@ -38,11 +38,9 @@ class ProgressRelay:
     ) -> None:
         self._broker = broker
         self._outlet = outlet
-        self._connections = connections
         self._is_owed = is_owed
         self._stamp = stamp
-        self._sent: dict[bytes, int] = {}
-        """Replies with reports to each client since it was seen to have read all."""
+        self._unread = UnreadReplies(connections, UNREAD_REPORTS, UNREAD_REPORTS)
         self.late: dict[Package, Reports] = {}
         """Reports for clients that have too much unread, by package."""
         self._next_look = 0.0
@@ -96,14 +94,8 @@ class ProgressRelay:
 
     def _has_room(self, sender: Sender, size: int) -> bool:
         """Return whether the client has read so much that it may get a report; if so, one counts as sent."""
-        client, sent = sender.client, self._sent.get(sender.client, 0)
-        if self._outlet.is_full(client, sender.key, size):
+        client = sender.client
+        if self._outlet.is_full(client, sender.key, size) or not self._unread.has_room(client):
             return False
-        if sent >= UNREAD_REPORTS and self._connections is not None:
-            if not self._connections.has_read(client):
-                return False
-            sent = 0
-        if len(self._sent) >= MAX_CLIENTS:
-            self._sent.clear()
-        self._sent[client] = sent + 1
+        self._unread.count(client)
         return True

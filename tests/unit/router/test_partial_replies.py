@@ -177,7 +177,7 @@ def test_a_client_that_reads_nothing_gets_only_so_many_partial_replies() -> None
         package = street.accept(1, serial)
         street.finish(package, 0)
     two = Street(2)
-    two.replies._sent = street.replies._sent
+    two.replies._unread._sent = street.replies._unread._sent
     two.connections.reads = False
     package = two.accept(2)
     two.finish(package, 0)
