@@ -45,6 +45,8 @@ class Admission:
     ) -> None:
         self._lane = lane
         self._panel = panel
+        self._watching = [other for other in panel.stop_lanes if other != lane]
+        """The other lanes whose inputs can stop this one."""
         self._ends = panel.ends
         self._exclusive = exclusive
         self._position = position
@@ -60,14 +62,18 @@ class Admission:
 
     def check(self, output: Output, origin: Origin, now: float) -> None:
         """Check that a command may move an output. Raises NotAllowed, Cancelled, TaskTimeout."""
-        if self._panel.has_stops_elsewhere(self._lane):
-            for lane in self._panel.unread_stops(self._lane):
-                raise NotAllowed(unread_text(lane))
+        if self._watching and (unread := self.unread()):
+            raise NotAllowed(unread[0])
         if self._panel.number:  # the machine was stopped at least once
             self._check_stop(origin)
             self._check_consent(origin)
         self._check_age(output, origin, now)
         self._check_hold(output, origin, now)
+
+    def unread(self) -> list[str]:
+        """Return the reasons against motion that lie in other lanes: nobody reads their stop inputs."""
+        lanes = [lane for lane in self._watching if not self._panel.has_owner(lane)]
+        return [f"nobody reads the stop inputs of lane {lane} now" for lane in lanes]
 
     def _check_stop(self, origin: Origin) -> None:
         panel = self._panel
@@ -306,11 +312,6 @@ class Admission:
         self._consents[holder] = None
         if len(self._consents) > MAX_CONSENTS:
             del self._consents[next(iter(self._consents))]
-
-
-def unread_text(lane: str) -> str:
-    """Return what keeps other lanes from moving while nobody reads the stop inputs of this one."""
-    return f"nobody reads the stop inputs of lane {lane} now"
 
 
 def _word(output: Output, origin: Origin) -> int:

@@ -451,9 +451,8 @@ class Control(Movements):
         """Have outputs go on that ramp to rest only because a renewal was late, and has come now."""
         for output in outputs:
             sink = output.motion
-            if not isinstance(sink, Sink) or sink.is_final:
-                continue
-            if sink.is_late and self._ends[output.place] - output.stop_ns > now * NS:
+            is_in_time = self._ends[output.place] - output.stop_ns > now * NS
+            if isinstance(sink, Sink) and sink.may_end and is_in_time:
                 self._drop(output)
                 if output.limits is not None:
                     self._set_off(output, partial(_set, cast(float, sink.start), output.limits), now)

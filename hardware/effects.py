@@ -165,6 +165,11 @@ class Sink(NamedTuple):
     is_final: bool = False
 
     @property
+    def may_end(self) -> bool:
+        """Return whether a renewal in time ends it."""
+        return self.is_late and not self.is_final
+
+    @property
     def name(self) -> str:
         """See `Pulse`."""
         return "ramp"

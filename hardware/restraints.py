@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from taskengine import NotAllowed, Origin
 
-from .admission import Admission, unread_text
+from .admission import Admission
 from .arming import Attempts
 from .conditions import FAULT
 from .device_config import HardwareConfig, Value
@@ -31,7 +31,7 @@ RULE = "a rule"
 
 
 class Hands(NamedTuple):
-    """What a control can do with an output: drive it to a value, drop its motion, bring it to rest."""
+    """The ways in which a control acts on an output: drive it to a value, drop its motion, bring it to rest."""
 
     drive: Callable[[Output, Value, float], None]
     drop: Callable[[Output], None]
@@ -136,7 +136,7 @@ class Restraints:
         """Return what speaks against arming in all lanes."""
         self._write(now)
         late = self._panel.unconfirmed() if self._panel.is_stopped else []
-        unread = (unread_text(lane) for lane in self._panel.unread_stops(self._lane))
+        unread = self._admission.unread()
         return [*self._panel.notes.all().reasons, *unread, *(f"lane {lane} has not stopped yet" for lane in late)]
 
     def _plan(self) -> None:

@@ -38,7 +38,7 @@ POWER_AGE_S = 10.0
 
 
 class RuleAction(enum.Enum):
-    """What a rule does while its condition holds."""
+    """The actions of rules while their conditions hold."""
 
     LIMIT = "limit"
     """The amount of its outputs' values is `limit` at most."""
@@ -71,7 +71,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Restriction(NamedTuple):
-    """What holds for one output: `refused` are directions, as signs; `ramp` is the time, in s, to come to rest.
+    """The restriction of one output: `refused` are directions, as signs; `ramp` is the time, in s, to come to rest.
 
     `reasons` are those of all rules, `refusals` those of the rules that do more than to limit.
     """
@@ -158,7 +158,7 @@ class Rules:
         self._faulty_at: dict[str, float] = {}
         """When inputs got their faults."""
         self.faults: dict[str, str] = {}
-        """What is wrong with inputs, by their names."""
+        """The faults of inputs, by their names."""
         self.holding: dict[str, str] = {}
         """The rules that hold, by their names, with the reasons."""
         self.latches: dict[str, str] = {}

@@ -97,8 +97,9 @@ class SharedState:
         """How much longer, in s, a stop may take because outputs ramp down."""
         self._has_watchdog = bool(layout.watchdog)
         # while nobody reads a stop input, nothing may move
-        self._stopping = tuple(lane for lane in layout.lanes if layout.stops_by_input(lane))
-        self._latching.update(self._stopping)
+        self.stop_lanes = tuple(lane for lane in layout.lanes if layout.stops_by_input(lane))
+        """The lanes with an input that can stop the machine."""
+        self._latching.update(self.stop_lanes)
         lanes, devices = len(self._lanes), len(layout.devices)
         sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes, WORDS * lanes]
         words = sum(sizes)
@@ -339,7 +340,7 @@ class SharedState:
         next owner if that is faster.
         """
         with self._counting():
-            if owner in (NOBODY, self._get(lane, _Lane.GONE)) or owner != self.owner(lane):
+            if owner != self.owner(lane) or not self.has_owner(lane):
                 return False
             self._set(lane, _Lane.GONE, owner)
             self._set(lane, _Lane.FAULTS, self._get(lane, _Lane.FAULTS) + 1)
@@ -353,14 +354,9 @@ class SharedState:
         """Return the process that had the lane's pins last; NOBODY before the first one."""
         return self._get(lane, _Lane.OWNER)
 
-    def has_stops_elsewhere(self, lane: str) -> bool:
-        """Return whether an input of another lane can stop the machine."""
-        return bool(self._stopping) and self._stopping != (lane,)
-
-    def unread_stops(self, lane: str) -> list[str]:
-        """Return the lanes but this one whose stop inputs nobody reads: they have no owner, or no longer."""
-        others = [other for other in self._stopping if other != lane]
-        return [other for other in others if self.owner(other) in (NOBODY, self._get(other, _Lane.GONE))]
+    def has_owner(self, lane: str) -> bool:
+        """Return whether a process has the lane's pins, as far as is known."""
+        return self.owner(lane) not in (NOBODY, self._get(lane, _Lane.GONE))
 
     def has_fault(self, lane: str) -> bool:
         """Return whether a process that had the lane's pins has died since somebody last called for an arm."""

@@ -20,7 +20,7 @@ class AsyncTaskFuture(asyncio.Future[Any]):
         super().__init__(loop=asyncio.get_running_loop())
         self._call = call
         self.add_done_callback(AsyncTaskFuture._retract)
-        call.add_done_callback(self._tell)
+        call.add_done_callback(in_loop(self._take))
 
     def progress(self) -> Progress | None:
         """Return what the task said last of its progress, None if it has said nothing; see `TaskFuture.progress`."""
@@ -34,12 +34,7 @@ class AsyncTaskFuture(asyncio.Future[Any]):
         if self.cancelled():
             self._call.cancel()
 
-    def _tell(self, call: Future[Any]) -> None:
-        """Have the loop take the outcome; any thread may call this."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self.get_loop().call_soon_threadsafe(self._take)
-
-    def _take(self) -> None:
+    def _take(self, _: Future[Any]) -> None:
         if self.done():
             return
         if self._call.cancelled():

@@ -38,12 +38,8 @@ class StopRequests:
 
         There is such a request only if the engine is known: the other routes find out what it understands.
         """
-        made, order, options = (
-            local_time(),
-            order_of(call, new_id()),
-            msgspec.structs.replace(options, priority="urgent"),
-        )
-        info = self._session.info
+        made, order, info = local_time(), order_of(call, new_id()), self._session.info
+        options = msgspec.structs.replace(options, priority="urgent")
 
         def outgoing() -> OutgoingRequest:
             if info is not None and STOPPABLE in info.capabilities:
