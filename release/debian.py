@@ -36,7 +36,7 @@ def fetch(url: str, sha256: str | None = None) -> bytes:
 
 def unpacked(name: str, suite: str, processor: Processor) -> Path:
     """Return the folder with a package's files, which is fetched if it is not there yet. Raises BuildError."""
-    folder = cache() / f"{suite}-{processor.debian}" / name
+    folder = cache() / "release" / f"{suite}-{processor.debian}" / name
     if folder.is_dir():
         return folder
     fields = _fields(name, suite, processor.debian)

@@ -23,7 +23,7 @@ class Source:
 
     def unpacked(self) -> Path:
         """Return the folder with the files, which is fetched if it is not there yet. Raises BuildError."""
-        place = cache() / "sources" / self.sha256[:16]
+        place = cache() / "release" / "sources" / self.sha256[:16]
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             data = fetch(self.url, self.sha256)

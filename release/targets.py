@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from itertools import product
@@ -99,5 +100,5 @@ def chosen(names: list[str]) -> tuple[Target, ...]:
 
 
 def cache() -> Path:
-    """Return the folder for what is fetched once, outside the repository."""
-    return Path.home() / ".cache" / "taskengine" / "release"
+    """Return the folder for what is made or fetched once, outside the repository."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "taskengine"

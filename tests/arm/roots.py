@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from release.targets import AARCH64, ARMV7L, BOOKWORM, TRIXIE, Processor, Target, Version
+from release.debian import MIRROR
+from release.targets import AARCH64, ARMV7L, BOOKWORM, TRIXIE, Processor, Target, Version, cache
 from tests.arm.machine import run
 
-MIRROR = "https://deb.debian.org/debian"
 PACKAGES = ("python3", "python3-venv")
 SMALL = (
     "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -74,11 +73,6 @@ class Root:
 
 ROOTS = {str(root): root for root in (Root(v, p) for p in (AARCH64, ARMV7L) for v in (TRIXIE, BOOKWORM))}
 """By name, like arm64-trixie; what CI runs is the first."""
-
-
-def cache() -> Path:
-    """Where what is made once is kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "taskengine"
 
 
 def make(root: Root) -> Path:

@@ -96,8 +96,8 @@ class SyncClient:
         note_outcome(self.book, id, id if outcome is None else outcome)
 
 
-class AsyncClient:
-    """Many calls at once, and packages beside them."""
+class Coroutines:
+    """What a client of asyncio does in turns, each of which is `_turn`."""
 
     def __init__(self, address: str, name: str, seed: int) -> None:
         self.book = Book(name)
@@ -111,13 +111,23 @@ class AsyncClient:
     async def _serve(self, stop: threading.Event) -> None:
         async with aio.Client(self._address, self.book.client, timeout=ANSWER_S) as client:
             while not stop.is_set():
-                ids, calls = make_calls(self.book, self._chance, self._chance.randrange(1, 12))
-                package_ids, package = make_calls(self.book, self._chance, self._chance.randrange(0, 100))
-                answers = [client.call(name, *args) for name, args, _ in calls]
-                *outcomes, whole = await asyncio.gather(*answers, client.run(package), return_exceptions=True)
-                note_all(self.book, ids, outcomes)
-                note_all(self.book, package_ids, whole)
+                await self._turn(client)
                 await asyncio.sleep(PAUSE_S)
+
+    async def _turn(self, client: aio.Client) -> None:
+        raise NotImplementedError
+
+
+class AsyncClient(Coroutines):
+    """Many calls at once, and packages beside them."""
+
+    async def _turn(self, client: aio.Client) -> None:
+        ids, calls = make_calls(self.book, self._chance, self._chance.randrange(1, 12))
+        package_ids, package = make_calls(self.book, self._chance, self._chance.randrange(0, 100))
+        answers = [client.call(name, *args) for name, args, _ in calls]
+        *outcomes, whole = await asyncio.gather(*answers, client.run(package), return_exceptions=True)
+        note_all(self.book, ids, outcomes)
+        note_all(self.book, package_ids, whole)
 
 
 class Crowd:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from taskengine import Client, TaskEngineError, aio
-from tests.chaos.clients import ANSWER_S, CANCEL_S, PAUSE_S, note_outcome
+from tests.chaos.clients import ANSWER_S, CANCEL_S, PAUSE_S, Coroutines, note_outcome
 from tests.chaos.ledger import LEFT, Book
 from tests.chaos.readings import Reading
 
@@ -117,23 +117,11 @@ class StreamClient:
         note_leaving(self.book, plan)
 
 
-class AsyncStreamClient:
+class AsyncStreamClient(Coroutines):
     """Many streams at once; some are left because their coroutine is cancelled."""
 
-    def __init__(self, address: str, name: str, seed: int) -> None:
-        self.book = Book(name)
-        self._chance = random.Random(f"{seed} {name}")
-        self._address = address
-
-    def run(self, stop: threading.Event) -> None:
-        """Until it is told to stop."""
-        asyncio.run(self._serve(stop))
-
-    async def _serve(self, stop: threading.Event) -> None:
-        async with aio.Client(self._address, self.book.client, timeout=ANSWER_S) as client:
-            while not stop.is_set():
-                await asyncio.gather(*(self._read(client) for _ in range(self._chance.randrange(1, 8))))
-                await asyncio.sleep(PAUSE_S)
+    async def _turn(self, client: aio.Client) -> None:
+        await asyncio.gather(*(self._read(client) for _ in range(self._chance.randrange(1, 8))))
 
     async def _read(self, client: aio.Client) -> None:
         """Read a stream, for a while only if it is to be left."""

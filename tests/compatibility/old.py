@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from release.targets import cache
 from taskengine import Client, TaskEngineError
 from taskengine.security.keys import KeyRing
 from tests.engine import deadline, free_ports, wait_until
@@ -33,9 +33,8 @@ backward = 21
 
 def folder() -> Path:
     """Where the venv is, or is to be."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     python = "".join(map(str, sys.version_info[:2]))
-    return cache / "taskengine" / f"{VERSION}-{COMMIT[:12]}-py{python}"
+    return cache() / f"{VERSION}-{COMMIT[:12]}-py{python}"
 
 
 def build() -> Path:

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from release.targets import cache
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 LIMIT_S = 600
@@ -42,8 +44,7 @@ poweroff -f 2>/dev/null || busybox poweroff -f
 def kernel() -> Path:
     """The kernel, from the cache, or built by what lies in this folder."""
     recipe = b"".join((FOLDER / name).read_bytes() for name in ("build-kernel.sh", "uml.config"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    folder = cache / "taskengine" / f"gpio-sim-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    folder = cache() / f"gpio-sim-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not (folder / "linux").is_file():
         print("building a kernel with gpio-sim, about 2 minutes", flush=True)
         subprocess.run([str(FOLDER / "build-kernel.sh"), str(folder)], check=True, stdout=sys.stderr)

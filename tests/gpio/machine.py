@@ -54,10 +54,10 @@ pin = {BUTTON}
 
 
 @contextmanager
-def machine(**settings: Any) -> Iterator[Engine]:
-    """The engine, in a folder with that configuration."""
+def machine(configuration: str = DEVICES, **settings: Any) -> Iterator[Engine]:
+    """An engine in a folder with a configuration."""
     with tempfile.TemporaryDirectory() as name:
-        Path(name, "taskengine.toml").write_text(DEVICES)
+        Path(name, "taskengine.toml").write_text(configuration)
         with Engine(cwd=Path(name), enable_stdout="false", **settings) as engine:
             yield engine
 

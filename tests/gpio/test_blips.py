@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +20,9 @@ from taskengine import Client, TaskEngineError
 from taskengine_hardware import read
 from taskengine_hardware.backends import lgpio
 from taskengine_hardware.device_set import DeviceSet
-from tests.engine import Engine, deadline, wait_until
+from tests.engine import deadline, wait_until
 from tests.gpio import chip
-from tests.gpio.machine import BRAKE, LAMP, RELAY
+from tests.gpio.machine import BRAKE, LAMP, RELAY, machine
 
 WATCH_S = 0.00001
 """How soon the thread that watches gets the interpreter."""
@@ -111,18 +109,10 @@ def test_the_last_pulse_ends_where_the_output_is_off() -> None:
     rig.close()
 
 
-@contextmanager
-def machine() -> Iterator[Engine]:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name, "taskengine.toml").write_text(TABLE)
-        with Engine(cwd=Path(name), enable_stdout="false") as engine:
-            yield engine
-
-
 @pytest.mark.parametrize("end", ["reload", "killed"])
 def test_what_is_safe_while_high_is_never_low_at_a_hand_over(end: str) -> None:
     """A brake's enable, and a heater that is off while its line is high; both told nothing."""
-    with watched(BRAKE, RELAY) as meter, machine() as engine:
+    with watched(BRAKE, RELAY) as meter, machine(TABLE) as engine:
         wait_until(lambda: len(engine.pids("pin")) == 1, 20, "the owner")
         (owner,) = engine.pids("pin")
         os.kill(*{"reload": (engine.process.pid, signal.SIGHUP), "killed": (owner, signal.SIGKILL)}[end])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from taskengine import Client, NotAllowed
 from tests.engine import Engine, deadline, wait_until
 from tests.gpio import chip
+from tests.gpio.machine import machine
 
 DEADMAN, WHEEL, TRACK, AWAKE, LAMP = 27, 20, 22, 26, 17
 SWITCH_S = 0.02
@@ -55,10 +54,8 @@ pin = {LAMP}
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     chip.pull(DEADMAN, up=True)
-    with tempfile.TemporaryDirectory() as name:
-        Path(name, "taskengine.toml").write_text(DEVICES)
-        with Engine(cwd=Path(name), enable_stdout="false") as engine:
-            yield engine
+    with machine(DEVICES) as engine:
+        yield engine
 
 
 @pytest.fixture

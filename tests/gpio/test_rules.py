@@ -8,12 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ import pytest
 from taskengine import Client, NotAllowed, TaskEngineError
 from tests.engine import Engine, deadline, wait_until
 from tests.gpio import chip
+from tests.gpio.machine import machine
 
 LEFT, RIGHT, LEFT_BACK, RIGHT_BACK, STOP, BUMPER, ECHO, TRIGGER = 20, 16, 21, 26, 5, 6, 24, 23
 LEASE_S = 5.0
@@ -90,15 +89,6 @@ def echoes() -> Iterator[subprocess.Popen[str]]:
         finally:
             process.kill()
             chip.pull(ECHO, up=False)
-
-
-@contextmanager
-def machine(settings: str) -> Iterator[Engine]:
-    """An engine with these settings."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name, "taskengine.toml").write_text(settings)
-        with Engine(cwd=Path(name), enable_stdout="false") as engine:
-            yield engine
 
 
 @pytest.fixture(scope="module")

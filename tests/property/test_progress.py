@@ -25,7 +25,6 @@ from taskengine.protocol.messages import (
     PartialReply,
     Request,
     RequestKind,
-    decode_reply,
     decode_request,
     encode_request,
     wanting_progress,
@@ -33,6 +32,7 @@ from taskengine.protocol.messages import (
 from taskengine.protocol.progress import Progress, write_report
 from taskengine.router.progress_relay import KEPT, ProgressRelay
 from taskengine.router.tuning import LATE_S, UNREAD_REPORTS
+from tests.partial_frames import read_partial
 
 CLIENTS = [b"one", b"two"]
 
@@ -67,11 +67,7 @@ class Reports(RuleBasedStateMachine):
         raise AssertionError("nobody is cut off because of progress")
 
     def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
-        head, bodies = frames
-        assert isinstance(head, bytes)
-        assert isinstance(bodies, list)
-        reply = decode_reply(head)
-        assert isinstance(reply, PartialReply)
+        reply, bodies = read_partial(frames)
         assert reply.serial in self.packages, "a report behind the end"
         assert 0 < reply.count <= KEPT
         self.inboxes[route[0]].append((reply, b"".join(bodies)))

@@ -18,11 +18,11 @@ from taskengine.protocol.messages import (
     ReplyMode,
     Request,
     RequestKind,
-    decode_reply,
     encode_request,
 )
 from taskengine.router.partial_replies import LOOKED_AT, PartialReplies
 from taskengine.router.tuning import LATE_S, PART_S, UNREAD_PARTS
+from tests.partial_frames import read_partial
 
 Sent = list[tuple[PartialReply, list[bytes]]]
 
@@ -38,12 +38,7 @@ class Outlet:
         return self.full
 
     def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
-        head, *bodies = frames
-        assert isinstance(head, bytes)
-        reply = decode_reply(head)
-        assert isinstance(reply, PartialReply)
-        body = bodies[0] if bodies else []
-        assert isinstance(body, list)
+        reply, body = read_partial(frames)
         assert size == sum(map(len, body))
         self.sent.append((reply, body))
 

@@ -17,11 +17,9 @@ from taskengine.protocol.credit import Grant
 from taskengine.protocol.messages import (
     NOWHERE,
     UNSTAMPED,
-    PartialReply,
     ReplyMode,
     Request,
     RequestKind,
-    decode_reply,
     decode_request,
     encode_request,
     wanting_progress,
@@ -29,6 +27,7 @@ from taskengine.protocol.messages import (
 from taskengine.protocol.progress import MAX_REPORT, Progress, as_reports, write_report
 from taskengine.router.progress_relay import KEPT, ProgressRelay
 from taskengine.router.tuning import LATE_S, UNREAD_REPORTS
+from tests.partial_frames import read_partial
 
 NIL = b"\xc0"
 
@@ -56,11 +55,7 @@ class Relay:
         raise AssertionError("nobody is cut off because of progress")
 
     def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
-        head, bodies = frames
-        assert isinstance(head, bytes)
-        assert isinstance(bodies, list)
-        reply = decode_reply(head)
-        assert isinstance(reply, PartialReply)
+        reply, bodies = read_partial(frames)
         assert (reply.reply, reply.first, reply.last) == (ReplyMode.PROGRESS, 0, False)
         self.sent.append(as_reports(_fastpath.unpack(b"".join(bodies), reply.count, bytes)))
 

@@ -17,15 +17,14 @@ from taskengine.protocol.credit import MAX_VALUES, Grant
 from taskengine.protocol.messages import (
     NOWHERE,
     UNSTAMPED,
-    PartialReply,
     Request,
     RequestKind,
     StreamCredit,
-    decode_reply,
     decode_request,
     encode_request,
 )
 from taskengine.router.stream_relay import StreamRelay
+from tests.partial_frames import read_partial
 
 NIL = b"\xc0"
 
@@ -45,10 +44,7 @@ class Relay:
         return not self.has_room
 
     def send(self, route: Sequence[bytes], frames: Message, key: str = "", size: int = 0) -> None:
-        head = frames[0]
-        assert isinstance(head, bytes)
-        reply = decode_reply(head)
-        assert isinstance(reply, PartialReply)
+        reply, _ = read_partial(frames)
         self.sent.append((reply.first, reply.count, reply.last, "" if reply.error is None else reply.error[1]))
 
     def begin(self, values: int = 4) -> tuple[Package, str, int]:
