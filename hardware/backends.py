@@ -57,6 +57,7 @@ def lgpio(layout: HardwareConfig) -> Any:
     try:
         return factory(chip, layout.board)
     except Exception as error:  # the errors of lgpio and gpiozero have no common class
+        find_chip.cache_clear()  # it may have another number by now
         raise SettingsError(
             f"pins: gpiochip{chip} cannot be opened ({error}); is the user in the group gpio? "
             "On what is no Raspberry Pi, [hardware] names a chip and a board"
@@ -124,11 +125,13 @@ def auto(layout: HardwareConfig) -> Any:
     return lgpio(layout)
 
 
-def warm_up(pins: str) -> None:
-    """Import a backend in advance, if it is installed, so that a later claim is fast."""
+def warm_up(pins: str, layout: HardwareConfig | None = None) -> None:
+    """Import a backend, if it is installed, and find the layout's gpiochip in advance, so that a later claim is fast."""
     with contextlib.suppress(ImportError, OSError, SettingsError):
         if chosen(pins) in (AUTO, "lgpio"):
             _fine()
+            if layout is not None:
+                find_chip(layout.chip)
 
 
 BACKENDS: Mapping[str, Callable[[HardwareConfig], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,12 @@ class ChipInfo(NamedTuple):
     label: str
 
 
+@lru_cache
 def find_chip(wanted: int | str | None, folder: Path = Path("/dev")) -> int:
     """Return the number of the gpiochip that `[hardware]` wants: a number, a label, or None for the header's.
 
-    Raises SettingsError if there is no such chip, or if it cannot be told which one it is.
+    Opening them all takes long, so that this is done once: the guardian has no time for it. Raises SettingsError if
+    there is no such chip, or if it cannot be told which one it is.
     """
     if isinstance(wanted, int):
         return wanted

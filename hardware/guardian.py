@@ -372,6 +372,6 @@ class Guardian:
 
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """Run the guardian's process."""
-    warm_up(pins)
+    warm_up(pins, layout)
     links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

@@ -28,6 +28,7 @@ def rows(folder: Path) -> dict[str, Any]:
 
 
 def test_the_label_and_the_holder_of_a_pin(tmp_path: Path) -> None:
+    backends.warm_up("lgpio")
     chips = {name: ThisMachine().chip(f"/dev/{name}") for name in os.listdir("/dev") if name.startswith("gpiochip")}
     assert chips == {"gpiochip0": Chip("brcmvirt-gpio", 8), "gpiochip1": Chip("pinctrl-bcm2835", 54)}
     assert [find_chip(wanted) for wanted in (None, "pinctrl-bcm2835", "brcmvirt-gpio", 7)] == [1, 1, 0, 7]
