@@ -126,7 +126,7 @@ def auto(layout: HardwareConfig) -> Any:
 
 
 def warm_up(pins: str, layout: HardwareConfig | None = None) -> None:
-    """Import a backend, if it is installed, and find the layout's gpiochip in advance, so that a later claim is fast."""
+    """Import a backend, if it is installed, and find the layout's gpiochip, so that a later claim of pins is fast."""
     with contextlib.suppress(ImportError, OSError, SettingsError):
         if chosen(pins) in (AUTO, "lgpio"):
             _fine()

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 
 from taskengine import Client
+from taskengine.protocol.messages import NOWHERE
+from taskengine.worker.context import set_origin, set_policy
 from tests import summary
 from tests.engine import Engine, deadline
 
@@ -31,6 +33,14 @@ def config_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def no_caller() -> Iterator[None]:
+    """No test runs for the caller, or under the policy, that another has set in this process."""
+    yield
+    set_policy(None)
+    set_origin(NOWHERE)
 
 
 @pytest.fixture(scope="module")

@@ -188,12 +188,10 @@ def test_devices_that_are_written_together_wait_for_nobody_between(machine: Benc
     """Sixteen or so in one task are one frame: all are refused, or all move."""
     machine.commands.lease_acquire(["tilt"], exclusive=True)
     set_origin(Origin(connection=b"another", holder=b"another"))
-    try:
-        with pytest.raises(NotAllowed, match="another client holds tilt"):
-            machine.commands.devices_write({"pan": 10, "tilt": 0.5})
-        assert machine.owner.control.find("pan").value is None
-    finally:
-        set_origin(Origin())
+    with pytest.raises(NotAllowed, match="another client holds tilt"):
+        machine.commands.devices_write({"pan": 10, "tilt": 0.5})
+    assert machine.owner.control.find("pan").value is None
+    set_origin(Origin())
     machine.commands.devices_write({"pan": 10, "tilt": 0.5})
     assert machine.owner.control.find("tilt").value == 0.5
 
@@ -240,20 +238,17 @@ def test_a_stop_that_has_waited_does_not_undo_an_arm(machine: Bench) -> None:
     """The router has stopped the machine as it came. One that a task calls itself is another one."""
     received = time.monotonic_ns()
     set_origin(Origin("a", b"a", b"a", received, received))
-    try:
-        machine.panel.stop(time.monotonic_ns())
-        machine.commands.system_arm(1)
-        machine.commands.stop_called()
-        assert machine.commands.system_state()["armed"]
-        machine.commands.system_stop()
-        assert not machine.commands.system_state()["armed"]
-        machine.commands.system_arm(2)
-        set_origin(Origin("a", b"a", b"a", time.monotonic_ns(), 0))
-        machine.commands.stop_called(why="now")
-        assert machine.commands.system_state()["why"] == "now"
-        assert machine.commands.system_state()["by"] == "a"
-    finally:
-        set_origin(Origin())
+    machine.panel.stop(time.monotonic_ns())
+    machine.commands.system_arm(1)
+    machine.commands.stop_called()
+    assert machine.commands.system_state()["armed"]
+    machine.commands.system_stop()
+    assert not machine.commands.system_state()["armed"]
+    machine.commands.system_arm(2)
+    set_origin(Origin("a", b"a", b"a", time.monotonic_ns(), 0))
+    machine.commands.stop_called(why="now")
+    assert machine.commands.system_state()["why"] == "now"
+    assert machine.commands.system_state()["by"] == "a"
 
 
 def test_stops_and_rests_overtake_what_waits() -> None:
@@ -271,17 +266,14 @@ def test_stops_and_rests_overtake_what_waits() -> None:
 def test_anothers_motion_is_brought_to_rest_by_who_may_use_the_device(machine: Bench) -> None:
     now = time.monotonic_ns()
     set_origin(Origin("a", b"a", b"a", now, now))
-    try:
-        machine.commands.lease_acquire(["fan"], exclusive=True)
+    machine.commands.lease_acquire(["fan"], exclusive=True)
+    machine.commands.motor_forward("fan")
+    set_origin(Origin("b", b"b", b"b", time.monotonic_ns(), 0))
+    machine.commands.motor_stop("fan")
+    assert machine.pin(8).state == 0
+    set_origin(Origin("a", b"a", b"a", now, now))
+    with pytest.raises(Cancelled):
         machine.commands.motor_forward("fan")
-        set_origin(Origin("b", b"b", b"b", time.monotonic_ns(), 0))
-        machine.commands.motor_stop("fan")
-        assert machine.pin(8).state == 0
-        set_origin(Origin("a", b"a", b"a", now, now))
-        with pytest.raises(Cancelled):
-            machine.commands.motor_forward("fan")
-    finally:
-        set_origin(Origin())
 
 
 def test_a_rest_is_heeded_while_a_task_hangs(machine: Bench) -> None:
@@ -377,24 +369,20 @@ def test_an_input_may_be_told_at_its_rate(bench: Callable[..., Bench], monkeypat
 
 def test_what_a_policy_does_not_allow_moves_nothing(machine: Bench) -> None:
     set_policy(policy.Policy({"laptop": policy.Entry(devices=("pan",)), "tablet": policy.Entry()}))
-    try:
-        set_origin(Origin("laptop", b"1", b"1"))
-        machine.commands.servo_set("pan", 0.5)
-        assert machine.commands.devices_state().keys() == {"pan"}
-        refusals: list[Callable[[], object]] = [
-            lambda: machine.commands.servo_set("tilt", 0),
-            lambda: machine.commands.devices_write({"pan": 0, "lamp": True}),
-            lambda: machine.commands.lease_acquire(["tilt"]),
-            lambda: machine.commands.sensor_read("button"),
-            lambda: machine.commands.servo_halt("tilt"),
-        ]
-        for refused in refusals:
-            with pytest.raises(NotAllowed, match="policy does not let client 'laptop' use device"):
-                refused()
-        assert machine.owner.control.find("pan").value == 45
-    finally:
-        set_policy(None)
-        set_origin(Origin())
+    set_origin(Origin("laptop", b"1", b"1"))
+    machine.commands.servo_set("pan", 0.5)
+    assert machine.commands.devices_state().keys() == {"pan"}
+    refusals: list[Callable[[], object]] = [
+        lambda: machine.commands.servo_set("tilt", 0),
+        lambda: machine.commands.devices_write({"pan": 0, "lamp": True}),
+        lambda: machine.commands.lease_acquire(["tilt"]),
+        lambda: machine.commands.sensor_read("button"),
+        lambda: machine.commands.servo_halt("tilt"),
+    ]
+    for refused in refusals:
+        with pytest.raises(NotAllowed, match="policy does not let client 'laptop' use device"):
+            refused()
+    assert machine.owner.control.find("pan").value == 45
 
 
 def test_a_command_whose_pin_fails_ends_in_its_error_and_the_lease_ends_too(bench: Callable[..., Bench]) -> None:

@@ -174,20 +174,17 @@ def test_a_group_is_listed_and_its_lights_are_devices(machine: Bench) -> None:
 
 def test_a_policy_names_the_group_or_its_lights(machine: Bench) -> None:
     rights = {"car": policy.Entry(devices=("lights",)), "lamp": policy.Entry(devices=("bar.*",))}
-    try:
-        set_policy(policy.Policy(rights))
-        set_origin(Origin("car", b"1", b"car"))
-        machine.commands.led_on("lights")
-        with pytest.raises(NotAllowed):
-            machine.commands.led_off("lights.red")
-        with pytest.raises(NotAllowed):
-            machine.commands.devices_state("bar")
-        set_origin(Origin("lamp", b"1", b"lamp"))
-        machine.commands.led_on("bar.left")
-        with pytest.raises(NotAllowed):
-            machine.commands.device_rest("lights")
-    finally:
-        set_policy(None)
+    set_policy(policy.Policy(rights))
+    set_origin(Origin("car", b"1", b"car"))
+    machine.commands.led_on("lights")
+    with pytest.raises(NotAllowed):
+        machine.commands.led_off("lights.red")
+    with pytest.raises(NotAllowed):
+        machine.commands.devices_state("bar")
+    set_origin(Origin("lamp", b"1", b"lamp"))
+    machine.commands.led_on("bar.left")
+    with pytest.raises(NotAllowed):
+        machine.commands.device_rest("lights")
 
 
 @pytest.mark.parametrize(

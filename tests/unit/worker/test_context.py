@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,12 +12,9 @@ from taskengine.worker.context import may_call, set_origin, set_policy
 
 
 @pytest.fixture(autouse=True)
-def policy() -> Iterator[None]:
+def policy() -> None:
     """A policy, and nobody's task."""
     set_policy(Policy({"laptop": Entry(devices=("pan",)), "tablet": Entry(devices=("lamp",))}))
-    yield
-    set_policy(None)
-    set_origin(Origin(connection=b"c"))
 
 
 def may_use(device: str) -> bool:
