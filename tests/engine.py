@@ -213,6 +213,7 @@ class Engine:
         self.check_counts()
         pids = self.pids()
         self.process.send_signal(number)
+        self.process.send_signal(signal.SIGCONT)  # a test that failed may have left it stopped
         code = self.process.wait(deadline(20.0))
         wait_until(lambda: not any(map(alive, pids)), 2.0, f"the end of {pids}")
         return code

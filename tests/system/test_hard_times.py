@@ -190,9 +190,10 @@ def behind(path):
         engine_of(tmp_path, module, chunking="false") as engine,
         Client(engine.address, timeout=deadline(20)) as client,
     ):
+        client.call("task_count", 1, 1)
+        engine.process.send_signal(signal.SIGSTOP)
         futures = [client.submit(name, str(gate)) for name in ("late", "behind")]
         client.flush()
-        engine.process.send_signal(signal.SIGSTOP)
         time.sleep(0.6)
         gate.touch()
         wait_until((tmp_path / "gate.behind").exists, 20, "the task behind")
