@@ -88,8 +88,9 @@ fuzz: RUNS := 1000000
 fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each fuzz target, with sanitizers; TARGETS names some of them
 	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
 
-test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always the same ones
+test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always the same ones, and try every example of the property tests
 	$(PY) -m tests.fuzz --runs 100000
+	ALL_EXAMPLES=1 $(PY) -m pytest $(BESIDE) tests/property
 
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
