@@ -34,11 +34,17 @@ class Dispatcher:
         self._workers = workers
         self._in_flight = in_flight
         self._costs = Costs()
+        self._timed: list[tuple[Slice, int, int]] = []
+        """What `learn` is still to be told."""
         self.now = 0.0
         """In s, monotonic."""
 
     def dispatch(self) -> list[Batch]:
         """Hand out work while workers have room."""
+        if self._timed:
+            timed, self._timed = self._timed, []
+            for slice, tasks, elapsed_ns in timed:
+                self._learn(slice, tasks, elapsed_ns)
         batches: list[Batch] = []
         for lane in self._lanes.values():
             while lane.queued and (filled := self._fill(lane)):
@@ -55,7 +61,14 @@ class Dispatcher:
         return recalls
 
     def learn(self, slice: Slice, tasks: int, elapsed_ns: int) -> None:
-        """Note that so many tasks of a slice took so long, and charge their package for that."""
+        """Note that so many tasks of a slice took so long; it counts from the next `dispatch` on.
+
+        So their client's answer, which leaves before that, does not wait for it.
+        """
+        self._timed.append((slice, tasks, elapsed_ns))
+
+    def _learn(self, slice: Slice, tasks: int, elapsed_ns: int) -> None:
+        """Estimate the cost of a task by what tasks of a slice took, and charge their package for that."""
         package = slice.package
         estimate = slice.cost * tasks / (slice.stop - slice.first)
         self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
@@ -112,8 +125,11 @@ class Dispatcher:
             tasks = self._in_flight.counters.hand_out(slices)
             batches.append(Batch(worker.name, worker.hold(slices, self.now), slices, lane.slice_ns, tasks))
             lane.queued -= tasks
-        if lane.slice_ns and not all(worker.batches for worker in free):
-            self._workers.has_idle = True
+        if lane.slice_ns:
+            for worker in free:
+                if not worker.batches:
+                    self._workers.has_idle = True
+                    break
         return batches
 
     def _fill_places(self, lane: Lane) -> Iterator[Batch]:

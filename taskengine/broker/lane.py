@@ -140,7 +140,7 @@ class LaneWorker:
 
     def weigh(self) -> None:
         """Estimate again how much work the worker has."""
-        self.load = sum(slice.cost for batch in self.batches for slice in batch)
+        self.load = sum(slice.cost for batch in self.batches for slice in batch) if self.batches else 0.0
 
 
 class Lane:
