@@ -116,6 +116,8 @@ class Router:
         self._freed = FreedMemory()
         self._now = time.monotonic()
         """The time when something was received last."""
+        self._unpaid: float | None = None
+        """What the last message of this turn took, in s: its sender is charged once the tasks are on their way."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
         self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
         self._control = control
@@ -218,6 +220,9 @@ class Router:
             if settled:
                 self._frontend.deliver(settled)
             self._dispatch()
+            if self._unpaid is not None:
+                self._frontend.charge(self._unpaid, self._now)
+                self._unpaid = None
             if self._broker.workers.has_idle:
                 self._even_out()
             if self._broker.looks.are_wanted:
@@ -242,12 +247,14 @@ class Router:
         self._context.term()
 
     def _take(self, requests: Callable[[], Request | None]) -> None:
-        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        """Take what clients have sent, a turn's worth, and charge each for its own: the last one after the turn."""
         began = time.thread_time()  # what others do on the machine is nobody's work
         for request in _received(requests):
+            if self._unpaid is not None:
+                self._frontend.charge(self._unpaid, self._now)
             self._frontend.take(*request, self._now)
             ended = time.thread_time()
-            self._frontend.charge(ended - began, self._now)
+            self._unpaid = ended - began
             began = ended
 
     def _wait_ms(self) -> int:
