@@ -175,7 +175,7 @@ class Lane:
     def add(self, span: Span) -> None:
         """Append a span to what waits."""
         self.queued += span.stop - span.first
-        if self._alone is None and self.next() is None:
+        if self.next() is None:  # which forgets the last one that waited alone
             self._alone = span
         else:
             self.settle()
