@@ -66,10 +66,10 @@ class ReplySender:
         mine = self._debt(client, key).unsent
         if mine and mine + size > UNREAD_BYTES:
             return True
-        unread = self._all.unsent
-        share = max((UNREAD_ALL_BYTES - unread) // 2, UNREAD_LEAST_BYTES)
         if not mine and size <= UNREAD_LEAST_BYTES:
             return False
+        unread = self._all.unsent
+        share = max((UNREAD_ALL_BYTES - unread) // 2, UNREAD_LEAST_BYTES)
         most = min(UNREAD_KEY_BYTES, share)
         by_key = self._of_keys[key].unsent if key else mine
         if by_key and by_key + size > most:
