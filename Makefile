@@ -20,7 +20,7 @@ CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
 SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
-JOBS := $(shell expr $$(nproc) + 1)
+JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # To collect the other files takes as long as many tests; tests/conftest.py refuses a mark that this does not find.
 ALONE = -m alone $$(grep -rl "pytest\.mark\.alone" tests --include="test_*.py")
