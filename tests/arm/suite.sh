@@ -8,5 +8,5 @@ echo /srv/tools >"$site/tools.pth"
 mount --bind "$site/taskengine" /srv/repository/taskengine
 mount --bind "$site/taskengine_hardware" /srv/repository/hardware
 cd /srv/repository
-export EMULATED_BY_QEMU=1 TASKENGINE_TEST_TIME_FACTOR="${TASKENGINE_TEST_TIME_FACTOR:-4}"
+export EMULATED_BY_QEMU=1 TASKENGINE_TEST_TIME_FACTOR="${TASKENGINE_TEST_TIME_FACTOR:-10}"
 exec /srv/venv/bin/python -m pytest -p no:cacheprovider -o faulthandler_timeout=600 "$@"
