@@ -55,10 +55,11 @@ def lgpio_wheel(target: Target, dist: Path, work: Path, date: int) -> Path:
 
 
 def pyzmq_wheel(target: Target, dist: Path, work: Path, date: int) -> Path:
-    """Build pyzmq with libzmq and libsodium in it, as its wheels on PyPI have them. Raises BuildError.
+    """Build pyzmq with libzmq and libsodium in it, as its wheels on PyPI have them. Raises BuildError: g++ is missing.
 
     libzmq is the newest one that PyPI has the source of, and libsodium Debian's static library.
     """
+    target.processor.tool("g++")  # gcc compiles libzmq with it
     source, older = PYZMQ.unpacked(), LIBZMQ.unpacked()
     wrapper = work / "_zmq.c"
     cython = [sys.executable, "-m", "cython", "-3", "--module-name", "zmq.backend.cython._zmq"]

@@ -9,7 +9,7 @@ import pytest
 from release import debian, recipes, wheelhouse
 from release.archive import read_wheel
 from release.sources import Source
-from release.targets import BuildError, Target, chosen
+from release.targets import BuildError, Processor, Target, chosen
 
 DATE = 1_700_000_000
 
@@ -85,6 +85,7 @@ def test_pyzmq_is_built_with_its_libzmq_and_libsodium_and_keeps_their_licences(
         return b"\x7fELF"
 
     monkeypatch.setattr(Source, "unpacked", lambda self: source)
+    monkeypatch.setattr(Processor, "tool", lambda self, name: name)
     monkeypatch.setattr(recipes, "unpacked", lambda name, suite, processor: sodium)
     monkeypatch.setattr(recipes, "run", lambda command, folder: "")
     monkeypatch.setattr(recipes, "compile_module", compile_module)
