@@ -65,7 +65,8 @@ def in_root(root: Root, script: str, words: list[str]) -> int:
         subprocess.run(fill, cwd=machine.REPOSITORY, check=True)
         house = Path(name, str(root.target))
         shown = {f"{PLACE}/repository": machine.REPOSITORY, f"{PLACE}/wheelhouse": house}
-        kept = {f"{PLACE}/tools": roots.make_tools(root)}
+        # by the name of this folder the engine knows what is installed, whose files it does not survey for tasks
+        kept = {f"{PLACE}/tools/site-packages": roots.make_tools(root)}
         command = ["sh", f"{PLACE}/repository/tests/arm/{script}", *words]
         return machine.run(root.architecture, command, root=roots.make(root), shown=shown, kept=kept)
 

@@ -3,7 +3,7 @@
 set -eu
 LIMIT=${LIMIT:-3600} sh /srv/repository/tests/arm/first_servo.sh
 site=$(echo /srv/venv/lib/python3*/site-packages)
-echo /srv/tools >"$site/tools.pth"
+echo /srv/tools/site-packages >"$site/tools.pth"
 # the sources have no compiled modules; and a test that looks for them finds the wheel's
 mount --bind "$site/taskengine" /srv/repository/taskengine
 mount --bind "$site/taskengine_hardware" /srv/repository/hardware
