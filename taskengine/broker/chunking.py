@@ -33,6 +33,9 @@ class Cut(NamedTuple):
         return larger + (task - boundary) // size
 
 
+_ONE = Cut(1, 1, 0)
+
+
 def cut(tasks: int, size: int | None, workers: int, first: int = 0) -> Cut:
     """Cut `tasks` tasks, the first of which is at position `first`, for `workers` workers.
 
@@ -40,6 +43,8 @@ def cut(tasks: int, size: int | None, workers: int, first: int = 0) -> Cut:
     The number of chunks is rounded up to a multiple of the workers, but there is never an empty chunk, and sizes
     differ by at most one.
     """
+    if tasks == 1 and not first:
+        return _ONE
     if size is None or tasks <= 1:
         return Cut(min(tasks, 1), tasks, 0, first)
     chunks = -(-tasks // size)

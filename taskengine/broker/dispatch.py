@@ -7,6 +7,7 @@ worker. A chunk whose cost is unknown or large travels alone, so that nothing sm
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from taskengine.broker.cancellation import CancelledTasks, cancelled
 from taskengine.broker.costs import Costs
@@ -22,6 +23,9 @@ _TURN_NS = BATCH_NS / 4
 """Work that a package gets in one turn while others wait."""
 
 
+_load = attrgetter("load")
+
+
 def _held(worker: LaneWorker) -> int:
     return len(worker.batches)
 
@@ -34,11 +38,17 @@ class Dispatcher:
         self._workers = workers
         self._in_flight = in_flight
         self._costs = Costs()
+        self._timed: list[tuple[Slice, int, int]] = []
+        """What `learn` is still to be told."""
         self.now = 0.0
         """In s, monotonic."""
 
     def dispatch(self) -> list[Batch]:
         """Hand out work while workers have room."""
+        if self._timed:
+            timed, self._timed = self._timed, []
+            for slice, tasks, elapsed_ns in timed:
+                self._learn(slice, tasks, elapsed_ns)
         batches: list[Batch] = []
         for lane in self._lanes.values():
             while lane.queued and (filled := self._fill(lane)):
@@ -55,7 +65,14 @@ class Dispatcher:
         return recalls
 
     def learn(self, slice: Slice, tasks: int, elapsed_ns: int) -> None:
-        """Note that so many tasks of a slice took so long, and charge their package for that."""
+        """Note that so many tasks of a slice took so long; it counts from the next `dispatch` on.
+
+        So their client's answer, which leaves before that, does not wait for it.
+        """
+        self._timed.append((slice, tasks, elapsed_ns))
+
+    def _learn(self, slice: Slice, tasks: int, elapsed_ns: int) -> None:
+        """Estimate the cost of a task by what tasks of a slice took, and charge their package for that."""
         package = slice.package
         estimate = slice.cost * tasks / (slice.stop - slice.first)
         self._lanes[slice.run.lane].charge(package, elapsed_ns - estimate)
@@ -89,8 +106,10 @@ class Dispatcher:
             return list(self._fill_places(lane))
         span = lane.next()
         free = [worker for worker in lane.workers if worker.room()] if span else []
-        if not free:
+        if not span or not free:
             return []
+        if lane.queued == 1 and span.package.flight.cancellation.tasks is None:
+            return self._fill_one(lane, span, free)
         filling = BatchBuilder(free.copy())
         while span and filling.free and not lane.is_held_up(span):
             cancelled_tasks = span.package.flight.cancellation.tasks
@@ -112,9 +131,31 @@ class Dispatcher:
             tasks = self._in_flight.counters.hand_out(slices)
             batches.append(Batch(worker.name, worker.hold(slices, self.now), slices, lane.slice_ns, tasks))
             lane.queued -= tasks
-        if lane.slice_ns and not all(worker.batches for worker in free):
-            self._workers.has_idle = True
+        self._note_idle(lane, free)
         return batches
+
+    def _fill_one(self, lane: Lane, span: Span, free: list[LaneWorker]) -> list[Batch]:
+        """Build the batch of a task beside which nothing waits: it goes to the least loaded of the `free` workers."""
+        if lane.is_held_up(span):
+            return []
+        worker = min(free, key=_load) if len(free) > 1 else free[0]
+        cost = self._cost(span)
+        slices = [Slice(span.package, span.run, span.first, span.stop, cost, span.is_again)]
+        span.first = span.stop
+        worker.load += cost
+        lane.charge(span.package, cost)
+        lane.queued -= self._in_flight.counters.hand_out(slices)
+        number = worker.hold(slices, self.now)
+        self._note_idle(lane, free)
+        return [Batch(worker.name, number, slices, lane.slice_ns, 1)]
+
+    def _note_idle(self, lane: Lane, free: list[LaneWorker]) -> None:
+        """Have the balancer look, where one of the workers that had room has got nothing."""
+        if lane.slice_ns:
+            for worker in free:
+                if not worker.batches:
+                    self._workers.has_idle = True
+                    return
 
     def _fill_places(self, lane: Lane) -> Iterator[Batch]:
         """Yield a batch of one task for each free place of the lane's workers, as long as there are tasks."""

@@ -13,7 +13,7 @@ NO_CHUNKS = Chunks()
 class Flight:
     """A package on its way. Only the broker and its parts write here."""
 
-    __slots__ = ("accepted_ns", "cancellation", "chunks", "job", "losses", "tries")
+    __slots__ = ("_losses", "accepted_ns", "cancellation", "chunks", "job", "tries")
 
     def __init__(self) -> None:
         self.job = 0
@@ -24,7 +24,13 @@ class Flight:
         """Its cut, which is made when it is accepted."""
         self.cancellation = Cancellation()
         """Its tasks that are not to start any more."""
-        self.losses = Losses()
-        """How often its tasks were lost with their workers."""
+        self._losses: Losses | None = None
         self.tries: dict[int, int] | None = None
         """How often each task ran again after an error of its own, by position; None where none did."""
+
+    @property
+    def losses(self) -> Losses:
+        """How often its tasks were lost with their workers; most packages have none."""
+        if self._losses is None:
+            self._losses = Losses()
+        return self._losses

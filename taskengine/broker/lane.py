@@ -140,7 +140,7 @@ class LaneWorker:
 
     def weigh(self) -> None:
         """Estimate again how much work the worker has."""
-        self.load = sum(slice.cost for batch in self.batches for slice in batch)
+        self.load = sum(slice.cost for batch in self.batches for slice in batch) if self.batches else 0.0
 
 
 class Lane:
@@ -175,7 +175,7 @@ class Lane:
     def add(self, span: Span) -> None:
         """Append a span to what waits."""
         self.queued += span.stop - span.first
-        if self._alone is None and self.next() is None:
+        if self.next() is None:  # which forgets the last one that waited alone
             self._alone = span
         else:
             self.settle()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import socket as sockets
 import struct
-import sys
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +15,7 @@ import zmq
 from taskengine._socket import Port
 from taskengine.broker.origins import is_near
 from taskengine.router.connection_table import ConnectionTable
+from taskengine.runtime.sockets import end, unsent
 from taskengine.security.handshakes import Handshakes
 from taskengine.security.keys import fingerprint
 
@@ -118,13 +116,13 @@ class ConnectionMonitor:
         if descriptor >= 0:
             if reason:
                 self._note("cut off", address=_address(descriptor), reason=reason)
-            _end(descriptor)
+            end(descriptor)
 
     def has_read(self, client: bytes) -> bool:
         """Return whether everything that was written to the client has arrived there, or it has left."""
         self.read()
         descriptor = self._presence.descriptor_of(client)
-        return descriptor < 0 or _unsent(descriptor) == 0
+        return descriptor < 0 or unsent(descriptor) == 0
 
     def close(self) -> None:
         """Stop watching. Call this before the socket is closed, or libzmq's thread waits for a reader of its events."""
@@ -139,7 +137,7 @@ class ConnectionMonitor:
         if not knock.is_let_in and self._presence.cut(descriptor):
             if knock.is_news:
                 self._note("cut off", address=address, reason="it connects too often")
-            _end(descriptor)
+            end(descriptor)
 
     def _cut_excess(self, descriptor: int, key: str = "") -> None:
         """End the connection that is too many because of this one, if any is."""
@@ -148,7 +146,7 @@ class ConnectionMonitor:
             return
         told = {"fingerprint": fingerprint(key)} if key else {"address": _address(excess)}
         self._note("cut off", **told, reason="too many connections (CONNECTIONS)")
-        _end(excess)
+        end(excess)
 
 
 def _address(descriptor: int) -> str:
@@ -173,21 +171,3 @@ def _far_address(descriptor: int) -> str:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
             return str(ipaddress.IPv6Address(int(address) >> NETWORK_BITS << NETWORK_BITS))
     return found
-
-
-def _unsent(descriptor: int) -> int:
-    """Return how many sent bytes of a connection its peer has not acknowledged (tcp(7), TIOCOUTQ)."""
-    held = bytearray(4)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(descriptor, termios.TIOCOUTQ, held)
-    return int.from_bytes(held, sys.byteorder)
-
-
-def _end(descriptor: int) -> None:
-    """End a connection. libzmq sees that as if the client had ended it, and closes the descriptor."""
-    with contextlib.suppress(OSError):
-        connection = sockets.socket(fileno=descriptor)
-        try:
-            connection.shutdown(sockets.SHUT_RDWR)
-        finally:
-            connection.detach()

@@ -400,12 +400,14 @@ class Frontend:
     def _admit(self, package: Package, client: KnownClient, now: float) -> None:
         """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""
         try:
-            client.admit(package, now)
+            if client.is_limited:
+                client.admit(package, now)
             if package.urgency.is_urgent:
                 package.priority = Priority.URGENT
             denied = package.denied() if client.is_limited else []
             is_whole = self._broker.accept(package)
-            client.charge(package)
+            if client.is_limited:
+                client.charge(package)
         except Overloaded:
             self._broker.counters.refused += package.count
             raise
@@ -415,7 +417,7 @@ class Frontend:
         if denied:
             told = [shortened(name, MAX_NAME_LENGTH) for name in denied[:TASKS_TOLD]]
             self._audit.note("refused", client=client.name, tasks=told)
-        if noted := client.noted(package):
+        if client.is_limited and (noted := client.noted(package)):
             told = [shortened(name, MAX_NAME_LENGTH) for name in noted[:TASKS_TOLD]]
             self._audit.note("called", client=client.name, tasks=told, count=package.count)
         if is_whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import time
@@ -24,7 +25,7 @@ from taskengine.protocol.limits import MAX_MESSAGE
 from taskengine.protocol.messages import TaskInfo, read_overruns
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.router.frontend import Frontend
-from taskengine.router.health import WorkerHealth
+from taskengine.router.health import Diagnosis, WorkerHealth
 from taskengine.router.scheduler import OwnClient, Scheduler
 from taskengine.router.tuning import UNREAD_MESSAGES, UNREAD_REQUESTS
 from taskengine.router.worker_table import WorkerTable
@@ -116,6 +117,8 @@ class Router:
         self._freed = FreedMemory()
         self._now = time.monotonic()
         """The time when something was received last."""
+        self._unpaid: float | None = None
+        """What the last message of this turn took, in s: its sender is charged once the tasks are on their way."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
         self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
         self._control = control
@@ -199,8 +202,6 @@ class Router:
             if ready & BACKEND:
                 for frames in _received(self._worker_port.receive):
                     self._from_worker(frames)
-                if self._frontend.streams.fresh:
-                    self._frontend.streams.send()
             if ready & FRONTEND:
                 self._take(requests)
             if ready & NEWS and self._connections:
@@ -214,10 +215,15 @@ class Router:
             self._frontend.look_at_keys(self._now)
             if self._scheduler.due <= self._now:
                 self._scheduler.run(self._now)
+            if self._frontend.streams.fresh:
+                self._frontend.streams.send()
             settled = self._broker.settle(self._now)
             if settled:
                 self._frontend.deliver(settled)
             self._dispatch()
+            if self._unpaid is not None:
+                self._frontend.charge(self._unpaid, self._now)
+                self._unpaid = None
             if self._broker.workers.has_idle:
                 self._even_out()
             if self._broker.looks.are_wanted:
@@ -242,12 +248,14 @@ class Router:
         self._context.term()
 
     def _take(self, requests: Callable[[], Request | None]) -> None:
-        """Take what clients have sent, a turn's worth, and charge each for its own."""
+        """Take what clients have sent, a turn's worth, and charge each for its own: the last one after the turn."""
         began = time.thread_time()  # what others do on the machine is nobody's work
         for request in _received(requests):
+            if self._unpaid is not None:
+                self._frontend.charge(self._unpaid, self._now)
             self._frontend.take(*request, self._now)
             ended = time.thread_time()
-            self._frontend.charge(ended - began, self._now)
+            self._unpaid = ended - began
             began = ended
 
     def _wait_ms(self) -> int:
@@ -412,12 +420,19 @@ class Router:
             self._connections.settle()
         self._control.offer(Alive(self._frontend.has_answered))
         self._kill_overdue()
-        for worker, reason in self._health.silent(now, is_stopped) + self._health.late_to_join(now):
+        for worker, reason in self._silent(now) + self._health.late_to_join(now):
             self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
         if self._freed.is_due(self._frontend.held, now):
             trim_memory()
+
+    def _silent(self, now: float) -> list[Diagnosis]:
+        """Return the workers that have stood still for too long, although what waited of them was read."""
+        if self._health.silent(now, is_stopped):  # what they have sent may wait behind what others have
+            for frames in itertools.islice(iter(self._worker_port.receive, None), TURN_MESSAGES):
+                self._from_worker(frames)
+        return self._health.silent(now, is_stopped)
 
     def _even_out(self) -> None:
         """Give what busy workers have not begun to idle ones."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 
-_ACKED = struct.Struct("Q")
-_ACKED_AT = 120
-"""The offset of tcpi_bytes_acked in struct tcp_info, since Linux 4.2 (tcp(7))."""
+_COUNTS = struct.Struct("QQ")
+_COUNTS_AT = 120
+"""The offset of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info, since Linux 4.2 (tcp(7))."""
 
 
 def number_of(descriptor: int) -> int:
@@ -36,24 +37,68 @@ def _held(descriptor: int, number: int) -> Iterator[socket.socket | None]:
         yield held if number_of(held.fileno()) == number else None
 
 
+def unsent(descriptor: int) -> int:
+    """Return how many sent bytes of a connection its peer has not acknowledged (TIOCOUTQ); 0 where it is closed."""
+    with contextlib.suppress(OSError):
+        return _queued(descriptor, termios.TIOCOUTQ)
+    return 0
+
+
 def unread(descriptor: int, number: int) -> tuple[int, int] | None:
     """Return how many bytes the peer has not acknowledged, and how many it has; None where the connection is closed."""
-    queue = array.array("i", [0])
     with _held(descriptor, number) as held:
         try:
-            if held is None:
-                return None
-            fcntl.ioctl(held, termios.TIOCOUTQ, queue)
-            told = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + _ACKED.size)
+            return None if held is None else (_queued(held.fileno(), termios.TIOCOUTQ), _counts(held)[0])
         except OSError:
             return None
-    if len(told) < _ACKED_AT + _ACKED.size:
-        return queue[0], 0
-    return queue[0], _ACKED.unpack_from(told, _ACKED_AT)[0]
+
+
+def taken(descriptor: int) -> int | None:
+    """Return how many bytes of a TCP connection this process has read so far; None for another or a closed one.
+
+    Where the kernel does not count them, it is 0.
+    """
+    try:
+        with _lent(descriptor) as lent:
+            received = _counts(lent)[1]
+            return max(0, received - _queued(descriptor, termios.FIONREAD))
+    except OSError:
+        return None
 
 
 def cut(descriptor: int, number: int) -> None:
     """End a connection; the owner of its socket sees that as if the peer had closed it."""
-    with _held(descriptor, number) as held, contextlib.suppress(OSError):
+    with _held(descriptor, number) as held:
         if held is not None:
-            held.shutdown(socket.SHUT_RDWR)
+            end(held.fileno())
+
+
+def end(descriptor: int) -> None:
+    """End the connection that has this descriptor now, as `cut` does."""
+    with contextlib.suppress(OSError), _lent(descriptor) as lent:
+        lent.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _lent(descriptor: int) -> Iterator[socket.socket]:
+    """Yield a socket that does not close its descriptor, which is libzmq's. Raises OSError where it is closed."""
+    if descriptor < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    lent = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
+    try:
+        yield lent
+    finally:
+        lent.detach()
+
+
+def _queued(descriptor: int, which: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, which, bytes(4)), sys.byteorder)
+
+
+def _counts(held: socket.socket) -> tuple[int, int]:
+    """Return how many bytes a peer has acknowledged, and sent."""
+    told = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNTS_AT + _COUNTS.size)
+    if len(told) < _COUNTS_AT + _COUNTS.size:
+        return 0, 0
+    acknowledged, received = _COUNTS.unpack_from(told, _COUNTS_AT)
+    return acknowledged, received

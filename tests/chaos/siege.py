@@ -32,7 +32,7 @@ EVERY = 8
 """After so many calls the honest client publishes and stops once."""
 TIMES, NOISE_S = 2.0, 0.050
 """A p99 is at most so many times that at the engine beside, and so many s: turns of the router, and of the machine."""
-OPEN_S = {
+BUSY_S = {
     "names x policy": 0.2,
     "empty packages": 0.2,
     "questions": 0.2,
@@ -92,7 +92,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 def slow(figures: Figures) -> list[str]:
     """Return the times that were too long, which other work on the machine may have caused."""
-    noise_s = OPEN_S.get(figures.attack, NOISE_S)
+    noise_s = BUSY_S.get(figures.attack, NOISE_S)
     return [
         f"{figures.attack}: a {what} took {took * 1000:.1f} ms, beside it {beside * 1000:.1f} ms"
         for what, took, beside, most_s in (

@@ -61,6 +61,27 @@ def test_a_cheap_chunk_shares_no_batch_with_a_heavy_one() -> None:
     assert sent == [[("cheap",)], [("heavy",)]]
 
 
+def test_a_task_alone_goes_to_the_least_loaded_worker_and_others_are_known_to_be_idle() -> None:
+    made = broker(workers=2)
+    for count in (1, 1):
+        made.accept(package(count))
+        made.workers.has_idle = False
+        (batch,) = made.dispatch()
+        assert (batch.tasks, len(batch.slices)) == (1, 1)
+        assert made.workers.has_idle is (len({worker for worker in made.workers.values() if worker.batches}) < 2)
+    assert all(len(worker.batches) == 1 for worker in made.workers.values())
+
+
+def test_the_dispatch_after_an_answer_knows_what_its_tasks_cost() -> None:
+    made = broker(workers=1)
+    for known in (False, True):
+        waits = package(1)
+        made.accept(waits)
+        (batch,) = made.dispatch()
+        assert (batch.slices[0].cost == HEAVY_NS) is known
+        assert made.finish(batch.worker, answers(batch, HEAVY_NS)) == [waits]
+
+
 def test_chunks_are_spread_evenly_once_the_first_answer_tells_their_cost() -> None:
     made = broker()
     made.accept(package(63))

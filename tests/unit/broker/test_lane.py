@@ -68,6 +68,16 @@ def test_what_waits_alone_goes_first_until_somebody_comes() -> None:
     assert lane.next() is None
 
 
+def test_each_that_comes_when_nothing_waits_waits_alone() -> None:
+    lane = Lane(2)
+    for _ in range(3):
+        alone = span(1)
+        lane.add(alone)
+        assert lane.next() is alone
+        assert not any(line.waiting for line in lane.lines)
+        alone.first = alone.stop  # handed out
+
+
 def test_light_chunks_are_spread_until_a_batch_is_full() -> None:
     workers = [LaneWorker("a", "", 1), LaneWorker("b", "", 1)]
     builder = BatchBuilder(list(workers))
