@@ -110,7 +110,7 @@ def _finish(
     licences = {path.name: path for path in source.iterdir() if path.name.startswith("LICENSE") and path.is_file()}
     if not licences:
         raise BuildError(f"{name} has no licence to keep in {source}")
-    kept = {f"licenses/{name}": path.read_bytes() for name, path in (licences | others).items()}
+    kept = {f"licenses/{name}": path.read_bytes() for name, path in {**licences, **others}.items()}
     info = {"METADATA": metadata} | kept
     wheel = write_wheel(dist, name, version, target.tag, files, info, date)
     judge(wheel)
