@@ -28,6 +28,7 @@ EXTRAS = ("hardware", "pair", "metrics", "schedule")
 """The extras that a robot's engine may have; numpy is the tasks' own affair."""
 GLIBCS = {BOOKWORM: 36, TRIXIE: 41}
 ELSEWHERE = {
+    "pyzmq": "from piwheels.org, which pip on Raspberry Pi OS asks by itself; on Trixie also apt install python3-zmq",
     "spake2": "its cffi by apt install python3-cffi-backend, or from piwheels.org; `keys pair --line` needs neither",
 }
 """What brings a library to a Pi for which there is no wheel here."""
