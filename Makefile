@@ -22,6 +22,10 @@ SECONDS := 120
 # Tests at a time: many wait for an engine, and need no core meanwhile.
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# To collect the other files takes as long as many tests; tests/conftest.py refuses a mark that this does not find.
+ALONE = -m alone $$(grep -rl "pytest\.mark\.alone" tests --include="test_*.py")
+# Tests start Python a thousand times; where PYTHONDONTWRITEBYTECODE is set, each start would compile the package anew.
+BYTECODE = $(PY) -m compileall -q taskengine hardware bench examples tests
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
 CODE := taskengine hardware bench examples tests release
 # Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
@@ -59,8 +63,9 @@ run: $(VENV)/.run  ## set up, compile and serve, by taskengine.toml if there is 
 	$(PY) -m taskengine $(if $(PINS),--pins $(PINS))
 
 test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those that measure, alone
+	$(BYTECODE)
 	$(PY) -m pytest -m "not alone" $(BESIDE)
-	$(PY) -m pytest -m alone
+	$(PY) -m pytest $(ALONE)
 
 demo: $(VENV)/.run  ## play the sample communication of the original design on an engine of its own
 	$(PY) -m bench.demo
@@ -83,8 +88,9 @@ fuzz: RUNS := 1000000
 fuzz: $(VENV)/.test  ## run RUNS (1000000) inputs through each fuzz target, with sanitizers; TARGETS names some of them
 	$(PY) -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED)) --grown build/fuzz/grown $(TARGETS)
 
-test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always the same ones
+test-fuzz: $(VENV)/.test  ## run 100 000 inputs through each fuzz target, always the same ones, and try every example of the property tests
 	$(PY) -m tests.fuzz --runs 100000
+	ALL_EXAMPLES=1 $(PY) -m pytest $(BESIDE) tests/property
 
 test-asan: $(VENV)/.test  ## test the compiled code with AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) -m tests.sanitized pytest $(BESIDE) $(ASAN_TESTS)
@@ -106,6 +112,7 @@ test-newest: $(SOURCES)  ## test with the newest pyzmq and gpiozero, beyond our 
 
 coverage: $(VENV)/.test  ## measure which lines and branches the tests reach, in all processes, and compare that with the floors
 	$(PY) -m coverage erase
+	$(BYTECODE)
 	-$(PY) -m coverage run -m pytest -m "not alone" $(BESIDE)
 	$(PY) -m coverage combine --quiet
 	@rm -f .coverage.*

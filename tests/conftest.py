@@ -61,6 +61,12 @@ _SLOWEST_FIRST = ("fuzz", "system", "hardware", "property", "integration")
 """Folders of tests."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse a test that is to run alone where `make test`, which looks for the mark in files, would not find it."""
+    if item.get_closest_marker("alone") and "pytest.mark.alone" not in item.path.read_text():
+        raise pytest.UsageError(f"write `pytest.mark.alone` in {item.path} itself")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Have the workers of pytest-xdist begin with what takes long, so that none is at it when the others are done."""

@@ -6,6 +6,7 @@ been, for tests.fuzz (see tests/fuzz/guide.c).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -71,12 +72,22 @@ def _stamp() -> str:
 
 
 def build() -> Path:
-    """The folder that holds the package with sanitizers; compiled anew where a source has changed."""
+    """Return the folder that holds the package with sanitizers; compile it anew where a source has changed.
+
+    Of the processes that ask at once, one compiles, and the others wait for it.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER.parent / "sanitized.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _built()
+
+
+def _built() -> Path:
     stamp, lib = FOLDER / "stamp", FOLDER / "lib"
     if stamp.is_file() and stamp.read_text() == _stamp():
         return lib
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(FOLDER)
+    FOLDER.mkdir()
     guide = FOLDER / "guide.o"
     _run([*compiler(), "-O2", "-fPIC", "-fvisibility=hidden", "-c", str(GUIDE), "-o", str(guide)])
     _run([*compiler(), "-O2", "-fPIC", "-shared", str(GUIDE), "-o", str(LIBRARY)])

@@ -15,7 +15,7 @@ import msgspec
 
 from taskengine.errors import KeysError
 from taskengine.security.keys import KeyRing, Known, Membership, Pair
-from taskengine.security.private_files import read_private
+from taskengine.security.private_files import check_private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -83,9 +83,15 @@ def read_backup(path: Path) -> BackupFile:
     """
     try:
         with path.open("rb") as opened:
-            data = opened.read(LARGEST + 1)
+            file = _decoded(path, opened.read(LARGEST + 1))
+            if file.keys is not None:
+                check_private(path, opened.fileno())
+            return file
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
+
+
+def _decoded(path: Path, data: bytes) -> BackupFile:
     try:
         file = msgspec.json.decode(data, type=BackupFile)
     except (msgspec.MsgspecError, ValueError):
@@ -95,8 +101,6 @@ def read_backup(path: Path) -> BackupFile:
             f"{path}: it is {file.format!r} of version {file.version}, and this taskengine reads {FORMAT!r} of version "
             f"{VERSION}: import it with the taskengine that has exported it, or a newer one"
         )
-    if file.keys is not None:
-        read_private(path)
     return file
 
 

@@ -25,14 +25,19 @@ def read_private(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            # Windows has no modes: a user's folder is closed to others by its access list there
-            if hasattr(os, "geteuid") and _is_open(os.fstat(file.fileno())):
-                raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
+            check_private(path, file.fileno())
             return file.read()
     except OSError as error:
         if error.errno in _TRANSIENT:
             raise
         raise KeysError(f"{path}: {error.strerror}") from None
+
+
+def check_private(path: Path, descriptor: int) -> None:
+    """Raise KeysError if others can read or change the opened file."""
+    # Windows has no modes: a user's folder is closed to others by its access list there
+    if hasattr(os, "geteuid") and _is_open(os.fstat(descriptor)):
+        raise KeysError(f"{path}: others can read or change it: chmod 600 {path}, or make a new key")
 
 
 def write_private(path: Path, data: bytes, *, replace: bool, is_secret: bool = True) -> None:

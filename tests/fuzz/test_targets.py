@@ -16,7 +16,7 @@ from tests.fuzz import mutate, planted, run
 from tests.fuzz.run import ATHERIS, CORPUS, RANDOM, TARGETS
 from tests.sanitized import FOLDER, environment
 
-RUNS = 3_000
+RUNS = 2_000
 """Of each target; `make test-fuzz` runs 100 000."""
 MOST_KEPT_BYTES = 300_000
 

@@ -86,3 +86,8 @@ class Lane:
             assert self.control.due > now
             now = self.control.due
         raise AssertionError("it never rests")
+
+
+def stop_and_arm(lane: Lane, now: float, by: str = "boss") -> None:
+    lane.control.stop(now)
+    lane.control.arm(call(by, now + 0.1), now + 0.1)

@@ -6,10 +6,8 @@ be what happened to it: a result is of one whole run, `Cancelled` and `TaskTimeo
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from enum import Enum, auto
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import settings
@@ -20,7 +18,7 @@ from taskengine.broker.broker import Broker
 from taskengine.broker.lane import Batch, Slice, tasks_in
 from taskengine.broker.looks import PageLook, Piece
 from taskengine.broker.package import Package
-from taskengine.broker.partials import Part, PartialResults
+from taskengine.broker.partials import PartialResults
 from taskengine.broker.quota import QuotaLimits
 from taskengine.broker.recovery import Account, Answered
 from taskengine.broker.tuning import BATCH_NS, DEATHS
@@ -28,11 +26,10 @@ from taskengine.errors import Overloaded
 from taskengine.protocol.layouts import MODULE_MARK, NO_DEADLINE
 from taskengine.protocol.messages import Priority, TaskInfo
 from tests.emulation import examples
-from tests.packages import Plain, answer, package
+from tests.packages import answer, package
+from tests.property.broker_books import PINNED, Books, Event, State, after, between, first_of, positions_of
 
 LANES = {"": 3, "arm": 1, "io": 2}
-PINNED = {"arm"}
-ENTRY = re.compile(rb"<(\d+)(?: (\w+))?>")
 LIMITS = QuotaLimits(300, 2**40, 500, 2**40)
 CLIENTS = [b"a", b"b", b"c"]
 MODULES = {
@@ -41,158 +38,6 @@ MODULES = {
     for module in ("robot", "sums")
 }
 """A task of each module in each lane."""
-
-
-class State(Enum):
-    """Where a task is."""
-
-    WAITS = auto()
-    HELD = auto()
-    RUNS = auto()
-    FINISHED = auto()
-    ANSWERED = auto()
-
-
-def between(slices: list[Slice], done: int, stop: int) -> Iterator[tuple[Slice, int, int]]:
-    """Of the tasks of a batch those from one number to another, in each slice."""
-    for slice in slices:
-        first, end = slice.first + max(0, done), min(slice.stop, slice.first + stop)
-        if first < end:
-            yield slice, first, end
-        done, stop = done - (slice.stop - slice.first), stop - (slice.stop - slice.first)
-
-
-def _after(slices: list[Slice], done: int) -> tuple[Slice, int] | None:
-    """Which task of the slices comes behind so many, and in which of them it is."""
-    for slice in slices:
-        if done < slice.stop - slice.first:
-            return slice, slice.first + done
-        done -= slice.stop - slice.first
-    return None
-
-
-def _positions(slices: list[Slice]) -> list[tuple[Package, int]]:
-    """The tasks of the slices: their packages and positions."""
-    return [(slice.package, position) for slice in slices for position in range(slice.first, slice.stop)]
-
-
-def _first(slices: list[Slice], tasks: int) -> list[Slice]:
-    """The first so many tasks of the slices."""
-    first = []
-    for slice in slices:
-        stop = min(slice.stop, slice.first + tasks)
-        tasks -= stop - slice.first
-        if stop > slice.first:
-            first.append(slice._replace(stop=stop))
-    return first
-
-
-class Event(Enum):
-    """The fate of a task."""
-
-    DISPATCH = auto()
-    TAKE_BACK = auto()
-    BEGIN = auto()
-    END = auto()
-    ANSWER = auto()
-    HAND_BACK = auto()
-    DEATH = auto()
-    REPEAT = auto()
-    LOSE = auto()
-    BLAME = auto()
-    REVOKE = auto()
-
-
-RULES: dict[tuple[State, Event], State] = {
-    (State.WAITS, Event.DISPATCH): State.HELD,
-    (State.WAITS, Event.REVOKE): State.ANSWERED,
-    (State.WAITS, Event.LOSE): State.ANSWERED,
-    (State.WAITS, Event.BLAME): State.ANSWERED,
-    (State.HELD, Event.BEGIN): State.RUNS,
-    (State.HELD, Event.HAND_BACK): State.WAITS,
-    (State.HELD, Event.TAKE_BACK): State.WAITS,
-    (State.RUNS, Event.END): State.FINISHED,
-    (State.FINISHED, Event.ANSWER): State.ANSWERED,
-    (State.RUNS, Event.DEATH): State.ANSWERED,
-    (State.RUNS, Event.REPEAT): State.WAITS,
-}
-
-
-class Task:
-    """One task: where it is, and what has happened to it."""
-
-    def __init__(self, lane: str) -> None:
-        self.lane = lane
-        self.state = State.WAITS
-        self.events: Counter[Event] = Counter()
-        self.worker = ""
-
-    def step(self, event: Event) -> None:
-        assert (self.state, event) in RULES, f"{event.name} happened to a task that {self.state.name}"
-        self.state = RULES[self.state, event]
-        self.events[event] += 1
-
-
-class Books:
-    """A package, as its client sees it."""
-
-    def __init__(self, made: Plain, serial: str) -> None:
-        self.package = made
-        self.serial = serial
-        self.tasks = [Task(lane.partition(MODULE_MARK)[0]) for lane, count in made.lanes for _ in range(count)]
-        self.cancelled: set[int] = set()
-        self.is_unwanted = False
-        self.is_late = False
-        self.is_answered = False
-        self.deaths: Counter[int] = Counter()
-        self.sent: dict[int, str] = {}
-        """The entries that were sent, if the client wants each as it comes: "" or the error, by position."""
-
-    def send(self, parts: list[Part]) -> None:
-        """Send what there is before the package is whole, or the rest."""
-        for part in parts:
-            entries = ENTRY.findall(b"".join(part.bodies))
-            assert [int(position) for position, _ in entries] == list(range(part.first, part.stop))
-            assert self.sent.keys().isdisjoint(range(part.first, part.stop)), "sent twice"
-            self.sent |= {int(position): error.decode() for position, error in entries}
-            assert part.failed == sum(1 for _, error in entries if error)
-
-    def answer(self) -> list[tuple[int, str]]:
-        """What the client was told of each task: "" or the error."""
-        results = self.package.results
-        if isinstance(results, PartialResults):
-            self.send(results.take())
-            return sorted(self.sent.items())
-        return [(int(position), error.decode()) for position, error in ENTRY.findall(results.join())]
-
-    def is_revoked(self, position: int) -> bool:
-        return self.is_late or self.is_unwanted or position in self.cancelled
-
-    def check_answer(self) -> None:
-        """Check each task's answer against its fate."""
-        entries = self.answer()
-        assert [position for position, _ in entries] == list(range(len(self.tasks)))
-        assert self.package.results.failed == sum(1 for _, error in entries if error)
-        for (position, kind), task in zip(entries, self.tasks, strict=True):
-            assert task.state is State.ANSWERED, f"task {position} {task.state.name} and is answered"
-            happened = task.events
-            runs = happened[Event.BEGIN]
-            assert runs <= (DEATHS if self.package.idempotent else 1)
-            if kind == "":
-                assert happened[Event.END] == 1
-            elif kind == "WorkerLost" and happened[Event.LOSE]:
-                assert task.lane in PINNED
-                assert runs == happened[Event.REPEAT], "it had begun"
-            elif kind == "WorkerLost" and happened[Event.BLAME]:
-                assert runs == happened[Event.REPEAT], "it had begun"
-            elif kind == "WorkerLost":
-                assert happened[Event.DEATH] == 1
-                assert not self.package.idempotent or runs == DEATHS
-            else:
-                assert kind in ("Cancelled", "TaskTimeout")
-                assert happened[Event.REVOKE] == 1
-                assert runs == happened[Event.REPEAT], "it had begun"
-                assert self.is_revoked(position)
 
 
 class BrokerStates(RuleBasedStateMachine):
@@ -401,7 +246,7 @@ class BrokerStates(RuleBasedStateMachine):
 
     def put_back(self, slices: list[Slice], done: int) -> None:
         """Let the tasks of a batch wait again, except the first `done` and those that have begun."""
-        for made, position in _positions(slices)[done:]:
+        for made, position in positions_of(slices)[done:]:
             task = self.book(made).tasks[position]
             if task.state is State.HELD:
                 task.step(Event.HAND_BACK)
@@ -436,9 +281,9 @@ class BrokerStates(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.workers[name]) - 1))
         slices = self.workers[name][place]
         left = data.draw(st.integers(0 if place else self.ran[name], tasks_in(slices)))
-        for made, position in _positions(slices)[left:]:
+        for made, position in positions_of(slices)[left:]:
             self.books[made].tasks[position].step(Event.TAKE_BACK)
-        self.workers[name][place] = _first(slices, left)
+        self.workers[name][place] = first_of(slices, left)
         self.take(self.broker.take_back(name, self.broker.workers.held(name)[place], left))
         self.revoke()
 
@@ -456,7 +301,7 @@ class BrokerStates(RuleBasedStateMachine):
             if is_over:
                 accounts.append(None)
                 self.put_back(slices, 0)
-                next_up = next_up or _after(slices, 0)
+                next_up = next_up or after(slices, 0)
                 continue
             total = sum(slice.stop - slice.first for slice in slices)
             done = data.draw(st.integers(self.forget(name), total))
@@ -465,7 +310,7 @@ class BrokerStates(RuleBasedStateMachine):
             self.bury(running)
             self.put_back(slices, done)
             is_blamed = is_blamed or running is not None
-            next_up = next_up or _after(slices, done)
+            next_up = next_up or after(slices, done)
             last = entries.pop() if part and entries else None
             accounts.append(Account(entries, last, running))
         if next_up is not None and not is_blamed:

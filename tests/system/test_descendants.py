@@ -75,7 +75,7 @@ def written(path: Path) -> list[int]:
 
 
 def have_ended(pids: list[int]) -> None:
-    wait_until(lambda: not any(map(alive, pids)), 5, f"the end of {pids}")
+    wait_until(lambda: not any(map(alive, pids)), 15, f"the end of {pids}")
 
 
 def test_pools_work_in_tasks_and_what_they_leave_ends_with_the_worker(module: Path, tmp_path: Path) -> None:

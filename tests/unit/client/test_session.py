@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
-from unittest.mock import Mock
 
 import msgspec
 import pytest
 
 from taskengine import _fastpath
-from taskengine.broker.binary import error_entry
 from taskengine.client.calls import Call
 from taskengine.client.clock import LATEST
 from taskengine.client.requests import Options, OutgoingRequest, Pending
@@ -24,18 +20,15 @@ from taskengine.errors import (
     Cancelled,
     EngineUnreachable,
     NotAllowed,
-    Overloaded,
     ProtocolError,
     TaskEngineError,
-    TaskFailed,
     TaskTimeout,
     to_wire,
 )
-from taskengine.protocol.limits import MAX_HEAD, MAX_TASKS, REPEATS
+from taskengine.protocol.limits import MAX_HEAD, REPEATS
 from taskengine.protocol.messages import (
     NO_SERIAL,
     Info,
-    PartialReply,
     Priority,
     Reply,
     ReplyMode,
@@ -47,17 +40,7 @@ from taskengine.protocol.messages import (
     encode_request,
     stamped,
 )
-
-ADDRESS = "tcp://127.0.0.1:9000"
-FAILED = TaskFailed("RuntimeError: boom", type="RuntimeError", traceback="…")
-
-
-def submitted(number: int, **options: Any) -> tuple[Session, list[Future[Any]]]:
-    """A session with one package of calls in flight, one future each."""
-    session = Session("ARM", ADDRESS)
-    futures: list[Future[Any]] = [Future() for _ in range(number)]
-    session.package([("task_count", (2, 3), {})] * number, futures, Options(**options), each=True)
-    return session, futures
+from tests.unit.client.sessions import ADDRESS, MS, TIMED_INFO, TOKEN, S, greeted, submitted
 
 
 def test_a_package_says_who_asks_for_what() -> None:
@@ -75,176 +58,6 @@ def test_a_package_says_who_asks_for_what() -> None:
     assert decode_request(session.request(RequestKind.INFO, Future(), Options()).frames[0]).serial == 2
 
 
-def test_each_future_gets_its_entry() -> None:
-    session, futures = submitted(3)
-    body = _fastpath.encode(2.5) + error_entry(FAILED) + _fastpath.encode(None)
-    settle(session.receive([encode_reply(Reply(1, 3, failed=1)), body]))
-    assert futures[0].result(0) == 2.5
-    assert isinstance(futures[1].exception(0), TaskFailed)
-    assert futures[2].result(0) is None
-    assert session.pending == {}
-
-
-def test_one_future_gets_the_whole_list() -> None:
-    session, future = Session("ARM", ADDRESS), Future[Any]()
-    session.mapped("task_count", [(2, 3), (4, 5)], future, Options())
-    settle(session.receive([encode_reply(Reply(1, 2)), _fastpath.encode(2.5) + _fastpath.encode(4.5)]))
-    assert future.result(0) == [2.5, 4.5]
-
-
-def test_the_first_error_is_raised_or_stands_in_its_place() -> None:
-    reply = [encode_reply(Reply(1, 2, failed=1)), _fastpath.encode(2.5) + error_entry(FAILED)]
-    for errors in ("raise", "return"):
-        session, future = Session("ARM", ADDRESS), Future[Any]()
-        session.mapped("task_count", [(2, 3), (4, 5)], future, Options(errors=errors))
-        settle(session.receive(reply))
-        if errors == "raise":
-            assert isinstance(future.exception(0), TaskFailed)
-        else:
-            assert [isinstance(result, TaskFailed) for result in future.result(0)] == [False, True]
-
-
-def test_only_errors_are_put_in_their_places() -> None:
-    session, futures = submitted(4, reply="errors")
-    body = _fastpath.encode(2) + error_entry(FAILED)
-    settle(session.receive([encode_reply(Reply(1, 4, ReplyMode.ERRORS, failed=1)), body]))
-    assert [future.exception(0) and "failed" for future in futures] == [None, None, "failed", None]
-
-
-def test_a_refusal_fails_every_future() -> None:
-    session, futures = submitted(2)
-    refusal = to_wire(Overloaded("the engine is stopping", retry_after=None))
-    settle(session.receive([encode_reply(Reply(1, 0, error=refusal))]))
-    assert [type(future.exception(0)) for future in futures] == [Overloaded, Overloaded]
-
-
-@pytest.mark.parametrize(
-    ("reply", "body"),
-    [
-        (Reply(1, 2), b""),
-        (Reply(1, 2), _fastpath.encode(1) * 3),
-        (Reply(1, 2), b"\xc1\xc1"),
-        (Reply(1, 2, ReplyMode.ERRORS, failed=1), _fastpath.encode(9) + error_entry(FAILED)),
-        (Reply(1, 2, ReplyMode.ERRORS, failed=1), error_entry(FAILED) * 2),
-        (Reply(1, 5), _fastpath.encode(1) * 5),
-    ],
-    ids=["short", "long", "no msgpack", "a place beyond the end", "no place", "another count"],
-)
-def test_a_reply_that_does_not_fit_is_an_error_for_those_who_wait(reply: Reply, body: bytes) -> None:
-    session, futures = submitted(2)
-    settle(session.receive([encode_reply(reply), body]))
-    assert [type(future.exception(0)) for future in futures] == [ProtocolError, ProtocolError]
-
-
-def part(first: int, values: list[Any], *, last: bool = False, serial: int = 1) -> list[bytes]:
-    """A partial reply of the tasks from `first` on."""
-    body = b"".join(
-        error_entry(each) if isinstance(each, TaskEngineError) else _fastpath.encode(each) for each in values
-    )
-    failed = sum(isinstance(each, TaskEngineError) for each in values)
-    reply = PartialReply(serial, len(values), ReplyMode.EACH, failed=failed, first=first, last=last)
-    return [encode_reply(reply), body]
-
-
-def test_futures_are_resolved_as_their_tasks_end() -> None:
-    session, futures = submitted(5)
-    settle(session.receive(part(3, [3.5])))
-    assert [future.done() for future in futures] == [False, False, False, True, False]
-    settle(session.receive(part(1, [1.5, FAILED])))
-    assert (futures[1].result(0), futures[3].result(0)) == (1.5, 3.5)
-    assert isinstance(futures[2].exception(0), TaskFailed)
-    assert 1 in session.pending
-    error = to_wire(Overloaded("the replies before this one were not read", retry_after=None))
-    refused = PartialReply(1, 1, ReplyMode.EACH, error, 1, first=0, last=False)
-    settle(session.receive([encode_reply(refused)]))
-    assert isinstance(futures[0].exception(0), Overloaded)
-    settle(session.receive(part(4, [None], last=True)))
-    assert futures[4].result(0) is None
-    assert session.pending == {}
-
-
-def test_the_last_partial_reply_leaves_nobody_waiting() -> None:
-    session, futures = submitted(3)
-    settle(session.receive(part(1, [1.5], last=True)))
-    assert [type(future.exception(0)) for future in (futures[0], futures[2])] == [ProtocolError, ProtocolError]
-    assert futures[1].result(0) == 1.5
-    assert session.pending == {}
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [part(2, [1, 2]), part(9, [1]), part(0, [1, 2, 3, 4]), [encode_reply(Reply(1, 2, ReplyMode.EACH)), b""]],
-    ids=["beyond the end", "far beyond it", "more than were sent", "without entries"],
-)
-def test_a_partial_reply_that_does_not_fit_resolves_nothing_wrongly(frames: list[bytes]) -> None:
-    session, futures = submitted(3)
-    with contextlib.suppress(ProtocolError):
-        settle(session.receive(frames))
-    assert all(not future.done() or isinstance(future.exception(), ProtocolError) for future in futures)
-
-
-def test_what_has_one_future_gets_no_partial_reply() -> None:
-    session, future = Session("ARM", ADDRESS), Future[Any]()
-    session.mapped("task_count", [(2, 3), (4, 5)], future, Options())
-    with pytest.raises(ProtocolError, match="0 tasks were sent"):
-        session.receive(part(0, [1]))
-    assert not future.done()
-
-
-@pytest.mark.parametrize("capabilities", [[], ["clock"], ["each"], ["clock", "each"]])
-def test_results_one_by_one_are_wanted_of_engines_that_give_them(capabilities: list[str]) -> None:
-    session = Session("ARM", ADDRESS, b"token")
-    calls: list[Call] = [("task_count", (2, 3), {})] * 2
-    pair = [Future[Any](), Future[Any]()]
-    several = session.package(calls, pair, Options(idempotent=True), each=True, made=S)
-    others = [
-        session.package(calls[:1], [Future()], Options(), each=True),
-        session.package(calls, [Future()], Options(), each=False),
-        session.mapped("task_count", [(2, 3), (4, 5)], Future(), Options()),
-        session.request(RequestKind.STATS, Future(), Options()),
-    ]
-    silent = session.package(calls, [Future(), Future()], Options(reply="none"), each=True)
-    hello = session.greet(S)
-    assert hello is not None
-    session.write(hello, S)
-    session.greeted(hello, S)
-    info = Info(2, 0.03, 3, 2, [], 1, capabilities)
-    settle(
-        session.receive([encode_reply(Reply(hello.serial, 1, clock=9)), _fastpath.encode(msgspec.to_builtins(info))])
-    )
-    wanted = ReplyMode.EACH if "each" in capabilities else ReplyMode.ALL
-    request = decode_request(session.write(several, S)[0])
-    assert request == msgspec.structs.replace(several.request, **{**sending(request), "reply": wanted})
-    assert [decode_request(session.write(other, S)[0]).reply for other in others] == [ReplyMode.ALL] * 4
-    assert decode_request(session.write(silent, S)[0]).reply == ReplyMode.NONE
-    settle(session.receive(part(0, [1.5], serial=several.serial)))
-    again = session.lose([several.serial])
-    assert again == [several]
-    assert decode_request(session.write(several, S)[0]).reply == ReplyMode.ALL, "another engine may be an older one"
-    settle(session.receive([encode_reply(Reply(several.serial, 2)), _fastpath.encode(7) * 2]))
-    assert [future.result(0) for future in pair] == [1.5, 7]
-
-
-def sending(request: Request) -> dict[str, Any]:
-    """What a head says of its sending."""
-    return {name: getattr(request, name) for name in ("sent", "bound", "token", "since", "values")}
-
-
-@pytest.mark.parametrize("reply", list(ReplyMode))
-@pytest.mark.parametrize(("count", "failed"), [(2**62, 0), (MAX_TASKS + 1, 0), (-1, 0), (2, 2**63), (2, -1)])
-def test_a_reply_of_more_than_a_package_can_have_is_none(reply: ReplyMode, count: int, failed: int) -> None:
-    session, futures = submitted(2)
-    with pytest.raises(ProtocolError):
-        session.receive([encode_reply(Reply(1, count, reply, failed=failed)), b""])
-    assert not any(future.done() for future in futures)
-
-
-def test_a_reply_to_nothing_resolves_nothing() -> None:
-    session, futures = submitted(1)
-    assert not session.receive([encode_reply(Reply(99, 1)), b"\x01"])
-    assert not futures[0].done()
-
-
 def test_what_gave_up_waiting_is_passed_over() -> None:
     session, futures = submitted(1)
     session.forget(1)
@@ -253,47 +66,6 @@ def test_what_gave_up_waiting_is_passed_over() -> None:
     futures[0].cancel()
     settle(session.receive([encode_reply(Reply(1, 1)), b"\x01"]))
     assert futures[0].cancelled()
-
-
-def test_what_is_cancelled_just_before_it_is_resolved_is_passed_over() -> None:
-    class Racing(Future[Any]):
-        def done(self) -> bool:
-            return False  # as it was a moment ago
-
-    futures = [Racing(), Future[Any]()]
-    futures[0].cancel()
-    settle(deque((future, 1) for future in futures))
-    assert futures[0].cancelled()
-    assert futures[1].result(0) == 1
-
-
-def test_a_callback_that_raises_more_than_an_exception_costs_nobody_an_outcome() -> None:
-    futures = [Future[Any]() for _ in range(3)]
-    futures[1].add_done_callback(lambda _: sys.exit(1))
-    outcomes = deque((future, 1) for future in futures)
-    with pytest.raises(SystemExit):
-        settle(outcomes)
-    settle(outcomes)
-    assert [future.result(0) for future in futures] == [1, 1, 1]
-
-
-def test_who_waits_is_woken_although_the_one_that_resolves_is_stopped_before_it_does() -> None:
-    future = Future[Any]()
-    outcomes = deque([(future, 1)])
-    future._condition.notify_all = Mock(side_effect=[KeyboardInterrupt, None])  # type: ignore[method-assign]  # fails once
-    with pytest.raises(KeyboardInterrupt):
-        settle(outcomes)
-    settle(outcomes)
-    assert future._condition.notify_all.call_count == 2
-    assert not outcomes
-
-
-def test_a_callback_may_settle_the_others() -> None:
-    futures = [Future[Any]() for _ in range(3)]
-    outcomes = deque((future, 1) for future in futures)
-    futures[0].add_done_callback(lambda _: settle(outcomes))
-    settle(outcomes)
-    assert [future.result(0) for future in futures] == [1, 1, 1]
 
 
 class Interrupted(dict[int, Pending]):
@@ -515,26 +287,6 @@ def test_wrong_options_name_what_is_allowed(options: dict[str, Any]) -> None:
         Options(**options)
 
 
-MS = 10**6
-S = 10**9
-TOKEN = b"t" * 16
-TIMED_INFO = Info(2, 0.03, 3, 2, [], 1, ["clock", "stop"])
-
-
-def greeted(info: Any, *, engine_clock: int = 500 * S, now: int = 100 * S) -> Session:
-    """A session that has sent its hello at `now`, and got `info` or an error for it 2 ms later."""
-    session = Session("ARM", ADDRESS, TOKEN, since=90 * S)
-    hello = session.greet(now)
-    assert hello is not None
-    session.write(hello, now)
-    session.greeted(hello, now)
-    error = to_wire(info) if isinstance(info, TaskEngineError) else None
-    body = b"" if error else _fastpath.encode(msgspec.to_builtins(info))
-    reply = Reply(hello.serial, 0 if error else 1, error=error, clock=engine_clock, boot=7)
-    settle(session.receive([encode_reply(reply), body], now + 2 * MS))
-    return session
-
-
 def packaged(session: Session, made: int, **options: Any) -> OutgoingRequest:
     return session.package([("x", (), {})], [Future()], Options(**options), each=True, made=made)
 
@@ -676,67 +428,6 @@ def test_a_head_that_says_when_it_was_called_is_as_if_it_were_encoded_then() -> 
         sent, bound, token, since = said
         whole = msgspec.structs.replace(request, sent=sent, bound=bound, token=token, since=since, values=True)
         assert stamped(encode_request(request), *said) == encode_request(whole)
-
-
-def sent_tasks(session: Session, outgoing: OutgoingRequest, *, values: bool) -> list[Any]:
-    """The tasks in what is sent; the head says whether the engine is to give Python's other values."""
-    head, index, body = session.write(outgoing, 101 * S)
-    assert decode_request(head).values == values or not values
-    return _fastpath.unpack(body, len(index) // 4, bytes, values)
-
-
-VALUES_INFO = Info(2, 0.03, 3, 2, [], 1, ["clock", "stop", "values"])
-CELLS: list[Call] = [("a", ((1, 2),), {}), ("b", (), {"k": {3}}), ("a", (1,), {})]
-
-
-def test_an_engine_gets_other_values_once_it_has_said_that_it_takes_them() -> None:
-    session = greeted(VALUES_INFO, now=100 * S)
-    outgoing = session.package(CELLS, [Future() for _ in CELLS], Options(), each=True)
-    assert sent_tasks(session, outgoing, values=True) == [[0, [(1, 2)]], [1, [], {"k": {3}}], [0, [1]]]
-    reply = [encode_reply(Reply(outgoing.serial, 1)), _fastpath.encode((1, {2}), True)]
-    session.pending[outgoing.serial].futures = [future := Future[Any]()]
-    settle(session.receive(reply))
-    assert future.result(0) == (1, {2})
-    again = session.package(CELLS, [Future() for _ in CELLS], Options(), each=True)
-    session.lose([])
-    assert sent_tasks(session, again, values=False) == [[0, [[1, 2]]], [1, [], {"k": [3]}], [0, [1]]]
-
-
-def test_an_older_engine_gets_lists_and_text() -> None:
-    for capabilities in (["clock"], []):
-        session = greeted(msgspec.structs.replace(TIMED_INFO, capabilities=capabilities))
-        outgoing = session.package(CELLS, [Future() for _ in CELLS], Options(idempotent=True), each=True)
-        assert sent_tasks(session, outgoing, values=False) == [[0, [[1, 2]]], [1, [], {"k": [3]}], [0, [1]]]
-        mapped = session.mapped("a", [[(1,)], [2]], Future(), Options())
-        assert sent_tasks(session, mapped, values=False) == [[0, [[1], 2]]]
-        # an extension of a program's own is nothing of ours there
-        reply = [encode_reply(Reply(outgoing.serial, 3)), 3 * msgspec.msgpack.encode(msgspec.msgpack.Ext(3, b"\x90"))]
-        assert [type(value) for _, value in session.receive(reply)] == [msgspec.msgpack.Ext] * 3
-
-
-def test_calls_that_an_older_engine_does_not_take_fail_alone() -> None:
-    session = greeted(TIMED_INFO, now=100 * S)
-    futures: list[Future[Any]] = [TaskFuture(Mock()) for _ in range(4)]
-    calls: list[Call] = [("a", (1j,), {}), ("a", (1,), {}), ("b", (2**64,), {}), ("b", (2,), {})]
-    outgoing = session.package(calls, futures, Options(idempotent=True), each=True)
-    assert sent_tasks(session, outgoing, values=False) == [[0, [1]], [1, [2]]]
-    settle(session.outcomes)
-    assert [isinstance(future.done() and future.exception(0), BadArguments) for future in futures] == [True, False] * 2
-    assert [future.position for future in futures[1::2] if isinstance(future, TaskFuture)] == [0, 1]
-    assert [again.serial for again in session.lose([outgoing.serial])] == [outgoing.serial]
-    settle(session.receive([encode_reply(Reply(outgoing.serial, 2)), b"\x07\x08"]))
-    assert [future.result(0) for future in futures[1::2]] == [7, 8]
-
-
-@pytest.mark.parametrize("each", [True, False])
-def test_a_package_with_nothing_that_an_older_engine_takes_is_not_sent(each: bool) -> None:
-    session, future = greeted(TIMED_INFO, now=100 * S), Future[Any]()
-    calls: list[Call] = [("a", (1j,), {})] if each else [("a", (1,), {}), ("a", (1j,), {})]
-    outgoing = session.package(calls, [future], Options(), each=each)
-    assert session.write(outgoing, 101 * S) == []
-    settle(session.outcomes)
-    assert isinstance(future.exception(0), BadArguments)
-    assert outgoing.serial not in session.pending
 
 
 def test_between_two_looks_no_hello_is_due() -> None:

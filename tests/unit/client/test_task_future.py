@@ -12,6 +12,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -229,3 +230,44 @@ def test_a_forked_child_can_use_them_whatever_other_threads_did() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_is_cancelled_just_before_it_is_resolved_is_passed_over() -> None:
+    class Racing(Future[Any]):
+        def done(self) -> bool:
+            return False  # as it was a moment ago
+
+    futures = [Racing(), Future[Any]()]
+    futures[0].cancel()
+    settle(deque((future, 1) for future in futures))
+    assert futures[0].cancelled()
+    assert futures[1].result(0) == 1
+
+
+def test_a_callback_that_raises_more_than_an_exception_costs_nobody_an_outcome() -> None:
+    futures = [Future[Any]() for _ in range(3)]
+    futures[1].add_done_callback(lambda _: sys.exit(1))
+    outcomes = deque((future, 1) for future in futures)
+    with pytest.raises(SystemExit):
+        settle(outcomes)
+    settle(outcomes)
+    assert [future.result(0) for future in futures] == [1, 1, 1]
+
+
+def test_who_waits_is_woken_although_the_one_that_resolves_is_stopped_before_it_does() -> None:
+    future = Future[Any]()
+    outcomes = deque([(future, 1)])
+    future._condition.notify_all = Mock(side_effect=[KeyboardInterrupt, None])  # type: ignore[method-assign]  # fails once
+    with pytest.raises(KeyboardInterrupt):
+        settle(outcomes)
+    settle(outcomes)
+    assert future._condition.notify_all.call_count == 2
+    assert not outcomes
+
+
+def test_a_callback_may_settle_the_others() -> None:
+    futures = [Future[Any]() for _ in range(3)]
+    outcomes = deque((future, 1) for future in futures)
+    futures[0].add_done_callback(lambda _: settle(outcomes))
+    settle(outcomes)
+    assert [future.result(0) for future in futures] == [1, 1, 1]

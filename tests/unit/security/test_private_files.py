@@ -40,6 +40,14 @@ def test_another_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_system_lacks_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    write_private(file, b"one", replace=False)
+    monkeypatch.setattr(Path, "open", refuse(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        read_private(file)
+
+
 @pytest.mark.parametrize("replace", [False, True])
 def test_secrets_are_not_written_where_others_could_read_them(
     replace: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
