@@ -19,6 +19,7 @@ from typing import Any
 
 from taskengine import Client, EngineUnreachable, KeysError, NotAllowed, TaskEngineError
 from taskengine.runtime import rundir
+from tests.emulation import EMULATED
 
 _WORKER, _WORKERS = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 FACTOR = float(os.environ.get("TASKENGINE_TEST_TIME_FACTOR", "1")) * (2 if _WORKER else 1)
@@ -177,7 +178,7 @@ class Engine:
 
     def _await_answer(self) -> None:
         try:
-            with Client(self.address, timeout=0.2, insecure=True) as client:
+            with Client(self.address, timeout=2.0 if EMULATED else 0.2, insecure=True) as client:
                 wait_until(lambda: self.process.poll() is not None or _answers(client), 20.0, "the engine's start")
             wait_until(lambda: self.process.poll() is not None or self._is_whole(), 20.0, "the workers' start")
             assert self.process.poll() is None, "the engine ended"

@@ -23,7 +23,9 @@ set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys
-for folder in /srv /run /etc/systemd/system; do mount -t tmpfs tmpfs $folder -o mode=755; done
+mount -t tmpfs tmpfs /run -o mode=755
+mkdir -p {disk}/srv {disk}/units
+mount --bind {disk}/srv /srv; mount --bind {disk}/units /etc/systemd/system
 mount -t tmpfs tmpfs /tmp -o mode=1777
 umount -R {cgroups} || true
 if [ -n "{is_unified}" ]; then
@@ -52,10 +54,14 @@ exec env -i container=other SYSTEMD_UNIT_PATH=/etc/systemd/system PATH=/usr/sbin
 
 
 class BootedMachine:
-    """The machine, booted; leaving it ends all its processes."""
+    """The machine, booted; leaving it ends all its processes at once, as a power cut does.
 
-    def __init__(self, log: Path) -> None:
+    What it keeps lies in a folder, its disk, with which another machine goes on.
+    """
+
+    def __init__(self, log: Path, disk: Path) -> None:
         script = BOOT.format(
+            disk=disk,
             base=sys.base_prefix,
             site=site.getsitepackages()[0],
             root=ROOT,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.booted.machine import USER, BootedMachine
+from tests.booted.robot import make_robot, moves_a_servo
 from tests.engine import wait_until
 
 UNITS = "/etc/systemd/system"
@@ -17,11 +18,9 @@ UNITS = "/etc/systemd/system"
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedMachine]:
-    with BootedMachine(tmp_path_factory.mktemp("booted") / "log") as machine:
-        assert machine.run("mkdir", "/srv/robot").returncode == 0
-        made = machine.taskengine("new", "/srv/robot")
-        assert made.returncode == 0, made.stderr
-        machine.run("chown", "-R", USER, "/srv/robot")
+    folder = tmp_path_factory.mktemp("booted")
+    with BootedMachine(folder / "log", folder / "disk") as machine:
+        make_robot(machine)
         yield machine
 
 
@@ -32,11 +31,6 @@ def service(machine: BootedMachine) -> Iterator[BootedMachine]:
     yield machine
     removed = machine.taskengine("service", "remove", "--yes")
     assert removed.returncode == 0, removed.stderr
-
-
-def moves_a_servo(machine: BootedMachine) -> bool:
-    """Move a servo, as this user's client, and return whether that was possible."""
-    return machine.taskengine("call", "servo.set", "base", "-k", "angle=30", user=USER).returncode == 0
 
 
 def test_it_serves_and_starts_with_the_machine(service: BootedMachine) -> None:

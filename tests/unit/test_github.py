@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from release.targets import ARMV7L
+from release.targets import TARGETS as KNOWN
+
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted(GITHUB.glob("workflows/*.yml"))
@@ -68,12 +71,21 @@ def test_the_tests_run_on_every_python_and_on_both_processors() -> None:
     assert built == [f"cp{version.replace('.', '')}-manylinux_*" for version in matrix["python"]]
 
 
+def test_what_cibuildwheel_does_not_build_is_built_too() -> None:
+    jobs = yaml.safe_load(RELEASE)["jobs"]
+    [made] = re.findall(
+        r'make wheels TARGETS="(.*)"', "".join(step.get("run", "") for step in jobs["more-wheels"]["steps"])
+    )
+    assert jobs["wheels"]["strategy"]["matrix"]["machine"] == ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert set(made.split()) == {"client"} | {str(target) for target in KNOWN if target.processor is ARMV7L}
+
+
 def test_only_the_job_that_publishes_may_sign_in() -> None:
     jobs = yaml.safe_load(RELEASE)["jobs"]
     allowed = {name for name, job in jobs.items() if "id-token" in job.get("permissions", {})}
     assert allowed == {"publish"}
     assert jobs["publish"]["environment"] == "pypi"
-    assert {"sdist", "wheels"} <= set(jobs["publish"]["needs"])
+    assert set(jobs["publish"]["needs"]) == set(jobs) - {"agree", "publish"}
     assert all(job["needs"] == "agree" for name, job in jobs.items() if name not in ("agree", "publish"))
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from taskengine.runtime.task_output import MARK, logger_name, sift
+from tests.engine import deadline
 
 BEGIN = """
 import logging, os, signal, sys, threading
@@ -117,10 +118,11 @@ def test_a_record_that_cannot_be_formatted_is_told() -> None:
 
 
 def test_a_signal_in_the_middle_of_a_print_stops_nothing() -> None:
-    said = run("""
+    pause = deadline(0.0005)  # on a slow machine a handler takes longer than that, and nothing else would run
+    said = run(f"""
 start()
 signal.signal(signal.SIGALRM, lambda *_: print("from a handler"))
-signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+signal.setitimer(signal.ITIMER_REAL, {pause}, {pause})
 text = ""
 for i in range(5000):
     print("line", i)
