@@ -9,7 +9,7 @@ from pathlib import Path
 
 from release.debian import headers
 from release.running import run
-from release.targets import FLAGS, LINKED, BuildError, Target
+from release.targets import FLAGS, GLIBC, LINKED, BuildError, Target
 
 
 def compile_module(
@@ -34,11 +34,7 @@ def judge(wheel: Path) -> str:
     found = re.search(r'platform\s+tag:\s+"(\w+)"', told)
     if found is None:
         raise BuildError(f"auditwheel says of {wheel.name}: {told}")
-    asked, named = (re.search(r"manylinux_(\d+)_(\d+)_(\w+)$", text) for text in (found[1], wheel.stem))
-    if asked is None or named is None or asked[3] != named[3] or _glibc(asked) > _glibc(named):
+    glibc = re.fullmatch(r"manylinux_(\d+)_(\d+)_\w+", found[1])
+    if glibc is None or tuple(map(int, glibc.groups())) > GLIBC or not wheel.stem.endswith(found[1].split("_", 3)[3]):
         raise BuildError(f"auditwheel says that {wheel.name} is no more than {found[1]}:\n{told}")
     return found[1]
-
-
-def _glibc(platform: re.Match[str]) -> tuple[int, int]:
-    return int(platform[1]), int(platform[2])

@@ -45,12 +45,3 @@ LGPIO = Source(
     f"{FILES}/56/33/26ec2e8049eaa2f077bf23a12dc61ca559fbfa7bea0516bf263d657ae275/lgpio-0.2.2.0.tar.gz",
     "11372e653b200f76a0b3ef8a23a0735c85ec678a9f8550b9893151ed0f863fff",
 )
-PYZMQ = Source(
-    f"{FILES}/e2/e1/ea46ab0d707219c098065a37d2add5b53d3b124241aa19429bcd0863e5b4/pyzmq-27.3.0.tar.gz",
-    "bbedb3d1d99babc625f1dd9d7438acefd442b36b75073fd6bc1ef7c0a4b96d56",
-)
-LIBZMQ = Source(
-    f"{FILES}/3a/33/1a3683fc9a4bd64d8ccc0290da75c8f042184a1a49c146d28398414d3341/pyzmq-25.1.2.tar.gz",
-    "93f1aa311e8bb912e34f004cf186407a4e90eec4f0ecc0efd26056bf7eda0226",
-)
-"""The last pyzmq whose source has libzmq's in it: 4.3.4."""

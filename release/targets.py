@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 GLIBC = (2, 34)
-"""The oldest C library that a wheel of ours asks for; Debian 12 has 2.36. auditwheel holds every wheel to its name."""
+"""The oldest C library that a wheel asks for; Debian 12 has 2.36. auditwheel holds every wheel to it."""
 FLAGS = ("-O2", "-g0", "-fPIC", "-fwrapv", "-fstack-protector-strong", "-DNDEBUG", "-D_FORTIFY_SOURCE=2")
 LINKED = ("-shared", "-s", "-Wl,-z,relro,-z,now", "-Wl,--as-needed", "-Wl,--build-id=none")
 
@@ -55,16 +55,15 @@ class Version:
 
 @dataclass(frozen=True)
 class Target:
-    """A Python on a processor, and the oldest C library there."""
+    """A Python on a processor."""
 
     version: Version
     processor: Processor
-    glibc: tuple[int, int] = GLIBC
 
     @property
     def platform(self) -> str:
         """The platform of its wheels, like manylinux_2_34_aarch64."""
-        return f"manylinux_{self.glibc[0]}_{self.glibc[1]}_{self.processor.name}"
+        return f"manylinux_{GLIBC[0]}_{GLIBC[1]}_{self.processor.name}"
 
     @property
     def tag(self) -> str:

@@ -24,7 +24,6 @@ NEEDED = {
     "swig": "swig",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
     "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf",
-    "arm-linux-gnueabihf-g++": "g++-arm-linux-gnueabihf",
     "arch-test": "arch-test",
     "qemu-aarch64": "qemu-user",
     "ip": "iproute2",

@@ -9,7 +9,7 @@ import pytest
 from release import debian, recipes, wheelhouse
 from release.archive import read_wheel
 from release.sources import Source
-from release.targets import BuildError, Processor, Target, chosen
+from release.targets import BuildError, Target, chosen
 
 DATE = 1_700_000_000
 
@@ -57,51 +57,10 @@ def test_a_library_without_a_licence_is_not_built(msgspec: Path, pi: Target, tmp
         recipes.msgspec_wheel(pi, tmp_path, tmp_path, DATE)
 
 
-def test_pyzmq_is_built_with_its_libzmq_and_libsodium_and_keeps_their_licences(
-    pi: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, sodium = tmp_path / "source", tmp_path / "sodium"
-    for name, text in {
-        "PKG-INFO": "Name: pyzmq\nVersion: 99.1\n",
-        "LICENSE.md": "pyzmq's",
-        "zmq/__init__.py": "",
-        "zmq/py.typed": "",
-        "zmq/tests/test_all.py": "",
-        "zmq/backend/cython/_zmq.py": "compiled",
-        "bundled/zeromq/src/zmq.cpp": "",
-        "bundled/zeromq/src/ws_engine.cpp": "needs a library more",
-        "bundled/zeromq/COPYING.LESSER": "libzmq's",
-    }.items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(text)
-    for name in ("lib/libsodium.a", "share/doc/libsodium-dev/copyright"):
-        (sodium / "usr" / name).parent.mkdir(parents=True)
-        (sodium / "usr" / name).write_text("libsodium's")
-    compiled: list[str] = []
-
-    def compile_module(target: Target, sources: list[Path], built: Path, options: list[str], more: list[str]) -> bytes:
-        compiled.extend(path.name for path in sources)
-        assert str(sodium / "usr/lib/libsodium.a") in more
-        return b"\x7fELF"
-
-    monkeypatch.setattr(Source, "unpacked", lambda self: source)
-    monkeypatch.setattr(Processor, "tool", lambda self, name: name)
-    monkeypatch.setattr(recipes, "unpacked", lambda name, suite, processor: sodium)
-    monkeypatch.setattr(recipes, "run", lambda command, folder: "")
-    monkeypatch.setattr(recipes, "compile_module", compile_module)
-    monkeypatch.setattr(recipes, "judge", lambda wheel: "as it should be")
-    files, info = read_wheel(recipes.pyzmq_wheel(pi, tmp_path, tmp_path, DATE))
-    assert compiled == ["_zmq.c", "zmq.cpp"]
-    module = "zmq/backend/cython/_zmq.cpython-313-arm-linux-gnueabihf.so"
-    assert set(files) == {"zmq/__init__.py", "zmq/py.typed", module}
-    licences = {"licenses/LICENSE.md", "licenses/LICENSE.zeromq-COPYING.LESSER", "licenses/LICENSE.libsodium"}
-    assert set(info) == {"METADATA"} | licences
-
-
 def test_what_pypi_lacks_is_built_or_said_to_be_lacking(
     pi: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacks = {"spake2", "lgpio", "msgspec"}
+    lacks = {"pyzmq", "lgpio", "msgspec"}
     built: list[str] = []
     monkeypatch.setattr(wheelhouse, "build", lambda names, house: built.append(*names))
     monkeypatch.setattr(wheelhouse, "_download", lambda target, needed, house: needed.partition(">")[0] not in lacks)
@@ -112,7 +71,7 @@ def test_what_pypi_lacks_is_built_or_said_to_be_lacking(
     assert built[0] == "cp313-armv7l"
     assert set(built[1:]) == {"lgpio", "msgspec"}
     assert len(told) == 1
-    assert told[0].startswith("cp313-armv7l: spake2>=0.9 has no wheel on PyPI; its cffi by apt")
+    assert told[0].startswith("cp313-armv7l: pyzmq>=25,<28 has no wheel on PyPI; from piwheels.org")
 
 
 def test_what_a_pi_needs_is_what_the_project_says() -> None:
