@@ -44,7 +44,9 @@ TEXT_BYTES = 240
 GUARDIAN = "guardian"
 """The origin of a stop after the failure of an owner."""
 PATIENCE_S = 0.01
-"""How long, in s, a stop waits at most for another one that is being written."""
+"""How long, in s, a stop waits at most for another one that is being written,"""
+LOOK_S = 0.0001
+"""and how often it checks meanwhile."""
 
 
 class _Word:
@@ -204,7 +206,7 @@ class SharedState:
         # a record lock belongs to the whole process: without the mutex two threads would both have it
         has_lock = has_mutex and self._lock(len(self._lanes))
         while has_mutex and not has_lock and time.monotonic() < end:
-            os.sched_yield()
+            time.sleep(LOOK_S)  # to yield would leave the processor to real-time threads alone
             has_lock = self._lock(len(self._lanes))
         try:
             yield

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from taskengine_hardware import SharedState, read
 from taskengine_hardware.device_config import LANE, LATCH, RESUME
 from taskengine_hardware.device_types import Role
+from taskengine_hardware.priority import hurry
 from taskengine_hardware.shared_state import CONSENTS, IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, StopRecord
 from tests.engine import deadline
 
@@ -176,6 +178,40 @@ def test_one_stop_by_several_ways_is_one(panel: SharedState) -> None:
     first, *others = _ask_many(work, 3)
     assert all(numbers == first for numbers in others)
     assert sorted(first) == list(range(1, IDS + 1))
+
+
+def test_a_hasty_process_lets_a_slow_one_finish_the_same_stop(
+    panel: SharedState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guardian, in real time, must not take the processor from a router that is about to note the stop's id."""
+    # not as long as the kernel lets real time have a processor for itself
+    monkeypatch.setattr("taskengine_hardware.shared_state.PATIENCE_S", 0.4)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    one = {min(os.sched_getaffinity(0))}
+
+    def be_slow() -> None:
+        os.sched_setaffinity(0, one)
+        with panel._counting():
+            theirs.send(True)
+            theirs.recv()
+            end = time.thread_time() + 0.001
+            while time.thread_time() < end:
+                pass
+            panel._count_stop(5, b"one")
+
+    def be_hasty() -> int:
+        os.sched_setaffinity(0, one)
+        hurry()
+        ours.send(True)
+        return panel.stop(5, id=b"one")
+
+    process = context.Process(target=be_slow)
+    process.start()
+    assert ours.recv()
+    assert _ask(be_hasty) == 1
+    process.join()
+    assert panel.number == 1
 
 
 def test_nobody_waits_for_a_process_that_stands_still(panel: SharedState) -> None:
