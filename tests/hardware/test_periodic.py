@@ -48,7 +48,7 @@ def test_the_example_of_a_task_that_drives_drives_under_a_lease_and_a_policy(tmp
             return client.stats().schedules[0].last
 
         wait_until(lambda: last() == "looked around", 20, "a run")
-        assert client.call("devices.state")["pan"]["value"] == 60.0
+        wait_until(lambda: client.call("devices.state")["pan"]["value"] == 60.0, 20, "the last angle")
         client.call("system.stop")
         wait_until(lambda: "NotAllowed" in last(), 20, "a run that the stop has stopped")
         client.arm()

@@ -262,7 +262,7 @@ def test_a_stop_that_nobody_confirms(client: Client, raw: Raw, shared: Engine) -
 
 
 def test_nothing_is_too_full_for_a_stop(client: Client, raw: Raw) -> None:
-    keep_busy(client, 0.5)
+    keep_busy(client, deadline(1.0))
     for _ in range(25):
         raw.call([("arm.sleep", (0,), {})])
     raw.call([("system.stop", (), {})])
@@ -276,7 +276,7 @@ def test_nothing_is_too_full_for_a_stop(client: Client, raw: Raw) -> None:
 @pytest.mark.parametrize("mode", [mode for mode in ReplyMode if mode < ReplyMode.STREAM])
 def test_what_a_dead_client_queued_does_not_move_anything(client: Client, shared: Engine, mode: ReplyMode) -> None:
     client.call("servo.set", "pan", 0.0)
-    keep_busy(client, 0.5)
+    keep_busy(client, deadline(1.0) + mode / 100)  # a value of its own, which it waits for
     accepted = client.stats().accepted
     with Raw(shared.address) as dead:
         dead.call([("servo.set", ("pan", 0.75), {})] * 10, reply=mode)

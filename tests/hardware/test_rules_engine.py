@@ -22,7 +22,8 @@ lease = 60
 [hardware.devices.heat]
 type = "CPUTemperature"
 sensor_file = "{file}"
-rate = 50
+rate = 2
+max_age = 60
 
 [hardware.rules.warm]
 when = "heat > 60"

@@ -179,10 +179,13 @@ def test_pins_that_fail_while_a_rule_acts_end_the_process(
         raise OSError("no such line")
 
     output = one.owner.control.find("base")
+    write = output.write
     monkeypatch.setattr(output, "write", fails)
     one.owner._judge("estop", Measurement(time.monotonic(), False))
     assert ended
     assert "an output fails: OSError: no such line" in one.said[-1]
+    with one.owner.lock:  # nobody is between its failure and the exit
+        monkeypatch.setattr(output, "write", write)
 
 
 def test_the_threads_of_a_contact_have_priority(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +193,7 @@ def test_the_threads_of_a_contact_have_priority(bench: Callable[..., Bench], mon
     monkeypatch.setattr("taskengine_hardware.sensors.hurry", lambda: hurried.append(threading.get_ident()))
     plain = {"type": "Button", "pin": 27, "rate": 100}
     one = closed(bench, 22, estop=STOP, plain=plain)
+    wait_until(lambda: hurried, 5, "the input's thread")
     assert len(hurried) == 1
     sensor = one.owner.sensors.known["estop"]
     for _ in range(2):

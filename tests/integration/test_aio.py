@@ -79,6 +79,7 @@ def test_a_subscription(engine: Engine) -> None:
 
 def test_timeouts_and_cancelled_futures(engine: Engine) -> None:
     async def script(client: Client) -> None:
+        await client.info()  # so that it is connected
         with pytest.raises(TaskTimeout):
             await client.options(timeout=0.05).call("task_sleep", 0.3)
         cancelled = client.submit("task_count", 1, 1)

@@ -187,6 +187,7 @@ def test_tasks_and_info(engine: Engine, client: Client) -> None:
 
 
 def test_a_timeout_is_the_callers_own(client: Client) -> None:
+    client.info()  # so that it is connected
     with pytest.raises(TaskTimeout) as caught:
         client.options(timeout=0.05).call("task_sleep", 0.5)
     assert caught.value.seconds == 0.05
@@ -240,6 +241,7 @@ def test_what_was_sent_to_a_router_that_dies_is_told() -> None:
 
 
 def test_a_future_gives_up_after_its_timeout(client: Client) -> None:
+    client.info()  # so that it is connected
     assert isinstance(client.options(timeout=0.05).submit("task_sleep", 0.3).exception(deadline(20)), TaskTimeout)
 
 

@@ -92,7 +92,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     module = tmp_path_factory.mktemp("tasks") / "coroutines.py"
     module.write_text(TASKS)
     with Engine(
-        tasks=str(module), task_workers=1, lanes="io=1x20", heartbeat_interval=0.1, heartbeat_limit=0.5
+        tasks=str(module), task_workers=1, lanes="io=1x20", heartbeat_interval=0.1, heartbeat_limit=deadline(0.5)
     ) as made:
         yield made
 
@@ -165,9 +165,9 @@ def test_a_running_task_is_cancelled_by_its_future(client: Client, ledger: Ledge
 
 @PREFIXES
 def test_a_running_task_is_cancelled_when_its_deadline_is_over_too(client: Client, ledger: Ledger, prefix: str) -> None:
-    future = client.options(deadline=0.2).submit(prefix + "hold", str(ledger), 3600.0)
+    future = client.options(deadline=deadline(0.2)).submit(prefix + "hold", str(ledger), 3600.0)
     ledger.wait_for("begun")
-    time.sleep(0.3)
+    time.sleep(deadline(0.3))
     assert ledger.read() == "begun", "a deadline is for the start"
     future.cancel()
     with pytest.raises(Cancelled):
@@ -215,7 +215,7 @@ def test_a_task_that_does_not_end_when_it_is_cancelled_is_ended_with_its_worker(
 @PREFIXES
 def test_a_task_that_blocks_the_loop_is_no_worker_that_hangs(client: Client, prefix: str) -> None:
     """It is silent for longer than HEARTBEAT_LIMIT."""
-    assert client.call(prefix + "block", 1.2) == client.call(prefix + "pid")
+    assert client.call(prefix + "block", deadline(0.5) + 0.7) == client.call(prefix + "pid")
 
 
 def test_what_blocks_the_loop_of_others_is_told(engine: Engine, client: Client) -> None:
@@ -227,14 +227,14 @@ def test_what_blocks_the_loop_of_others_is_told(engine: Engine, client: Client) 
 def test_who_dies_takes_along_what_has_begun_and_nothing_else(client: Client, ledger: Ledger, tmp_path: Path) -> None:
     (other := tmp_path / "twice").touch()
     lost = [client.submit("io.hold", str(ledger), 3600.0) for _ in range(LANES["io"] - 2)]
-    again = client.submit("io.twice", str(other), 0.5)
+    again = client.submit("io.twice", str(other), deadline(1.0))
     ledger.wait_for(" ".join(["begun"] * len(lost)))
     wait_until(other.read_text, 10.0, "the one that may run again")
     waiting = client.submit("io.die"), client.submit("io.add", 1, 1), client.submit("io.add", 2, 2)
     with pytest.raises(WorkerLost):
         waiting[0].result(deadline(10.0))
     assert all(isinstance(future.exception(deadline(10.0)), WorkerLost) for future in lost)
-    assert again.result(deadline(10.0)) == 0.5
+    assert again.result(deadline(10.0)) == deadline(1.0)
     assert [future.exception(deadline(10.0)) for future in waiting[1:]].count(None) >= 1
     assert other.read_text().split() == ["begun", "begun", "ended"]
     assert ledger.read().split() == ["begun"] * len(lost)

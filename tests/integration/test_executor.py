@@ -154,8 +154,10 @@ def test_the_end_of_a_program_does_not_wait_for_an_engine_that_is_gone() -> None
             gone,
             "import os, time, taskengine.client.transport as transport",
             "transport.CLOSE_S = 0.2",
+            "future = executor.submit(tasks.task_sleep, 60)",
+            "while not future.running(): time.sleep(0.001)",  # what is not sent waits for another engine
             f"os.kill({gone.process.pid}, {int(signal.SIGKILL)})",
-            "try: executor.submit(tasks.task_sleep, 60).result()",
+            "try: future.result()",
             "except taskengine.EngineUnreachable: print('lost')",
             "future = executor.submit(tasks.task_sleep, 60)",
         )
@@ -207,9 +209,10 @@ def test_a_forked_child_connects_anew(engine: Engine) -> None:
 def test_ctrl_c_ends_a_program_that_waits(engine: Engine) -> None:
     ended = run(
         engine,
-        "import os, signal, threading",
-        f"threading.Timer(0.3, os.kill, (os.getpid(), {int(signal.SIGINT)})).start()",
+        "import os, signal, threading, time",
         "future = executor.submit(tasks.task_sleep, 1.0)",
+        "while not (future.running() or future.done()): time.sleep(0.001)",
+        f"threading.Timer(0.3, os.kill, (os.getpid(), {int(signal.SIGINT)})).start()",
         "try: future.result()",
         "except KeyboardInterrupt: print('interrupted', future.running())",
     )

@@ -191,13 +191,13 @@ def test_packages_in_flight_are_limited(narrow: Engine) -> None:
     with Client(narrow.address, timeout=deadline(20)) as client:
         futures = []
         for _ in range(3):
-            futures.append(client.submit("task_sleep", 0.3))
+            futures.append(client.submit("task_sleep", deadline(1.0)))
             client.flush()
             wait_until(futures[-1].running, 20, "that it is sent")
         with pytest.raises(Overloaded, match="CLIENT_PACKAGES") as caught:
             client.call("task_echo", 1)
         assert (caught.value.in_flight, caught.value.limit) == (3, 3)
-        assert [future.result() for future in futures] == [0.3] * 3
+        assert [future.result() for future in futures] == [deadline(1.0)] * 3
         assert client.call("task_echo", 1) == 1
 
 

@@ -192,9 +192,10 @@ def wait_for_end(ledger: Path) -> None:
 
 def last_value(ledger: Path) -> int:
     """Return the last value that was yielded, once that stays so for a while."""
+    wait_until(ledger.exists, 10.0, "the first value")
     last, since = "", time.monotonic()
-    while time.monotonic() < since + 0.3:
-        text = ledger.read_text() if ledger.exists() else ""
+    while time.monotonic() < since + deadline(0.3):
+        text = ledger.read_text()
         if text != last:
             last, since = text, time.monotonic()
     return int(last.split()[-1])
@@ -419,6 +420,7 @@ def test_an_engine_without_streams_says_so(engine: Engine, monkeypatch: pytest.M
 
 
 def test_they_are_counted_and_leave_nothing_behind(client: Client) -> None:
+    wait_until(lambda: not client.stats().in_flight, 10.0, "the end of what other tests left")
     before = client.stats()
     assert len(list(client.stream("count", 100))) == 100
     after = client.stats()

@@ -10,6 +10,7 @@ import pytest
 from taskengine import NotAllowed
 from taskengine.config.loading import load
 from taskengine.testing import EngineUnderTest, free_ports
+from tests.engine import wait_until
 
 SETTINGS = """
 tasks = ["robot.py"]
@@ -54,7 +55,7 @@ def test_a_policy_holds_for_the_client_by_its_name(folder: Path) -> None:
         with pytest.raises(NotAllowed):
             client.call("secret")
         assert client.info().task_workers == 1
-        assert "asked for 4" in engine.output()
+        wait_until(lambda: "asked for 4" in engine.output(), 10, "the line")
     engine.close()
 
 

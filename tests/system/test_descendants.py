@@ -64,7 +64,7 @@ LEFT = 4
 @pytest.fixture
 def module(tmp_path: Path) -> Path:
     path = tmp_path / "starts.py"
-    path.write_text(TASKS)
+    path.write_text(TASKS.replace("timeout=1.0", f"timeout={deadline(2.0)}"))
     return path
 
 

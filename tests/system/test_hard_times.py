@@ -177,6 +177,7 @@ from taskengine import task
 
 @task(lane="arm", timeout=0.3)
 def late(path):
+    open(path + ".late", "w").close()
     while not os.path.exists(path):
         time.sleep(0.001)
 
@@ -194,7 +195,8 @@ def behind(path):
         engine.process.send_signal(signal.SIGSTOP)
         futures = [client.submit(name, str(gate)) for name in ("late", "behind")]
         client.flush()
-        time.sleep(0.6)
+        wait_until((tmp_path / "gate.late").exists, 20, "the task that is late")
+        time.sleep(deadline(0.6))
         gate.touch()
         wait_until((tmp_path / "gate.behind").exists, 20, "the task behind")
         engine.process.send_signal(signal.SIGCONT)

@@ -47,6 +47,8 @@ with Client(f"tcp://127.0.0.1:{first}", timeout=20.0) as client:
     print(len(client.map("arm.elbow", [0.1] * 4000, [0.1] * 4000)))
     print(client.call("arm.elbow", 0.1, 0.1) == client.run([("arm.elbow", (0.1, 0.1), {})])[0])
     print(client.call("devices.write", {"lamp": True}))
+    with client.subscribe("hardware.lamp") as feed:  # published by another way than the answer's
+        next(sample for sample in feed if sample.value["value"])
     print(client.latest("hardware.lamp")["value"])
 engine.send_signal(signal.SIGTERM)
 print(engine.wait(20))

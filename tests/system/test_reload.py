@@ -138,7 +138,7 @@ def test_what_does_not_load_changes_nothing(
 
 def test_a_long_task_ends_in_peace_and_its_worker_is_renewed_then(module: Path) -> None:
     with Engine(tasks=module, drain_time=0.2) as engine, Client(engine.address, timeout=deadline(30)) as client:
-        long = client.submit("version", 2.0)
+        long = client.submit("version", deadline(2.0))
         client.flush()
         wait_until(client.progress, 10, "the task")
         before = engine.pids("worker")

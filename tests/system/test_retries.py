@@ -70,6 +70,11 @@ def runs(folder: Path, key: str) -> int:
     return (folder / "runs").read_text().split().count(key)
 
 
+def retried(client: Client, name: str) -> int:
+    """How often that task ran again; `stats` counts the periodic one too, all the time."""
+    return sum(task.retry.retried for task in client.tasks() if task.name == name and task.retry)
+
+
 def test_a_call_gets_the_result_of_the_try_that_worked(client: Client, folder: Path) -> None:
     assert client.call("fetch", "a") == ["a", 3]
     assert client.submit("fetch", "b").result(deadline(10)) == ["b", 3]
@@ -84,20 +89,16 @@ def test_a_call_whose_last_try_failed_gets_that_error(client: Client, folder: Pa
 
 
 def test_other_errors_and_arguments_that_do_not_fit_are_not_tried_again(client: Client) -> None:
-    before = client.stats().retried
     with pytest.raises(TaskFailed, match="ValueError: no"):
         client.call("other")
     with pytest.raises(BadArguments):
         client.call("other", 1)
-    assert client.stats().retried == before
+    assert retried(client, "other") == 0
 
 
 def test_the_example_of_the_page_gets_over_a_thermometer_that_does_not_answer(client: Client, folder: Path) -> None:
-    def retried() -> int:
-        return sum(task.retry.retried for task in client.tasks() if task.name == "read_temperature" and task.retry)
-
     reading = client.submit("read_temperature")
-    wait_until(retried, 20, "its first error")
+    wait_until(lambda: retried(client, "read_temperature"), 20, "its first error")
     (folder / "thermometer").write_text("21500")
     assert reading.result(deadline(20)) == 21.5
 
@@ -113,10 +114,10 @@ def test_tasks_without_a_reply_run_again_too(client: Client, folder: Path) -> No
 
 
 def test_a_worker_is_free_while_a_task_waits_for_its_next_try(client: Client) -> None:
-    before = client.stats().retried
+    before = retried(client, "patient")
     waiting = [client.submit("patient") for _ in range(8)]
-    wait_until(lambda: client.stats().retried == before + 8, 20, "that all wait for their next try")
-    assert client.stats().lanes[0].queued == 8
+    wait_until(lambda: retried(client, "patient") == before + 8, 20, "that all wait for their next try")
+    assert client.stats().lanes[0].queued in (8, 9)  # the periodic one may wait for its next try too
     began = time.monotonic()
     assert client.call("plain", 1) == 1
     assert time.monotonic() - began < deadline(5)

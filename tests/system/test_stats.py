@@ -29,7 +29,7 @@ def test_tasks_are_counted_with_their_errors_and_latencies() -> None:
         client.map("task_count", range(4000), range(4000))
         client.options(errors="return").map("task_fail", "abc")
         client.publish("topic", 1)
-        sleepers = [client.submit("task_sleep", 0.3) for _ in range(3)]
+        sleepers = [client.submit("task_sleep", deadline(0.5)) for _ in range(3)]
         client.flush()
         wait_until(lambda: client.stats().accepted == 4007, 20, "the sleepers")
         stats = client.stats()

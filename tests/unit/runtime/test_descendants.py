@@ -82,13 +82,15 @@ def test_what_a_worker_has_started_ends_with_it(end: str) -> None:
     script = f"""
     def target():
         leave()
-        time.sleep(0.3)
+        time.sleep({deadline(0.5)})
         {end}
     orphans.begin(is_init=False)
     child = start(target)
     select.select([child.pidfd], [], [])
     child.close()
-    go_on(0.5)
+    for _ in range(20):
+        if orphans.is_hunting:
+            go_on(0.5)
     print("hunting" if orphans.is_hunting else "done", flush=True)
     time.sleep(60)
     """
@@ -147,7 +149,7 @@ def test_what_an_owner_of_pins_has_started_ends_after_its_pins_are_safe(busy: st
         print(f"safe before {{len(living)}} ended", flush=True)
     def target():
         leave()
-        time.sleep(0.1)
+        time.sleep({deadline(0.5)})
         orphan.first(rest)
         print(os.getpid(), flush=True)
         {busy}
@@ -285,7 +287,9 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_process_of_its_task()
     child = start(target)
     print(bool(select.select([child.pidfd], [], [], 20)[0]))
     child.close()
-    go_on(0.2)
+    for _ in range(20):
+        if orphans.is_hunting:
+            go_on(0.5)
     print(orphans.is_hunting)
     """)
     assert said.split() == ["True", "False"]

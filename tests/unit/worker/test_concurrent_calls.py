@@ -32,6 +32,7 @@ from taskengine.worker.event_loop import EventLoop
 from taskengine.worker.tuning import CANCEL_GRACE_S
 from taskengine.worker.worker import BatchRunner
 from tests.batches import join_frames, section_of, task
+from tests.engine import deadline
 
 MOST = 3
 EPOCH = 1 << 32
@@ -158,8 +159,10 @@ def test_what_cannot_start_is_answered_at_once(make: Make) -> None:
 def test_a_deadline_is_for_the_start_alone(make: Make) -> None:
     gate = Gate()
     worker = make(named(gate.passes, "t"))
-    number = worker.start("t", 5, deadline=time.monotonic_ns() + 20_000_000)
-    worker.loop.wait(0.03)
+    over = time.monotonic_ns() + int(deadline(0.25) * 1e9)
+    number = worker.start("t", 5, deadline=over)
+    while time.monotonic_ns() <= over:
+        worker.loop.wait(0.02)
     gate.events[5].set()
     assert worker.result(number)[0] == 5
 
@@ -174,10 +177,10 @@ def test_each_has_its_own_timeout(make: Make) -> None:
             seen.append(f"{seconds}")
         return seconds
 
-    worker = make(t, seconds=0.05)
+    worker = make(t, seconds=0.5)
     slow, quick = worker.start("t", 60.0), worker.start("t", 0.0)
     assert worker.result(quick) == 0.0
-    with pytest.raises(TaskTimeout, match=r"0.05 s, and was cancelled"):
+    with pytest.raises(TaskTimeout, match=r"0.5 s, and was cancelled"):
         worker.result(slow)
     assert seen == ["0.0", "60.0"]
 
