@@ -23,7 +23,7 @@ TARGETS = tuple(sorted(path.stem for path in (FOLDER / "targets").glob("[a-z]*.p
 ATHERIS, RANDOM = "atheris", "random"
 IN_EACH = {"router": 16, "cost": 8}
 """How many messages an input of a target holds, where it is they that are counted."""
-SLOWER = {"cost": 20}
+SLOWER = {"cost": 20, "values": 5}
 """Targets of which an input takes so many times longer: so many times fewer are run."""
 PLAIN = {"settings_file"}
 """Targets without compiled code, which need no sanitizers."""
