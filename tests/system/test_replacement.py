@@ -49,7 +49,8 @@ def test_a_new_card_is_the_same_robot_and_a_stolen_laptop_is_cut_off(tmp_path: P
         assert (told["clients"], told["engine"] is None) == (["laptop", "other"], False)
         assert (file.stat().st_mode & 0o777, exported.stderr) == (0o600, "")
         assert keys("export", str(file), folder=old).returncode == 2
-        assert json.loads((old / "audit.jsonl").read_text().splitlines()[-1])["event"] == "keys export"
+        noted = [json.loads(line)["event"] for line in (old / "audit.jsonl").read_text().splitlines()]
+        assert noted.count("keys export") == 1  # the engine notes the keys that it has read meanwhile
         settings = engine.settings
     assert keys("import", str(file), folder=new, given="wrong\n").returncode == 2
     assert keys("import", str(file), folder=new, given="hush\n").returncode == 0
