@@ -28,9 +28,10 @@ ALONE = -m alone $$(grep -rl "pytest\.mark\.alone" tests --include="test_*.py")
 BYTECODE = $(PY) -m compileall -q taskengine hardware bench examples tests
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
 CODE := taskengine hardware bench examples tests release
-# Not those of the benchmark, which measures, nor of the broker's states, which are Python's.
+# Not those of the benchmark, which measures, of the broker's states, which are Python's, nor of glibc's memory, which
+# the sanitizers replace.
 ASAN_TESTS := tests/unit tests/property tests/fuzz/test_frames.py --ignore=tests/unit/bench \
-	--ignore=tests/property/test_broker_states.py
+	--ignore=tests/property/test_broker_states.py --ignore=tests/unit/runtime/test_memory.py
 CODE += website
 
 # What the set-up needs, each with the Debian package that has it.
