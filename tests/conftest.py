@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def no_caller() -> Iterator[None]:
     yield
     set_policy(None)
     set_origin(NOWHERE)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection: of a server, and of its peer."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as peer,
+        listener.accept()[0] as own,
+    ):
+        yield own, peer
 
 
 @pytest.fixture(scope="module")

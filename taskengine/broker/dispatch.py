@@ -39,7 +39,7 @@ class Dispatcher:
         self._in_flight = in_flight
         self._costs = Costs()
         self._timed: list[tuple[Slice, int, int]] = []
-        """What `learn` is still to be told."""
+        """The times of tasks that count from the next `dispatch` on."""
         self.now = 0.0
         """In s, monotonic."""
 

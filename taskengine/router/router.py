@@ -118,7 +118,7 @@ class Router:
         self._now = time.monotonic()
         """The time when something was received last."""
         self._unpaid: float | None = None
-        """What the last message of this turn took, in s: its sender is charged once the tasks are on their way."""
+        """The time of the last message of this turn, in s: its sender is charged once the tasks are on their way."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
         self._health = WorkerHealth(self._workers, self._interval, *limits_s, self._now)
         self._control = control

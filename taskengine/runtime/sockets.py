@@ -12,9 +12,9 @@ import sys
 import termios
 from collections.abc import Iterator
 
-_COUNTS = struct.Struct("QQ")
-_COUNTS_AT = 120
-"""The offset of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info, since Linux 4.2 (tcp(7))."""
+_ACKED = struct.Struct("Q")
+_ACKED_AT = 120
+"""The offset of tcpi_bytes_acked in struct tcp_info, since Linux 4.2 (tcp(7))."""
 
 
 def number_of(descriptor: int) -> int:
@@ -40,7 +40,7 @@ def _held(descriptor: int, number: int) -> Iterator[socket.socket | None]:
 def unsent(descriptor: int) -> int:
     """Return how many sent bytes of a connection its peer has not acknowledged (TIOCOUTQ); 0 where it is closed."""
     with contextlib.suppress(OSError):
-        return _queued(descriptor, termios.TIOCOUTQ)
+        return _unsent(descriptor)
     return 0
 
 
@@ -48,22 +48,9 @@ def unread(descriptor: int, number: int) -> tuple[int, int] | None:
     """Return how many bytes the peer has not acknowledged, and how many it has; None where the connection is closed."""
     with _held(descriptor, number) as held:
         try:
-            return None if held is None else (_queued(held.fileno(), termios.TIOCOUTQ), _counts(held)[0])
+            return None if held is None else (_unsent(held.fileno()), _acknowledged(held))
         except OSError:
             return None
-
-
-def taken(descriptor: int) -> int | None:
-    """Return how many bytes of a TCP connection this process has read so far; None for another or a closed one.
-
-    Where the kernel does not count them, it is 0.
-    """
-    try:
-        with _lent(descriptor) as lent:
-            received = _counts(lent)[1]
-            return max(0, received - _queued(descriptor, termios.FIONREAD))
-    except OSError:
-        return None
 
 
 def cut(descriptor: int, number: int) -> None:
@@ -91,14 +78,11 @@ def _lent(descriptor: int) -> Iterator[socket.socket]:
         lent.detach()
 
 
-def _queued(descriptor: int, which: int) -> int:
-    return int.from_bytes(fcntl.ioctl(descriptor, which, bytes(4)), sys.byteorder)
+def _unsent(descriptor: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
-def _counts(held: socket.socket) -> tuple[int, int]:
-    """Return how many bytes a peer has acknowledged, and sent."""
-    told = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNTS_AT + _COUNTS.size)
-    if len(told) < _COUNTS_AT + _COUNTS.size:
-        return 0, 0
-    acknowledged, received = _COUNTS.unpack_from(told, _COUNTS_AT)
-    return acknowledged, received
+def _acknowledged(held: socket.socket) -> int:
+    """Return how many bytes a peer has acknowledged; 0 where the kernel does not count them."""
+    told = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + _ACKED.size)
+    return 0 if len(told) < _ACKED_AT + _ACKED.size else int(_ACKED.unpack_from(told, _ACKED_AT)[0])

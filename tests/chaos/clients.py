@@ -97,7 +97,7 @@ class SyncClient:
 
 
 class Coroutines:
-    """What a client of asyncio does in turns, each of which is `_turn`."""
+    """A client of asyncio that works in turns, each of which is `_turn`."""
 
     def __init__(self, address: str, name: str, seed: int) -> None:
         self.book = Book(name)

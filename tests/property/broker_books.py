@@ -133,7 +133,7 @@ class Books:
             assert part.failed == sum(1 for _, error in entries if error)
 
     def answer(self) -> list[tuple[int, str]]:
-        """What the client was told of each task: "" or the error."""
+        """The answer that the client got for each task: "" or the error."""
         results = self.package.results
         if isinstance(results, PartialResults):
             self.send(results.take())

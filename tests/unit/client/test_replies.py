@@ -181,7 +181,7 @@ def test_results_one_by_one_are_wanted_of_engines_that_give_them(capabilities: l
 
 
 def sending(request: Request) -> dict[str, Any]:
-    """What a head says of its sending."""
+    """The fields of a head about its sending."""
     return {name: getattr(request, name) for name in ("sent", "bound", "token", "since", "values")}
 
 

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 
-import pytest
-
-from taskengine.runtime.sockets import end, taken, unsent
+from taskengine.runtime.sockets import end, unsent
 from tests.engine import wait_until
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as peer,
-        listener.accept()[0] as own,
-    ):
-        yield own, peer
-
-
-def test_bytes_count_as_taken_when_this_process_has_read_them(pair: tuple[socket.socket, socket.socket]) -> None:
-    own, peer = pair
-    peer.sendall(bytes(1000))
-    assert taken(own.fileno()) == 0
-    assert len(own.recv(300, socket.MSG_WAITALL)) == 300
-    assert taken(own.fileno()) == 300
-    assert len(own.recv(700, socket.MSG_WAITALL)) == 700
-    assert taken(own.fileno()) == 1000
-
-
-def test_what_is_no_tcp_connection_has_no_count() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        assert taken(one.fileno()) is None
-    assert taken(-1) is None
+def test_a_closed_connection_has_no_unsent_bytes() -> None:
     assert unsent(2**20) == 0, "it is closed"
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -128,16 +127,6 @@ def test_a_connection_leaves_by_its_number() -> None:
     subscribers.add(first, b"x")
     subscribers.leave(101)
     assert list(subscribers.known.values()) == [second]
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as peer,
-        listener.accept()[0] as own,
-    ):
-        yield own, peer
 
 
 def test_the_kernel_tells_what_a_peer_has_not_taken(pair: tuple[socket.socket, socket.socket]) -> None:
