@@ -38,8 +38,8 @@ CURVE_OVERHEAD = 64
 KEYS_LOOK_S = KEYS_LOOK_MS / 1000
 READERS_LOOK_S = 0.1
 """The pause between two looks for subscribers that do not read, while much is unread."""
-TRIM_S = 1.0
-"""After so long, ZeroMQ's own thread has freed the memory of an ended connection."""
+TRIMS_S = 1.0, 5.0
+"""Times, in s, after which ZeroMQ's own thread has freed the memory of an ended connection; later on a busy machine."""
 ROUNDS, LOOKS, LOOK_S = 6, 20, 0.002
 """How often `publish` cuts off slow subscribers, how often it then looks for room, and the pause in s between looks."""
 SLOW_BYTES = 2 * 2**20
@@ -79,7 +79,7 @@ class PublisherSocket:
         self._is_out_of_step = False
         self._next_look = 0.0
         self._next_readers = 0.0
-        self._trim_at = math.inf
+        self._trims: list[float] = []
         self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.xpub_verbose = 1
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)  # nobody is subscribed before we say so
@@ -224,7 +224,7 @@ class PublisherSocket:
         """End a connection; an allowed client connects again by itself."""
         cut(connection.descriptor, connection.number)
         self._subscribers.forget(connection)
-        self._trim_at = time.monotonic() + TRIM_S
+        self._trims = [time.monotonic() + seconds for seconds in TRIMS_S]
 
     def _may_subscribe(self, user: str, prefix: bytes) -> bool:
         name = self.authenticator.name_of(user) if self.authenticator else ANONYMOUS
@@ -243,8 +243,8 @@ class PublisherSocket:
         if self._backlog.unsent > SOFT_UNTAKEN_BYTES and now >= self._next_readers:
             self._next_readers = now + READERS_LOOK_S
             self._cut_slow_readers()
-        if self._trim_at <= now:
-            self._trim_at = math.inf
+        if self._trims and self._trims[0] <= now:
+            del self._trims[0]
             trim_memory()
         if self.authenticator is not None and now >= self._next_look:
             self._next_look = now + KEYS_LOOK_S
@@ -277,8 +277,8 @@ class PublisherSocket:
         dues = [self._replay.due(now) if self._backlog.unsent <= MAX_UNTAKEN_BYTES else READERS_LOOK_S]
         if self._backlog.unsent > SOFT_UNTAKEN_BYTES:
             dues.append(self._next_readers - now)
-        if self._trim_at < math.inf:
-            dues.append(self._trim_at - now)
+        if self._trims:
+            dues.append(self._trims[0] - now)
         if self.authenticator is not None:
             dues.append(self._next_look - now)
         return max(0.0, min(dues))
