@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,10 +88,16 @@ class Chunks:
             yield run.part + number, first, end
             first = end
 
-    def ends_at(self, position: int) -> bool:
-        """Return whether a chunk ends before the task at a position, from 1."""
-        [(_, _, stop)] = itertools.islice(self.between(position - 1, self.runs[-1].stop), 1)
-        return stop == position
+    def ended(self, first: int, stop: int) -> range:
+        """Return the parts of the chunks whose last tasks are among the tasks from `first` to `stop`."""
+        return range(self._begun(first), self._begun(stop))
+
+    def _begun(self, position: int) -> int:
+        """Return the part that holds the task at a position, or would follow the last one."""
+        if position >= self.runs[-1].stop:
+            return self.count + 1
+        run = self.runs[bisect_right(self.runs, position, key=_first) - 1]
+        return run.part + run.cut.number(position)
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:

@@ -39,7 +39,7 @@ class PackageLines:
             if package is not None:
                 chunks = package.flight.chunks
                 # a chunk of which another worker runs the rest is shown when its last task is answered
-                parts = [part for part, _, end in chunks.between(first, stop) if chunks.ends_at(end)]
+                parts = chunks.ended(first, stop)
                 self._shown[job] = shown = self._shown.get(job, 0) + len(parts)
                 # a chunk may come back in several pieces, and its tasks more than once
                 self._log.note(_forwarding_lines, package, parts, worker, max(0, chunks.count - shown))
@@ -78,7 +78,7 @@ def _chunking_lines(package: Package, size: int) -> Iterator[str]:
     yield f"[ROUTER-{os.getpid()}(FRONTEND)] Chunking: {package.count}/{size}: {request_meta(package)}"
 
 
-def _forwarding_lines(package: Package, parts: list[int], worker: str, left: int) -> Iterator[str]:
+def _forwarding_lines(package: Package, parts: range, worker: str, left: int) -> Iterator[str]:
     for before, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
         yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: {part_meta(package, part, worker)}"
         yield f"[ROUTER-{os.getpid()}(BACKEND)] Forwarding: Assembling: {package.serial}, Part: {left + before:.1f}"

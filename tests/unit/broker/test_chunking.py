@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskengine.broker.chunking import Cut, cut, spread
+from taskengine.broker.chunking import Chunks, Cut, cut, spread
 
 
 def sizes(pieces: Cut) -> list[int]:
@@ -39,6 +39,18 @@ def test_every_task_is_in_one_chunk_and_none_is_too_large(tasks: int, size: int,
     assert all(1 <= count <= size for count in sizes(pieces))
     assert max(sizes(pieces), default=0) - min(sizes(pieces), default=0) <= 1
     assert pieces.chunks % workers == 0 or pieces.chunks == tasks
+
+
+@given(
+    lanes=st.lists(st.integers(1, 120), min_size=1, max_size=4),
+    size=st.none() | st.integers(1, 60),
+    span=st.tuples(st.integers(0, 480), st.integers(0, 480)),
+)
+def test_a_chunk_has_ended_with_its_last_task(lanes: list[int], size: int | None, span: tuple[int, int]) -> None:
+    chunks = Chunks([(str(lane), tasks) for lane, tasks in enumerate(lanes)], size)
+    first, stop = sorted(min(position, sum(lanes)) for position in span)
+    ends = [(part, end) for part, _, end in chunks.between(0, sum(lanes))]
+    assert list(chunks.ended(first, stop)) == [part for part, end in ends if first < end <= stop]
 
 
 def one_by_one(chunks: int, cost: float, loads: list[float], rooms: list[float]) -> list[int]:
