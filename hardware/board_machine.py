@@ -27,6 +27,7 @@ CUT_S = 0.025
 LATE_S = 0.1
 """How long, in s, a change may take to be carried out until the bus counts as dead."""
 HANGS = "the bus hangs"
+NOT_YET = "its board has not answered yet"
 
 
 class Setting(NamedTuple):
@@ -67,7 +68,7 @@ class BoardMachine:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.fault = f"board {name} has not answered yet"
+        self.fault = NOT_YET
         """Why it takes no commands; "" if it does."""
         self.has_answered = False
         """Whether the first attempt to reach it has ended."""
@@ -172,15 +173,16 @@ class BoardMachine:
         """Return the step to take now, if any; `done` or `failed` has to follow."""
         if self._doing is not None or now < self.due():
             return None
-        self._doing = BoardAction(self._step(), dict(self._wanted), self._attempt, self._version, self._asked)
+        self._doing = BoardAction(self._step(now), dict(self._wanted), self._attempt, self._version, self._asked)
         return self._doing
 
-    def _step(self) -> Step:
+    def _step(self, now: float) -> Step:
         if not self._is_open:
             return Step.OPEN
         if self._must_verify():
             return Step.VERIFY
-        return Step.WRITE if self._version != self._sent_version else Step.CHECK
+        # not as late as commands want to have it
+        return Step.CHECK if self._sent_version >= 0 and now >= self._check_at else Step.WRITE
 
     def _must_verify(self) -> bool:
         return self.confirmed < self._asked and self._sent_version >= self._asked_version
@@ -194,7 +196,7 @@ class BoardMachine:
         if self._must_verify():
             return 0.0
         if self._version != self._sent_version:
-            return self._write_at if self.is_running else 0.0
+            return min(self._write_at, self._check_at) if self.is_running else 0.0
         return self._check_at
 
     def done(self, action: BoardAction, now: float) -> None:
@@ -204,12 +206,13 @@ class BoardMachine:
             # it took so long that it was given up
             self._retry_at = now
             return
-        self._check_at = now + CHECK_S
         if action.step is Step.OPEN:
             self._is_open = True
-        elif action.step is Step.WRITE:
+        if action.step is not Step.WRITE:
+            self._check_at = now + CHECK_S
+        else:
             self._sent, self._sent_version = action.settings, action.version
-        elif action.step is Step.VERIFY:
+        if action.step is Step.VERIFY:
             self._verified(action.ticket)
         self._pending_since = math.inf if self.is_settled else now
 

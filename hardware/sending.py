@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .admission import Admission
+from .board_machine import NOT_YET
 from .device_config import Value
 from .movements import Movements
 from .outputs import NS, Output, holds, safe_value
@@ -101,7 +102,7 @@ class Sending(Movements):
     def _begin_lost(self, output: Output, now: float) -> None:
         """Take no commands for an output before its boards have confirmed its first value."""
         self.pend(output.place)
-        output.is_lost, output.failure = True, output.boards[0].look(now).fault
+        output.is_lost, output.failure = True, NOT_YET
         self._await(output, output.value, now)
 
     def heed(self, now: float) -> None:

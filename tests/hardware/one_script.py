@@ -17,13 +17,13 @@ STEP_S = 0.02 / 4096
 def drive(client: Client, width: Callable[[], float], near: float = STEP_S) -> dict[int, float]:
     """Turn the servo pan to each angle, and return what `width` reads back there, in s; it is at rest then.
 
-    A board is told within some ms after the command, so it is read again until it is `near`, for a second at most.
+    A board is told within some ms after the command, so it is read again until it is `near`, for some seconds at most.
     """
     found = {}
     with client.lease("pan") as lease:
         for angle, wanted in ANGLES.items():
             client.call("servo.set", "pan", angle=angle)
-            end = time.monotonic() + deadline(1.0)
+            end = time.monotonic() + deadline(5.0)
             found[angle] = width()
             while abs(found[angle] - wanted) > near and time.monotonic() < end:
                 found[angle] = width()

@@ -372,8 +372,11 @@ def test_a_board_that_is_missing_costs_its_devices_alone(bench: MakeBench, monke
         one.commands.servo_set("pan", angle=0)
     one.commands.gpio_write("led", True)
     assert one.pin(17).state
+    told = ["[HARDWARE] pan fails: board hat: no chip answers"]
+    wait_until(lambda: one.said == told, 5, "what is said of it")
     bus_of(one).reason = ""
     wait_until(lambda: "error" not in one.commands.devices_state()["pan"], 10, "the board")
+    wait_until(lambda: one.said == [*told, "[HARDWARE] pan works again"], 5, "what is said of it")
 
 
 def test_a_channel_of_the_kernels_pwm_that_fails_leaves_the_others_alone(bench: MakeBench) -> None:
