@@ -171,7 +171,11 @@ class BoardMachine:
 
     def next(self, now: float) -> BoardAction | None:
         """Return the step to take now, if any; `done` or `failed` has to follow."""
-        if self._doing is not None or now < self.due():
+        if self._doing is not None:
+            return None
+        # a command that waited for the bus is too old now
+        self._look_for_hang(now)
+        if now < self.due():
             return None
         self._doing = BoardAction(self._step(now), dict(self._wanted), self._attempt, self._version, self._asked)
         return self._doing

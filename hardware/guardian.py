@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from taskengine import SettingsError
 
 from .backends import factory_of, warm_up, warm_up_boards
+from .board_machine import NOT_YET
 from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
@@ -120,7 +121,7 @@ class Guardian:
         self._is_orderly = False
         """Whether the supervisor has said that this is the end."""
         self._told: dict[str, str] = {}
-        """The reported reason why the pins of a lane are unavailable."""
+        """The reported reason why the pins of a lane are unavailable, or a device on a board is not safe."""
         for lane, policy in self._policies.items():
             # another guardian may have died with its pins; a living owner keeps its lock
             policy.is_orphan = panel.owner(lane) != NOBODY
@@ -357,13 +358,19 @@ class Guardian:
         for device in self._on_boards:
             if device.lane != lane:
                 continue
-            is_safe = all(board.look(now).is_ready for board in device_set.boards_of(device))
-            if not is_safe and device not in unsettled:
+            reports = [board.look(now) for board in device_set.boards_of(device)]
+            if all(report.is_ready for report in reports):
+                if device in unsettled:
+                    unsettled.remove(device)
+                    self._note_safe(device)
+                    self._warn(f"[GUARDIAN] {device.name} is safe, on its board")
+                continue
+            if device not in unsettled:
                 unsettled.append(device)
-            elif is_safe and device in unsettled:
-                unsettled.remove(device)
-                self._note_safe(device)
-                self._warn(f"[GUARDIAN] {device.name} is safe, on its board")
+            reason = next((report.fault for report in reports if not report.is_ready), "")
+            if reason not in (NOT_YET, self._told.get(device.name)):
+                self._told[device.name] = reason
+                self._warn(f"[GUARDIAN] {device.name} is not safe yet: {reason}")
 
     def _linger(self) -> None:
         """Wait a moment for boards, with all pins safe."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .admission import Admission
-from .board_machine import NOT_YET
+from .board_machine import LATE_S, NOT_YET
 from .device_config import Value
 from .movements import Movements
 from .outputs import NS, Output, holds, safe_value
@@ -207,6 +207,7 @@ class Sending(Movements):
             self._note(output, value, now)
             if output.boards:
                 self._await_no_more(output)
+                self.due = min(self.due, now + LATE_S)
         elif output.boards:
             self.pend(output.place)
         output.write(value)

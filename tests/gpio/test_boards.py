@@ -130,7 +130,7 @@ def test_a_dead_owners_board_is_made_safe(tmp_path: Path, settings: str, number:
         wait_until(lambda: width(address) == 0.0, 5, "the safe state")
         took = time.monotonic() - began
         print(f"{number.name} {address:#x}: safe after {took:.3f} s")
-        assert took < (OWNER_S if number == signal.SIGKILL else LEASE_S + GRACE_S) + EMULATED_S
+        assert took < (OWNER_S if number == signal.SIGKILL else LEASE_S + GRACE_S) + EMULATED_S, engine.output()
 
 
 def test_two_engines_do_not_share_a_chip(tmp_path: Path) -> None:

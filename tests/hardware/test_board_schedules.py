@@ -59,12 +59,10 @@ class Site:
         self.pin = False
         self.now = 100.0
         self.quiet_since = 100.0
-        fallbacks = {
-            name: Fallback(
-                dict(zip(channels, map(Setting, shares(name, safe_value(layout.devices[name], None))))), name == "grip"
-            )
-            for name, channels in CHANNELS.items()
-        }
+        fallbacks = {}
+        for name, channels in CHANNELS.items():
+            rest = map(Setting, shares(name, safe_value(layout.devices[name], None)))
+            fallbacks[name] = Fallback(dict(zip(channels, rest, strict=True)), name == "grip")
         self.board = EmulatedStation(fallbacks, chip)
         self.control = Control(LANE, layout.of(LANE), self.panel, lambda output, now: True)
         self.control.pend, self.control.calm = self.pending.add, self.pending.discard
