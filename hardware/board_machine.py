@@ -24,7 +24,7 @@ GATHER_S = 0.001
 """How long, in s, a change waits for others, to be sent with them."""
 CUT_S = 0.025
 """How long, in s, a safe state may take to be confirmed until the outputs are disabled."""
-LATE_S = 0.1
+LATE_S = 0.2
 """How long, in s, a change may take to be carried out until the bus counts as dead."""
 HANGS = "the bus hangs"
 NOT_YET = "its board has not answered yet"
@@ -154,13 +154,14 @@ class BoardMachine:
         self._look_for_hang(now)
 
     def _look_for_hang(self, now: float) -> None:
-        if self._is_open and now >= self._pending_since + LATE_S:
+        # a board that is only to be made safe is given all the time that it needs
+        if self.is_running and now >= self._pending_since + LATE_S:
             self.lose(HANGS, now)
 
     def look_due(self) -> float:
         """Return when `look` has something to do."""
         cut_at = self._asked_at + CUT_S if self.is_enabled else math.inf
-        return min(cut_at, self._pending_since + LATE_S if self._is_open else math.inf)
+        return min(cut_at, self._pending_since + LATE_S if self.is_running else math.inf)
 
     @property
     def is_settled(self) -> bool:
