@@ -37,6 +37,8 @@ machine. Where a table has quartiles, a smaller difference means nothing.
 | in the tables | is |
 |---|---|
 | W1, W2, W3 | one package of 4000 tiny tasks; single calls; 4000 tasks a second, evenly |
+| W4 | 4000 tiny tasks submitted one by one |
+| W5, W6 | results as they come: the first, and all beside the ideal schedule; the values of a stream |
 | p50, p99 | the median; the time within which 99 of 100 end |
 | x loop, x raw | the time divided by that of a plain loop in one process, or by that of raw libzmq |
 | IO = | in the form of the original design: the most tasks in one package whose p99 is within the response time |

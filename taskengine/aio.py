@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from taskengine.client.async_future import AsyncTaskFuture, in_loop
+from taskengine.client.async_stream import AsyncStream
 from taskengine.client.async_subscription import AsyncSubscription
 from taskengine.client.bars import check_bar
 from taskengine.client.blocking import Caller, T, patience
@@ -25,7 +26,6 @@ from taskengine.client.reports import Listener
 from taskengine.client.samples import WAITING
 from taskengine.client.stop_requests import Posted
 from taskengine.client.stopping import STOP_S, Stopping, new_order
-from taskengine.client.streams import AsyncStream
 from taskengine.client.subscription import Wish, reachable
 from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
 

@@ -33,7 +33,7 @@ REFERENCE = {
         "`taskengine.aio.Client` is the class `AsyncClient`: the same methods, to be awaited.",
         _ours(
             "aio.AsyncClient client.async_future.AsyncTaskFuture client.lease.AsyncLease "
-            "client.async_subscription.AsyncSubscription client.streams.AsyncStream"
+            "client.async_subscription.AsyncSubscription client.async_stream.AsyncStream"
         ),
     ),
     "api/executor.md": Page(

@@ -88,8 +88,8 @@ def measure(extent: Extent, settings: dict[str, object], quiet: Quiet) -> Table:
         note=f"Busy tasks, {WORKERS} workers, chunks of {CHUNK}. The mix is {HEAVY} tasks of {HEAVY_US / MS:g} ms and "
         f"{PACKAGE - HEAVY} of {LIGHT_US:g} µs. The ideal schedule gives each task, or each chunk, in turn to the "
         "worker that is free first, and costs nothing else. It is computed from the time that each task took in a loop "
-        "in the same round. The engine hands out chunks, so the ideal by chunk is its limit: heavy tasks that are "
-        "neighbours fall into one chunk.",
+        "in the same round. By chunk, heavy tasks that are neighbours wait for one another; the engine takes back what "
+        "a busy worker has not begun.",
         heads=[
             "tasks",
             "number",

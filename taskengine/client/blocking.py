@@ -30,7 +30,7 @@ from taskengine.client.samples import WAITING, Ages
 from taskengine.client.session import HELLO_S, Session
 from taskengine.client.stop_requests import Posted, StopRequests
 from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
-from taskengine.client.streams import AsyncStream, Stream, StreamControl
+from taskengine.client.streams import Stream, StreamBase, StreamControl
 from taskengine.client.subscription import Subscription, Wish, reachable
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
@@ -48,7 +48,7 @@ FAILED_S = 0.3
 TOKEN_BYTES = 16
 """Bytes of the token that tells one client from others of the same name."""
 ARM_TASK = "system.arm"
-S = TypeVar("S", Stream, AsyncStream)
+S = TypeVar("S", bound=StreamBase)
 T = TypeVar("T")
 PriorityName = Literal["low", "normal", "high", "urgent"]
 ReplyName = Literal["all", "errors", "none"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import time
 from functools import partial
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from taskengine._socket import Port, Waiter
 from taskengine.errors import BadArguments
@@ -114,7 +114,8 @@ class Connection:
         """Take the events, and return whether the connection has ended."""
         lost = False
         while self._news.wait(0):
-            event = recv_monitor_message(self.monitor)["event"]
+            # zmq_socket_monitor(3): the event's number, 16 bits; pyzmq's own reader would load asyncio
+            event = int.from_bytes(self.monitor.recv_multipart()[0][:2], sys.byteorder)
             if event & (_REFUSED | _CUT):
                 self.refused = self.refused or bool(event & _REFUSED)
                 self.is_cut = self.is_cut or bool(event & _CUT)

@@ -1,10 +1,7 @@
-"""A client's streams: the values of a task as it yields them, in a loop with `for` or `async for`."""
+"""A client's streams: the values of a task as it yields them, in a loop with `for`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -26,7 +23,7 @@ class StreamControl(NamedTuple):
     """Returns the error for a value that has not come in so many s."""
 
 
-class _Stream:
+class StreamBase:
     """The common part of both kinds of stream: the values that have come, and the ways to end."""
 
     def __init__(self, link: StreamControl, serial: int, values: ValueBuffer, timeout: float | None) -> None:
@@ -73,7 +70,7 @@ class _Stream:
         self._abandon()
 
 
-class Stream(_Stream, Iterator[Any]):
+class Stream(StreamBase, Iterator[Any]):
     """The values that a task yields, for one thread; `Client.stream` makes it.
 
     The generator is closed, and its `finally` runs, when the loop is left and nothing else holds the stream, at the end
@@ -109,56 +106,3 @@ class Stream(_Stream, Iterator[Any]):
 
     def _stop(self) -> Exception:
         return StopIteration()
-
-
-class AsyncStream(_Stream):
-    """The values that a task yields, for `async for`; `AsyncClient.stream` makes it. See `Stream`."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        """Return the next value; see `Stream.__next__`."""
-        is_here, value = self._take()
-        if is_here:
-            return value
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    news = loop.create_future()
-                    self._values.notify(functools.partial(_tell, loop, news))
-                    is_here, value = self._take()
-                    if is_here:
-                        return value
-                    await news
-        except TimeoutError:
-            raise self._no_value() from None
-        finally:
-            self._values.notify(None)
-
-    async def aclose(self) -> None:
-        """Close the generator, without waiting for its `finally`. May be called twice."""
-        self._abandon()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._abandon()
-
-    def _stop(self) -> Exception:
-        return StopAsyncIteration()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Future[None]) -> None:
-    """Wake a coroutine, from any thread."""
-    with contextlib.suppress(RuntimeError):  # its loop is closed
-        loop.call_soon_threadsafe(_wake, news)
-
-
-def _wake(news: asyncio.Future[None]) -> None:
-    if not news.done():
-        news.set_result(None)

@@ -7,11 +7,10 @@ What is for one generator costs no other task anything: the functions that the w
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +21,9 @@ from taskengine.protocol.credit import Credit, Grant
 from taskengine.protocol.limits import MAX_BODY
 from taskengine.registry.registry import Task
 from taskengine.worker.tuning import MOST_LISTED, STREAM_LOOK_S
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class OpenGenerator:
@@ -193,6 +195,8 @@ class TaskStreams:
         self, generator: AsyncGenerator[Any, None], opened: OpenGenerator, take: Callable[[Any], None], result: Any
     ) -> Any:
         """Run an async generator; its timeout is the coroutine's."""
+        import asyncio  # which workers without async tasks do not load
+
         try:
             while True:
                 await asyncio.sleep(0)  # a turn for the others on the loop

@@ -27,7 +27,8 @@ from taskengine import (
     WorkerLost,
     aio,
 )
-from taskengine.client.streams import AsyncStream, Stream
+from taskengine.client.async_stream import AsyncStream
+from taskengine.client.streams import Stream
 from taskengine.security.keys import KeyRing
 from tests.engine import Engine, deadline, wait_until
 
