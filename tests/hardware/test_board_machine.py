@@ -29,6 +29,16 @@ def take(machine: BoardMachine, now: float, step: Step) -> BoardAction:
     return action
 
 
+def fault_of(machine: BoardMachine) -> str:
+    """Return why it takes no commands now."""
+    return machine.fault
+
+
+def is_enabled(machine: BoardMachine) -> bool:
+    """Return whether its outputs are to be enabled now."""
+    return machine.is_enabled
+
+
 def do(machine: BoardMachine, now: float, *steps: Step) -> None:
     """Take these steps, which succeed at once."""
     for step in steps:
@@ -57,10 +67,10 @@ def test_nothing_is_taken_before_the_first_settings_were_read_back() -> None:
     assert not machine.put(0, ON, BEGIN)
     machine.resume()
     assert not machine.is_running
-    assert not machine.is_enabled
+    assert not is_enabled(machine)
     do(machine, BEGIN, Step.VERIFY)
     assert machine.is_ready
-    assert machine.is_enabled
+    assert is_enabled(machine)
     assert not machine.put(0, ON, BEGIN)
     machine.resume()
     assert (machine.is_running, machine.fault) == (True, "")
@@ -108,9 +118,9 @@ def test_a_fault_wants_the_safe_states_and_tries_for_ever(machine: BoardMachine)
     do(machine, 101.01, Step.WRITE)
     machine.put(0, Setting(0.1, 50.0), 101.02)
     machine.failed(take(machine, 101.03, Step.WRITE), "no chip answers", 101.04)
-    assert machine.fault == "board hat: no chip answers"
+    assert fault_of(machine) == "board hat: no chip answers"
     assert not machine.is_running
-    assert not machine.is_enabled
+    assert not is_enabled(machine)
     now = 101.04
     for _ in range(100):
         assert machine.due() == pytest.approx(now + RETRY_S)
@@ -140,15 +150,15 @@ def test_a_step_that_hangs_is_given_up_and_its_outcome_means_nothing(machine: Bo
     machine.put(0, ON, 101.0)
     action = take(machine, 101.01, Step.WRITE)
     machine.look(101.0 + LATE_S / 2)
-    assert not machine.fault
+    assert not fault_of(machine)
     machine.look(101.0 + LATE_S)
-    assert machine.fault == "board hat: the bus hangs"
+    assert fault_of(machine) == "board hat: the bus hangs"
     assert machine.next(105.0) is None
     if ends_well:
         machine.done(action, 105.0)
     else:
         machine.failed(action, "no chip answers", 105.0)
-    assert machine.fault == "board hat: the bus hangs"
+    assert fault_of(machine) == "board hat: the bus hangs"
     # at once
     do(machine, 105.0, Step.OPEN)
     assert take(machine, 105.0, Step.WRITE).settings[0] == OFF
@@ -158,26 +168,26 @@ def test_a_command_that_waited_for_the_bus_too_long_is_not_carried_out(machine: 
     """The thread was with another board of the bus."""
     machine.put(0, ON, 101.0)
     assert machine.next(101.0 + LATE_S) is None
-    assert machine.fault == "board hat: the bus hangs"
+    assert fault_of(machine) == "board hat: the bus hangs"
 
 
 def test_commands_find_a_bus_that_hangs(machine: BoardMachine) -> None:
     machine.put(0, ON, 101.0)
     take(machine, 101.01, Step.WRITE)
     machine.put(0, Setting(0.1), 101.0 + LATE_S)
-    assert machine.fault == "board hat: the bus hangs"
+    assert fault_of(machine) == "board hat: the bus hangs"
 
 
 def test_the_line_cuts_what_is_not_confirmed_in_time(machine: BoardMachine) -> None:
-    assert machine.is_enabled
+    assert is_enabled(machine)
     machine.put(0, OFF, 101.0)
     machine.ask(101.0)
     assert machine.look_due() == 101.0 + CUT_S
     machine.look(101.0 + CUT_S)
-    assert not machine.is_enabled
+    assert not is_enabled(machine)
     assert not machine.fault
     do(machine, 101.0 + CUT_S, Step.VERIFY)
-    assert machine.is_enabled
+    assert is_enabled(machine)
 
 
 def test_an_idle_board_and_one_that_is_commanded_all_the_time_are_looked_at(machine: BoardMachine) -> None:
