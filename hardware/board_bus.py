@@ -70,10 +70,13 @@ class Station:
             self._apply()
             return BoardReport(machine.fault, machine.is_ready, machine.confirmed, machine.look_due())
 
-    def ask(self, now: float) -> int:
-        """Return a ticket, which `BoardReport.confirmed` reaches when the board does what is wanted now."""
+    def ask(self, now: float, *, cuts: bool = False) -> int:
+        """Return a ticket, which `BoardReport.confirmed` reaches when the board does what is wanted now.
+
+        With `cuts`, its outputs are disabled if that takes too long.
+        """
         with self._bus.changed:
-            ticket = self.machine.ask(now)
+            ticket = self.machine.ask(now, cuts=cuts)
             self._apply()
             self._bus.changed.notify()
             return ticket

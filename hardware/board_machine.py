@@ -22,8 +22,8 @@ CHECK_S = 0.5
 """How often, in s, an idle board is looked at."""
 GATHER_S = 0.001
 """How long, in s, a change waits for others, to be sent with them."""
-CUT_S = 0.025
-"""How long, in s, a safe state may take to be confirmed until the outputs are disabled."""
+CUT_S = 0.045
+"""How long, in s, the end of a lease, or a stop, may take to be confirmed until the outputs are disabled."""
 LATE_S = 0.2
 """How long, in s, a change may take to be carried out until the bus counts as dead."""
 HANGS = "the bus hangs"
@@ -80,7 +80,9 @@ class BoardMachine:
         """Whether its outputs are to be enabled."""
         self.confirmed = 0
         """The last ticket that is confirmed."""
-        self._asked, self._asked_version, self._asked_at = 0, 0, math.inf
+        self._asked, self._asked_version = 0, 0
+        self._cut_at = math.inf
+        """When the outputs are disabled if not everything is confirmed."""
         self._wanted: dict[int, Setting] = {}
         self._sent: Mapping[int, Setting] = {}
         """What the channels are known to be."""
@@ -119,16 +121,20 @@ class BoardMachine:
         self._look_for_hang(now)
         return True
 
-    def ask(self, now: float) -> int:
-        """Return a ticket, which is confirmed when everything that was wanted up to now is known to be so."""
+    def ask(self, now: float, *, cuts: bool = False) -> int:
+        """Return a ticket, which is confirmed when everything that was wanted up to now is known to be so.
+
+        With `cuts`, the outputs are disabled if that takes longer than `CUT_S`.
+        """
         self._ask(now)
+        if cuts:
+            self._cut_at = min(self._cut_at, now + CUT_S)
         self._look_for_hang(now)
         return self._asked
 
     def _ask(self, now: float) -> None:
         self._asked += 1
         self._asked_version = self._version
-        self._asked_at = min(self._asked_at, now)
         if self._is_open:
             self._pending_since = min(self._pending_since, now)
 
@@ -149,7 +155,7 @@ class BoardMachine:
 
     def look(self, now: float) -> None:
         """Disable the outputs where a safe state is late, and give up a bus that hangs."""
-        if now >= self._asked_at + CUT_S:
+        if now >= self._cut_at:
             self.is_enabled = False
         self._look_for_hang(now)
 
@@ -160,7 +166,7 @@ class BoardMachine:
 
     def look_due(self) -> float:
         """Return when `look` has something to do."""
-        cut_at = self._asked_at + CUT_S if self.is_enabled else math.inf
+        cut_at = self._cut_at if self.is_enabled else math.inf
         return min(cut_at, self._pending_since + LATE_S if self.is_running else math.inf)
 
     @property
@@ -224,7 +230,7 @@ class BoardMachine:
     def _verified(self, ticket: int) -> None:
         self.confirmed = ticket
         if ticket == self._asked:
-            self._asked_at = math.inf
+            self._cut_at = math.inf
             self.is_enabled = self.has_answered = True
             self.is_ready = not self.is_running
 

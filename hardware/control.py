@@ -423,6 +423,8 @@ class Control(Sending):
         last = output.motion.after if isinstance(output.motion, Effect) else output.value
         self._drop(output)
         self._drive(output, safe_value(output.device, last), now)
+        if output.boards:
+            self._hasten(output, now)
         self.admission.end(output)
 
     def _bring_to_rest(self, output: Output, now: float) -> None:

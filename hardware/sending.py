@@ -49,8 +49,11 @@ class Board(Protocol):
     def look(self, now: float) -> Report:
         """Do what is due, and return how the board is."""
 
-    def ask(self, now: float) -> int:
-        """Return a ticket, which is confirmed when the board does what is wanted now."""
+    def ask(self, now: float, *, cuts: bool = False) -> int:
+        """Return a ticket, which is confirmed when the board does what is wanted now.
+
+        With `cuts`, its outputs are disabled if that takes too long.
+        """
 
     def resume(self) -> None:
         """Take commands again."""
@@ -173,6 +176,12 @@ class Sending(Movements):
         self._unsent[output] = _Unsent(value, {board: board.ask(now) for board in output.boards})
         self.due = min(self.due, now)
 
+    def _hasten(self, output: Output, now: float) -> None:
+        """Have the outputs of its boards disabled if they do not have its safe value soon."""
+        for board in output.boards:
+            board.ask(now, cuts=True)
+            self.due = min(self.due, now)
+
     def _await_no_more(self, output: Output) -> None:
         """Forget a safe value that a new command has replaced."""
         if self._unsent.pop(output, None) is not None:
@@ -182,7 +191,7 @@ class Sending(Movements):
         """Have all boards confirm what they are told, for a stop."""
         if self._boards:
             self.pend(STOP)
-            self._of_stop = {board: board.ask(now) for board in self._boards}
+            self._of_stop = {board: board.ask(now, cuts=True) for board in self._boards}
             self.due = min(self.due, now)
 
     def _is_carried_out(self) -> bool:

@@ -44,8 +44,8 @@ class EmulatedStation:
         self.is_enabled = machine.is_enabled
         return Told(machine.fault, machine.is_ready, machine.confirmed, machine.look_due())
 
-    def ask(self, now: float) -> int:
-        ticket = self.machine.ask(now)
+    def ask(self, now: float, *, cuts: bool = False) -> int:
+        ticket = self.machine.ask(now, cuts=cuts)
         self.is_enabled = self.machine.is_enabled
         return ticket
 

@@ -180,8 +180,9 @@ def test_commands_find_a_bus_that_hangs(machine: BoardMachine) -> None:
 
 def test_the_line_cuts_what_is_not_confirmed_in_time(machine: BoardMachine) -> None:
     assert is_enabled(machine)
-    machine.put(0, OFF, 101.0)
-    machine.ask(101.0)
+    machine.ask(100.95)
+    assert machine.look_due() > 101.0 + CUT_S
+    machine.ask(101.0, cuts=True)
     assert machine.look_due() == 101.0 + CUT_S
     machine.look(101.0 + CUT_S)
     assert not is_enabled(machine)
