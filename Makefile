@@ -13,8 +13,9 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	arming bulletin conditions control device_config device_types effects failover groups header levels motion \
-	movements options outputs plausibility restraints rule_config rule_conflicts rules stop_config tones values)
+	arming board_config board_machine bulletin conditions control device_config device_types effects failover groups header \
+	levels motion movements options outputs pca9685 plausibility restraints rule_config \
+	rule_conflicts rules sending stop_config tones values wiring)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))
 # What uses the parts of pyzmq and gpiozero that are private to them.
 FENCED_TESTS := tests/integration tests/unit/test_socket.py tests/unit/test_socket_requests.py tests/unit/router
@@ -207,14 +208,14 @@ $(VENV)/bin/python:
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --editable
 
 $(VENV)/.run: $(SOURCES) | $(PY)
-	$(INSTALL) ".[hardware,numpy]"
+	$(INSTALL) ".[boards,hardware,numpy]"
 	@touch $@
 
 # The benchmark's own compiled module, which is never installed.
 ECHO = $(VENV)/bin/cythonize --inplace --quiet --force bench/_echo.pyx
 
 $(VENV)/.test: $(SOURCES) bench/_echo.pyx | $(PY)
-	$(INSTALL) ".[test,hardware,numpy]"
+	$(INSTALL) ".[test,boards,hardware,numpy]"
 	$(ECHO)
 	@touch $@ $(VENV)/.run $(VENV)/.bench
 

@@ -8,6 +8,7 @@ keep_memory  protect this process when memory runs out
 guard      run the guardian
 make_safe  bring every output to its safe state while no process has the pins
 owners     what uses which pin
+board_lines  the boards, and what uses which channel
 robot      in a task of your own that runs in a lane with pins: its commands, as methods
 """
 
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
     from .commands import Commands
     from .owner import Owner
 
+SAFE_S = 2.0
+"""How long, in s, `make_safe` waits for boards."""
 __all__ = [
     "HardwareConfig",
     "SharedState",
+    "board_headings",
+    "board_lines",
+    "channels",
     "guard",
     "header_lines",
     "keep_memory",
@@ -101,7 +107,8 @@ def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
     """Return what uses each GPIO: a device of the layout, and the process that has the line, if the kernel tells."""
     from .lines import users
 
-    found: dict[int, str] = {}
+    enables = [(board.output_enable, board.name) for board in layout.boards.values()]
+    found = {gpio: f"output_enable of {name}" for gpio, name in enables if gpio is not None}
     for device in layout.devices.values():
         found |= dict.fromkeys(device.gpios(), f"{device.name} ({device.type}, lane {device.lane})")
     for number, user in users(layout, pins).items():
@@ -109,15 +116,41 @@ def owners(layout: HardwareConfig, pins: str) -> dict[int, str]:
     return found
 
 
+def channels(layout: HardwareConfig) -> dict[str, str]:
+    """Return the device of each channel of a board, such as "hat:3"."""
+    from .board_text import users
+
+    return users(layout)
+
+
+def board_headings(layout: HardwareConfig, pins: str) -> list[str]:
+    """Return a line about each board. Raises SettingsError for an unknown setting PINS."""
+    from .backends import are_emulated
+    from .board_text import headings
+
+    return [line for _, line in headings(layout, emulated=are_emulated(pins))]
+
+
+def board_lines(layout: HardwareConfig, pins: str) -> list[str]:
+    """Return the boards, and what uses which channel, as text. Raises SettingsError for an unknown setting PINS."""
+    from .backends import are_emulated
+    from .board_text import lines
+
+    return [*lines(layout, emulated=are_emulated(pins))]
+
+
 def make_safe(layout: HardwareConfig, pins: str) -> None:
     """Claim every output at its safe value, and release it. Raises RuntimeError if one cannot be had, SettingsError."""
-    from .backends import BACKENDS
+    from .backends import factory_of
     from .device_set import DeviceSet
+    from .outputs import safe_value
 
     outputs = [device for device in layout.devices.values() if device.kind.is_output]
-    device_set = DeviceSet(outputs, BACKENDS[pins](layout))
+    device_set = DeviceSet(outputs, factory_of(pins, layout, outputs), lambda device: safe_value(device, None))
     try:
         failed = list(device_set.rest(outputs, lambda device: None))
+        if not device_set.wait_for_boards(lambda station: station.machine.is_settled, SAFE_S):
+            failed += device_set.board_faults()
     finally:
         device_set.close()
     if failed:

@@ -1,6 +1,6 @@
 """Pin factories: the backends that drive the pins, by the names that the setting PINS takes.
 
-To add a backend, such as for a PCA9685 board or the kernel's PWM, add a row to `BACKENDS`.
+To add a backend, add a row to `BACKENDS`. Boards, such as a PCA9685, are channels beside the pins of any (`boards.py`).
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from taskengine import SettingsError
 
 from .chips import find_chip
-from .device_config import HardwareConfig
+from .device_config import Device, HardwareConfig
 
 AUTO = "auto"
 FACTORY_VARIABLE = "GPIOZERO_PIN_FACTORY"
@@ -98,6 +98,22 @@ def pigpio(layout: HardwareConfig) -> Any:
         raise SettingsError(f"pins: no pigpiod answers ({error}); is it running?") from None
 
 
+def factory_of(pins: str, layout: HardwareConfig, devices: Sequence[Device]) -> Any:
+    """Return the backend that the setting PINS names, with the boards of some devices. Raises SettingsError."""
+    used = layout.boards_in(devices)
+    if not used:
+        return BACKENDS[pins](layout)
+    from .boards import BoardFactory
+
+    channels = [channel for device in devices for channel in device.channels]
+    return BoardFactory(used, channels, lambda: BACKENDS[pins](layout), emulated=are_emulated(pins))
+
+
+def are_emulated(pins: str) -> bool:
+    """Return whether boards exist in memory only, as pins do."""
+    return chosen(pins) == "mock"
+
+
 def chosen(pins: str) -> str:
     """Return the name of the backend for the setting PINS; for auto the one that gpiozero is told to use, if any.
 
@@ -132,6 +148,15 @@ def warm_up(pins: str, layout: HardwareConfig | None = None) -> None:
             _fine()
             if layout is not None:
                 find_chip(layout.chip)
+
+
+def warm_up_boards(layout: HardwareConfig, pins: str) -> None:
+    """Import what the boards of the devices need, so that a later claim is fast."""
+    if used := layout.boards_in(layout.devices.values()):
+        with contextlib.suppress(ImportError):
+            from . import boards
+
+            boards.warm_up(used.values(), emulated=are_emulated(pins))
 
 
 BACKENDS: Mapping[str, Callable[[HardwareConfig], Any]] = {AUTO: auto, "lgpio": lgpio, "pigpio": pigpio, "mock": mock}

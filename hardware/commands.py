@@ -24,7 +24,7 @@ from .effects import Effect
 from .groups import Group
 from .lane_commands import Running
 from .lights import Lights
-from .outputs import NS, Output
+from .outputs import NS, Output, left_out
 from .shared_state import NEVER
 from .tones import frequency_of
 from .values import angle_of, checked, is_number, seconds
@@ -156,11 +156,12 @@ class Commands(Lights, Drives):
         """Return the value of an input, in its unit, or the last value of an output."""
         check_device(device)
         owner = self._open()
+        owner.heed_boards()
         if device in self._layout.groups:
-            return [owner.control.find(name).value for name in self._members(device)]
+            return [_last(owner.control.find(name)) for name in self._members(device)]
         if device in owner.sensors.known or device in owner.left_out:
             return owner.read(device)
-        return owner.control.find(device).value
+        return _last(owner.control.find(device))
 
     def devices_list(self) -> list[dict[str, Any]]:
         """Return the lane's devices that the caller may use: name, type, role, unit, limits, lease."""
@@ -177,6 +178,7 @@ class Commands(Lights, Drives):
         for name in devices:
             check_device(name)
         names = [name for device in devices for name in self._members(device)]
+        owner.heed_boards()
         return {name: self._state(owner, name, now_ns) for name in names or self._usable(self._devices)}
 
     def devices_write(self, values: dict[str, Any]) -> None:
@@ -345,6 +347,13 @@ class Commands(Lights, Drives):
         if output.value is None and output.role is Role.SERVO and output.limits is not None:
             found["position"] = "unknown" if output.position is None else "assumed"
         return found
+
+
+def _last(output: Output) -> Value:
+    """Return the last value of an output. Raises TaskFailed if nobody knows what its board does."""
+    if output.is_lost:
+        raise left_out(output)
+    return output.value
 
 
 def _names(devices: object) -> list[str]:

@@ -17,25 +17,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
-from taskengine import BadArguments, NotAllowed, Origin, TaskFailed
+from taskengine import BadArguments, NotAllowed, Origin
 
 from .admission import Admission, stopped_text
 from .device_config import EXCLUSIVE_S, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
 from .effects import Effect, Pulse, Sink
 from .motion import EASINGS, FRAME_S, Motion, State, Sweep, Then, Trapezoid, go, least_duration
-from .movements import Movements
-from .outputs import NS, Output, safe_value, start_value
+from .outputs import NS, Output, left_out, safe_value, start_value
 from .plausibility import Measurement
 from .restraints import Hands, Restraints, check
 from .rules import Rules
+from .sending import Sending
 from .shared_state import NEVER, SharedState
 from .values import checked, seconds
 
 __all__ = ["Control", "Output", "checked", "safe_value", "seconds", "start_value", "stopped_text"]
 
 
-class Control(Movements):
+class Control(Sending):
     """The outputs of a lane; `exclusive` and `position` as for `Admission`."""
 
     def __init__(
@@ -49,21 +49,18 @@ class Control(Movements):
         position: Callable[[], int] = lambda: 0,
         rules: Rules | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(panel)
         self._lane = lane
         self.outputs = {device.name: Output(device) for device in devices if device.kind.is_output}
         self.admission = Admission(lane, panel, exclusive, position)
         hands = Hands(self._drive, self._hold_back, self._bring_to_rest)
         self.restraints = Restraints(lane, rules or Rules(), panel, self.admission, self.outputs, hands)
-        self._panel = panel
-        self._numbers, self._rest_orders = panel.numbers, panel.rest_orders
-        self._ends, self._values, self._told_at = panel.ends, panel.values, panel.told_at
+        self._numbers, self._rest_orders, self._ends = panel.numbers, panel.rest_orders, panel.ends
         self._tell = tell
         self._number = panel.number
         """The number of the latest stop that was acted on."""
         self._is_stopping = False
         """Whether that stop is to be confirmed yet."""
-        self._changed: dict[Output, None] = {}
 
     def begin(self, at: Mapping[int, Value], now: float = 0.0) -> None:
         """Start with open pins; `at` has the values of outputs by their places."""
@@ -71,10 +68,13 @@ class Control(Movements):
         for output in self.outputs.values():
             output.value = at[output.place]
             output.rest_order = self._rest_orders[output.place]
-            self._panel.note(output.place, output.value, int(now * NS))
+            if output.boards:
+                self._begin_lost(output, now)
+            else:
+                self._panel.note(output.place, output.value, int(now * NS))
             self._ends[output.place] = NEVER
-        self._number = number
-        self._panel.confirm(self._lane, number)
+        self._number, self._is_stopping = number, True
+        self._confirm()
         self.restraints.begin(now)
         self._act_on_all(now)
 
@@ -307,6 +307,7 @@ class Control(Movements):
     def rest(self, now: float = 0.0) -> None:
         """Bring every output to its safe state."""
         self._rest_all(self.outputs.values(), now, self._rest)
+        self._ask_all(now)
         # the beginning and the end of an owner are not published
         self._changed.clear()
 
@@ -314,6 +315,7 @@ class Control(Movements):
         """Do everything that is due."""
         self._act_on_all(now)
         self._go_on(now)
+        self.heed(now)
         if self._is_stopping:
             self._confirm()
         for output in [output for output in self._changed if output.next_tell <= now]:
@@ -330,7 +332,7 @@ class Control(Movements):
             output.motion.due(now) if isinstance(output.motion, Effect) else self._frame for output in self._moving
         ]
         tells = [output.next_tell for output in self._changed]
-        due: float = min([self.admission.due, *moves, *tells])
+        due: float = min([self.admission.due, self._boards_due, *moves, *tells])
         return due
 
     # Stops, calls to rest, ended leases -----------------------------------------------------------------------------
@@ -346,7 +348,7 @@ class Control(Movements):
     def _act_on_due(self, output: Output, now: float) -> None:
         """Act on what is pending for one output. Raises TaskFailed if its pins could not be had."""
         if output.failure:
-            raise TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
+            raise left_out(output)
         if self._numbers[0] != self._number:
             self._act_on_stop(now)
         if self._rest_orders[output.place] != output.rest_order:
@@ -360,15 +362,20 @@ class Control(Movements):
         if number != self._number:
             self.admission.forget(self.outputs.values())
             self._rest_all(self.outputs.values(), now, self._stop)
+            self._ask_all(now)
             self._number = number
             self._is_stopping = True
         if self._is_stopping:
             self._confirm()
 
     def _confirm(self) -> None:
-        """Confirm a stop when no output is on its way to rest any more."""
+        """Confirm a stop when no output is on its way to rest any more, and all boards have confirmed it."""
         sinks = [output.motion for output in self._moving if isinstance(output.motion, Sink)]
-        if all(sink.is_late for sink in sinks):
+        if not all(sink.is_late for sink in sinks):
+            return
+        # the guardian waits for no board
+        self._panel.act(self._lane, self._number)
+        if self._is_carried_out():
             self._is_stopping = False
             self._panel.confirm(self._lane, self._number)
 
@@ -416,6 +423,8 @@ class Control(Movements):
         last = output.motion.after if isinstance(output.motion, Effect) else output.value
         self._drop(output)
         self._drive(output, safe_value(output.device, last), now)
+        if output.boards:
+            self._hasten(output, now)
         self.admission.end(output)
 
     def _bring_to_rest(self, output: Output, now: float) -> None:
@@ -460,29 +469,6 @@ class Control(Movements):
                     self._shape(output, sink.start, now)
                 else:
                     self._drive(output, sink.start, now)
-
-    def _note(self, output: Output, value: Value, now: float) -> None:
-        if isinstance(value, float):
-            self._values[output.channel] = value
-            self._told_at[output.place] = int(now * NS)
-        else:
-            self._panel.note(output.place, value, int(now * NS))
-
-    def _drive(self, output: Output, value: Value, now: float) -> None:
-        if output.is_bounded:
-            value = output.bound(value)
-        # if we hang in between, the guardian has the older value, and does not take the output for safe too early
-        is_rest = value == output.rest
-        if not is_rest:
-            self._note(output, value, now)
-        output.write(value)
-        output.value = value
-        if is_rest:
-            self._note(output, value, now)
-        if output not in self._changed and value != output.told:
-            self._changed[output] = None
-            if output.next_tell < self.due:
-                self.due = output.next_tell
 
 
 def _set(target: float, limits: DeviceLimits, state: State, clock: float) -> Motion:

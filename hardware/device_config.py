@@ -18,12 +18,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from taskengine import SettingsError
 
+from .board_config import BoardConfig, boards_of, channel_of, names_in, on_board
 from .device_types import KINDS, DeviceType, Role
 from .groups import GROUPS, Entries, Group
 from .options import batch_of, check_motor, nearest, number, options_of, pins_of, switch, wrong
@@ -31,6 +33,7 @@ from .plausibility import Plausibility
 from .rule_config import OF_INPUTS, STOP_RATE_HZ, contact_rate, plausibility_of, rules_of
 from .rules import Rule, RuleAction
 from .stop_config import beat_of, enable_of, stop_of
+from .wiring import check_pins
 
 LANE = "hardware"
 LEASE_S = 0.5
@@ -75,7 +78,7 @@ _OF_OUTPUTS = (
     "beat",
 )
 _OURS = ("type", "lane", *_OF_OUTPUTS, *_OF_INPUTS)
-_KEYS = ("devices", "rules", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
+_KEYS = ("devices", "boards", "rules", "chip", "board", "rate", "exclusive", "watchdog", "watchdog_timeout")
 _TONE_HZ = 440.0
 _UNITS = {Role.SERVO: (-1.0, 1.0), Role.LEVEL: (0.0, 1.0), Role.MOTOR: (-1.0, 1.0)}
 
@@ -141,8 +144,24 @@ class Device(msgspec.Struct, frozen=True):
 
     def gpios(self) -> Iterator[int]:
         """Yield the device's GPIOs; other devices on its bus may share some of them."""
+        for line in self.lines():
+            if isinstance(line, int):
+                yield line
+
+    def lines(self) -> Iterator[int | str]:
+        """Yield the device's GPIOs, and its channels on boards, such as "hat:3"."""
         for pin in {**self.bus_pins, **self.pins}.values():
             yield from pin if isinstance(pin, tuple) else (pin,)
+
+    @property
+    def boards(self) -> list[str]:
+        """The names of the boards that it is on: none, or one."""
+        return names_in(self.pins)
+
+    @property
+    def channels(self) -> list[str]:
+        """Its channels, such as "hat:3"."""
+        return [line for line in self.lines() if isinstance(line, str)]
 
     @property
     def bus_pins(self) -> dict[str, int]:
@@ -174,6 +193,7 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     watchdog: str = ""
     watchdog_timeout: float = WATCHDOG_S
     rules: tuple[Rule, ...] = ()
+    boards: dict[str, BoardConfig] = {}
 
     @property
     def lanes(self) -> list[str]:
@@ -183,6 +203,10 @@ class HardwareConfig(msgspec.Struct, frozen=True):
     def of(self, lane: str) -> list[Device]:
         """Return the devices of a lane."""
         return [device for device in self.devices.values() if device.lane == lane]
+
+    def boards_in(self, devices: Iterable[Device]) -> dict[str, BoardConfig]:
+        """Return the boards that some of these devices are on."""
+        return {name: self.boards[name] for device in devices for name in device.boards}
 
     @property
     def longest_stop(self) -> float:
@@ -236,15 +260,16 @@ def read(table: Mapping[str, Any]) -> HardwareConfig:
     known = Entries(entries, LANE)
     if len(known.devices) > MAX_DEVICES:
         raise wrong(["devices"], f"expected at most {MAX_DEVICES} devices, not {len(known.devices)}")
+    boards = boards_of(table.get("boards", {}))
     try:
-        devices = _devices(known.devices, rate)
-        _check_pins(devices.values())
+        devices = _devices(known.devices, rate, boards)
+        check_pins(devices.values(), boards.values())
         rules = rules_of(table.get("rules", {}), known.devices, devices)
     except SettingsError as error:
         raise known.placed(error) from None
     exclusive = number(table.get("exclusive", EXCLUSIVE_S), ["exclusive"], *EXCLUSIVES_S)
     board, watchdog = _board(table.get("board")), _watchdog(table)
-    return HardwareConfig(devices, chip, board, exclusive, known.groups, rules=rules, **watchdog)
+    return HardwareConfig(devices, chip, board, exclusive, known.groups, rules=rules, boards=boards, **watchdog)
 
 
 def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,12 +280,12 @@ def _watchdog(table: Mapping[str, Any]) -> dict[str, Any]:
     return {"watchdog": path, "watchdog_timeout": timeout}
 
 
-def _devices(entries: Mapping[str, Any], rate: float) -> dict[str, Device]:
-    devices = {name: _device(place, name, entry, rate) for place, (name, entry) in enumerate(entries.items())}
+def _devices(entries: Mapping[str, Any], rate: float, boards: Mapping[str, BoardConfig]) -> dict[str, Device]:
+    devices = {name: _device(place, name, entry, rate, boards) for place, (name, entry) in enumerate(entries.items())}
     # what enables an output is read as often as what stops one
     for name in {device.enable for device in devices.values()} & devices.keys():
         entry = {"rate": max(rate, STOP_RATE_HZ), **entries[name]}
-        devices[name] = _device(devices[name].place, name, entry, rate)
+        devices[name] = _device(devices[name].place, name, entry, rate, boards)
     return devices
 
 
@@ -282,17 +307,18 @@ def _board(board: object) -> int | None:
     raise wrong(["board"], f'expected the revision code of a Pi with 40 pins, such as "a020d3" (3 B+), not {board!r}')
 
 
-def _device(place: int, name: str, entry: object, rate: float) -> Device:
+def _device(place: int, name: str, entry: object, rate: float, boards: Mapping[str, BoardConfig]) -> Device:
     path = ["devices", name]
     if not isinstance(entry, Mapping):
         raise wrong(path, f"expected a table, not {entry!r}")
     kind = _kind(entry, path)
     entry, enable = enable_of(entry, kind, path)
+    entry = on_board(entry, kind, boards, path)
     parameters = (*kind.pins, *kind.spare, *kind.groups, *kind.options)
     for key in entry:
         if key not in _OURS and key not in parameters:
             raise wrong([*path, key], f"a {kind.name} has no such key; {nearest(key, (*parameters, *_OURS))}")
-    pins = pins_of(entry, kind, path)
+    pins = pins_of(entry, kind, path, partial(channel_of, boards))
     options = options_of(entry, kind, pins, path)
     check_motor(kind, entry, options, path)
     limits = _limits(entry.get("limits"), kind, options, path)
@@ -441,32 +467,3 @@ def prefix_of(lane: str) -> str:
 def channels(role: Role) -> int:
     """Return how many numbers the value of an output of the role has."""
     return {Role.COLOUR: 3, Role.DRIVE: 2}.get(role, 1)
-
-
-def _check_pins(devices: Iterable[Device]) -> None:
-    """Refuse a pin that two devices use, unless it is the same pin of one bus."""
-    users: dict[int, tuple[Device, str]] = {}
-    for device in devices:
-        roles = {gpio: key for key, gpio in device.bus_pins.items()}
-        for gpio in dict.fromkeys(device.gpios()):
-            other, role = users.setdefault(gpio, (device, roles.get(gpio, "")))
-            if other is device:
-                continue
-            if not role or role != roles.get(gpio):
-                raise wrong(["devices", device.name], f"GPIO{gpio} is {other.name}'s already")
-            _check_bus(device, other)
-        if len(set(device.gpios())) < len(list(device.gpios())):
-            raise wrong(["devices", device.name], "two of its pins are the same")
-
-
-def _check_bus(device: Device, other: Device) -> None:
-    """Refuse two chips that share a pin of a bus although they cannot."""
-    ours, theirs = device.bus_pins, other.bus_pins
-    path = ["devices", device.name]
-    for key in ours.keys() - {"select_pin"}:
-        if ours[key] != theirs[key]:
-            raise wrong([*path, key], f"it shares {other.name}'s bus, whose {key} is GPIO{theirs[key]}")
-    if device.has_hardware_bus != other.has_hardware_bus:
-        raise wrong(path, f"GPIO7 or GPIO8 selects only one of it and {other.name}: one bus is all of them, or none")
-    if not device.has_hardware_bus and device.lane != other.lane:
-        raise wrong([*path, "lane"], f"it shares {other.name}'s bus, which is lane {other.lane}'s")

@@ -1,7 +1,8 @@
 """The gpiozero devices of a lane: opens them at the values that they are to have, and drives them.
 
 All outputs' lines are claimed before any device is made, so that the time without an owner is short. A device that
-cannot be opened is left out alone, and may be tried again.
+cannot be opened is left out alone, and may be tried again. Boards are made safe by threads of their own (`boards.py`):
+those with an output-enable are cut off by it at once, and nothing here waits for a bus.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import Any
 import gpiozero
 
 from .backends import Pin
+from .board_bus import Station
+from .board_machine import Fallback
 from .control import safe_value, start_value
 from .device_config import Device, Value
 from .device_types import Role
+from .header import line_name
 from .levels import claims, needs_pulses
 from .lines import holders
+from .outputs import holds
 
 Writer = Callable[[Value], None]
 
@@ -26,10 +31,16 @@ Writer = Callable[[Value], None]
 class DeviceSet:
     """Devices, by their places in the layout; `at` gives the values of outputs from the first moment on.
 
-    `factory` is gpiozero's, and is closed with the set.
+    `factory` is gpiozero's, and is closed with the set. `news` is called in another thread when a board has changed.
     """
 
-    def __init__(self, devices: Iterable[Device], factory: Any, at: Callable[[Device], Value] = start_value) -> None:
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        factory: Any,
+        at: Callable[[Device], Value] = start_value,
+        news: Callable[[], None] = lambda: None,
+    ) -> None:
         self.factory = gpiozero.Device.pin_factory = factory
         self.opened: dict[int, Any] = {}
         self.writers: dict[int, Writer] = {}
@@ -39,12 +50,17 @@ class DeviceSet:
         self._pins: dict[int, list[Pin]] = {}
         """The pins of outputs, by place."""
         devices = list(devices)
+        self._has_boards = any(device.boards for device in devices)
         try:
+            if self._has_boards:
+                self.factory.cut_off()
             for device in devices:
                 self._attempt(device, self._claim)
             for device in devices:
                 if device.name not in self.failed:
                     self._attempt(device, self._open)
+            if self._has_boards:
+                self.factory.begin(news)
         except BaseException:
             self.close()
             raise
@@ -66,9 +82,31 @@ class DeviceSet:
                 self.writers[device.place](safe_value(device, last(device)))
             except Exception as error:
                 yield f"{device.name}: {type(error).__name__}: {error}"
+        if self._has_boards:
+            self.factory.ask()
+
+    def boards_of(self, device: Device) -> tuple[Station, ...]:
+        """Return the boards of a device."""
+        found: tuple[Station, ...] = self.factory.stations_of(device.channels) if device.boards else ()
+        return found
+
+    def wait_for_boards(self, is_done: Callable[[Station], bool], seconds: float) -> bool:
+        """Wait at most so many s until that is so of all boards; return whether it is."""
+        return not self._has_boards or bool(self.factory.wait(is_done, seconds))
+
+    def board_faults(self) -> list[str]:
+        """Return why boards are not known to do what they were told."""
+        return list(self.factory.faults()) if self._has_boards else []
+
+    def join_boards(self, seconds: float) -> None:
+        """Wait at most so many s until released boards are free for other processes."""
+        if self._has_boards:
+            self.factory.join(seconds)
 
     def let_go(self) -> None:
-        """Release the pins for other processes. May be called twice."""
+        """Release the pins for other processes, and have boards be released by their threads. May be called twice."""
+        if self._has_boards:
+            self.factory.let_go()
         for opened in self.opened.values():
             # gpiozero's DistanceSensor closes the pins that the thread of its queue still uses
             queue = getattr(opened, "_queue", None)
@@ -108,10 +146,19 @@ class DeviceSet:
             for pin in self._pins[device.place]:
                 pin.is_held = False
             writer, value = _writer(device, opened), self._at(device)
-            if needs_pulses(device, value):
+            if device.boards:
+                self._fall_back(device, writer)
+            if needs_pulses(device, value) or device.boards:
                 writer(value)
             self.writers[device.place] = writer
         self.opened[device.place] = opened
+
+    def _fall_back(self, device: Device, writer: Writer) -> None:
+        """Tell its boards what they are to do after a fault; nothing is sent yet."""
+        writer(safe_value(device, None))
+        for station in self.factory.stations_of(device.channels):
+            settings = self.factory.settings_of(device.channels, station)
+            station.fall_back(device.name, Fallback(settings, holds(device)))
 
 
 def _made(device: Device, factory: Any) -> Any:
@@ -140,7 +187,7 @@ def _made(device: Device, factory: Any) -> Any:
 
 def _reason(device: Device, error: Exception) -> str:
     """Return why a device cannot be opened."""
-    what = f"{', '.join(f'GPIO{number}' for number in device.gpios()) or device.type}: {error}"
+    what = f"{', '.join(map(line_name, device.lines())) or device.type}: {error}"
     others = holders() if "busy" in str(error).lower() else ""
     return f"{what}; in use by {others}" if others else what
 
@@ -165,7 +212,8 @@ def _servo_writer(device: Device, opened: Any) -> Writer:
         opened.min_pulse_width / frame,
         (opened.max_pulse_width - opened.min_pulse_width) / frame / (most - least),
     )
-    frequency = round(1 / frame)
+    # lgpio and pigpio take whole numbers
+    frequency = 1 / frame if device.boards else round(1 / frame)
     is_silent = True
 
     def write(position: Any) -> None:

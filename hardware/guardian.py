@@ -2,7 +2,8 @@
 
 It does not die with the supervisor, but ends by itself within a second. It claims a lane's pins only while it holds the
 lane's lock (`shared_state.py`), so only once the owner is dead, and gives them back to the next owner. It never waits
-for another process, so it also offers a way to stop the machine past the router (`stop_socket.py`).
+for another process, nor for a bus (`board_bus.py`), so it also offers a way to stop the machine past the router
+(`stop_socket.py`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any, NamedTuple, Protocol
 
 from taskengine import SettingsError
 
-from .backends import BACKENDS, warm_up
+from .backends import factory_of, warm_up, warm_up_boards
+from .board_machine import NOT_YET
 from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet
-from .failover import BLIND_S, MAX_GRACE_S, NS, Action, FailoverPolicy, Lateness
+from .failover import BLIND_S, HOLD_S, MAX_GRACE_S, NS, Action, FailoverPolicy, Lateness
 from .priority import hurry, is_starved, keep_memory
 from .shared_state import NEVER, NOBODY, SharedState
 from .stop_socket import StopSocket
@@ -33,6 +35,8 @@ AGAIN_S = 1.0
 """How soon, in s, an unavailable device is tried again."""
 LAST_S = 1
 """How long, in whole seconds, the guardian lives after the supervisor."""
+BOARDS_S = 0.3
+"""How long, in s, the guardian's end waits for boards."""
 PROBE_S = 0.002
 """How long, in s, the guardian sleeps before it kills an owner, to see how late the machine wakes it."""
 
@@ -83,6 +87,7 @@ class Guardian:
         self._control = control = links.control
         self._say, self._warn = links.say, links.warn
         self._outputs = [device for device in layout.devices.values() if device.kind.is_output]
+        self._on_boards = [device for device in self._outputs if device.boards]
         self._lateness = Lateness()
         self._bulletin = Bulletin(panel, links.publish, links.warn)
         shortest = min((device.lease for device in layout.devices.values() if device.lease), default=BLIND_S)
@@ -93,6 +98,8 @@ class Guardian:
             for lane in layout.lanes
         }
         self._device_sets: dict[str, DeviceSet] = {}
+        self._unsettled: dict[str, list[Device]] = {}
+        """Outputs whose boards have not confirmed yet that they are safe, by lane."""
         self._again_at: dict[str, int] = {}
         """When unavailable devices are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
@@ -114,7 +121,7 @@ class Guardian:
         self._is_orderly = False
         """Whether the supervisor has said that this is the end."""
         self._told: dict[str, str] = {}
-        """The reported reason why the pins of a lane are unavailable."""
+        """The reported reason why the pins of a lane are unavailable, or a device on a board is not safe."""
         for lane, policy in self._policies.items():
             # another guardian may have died with its pins; a living owner keeps its lock
             policy.is_orphan = panel.owner(lane) != NOBODY
@@ -122,7 +129,7 @@ class Guardian:
     def serve(self) -> None:
         """Watch until the supervisor says stop, or is gone, and every owner is dead; leave every lane safe."""
         self._beat(time.monotonic())
-        # for the whole process, which has one thread
+        # for the whole process: threads of buses ask for themselves
         refused = hurry() + keep_memory()
         without = f", without {', '.join(refused)}" if refused else ""
         self._say(f"[GUARDIAN] Watches lane {', '.join(self._policies)}{without}")
@@ -138,6 +145,8 @@ class Guardian:
         for lane, policy in self._policies.items():
             if policy.is_orphan:
                 self._seize(lane)
+        self._linger()
+        for lane in self._policies:
             self._yield(lane)
         self._bulletin.tell()
         if self._stops is not None:
@@ -177,7 +186,7 @@ class Guardian:
     def _duties(self, lane: str) -> dict[str, Any]:
         """Return what the owner of a lane has to act on, apart from the ends of leases."""
         panel = self._panel
-        is_asked = panel.is_stopped and lane in panel.unconfirmed()
+        is_asked = panel.is_stopped and not panel.has_acted(lane)
         return {"stopped_at": panel.stopped_at if is_asked else None, "beaten": panel.beaten(lane)}
 
     def _wait(self, timeout: float) -> None:
@@ -273,6 +282,7 @@ class Guardian:
                 self._yield(lane)
             elif policy.is_held:
                 self._try_again(lane, now)
+                self._settle(lane)
                 self._confirm(lane, self._panel.number)
 
     def _probe(self) -> int:
@@ -314,7 +324,9 @@ class Guardian:
         outputs = [device for device in self._layout.of(lane) if device.kind.is_output]
         number = self._panel.number
         try:
-            device_set = self._device_sets[lane] = DeviceSet(outputs, BACKENDS[self._pins](self._layout), self._safe)
+            device_set = self._device_sets[lane] = DeviceSet(
+                outputs, factory_of(self._pins, self._layout, outputs), self._safe
+            )
         except (RuntimeError, OSError, SettingsError) as error:
             self._panel.give(lane)
             self._policies[lane].failed(time.monotonic_ns())
@@ -324,13 +336,15 @@ class Guardian:
             return
         for name, reason in device_set.failed.items():
             self._warn(f"[GUARDIAN] Not made safe: {name}: {reason}")
+        self._unsettled[lane] = [device for device in self._on_boards if device.lane == lane]
         for device in outputs:
-            if device.name not in device_set.failed:
+            if device.name not in device_set.failed and not device.boards:
                 self._note_safe(device)
             self._panel.ends[device.place] = NEVER
         self._confirm(lane, number)
         self._policies[lane].seized()
-        self._warn(f"[GUARDIAN] Lane {lane} is safe, its owner is dead")
+        boards = ", but for boards" if self._unsettled[lane] else ""
+        self._warn(f"[GUARDIAN] Lane {lane} is safe{boards}, its owner is dead")
 
     def _note_safe(self, device: Device) -> None:
         """Note that an output has its safe value."""
@@ -338,8 +352,40 @@ class Guardian:
         self._panel.note(device.place, value, -now)
         self._bulletin.made_safe(device, value, now / NS)
 
+    def _settle(self, lane: str) -> None:
+        """Note which outputs on boards are safe, and which ones are not, or not any more."""
+        now, device_set, unsettled = time.monotonic(), self._device_sets[lane], self._unsettled[lane]
+        for device in self._on_boards:
+            if device.lane != lane:
+                continue
+            reports = [board.look(now) for board in device_set.boards_of(device)]
+            if all(report.is_ready for report in reports):
+                if device in unsettled:
+                    unsettled.remove(device)
+                    self._note_safe(device)
+                    self._warn(f"[GUARDIAN] {device.name} is safe, on its board")
+                continue
+            if device not in unsettled:
+                unsettled.append(device)
+            reason = next((report.fault for report in reports if not report.is_ready), "")
+            if reason not in (NOT_YET, self._told.get(device.name)):
+                self._told[device.name] = reason
+                self._warn(f"[GUARDIAN] {device.name} is not safe yet: {reason}")
+
+    def _linger(self) -> None:
+        """Wait a moment for boards, with all pins safe."""
+        end = time.monotonic() + BOARDS_S
+        while any(self._unsettled.values()) and time.monotonic() < end:
+            time.sleep(HOLD_S)
+            for lane in self._device_sets:
+                self._settle(lane)
+                self._confirm(lane, self._panel.number)
+
     def _confirm(self, lane: str, number: int) -> None:
-        """Confirm that a lane is safe, unless an output that its owner drove could not be had."""
+        """Confirm that a lane is safe, unless an output that its owner drove could not be had, or is not safe yet."""
+        self._panel.act(lane, number)
+        if self._unsettled[lane]:
+            return
         failed = self._device_sets[lane].failed
         if all(self._last(device) == self._safe(device) for device in self._outputs if device.name in failed):
             self._panel.confirm(lane, number)
@@ -350,7 +396,7 @@ class Guardian:
         if device_set.failed and now >= self._again_at.get(lane, 0):
             self._again_at[lane] = now + int(AGAIN_S * NS)
             for device in [device for device in self._layout.of(lane) if device.name in device_set.failed]:
-                if device_set.again(device):
+                if device_set.again(device) and not device.boards:
                     self._note_safe(device)
                     self._warn(f"[GUARDIAN] Made safe at last: {device.name}")
 
@@ -373,5 +419,6 @@ class Guardian:
 def main(layout: HardwareConfig, panel: SharedState, pins: str, links: Links) -> None:
     """Run the guardian's process."""
     warm_up(pins, layout)
+    warm_up_boards(layout, pins)
     links.control.tell_online()
     Guardian(layout, panel, pins, links).serve()

@@ -35,6 +35,11 @@ def gpio_of(pin: object) -> int | None:
     return gpio_of(HEADER[place - 1]) if 1 <= place <= len(HEADER) else None
 
 
+def line_name(line: int | str) -> str:
+    """Return the name of a GPIO, or of a channel."""
+    return f"GPIO{line}" if isinstance(line, int) else line
+
+
 def rows(owners: Mapping[int, str]) -> list[tuple[str, str, str, str, str, str]]:
     """Return a row for each two pins: owner, name, place, place, name, owner; `owners` are by GPIO."""
 

@@ -16,9 +16,12 @@ Numbers = tuple[float, ...]
 
 
 class Claim(NamedTuple):
-    """A line: its level from the first moment on, and `idle`, its level while it is off and without pulses."""
+    """A line, a GPIO or a channel of a board: its level from the first moment on.
 
-    gpio: int
+    `idle` is its level while it is off and without pulses.
+    """
+
+    gpio: int | str
     level: bool
     idle: bool
 
@@ -37,7 +40,7 @@ def needs_pulses(device: Device, value: Value) -> bool:
     return any(number not in (-1, 0, 1) for number in (value if isinstance(value, tuple) else (value,)))
 
 
-def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
+def _shares(device: Device, value: Value) -> Iterator[tuple[int | str, float]]:
     """Yield each line, and the share of the time for which it is active."""
     role, pins = device.kind.role, device.pins
     if role is Role.DRIVE:
@@ -57,7 +60,9 @@ def _shares(device: Device, value: Value) -> Iterator[tuple[int, float]]:
         yield from ((pin, float(cast(float, value))) for pin in pins.values())
 
 
-def _turning(forward: int, backward: int, enable: int | None = None, *, speed: float) -> Iterator[tuple[int, float]]:
+def _turning(
+    forward: int | str, backward: int | str, enable: int | str | None = None, *, speed: float
+) -> Iterator[tuple[int | str, float]]:
     """Yield the lines of a motor. With `enable`, the bridge is on all the time."""
     yield from ((forward, max(speed, 0.0)), (backward, max(-speed, 0.0)))
     if enable is not None:

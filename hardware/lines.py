@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from taskengine import SettingsError
@@ -41,12 +41,21 @@ def _used(factory: object) -> Iterator[tuple[int, str]]:
 
 def holders() -> str:
     """Return other processes that have a gpiochip's lines, as text: "python [812]"; "" if none is visible."""
+    return _holders(_is_line)
+
+
+def holders_of(path: str) -> str:
+    """Return other processes that have a file open, as text; "" if none is visible."""
+    return _holders(path.__eq__)
+
+
+def _holders(is_it: Callable[[str], bool]) -> str:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         if int(folder.name) == os.getpid():
             continue
         try:
-            if any(_is_line(os.readlink(fd)) for fd in (folder / "fd").iterdir()):
+            if any(is_it(os.readlink(fd)) for fd in (folder / "fd").iterdir()):
                 found.append(f"{(folder / 'comm').read_text().strip()} [{folder.name}]")
         except OSError:  # it ended, or is another user's
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from taskengine import SettingsError
@@ -42,23 +42,33 @@ def switch(value: object, path: list[str]) -> bool:
     return value
 
 
-def pins_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> dict[str, Any]:
-    """Read the pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError."""
+def pins_of(
+    entry: Mapping[str, Any], kind: DeviceType, path: list[str], channel: Callable[[object, list[str]], str | None]
+) -> dict[str, Any]:
+    """Read the pins of a device, by parameter, as GPIOs; a tuple of them for a group. Raises SettingsError.
+
+    `channel` returns a pin that is a channel of a board, None for another one.
+    """
     for key in (*kind.pins, *kind.groups):
         if key not in entry:
             raise wrong(path, f"a {kind.name} needs {key}")
-    return {key: _pins(entry[key], kind, key, path) for key in (*kind.pins, *kind.spare, *kind.groups) if key in entry}
+    keys = (*kind.pins, *kind.spare, *kind.groups)
+    return {key: _pins(entry[key], kind, key, path, channel) for key in keys if key in entry}
 
 
-def _pins(value: object, kind: DeviceType, key: str, path: list[str]) -> Any:
+def _pins(
+    value: object, kind: DeviceType, key: str, path: list[str], channel: Callable[[object, list[str]], str | None]
+) -> Any:
     if key not in kind.groups:
-        return _pin(value, [*path, key])
+        return _pin(value, [*path, key], channel)
     if not isinstance(value, list) or not 2 <= len(value) <= 3:
         raise wrong([*path, key], f"expected the pins of a motor, [forward, backward], not {value!r}")
-    return tuple(_pin(pin, [*path, key]) for pin in value)
+    return tuple(_pin(pin, [*path, key], channel) for pin in value)
 
 
-def _pin(value: object, path: list[str]) -> int:
+def _pin(value: object, path: list[str], channel: Callable[[object, list[str]], str | None]) -> int | str:
+    if (found := channel(value, path)) is not None:
+        return found
     gpio: int | None = gpio_of(value)
     if gpio is None:
         raise wrong(path, f'there is no pin {value!r}; expected a GPIO, 0 to 27, or a place such as "BOARD12"')

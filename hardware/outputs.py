@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from taskengine import Origin
+from taskengine import Origin, TaskFailed
 
 from .device_config import CHANNELS, DETACH, HOLD, Device, DeviceLimits, Value
 from .device_types import Role
@@ -13,6 +13,7 @@ from .motion import Motion, Plan
 
 if TYPE_CHECKING:
     from .rules import Restriction
+    from .sending import Board
 
 NS = 1_000_000_000
 _OFF: Mapping[Role, Value] = {
@@ -40,9 +41,19 @@ def safe_value(device: Device, last: Value) -> Value:
     return cast(Value, device.safe)
 
 
+def holds(device: Device) -> bool:
+    """Return whether the safe state of an output is its last value."""
+    return device.safe == HOLD and device.kind.role not in (Role.MOTOR, Role.DRIVE)
+
+
 def start_value(device: Device) -> Value:
     """Return the value of an output when the engine starts: its safe value, except that a servo is not moved."""
     return None if device.kind.role is Role.SERVO else safe_value(device, None)
+
+
+def left_out(output: Output) -> TaskFailed:
+    """Return the error of an output whose pins could not be had, or whose board is lost."""
+    return TaskFailed(f"{output.device.name} was left out: {output.failure}", type="DeviceFailed")
 
 
 class Output:
@@ -52,6 +63,7 @@ class Output:
         "age",
         "author",
         "beat",
+        "boards",
         "channel",
         "claims",
         "clock",
@@ -63,6 +75,7 @@ class Output:
         "holder",
         "holder_client",
         "is_bounded",
+        "is_lost",
         "is_shaped",
         "lease_ns",
         "limits",
@@ -109,7 +122,11 @@ class Output:
         self.write: Callable[[Value], object] = _nowhere
         """Writes a value to its pins."""
         self.failure = ""
-        """Why its pins could not be had."""
+        """Why its pins could not be had, or its board is lost."""
+        self.boards: tuple[Board, ...] = ()
+        """The boards that carry out its values, if its pins are channels."""
+        self.is_lost = False
+        """Whether nobody knows what one of them does."""
         self.told: Value = None
         self.next_tell = 0.0
         self.motion: Motion | None = None
@@ -152,7 +169,7 @@ class Output:
 
     def is_safe_at(self, value: Value) -> bool:
         """Return whether a value is the output's own safe state; outputs that hold their last value have none."""
-        if self.device.safe == HOLD and self.role not in (Role.MOTOR, Role.DRIVE):
+        if holds(self.device):
             return False
         return bool(value == self.rest)
 

@@ -5,7 +5,8 @@ leases, moves outputs and publishes changes, so that this happens even while a t
 while they decide and drive, and whichever has it does what is due. If both hang, the guardian sees in the shared state
 that a lease has ended without an action. Pulses without a lease, which software makes and which may freeze half way,
 are covered by a beat of that thread in the shared state. Each input is read by a thread of its own, because a bus may
-be slow. A device that cannot be opened is left out, and another thread tries it again.
+be slow, and each bus with boards has one too (`board_bus.py`), for which no other thread waits. A device that cannot be
+opened is left out, and another thread tries it again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from taskengine import Overloaded, TaskEngineError, TaskFailed, position, publish_owned
 
 from . import priority
-from .backends import BACKENDS
+from .backends import factory_of
 from .conditions import POWER
 from .control import Control, Output, safe_value, start_value
 from .device_config import Device, HardwareConfig, Value
@@ -46,6 +47,8 @@ BEAT_S = 0.1
 """How often, in s, the owner beats while it makes pulses without a lease."""
 LOCK_S = 0.05
 """How long, in s, an emergency waits for another thread that drives."""
+BOARDS_S = 0.3
+"""How long, in s, the start waits for the first answers of boards, and the end for their last ones."""
 JOIN_S = 0.5
 """How long, in s, closing waits for an input that is being read."""
 NAP_S = 60.0
@@ -77,6 +80,8 @@ class Owner:
         self._threads: list[threading.Thread] = []
         self._is_over = threading.Event()
         self._failing: set[str] = set()
+        self._lost: set[str] = set()
+        """Outputs of which was said that their boards are lost."""
         self._switch_s = sys.getswitchinterval()
         self.lock = threading.Lock()
         self.asleep_until = 0.0
@@ -89,7 +94,11 @@ class Owner:
         self._at: Callable[[Device], Value] = start_value
         """The value of an output when its pins are claimed."""
         self._pulsing: set[int] = set()
-        """Outputs without a lease that have pulses, by their places; NO_PLACE for an owner that always beats."""
+        """Outputs, by their places, that have pulses without a lease, or whose boards are to make them safe.
+
+        NO_PLACE is for an owner that always beats, `sending.STOP` for a stop.
+        """
+        self.control.pend, self.control.calm = self._pulse, self._calm
         self.sensors = Sensors((), self._publish, self._keep, self._complain)
         self.left_out: dict[str, str] = {}
         """Devices that could not be opened, and the reason."""
@@ -102,7 +111,8 @@ class Owner:
         self._take()
         if self.panel.owner(self._lane) != NOBODY:
             self._at = self._safe
-        device_set = self.device_set = DeviceSet(self._devices, BACKENDS[self._pins](self._layout), self._at)
+        factory = factory_of(self._pins, self._layout, self._devices)
+        device_set = self.device_set = DeviceSet(self._devices, factory, self._at, partial(self.panel.ring, self._lane))
         self.left_out = device_set.failed
         # values that a dead owner has left are not ours
         self.panel.beat(self._lane, NEVER)
@@ -110,7 +120,7 @@ class Owner:
             for output in self.control.outputs.values():
                 output.failure = device_set.failed.get(output.device.name, "")
                 if not output.failure:
-                    self._attach(output, device_set.writers[output.place])
+                    self._attach(output, device_set)
             at = {output.place: self._at(output.device) for output in self.control.outputs.values()}
             self.control.begin(at, time.monotonic())
             self.panel.begin(self._lane, os.getpid())
@@ -131,6 +141,8 @@ class Owner:
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        device_set.wait_for_boards(lambda station: station.machine.has_answered, BOARDS_S)
+        self.heed_boards()
 
     def close(self) -> None:
         """Bring every output to its safe state, and release the pins. May be called twice."""
@@ -140,6 +152,10 @@ class Owner:
             self._is_over.set()
             self.control.rest(time.monotonic())
         self.panel.ring(self._lane)
+        # the pins are safe; a board that does not answer is the guardian's
+        self.device_set.wait_for_boards(lambda station: station.machine.is_settled, BOARDS_S)
+        with self.lock:
+            self.control.heed(time.monotonic())
         self.sensors.close(JOIN_S)
         for thread in self._threads:
             thread.join(JOIN_S)
@@ -147,6 +163,7 @@ class Owner:
         self.panel.beat(self._lane, NEVER)
         device_set, self.device_set = self.device_set, None
         device_set.let_go()
+        device_set.join_boards(BOARDS_S)
         # the next owner waits for nothing else
         self.panel.give(self._lane)
         device_set.close()
@@ -156,7 +173,7 @@ class Owner:
 
         The engine is gone.
 
-        It waits at most 50 ms for another thread that drives, and hangs.
+        It waits at most 50 ms for another thread that drives, and hangs, and then for boards.
         """
         self._is_over.set()
         self.lock.acquire(timeout=LOCK_S)  # never released
@@ -164,6 +181,7 @@ class Owner:
             outputs = [output.device for output in self.control.outputs.values()]
             # nobody is left to report failures to
             list(self.device_set.rest(outputs, self._last))
+            self.device_set.wait_for_boards(lambda station: station.machine.is_settled, BOARDS_S)
 
     def read(self, name: str) -> Any:
         """Return the value of an input. Raises TaskFailed if it has none in time, or was left out."""
@@ -231,6 +249,12 @@ class Owner:
             self.asleep_until = 0.0
             self.panel.ring(self._lane)
 
+    def heed_boards(self) -> None:
+        """Act on what boards report, so that nobody is told a stale value."""
+        if self.control.has_boards:
+            with self.lock:
+                self._surely(self.control.tick)
+
     def stop(self, *, by: str = "", why: str = "", id: bytes = b"") -> None:
         """Bring every output of all lanes to its safe state; the lock is held."""
         self._surely(partial(self.control.stop, by=by, why=why, id=id))
@@ -259,9 +283,15 @@ class Owner:
         output = self.control.outputs[device.name]
         return output.motion.after if isinstance(output.motion, Effect) else output.value
 
-    def _attach(self, output: Output, write: Writer) -> None:
+    def _attach(self, output: Output, device_set: DeviceSet) -> None:
         """Have an output drive its pins, which are at its value."""
+        write = device_set.writers[output.place]
         output.failure = ""
+        if output.device.boards:
+            # a board's pulses go on as they are when we hang
+            output.write = write
+            self.control.attach(output, device_set.boards_of(output.device))
+            return
         output.write = write if output.lease_ns else partial(self._write, output, write)
         if not output.lease_ns and needs_pulses(output.device, self._at(output.device)):
             self._pulse(output.place)
@@ -273,12 +303,16 @@ class Owner:
             write(value)
             return
         write(value)
-        self._pulsing.discard(output.place)
+        self._calm(output.place)
+
+    def _calm(self, place: int) -> None:
+        """Note that nothing is to happen to the output at this place if we hang."""
+        self._pulsing.discard(place)
         if not self._pulsing:
             self.panel.beat(self._lane, NEVER)
 
     def _pulse(self, place: int) -> None:
-        """Note that the output at this place is about to have pulses without a lease, and begin to beat."""
+        """Begin to beat: the output at this place has pulses without a lease, or its board is to make it safe."""
         if not self._pulsing:
             self.panel.beat(self._lane, time.monotonic_ns())
             self.panel.ring(self._lane)
@@ -299,7 +333,7 @@ class Owner:
         with self.lock:
             if device.kind.is_output:
                 output = self.control.outputs[device.name]
-                self._attach(output, device_set.writers[device.place])
+                self._attach(output, device_set)
                 self._tell(output, time.monotonic())
             else:
                 self.sensors.add(device, self._resumed(device, device_set))
@@ -350,6 +384,15 @@ class Owner:
             self._say(f"[HARDWARE] {name} fails: {reason}")
 
     def _tell(self, output: Output, now: float) -> bool:
+        name = output.device.name
+        if output.failure:
+            if name not in self._lost:
+                self._lost.add(name)
+                self._say(f"[HARDWARE] {name} fails: {output.failure}")
+            return self._publish(output.device, {**sample(None, now), "reason": output.failure})
+        if name in self._lost:
+            self._lost.discard(name)
+            self._say(f"[HARDWARE] {name} works again")
         return self._publish(output.device, sample(output.value, now))
 
     def _publish(self, device: Device, value: Any) -> bool:

@@ -58,7 +58,9 @@ class _Word:
 class _Lane:
     """for each lane,"""
 
-    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, COUNT = range(12)
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, ACTED, COUNT = range(
+        13
+    )
 
 
 class _Device:
@@ -274,8 +276,17 @@ class SharedState:
         """Return the latest stop."""
         return StopRecord(self.number, self.stopped_at, _text(self._by), _text(self._why), self.is_stopped)
 
+    def act(self, lane: str, number: int) -> None:
+        """Note that the lane has acted on this stop: its pins are safe, its boards are about to be."""
+        self._set(lane, _Lane.ACTED, number)
+
+    def has_acted(self, lane: str) -> bool:
+        """Return whether the lane has acted on the latest stop."""
+        return self._get(lane, _Lane.ACTED) >= self.number
+
     def confirm(self, lane: str, number: int) -> None:
         """Confirm that the lane is in its safe state for this stop; called by its owner, or the guardian."""
+        self._set(lane, _Lane.ACTED, number)
         self._set(lane, _Lane.HEARD, number)
 
     def unconfirmed(self) -> list[str]:

@@ -76,7 +76,7 @@ def enable_of(entry: Mapping[str, Any], kind: DeviceType, path: list[str]) -> tu
     """
     given = entry.get(ENABLE)
     values = given if isinstance(given, list) else [given]
-    names = [value for value in values if isinstance(value, str) and gpio_of(value) is None]
+    names = [value for value in values if isinstance(value, str) and gpio_of(value) is None and ":" not in value]
     if not names:
         if given is not None and ENABLE not in (*kind.pins, *kind.spare):
             raise wrong([*path, ENABLE], f"expected the name of an input, not {given!r}")

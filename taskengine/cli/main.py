@@ -141,6 +141,9 @@ def check(as_json: bool, config: Path | None, **flags: object) -> None:
             click.echo(printable(f"task {task.name}{task.signature}{where}{when}"))
         for topic in catalogue.topics:
             click.echo(printable(f"source {topic}"))
+        machine = settings.machine()
+        for board in [] if machine is None else machine.boards(with_channels=False):
+            click.echo(printable(board))
         for weakness in found:
             click.echo(f"taskengine: warning: {weakness}", err=True)
         sys.exit(WRONG_USAGE if catalogue.failures else 0)
@@ -157,7 +160,7 @@ def _print_check(catalogue: TaskCode, found: list[str]) -> None:
 @click.option("--safe", is_flag=True, help="Bring every output to its safe state; no engine may be running.")
 @settings_flags
 def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> None:
-    """Show the 40-pin header, and which device of the settings' table [hardware] has which pin."""
+    """Show the 40-pin header and the boards, and which device of the settings' table [hardware] has which pin."""
     with plain_errors():
         machine = load_settings(config, flags).machine()
         if safe:
@@ -166,11 +169,11 @@ def pins(as_json: bool, safe: bool, config: Path | None, **flags: object) -> Non
             return
         owners = {} if machine is None else machine.owners()
         if as_json:
-            print_json(owners)
+            print_json(owners | ({} if machine is None else machine.channels()))
             return
         from taskengine.config.machine import header
 
-        for line in header(owners):
+        for line in (*header(owners), *([] if machine is None else machine.boards())):
             click.echo(line)
         if machine is None:
             click.echo("taskengine: the settings have no table [hardware]", err=True)

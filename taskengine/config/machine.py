@@ -93,6 +93,18 @@ class Machine:
         owners: dict[int, str] = _package().owners(self.layout, self._pins)
         return owners
 
+    def channels(self) -> dict[str, str]:
+        """Return what uses each channel of a board, such as "hat:3": a device with type and lane."""
+        channels: dict[str, str] = _package().channels(self.layout)
+        return channels
+
+    def boards(self, *, with_channels: bool = True) -> list[str]:
+        """Return the boards as text, with what uses their channels if wanted."""
+        package = _package()
+        told = package.board_lines if with_channels else package.board_headings
+        lines: list[str] = told(self.layout, self._pins)
+        return lines
+
     def make_safe(self) -> None:
         """Bring every output to its safe state while no engine runs. Raises SettingsError if that fails."""
         try:

@@ -121,7 +121,10 @@ def check_buses(case: Case, around: Surroundings) -> Iterator[Observation]:
     yield from _taken(
         case, "serial", UART_PINS if is_pi and console else (), "sudo raspi-config nonint do_serial_cons 1"
     )
+    yield from _board_buses(case, devices)
     for bus, is_on in (("i2c", has_i2c), ("spi", has_spi)):
+        if bus == "i2c" and case.i2c_boards:
+            continue
         if is_on or is_pi:
             yield ok(bus, "on" if is_on else "off", "" if is_on else f"sudo raspi-config nonint do_{bus} 0")
     if is_pi and console and not case.devices.keys() & set(UART_PINS):
@@ -131,6 +134,18 @@ def check_buses(case: Case, around: Surroundings) -> Iterator[Observation]:
         yield ok("serial", ", ".join(ports))
     elif is_pi:
         yield ok("serial", "off", "sudo raspi-config nonint do_serial_hw 0")
+
+
+def _board_buses(case: Case, devices: Sequence[str]) -> Iterator[Observation]:
+    """Check that each I2C bus is there that a board of the settings is on."""
+    for bus, boards in case.i2c_boards.items():
+        told = f"{bus} of {', '.join(boards)}"
+        if bus.removeprefix("/dev/") in devices:
+            yield ok("i2c", f"on: {told}")
+        elif case.needs_pins:
+            yield wrong("i2c", f"there is no {told}", "sudo raspi-config nonint do_i2c 0")
+        else:
+            yield ok("i2c", f"{told}: emulated, PINS = {case.settings.pins}")
 
 
 def _taken(case: Case, bus: str, pins: tuple[int, ...], line: str) -> Iterator[Observation]:

@@ -138,6 +138,16 @@ class Case(msgspec.Struct, frozen=True):
         """Return whether the settings want the pins of this machine."""
         return bool(self.settings.hardware) and self.settings.pins in ("auto", "lgpio")
 
+    @property
+    def i2c_boards(self) -> dict[str, list[str]]:
+        """The boards of the settings that are on I2C, by the paths of their buses."""
+        found: dict[str, list[str]] = {}
+        for name, board in self.settings.hardware.get("boards", {}).items():
+            if board["type"] == "PCA9685":
+                bus = board.get("bus", 1)
+                found.setdefault(f"/dev/i2c-{bus}" if isinstance(bus, int) else bus, []).append(name)
+        return found
+
 
 def runs(case: Case, around: Surroundings) -> bool:
     """Return whether the engine runs: it answered, or is this user's, or is the service of another user."""

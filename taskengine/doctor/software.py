@@ -18,6 +18,7 @@ LIBRARIES: Bounds = {
 }
 """The first version that will do, and the first that will not, if there is one; as pyproject.toml has them."""
 HARDWARE: Bounds = {"gpiozero": ((2,), (2, 1)), "lgpio": ((0, 2, 2), None)}
+BOARDS: Bounds = {"smbus2": ((0, 4), None)}
 COMPILED = ("_fastpath", "_socket", "_descendants")
 INSTALL = "pip install"
 """With the name of what is installed pip adds what that lacks, and asks nobody for the distribution itself."""
@@ -43,6 +44,9 @@ def check_packages(case: Case, around: Surroundings) -> Iterator[Observation]:
     if case.settings.hardware:
         wanted |= HARDWARE if case.needs_pins else {"gpiozero": HARDWARE["gpiozero"]}
         line = f"{INSTALL} 'taskengine-robot[hardware]'"
+        if case.needs_pins and case.i2c_boards:
+            wanted |= BOARDS
+            line = f"{INSTALL} 'taskengine-robot[hardware,boards]'"
     versions = {name: around.version(name) for name in wanted}
     missing = [name for name, version in versions.items() if version is None]
     unfit = [
@@ -90,7 +94,7 @@ def check_settings(case: Case, around: Surroundings) -> Iterator[Observation]:
 
 
 def _is_unfit(name: str, version: str) -> bool:
-    least, beyond = {**LIBRARIES, **HARDWARE}[name]
+    least, beyond = {**LIBRARIES, **HARDWARE, **BOARDS}[name]
     have = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     return have < least or (beyond is not None and have >= beyond)
 

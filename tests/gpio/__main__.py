@@ -1,7 +1,7 @@
-"""`python -m tests.gpio`: run the tests of this folder under a kernel that has a gpiochip; it is built once.
+"""`python -m tests.gpio`: run the tests of this folder under a kernel that has a gpiochip and an I2C bus.
 
-The kernel is user-mode Linux with gpio-sim, a process like others; its root is this machine's, read-only. With
-arguments after `--` it runs them instead: `python -m tests.gpio -- python -m bench.hardware`.
+It is built once. It is user-mode Linux with gpio-sim and i2c-stub, a process like others; its root is this machine's,
+read-only. With arguments after `--` it runs them instead: `python -m tests.gpio -- python -m bench.hardware`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ROOT = FOLDER.parent.parent
 LIMIT_S = 600
 LINES = 54
 """Of the BCM2837."""
+I2C_CHIPS = (0x40, 0x41)
 MEMORY = "1G"
 INIT = """#!/bin/sh
 export PATH={path} HOME=/run TMPDIR=/run PYTHONDONTWRITEBYTECODE=1 GPIO_SIM=1 TERM=dumb
@@ -66,6 +67,8 @@ def run(command: list[str]) -> int:
         (work / "init").write_text(text)
         (work / "init").chmod(0o755)
         boot = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={work}/init"]
+        # two chips of i2c-stub: bytes that remember what was written
+        boot.append(f"i2c_stub.chip_addr={','.join(map(hex, I2C_CHIPS))}")
         console = ["con=null", "con0=null,fd:1", "quiet"]
         process = subprocess.Popen(
             [str(linux), f"mem={MEMORY}", *boot, *console],

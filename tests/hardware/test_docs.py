@@ -11,8 +11,11 @@ import pytest
 
 from taskengine import Client
 from taskengine.config.loading import load
+from taskengine_hardware.board_config import KEYS as BOARD_KEYS
+from taskengine_hardware.board_config import PCA9685
 from taskengine_hardware.commands import NAMES
 from taskengine_hardware.device_types import KINDS, DeviceType, Option
+from taskengine_hardware.kernel_pwm import HEADER
 from tests.engine import Engine, deadline
 from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 
@@ -161,3 +164,12 @@ def test_the_examples_run(tmp_path: Path) -> None:
         with Client(engine.address, timeout=deadline(5.0)) as client:
             assert [task.name for task in client.tasks() if task.name == "pan.nod"]
             assert client.call("pan.nod", 2) == 2.0
+
+
+def test_every_key_of_a_board_is_told() -> None:
+    assert tuple(first_column("### PCA9685")) == ("type", *BOARD_KEYS[PCA9685])
+
+
+def test_the_devices_of_the_header_are_told() -> None:
+    row = next(line for line in TEXT.splitlines() if line.startswith("| the chip's device |"))
+    assert set(re.findall(r"`(.+?)`", row)) == set(HEADER)

@@ -54,6 +54,7 @@ class MadeUp:
             "rich": "15.0.0",
             "gpiozero": "2.0.1.post3",
             "lgpio": "0.2.2.0",
+            "smbus2": "0.6.1",
         }
         self.failures: Mapping[str, str] = {}
         self.running: dict[int, str] = {1: "systemd"}

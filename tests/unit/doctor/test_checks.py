@@ -11,7 +11,7 @@ import pytest
 from taskengine.doctor.examination import CHECKS, examine
 from taskengine.doctor.observation import Chip, EngineAnswer, Observation, Space
 from taskengine.doctor.operation import ROOMS
-from tests.unit.doctor.made_up import ADDRESS, SERVICE, MadeUp, case, idle
+from tests.unit.doctor.made_up import ADDRESS, HARDWARE, SERVICE, MadeUp, case, idle
 
 SHARED_MEMORY = ROOMS[-1][0]
 NO_SERVICE = {("systemctl", "show", "taskengine"): "LoadState=not-found\nActiveState=inactive\n"}
@@ -115,6 +115,20 @@ AMISS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
         'chip = "gpio0"',
     ),
     "another board": ({}, {"chips": {"/dev/gpiochip0": Chip("INT34C5:00", 98)}}, "warning gpiochip", "INT34C5", ""),
+    "no bus for a board": (
+        {"settings": {"hardware": HARDWARE | {"boards": {"hat": {"type": "PCA9685", "bus": 7}}}}},
+        {},
+        "wrong i2c",
+        "there is no /dev/i2c-7 of hat",
+        "do_i2c 0",
+    ),
+    "no smbus2 for a board": (
+        {"settings": {"hardware": HARDWARE | {"boards": {"hat": {"type": "PCA9685"}}}}},
+        {"versions": {"smbus2": None}},
+        "wrong packages",
+        "not installed: smbus2",
+        "[hardware,boards]",
+    ),
     "i2c has the pins": ({"devices": {2: "lamp (LED, lane hardware)"}}, {}, "wrong pins", "i2c is on", "do_i2c 1"),
     "spi has the pins": ({"devices": {8: "lamp (LED, lane hardware)"}}, {}, "wrong pins", "spi is on", "do_spi 1"),
     "console has the pins": (

@@ -1,0 +1,266 @@
+"""Decides what is done about a board: commands, outcomes of steps and `now` go in, actions come out. Pure.
+
+Theory of operation. A board is opened, told all of its channels, and read back; only then is it `is_ready`, and only
+after `resume` does it take commands. A newer command replaces one that has not been carried out. Whatever fails, or
+takes too long, is a fault: the channels are then to be what their devices' safe states are, commands are ignored, and
+the board is opened again every `RETRY_S`. So a board gets its safe states as soon as it can be reached.
+
+`ask` returns a ticket. It is confirmed once everything that was wanted before it was written, and read back. Where a
+line enables the outputs, they are enabled only while the board is known to do what it was told.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+RETRY_S = 0.1
+"""How soon, in s, a board is opened again after a fault."""
+CHECK_S = 0.5
+"""How often, in s, an idle board is looked at."""
+GATHER_S = 0.001
+"""How long, in s, a change waits for others, to be sent with them."""
+CUT_S = 0.045
+"""How long, in s, the end of a lease, or a stop, may take to be confirmed until the outputs are disabled."""
+LATE_S = 0.2
+"""How long, in s, a change may take to be carried out until the bus counts as dead."""
+HANGS = "the bus hangs"
+NOT_YET = "its board has not answered yet"
+
+
+class Setting(NamedTuple):
+    """What a channel is to be: high for this share of its period, 0 to 1, at this frequency in Hz, None for any."""
+
+    share: float = 0.0
+    frequency: float | None = None
+
+
+class Fallback(NamedTuple):
+    """What the channels of a device are to be after a fault: these, or, if it holds, what they are known to be."""
+
+    settings: Mapping[int, Setting]
+    holds: bool
+
+
+class Step(enum.Enum):
+    """What can be done with a board."""
+
+    OPEN = "open it, and start it if it does not run"
+    WRITE = "tell it what its channels are to be"
+    VERIFY = "read back whether they are"
+    CHECK = "look whether it runs"
+
+
+class BoardAction(NamedTuple):
+    """A step, with the settings of all channels for `Step.WRITE`; the rest is for `done` and `failed`."""
+
+    step: Step
+    settings: Mapping[int, Setting]
+    attempt: int
+    version: int
+    ticket: int
+
+
+class BoardMachine:
+    """A board by this name. `begin` ends the time in which it is told its first settings, which are safe."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.fault = NOT_YET
+        """Why it takes no commands; "" if it does."""
+        self.has_answered = False
+        """Whether the first attempt to reach it has ended."""
+        self.is_ready = False
+        """Whether it has its safe states after a fault, and waits for `resume`."""
+        self.is_running = False
+        """Whether it takes commands."""
+        self.is_enabled = False
+        """Whether its outputs are to be enabled."""
+        self.confirmed = 0
+        """The last ticket that is confirmed."""
+        self._asked, self._asked_version = 0, 0
+        self._cut_at = math.inf
+        """When the outputs are disabled if not everything is confirmed."""
+        self._wanted: dict[int, Setting] = {}
+        self._sent: Mapping[int, Setting] = {}
+        """What the channels are known to be."""
+        self._version, self._sent_version = 0, -1
+        self._write_at = 0.0
+        self._fallbacks: dict[str, Fallback] = {}
+        self._released: frozenset[str] = frozenset()
+        self._has_begun = self._is_frozen = self._is_open = False
+        self._attempt = 0
+        """A number for the time between two faults."""
+        self._doing: BoardAction | None = None
+        self._retry_at = 0.0
+        self._check_at = 0.0
+        self._pending_since = math.inf
+
+    # Commands --------------------------------------------------------------------------------------------------------
+
+    def fall_back(self, device: str, fallback: Fallback) -> None:
+        """Say what the channels of a device are to be after a fault."""
+        self._fallbacks[device] = fallback
+
+    def begin(self, now: float) -> None:
+        """End the set-up: from now on only a board that runs takes commands."""
+        self._has_begun = True
+        self._ask(now)
+
+    def put(self, channel: int, setting: Setting, now: float) -> bool:
+        """Say what a channel is to be; return whether that is news. Ignored unless the board runs."""
+        if self._is_frozen or (self._has_begun and not self.is_running) or self._wanted.get(channel) == setting:
+            return False
+        if self._version == self._sent_version:
+            self._write_at = now + GATHER_S
+        self._wanted[channel] = setting
+        self._version += 1
+        self._pending_since = min(self._pending_since, now)
+        self._look_for_hang(now)
+        return True
+
+    def ask(self, now: float, *, cuts: bool = False) -> int:
+        """Return a ticket, which is confirmed when everything that was wanted up to now is known to be so.
+
+        With `cuts`, the outputs are disabled if that takes longer than `CUT_S`.
+        """
+        self._ask(now)
+        if cuts:
+            self._cut_at = min(self._cut_at, now + CUT_S)
+        self._look_for_hang(now)
+        return self._asked
+
+    def _ask(self, now: float) -> None:
+        self._asked += 1
+        self._asked_version = self._version
+        if self._is_open:
+            self._pending_since = min(self._pending_since, now)
+
+    def resume(self) -> None:
+        """Take commands again."""
+        if self.is_ready:
+            self.is_ready, self.is_running, self.fault = False, True, ""
+
+    def freeze(self) -> None:
+        """Take no commands any more."""
+        self._is_frozen = True
+
+    def keeps(self, device: str) -> bool:
+        """Return whether the channels of a device that holds were kept by the last fault."""
+        return device not in self._released
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Disable the outputs where a safe state is late, and give up a bus that hangs."""
+        if now >= self._cut_at:
+            self.is_enabled = False
+        self._look_for_hang(now)
+
+    def _look_for_hang(self, now: float) -> None:
+        # a board that is only to be made safe is given all the time that it needs
+        if self.is_running and now >= self._pending_since + LATE_S:
+            self.lose(HANGS, now)
+
+    def look_due(self) -> float:
+        """Return when `look` has something to do."""
+        cut_at = self._cut_at if self.is_enabled else math.inf
+        return min(cut_at, self._pending_since + LATE_S if self.is_running else math.inf)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known to do all that is wanted."""
+        return self.confirmed == self._asked and self._sent_version == self._version
+
+    # Steps -----------------------------------------------------------------------------------------------------------
+
+    def next(self, now: float) -> BoardAction | None:
+        """Return the step to take now, if any; `done` or `failed` has to follow."""
+        if self._doing is not None:
+            return None
+        # a command that waited for the bus is too old now
+        self._look_for_hang(now)
+        if now < self.due():
+            return None
+        self._doing = BoardAction(self._step(now), dict(self._wanted), self._attempt, self._version, self._asked)
+        return self._doing
+
+    def _step(self, now: float) -> Step:
+        if not self._is_open:
+            return Step.OPEN
+        if self._must_verify():
+            return Step.VERIFY
+        # not as late as commands want to have it
+        return Step.CHECK if self._sent_version >= 0 and now >= self._check_at else Step.WRITE
+
+    def _must_verify(self) -> bool:
+        return self.confirmed < self._asked and self._sent_version >= self._asked_version
+
+    def due(self) -> float:
+        """Return when `next` has a step."""
+        if self._doing is not None:
+            return math.inf
+        if not self._is_open:
+            return self._retry_at
+        if self._must_verify():
+            return 0.0
+        if self._version != self._sent_version:
+            return min(self._write_at, self._check_at) if self.is_running else 0.0
+        return self._check_at
+
+    def done(self, action: BoardAction, now: float) -> None:
+        """Note that a step succeeded."""
+        self._doing = None
+        if action.attempt != self._attempt:
+            # it took so long that it was given up
+            self._retry_at = now
+            return
+        if action.step is Step.OPEN:
+            self._is_open = True
+        if action.step is not Step.WRITE:
+            self._check_at = now + CHECK_S
+        else:
+            self._sent, self._sent_version = action.settings, action.version
+        if action.step is Step.VERIFY:
+            self._verified(action.ticket)
+        self._pending_since = math.inf if self.is_settled else now
+
+    def _verified(self, ticket: int) -> None:
+        self.confirmed = ticket
+        if ticket == self._asked:
+            self._cut_at = math.inf
+            self.is_enabled = self.has_answered = True
+            self.is_ready = not self.is_running
+
+    def failed(self, action: BoardAction, reason: str, now: float) -> None:
+        """Note that a step failed."""
+        self._doing = None
+        if action.attempt != self._attempt:
+            self._retry_at = now
+        else:
+            self.lose(reason, now)
+
+    def lose(self, reason: str, now: float) -> None:
+        """Note a fault: nobody knows what the board does."""
+        self._attempt += 1
+        if self.is_running:
+            self._release()
+        self.fault, self.has_answered = f"board {self._name}: {reason}", True
+        self.is_running = self.is_ready = self._is_open = self.is_enabled = False
+        self._sent, self._sent_version = {}, -1
+        self._retry_at = now + RETRY_S
+        self._pending_since = math.inf
+        self._ask(now)
+
+    def _release(self) -> None:
+        """Want the safe states of all devices."""
+        released = set()
+        for device, (settings, holds) in self._fallbacks.items():
+            if holds and all(self._sent.get(channel) == self._wanted.get(channel) for channel in settings):
+                continue
+            released.add(device)
+            self._wanted.update(settings)
+        self._released = frozenset(released)
+        self._version += 1

@@ -1,0 +1,411 @@
+"""Devices on emulated boards, by the tasks of their lane."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskengine import NotAllowed, TaskFailed
+from taskengine_hardware import SharedState, make_safe, read
+from taskengine_hardware.backends import factory_of
+from taskengine_hardware.board_machine import RETRY_S
+from taskengine_hardware.control import safe_value
+from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_set import DeviceSet
+from taskengine_hardware.device_types import Role
+from taskengine_hardware.emulated_bus import EmulatedBus
+from taskengine_hardware.owner import Owner
+from taskengine_hardware.pca9685 import LED0
+from taskengine_hardware.shared_state import NEVER
+from tests.engine import deadline, wait_until
+from tests.hardware.conftest import Bench, Table
+
+MakeBench = Callable[..., Bench]
+STEP_S = 0.02 / 4096
+HAT: dict[str, Table] = {"hat": {"type": "PCA9685"}}
+DEVICES: dict[str, Table] = {
+    "pan": {"type": "AngularServo", "board": "hat", "channel": 3, "lease": 60},
+    "tilt": {"type": "Servo", "pin": "hat:4", "lease": 60},
+    "base": {"type": "Robot", "board": "hat", "left": [8, 9], "right": [10, 11], "lease": 60},
+    "wheel": {"type": "Motor", "board": "hat", "forward": 5, "backward": 6, "enable": 7, "lease": 60},
+    "eye": {"type": "RGBLED", "board": "hat", "red": 0, "green": 1, "blue": 2},
+    "lamp": {"type": "LED", "board": "hat", "channel": 15},
+    "led": {"type": "LED", "pin": 17},
+}
+
+
+def bus_of(one: Bench) -> EmulatedBus:
+    assert one.owner.device_set is not None
+    bus: EmulatedBus = one.owner.device_set.factory.buses["hat"]
+    return bus
+
+
+def settle(one: Bench) -> None:
+    """Wait until the boards do what they were told."""
+    device_set = one.owner.device_set
+    assert device_set is not None
+    assert device_set.wait_for_boards(lambda station: station.machine.is_settled, deadline(5))
+    one.owner.heed_boards()
+
+
+def widths(bus: EmulatedBus) -> list[float]:
+    """The pulses of all channels, in s."""
+    return [bus.share(channel) * 0.02 for channel in range(16)]
+
+
+def test_a_start_moves_nothing_and_many_outputs_are_one_transfer(bench: MakeBench) -> None:
+    one = bench(DEVICES, boards=HAT)
+    bus = bus_of(one)
+    # a bridge is on from the start, as on pins
+    assert {channel for shares in bus.pulses for channel, share in enumerate(shares) if share} == {7}
+    bus.seen.clear()
+    values = {"pan": 30, "tilt": 0, "base": [0.5, -1.0], "wheel": -0.25, "eye": [1, 0, 0.5], "lamp": True, "led": True}
+    one.commands.devices_write(values)
+    settle(one)
+    assert [(register, len(data)) for register, data in bus.seen] == [(LED0, 64)]
+    found = widths(bus)
+    assert found[3] == pytest.approx(0.0015 + 0.0005 / 3, abs=STEP_S)
+    assert found[4] == pytest.approx(0.0015, abs=STEP_S)
+    assert found[8:12] == pytest.approx([0.01, 0, 0, 0.02], abs=STEP_S)
+    assert found[:3] == pytest.approx([0.02, 0, 0.01], abs=STEP_S)
+    assert found[15] == pytest.approx(0.02)
+    assert one.pin(17).state
+    assert found[5:8] == pytest.approx([0, 0.005, 0.02], abs=STEP_S)
+    bus.seen.clear()
+    one.commands.servo_set("tilt", 1)
+    settle(one)
+    assert [(register, len(data)) for register, data in bus.seen] == [(LED0 + 16, 4)]
+    one.commands.servo_set("tilt", 1)
+    settle(one)
+    assert len(bus.seen) == 1
+    one.commands.system_stop()
+    assert [width for channel, width in enumerate(widths(bus)) if channel != 7] == [0.0] * 15
+    assert one.panel.unconfirmed() == []
+
+
+def test_a_lease_that_ends_gives_the_full_off_bit(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"] | {"lease": 0.05}}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    wait_until(lambda: any(shares[3] == pytest.approx(0.075, abs=STEP_S / 0.02) for shares in bus.pulses), 5, "pulses")
+    wait_until(lambda: bus.registers[LED0 + 12 : LED0 + 16] == b"\0\0\0\x10", 5, "the end of the lease")
+    wait_until(lambda: one.panel.ends[0] == NEVER, 5, "its note")
+
+
+def test_effects_and_limits_work_as_on_pins(bench: MakeBench) -> None:
+    glow = {"type": "PWMLED", "board": "hat", "channel": 2}
+    one = bench(
+        {"pan": DEVICES["pan"] | {"limits": {"angle": [-60, 60], "speed": 300}, "home": 0}, "glow": glow}, boards=HAT
+    )
+    bus = bus_of(one)
+    one.commands.led_pulse("glow", n=1, fade_in_time=0.1, fade_out_time=0.1)
+    one.commands.servo_set("pan", angle=60)
+    wait_until(lambda: widths(bus)[3] == pytest.approx(0.0018333, abs=STEP_S), 5, "its angle")
+    assert any(0.002 < shares[2] < 0.9 for shares in bus.pulses)
+    ways = [shares[3] for shares in bus.pulses if shares[3]]
+    assert ways == sorted(ways)
+    assert len(ways) > 5
+
+
+def failing(one: Bench, name: str, text: str) -> TaskFailed:
+    """The error of a command once the board is known to be dead, which takes two periods at most."""
+    found: list[TaskFailed] = []
+
+    def is_refused() -> bool:
+        try:
+            one.commands.servo_set(name, 0.1)
+        except TaskFailed as error:
+            found.append(error)
+        return bool(found)
+
+    wait_until(is_refused, 5, "the error")
+    assert found[0].type == "DeviceFailed"
+    assert re.search(text, f"{found[0]}")
+    return found[0]
+
+
+def test_a_dead_bus_is_a_typed_error_and_no_stale_value(bench: MakeBench) -> None:
+    one = bench({name: DEVICES[name] for name in ("pan", "tilt", "led")}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus.reason = "the chip at 0x40 on /dev/i2c-1: no chip answers"
+    for name in ("pan", "tilt"):
+        failing(one, name, r"board hat: .*0x40 on /dev/i2c-1: no chip answers")
+    state = one.commands.devices_state()
+    assert state["pan"]["value"] is state["tilt"]["value"] is None
+    assert "no chip answers" in state["pan"]["error"]
+    with pytest.raises(TaskFailed, match="no chip answers"):
+        one.commands.sensor_read("pan")
+    one.commands.gpio_write("led", True)
+    assert one.pin(17).state
+    bus.reason = ""
+    bus.power_up()
+    wait_until(lambda: "error" not in one.commands.devices_state()["pan"], 10, "the board")
+    assert not any(widths(bus))
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    assert widths(bus)[3] == pytest.approx(0.0015, abs=STEP_S)
+    told = [
+        "[HARDWARE] pan fails: board hat: the chip at 0x40 on /dev/i2c-1: no chip answers",
+        "[HARDWARE] pan works again",
+    ]
+    wait_until(lambda: [line for line in one.said if "pan" in line] == told, 5, "what was said")
+
+
+def test_an_idle_board_that_is_reset_is_found(bench: MakeBench) -> None:
+    """Its servo has no pulses any more, and nobody is to believe that it holds."""
+    one = bench({"pan": DEVICES["pan"]}, boards=HAT)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus_of(one).power_up()
+    wait_until(lambda: "the chip was reset" in one.commands.devices_state()["pan"].get("error", ""), 5, "the finding")
+    wait_until(lambda: one.commands.devices_state()["pan"].get("value", 1) is None, 10, "the state after it")
+
+
+def test_the_watch_of_a_lease_survives_a_short_disturbance(bench: MakeBench) -> None:
+    """The lease ends while the bus is cut, and the safe state is written as soon as it is back."""
+    one = bench({"pan": DEVICES["pan"] | {"lease": 0.1}}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus.reason = "no chip answers"
+    wait_until(lambda: one.panel.ends[0] == NEVER, 5, "the end of the lease")
+    assert widths(bus)[3] == pytest.approx(0.0015, abs=STEP_S)
+    # other processes must not take it for safe, and the owner is watched
+    assert one.panel.last(0, Role.SERVO) == 0.0
+    assert one.panel.beaten(LANE) != NEVER
+    bus.reason = ""
+    wait_until(lambda: widths(bus)[3] == 0.0, RETRY_S + 0.1, "the safe state")
+    wait_until(lambda: one.panel.beaten(LANE) == NEVER, 5, "the note")
+    assert one.panel.last(0, Role.SERVO) is None
+
+
+def test_the_books_keep_a_lease_until_the_board_has_its_end(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"] | {"lease": 0.1}}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus.goes_on.clear()
+    wait_until(lambda: one.panel.ends[0] == NEVER, 5, "the end of the lease")
+    assert one.panel.last(0, Role.SERVO) == 0.0
+    assert one.panel.beaten(LANE) != NEVER
+    bus.goes_on.set()
+    wait_until(lambda: one.panel.last(0, Role.SERVO) is None, 5, "the note")
+    assert widths(bus)[3] == 0.0
+    assert one.panel.beaten(LANE) == NEVER
+
+
+def test_a_stop_is_not_confirmed_while_nobody_knows_what_a_board_does(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"], "led": DEVICES["led"]}, boards=HAT)
+    one.commands.servo_set("pan", angle=0)
+    one.commands.gpio_write("led", True)
+    settle(one)
+    bus_of(one).reason = "no chip answers"
+    with pytest.raises(TaskFailed, match="not confirmed by lane hardware"):
+        one.commands.system_stop()
+    # the guardian kills no owner for it
+    assert one.panel.has_acted(LANE)
+    assert not one.pin(17).state
+    with pytest.raises(NotAllowed, match="has not stopped yet"):
+        one.commands.system_arm()
+    bus_of(one).reason = ""
+    wait_until(lambda: one.panel.unconfirmed() == [], 10, "the confirmation")
+    assert not any(widths(bus_of(one)))
+
+
+def test_a_stop_is_not_confirmed_by_a_board_that_does_something_else(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"]}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus.is_deaf = True
+    with pytest.raises(TaskFailed, match="not confirmed by lane hardware"):
+        one.commands.system_stop()
+    bus.is_deaf = False
+    wait_until(lambda: one.panel.unconfirmed() == [], 10, "the confirmation")
+    assert not any(widths(bus))
+
+
+def test_the_next_owner_confirms_a_stop_only_when_the_board_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The former one died with pulses on."""
+    bus = EmulatedBus()
+    monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: bus)
+    layout = read({"boards": HAT, "devices": {"pan": DEVICES["pan"]}})
+    panel = SharedState(layout)
+    panel.begin(LANE, 1)
+    panel.note(0, 30.0)
+    number = panel.stop(time.monotonic_ns(), by="guardian")
+    bus.reason = "no chip answers"
+    owner = Owner(layout, LANE, panel, "mock", lambda line: None)
+    owner.open()
+    try:
+        assert panel.owner(LANE) == os.getpid()
+        assert panel.has_acted(LANE)
+        assert (panel.unconfirmed(), panel.last(0, Role.SERVO)) == ([LANE], 30.0)
+        assert panel.beaten(LANE) != NEVER
+        bus.reason = ""
+        wait_until(lambda: panel.unconfirmed() == [], 5, "the confirmation")
+        assert (panel.number, panel.last(0, Role.SERVO)) == (number, None)
+    finally:
+        owner.close()
+
+
+def test_a_bus_that_hangs_holds_up_nobody(bench: MakeBench) -> None:
+    one = bench(
+        {**{name: DEVICES[name] for name in ("pan", "led")}, "fan": DEVICES["led"] | {"pin": 18, "lease": 0.1}},
+        boards={"hat": HAT["hat"] | {"output_enable": 22}},
+    )
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    one.commands.gpio_write("fan", True)
+    settle(one)
+    assert not one.pin(22).state
+    bus.goes_on.clear()
+    began = time.monotonic()
+    try:
+        one.commands.servo_set("pan", angle=10)
+        one.commands.gpio_write("led", True)
+        assert one.owner.lock.acquire(timeout=1)
+        one.owner.lock.release()
+        wait_until(lambda: not one.pin(18).state, 5, "the end of the pin's lease")
+        with pytest.raises(TaskFailed, match="not confirmed"):
+            one.commands.system_stop()
+        # safe at once by the line, and the pins too
+        assert one.pin(22).state
+        assert not one.pin(17).state
+        assert "the bus hangs" in one.commands.devices_state()["pan"]["error"]
+        one.owner.close()
+        assert time.monotonic() - began < deadline(3)
+    finally:
+        bus.goes_on.set()
+
+
+def test_output_enable_switches_a_dead_board_off(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"]}, boards={"hat": HAT["hat"] | {"output_enable": 22}})
+    assert [state.state for state in one.pin(22).states][1:] == [True, False]
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    bus_of(one).reason = "no chip answers"
+    failing(one, "pan", "no chip answers")
+    assert one.pin(22).state
+    bus_of(one).reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["pan"], 10, "the board")
+    assert not one.pin(22).state
+    assert widths(bus_of(one))[3] == 0.0
+
+
+def test_what_holds_is_held_over_a_disturbance_unless_its_last_command_was_lost(bench: MakeBench) -> None:
+    devices = {"grip": DEVICES["tilt"] | {"safe": "hold"}, "hand": DEVICES["pan"] | {"safe": "hold"}}
+    one = bench(devices, boards=HAT)
+    bus = bus_of(one)
+    one.commands.devices_write({"grip": 0.5, "hand": 30})
+    settle(one)
+    bus.reason = "no chip answers"
+    one.commands.servo_set("hand", angle=0)
+    wait_until(lambda: "error" in one.commands.devices_state()["grip"], 5, "the fault")
+    bus.reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["grip"], 5, "the board")
+    assert widths(bus)[3:5] == pytest.approx([0.0, 0.00175], abs=STEP_S)
+    state = one.commands.devices_state()
+    assert (state["grip"]["value"], state["hand"]["value"]) == (0.5, None)
+
+
+def test_the_next_owner_and_the_guardian_begin_with_safe_values_and_hold_what_is_to_be_held() -> None:
+    """They write one frame, with all channels, to a chip that runs."""
+    layout = read({"boards": HAT, "devices": {"pan": DEVICES["pan"], "grip": DEVICES["tilt"] | {"safe": "hold"}}})
+    outputs = [*layout.devices.values()]
+    factory: Any = factory_of("mock", layout, outputs)
+    first = DeviceSet(outputs, factory, lambda device: 0.5)
+    assert first.wait_for_boards(lambda station: station.machine.is_settled, deadline(5))
+    bus: EmulatedBus = factory.buses["hat"]
+    first.let_go()
+    first.join_boards(deadline(5))
+    bus.seen.clear()
+    bus.pulses.clear()
+    second = factory_of("mock", layout, outputs)
+    second.buses["hat"] = bus
+    taken = DeviceSet(outputs, second, lambda device: safe_value(device, 0.5))
+    assert taken.wait_for_boards(lambda station: station.machine.is_settled, deadline(5))
+    assert [(register, len(data)) for register, data in bus.seen] == [(LED0, 64)]
+    assert widths(bus)[3:5] == pytest.approx([0.0, 0.00175], abs=STEP_S)
+    taken.let_go()
+    taken.join_boards(deadline(5))
+    assert len(bus.seen) == 1  # it goes on with what it was told
+
+
+def test_pins_safe_brings_boards_to_their_safe_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = read({"boards": HAT, "devices": {"grip": DEVICES["tilt"] | {"safe": 1.0}}})
+    made: list[Any] = []
+
+    def factory(*given: Any) -> Any:
+        made.append(factory_of(*given))
+        return made[-1]
+
+    monkeypatch.setattr("taskengine_hardware.backends.factory_of", factory)
+    make_safe(layout, "mock")
+    assert widths(made[0].buses["hat"])[4] == pytest.approx(0.002, abs=STEP_S)
+
+
+def test_pins_safe_says_which_board_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = read({"boards": HAT, "devices": {"grip": DEVICES["tilt"]}})
+    monkeypatch.setattr("taskengine_hardware.SAFE_S", 0.05)
+    monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: cut(EmulatedBus()))
+    with pytest.raises(RuntimeError, match="not made safe: board hat: no chip answers"):
+        make_safe(layout, "mock")
+
+
+def cut(bus: EmulatedBus) -> EmulatedBus:
+    bus.reason = "no chip answers"
+    return bus
+
+
+def test_a_board_that_is_missing_costs_its_devices_alone(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: cut(EmulatedBus()))
+    one = bench({"pan": DEVICES["pan"], "led": DEVICES["led"]}, boards=HAT)
+    with pytest.raises(TaskFailed, match="pan was left out: board hat: no chip answers"):
+        one.commands.servo_set("pan", angle=0)
+    one.commands.gpio_write("led", True)
+    assert one.pin(17).state
+    told = ["[HARDWARE] pan fails: board hat: no chip answers"]
+    wait_until(lambda: one.said == told, 5, "what is said of it")
+    bus_of(one).reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["pan"], 10, "the board")
+    wait_until(lambda: one.said == [*told, "[HARDWARE] pan works again"], 5, "what is said of it")
+
+
+def test_a_channel_of_the_kernels_pwm_that_fails_leaves_the_others_alone(bench: MakeBench) -> None:
+    one = bench({"pan": {"type": "Servo", "pin": "pwm:0", "lease": 60}, "eye": {"type": "PWMLED", "pin": "pwm:1"}})
+    assert one.owner.device_set is not None
+    pwms = one.owner.device_set.factory.pwms
+    one.commands.servo_set("pan", 0)
+    one.commands.devices_write({"eye": 0.5})
+    settle(one)
+    pwms["pwm:0"].reason = "pwm0/duty_cycle: Invalid argument"
+    failing(one, "pan", "board pwm:0: pwm0/duty_cycle")
+    one.commands.devices_write({"eye": 0.25})
+    wait_until(lambda: pwms["pwm:1"].shares == {1: 0.25}, 5, "the other channel")
+    with pytest.raises(TaskFailed, match="not confirmed"):
+        one.commands.system_stop()
+    assert pwms["pwm:1"].shares == {1: 0.0}
+
+
+def test_a_frame_of_16_servos_at_50_hz_is_a_transfer_each(bench: MakeBench) -> None:
+    """What passes over the bus is the least that there can be: an address, a register, and 64 bytes."""
+    servos = {
+        f"s{channel}": {"type": "Servo", "board": "hat", "channel": channel, "lease": 60} for channel in range(16)
+    }
+    one = bench(servos, boards=HAT)
+    bus = bus_of(one)
+    bus.seen.clear()
+    for frame in range(50):
+        one.commands.devices_write(dict.fromkeys(servos, frame / 50))
+        settle(one)
+    # where the machine is busy, one may be sent in two
+    assert [len(data) for _, data in bus.seen].count(64) >= 40
+    assert len(bus.seen) <= 75

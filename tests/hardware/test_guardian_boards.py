@@ -1,0 +1,158 @@
+"""The guardian and boards: pins never wait for a bus, and nothing is said to be safe that was not read back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskengine.runtime.control import StopProcess, packets
+from taskengine.runtime.control_channel import ControlChannel, new_channel
+from taskengine.supervisor.guardian_link import GuardianLink
+from taskengine_hardware import SharedState, guardian, read
+from taskengine_hardware.device_config import LANE
+from taskengine_hardware.emulated_bus import EmulatedBus
+from taskengine_hardware.failover import FailoverPolicy
+from taskengine_hardware.guardian import Guardian, Links
+from taskengine_hardware.pca9685 import AUTO_INCREMENT, LED0, MODE1, PRE_SCALE, prescale
+from tests.engine import deadline, wait_until
+
+HAT = {"hat": {"type": "PCA9685", "output_enable": 22}}
+DEVICES = {
+    "pan": {"type": "Servo", "pin": "hat:0", "lease": 60},
+    "grip": {"type": "Servo", "pin": "hat:1", "lease": 60, "safe": "hold"},
+    "wheel": {"type": "Motor", "forward": 20, "backward": 21, "lease": 60},
+}
+
+
+class Site:
+    """A guardian whose owner has died with everything on; its supervisor has said stop."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.layout = read({"boards": HAT, "devices": DEVICES})
+        self.panel = SharedState(self.layout)
+        self.said: list[str] = []
+        self.bus = EmulatedBus()
+        self.bus.registers[MODE1] = AUTO_INCREMENT
+        self.bus.registers[PRE_SCALE] = prescale(50.0)
+        self.bus.registers[LED0 : LED0 + 8] = bytes((0, 0, 50, 1, 0, 0, 60, 1))
+        self.ends: list[socket.socket] = []
+        monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: self.bus)
+        monkeypatch.setattr(guardian, "hurry", list)
+        monkeypatch.setattr(guardian, "keep_memory", list)
+        self.panel.begin(LANE, os.getpid())
+        self.panel.note(0, 0.25)
+        self.panel.note(1, 0.5)
+        self.panel.note(2, 1.0)
+        self.panel.stop(time.monotonic_ns(), by="guardian")
+
+    def guardian(self) -> Any:
+        there, here = new_channel()
+        self.ends += [there, here]
+        there.send(packets(StopProcess())[0])
+        link = GuardianLink(ControlChannel(here, self.said.append))
+        return Guardian(self.layout, self.panel, "mock", Links(link, 1.0, print, self.said.append, print, print))
+
+    def last(self, name: str) -> Any:
+        device = self.layout.devices[name]
+        return self.panel.last(device.place, device.kind.role)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    made = Site(monkeypatch)
+    yield made
+    made.bus.goes_on.set()
+    for end in made.ends:
+        end.close()
+
+
+def test_pins_are_safe_at_once_while_the_bus_hangs(site: Site) -> None:
+    site.bus.goes_on.clear()
+    seen = site.guardian()
+    began = time.monotonic()
+    seen._act(time.monotonic_ns())
+    pins = seen._device_sets[LANE].factory
+    assert time.monotonic() - began < deadline(0.2)
+    assert not pins.pin(20).state
+    # the board is off by its line
+    assert pins.pin(22).state
+    assert (site.last("wheel"), site.last("pan")) == (0.0, 0.25)
+    assert site.panel.unconfirmed() == [LANE]
+    assert site.panel.has_acted(LANE)
+    site.bus.goes_on.set()
+
+    def is_confirmed() -> bool:
+        seen._act(time.monotonic_ns())
+        return site.panel.unconfirmed() == []
+
+    wait_until(is_confirmed, 5, "the board")
+    assert site.bus.share(0) == 0.0
+    assert site.last("pan") is None
+    assert site.bus.share(1) * 20 == pytest.approx(1.75, abs=0.01)  # it holds
+    assert not pins.pin(22).state
+    seen._yield(LANE)
+
+
+def test_its_end_waits_a_moment_for_boards_and_no_longer(site: Site) -> None:
+    site.bus.reason = "no chip answers"
+    seen = site.guardian()
+    began = time.monotonic()
+    seen.serve()
+    assert time.monotonic() - began < deadline(1.0)
+    assert "[GUARDIAN] pan is not safe yet: board hat: no chip answers" in site.said
+    assert (site.last("pan"), site.panel.unconfirmed()) == (0.25, [LANE])
+
+
+def test_it_leaves_boards_safe(site: Site) -> None:
+    site.guardian().serve()
+    assert site.bus.share(0) == 0.0
+    assert site.panel.unconfirmed() == []
+    assert "[GUARDIAN] pan is safe, on its board" in site.said
+
+
+def test_a_board_that_is_lost_again_confirms_no_later_stop(site: Site) -> None:
+    seen = site.guardian()
+
+    def acts(is_done: Any) -> Any:
+        def act() -> bool:
+            seen._act(time.monotonic_ns())
+            return bool(is_done())
+
+        return act
+
+    wait_until(acts(lambda: site.panel.unconfirmed() == []), 5, "the board")
+    site.bus.reason = "no chip answers"
+    wait_until(acts(lambda: seen._unsettled[LANE]), 5, "the fault")
+    site.panel.stop(time.monotonic_ns())
+    seen._act(time.monotonic_ns())
+    assert site.panel.unconfirmed() == [LANE]
+    site.bus.reason = ""
+    wait_until(acts(lambda: site.panel.unconfirmed() == []), 5, "the board")
+    seen._yield(LANE)
+
+
+def test_no_owner_is_killed_for_a_stop_that_only_boards_lack(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = site.guardian()
+    policy: FailoverPolicy = seen._policies[LANE]
+    policy.is_orphan = False
+    policy.begins(os.getpid())
+    site.panel.act(LANE, site.panel.number)
+    killed: list[str] = []
+    monkeypatch.setattr(seen, "_kill", killed.append)
+    later = time.monotonic_ns() + 10**10
+    seen._act(later)
+    assert killed == []
+    assert site.panel.unconfirmed() == [LANE]
+    # one that has not acted is
+    site.panel.stop(time.monotonic_ns())
+
+    def is_killed() -> bool:
+        seen._act(time.monotonic_ns())
+        return killed == [LANE]
+
+    wait_until(is_killed, 5, "the guardian")
