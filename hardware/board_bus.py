@@ -47,15 +47,21 @@ class Station:
     # For everybody ---------------------------------------------------------------------------------------------------
 
     def put(self, channel: int, setting: Setting) -> None:
-        """Say what a channel is to be. The newest counts."""
+        """Say what a channel is to be. The newest counts. Raises BoardError if the board takes no commands."""
         with self._bus.changed:
-            if self.machine.put(channel, setting, time.monotonic()):
+            try:
+                is_news = self.machine.put(channel, setting, time.monotonic())
+            except BoardError:
+                # it may just have been found to hang
                 self._apply()
+                raise
+            if is_news:
                 self._bus.changed.notify()
 
     def fall_back(self, device: str, fallback: Fallback) -> None:
         """See `BoardMachine`."""
-        self.machine.fall_back(device, fallback)
+        with self._bus.changed:
+            self.machine.fall_back(device, fallback)
 
     def cut_off(self) -> None:
         """Disable its outputs at once, if a line does that, before anything else is known about the board."""
@@ -88,7 +94,8 @@ class Station:
 
     def keeps(self, device: str) -> bool:
         """See `BoardMachine`."""
-        return self.machine.keeps(device)
+        with self._bus.changed:
+            return self.machine.keeps(device)
 
     # For the bus's thread --------------------------------------------------------------------------------------------
 

@@ -2,19 +2,23 @@
 
 Theory of operation. A board is opened, told all of its channels, and read back; only then is it `is_ready`, and only
 after `resume` does it take commands. A newer command replaces one that has not been carried out. Whatever fails, or
-takes too long, is a fault: the channels are then to be what their devices' safe states are, commands are ignored, and
+takes too long, is a fault: the channels are then to be what their devices' safe states are, commands are refused, and
 the board is opened again every `RETRY_S`. So a board gets its safe states as soon as it can be reached.
 
-`ask` returns a ticket. It is confirmed once everything that was wanted before it was written, and read back. Where a
-line enables the outputs, they are enabled only while the board is known to do what it was told.
+`ask` returns a ticket. It is confirmed once everything that was wanted before it was written, and read back. Each
+ticket has its own time, and is read back as soon as it is written, however fast others follow. Where a line enables the
+outputs, they are enabled only while the board is known to do what it was told.
 """
 
 from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from .board_errors import BoardError
 
 RETRY_S = 0.1
 """How soon, in s, a board is opened again after a fault."""
@@ -63,6 +67,14 @@ class BoardAction(NamedTuple):
     ticket: int
 
 
+class _Ask(NamedTuple):
+    """What is to be confirmed: everything up to this version, and when the outputs are disabled if it is not."""
+
+    ticket: int
+    version: int
+    cut_at: float
+
+
 class BoardMachine:
     """A board by this name. `begin` ends the time in which it is told its first settings, which are safe."""
 
@@ -80,9 +92,10 @@ class BoardMachine:
         """Whether its outputs are to be enabled."""
         self.confirmed = 0
         """The last ticket that is confirmed."""
-        self._asked, self._asked_version = 0, 0
-        self._cut_at = math.inf
-        """When the outputs are disabled if not everything is confirmed."""
+        self._asked = 0
+        """The last ticket."""
+        self._asks: deque[_Ask] = deque()
+        """The tickets that are not confirmed."""
         self._wanted: dict[int, Setting] = {}
         self._sent: Mapping[int, Setting] = {}
         """What the channels are known to be."""
@@ -94,6 +107,7 @@ class BoardMachine:
         self._attempt = 0
         """A number for the time between two faults."""
         self._doing: BoardAction | None = None
+        self._doing_since = math.inf
         self._retry_at = 0.0
         self._check_at = 0.0
         self._pending_since = math.inf
@@ -110,15 +124,20 @@ class BoardMachine:
         self._ask(now)
 
     def put(self, channel: int, setting: Setting, now: float) -> bool:
-        """Say what a channel is to be; return whether that is news. Ignored unless the board runs."""
-        if self._is_frozen or (self._has_begun and not self.is_running) or self._wanted.get(channel) == setting:
+        """Say what a channel is to be; return whether that is news.
+
+        Raises BoardError unless the board runs: what is not taken is never carried out.
+        """
+        self._look_for_hang(now)
+        if self._is_frozen or (self._has_begun and not self.is_running):
+            raise BoardError(self.fault or f"board {self._name}: it is being let go")
+        if self._wanted.get(channel) == setting:
             return False
         if self._version == self._sent_version:
             self._write_at = now + GATHER_S
         self._wanted[channel] = setting
         self._version += 1
         self._pending_since = min(self._pending_since, now)
-        self._look_for_hang(now)
         return True
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
@@ -126,22 +145,29 @@ class BoardMachine:
 
         With `cuts`, the outputs are disabled if that takes longer than `CUT_S`.
         """
-        self._ask(now)
-        if cuts:
-            self._cut_at = min(self._cut_at, now + CUT_S)
+        ticket = self._ask(now, now + CUT_S if cuts else math.inf)
         self._look_for_hang(now)
-        return self._asked
+        return ticket
 
-    def _ask(self, now: float) -> None:
+    def _ask(self, now: float, cut_at: float = math.inf) -> int:
         self._asked += 1
-        self._asked_version = self._version
+        last = self._asks[-1] if self._asks else None
+        # of the same settings at about the same time, or without one, the last one stands for all
+        if last is not None and last.version == self._version and last.cut_at == math.inf:
+            self._asks.pop()
+        elif last is not None and last.version == self._version and cut_at - GATHER_S <= last.cut_at:
+            self._asks.pop()
+            cut_at = last.cut_at
+        self._asks.append(_Ask(self._asked, self._version, cut_at))
         if self._is_open:
             self._pending_since = min(self._pending_since, now)
+        return self._asked
 
     def resume(self) -> None:
         """Take commands again."""
         if self.is_ready:
             self.is_ready, self.is_running, self.fault = False, True, ""
+            self._released = frozenset()
 
     def freeze(self) -> None:
         """Take no commands any more."""
@@ -159,15 +185,22 @@ class BoardMachine:
             self.is_enabled = False
         self._look_for_hang(now)
 
+    @property
+    def _cut_at(self) -> float:
+        return min((ask.cut_at for ask in self._asks), default=math.inf)
+
     def _look_for_hang(self, now: float) -> None:
-        # a board that is only to be made safe is given all the time that it needs
-        if self.is_running and now >= self._pending_since + LATE_S:
+        if now >= self._hangs_at():
             self.lose(HANGS, now)
 
+    def _hangs_at(self) -> float:
+        # a board that is only to be made safe is given all the time that it needs
+        return min(self._pending_since, self._doing_since) + LATE_S if self.is_running else math.inf
+
     def look_due(self) -> float:
-        """Return when `look` has something to do."""
+        """Return when `look` has something to do: an idle board's bus may hang when it is looked at."""
         cut_at = self._cut_at if self.is_enabled else math.inf
-        return min(cut_at, self._pending_since + LATE_S if self.is_running else math.inf)
+        return min(cut_at, self._hangs_at(), self._check_at + LATE_S if self.is_running else math.inf)
 
     @property
     def is_settled(self) -> bool:
@@ -184,8 +217,13 @@ class BoardMachine:
         self._look_for_hang(now)
         if now < self.due():
             return None
-        self._doing = BoardAction(self._step(now), dict(self._wanted), self._attempt, self._version, self._asked)
+        self._doing = BoardAction(self._step(now), dict(self._wanted), self._attempt, self._version, self._written())
+        self._doing_since = now
         return self._doing
+
+    def _written(self) -> int:
+        """Return the last ticket of which everything was written; 0 for none."""
+        return max((ask.ticket for ask in self._asks if ask.version <= self._sent_version), default=0)
 
     def _step(self, now: float) -> Step:
         if not self._is_open:
@@ -196,7 +234,7 @@ class BoardMachine:
         return Step.CHECK if self._sent_version >= 0 and now >= self._check_at else Step.WRITE
 
     def _must_verify(self) -> bool:
-        return self.confirmed < self._asked and self._sent_version >= self._asked_version
+        return bool(self._asks) and self._asks[0].version <= self._sent_version
 
     def due(self) -> float:
         """Return when `next` has a step."""
@@ -212,7 +250,7 @@ class BoardMachine:
 
     def done(self, action: BoardAction, now: float) -> None:
         """Note that a step succeeded."""
-        self._doing = None
+        self._end_step()
         if action.attempt != self._attempt:
             # it took so long that it was given up
             self._retry_at = now
@@ -224,19 +262,24 @@ class BoardMachine:
         else:
             self._sent, self._sent_version = action.settings, action.version
         if action.step is Step.VERIFY:
-            self._verified(action.ticket)
+            self._verified(action.ticket, now)
         self._pending_since = math.inf if self.is_settled else now
 
-    def _verified(self, ticket: int) -> None:
-        self.confirmed = ticket
-        if ticket == self._asked:
-            self._cut_at = math.inf
-            self.is_enabled = self.has_answered = True
-            self.is_ready = not self.is_running
+    def _end_step(self) -> None:
+        self._doing, self._doing_since = None, math.inf
+
+    def _verified(self, ticket: int, now: float) -> None:
+        self.confirmed = max(self.confirmed, ticket)
+        while self._asks and self._asks[0].ticket <= ticket:
+            self._asks.popleft()
+        self.has_answered = True
+        self.is_ready = not self.is_running and self._sent_version == self._version
+        # another one may be late already
+        self.is_enabled = (self.is_running or self.is_ready) and now < self._cut_at
 
     def failed(self, action: BoardAction, reason: str, now: float) -> None:
         """Note that a step failed."""
-        self._doing = None
+        self._end_step()
         if action.attempt != self._attempt:
             self._retry_at = now
         else:
@@ -252,6 +295,8 @@ class BoardMachine:
         self._sent, self._sent_version = {}, -1
         self._retry_at = now + RETRY_S
         self._pending_since = math.inf
+        # its outputs are disabled
+        self._asks.clear()
         self._ask(now)
 
     def _release(self) -> None:

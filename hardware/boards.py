@@ -17,6 +17,7 @@ import gpiozero
 from .board_bus import BoardBus, Station
 from .board_config import PCA9685, PWM, BoardConfig, split
 from .board_drivers import EmulatedPwm, OpenBoard, Pca9685
+from .board_errors import BoardError
 from .board_machine import Setting
 from .emulated_bus import EmulatedBus
 from .i2c_bus import I2cBus
@@ -33,6 +34,8 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
         self._idle = False
         self._share = 0.0
         self._hz: float | None = None
+        self.refusal = ""
+        """Why the last setting was not taken; "" if it was."""
 
     @property
     def info(self) -> Any:
@@ -46,8 +49,8 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
 
     def claim(self, level: bool, idle: bool) -> None:
         """Become an output at this level, and keep it until `is_held` is false; `idle` is the level without pulses."""
-        self._idle, self._hz = idle, None
-        self._put(float(level))
+        self._idle = idle
+        self._put(float(level), None)
         self.is_held = True
 
     def close(self) -> None:
@@ -57,11 +60,16 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
     def output_with_state(self, state: bool) -> None:
         """Become an output at this level."""
         if not self.is_held:
-            self._put(float(state))
+            self._put(float(state), self._hz)
 
-    def _put(self, share: float) -> None:
-        self._share = share
-        self._station.put(self._channel, self.setting)
+    def _put(self, share: float, hz: float | None) -> None:
+        """Have the channel be that; `refusal` tells if it is not to be, so that a device's other channels are told."""
+        try:
+            self._station.put(self._channel, Setting(share, hz))
+        except BoardError as error:
+            self.refusal = f"{error}"
+        else:
+            self._share, self._hz, self.refusal = share, hz, ""
 
     def _get_function(self) -> str:
         return "output"
@@ -75,7 +83,7 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
 
     def _set_state(self, value: float) -> None:
         if not self.is_held:
-            self._put(float(value))
+            self._put(float(value), self._hz)
 
     def _get_frequency(self) -> float | None:
         return self._hz
@@ -85,8 +93,7 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
         if self.is_held:
             self._hz = value
             return
-        self._hz = value
-        self._put(float(self._idle) if value is None and self._share not in (0.0, 1.0) else self._share)
+        self._put(float(self._idle) if value is None and self._share not in (0.0, 1.0) else self._share, value)
 
     def _get_pull(self) -> str:
         return "floating"
@@ -161,6 +168,13 @@ class BoardFactory:
     def stations_of(self, channels: Iterable[str]) -> tuple[Station, ...]:
         """Return the boards of these channels."""
         return tuple(dict.fromkeys(self._pins[channel]._station for channel in channels))
+
+    def refusal_of(self, channels: Iterable[str]) -> str:
+        """Return why one of these channels did not take its last setting, once; "" if all did."""
+        found = ""
+        for pin in (self._pins[channel] for channel in channels):
+            found, pin.refusal = found or pin.refusal, ""
+        return found
 
     def settings_of(self, channels: Iterable[str], station: Station) -> dict[int, Setting]:
         """Return what those of these channels are to be now that are on one board."""

@@ -147,6 +147,8 @@ class Control(Sending):
             if output.motion is not None:
                 self._drop(output)
             self._drive(output, value, now)
+        if output.is_lost:
+            raise left_out(output)
         if not is_new and output.lease_ns:
             self._ends[output.place] = (output.word_ns or int(now * NS)) + output.lease_ns
             if output.holder is not None:
@@ -185,6 +187,8 @@ class Control(Sending):
         if output.position is None:  # the position is not known
             self._drop(output)
             self._drive(output, target, now)
+            if output.is_lost:
+                raise left_out(output)
             self._extend(output, now)
             return 0.0
         state = self._state(output, now)
@@ -237,6 +241,8 @@ class Control(Sending):
             self._admit(output, origin, now)
             self._play(output, effect, now)
             self._drive(output, effect.at(now)[0], now)
+            if output.is_lost:
+                raise left_out(output)
             self._extend(output, now)
 
     def halt(self, output: Output, origin: Origin, now: float) -> None:
@@ -314,8 +320,8 @@ class Control(Sending):
     def tick(self, now: float) -> None:
         """Do everything that is due."""
         self._act_on_all(now)
-        self._go_on(now)
         self.heed(now)
+        self._go_on(now)
         if self._is_stopping:
             self._confirm()
         for output in [output for output in self._changed if output.next_tell <= now]:
@@ -347,6 +353,8 @@ class Control(Sending):
 
     def _act_on_due(self, output: Output, now: float) -> None:
         """Act on what is pending for one output. Raises TaskFailed if its pins could not be had."""
+        if output.boards:
+            self.heed(now)
         if output.failure:
             raise left_out(output)
         if self._numbers[0] != self._number:

@@ -8,7 +8,7 @@ those with an output-enable are cut off by it at once, and nothing here waits fo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import gpiozero
 
 from .backends import Pin
 from .board_bus import Station
+from .board_errors import BoardError
 from .board_machine import Fallback
 from .control import safe_value, start_value
 from .device_config import Device, Value
@@ -80,6 +81,9 @@ class DeviceSet:
                 continue
             try:
                 self.writers[device.place](safe_value(device, last(device)))
+            except BoardError:
+                # it is about to get its safe states, and `board_faults` tells
+                continue
             except Exception as error:
                 yield f"{device.name}: {type(error).__name__}: {error}"
         if self._has_boards:
@@ -147,11 +151,18 @@ class DeviceSet:
                 pin.is_held = False
             writer, value = _writer(device, opened), self._at(device)
             if device.boards:
+                writer = partial(self._write, device.channels, writer)
                 self._fall_back(device, writer)
             if needs_pulses(device, value) or device.boards:
                 writer(value)
             self.writers[device.place] = writer
         self.opened[device.place] = opened
+
+    def _write(self, channels: Sequence[str], writer: Writer, value: Value) -> None:
+        """Write a value to all channels. Raises BoardError if one of them did not take it."""
+        writer(value)
+        if refusal := self.factory.refusal_of(channels):
+            raise BoardError(refusal)
 
     def _fall_back(self, device: Device, writer: Writer) -> None:
         """Tell its boards what they are to do after a fault; nothing is sent yet."""
@@ -212,8 +223,10 @@ def _servo_writer(device: Device, opened: Any) -> Writer:
         opened.min_pulse_width / frame,
         (opened.max_pulse_width - opened.min_pulse_width) / frame / (most - least),
     )
+    if device.boards:
+        return partial(_set_pulse, pin, 1 / frame, lambda position: low + (position - least) * slope)
     # lgpio and pigpio take whole numbers
-    frequency = 1 / frame if device.boards else round(1 / frame)
+    frequency = round(1 / frame)
     is_silent = True
 
     def write(position: Any) -> None:
@@ -228,6 +241,16 @@ def _servo_writer(device: Device, opened: Any) -> Writer:
         pin.state = low + (position - least) * slope
 
     return write
+
+
+def _set_pulse(pin: Any, frequency: float, share: Callable[[Any], float], position: Value) -> None:
+    """Have a channel send the pulse of a position; it may not have taken the last one."""
+    if position is None:
+        pin.frequency = None
+        return
+    if pin.frequency != frequency:
+        pin.frequency = frequency
+    pin.state = share(position)
 
 
 def _sound(opened: Any, frequency: Any) -> None:

@@ -3,16 +3,20 @@
 Theory of operation. A value for a board is only wanted. Other processes read the shared state, so it has the older
 value until the board has confirmed a safe one, and the owner beats meanwhile (`pend`): if the owner dies or hangs, the
 guardian makes the board safe. A board that is lost ends the leases of its outputs; it gets their safe states as soon as
-it can be reached (`board_machine.py`), and only then are they commanded again.
+it can be reached (`board_machine.py`), and only then are they commanded again. A board that is lost takes no value,
+also while its owner does not know that yet: an output whose board refuses a value is lost at once. Nothing that was
+wanted before is written when it comes back, since the board has its safe states then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .admission import Admission
+from .board_errors import BoardError
 from .board_machine import LATE_S, NOT_YET
 from .device_config import Value
 from .movements import Movements
@@ -59,7 +63,7 @@ class Board(Protocol):
         """Take commands again."""
 
     def keeps(self, device: str) -> bool:
-        """Return whether a device that holds was kept by the last fault."""
+        """Return whether a device that holds was kept by the fault that it has, if any."""
 
 
 class _Unsent(NamedTuple):
@@ -153,17 +157,20 @@ class Sending(Movements):
         value = safe_value(output.device, output.value) if is_kept or not holds(output.device) else output.rest
         self.pend(output.place)
         # for those of its boards that answer
-        output.write(value)
+        with contextlib.suppress(BoardError):
+            output.write(value)
         output.value = value
+        if holds(output.device):
+            # the next owner is to hold this, and no value that was refused
+            self._note(output, value, now)
         output.failure, output.is_lost = reason, True
         self._await(output, value, now)
         self.admission.end(output)
         self._publish_soon(output)
 
     def _regain(self, output: Output) -> None:
-        """Go on with an output that has its safe value since its boards are there again."""
+        """Take commands for an output again, whose boards are there again, and have its safe value."""
         output.failure, output.is_lost = "", False
-        output.write(output.value)
         self._publish_soon(output)
 
     def _publish_soon(self, output: Output) -> None:
@@ -206,30 +213,43 @@ class Sending(Movements):
             self._panel.note(output.place, value, int(now * NS))
 
     def _drive(self, output: Output, value: Value, now: float) -> None:
-        if output.is_lost:
-            return
         if output.is_bounded:
             value = output.bound(value)
-        # if we hang in between, the guardian has the older value, and does not take the output for safe too early
-        is_rest = value == output.rest
-        if not is_rest:
-            self._note(output, value, now)
-            if output.boards:
-                self._await_no_more(output)
-                self.due = min(self.due, now + LATE_S)
-        elif output.boards:
-            self.pend(output.place)
-        output.write(value)
-        output.value = value
-        if is_rest:
-            if output.boards:
-                self._await(output, value, now)
-            else:
+        if output.boards:
+            self._send(output, value, now)
+        else:
+            # if we hang in between, the guardian has the older value, and does not take the output for safe too early
+            is_rest = value == output.rest
+            if not is_rest:
+                self._note(output, value, now)
+            output.write(value)
+            output.value = value
+            if is_rest:
                 self._note(output, value, now)
         if output not in self._changed and value != output.told:
             self._changed[output] = None
             if output.next_tell < self.due:
                 self.due = output.next_tell
+
+    def _send(self, output: Output, value: Value, now: float) -> None:
+        """Have the boards of an output be told a value; an output whose board takes none is lost."""
+        if output.is_lost:
+            return
+        is_rest = value == output.rest
+        if is_rest:
+            self.pend(output.place)
+        else:
+            self._note(output, value, now)
+            self._await_no_more(output)
+            self.due = min(self.due, now + LATE_S)
+        try:
+            output.write(value)
+        except BoardError as error:
+            self._lose_boards(output, f"{error}", now)
+            return
+        output.value = value
+        if is_rest:
+            self._await(output, value, now)
 
 
 def _nothing(place: int) -> None:

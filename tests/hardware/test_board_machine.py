@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from taskengine_hardware.board_errors import BoardError
 from taskengine_hardware.board_machine import (
     CHECK_S,
     CUT_S,
@@ -45,6 +48,15 @@ def do(machine: BoardMachine, now: float, *steps: Step) -> None:
         machine.done(take(machine, now, step), now)
 
 
+def refuses(machine: BoardMachine, now: float, text: str) -> None:
+    """Check that a command is refused with this reason, and changes nothing."""
+    wanted = machine._wanted.copy()
+    with pytest.raises(BoardError, match=text):
+        machine.put(0, Setting(0.9), now)
+    assert machine._wanted[0].share != 0.9
+    assert machine._wanted.keys() == wanted.keys()
+
+
 @pytest.fixture
 def machine() -> BoardMachine:
     """A board that runs, with a channel that goes off and one that holds."""
@@ -64,14 +76,14 @@ def test_nothing_is_taken_before_the_first_settings_were_read_back() -> None:
     machine.put(0, OFF, BEGIN)
     machine.begin(BEGIN)
     do(machine, BEGIN, Step.OPEN, Step.WRITE)
-    assert not machine.put(0, ON, BEGIN)
+    refuses(machine, BEGIN, "has not answered yet")
     machine.resume()
     assert not machine.is_running
     assert not is_enabled(machine)
     do(machine, BEGIN, Step.VERIFY)
     assert machine.is_ready
     assert is_enabled(machine)
-    assert not machine.put(0, ON, BEGIN)
+    refuses(machine, BEGIN, "has not answered yet")
     machine.resume()
     assert (machine.is_running, machine.fault) == (True, "")
     assert machine.put(0, ON, BEGIN)
@@ -125,7 +137,7 @@ def test_a_fault_wants_the_safe_states_and_tries_for_ever(machine: BoardMachine)
     for _ in range(100):
         assert machine.due() == pytest.approx(now + RETRY_S)
         now = machine.due()
-        assert not machine.put(0, ON, now)
+        refuses(machine, now, "board hat: no chip answers")
         machine.failed(take(machine, now, Step.OPEN), "no chip answers", now)
     do(machine, machine.due(), Step.OPEN)
     action = take(machine, now + 1, Step.WRITE)
@@ -174,7 +186,7 @@ def test_a_command_that_waited_for_the_bus_too_long_is_not_carried_out(machine: 
 def test_commands_find_a_bus_that_hangs(machine: BoardMachine) -> None:
     machine.put(0, ON, 101.0)
     take(machine, 101.01, Step.WRITE)
-    machine.put(0, Setting(0.1), 101.0 + LATE_S)
+    refuses(machine, 101.0 + LATE_S, "the bus hangs")
     assert fault_of(machine) == "board hat: the bus hangs"
 
 
@@ -208,4 +220,66 @@ def test_an_idle_board_and_one_that_is_commanded_all_the_time_are_looked_at(mach
 
 def test_a_frozen_board_takes_nothing(machine: BoardMachine) -> None:
     machine.freeze()
-    assert not machine.put(0, ON, 101.0)
+    refuses(machine, 101.0, "board hat: it is being let go")
+
+
+def test_asks_that_come_faster_than_they_are_read_back_are_confirmed_one_after_the_other(machine: BoardMachine) -> None:
+    """The time of each ask is its own: frequent safe commands never switch a board off that is read back in time."""
+    now, action, ticket, ends_at = 101.0, None, 0, 0.0
+    for count in range(500):
+        now += 0.001
+        with contextlib.suppress(BoardError):
+            machine.put(0, (OFF, ON)[count % 2], now)
+        ticket = machine.ask(now, cuts=count % 5 == 0)
+        machine.look(now)
+        assert (machine.fault, is_enabled(machine)) == ("", True), f"after {count} ms"
+        if action is None:
+            action, ends_at = machine.next(now), now + 0.006
+        elif now >= ends_at:
+            machine.done(action, now)
+            action = None
+        assert ticket - machine.confirmed <= 30
+    assert len(machine._asks) <= 30
+
+
+def test_an_ask_is_read_back_although_its_settings_change_all_the_time(machine: BoardMachine) -> None:
+    ticket = machine.ask(101.0, cuts=True)
+    now = 101.0
+    for count in range(4):
+        now += 0.005
+        machine.put(0, Setting((count + 1) / 100), now)
+        machine.ask(now, cuts=True)
+        action = machine.next(now)
+        if action is not None:
+            machine.done(action, now)
+    assert machine.confirmed >= ticket
+
+
+def test_what_was_cut_is_enabled_by_no_older_confirmation(machine: BoardMachine) -> None:
+    machine.ask(101.0)
+    action = take(machine, 101.0, Step.VERIFY)
+    machine.put(0, ON, 101.001)
+    ticket = machine.ask(101.001, cuts=True)
+    machine.look(101.001 + CUT_S)
+    assert not is_enabled(machine)
+    machine.done(action, 101.1)
+    assert machine.confirmed < ticket
+    assert not is_enabled(machine)
+    do(machine, 101.11, Step.WRITE, Step.VERIFY)
+    assert (machine.confirmed, is_enabled(machine)) == (ticket, True)
+
+
+def test_a_bus_that_hangs_while_an_idle_board_is_looked_at_is_found(machine: BoardMachine) -> None:
+    action = take(machine, BEGIN + CHECK_S, Step.CHECK)
+    due = machine.look_due()
+    assert due <= BEGIN + CHECK_S + LATE_S
+    machine.look(due)
+    assert fault_of(machine) == "board hat: the bus hangs"
+    machine.done(action, due + 1)
+    do(machine, due + 1, Step.OPEN, Step.WRITE, Step.VERIFY)
+    assert machine.is_ready
+
+
+def test_the_owner_looks_in_time_at_an_idle_board_before_it_is_looked_at(machine: BoardMachine) -> None:
+    """Nobody tells it that the bus hangs from then on."""
+    assert machine.look_due() <= BEGIN + CHECK_S + LATE_S

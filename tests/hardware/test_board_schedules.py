@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskengine import NotAllowed, Origin, TaskFailed
 from taskengine_hardware import SharedState, read
+from taskengine_hardware.board_errors import BoardError
 from taskengine_hardware.board_machine import CUT_S, LATE_S, RETRY_S, Fallback, Setting
 from taskengine_hardware.control import Control, checked, safe_value
 from taskengine_hardware.device_config import LANE, Value
@@ -59,6 +61,16 @@ class Site:
         self.pin = False
         self.now = 100.0
         self.quiet_since = 100.0
+        self.late_until = 0.0
+        """Until when the owner's thread does not run."""
+        self.stream: tuple[str, float] = "", 0.0
+        """Commands that come each millisecond, until then."""
+        self.count = 0
+        self.held: set[float] = set()
+        """What the device that holds may be: what it was when its board came, and what was taken since."""
+        self.was_lost = True
+        self.stood: float | None = None
+        """What that channel was when a stop was confirmed."""
         fallbacks = {}
         for name, channels in CHANNELS.items():
             rest = map(Setting, shares(name, safe_value(layout.devices[name], None)))
@@ -83,8 +95,14 @@ class Site:
             if name == "led":
                 self.pin = bool(value)
                 return
+            refused: BoardError | None = None
             for channel, share in zip(CHANNELS[name], shares(name, value), strict=True):
-                self.board.put(channel, share)
+                try:
+                    self.board.put(channel, share)
+                except BoardError as error:
+                    refused = error
+            if refused is not None:
+                raise refused
 
         return write
 
@@ -100,6 +118,10 @@ class Site:
         elif deed == "reset":
             self.board.reset()
             self.quiet_since = self.now + 0.5
+        elif deed == "late":
+            self.late_until = self.now + amount % 25 / 1000
+        elif deed in STREAMS:
+            self.stream = deed, until
         elif deed == "stop":
             self.control.stop(self.now)
             assert not self.pin
@@ -117,22 +139,31 @@ class Site:
         except (NotAllowed, TaskFailed):
             return
         assert not output.failure
+        if deed == "grip":
+            self.held.add(round(shares("grip", value)[0], 9))
 
     def run(self, milliseconds: int) -> None:
+        has_news = False
         for _ in range(milliseconds):
             self.now += STEP_S
             if not self.board.is_well(self.now):
                 self.quiet_since = max(self.quiet_since, self.now)
-            has_news = self.board.step(self.now)
-            if has_news or self.control.due <= self.now:
+            has_news = self.board.step(self.now) or has_news
+            if self.now <= self.stream[1]:
+                self.count += 1
+                self.call("wheel", 0 if self.stream[0] == "zeros" else self.count % 2 * 100)
+            if self.now >= self.late_until and (has_news or self.control.due <= self.now):
                 self.control.tick(self.now)
+                has_news = False
             self.judge()
 
     def judge(self) -> None:
         panel, now = self.panel, self.now
         led = self.control.find("led")
         end = panel.ends[led.place] / 1e9
-        assert not self.pin or now <= end + TICK_S, "a pin waited for the board"
+        late_s = max(0.0, self.late_until - end)
+        assert not self.pin or now <= end + late_s + TICK_S, "a pin waited for the board"
+        self.judge_what_holds()
         for name in TURNED_OFF:
             output = self.control.find(name)
             is_on = any(self.board.chip[channel] for channel in CHANNELS[name])
@@ -143,13 +174,31 @@ class Site:
             is_confirmed = panel.is_stopped and not panel.unconfirmed()
             assert not (is_on and is_confirmed), f"{name} is on, and the stop is confirmed"
             assert not (output.is_lost and self.board.is_enabled and is_on), "a lost board is enabled"
-        if now > self.quiet_since + BACK_S + LATE_S:
+        if now > max(self.quiet_since, self.late_until) + BACK_S + LATE_S:
             self.judge_quiet()
+
+    def judge_what_holds(self) -> None:
+        """It never goes to a value that was commanded before its board was lost, nor while the machine is stopped."""
+        output, found = self.control.find("grip"), round(self.board.chip[1], 9)
+        if self.was_lost and not output.is_lost:
+            value = round(shares("grip", output.value)[0], 9)
+            assert found == value or not self.board.is_awake, "a board is back, and does something else than is told"
+            self.held = {value}
+        self.was_lost = output.is_lost
+        if not output.is_lost:
+            assert found in self.held | {0.0}, "it went to what was commanded before its board was lost"
+        is_confirmed = self.panel.is_stopped and not self.panel.unconfirmed()
+        if not is_confirmed:
+            self.stood = None
+        elif self.stood is None:
+            self.stood = found
+        else:
+            assert found in (self.stood, 0.0), "it moved while the machine was stopped"
 
     def judge_quiet(self) -> None:
         """The bus has worked for long enough."""
         assert not any(output.is_lost for output in self.control.outputs.values())
-        assert self.board.is_enabled or not self.board.machine.is_settled
+        assert self.board.is_enabled, "the board is off, and its devices are told as live"
         for name in TURNED_OFF:
             output = self.control.find(name)
             over = self.panel.ends[output.place] == NEVER and output.place not in self.pending
@@ -167,7 +216,11 @@ class Site:
         assert not self.pin
 
 
-DEEDS = ["pan", "pan", "grip", "wheel", "wheel", "led", "cut", "hang", "deaf", "reset", "stop", "arm", "arm", "arm"]
+STREAMS = ("zeros", "flicker")
+DEEDS = [
+    *("pan", "pan", "grip", "grip", "wheel", "wheel", "led", "cut", "hang", "deaf", "reset", "stop"),
+    *("arm", "arm", "arm", "late", "late", *STREAMS),
+]
 SCHEDULES = st.lists(
     st.tuples(st.integers(0, 120), st.sampled_from(DEEDS), st.integers(1, 400)), min_size=1, max_size=30
 )
@@ -184,6 +237,73 @@ def test_whatever_happens_the_board_is_safe_as_soon_as_it_can_be(schedule: list[
         site.finish()
     finally:
         site.panel.close()
+
+
+def armed(*deeds: tuple[str, int]) -> Site:
+    """A machine that was armed, and then commanded."""
+    site = Site()
+    site.run(200)
+    for deed, amount in (("arm", 0), *deeds):
+        site.do(deed, amount)
+        site.run(20)
+    return site
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_a_command_between_the_loss_of_a_bus_and_its_notice_is_refused_and_never_written(is_granted: bool) -> None:
+    """Also of a device that holds, whose client does without checks, and whose lease has ended when the bus is back."""
+    site = armed(("grip", 250), ("wheel", 400))
+    grip, before = site.control.find("grip"), site.board.chip[1]
+    assert grip.granted is LAPTOP
+    site.do("cut", 150)
+    # the owner's thread is busy; the bus's finds out
+    site.late_until = site.now + 0.02
+    site.call("wheel", 300)
+    site.run(10)
+    assert site.board.machine.fault
+    assert not grip.is_lost
+    if not is_granted:
+        grip.granted = None
+    with pytest.raises(TaskFailed, match="no chip answers"):
+        site.control.command(grip, 1.0, LAPTOP, site.now)
+    assert (grip.is_lost, site.panel.ends[grip.place], grip.value) == (True, NEVER, 0.5)
+    assert site.panel.last(grip.place, grip.role) == 0.5, "the next owner would move it"
+    site.run(600)
+    assert not grip.is_lost
+    assert (site.board.chip[1], grip.value) == (before, 0.5)
+    # nothing moves until a new command, with a lease of its own
+    assert site.board.chip[2] == 0.0
+    site.do("grip", 400)
+    site.run(20)
+    assert site.board.chip[1] == pytest.approx(shares("grip", 0.8)[0])
+    site.finish()
+
+
+def test_a_stop_while_the_bus_is_lost_leaves_what_holds_where_it_is() -> None:
+    site = armed(("grip", 250))
+    before = site.board.chip[1]
+    site.do("cut", 300)
+    site.late_until = site.now + 0.02
+    site.call("grip", 300)
+    site.run(10)
+    site.call("grip", 400)
+    site.do("stop", 0)
+    site.run(600)
+    assert site.panel.unconfirmed() == []
+    # its last command may have arrived or not, so it is off, or where it was
+    assert site.board.chip[1] in (0.0, before)
+    site.finish()
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_commands_that_come_faster_than_a_bus_is_read_back_do_not_switch_its_board_off(stream: str) -> None:
+    site = armed(("pan", 300))
+    site.do(stream, 3000)
+    # the lease of pan ends meanwhile, which asks for a cut
+    for _ in range(2000):
+        site.run(1)
+        assert site.board.is_enabled
+    site.finish()
 
 
 def test_a_safe_state_that_is_late_is_cut_by_the_line() -> None:

@@ -17,6 +17,7 @@ from taskengine_hardware.board_drivers import EmulatedPwm
 from taskengine_hardware.board_text import lines
 from taskengine_hardware.device_set import DeviceSet
 from taskengine_hardware.motion import FRAME_S
+from tests.engine import deadline
 
 SETTINGS = """
 [hardware.boards.hat]
@@ -87,6 +88,9 @@ def test_devices_on_boards_alone_need_no_gpiochip(monkeypatch: pytest.MonkeyPatc
     devices = [*layout.devices.values()]
     rig = DeviceSet(devices, factory_of("lgpio", layout, devices))
     assert rig.failed == {}
+    assert rig.wait_for_boards(lambda station: station.machine.is_ready, deadline(5))
+    for board in (board for device in devices for board in rig.boards_of(device)):
+        board.resume()
     rig.writers[0](0.0)
     rig.writers[1](True)
     assert rig.factory.pin("pwm:0").state == pytest.approx(0.0015 / FRAME_S)
