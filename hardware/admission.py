@@ -275,7 +275,7 @@ class Admission:
             number = latest
             if not _is_after(origin, stopped_at):
                 raise NotAllowed(f"stop {latest} may have come after this was called: name the stop to undo")
-        if panel.is_stopped and (late := panel.unconfirmed()):
+        if panel.is_stopped and (late := panel.untold()):
             raise NotAllowed(f"lane {', '.join(late)} has not stopped yet")
         if number != latest or not panel.arm(number, origin.holder, int(now * NS)):
             raise NotAllowed(f"system.arm names stop {number!r:.20}, but the latest is {panel.number}")

@@ -20,12 +20,16 @@ from .lines import holders_of
 
 
 class BoardReport(NamedTuple):
-    """A board: why it takes no commands, "" if it does; whether it is safe again; its last ticket; when to look."""
+    """A board: why it takes no commands, "" if it does; whether it is safe again; its last ticket; when to look.
+
+    `reads_back` is false if what is confirmed was written, and nobody can ask the board.
+    """
 
     fault: str
     is_ready: bool
     confirmed: int
     due: float
+    reads_back: bool
 
 
 class Station:
@@ -74,7 +78,9 @@ class Station:
             machine = self.machine
             machine.look(now)
             self._apply()
-            return BoardReport(machine.fault, machine.is_ready, machine.confirmed, machine.look_due())
+            return BoardReport(
+                machine.fault, machine.is_ready, machine.confirmed, machine.look_due(), machine.reads_back
+            )
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
         """Return a ticket, which `BoardReport.confirmed` reaches when the board does what is wanted now.
@@ -110,6 +116,8 @@ class Station:
                 self._apply()
         else:
             with self._bus.changed:
+                if self._driver is not None:
+                    self.machine.reads_back = self._driver.reads_back
                 self.machine.done(action, time.monotonic())
                 self._apply()
 

@@ -35,6 +35,10 @@ class Bus(Protocol):
 class OpenBoard(Protocol):
     """A board that is open."""
 
+    @property
+    def reads_back(self) -> bool:
+        """Whether `verify` asks the board itself, and so confirms what it does."""
+
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """Have a channel high for this share of its period, 0 to 1, from the next `flush` on. Raises BoardError."""
 
@@ -53,6 +57,8 @@ class OpenBoard(Protocol):
 
 class Pca9685:
     """A PCA9685 on a bus. Nothing is sent before the first `flush`, and that one starts the chip if it has to."""
+
+    reads_back = True
 
     def __init__(self, bus: Bus, config: BoardConfig, sleep: Callable[[float], None] = time.sleep) -> None:
         self._bus, self._sleep = bus, sleep
@@ -119,6 +125,7 @@ class EmulatedPwm:
         self.shares: dict[int, float] = {}
         self._wanted: dict[int, float] = {}
         self.reason = ""
+        self.reads_back = True
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """See `OpenBoard`."""

@@ -90,6 +90,8 @@ class BoardMachine:
         """Whether it takes commands."""
         self.is_enabled = False
         """Whether its outputs are to be enabled."""
+        self.reads_back = True
+        """Whether what is confirmed was read back from the board, as far as is known."""
         self.confirmed = 0
         """The last ticket that is confirmed."""
         self._asked = 0

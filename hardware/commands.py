@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STOP_S = 0.2
 """How long, in s, `system.stop` waits for other lanes, beside the ramps of their outputs."""
 POLL_S = 0.001
+UNREAD = "nobody can ask its board what it does, so that no stop is confirmed"
 SHORTEST_S = 0.001
 
 
@@ -291,6 +292,8 @@ class Commands(Lights, Drives):
         while late := owner.panel.unconfirmed():
             if time.monotonic() > end:
                 said = f"{stopped_text(owner.panel)}; not confirmed by lane {', '.join(late)}"
+                if not owner.panel.untold():
+                    said += ", which has told all of its boards, and cannot read one of them back"
                 raise TaskFailed(said, type="NotConfirmed")
             time.sleep(POLL_S)
 
@@ -337,6 +340,8 @@ class Commands(Lights, Drives):
         told_at, is_guardians = owner.panel.told(output.place)
         source = "guardian" if is_guardians else "owner"
         found: dict[str, Any] = {"value": output.value, "time": told_at / NS, "source": source}
+        if owner.control.is_unread(output):
+            found["unread"] = UNREAD
         if output.restriction is not None:
             found["rules"] = list(output.restriction.reasons)
         if output.lease_ns:

@@ -385,7 +385,7 @@ class Control(Sending):
         self._panel.act(self._lane, self._number)
         if self._is_carried_out():
             self._is_stopping = False
-            self._panel.confirm(self._lane, self._number)
+            self._panel.confirm(self._lane, self._number, is_read=not self.has_unread)
 
     def _act_on_rest(self, output: Output, now: float) -> None:
         order = self._rest_orders[output.place]

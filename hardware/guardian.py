@@ -100,6 +100,8 @@ class Guardian:
         self._device_sets: dict[str, DeviceSet] = {}
         self._unsettled: dict[str, list[Device]] = {}
         """Outputs whose boards have not confirmed yet that they are safe, by lane."""
+        self._unread: set[str] = set()
+        """The lanes with a board that nobody can ask what it does."""
         self._again_at: dict[str, int] = {}
         """When unavailable devices are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
@@ -359,11 +361,15 @@ class Guardian:
             if device.lane != lane:
                 continue
             reports = [board.look(now) for board in device_set.boards_of(device)]
+            is_read = all(report.reads_back for report in reports)
             if all(report.is_ready for report in reports):
                 if device in unsettled:
                     unsettled.remove(device)
                     self._note_safe(device)
-                    self._warn(f"[GUARDIAN] {device.name} is safe, on its board")
+                    told = "is safe, on its board" if is_read else "was told to be safe; its board cannot be read back"
+                    self._warn(f"[GUARDIAN] {device.name} {told}")
+                if not is_read:
+                    self._unread.add(lane)
                 continue
             if device not in unsettled:
                 unsettled.append(device)
@@ -388,7 +394,7 @@ class Guardian:
             return
         failed = self._device_sets[lane].failed
         if all(self._last(device) == self._safe(device) for device in self._outputs if device.name in failed):
-            self._panel.confirm(lane, number)
+            self._panel.confirm(lane, number, is_read=lane not in self._unread)
 
     def _try_again(self, lane: str, now: int) -> None:
         """Make unavailable devices safe that can be had now."""

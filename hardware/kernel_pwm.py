@@ -23,6 +23,8 @@ NS = 1_000_000_000
 PERIOD_NS = 20_000_000
 UDEV_S = 0.5
 """How long, in s, the files of a new channel may take to get their group."""
+LOCAL = ("platform", "pci", "amba")
+"""The buses whose devices take what is written at once: the kernel tells what it wrote, not what a chip has."""
 _FLOCK = "hhqqi4x"
 
 
@@ -31,6 +33,8 @@ class KernelPwm:
 
     def __init__(self, chip: str, root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> None:
         self._folder = _found(chip, root)
+        self.reads_back = _is_local(self._folder / "device")
+        """Whether what is read back is so; behind I2C or SPI it is only what the chip was to be told."""
         self._sleep = sleep
         self._channels: dict[int, _Channel] = {}
 
@@ -38,7 +42,7 @@ class KernelPwm:
         """Have a channel high for this share of its period from the next `flush` on. Raises BoardError."""
         one = self._channels.get(channel)
         if one is None:
-            one = self._channels[channel] = _Channel(self._folder, channel, self._sleep)
+            one = self._channels[channel] = _Channel(self._folder, channel, self._sleep, repeats=not self.reads_back)
         one.share = share
         if frequency:
             one.period = round(NS / frequency)
@@ -55,6 +59,9 @@ class KernelPwm:
         """Look whether the chip is there. Raises BoardError."""
         if not self._folder.exists():
             raise BoardError(f"{self._folder} is gone")
+        if not self.reads_back:
+            # the bus may have been cut when that was written last
+            self._each(_Channel.repeat)
 
     def _each(self, step: Callable[[_Channel], None]) -> None:
         failed: BoardError | None = None
@@ -74,10 +81,14 @@ class KernelPwm:
 
 
 class _Channel:
-    """A channel; another process that has it is an error."""
+    """A channel; another process that has it is an error.
 
-    def __init__(self, chip: Path, number: int, sleep: Callable[[float], None]) -> None:
+    With `repeats`, its off is written again and again.
+    """
+
+    def __init__(self, chip: Path, number: int, sleep: Callable[[float], None], *, repeats: bool) -> None:
         self._folder = chip / f"pwm{number}"
+        self._repeats = repeats
         self.share, self.period = 0.0, 0
         self._told: tuple[int, int, int] | None = None
         self._count = int(_read(chip / "npwm"))
@@ -99,17 +110,19 @@ class _Channel:
         duty = round(min(max(self.share, 0.0), 1.0) * self.period)
         # a channel that is not enabled is low, as one without a duty is
         wanted = (self.period, duty, int(duty > 0))
-        if wanted == self._told:
+        if wanted == self._told and not self._repeats:
             return
         had = self._told = self._told or self._found()
         if not (wanted[2] or had[2]):
             # a driver may refuse any write to a channel that has no lawful period yet
+            self.repeat()
             return
         self._told = None
         if not wanted[2]:
             self._switch_off()
             period, duty, _ = self._found()
             self._told = period, duty, 0
+            self.repeat()
             return
         if duty < had[1]:
             _write(self._folder / "duty_cycle", duty)
@@ -120,6 +133,14 @@ class _Channel:
         if wanted[2] != had[2]:
             _write(self._folder / "enable", wanted[2])
         self._told = wanted
+
+    def repeat(self) -> None:
+        """Have the kernel write its off to the chip again, if it may be lost. Raises BoardError."""
+        if not self._repeats or self._told is None or self._told[2] or not self._told[0]:
+            return
+        # the kernel writes nothing that it believes to be there; the period of a channel that is off does nothing
+        for period in (self._told[0] + 1, self._told[0]):
+            _write(self._folder / "period", period)
 
     def _switch_off(self) -> None:
         """End the pulses, in both ways, even if one of them fails."""
@@ -160,6 +181,18 @@ class _Channel:
         if path.exists() and _read(path) != "normal":
             _write(self._folder / "enable", 0)
             _write(path, "normal")
+
+
+def _is_local(device: Path) -> bool:
+    """Return whether no device above a chip is on a bus such as I2C, whose transfers may be lost."""
+    place = device.resolve()
+    buses = [(folder / "subsystem").resolve().name for folder in (place, *place.parents) if _has_bus(folder)]
+    return all(bus in LOCAL for bus in buses)
+
+
+def _has_bus(folder: Path) -> bool:
+    """Return whether a folder of sysfs is a device on a bus."""
+    return (folder / "subsystem").is_symlink()
 
 
 def _found(chip: str, root: Path) -> Path:

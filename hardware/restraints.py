@@ -135,7 +135,7 @@ class Restraints:
     def unready(self, now: float) -> list[str]:
         """Return what speaks against arming in all lanes."""
         self._write(now)
-        late = self._panel.unconfirmed() if self._panel.is_stopped else []
+        late = self._panel.untold() if self._panel.is_stopped else []
         unread = self._admission.unread()
         return [*self._panel.notes.all().reasons, *unread, *(f"lane {lane} has not stopped yet" for lane in late)]
 

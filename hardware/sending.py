@@ -46,6 +46,10 @@ class Report(Protocol):
     def due(self) -> float:
         """When to look again."""
 
+    @property
+    def reads_back(self) -> bool:
+        """Whether what is confirmed was read back from the board."""
+
 
 class Board(Protocol):
     """A board, which is never waited for."""
@@ -95,11 +99,22 @@ class Sending(Movements):
         self._unsent: dict[Output, _Unsent] = {}
         self._of_stop: dict[Board, int] = {}
         """The tickets by which boards confirm a stop."""
+        self._unread: frozenset[Board] = frozenset()
+        """The boards that nobody can ask what they do: what is written to them may be lost."""
 
     @property
     def has_boards(self) -> bool:
         """Whether some outputs are on boards."""
         return bool(self._boards)
+
+    def is_unread(self, output: Output) -> bool:
+        """Return whether nobody can ask a board of an output what it does."""
+        return not self._unread.isdisjoint(output.boards)
+
+    @property
+    def has_unread(self) -> bool:
+        """Return whether nobody can ask some board what it does, so that a stop is never confirmed."""
+        return bool(self._unread)
 
     def attach(self, output: Output, boards: Sequence[Board]) -> None:
         """Have an output driven by these boards, which have not answered yet."""
@@ -117,6 +132,7 @@ class Sending(Movements):
         if not self._boards:
             return
         reports = {board: board.look(now) for board in self._boards}
+        self._unread = frozenset(board for board, report in reports.items() if not report.reads_back)
         for output in self._on_boards():
             reasons = [reports[board].fault for board in output.boards if reports[board].fault]
             if reasons:
@@ -140,7 +156,9 @@ class Sending(Movements):
             if all(reports[board].confirmed >= ticket for board, ticket in tickets.items()):
                 del self._unsent[output]
                 self._note(output, value, now)
-                self.calm(output.place)
+                if not self.is_unread(output):
+                    # else the guardian is to tell it again if we hang
+                    self.calm(output.place)
         if self._of_stop and all(reports[board].confirmed >= ticket for board, ticket in self._of_stop.items()):
             self._of_stop.clear()
             self.calm(STOP)

@@ -58,9 +58,8 @@ class _Word:
 class _Lane:
     """for each lane,"""
 
-    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, ACTED, COUNT = range(
-        13
-    )
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, ACTED = range(12)
+    TOLD, COUNT = 12, 13
 
 
 class _Device:
@@ -284,10 +283,20 @@ class SharedState:
         """Return whether the lane has acted on the latest stop."""
         return self._get(lane, _Lane.ACTED) >= self.number
 
-    def confirm(self, lane: str, number: int) -> None:
-        """Confirm that the lane is in its safe state for this stop; called by its owner, or the guardian."""
+    def confirm(self, lane: str, number: int, *, is_read: bool = True) -> None:
+        """Confirm that the lane is in its safe state for this stop; called by its owner, or the guardian.
+
+        Without `is_read` it was told to be, and nobody can ask its boards: the machine may be armed, and the stop is
+        not confirmed.
+        """
         self._set(lane, _Lane.ACTED, number)
-        self._set(lane, _Lane.HEARD, number)
+        self._set(lane, _Lane.TOLD, number)
+        if is_read:
+            self._set(lane, _Lane.HEARD, number)
+
+    def untold(self) -> list[str]:
+        """Return the lanes that have not told all of their outputs the latest stop, as far as they know."""
+        return [lane for lane in self._lanes if self._get(lane, _Lane.TOLD) < self.number]
 
     def unconfirmed(self) -> list[str]:
         """Return the lanes without a confirmation of the latest stop."""

@@ -19,6 +19,7 @@ class Told(NamedTuple):
     is_ready: bool
     confirmed: int
     due: float
+    reads_back: bool
 
 
 class EmulatedStation:
@@ -42,7 +43,7 @@ class EmulatedStation:
         machine = self.machine
         machine.look(now)
         self.is_enabled = machine.is_enabled
-        return Told(machine.fault, machine.is_ready, machine.confirmed, machine.look_due())
+        return Told(machine.fault, machine.is_ready, machine.confirmed, machine.look_due(), machine.reads_back)
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
         ticket = self.machine.ask(now, cuts=cuts)

@@ -13,6 +13,7 @@ import pytest
 from taskengine import NotAllowed, TaskFailed
 from taskengine_hardware import SharedState, make_safe, read
 from taskengine_hardware.backends import factory_of
+from taskengine_hardware.board_drivers import EmulatedPwm
 from taskengine_hardware.board_machine import RETRY_S
 from taskengine_hardware.control import safe_value
 from taskengine_hardware.device_config import LANE
@@ -393,6 +394,43 @@ def test_a_channel_of_the_kernels_pwm_that_fails_leaves_the_others_alone(bench: 
     with pytest.raises(TaskFailed, match="not confirmed"):
         one.commands.system_stop()
     assert pwms["pwm:1"].shares == {1: 0.0}
+
+
+def test_a_stop_is_never_confirmed_by_a_board_that_cannot_be_read_back(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is usable: it is told to be safe, and the machine can be armed."""
+    monkeypatch.setattr("taskengine_hardware.boards.EmulatedPwm", lambda: unreadable(EmulatedPwm()))
+    one = bench({"pan": {"type": "Servo", "pin": "pwm:0", "lease": 0.2}, "led": DEVICES["led"]})
+    assert one.owner.device_set is not None
+    pwm = one.owner.device_set.factory.pwms["pwm:0"]
+    wait_until(lambda: "unread" in one.commands.devices_state()["pan"], 5, "what is said of it")
+    assert "unread" not in one.commands.devices_state()["led"]
+    one.commands.servo_set("pan", 0)
+    wait_until(lambda: pwm.shares[0] == pytest.approx(0.075), 5, "the pulse")
+    wait_until(lambda: pwm.shares[0] == 0.0, 5, "the end of the lease")
+    # if its owner hangs, the guardian is to tell it again
+    wait_until(lambda: one.panel.ends[0] == NEVER, 5, "its note")
+    assert one.panel.beaten(LANE) != NEVER
+    one.commands.servo_set("pan", 0)
+    with pytest.raises(TaskFailed, match=r"not confirmed by lane hardware, which has told all .* cannot read"):
+        one.commands.system_stop()
+    assert pwm.shares[0] == 0.0
+    assert one.panel.unconfirmed() == [LANE]
+    assert one.panel.untold() == []
+    one.commands.system_arm()
+    one.commands.servo_set("pan", 0)
+    wait_until(lambda: pwm.shares[0] == pytest.approx(0.075), 5, "the pulse")
+    pwm.reason = "its bus"
+    with pytest.raises(TaskFailed, match=r"not confirmed by lane hardware$"):
+        one.commands.system_stop()
+    with pytest.raises(NotAllowed, match="has not stopped yet"):
+        one.commands.system_arm()
+
+
+def unreadable(pwm: EmulatedPwm) -> EmulatedPwm:
+    pwm.reads_back = False
+    return pwm
 
 
 def test_a_frame_of_16_servos_at_50_hz_is_a_transfer_each(bench: MakeBench) -> None:

@@ -14,6 +14,7 @@ from taskengine.runtime.control import StopProcess, packets
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import SharedState, guardian, read
+from taskengine_hardware.board_drivers import Pca9685
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.emulated_bus import EmulatedBus
 from taskengine_hardware.failover import FailoverPolicy
@@ -134,6 +135,14 @@ def test_a_board_that_is_lost_again_confirms_no_later_stop(site: Site) -> None:
     site.bus.reason = ""
     wait_until(acts(lambda: site.panel.unconfirmed() == []), 5, "the board")
     seen._yield(LANE)
+
+
+def test_it_confirms_no_stop_of_a_board_that_cannot_be_read_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pca9685, "reads_back", False)
+    site.guardian().serve()
+    assert site.bus.share(0) == 0.0
+    assert (site.panel.unconfirmed(), site.panel.untold()) == ([LANE], [])
+    assert "[GUARDIAN] pan was told to be safe; its board cannot be read back" in site.said
 
 
 def test_no_owner_is_killed_for_a_stop_that_only_boards_lack(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,18 @@ class Kernel:
         self.writes: list[tuple[str, str]] = []
         self._write = kernel_pwm._write
 
-    def add(self, number: int, device: str, channels: int = 4, name: str = "") -> Path:
+    def add(self, number: int, device: str, channels: int = 4, name: str = "", buses: tuple[str, ...] = ()) -> Path:
+        """Add a chip; `buses` are those of the devices above it, and its own last."""
         chip = self.root / f"pwmchip{number}"
-        target = self.root / "devices" / device
+        target = self.root / "devices"
+        for place, bus in enumerate(buses[:-1]):
+            target /= f"{bus}{place}"
+            target.mkdir(parents=True)
+            (target / "subsystem").symlink_to(self.root / "bus" / bus)
+        target /= device
         target.mkdir(parents=True)
+        if buses:
+            (target / "subsystem").symlink_to(self.root / "bus" / buses[-1])
         if name:
             (target / "name").write_text(name)
         chip.mkdir()
@@ -216,6 +224,49 @@ def test_what_is_read_back_is_what_counts(kernel: Kernel) -> None:
         pwm.verify()
     pwm.flush()
     assert state(chip, 0)["enable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("buses", "is_read"),
+    [
+        (("platform", "platform"), True),
+        (("platform", "pci", "platform"), True),
+        (("platform", "i2c", "i2c"), False),
+        (("platform", "spi"), False),
+        (("platform", "i2c", "platform"), False),
+        (("usb",), False),
+    ],
+)
+def test_a_chip_behind_another_bus_cannot_be_read_back(kernel: Kernel, buses: tuple[str, ...], is_read: bool) -> None:
+    """Its driver may drop the error of a transfer, and the kernel then tells what the chip does not do."""
+    kernel.add(0, HAT, 16, buses=buses)
+    assert KernelPwm(HAT, kernel.root).reads_back is is_read
+
+
+def test_an_off_that_may_be_lost_is_written_again_and_again_without_a_pulse(kernel: Kernel) -> None:
+    chip = kernel.add(0, HAT, 17, buses=("platform", "i2c", "i2c"))
+    # of a dead owner whose off was lost: the kernel believes it
+    kernel.export(chip, 0, period=20_000_000, duty_cycle=0, enable=0)
+    pwm = KernelPwm(HAT, kernel.root)
+    for channel in range(2):
+        pwm.put(channel, 0.0, None)
+    pwm.flush()
+    again = [("period", "20000001"), ("period", "20000000")]
+    assert kernel.writes == again
+    kernel.writes.clear()
+    pwm.check()
+    assert kernel.writes == again
+    pwm.put(1, 0.075, 50.0)
+    pwm.flush()
+    kernel.writes.clear()
+    pwm.check()
+    assert kernel.writes == again, "what is on is left alone"
+    pwm.put(1, 0.0, 50.0)
+    pwm.flush()
+    kernel.writes.clear()
+    pwm.check()
+    assert kernel.writes == again * 2
+    pwm.verify()
 
 
 def settled(rig: DeviceSet) -> bool:
