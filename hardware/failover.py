@@ -26,6 +26,8 @@ HOLD_S = 0.005
 """How soon, in s, the next owner gets the pins."""
 BLIND_S = 0.25
 """How long, in s, the guardian sleeps at most: as long as the shortest usual lease."""
+STUCK_S = 1.0
+"""How long, in s, a killed owner may take to end until that is told: the kernel may hold it in a call."""
 MAX_GRACE_S = 0.25
 """The longest grace, in s, however busy the machine is."""
 FORGET_S = 4.0
@@ -84,6 +86,8 @@ class FailoverPolicy:
         """Whether the guardian has the pins."""
         self.is_orphan = False
         """Whether an owner may have died whose pins were not made safe since."""
+        self._killed_at: int | None = None
+        """When the owner was killed, which has not ended since."""
         self._retry_at = 0
         self._excused = 0
         """The earliest time from which the owner's grace counts."""
@@ -92,13 +96,26 @@ class FailoverPolicy:
 
     def begins(self, pid: int) -> None:
         """Note that an owner was started."""
-        self.owner = pid
+        self.owner, self._killed_at = pid, None
+
+    def killed(self, now: int) -> None:
+        """Note that the owner was killed; it has its pins until `died`, however long the kernel takes."""
+        self._killed_at = now
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the owner was killed, and has not ended yet."""
+        return self._killed_at is not None
+
+    def is_stuck(self, now: int) -> bool:
+        """Return whether a killed owner takes too long to end."""
+        return self._killed_at is not None and now >= self._killed_at + int(STUCK_S * NS)
 
     def died(self, pid: int) -> None:
         """Note that an owner is dead."""
         self.is_orphan = not self.is_held
         if pid == self.owner:
-            self.owner = None
+            self.owner = self._killed_at = None
 
     def seized(self) -> None:
         """Note that the guardian has the pins, and that they are safe."""
@@ -147,7 +164,7 @@ class FailoverPolicy:
             return Action.YIELD if wanted_by != NOBODY else None
         if self.is_orphan:
             return Action.SEIZE if now >= self._retry_at else None
-        if self.owner is None or not has_begun:
+        if self.owner is None or not has_begun or self.is_killed:
             return None
         due = self._due_at(ends, stopped_at, beaten)
         return Action.KILL if due is not None and max(due, self._excused) + int(grace * NS) < now else None
@@ -166,7 +183,7 @@ class FailoverPolicy:
         if self.is_held or self.is_orphan:
             return max(HOLD_S, (self._retry_at - now) / NS if self.is_orphan else 0.0)
         due = self._due_at(ends, stopped_at, beaten)
-        if due is None or not has_begun:
+        if due is None or not has_begun or self.is_killed:
             return self._blind_s
         return min(self._blind_s, max(0.0, (max(due, self._excused) - now) / NS + grace))
 

@@ -2,8 +2,8 @@
 
 It does not die with the supervisor, but ends by itself within a second. It claims a lane's pins only while it holds the
 lane's lock (`shared_state.py`), so only once the owner is dead, and gives them back to the next owner. It never waits
-for another process, nor for a bus (`board_bus.py`), so it also offers a way to stop the machine past the router
-(`stop_socket.py`).
+for another process, not even for the end of one that it has killed, nor for a bus (`board_bus.py`), so it also offers a
+way to stop the machine past the router (`stop_socket.py`).
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Guardian:
         """When unavailable devices are tried again, by lane."""
         self._owners: dict[int, tuple[str, int]] = {}
         """The lane and the process of each pidfd."""
+        self._stuck: set[str] = set()
+        """The lanes of which was said that their killed owners do not end."""
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         self._poll.register(panel.news, select.POLLIN)
@@ -158,7 +160,8 @@ class Guardian:
 
     def _feed(self, watchdog: HardwareWatchdog) -> None:
         """Feed the watchdog while every lane has a living owner of ours."""
-        watchdog.look(all(self._has_begun(lane) for lane in self._policies), time.monotonic())
+        live = (self._has_begun(lane) and not policy.is_killed for lane, policy in self._policies.items())
+        watchdog.look(all(live), time.monotonic())
         self._panel.watchdog = watchdog.state
 
     def _due(self) -> float:
@@ -197,7 +200,7 @@ class Guardian:
         self._excuse(wanted, time.monotonic_ns())
         for fd, _ in events:
             if fd in self._owners:
-                self._on_owner_exit(fd, "died")
+                self._on_owner_exit(fd)
             elif fd == self._control.fileno():
                 self._handle_control()
             elif fd == self._panel.news:
@@ -256,11 +259,13 @@ class Guardian:
         self._owners[fd] = lane, pid
         self._poll.register(fd, select.POLLIN)
 
-    def _on_owner_exit(self, fd: int, how: str) -> None:
+    def _on_owner_exit(self, fd: int) -> None:
         lane, pid = self._owners.pop(fd)
         self._poll.unregister(fd)
         os.close(fd)
-        self._forget(lane, pid, how)
+        policy = self._policies[lane]
+        self._forget(lane, pid, "hung" if policy.is_killed and policy.owner == pid else "died")
+        self._stuck.discard(lane)
 
     def _forget(self, lane: str, pid: int, how: str) -> None:
         """Note that an owner is dead."""
@@ -277,8 +282,7 @@ class Guardian:
                 action = self._action(lane, policy, self._probe(), is_starved=self._is_starved(lane))
             if action is Action.KILL:
                 self._kill(lane)
-                action = self._action(lane, policy, time.monotonic_ns())
-            if action is Action.SEIZE:
+            elif action is Action.SEIZE:
                 self._seize(lane)
             elif action is Action.YIELD:
                 self._yield(lane)
@@ -286,6 +290,12 @@ class Guardian:
                 self._try_again(lane, now)
                 self._settle(lane)
                 self._confirm(lane, self._panel.number)
+            elif policy.is_stuck(now) and lane not in self._stuck:
+                self._stuck.add(lane)
+                self._warn(
+                    f"[GUARDIAN] The owner of lane {lane} [{policy.owner}] was killed, and does not end: the kernel "
+                    "has not let go of it, nor of its pins"
+                )
 
     def _probe(self) -> int:
         """Sleep for a moment, to see how late that ends; return the time then."""
@@ -307,7 +317,7 @@ class Guardian:
         )
 
     def _kill(self, lane: str) -> None:
-        """Kill an owner that hangs, and wait for its end."""
+        """Kill an owner that hangs. The kernel tells when it has ended; other lanes do not wait for that."""
         for fd, owner in list(self._owners.items()):
             if owner == (lane, self._policies[lane].owner):
                 self._warn(
@@ -315,8 +325,7 @@ class Guardian:
                 )
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-                if select.select([fd], [], [], BLIND_S)[0]:
-                    self._on_owner_exit(fd, "hung")
+                self._policies[lane].killed(time.monotonic_ns())
 
     def _seize(self, lane: str) -> None:
         """Claim the pins of a dead owner and make them safe, unless another process has taken them over."""

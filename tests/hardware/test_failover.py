@@ -12,6 +12,7 @@ from taskengine_hardware.failover import (
     NS,
     RETRY_S,
     STOP_S,
+    STUCK_S,
     Action,
     FailoverPolicy,
     Lateness,
@@ -188,3 +189,26 @@ def test_it_looks_often_while_it_has_pins() -> None:
     lane = ward()
     lane.seized()
     assert lane.due([0] * 3, S, has_begun=True) == HOLD_S
+
+
+def test_a_killed_owner_is_killed_once_and_seized_when_the_kernel_has_ended_it() -> None:
+    lane, words = ward(), {"wanted_by": 0, "has_begun": True}
+    late = 9 * S
+    assert lane.next([1, 0, 0], late, **words) is Action.KILL
+    lane.killed(late)
+    # it may be in a call of the kernel, for as long as that takes
+    for now in (late, late + S, late + 100 * S):
+        assert lane.next([1, 0, 0], now, **words) is None
+        assert lane.due([1, 0, 0], now, has_begun=True) == BLIND_S
+        assert lane.is_stuck(now) is (now >= late + STUCK_S * S)
+    lane.died(100)
+    assert not lane.is_killed
+    assert not lane.is_stuck(late + 100 * S)
+    assert lane.next([1, 0, 0], late + 100 * S, **words) is Action.SEIZE
+
+
+def test_the_next_owner_is_not_taken_for_the_killed_one() -> None:
+    lane = ward()
+    lane.killed(9 * S)
+    lane.begins(101)
+    assert lane.next([1, 0, 0], 9 * S, wanted_by=0, has_begun=True) is Action.KILL

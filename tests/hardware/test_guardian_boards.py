@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -165,3 +168,56 @@ def test_no_owner_is_killed_for_a_stop_that_only_boards_lack(site: Site, monkeyp
         return killed == [LANE]
 
     wait_until(is_killed, 5, "the guardian")
+
+
+def test_other_lanes_do_not_wait_for_the_end_of_a_killed_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may hold it in a call for a bus, with its pins."""
+    arm, base = ({"type": "LED", "pin": 17 + place, "lane": lane, "lease": 0.5} for place, lane in enumerate("ab"))
+    layout = read({"devices": {"arm": arm, "base": base}})
+    panel, said = SharedState(layout), list[str]()
+    there, here = new_channel()
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        seen = Guardian(
+            layout,
+            panel,
+            "mock",
+            Links(GuardianLink(ControlChannel(here, said.append)), 1.0, print, said.append, print, print),
+        )
+        # the owner of a hangs after the end of its lease
+        panel.begin("a", sleeper.pid)
+        panel.note(0, True)
+        seen.meet("a", sleeper.pid)
+        panel.ends[0] = 1
+        monkeypatch.setattr(signal, "pidfd_send_signal", lambda *given: said.append("killed"))
+        began = time.monotonic()
+        while "killed" not in said and time.monotonic() < began + deadline(5):
+            seen._act(time.monotonic_ns())
+        # the owner of b dies now
+        panel.begin("b", 1)
+        panel.note(1, True)
+        seen._policies["b"].is_orphan = True
+        took = 0.0
+        for _ in range(5):
+            began = time.monotonic()
+            seen._act(time.monotonic_ns())
+            took = max(took, time.monotonic() - began)
+        assert took < deadline(0.1)
+        assert seen._policies["b"].is_held
+        assert said.count("killed") == 1
+        seen._act(time.monotonic_ns() + 2 * 10**9)
+        seen._act(time.monotonic_ns() + 2 * 10**9)
+        assert len([line for line in said if "does not end" in line]) == 1
+        # now it ends
+        sleeper.kill()
+        sleeper.wait()
+        seen._wait(deadline(5))
+        seen._act(time.monotonic_ns())
+        assert seen._policies["a"].is_held
+        assert panel.state("a").faults == 1
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        there.close()
+        here.close()
+        panel.close()
