@@ -12,6 +12,7 @@ opened is left out, and another thread tries it again.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import sys
@@ -78,7 +79,10 @@ class Owner:
         self._devices = layout.of(lane)
         self.device_set: DeviceSet | None = None
         self._threads: list[threading.Thread] = []
+        self._watcher: threading.Thread | None = None
+        """The thread that acts on leases and stops, and beats, also while we close."""
         self._is_over = threading.Event()
+        self._is_closed = threading.Event()
         self._failing: set[str] = set()
         self._lost: set[str] = set()
         """Outputs of which was said that their boards are lost."""
@@ -134,7 +138,9 @@ class Owner:
         self.sensors = Sensors(self._inputs(device_set), self._publish, self._keep, self._complain, self._sense, judged)
         sys.setswitchinterval(SWITCH_S)
         self.sensors.start()
-        works = {"outputs": self._watch, **({"left out": self._try_again} if self.left_out else {})}
+        self._watcher = threading.Thread(target=self._watch, name="outputs", daemon=True)
+        self._watcher.start()
+        works: dict[str, Callable[[], None]] = {"left out": self._try_again} if self.left_out else {}
         if POWER in judged:
             works["supply"] = self._watch_power
         for name, work in works.items():
@@ -160,10 +166,15 @@ class Owner:
         for thread in self._threads:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
-        self.panel.beat(self._lane, NEVER)
         device_set, self.device_set = self.device_set, None
         device_set.let_go()
         device_set.join_boards(BOARDS_S)
+        # until here the guardian takes an owner that hangs for what it is, and one that waits for a board for well
+        self._is_closed.set()
+        self.panel.ring(self._lane)
+        if self._watcher is not None:
+            self._watcher.join(JOIN_S)
+        self.panel.beat(self._lane, NEVER)
         # the next owner waits for nothing else
         self.panel.give(self._lane)
         device_set.close()
@@ -353,9 +364,9 @@ class Owner:
         bell = self.panel.bell(self._lane)
         rung = select.poll()
         rung.register(bell, select.POLLIN)
-        while not self._is_over.is_set():
+        while not self._is_closed.is_set():
             with self.lock:
-                self.asleep_until = min(self.control.due, time.monotonic() + (BEAT_S if self._pulsing else NAP_S))
+                self.asleep_until = min(self._due(), time.monotonic() + (BEAT_S if self._pulsing else NAP_S))
                 nap = max(0.0, self.asleep_until - time.monotonic())
             if rung.poll(1000 * nap):
                 with contextlib.suppress(BlockingIOError):  # another process of this lane has heard it
@@ -364,8 +375,14 @@ class Owner:
                 self.asleep_until = 0.0
                 if not self._is_over.is_set():
                     self._surely(self.control.tick)
-                    if self._pulsing:
-                        self.panel.beat(self._lane, time.monotonic_ns())
+                elif self.device_set is not None:
+                    self._surely(self.control.heed)
+                if self._pulsing:
+                    self.panel.beat(self._lane, time.monotonic_ns())
+
+    def _due(self) -> float:
+        """Return when the control has something to do; while we close, only boards are heeded, with each beat."""
+        return math.inf if self._is_over.is_set() else self.control.due
 
     def _surely(self, step: Callable[[float], None]) -> None:
         """Make pins safe, or end the process.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from taskengine import NotAllowed, TaskFailed
 from taskengine_hardware import SharedState, make_safe, read
+from taskengine_hardware import owner as owner_module
 from taskengine_hardware.backends import factory_of
 from taskengine_hardware.board_drivers import EmulatedPwm
 from taskengine_hardware.board_machine import RETRY_S
@@ -299,6 +301,37 @@ def test_output_enable_switches_a_dead_board_off(bench: MakeBench) -> None:
     wait_until(lambda: "error" not in one.commands.devices_state()["pan"], 10, "the board")
     assert not one.pin(22).state
     assert widths(bus_of(one))[3] == 0.0
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_owner_beats_while_it_waits_for_a_dead_board_at_its_end(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """The guardian would kill it, and the machine would be stopped."""
+    monkeypatch.setattr(owner_module, "BOARDS_S", deadline(0.6))
+    one = bench({"pan": DEVICES["pan"]}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("pan", angle=0)
+    settle(one)
+    if hangs:
+        bus.goes_on.clear()
+    else:
+        bus.reason = "no chip answers"
+    beats: list[int] = []
+    closing = threading.Thread(target=one.owner.close)
+    closing.start()
+    try:
+        while closing.is_alive():
+            beats.append(one.panel.beaten(LANE))
+            time.sleep(0.005)
+    finally:
+        bus.goes_on.set()
+        closing.join()
+    assert len({beat for beat in beats if beat != NEVER}) >= 5, "it did not beat while it closed"
+    # NEVER only before the first one, and at the very end
+    waited = beats[next(place for place, beat in enumerate(beats) if beat != NEVER) :]
+    assert NEVER not in waited[: len(waited) * 9 // 10]
+    assert one.panel.beaten(LANE) == NEVER
 
 
 def test_what_holds_is_held_over_a_disturbance_unless_its_last_command_was_lost(bench: MakeBench) -> None:
