@@ -164,7 +164,8 @@ class Station:
             self._enable(wanted)
         except Exception as error:  # gpiozero's and lgpio's have no common class
             self._is_enabled = None
-            if wanted:
+            # a board that cannot be cut off is to be safe by its bus at least
+            if wanted or self.machine.is_running:
                 self.machine.lose(f"output_enable: {error}", time.monotonic())
         else:
             self._is_enabled = wanted

@@ -116,12 +116,16 @@ class BoardFactory:
     ) -> None:
         self._make = make
         self._made: Any = None
+        self.lines_failure = ""
+        """Why there are no pins at all, beside channels; "" if there are, or none was needed yet."""
         self._lock = threading.Lock()
         self._emulated = emulated
         self.buses: dict[str, EmulatedBus] = {}
         """The buses of emulated boards, by the names of the boards."""
         self.pwms: dict[str, EmulatedPwm] = {}
         """The channels of emulated chips of the kernel's PWM, by their names."""
+        self._enabling: set[int] = set()
+        """The output-enables that were claimed."""
         self._threads: dict[str, BoardBus] = {}
         self._stations: dict[str, Station] = {}
         self._pins: dict[str, BoardPin] = {}
@@ -136,7 +140,12 @@ class BoardFactory:
     def lines(self) -> Any:
         """The factory of pins."""
         if self._made is None:
-            self._made = self._make()
+            try:
+                self._made = self._make()
+            except Exception as error:
+                self.lines_failure = f"{error}"
+                raise
+            self.lines_failure = ""
         return self._made
 
     @property
@@ -220,6 +229,10 @@ class BoardFactory:
             pin.is_held = True
         for bus in self._threads.values():
             bus.close()
+        # before the next process has the lane: it switches the boards off first
+        for gpio in self._enabling:
+            self.lines.pin(gpio).close()
+        self._enabling.clear()
 
     def join(self, seconds: float) -> None:
         """Wait a moment until the boards are let go; a bus that hangs is left to itself."""
@@ -260,6 +273,7 @@ class BoardFactory:
 
         def enable(is_on: bool) -> None:
             pin = self.lines.pin(gpio)
+            self._enabling.add(gpio)
             if pin.is_held:
                 pin.is_held = False
                 pin.state = not is_on

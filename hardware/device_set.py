@@ -89,6 +89,11 @@ class DeviceSet:
         if self._has_boards:
             self.factory.ask()
 
+    @property
+    def lines_failure(self) -> str:
+        """Why there are no pins at all, although there are boards; "" otherwise."""
+        return self.factory.lines_failure if self._has_boards else ""
+
     def boards_of(self, device: Device) -> tuple[Station, ...]:
         """Return the boards of a device."""
         found: tuple[Station, ...] = self.factory.stations_of(device.channels) if device.boards else ()

@@ -25,7 +25,7 @@ from .bulletin import Bulletin
 from .control import safe_value
 from .device_config import Device, HardwareConfig, Value
 from .device_set import DeviceSet
-from .failover import BLIND_S, HOLD_S, MAX_GRACE_S, NS, Action, FailoverPolicy, Lateness
+from .failover import BLIND_S, HOLD_S, MAX_GRACE_S, NS, RETRY_S, Action, FailoverPolicy, Lateness
 from .priority import hurry, is_starved, keep_memory
 from .shared_state import NEVER, NOBODY, SharedState
 from .stop_socket import StopSocket
@@ -354,6 +354,9 @@ class Guardian:
             self._panel.ends[device.place] = NEVER
         self._confirm(lane, number)
         self._policies[lane].seized()
+        if device_set.lines_failure:
+            self._warn(f"[GUARDIAN] The pins of lane {lane} cannot be had: {device_set.lines_failure}")
+            return
         boards = ", but for boards" if self._unsettled[lane] else ""
         self._warn(f"[GUARDIAN] Lane {lane} is safe{boards}, its owner is dead")
 
@@ -409,7 +412,8 @@ class Guardian:
         """Make unavailable devices safe that can be had now."""
         device_set = self._device_sets[lane]
         if device_set.failed and now >= self._again_at.get(lane, 0):
-            self._again_at[lane] = now + int(AGAIN_S * NS)
+            # as soon as where there are no boards, which have been told meanwhile
+            self._again_at[lane] = now + int((RETRY_S if device_set.lines_failure else AGAIN_S) * NS)
             for device in [device for device in self._layout.of(lane) if device.name in device_set.failed]:
                 if device_set.again(device) and not device.boards:
                     self._note_safe(device)

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,6 @@ HEADER = ("3f20c000.pwm", "2020c000.pwm", "fe20c000.pwm", "1f00098000.pwm")
 """The devices with the header's pins: Pi 2 and 3, Pi 0 and 1, Pi 4, Pi 5 (raspberrypi/linux, arch/*/boot/dts)."""
 NS = 1_000_000_000
 PERIOD_NS = 20_000_000
-UDEV_S = 0.5
-"""How long, in s, the files of a new channel may take to get their group."""
 LOCAL = ("platform", "pci", "amba")
 """The buses whose devices take what is written at once: the kernel tells what it wrote, not what a chip has."""
 _FLOCK = "hhqqi4x"
@@ -31,18 +28,17 @@ _FLOCK = "hhqqi4x"
 class KernelPwm:
     """The channels of one chip, whose device has this name; "" for the one at the header. Raises BoardError."""
 
-    def __init__(self, chip: str, root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, chip: str, root: Path = ROOT) -> None:
         self._folder = _found(chip, root)
         self.reads_back = _is_local(self._folder / "device")
         """Whether what is read back is so; behind I2C or SPI it is only what the chip was to be told."""
-        self._sleep = sleep
         self._channels: dict[int, _Channel] = {}
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """Have a channel high for this share of its period from the next `flush` on. Raises BoardError."""
         one = self._channels.get(channel)
         if one is None:
-            one = self._channels[channel] = _Channel(self._folder, channel, self._sleep, repeats=not self.reads_back)
+            one = self._channels[channel] = _Channel(self._folder, channel, repeats=not self.reads_back)
         one.share = share
         if frequency:
             one.period = round(NS / frequency)
@@ -86,7 +82,7 @@ class _Channel:
     With `repeats`, its off is written again and again.
     """
 
-    def __init__(self, chip: Path, number: int, sleep: Callable[[float], None], *, repeats: bool) -> None:
+    def __init__(self, chip: Path, number: int, *, repeats: bool) -> None:
         self._folder = chip / f"pwm{number}"
         self._repeats = repeats
         self.share, self.period = 0.0, 0
@@ -96,7 +92,7 @@ class _Channel:
             raise BoardError(f"{chip} has the channels 0 to {self._count - 1}, not {number}")
         if not self._folder.exists():
             _write(chip / "export", number)
-        self._lock = _opened(self._folder / "enable", sleep)
+        self._lock = _opened(self._folder / "enable")
         try:
             self._take()
             self.period = int(_read(self._folder / "period")) or PERIOD_NS
@@ -211,18 +207,14 @@ def _found(chip: str, root: Path) -> Path:
     raise BoardError(f"{root} has no chip {chip or 'of the header'}: {told}{cure}")
 
 
-def _opened(path: Path, sleep: Callable[[float], None]) -> int:
-    """Open a channel's file, whose group udev may be about to set."""
-    for pause in (*[UDEV_S / 10] * 10, None):
-        try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except PermissionError:
-            if pause is None:
-                raise BoardError(f"{path}: this user may not use it: sudo usermod -aG gpio $USER") from None
-            sleep(pause)
-        except OSError as error:
-            raise BoardError(f"{path}: {error.strerror}") from None
-    return -1
+def _opened(path: Path) -> int:
+    """Open a channel's file. Udev may be about to set its group: whoever wants it tries again."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        raise BoardError(f"{path}: this user may not use it: sudo usermod -aG gpio $USER") from None
+    except OSError as error:
+        raise BoardError(f"{path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from taskengine_hardware.board_bus import BoardBus, Station
 from taskengine_hardware.board_config import BoardConfig
 from taskengine_hardware.board_drivers import OpenBoard, Pca9685
-from taskengine_hardware.board_machine import Fallback, Setting
+from taskengine_hardware.board_machine import CUT_S, Fallback, Setting
 from taskengine_hardware.emulated_bus import EmulatedBus
 from tests.engine import wait_until
 
@@ -108,3 +109,26 @@ def test_a_bus_that_is_closed_touches_no_line_any_more(rig: Rig) -> None:
     station.ask(0.0)
     station.look(1e9)
     assert len(rig.line.levels) == count
+
+
+def test_a_board_that_cannot_be_cut_off_is_made_safe_by_its_bus(rig: Rig) -> None:
+    station = rig.stations[0]
+    rig.begin()
+    wait_until(lambda: station.machine.is_ready, 5, "the board")
+    station.resume()
+    station.look(time.monotonic())
+    station.put(0, ON)
+    wait_until(lambda: rig.chips[0].share(0) > 0, 5, "the pulse")
+    wait_until(lambda: station.machine.is_settled or station.machine.fault, 5, "the thread")
+    rig.line.is_busy = True
+    now = time.monotonic()
+    with rig.bus.changed:
+        station.machine.ask(now - CUT_S, cuts=True)
+        # the bus's thread has not read it back yet
+        station.machine.look(now)
+        station._apply()
+    assert "output_enable: GPIO busy" in station.machine.fault
+    wait_until(lambda: rig.chips[0].share(0) == 0.0, 5, "the safe state")
+    rig.line.is_busy = False
+    wait_until(lambda: station.machine.is_ready, 5, "the line")
+    assert rig.line.levels[-1] is True

@@ -334,6 +334,24 @@ def test_an_owner_beats_while_it_waits_for_a_dead_board_at_its_end(
     assert one.panel.beaten(LANE) == NEVER
 
 
+def test_the_next_process_finds_the_output_enable_free_and_cuts_the_board_off_first(bench: MakeBench) -> None:
+    one = bench({"pan": DEVICES["pan"]}, boards={"hat": HAT["hat"] | {"output_enable": 22}})
+    settle(one)
+    device_set, pin = one.owner.device_set, one.pin(22)
+    assert device_set is not None
+    assert (pin.function, pin.state) == ("output", False)
+    freed: list[str] = []
+    give = one.panel.give
+
+    def note(lane: str) -> None:
+        freed.append(pin.function)
+        give(lane)
+
+    one.panel.give = note  # type: ignore[method-assign]
+    one.owner.close()
+    assert freed == ["input"]
+
+
 def test_what_holds_is_held_over_a_disturbance_unless_its_last_command_was_lost(bench: MakeBench) -> None:
     devices = {"grip": DEVICES["tilt"] | {"safe": "hold"}, "hand": DEVICES["pan"] | {"safe": "hold"}}
     one = bench(devices, boards=HAT)

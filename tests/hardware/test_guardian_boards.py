@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
+from taskengine import SettingsError
 from taskengine.runtime.control import StopProcess, packets
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.supervisor.guardian_link import GuardianLink
-from taskengine_hardware import SharedState, guardian, read
+from taskengine_hardware import SharedState, backends, guardian, read
+from taskengine_hardware.backends import mock
 from taskengine_hardware.board_drivers import Pca9685
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.emulated_bus import EmulatedBus
-from taskengine_hardware.failover import FailoverPolicy
+from taskengine_hardware.failover import NS, RETRY_S, FailoverPolicy
 from taskengine_hardware.guardian import Guardian, Links
 from taskengine_hardware.pca9685 import AUTO_INCREMENT, LED0, MODE1, PRE_SCALE, prescale
 from tests.engine import deadline, wait_until
@@ -168,6 +170,40 @@ def test_no_owner_is_killed_for_a_stop_that_only_boards_lack(site: Site, monkeyp
         return killed == [LANE]
 
     wait_until(is_killed, 5, "the guardian")
+
+
+def test_pins_that_cannot_be_had_at_all_are_no_seized_lane_and_boards_do_not_wait_for_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gpiochip may be gone for a moment. Pins are tried again as often as where there are no boards."""
+    is_there: list[bool] = []
+
+    def chip(layout: Any) -> Any:
+        if not is_there:
+            raise SettingsError("pins: gpiochip0 cannot be opened")
+        return mock(layout)
+
+    monkeypatch.setattr(backends, "BACKENDS", {"mock": chip})
+    seen = site.guardian()
+    now = time.monotonic_ns()
+    seen._act(now)
+    wait_until(lambda: site.bus.share(0) == 0.0, 5, "the board")
+    assert "[GUARDIAN] The pins of lane hardware cannot be had: pins: gpiochip0 cannot be opened" in site.said
+    assert not [line for line in site.said if "is safe, but" in line]
+    assert (site.last("wheel"), site.panel.unconfirmed()) == (1.0, [LANE])
+    seen._act(now + 1)
+    is_there.append(True)
+    # time passes by its argument
+    seen._act(now + int(RETRY_S * NS) + 2)
+    assert site.last("wheel") == 0.0
+    assert not seen._device_sets[LANE].factory.pin(20).state
+
+    def is_confirmed() -> bool:
+        seen._act(time.monotonic_ns())
+        return site.panel.unconfirmed() == []
+
+    wait_until(is_confirmed, 5, "the board")
+    seen._yield(LANE)
 
 
 def test_other_lanes_do_not_wait_for_the_end_of_a_killed_owner(monkeypatch: pytest.MonkeyPatch) -> None:
