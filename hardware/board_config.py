@@ -20,6 +20,7 @@ channel = 3                                     # the same as pin = "hat:3"
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,6 +41,15 @@ ADDRESSES = (0x40, 0x77)
 ALL_CALL = 0x70
 """The address at which every PCA9685 listens when its power comes."""
 PWM_CHANNELS = 64
+HEADER = {"3f20c000.pwm": 2, "2020c000.pwm": 2, "fe20c000.pwm": 2, "1f00098000.pwm": 4}
+"""The devices with the header's pins, of Pi 2 and 3, Pi 0 and 1, Pi 4, Pi 5 (raspberrypi/linux, arch/*/boot/dts).
+
+With each, how many channels it has.
+"""
+BUS_PINS = {"/dev/i2c-0": (0, 1), "/dev/i2c-1": (2, 3)}
+"""The GPIOs of a Pi's I2C buses; those of others depend on their overlays."""
+_CHIP_ON_I2C = re.compile(r"(\d+)-00([4-7][0-9a-f])")
+"""The kernel's name of a PCA9685: its bus and its address."""
 MAX_BOARDS = 16
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 KEYS = {PCA9685: ("bus", "address", "frequency", "oscillator", "output_enable"), PWM: ("chip",)}
@@ -64,7 +74,22 @@ class BoardConfig(msgspec.Struct, frozen=True):
     @property
     def channels(self) -> int:
         """How many channels it has, at most."""
-        return pca9685.CHANNELS if self.type == PCA9685 else PWM_CHANNELS
+        if self.type == PCA9685 or self.chip_on_i2c:
+            return pca9685.CHANNELS
+        return HEADER.get(self.chip, PWM_CHANNELS) if self.chip else max(HEADER.values())
+
+    @property
+    def chip_on_i2c(self) -> tuple[str, int] | None:
+        """The bus and the address of a PCA9685, also of one that the kernel drives; None for another chip."""
+        if self.type == PCA9685:
+            return self.bus, self.address
+        found = _CHIP_ON_I2C.fullmatch(self.chip)
+        return (f"/dev/i2c-{found[1]}", int(found[2], 16)) if found else None
+
+    @property
+    def bus_pins(self) -> tuple[int, ...]:
+        """The GPIOs of its bus, as far as they are known."""
+        return BUS_PINS.get(self.chip_on_i2c[0], ()) if self.chip_on_i2c else ()
 
     @property
     def period(self) -> float | None:
@@ -89,9 +114,9 @@ def boards_of(table: object) -> dict[str, BoardConfig]:
     if not isinstance(table, Mapping) or len(table) > MAX_BOARDS:
         raise wrong(["boards"], f"expected at most {MAX_BOARDS} tables [hardware.boards.NAME]")
     boards = {name: _board(name, entry) for name, entry in table.items()}
-    places: dict[tuple[str, int, str], str] = {}
+    places: dict[object, str] = {}
     for board in boards.values():
-        other = places.setdefault((board.bus, board.address, board.chip), board.name)
+        other = places.setdefault(board.chip_on_i2c or board.chip, board.name)
         if other != board.name:
             raise wrong(["boards", board.name], f"{board.where} is {other}'s already")
     enables: dict[int | None, str] = {}
@@ -133,6 +158,7 @@ def _pca9685(name: str, entry: Mapping[str, Any], path: list[str]) -> BoardConfi
         bus = f"/dev/i2c-{bus}"
     if not (isinstance(bus, str) and bus.startswith("/dev/")):
         raise wrong([*path, "bus"], f'expected the number of an I2C bus, or a path such as "/dev/i2c-1", not {bus!r}')
+    bus = posixpath.normpath(bus)
     address = entry.get("address", 0x40)
     whole = number(address, [*path, "address"], *ADDRESSES)
     if not isinstance(address, int) or whole == ALL_CALL:
@@ -140,10 +166,16 @@ def _pca9685(name: str, entry: Mapping[str, Any], path: list[str]) -> BoardConfi
         raise wrong([*path, "address"], f"expected {told}, but not {ALL_CALL:#x}, which every board hears")
     frequency = number(entry.get("frequency", 50), [*path, "frequency"], *FREQUENCIES_HZ)
     oscillator = number(entry.get("oscillator", pca9685.OSCILLATOR_HZ), [*path, "oscillator"], *OSCILLATORS_HZ)
+    least, most = pca9685.frequencies(oscillator)
+    if not least <= frequency <= most:
+        told = f"with this oscillator the chip makes {least:.3g} to {most:.4g} Hz, not {frequency:g} Hz"
+        raise wrong([*path, "frequency"], told)
     enable = entry.get("output_enable")
     gpio = gpio_of(enable)
     if enable is not None and gpio is None:
         raise wrong([*path, "output_enable"], f"expected a GPIO, 0 to 27, not {enable!r}")
+    if gpio in BUS_PINS.get(bus, ()):
+        raise wrong([*path, "output_enable"], f"GPIO{gpio} is a line of the board's own bus, {bus}")
     return BoardConfig(name, PCA9685, bus, int(address), frequency, oscillator, gpio)
 
 
@@ -188,6 +220,8 @@ def on_board(
         if entry.get("active_high") is False:
             told = "off, and disabled, a channel of a board is low: wire the device so that high is on"
             raise wrong([*path, "active_high"], told)
+        if "beat" in entry:
+            raise wrong([*path, "beat"], "a line beats on a pin of its own: a board's bus may be late")
     for board in (boards[name] for name in used):
         if board.period is not None:
             entry = _at_period(entry, kind, board, board.period, path)

@@ -69,7 +69,7 @@ class Control(Sending):
             output.value = at[output.place]
             output.rest_order = self._rest_orders[output.place]
             if output.boards:
-                self._begin_lost(output, now)
+                self.begin_lost(output, now)
             else:
                 self._panel.note(output.place, output.value, int(now * NS))
             self._ends[output.place] = NEVER

@@ -37,6 +37,8 @@ LAST_S = 1
 """How long, in whole seconds, the guardian lives after the supervisor."""
 BOARDS_S = 0.3
 """How long, in s, the guardian's end waits for boards."""
+MAX_REASONS = 8
+"""How many reasons why a device is not safe the guardian tells, until it is."""
 PROBE_S = 0.002
 """How long, in s, the guardian sleeps before it kills an owner, to see how late the machine wakes it."""
 
@@ -125,7 +127,9 @@ class Guardian:
         self._is_orderly = False
         """Whether the supervisor has said that this is the end."""
         self._told: dict[str, str] = {}
-        """The reported reason why the pins of a lane are unavailable, or a device on a board is not safe."""
+        """The reported reason why the pins of a lane are unavailable."""
+        self._told_unsafe: dict[str, set[str]] = {}
+        """The reported reasons why a device on a board is not safe, since it was so last."""
         for lane, policy in self._policies.items():
             # another guardian may have died with its pins; a living owner keeps its lock
             policy.is_orphan = panel.owner(lane) != NOBODY
@@ -377,6 +381,7 @@ class Guardian:
             if all(report.is_ready for report in reports):
                 if device in unsettled:
                     unsettled.remove(device)
+                    self._told_unsafe.pop(device.name, None)
                     self._note_safe(device)
                     told = "is safe, on its board" if is_read else "was told to be safe; its board cannot be read back"
                     self._warn(f"[GUARDIAN] {device.name} {told}")
@@ -386,8 +391,9 @@ class Guardian:
             if device not in unsettled:
                 unsettled.append(device)
             reason = next((report.fault for report in reports if not report.is_ready), "")
-            if reason not in (NOT_YET, self._told.get(device.name)):
-                self._told[device.name] = reason
+            told_before = self._told_unsafe.setdefault(device.name, {NOT_YET})
+            if reason not in told_before and len(told_before) <= MAX_REASONS:
+                told_before.add(reason)
                 self._warn(f"[GUARDIAN] {device.name} is not safe yet: {reason}")
 
     def _linger(self) -> None:

@@ -13,13 +13,14 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from .board_config import HEADER
 from .board_errors import BoardError, BoardInUse
 
 ROOT = Path("/sys/class/pwm")
-HEADER = ("3f20c000.pwm", "2020c000.pwm", "fe20c000.pwm", "1f00098000.pwm")
-"""The devices with the header's pins: Pi 2 and 3, Pi 0 and 1, Pi 4, Pi 5 (raspberrypi/linux, arch/*/boot/dts)."""
 NS = 1_000_000_000
 PERIOD_NS = 20_000_000
+ALL_CHANNELS = 16
+"""The channel of the kernel's PCA9685 that is all of its others."""
 LOCAL = ("platform", "pci", "amba")
 """The buses whose devices take what is written at once: the kernel tells what it wrote, not what a chip has."""
 _FLOCK = "hhqqi4x"
@@ -88,6 +89,8 @@ class _Channel:
         self.share, self.period = 0.0, 0
         self._told: tuple[int, int, int] | None = None
         self._count = int(_read(chip / "npwm"))
+        if repeats and self._count == ALL_CHANNELS + 1:
+            self._count = ALL_CHANNELS
         if number >= self._count:
             raise BoardError(f"{chip} has the channels 0 to {self._count - 1}, not {number}")
         if not self._folder.exists():

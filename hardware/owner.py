@@ -345,6 +345,8 @@ class Owner:
             if device.kind.is_output:
                 output = self.control.outputs[device.name]
                 self._attach(output, device_set)
+                if output.device.boards:
+                    self.control.begin_lost(output, time.monotonic())
                 self._tell(output, time.monotonic())
             else:
                 self.sensors.add(device, self._resumed(device, device_set))

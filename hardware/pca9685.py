@@ -41,6 +41,12 @@ def prescale(frequency: float, oscillator: float = OSCILLATOR_HZ) -> int:
     return min(max(round(oscillator / (STEPS * frequency)) - 1, PRESCALES[0]), PRESCALES[1])
 
 
+def frequencies(oscillator: float = OSCILLATOR_HZ) -> tuple[float, float]:
+    """Return the lowest and the highest frequency in Hz that the chip has: 23.8 and 1526 Hz at 25 MHz."""
+    least, most = (oscillator / (STEPS * (scale + 1)) for scale in reversed(PRESCALES))
+    return least, most
+
+
 def period(frequency: float, oscillator: float = OSCILLATOR_HZ) -> float:
     """Return the period in s that the chip really has for a frequency in Hz."""
     return STEPS * (prescale(frequency, oscillator) + 1) / oscillator

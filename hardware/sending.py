@@ -121,7 +121,7 @@ class Sending(Movements):
         output.boards = tuple(boards)
         self._boards = tuple(dict.fromkeys([*self._boards, *boards]))
 
-    def _begin_lost(self, output: Output, now: float) -> None:
+    def begin_lost(self, output: Output, now: float) -> None:
         """Take no commands for an output before its boards have confirmed its first value."""
         self.pend(output.place)
         output.is_lost, output.failure = True, NOT_YET

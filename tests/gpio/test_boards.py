@@ -106,6 +106,19 @@ def test_on_a_pca9685_by_the_kernels_driver(tmp_path: Path) -> None:
     with kernels_driver(), machine(tmp_path, THEIRS) as (_, client):
         found = drive(client, lambda: width(KERNELS))
         wait_until(lambda: width(KERNELS) == 0.0, 5, "the end of the pulses")
+        client.call("servo.set", "pan", angle=0)
+        wait_until(lambda: width(KERNELS) > 0.0, 5, "the pulses")
+        # it is off, and nobody can confirm that: the driver drops the errors of a bus that is cut
+        assert "unread" in client.call("devices.state")["pan"]
+        with pytest.raises(TaskFailed, match="not confirmed by lane hardware"):
+            client.call("system.stop")
+        assert width(KERNELS) == 0.0
+        # its off is told again, also to a chip that has lost it
+        with smbus2.SMBus(BUS, force=True) as bus:
+            bus.write_i2c_block_data(KERNELS, LED3, [0, 0, 0x33, 0x01], force=True)
+        assert width(KERNELS) > 0.0
+        wait_until(lambda: width(KERNELS) == 0.0, 5, "the off")
+        client.call("system.arm")
     assert found == {angle: pytest.approx(seconds, abs=STEP_S) for angle, seconds in ANGLES.items()}
 
 

@@ -8,6 +8,7 @@ from taskengine import SettingsError
 from taskengine_hardware import HardwareConfig, read
 
 HAT = {"type": "PCA9685"}
+THEIRS = {"type": "PWM", "chip": "1-0040"}
 PAN = {"type": "Servo", "board": "hat", "channel": 3}
 
 
@@ -38,6 +39,18 @@ def test_a_board_and_a_channel_stand_in_place_of_a_pin() -> None:
     assert [*layout.devices["wheel"].gpios()] == []
     assert layout.devices["wheel"].channels == ["hat:5", "hat:6", "hat:7"]
     assert layout.devices["wheel"].boards == ["hat"]
+
+
+def test_devices_of_one_frequency_share_a_chip_of_the_kernels_driver() -> None:
+    layout = layout_of(
+        {"hat": THEIRS, "cap": {"type": "PWM", "chip": "1-0041"}},
+        pan=PAN,
+        tilt={"type": "Servo", "pin": "hat:4"},
+        lamp={"type": "LED", "pin": "hat:5"},
+        glow={"type": "PWMLED", "pin": "hat:6", "frequency": 50},
+        eye={"type": "PWMLED", "pin": "cap:0", "frequency": 1000},
+    )
+    assert layout.devices["eye"].boards == ["cap"]
 
 
 def test_lights_of_a_group_are_channels() -> None:
@@ -92,6 +105,36 @@ def test_an_enabling_switch_and_a_channel_that_enables_are_told_apart() -> None:
         (
             {"hat": HAT | {"output_enable": 17}, "cap": HAT | {"address": 0x41, "output_enable": 17}},
             {}, "boards.cap.output_enable", "GPIO17 is the output_enable of hat: each board needs a line of its own",
+        ),
+        ({"hat": HAT | {"output_enable": 3}}, {}, "boards.hat.output_enable", "GPIO3 is a line of the board's"),
+        ({"hat": HAT | {"bus": 0, "output_enable": 1}}, {}, "boards.hat.output_enable", "the board's own bus"),
+        ({"hat": HAT}, {"lamp": {"type": "LED", "pin": 2}}, "devices.lamp", "is a line of the bus of hat"),
+        ({"hat": HAT, "cap": HAT | {"bus": "/dev//i2c-1"}}, {}, "boards.cap", "0x40 on /dev/i2c-1 is hat's already"),
+        ({"hat": HAT, "cap": THEIRS}, {}, "boards.cap", "1-0040 is hat's already"),
+        ({"hat": THEIRS, "cap": THEIRS}, {}, "boards.cap", "1-0040 is hat's already"),
+        (
+            {"hw": {"type": "PWM", "chip": "3f20c000.pwm"}},
+            {"pan": {"type": "Servo", "pin": "pwm:0"}, "tilt": {"type": "Servo", "pin": "hw:0"}},
+            "boards.hw.chip", "3f20c000.pwm is the board pwm already",
+        ),
+        ({}, {"pan": {"type": "Servo", "pin": "pwm:4"}}, "devices.pan.pin", "pwm has the channels 0 to 3, not 4"),
+        (
+            {"hw": {"type": "PWM", "chip": "fe20c000.pwm"}}, {"pan": {"type": "Servo", "pin": "hw:2"}},
+            "devices.pan.pin", "hw has the channels 0 to 1, not 2",
+        ),
+        ({"hat": THEIRS}, {"pan": {"type": "Servo", "pin": "hat:16"}}, "devices.pan.pin", "channels 0 to 15, not 16"),
+        ({"hat": HAT | {"frequency": 1500, "oscillator": 20e6}}, {}, "boards.hat.frequency", "19.1 to 1221 Hz"),
+        ({"hat": THEIRS}, {"eye": PAN | {"type": "PWMLED", "frequency": 2000}}, "devices.eye", "makes 23.8 to 1526 Hz"),
+        ({"hat": THEIRS}, {"eye": PAN | {"type": "PWMLED", "frequency": 20}}, "devices.eye", "makes 23.8 to 1526 Hz"),
+        ({"hat": THEIRS}, {"pan": PAN | {"frame_width": 0.05}}, "devices.pan", "makes 23.8 to 1526 Hz, not 20 Hz"),
+        (
+            {"hat": THEIRS}, {"pan": PAN, "eye": {"type": "PWMLED", "pin": "hat:1"}}, "devices.eye",
+            "pan has 50 Hz, and this one 100 Hz",
+        ),
+        ({"hat": THEIRS}, {"horn": {"type": "TonalBuzzer", "pin": "hat:3"}}, "devices.horn", "a frequency of its own"),
+        (
+            {"hat": HAT}, {"awake": PAN | {"type": "DigitalOutput", "beat": 0.02, "lease": 0.5}}, "devices.awake.beat",
+            "a line beats on a pin of its own",
         ),
         ({"hat": 3}, {}, "boards.hat", "expected a table"),
         ([], {}, "boards", "at most 16 tables"),

@@ -13,12 +13,13 @@ import pytest
 
 from taskengine import NotAllowed, TaskFailed
 from taskengine_hardware import SharedState, make_safe, read
+from taskengine_hardware import device_set as device_set_module
 from taskengine_hardware import owner as owner_module
 from taskengine_hardware.backends import factory_of
 from taskengine_hardware.board_drivers import EmulatedPwm
 from taskengine_hardware.board_machine import RETRY_S
 from taskengine_hardware.control import safe_value
-from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_config import LANE, Device
 from taskengine_hardware.device_set import DeviceSet
 from taskengine_hardware.device_types import Role
 from taskengine_hardware.emulated_bus import EmulatedBus
@@ -332,6 +333,43 @@ def test_an_owner_beats_while_it_waits_for_a_dead_board_at_its_end(
     waited = beats[next(place for place, beat in enumerate(beats) if beat != NEVER) :]
     assert NEVER not in waited[: len(waited) * 9 // 10]
     assert one.panel.beaten(LANE) == NEVER
+
+
+def test_a_left_out_device_that_is_opened_later_is_commanded_once_its_board_has_it(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its board may be lost, or run, meanwhile."""
+    monkeypatch.setattr(owner_module, "AGAIN_S", (0.01, 0.01))
+    made, is_broken, opened = device_set_module._made, [True], list[str]()
+
+    def make(device: Device, factory: Any) -> Any:
+        if device.name == "grip" and is_broken:
+            raise ValueError("broken")
+        opened.append(device.name)
+        return made(device, factory)
+
+    monkeypatch.setattr(device_set_module, "_made", make)
+    one = bench({"pan": DEVICES["pan"], "grip": DEVICES["tilt"] | {"safe": -1.0}}, boards=HAT)
+    bus = bus_of(one)
+    settle(one)
+    with pytest.raises(TaskFailed, match=r"grip was left out: .*broken"):
+        one.commands.servo_set("grip", 0.5)
+    bus.reason = "no chip answers"
+    failing(one, "pan", "no chip answers")
+    is_broken.clear()
+    wait_until(lambda: opened.count("grip") > 1, 5, "attempts on a board that is lost")
+    with pytest.raises(TaskFailed, match="grip was left out"):
+        one.commands.servo_set("grip", 0.5)
+    bus.reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["grip"], 10, "the device")
+    one.commands.servo_set("grip", 0.5)
+    settle(one)
+    assert widths(bus)[4] == pytest.approx(0.00175, abs=STEP_S)
+    # after a fault it has its own safe state
+    bus.reason = "no chip answers"
+    failing(one, "grip", "no chip answers")
+    bus.reason = ""
+    wait_until(lambda: widths(bus)[4] == pytest.approx(0.001, abs=STEP_S), 5, "the safe state")
 
 
 def test_the_next_process_finds_the_output_enable_free_and_cuts_the_board_off_first(bench: MakeBench) -> None:

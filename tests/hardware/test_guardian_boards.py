@@ -19,6 +19,7 @@ from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import SharedState, backends, guardian, read
 from taskengine_hardware.backends import mock
+from taskengine_hardware.board_bus import BoardReport
 from taskengine_hardware.board_drivers import Pca9685
 from taskengine_hardware.device_config import LANE
 from taskengine_hardware.emulated_bus import EmulatedBus
@@ -170,6 +171,31 @@ def test_no_owner_is_killed_for_a_stop_that_only_boards_lack(site: Site, monkeyp
         return killed == [LANE]
 
     wait_until(is_killed, 5, "the guardian")
+
+
+def test_each_reason_is_told_once_until_the_board_is_safe(site: Site) -> None:
+    """A board that fails in two ways in turn fills no log."""
+    seen = site.guardian()
+    seen._act(time.monotonic_ns())
+    reports = {"fault": "", "is_ready": False}
+
+    class Board:
+        def look(self, now: float) -> Any:
+            return BoardReport(reports["fault"], reports["is_ready"], 0, now, reads_back=True)
+
+    seen._device_sets[LANE].boards_of = lambda device: (Board(),)
+    site.said.clear()
+    for count in range(40):
+        reports["fault"] = ("no chip answers", "the bus hangs")[count % 2]
+        seen._settle(LANE)
+    told = [line for line in site.said if "pan" in line]
+    assert told == [f"[GUARDIAN] pan is not safe yet: {reason}" for reason in ("no chip answers", "the bus hangs")]
+    reports["is_ready"] = True
+    seen._settle(LANE)
+    reports["is_ready"] = False
+    seen._settle(LANE)
+    assert [line for line in site.said if "pan" in line][2:] == ["[GUARDIAN] pan is safe, on its board", told[1]]
+    seen._yield(LANE)
 
 
 def test_pins_that_cannot_be_had_at_all_are_no_seized_lane_and_boards_do_not_wait_for_them(

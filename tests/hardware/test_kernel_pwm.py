@@ -251,6 +251,8 @@ def test_an_off_that_may_be_lost_is_written_again_and_again_without_a_pulse(kern
     # of a dead owner whose off was lost: the kernel believes it
     kernel.export(chip, 0, period=20_000_000, duty_cycle=0, enable=0)
     pwm = KernelPwm(HAT, kernel.root)
+    with pytest.raises(BoardError, match="the channels 0 to 15, not 16"):
+        pwm.put(16, 0.0, None)  # which is all of them
     for channel in range(2):
         pwm.put(channel, 0.0, None)
     pwm.flush()
@@ -277,17 +279,18 @@ def settled(rig: DeviceSet) -> bool:
 
 
 def test_servo_light_motor_and_tone_on_the_kernels_pwm(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    chip = kernel.add(0, PI_5, 5)
+    chip = kernel.add(0, FAN, 5)
     monkeypatch.setattr(boards, "KernelPwm", lambda name: KernelPwm(name, kernel.root))
     monkeypatch.setattr("taskengine_hardware.backends.are_emulated", lambda pins: False)
     layout = read(
         {
+            "boards": {"fans": {"type": "PWM", "chip": FAN}},
             "devices": {
-                "pan": {"type": "AngularServo", "pin": "pwm:0", "frame_width": 0.015},
-                "glow": {"type": "PWMLED", "board": "pwm", "channel": 1, "frequency": 800},
-                "horn": {"type": "TonalBuzzer", "pin": "pwm:2"},
-                "wheel": {"type": "PhaseEnableMotor", "board": "pwm", "phase": 4, "enable": 3},
-            }
+                "pan": {"type": "AngularServo", "pin": "fans:0", "frame_width": 0.015},
+                "glow": {"type": "PWMLED", "board": "fans", "channel": 1, "frequency": 800},
+                "horn": {"type": "TonalBuzzer", "pin": "fans:2"},
+                "wheel": {"type": "PhaseEnableMotor", "board": "fans", "phase": 4, "enable": 3},
+            },
         }
     )
     outputs = [*layout.devices.values()]
