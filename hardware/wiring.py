@@ -46,8 +46,8 @@ def check_pins(devices: Iterable[Device], boards: Iterable[BoardConfig]) -> None
             if other.lane != device.lane:
                 told = f"it shares the board {board} with {other.name}, which is lane {other.lane}'s"
                 raise wrong(["devices", device.name, "lane"], told)
-    for board in boards:
-        _check_board(board, [device for device in devices if board.name in device.boards], lanes)
+    for one in boards:
+        _check_board(one, [device for device in devices if one.name in device.boards], lanes)
 
 
 def _check_board(board: BoardConfig, devices: list[Device], used: Iterable[str]) -> None:

@@ -12,10 +12,9 @@ import pytest
 from taskengine import Client
 from taskengine.config.loading import load
 from taskengine_hardware.board_config import KEYS as BOARD_KEYS
-from taskengine_hardware.board_config import PCA9685
+from taskengine_hardware.board_config import HEADER, PCA9685
 from taskengine_hardware.commands import NAMES
 from taskengine_hardware.device_types import KINDS, DeviceType, Option
-from taskengine_hardware.kernel_pwm import HEADER
 from tests.engine import Engine, deadline
 from tests.system.test_docs import ADDRESS, ROOT, blocks, run_python
 

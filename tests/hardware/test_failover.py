@@ -192,19 +192,19 @@ def test_it_looks_often_while_it_has_pins() -> None:
 
 
 def test_a_killed_owner_is_killed_once_and_seized_when_the_kernel_has_ended_it() -> None:
-    lane, words = ward(), {"wanted_by": 0, "has_begun": True}
+    lane = ward()
     late = 9 * S
-    assert lane.next([1, 0, 0], late, **words) is Action.KILL
+    assert lane.next([1, 0, 0], late, wanted_by=0, has_begun=True) is Action.KILL
     lane.killed(late)
     # it may be in a call of the kernel, for as long as that takes
     for now in (late, late + S, late + 100 * S):
-        assert lane.next([1, 0, 0], now, **words) is None
+        assert lane.next([1, 0, 0], now, wanted_by=0, has_begun=True) is None
         assert lane.due([1, 0, 0], now, has_begun=True) == BLIND_S
         assert lane.is_stuck(now) is (now >= late + STUCK_S * S)
     lane.died(100)
     assert not lane.is_killed
     assert not lane.is_stuck(late + 100 * S)
-    assert lane.next([1, 0, 0], late + 100 * S, **words) is Action.SEIZE
+    assert lane.next([1, 0, 0], late + 100 * S, wanted_by=0, has_begun=True) is Action.SEIZE
 
 
 def test_the_next_owner_is_not_taken_for_the_killed_one() -> None:

@@ -177,22 +177,24 @@ def test_each_reason_is_told_once_until_the_board_is_safe(site: Site) -> None:
     """A board that fails in two ways in turn fills no log."""
     seen = site.guardian()
     seen._act(time.monotonic_ns())
-    reports = {"fault": "", "is_ready": False}
 
     class Board:
-        def look(self, now: float) -> Any:
-            return BoardReport(reports["fault"], reports["is_ready"], 0, now, reads_back=True)
+        fault, is_ready = "", False
 
-    seen._device_sets[LANE].boards_of = lambda device: (Board(),)
+        def look(self, now: float) -> BoardReport:
+            return BoardReport(self.fault, self.is_ready, 0, now, reads_back=True)
+
+    board = Board()
+    seen._device_sets[LANE].boards_of = lambda device: (board,)
     site.said.clear()
     for count in range(40):
-        reports["fault"] = ("no chip answers", "the bus hangs")[count % 2]
+        board.fault = ("no chip answers", "the bus hangs")[count % 2]
         seen._settle(LANE)
     told = [line for line in site.said if "pan" in line]
     assert told == [f"[GUARDIAN] pan is not safe yet: {reason}" for reason in ("no chip answers", "the bus hangs")]
-    reports["is_ready"] = True
+    board.is_ready = True
     seen._settle(LANE)
-    reports["is_ready"] = False
+    board.is_ready = False
     seen._settle(LANE)
     assert [line for line in site.said if "pan" in line][2:] == ["[GUARDIAN] pan is safe, on its board", told[1]]
     seen._yield(LANE)
