@@ -11,8 +11,8 @@ import pytest
 
 from taskengine import Client
 from taskengine.config.loading import load
-from taskengine_hardware.board_config import KEYS as BOARD_KEYS
 from taskengine_hardware.board_config import HEADER, PCA9685
+from taskengine_hardware.board_config import KEYS as BOARD_KEYS
 from taskengine_hardware.commands import NAMES
 from taskengine_hardware.device_types import KINDS, DeviceType, Option
 from tests.engine import Engine, deadline
