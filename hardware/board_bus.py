@@ -167,6 +167,7 @@ class Station:
             # a board that cannot be cut off is to be safe by its bus at least
             if wanted or self.machine.is_running:
                 self.machine.lose(f"output_enable: {error}", time.monotonic())
+                self._bus.changed.notify()
         else:
             self._is_enabled = wanted
 

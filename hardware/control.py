@@ -140,7 +140,11 @@ class Control(Sending):
         if is_new:
             self._extend(output, now)
         if output.limits is not None and value is not None and output.position is not None:
-            self._set_off(output, partial(_set, cast(float, value), output.limits), now)
+            if output.boards:
+                # nothing is written yet
+                self.heed(now)
+            if not output.is_lost:
+                self._set_off(output, partial(_set, cast(float, value), output.limits), now)
         elif output.is_shaped:
             self._shape(output, value, now)
         else:

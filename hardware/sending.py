@@ -147,6 +147,7 @@ class Sending(Movements):
                 self._regain(output)
         self._note_confirmed(reports, now)
         self._boards_due = min(report.due for report in reports.values())
+        self.due = min(self.due, self._boards_due)
 
     def _on_boards(self) -> Iterable[Output]:
         return [output for output in self.outputs.values() if output.boards]

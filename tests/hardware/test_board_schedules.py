@@ -26,6 +26,8 @@ from tests.hardware.emulated_station import STEP_S, TAKES_S, EmulatedStation
 LAPTOP = Origin("laptop", b"1", b"laptop")
 LEASE_S = 0.25
 TICK_S = 2 * STEP_S
+SAFE_S = 0.05
+"""How long after the end of a lease, or a stop, an output may be on."""
 BACK_S = RETRY_S + 5 * TAKES_S + 5 * STEP_S
 """How long after a disturbance the board is safe, and known to be so."""
 DEVICES: dict[str, dict[str, Any]] = {
@@ -69,6 +71,10 @@ class Site:
         self.held: set[float] = set()
         """What the device that holds may be: what it was when its board came, and what was taken since."""
         self.was_lost = True
+        self.over = dict.fromkeys(TURNED_OFF, self.now)
+        """Since when nobody may drive a device: its lease has ended, or the machine is stopped."""
+        self.bad_until = self.now
+        """Until when the board was lost, or its bus disturbed."""
         self.stood: float | None = None
         """What that channel was when a stop was confirmed."""
         fallbacks = {}
@@ -174,8 +180,22 @@ class Site:
             is_confirmed = panel.is_stopped and not panel.unconfirmed()
             assert not (is_on and is_confirmed), f"{name} is on, and the stop is confirmed"
             assert not (output.is_lost and self.board.is_enabled and is_on), "a lost board is enabled"
+            self.judge_time(name, output, is_on=is_on)
         if now > max(self.quiet_since, self.late_until) + BACK_S + LATE_S:
             self.judge_quiet()
+
+    def judge_time(self, name: str, output: Output, *, is_on: bool) -> None:
+        """It is off 50 ms after its lease or a stop: by its line whatever the bus does, else by a bus that works."""
+        now, is_well = self.now, self.board.is_well(self.now) and self.board.is_awake
+        if not is_well or output.is_lost or self.board.machine.fault:
+            self.bad_until = now
+        end = self.panel.ends[output.place] / 1e9
+        if not self.panel.is_stopped and now <= end:
+            self.over[name] = now
+        since = max(self.over[name], self.late_until)
+        assert not (is_on and self.board.is_enabled) or now <= since + SAFE_S, f"{name} is on too long"
+        if now > self.bad_until + SAFE_S + TICK_S:
+            assert not is_on or now <= since + SAFE_S, f"{name} is on too long, on a bus that works"
 
     def judge_what_holds(self) -> None:
         """It never goes to a value that was commanded before its board was lost, nor while the machine is stopped."""
@@ -227,9 +247,11 @@ SCHEDULES = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(SCHEDULES)
-def test_whatever_happens_the_board_is_safe_as_soon_as_it_can_be(schedule: list[tuple[int, str, int]]) -> None:
-    site = Site()
+@given(st.booleans(), SCHEDULES)
+def test_whatever_happens_the_board_is_safe_as_soon_as_it_can_be(
+    is_armed: bool, schedule: list[tuple[int, str, int]]
+) -> None:
+    site = armed() if is_armed else Site()
     try:
         for pause, deed, amount in schedule:
             site.run(pause)
