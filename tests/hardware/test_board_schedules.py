@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from taskengine import NotAllowed, Origin, TaskFailed
 from taskengine_hardware import SharedState, read
 from taskengine_hardware.board_errors import BoardError
-from taskengine_hardware.board_machine import CUT_S, LATE_S, RETRY_S, Fallback, Setting
+from taskengine_hardware.board_machine import CUT_S, LATE_S, RETRY_S, Fallback, Setting, Step
 from taskengine_hardware.control import Control, checked, safe_value
 from taskengine_hardware.device_config import LANE, Value
 from taskengine_hardware.outputs import Output
@@ -339,3 +339,63 @@ def test_a_safe_state_that_is_late_is_cut_by_the_line() -> None:
     site.run(int(1000 * (LEASE_S + CUT_S)))
     assert (site.board.chip[2], site.board.is_enabled) == (0.8, False)
     site.finish()
+
+
+@pytest.mark.parametrize("step", [Step.WRITE, Step.VERIFY, Step.CHECK])
+@pytest.mark.parametrize("deed", ["stop", "lease"])
+def test_a_stop_and_a_lease_overtake_what_the_bus_is_doing(step: Step, deed: str) -> None:
+    """The thread of the bus may be anywhere in its steps, with a command that is written, and with one after it."""
+    for delay in range(5):
+        site = armed(("pan", 300))
+        # what is read back is the end of pan's lease
+        for tick in range(1500):
+            if tick % (100 if step is Step.CHECK else 7) == 0:
+                site.call("wheel", 100 + tick % 2 * 100)
+            site.run(1)
+            action = site.board._action
+            if action is not None and action.step is step and site.board.chip[2]:
+                break
+        else:
+            raise AssertionError(f"the bus is never at {step}")
+        site.run(delay)
+        if deed == "stop":
+            site.call("wheel", 400)
+            site.do("stop", 0)
+            site.run(50)
+            assert site.panel.unconfirmed() == []
+        else:
+            site.call("wheel", 400)
+            site.run(int(1000 * LEASE_S) + 51)
+        assert [site.board.chip[channel] for channel in (0, 2, 3)] == [0.0] * 3
+        site.finish()
+
+
+@pytest.mark.parametrize("disturbance", ["cut", "hang", "deaf", "reset"])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_lease_that_ends_in_the_instant_of_a_disturbance(disturbance: str, is_late: bool) -> None:
+    """Before, in, and after each millisecond of it, with an owner that is late or not; `run` judges."""
+    for offset in range(-12, 13):
+        for length in (1, 30, 300):
+            site = armed()
+            site.call("wheel", 400)
+            site.call("grip", 250)
+            site.run(int(1000 * LEASE_S) + offset)
+            site.do(disturbance, length)
+            if is_late:
+                site.late_until = site.now + 0.02
+            site.run(400)
+            site.finish()
+
+
+@pytest.mark.parametrize("disturbance", ["cut", "hang", "deaf", "reset"])
+def test_a_stop_in_the_instant_of_a_disturbance(disturbance: str) -> None:
+    for offset in range(-8, 9):
+        for length in (1, 30, 300):
+            site = armed(("grip", 250))
+            site.call("wheel", 400)
+            site.run(20 + min(offset, 0))
+            site.do(disturbance, length)
+            site.run(abs(offset))
+            site.do("stop", 0)
+            site.run(400)
+            site.finish()
