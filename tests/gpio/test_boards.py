@@ -14,9 +14,9 @@ import smbus2
 
 from taskengine import Client, TaskFailed
 from taskengine_hardware.emulated_bus import POWERED_UP
-from tests.engine import Engine, deadline, wait_until
+from tests.engine import Engine, alive, deadline, wait_until
 from tests.gpio import chip
-from tests.gpio.machine import SERVO
+from tests.gpio.machine import RELAY, SERVO
 from tests.hardware.one_script import ANGLES, STEP_S, drive
 
 BUS = "/dev/i2c-0"
@@ -24,7 +24,7 @@ DRIVER = Path("/sys/bus/i2c/devices/i2c-0")
 HAT, KERNELS = 0x40, 0x41
 MODE1, LED3, PRE_SCALE = 0x00, 0x06 + 4 * 3, 0xFE
 FULL_OFF = 0x10
-LEASE_S, GRACE_S, OWNER_S, EMULATED_S = 0.5, 0.05, 0.25, 0.1
+LEASE_S, GRACE_S, OWNER_S, SERVICE_S, EMULATED_S = 0.5, 0.05, 0.25, 1.0, 0.1
 PAN = """
 [hardware]
 board = "a020d3"
@@ -144,6 +144,68 @@ def test_a_dead_owners_board_is_made_safe(tmp_path: Path, settings: str, number:
         took = time.monotonic() - began
         print(f"{number.name} {address:#x}: safe after {took:.3f} s")
         assert took < (OWNER_S if number == signal.SIGKILL else LEASE_S + GRACE_S) + EMULATED_S, engine.output()
+
+
+@pytest.mark.parametrize("name", ["router", "guardian"])
+def test_a_lease_on_a_board_ends_whatever_else_hangs(tmp_path: Path, name: str) -> None:
+    with machine(tmp_path, OURS, "lease = 0.5") as (engine, client):
+        client.call("servo.set", "pan", angle=0)
+        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        (pid,) = engine.pids(name)
+        os.kill(pid, signal.SIGSTOP)
+        took = safe_after()
+        os.kill(pid, signal.SIGCONT)
+        print(f"{name} stopped: safe after {took:.3f} s")
+        assert took < LEASE_S + GRACE_S + EMULATED_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+def test_a_board_is_safe_at_the_end_of_the_service(tmp_path: Path, number: signal.Signals) -> None:
+    with machine(tmp_path, OURS) as (engine, client):
+        client.call("servo.set", "pan", angle=0)
+        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        pids = engine.pids()
+        engine.process.send_signal(number)
+        took = safe_after()
+        print(f"supervisor {number.name}: safe after {took:.3f} s")
+        assert took < SERVICE_S + EMULATED_S
+        wait_until(lambda: not any(map(alive, pids)), 10, "the end of all processes")
+
+
+def test_the_next_owner_makes_a_board_safe_where_owner_and_guardian_are_killed(tmp_path: Path) -> None:
+    """Its line is as the kernel leaves it meanwhile, and the board goes on."""
+    with machine(tmp_path, OURS + f"output_enable = {RELAY}\n") as (engine, client):
+        wait_until(lambda: not chip.level(RELAY), 5, "the line")
+        client.call("servo.set", "pan", angle=0)
+        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        for pid in (*engine.pids("guardian"), *engine.pids("pin")):
+            os.kill(pid, signal.SIGKILL)
+        took = safe_after(20)
+        print(f"owner and guardian killed: safe after {took:.3f} s")
+        wait_until(lambda: not chip.level(RELAY), 20, "the line of the next owner")
+
+
+def test_the_guardian_switches_a_board_off_by_its_line(tmp_path: Path) -> None:
+    with machine(tmp_path, OURS + f"output_enable = {RELAY}\n", "lease = 0.5") as (engine, client):
+        wait_until(lambda: not chip.level(RELAY), 5, "the line")
+        client.call("servo.set", "pan", angle=0)
+        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        (owner,) = engine.pids("pin")
+        os.kill(owner, signal.SIGSTOP)
+        began = time.monotonic()
+        # its pulses are off by the line, or by their registers
+        wait_until(lambda: bool(chip.level(RELAY)) or width(HAT) == 0.0, 5, "the guardian")
+        took = time.monotonic() - began
+        print(f"owner stopped: off after {took:.3f} s")
+        assert took < LEASE_S + GRACE_S + EMULATED_S
+        wait_until(lambda: width(HAT) == 0.0 and not chip.level(RELAY), 20, "the safe state")
+
+
+def safe_after(seconds: float = 5.0) -> float:
+    """How many s from now on the channel of our chip is off."""
+    began = time.monotonic()
+    wait_until(lambda: width(HAT) == 0.0, seconds, "the safe state")
+    return time.monotonic() - began
 
 
 def test_two_engines_do_not_share_a_chip(tmp_path: Path) -> None:
