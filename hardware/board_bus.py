@@ -44,6 +44,8 @@ class Station:
         """The level of the output-enable; None if that is not known."""
         self.machine = BoardMachine(name)
         self._driver: OpenBoard | None = None
+        self._is_off = False
+        """Whether it made no pulses when it was opened last."""
         self._holders = ""
         """The processes that have it instead."""
         bus.stations.append(self)
@@ -119,6 +121,8 @@ class Station:
                 if self._driver is not None:
                     self.machine.reads_back = self._driver.reads_back
                 self.machine.done(action, time.monotonic())
+                if action.step is Step.OPEN and self._is_off:
+                    self.machine.release()
                 self._apply()
 
     def _reason(self, error: Exception) -> str:
@@ -135,7 +139,8 @@ class Station:
     def _do(self, action: BoardAction) -> None:
         if action.step is Step.OPEN:
             self.close()
-            self._driver = self._make()
+            driver = self._driver = self._make()
+            self._is_off = driver.is_off()
             return
         driver = self._driver
         if driver is None:

@@ -39,6 +39,9 @@ class OpenBoard(Protocol):
     def reads_back(self) -> bool:
         """Whether `verify` asks the board itself, and so confirms what it does."""
 
+    def is_off(self) -> bool:
+        """Return whether it makes no pulses at all, as after its supply was gone, so that it holds nothing."""
+
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """Have a channel high for this share of its period, 0 to 1, from the next `flush` on. Raises BoardError."""
 
@@ -65,6 +68,10 @@ class Pca9685:
         self._scale = pca9685.prescale(config.frequency, config.oscillator)
         self._frame = pca9685.ChannelFrame()
         self._is_started = False
+
+    def is_off(self) -> bool:
+        """See `OpenBoard`."""
+        return pca9685.asleep(self._bus.read(pca9685.MODE1))
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """See `OpenBoard`; all channels have the board's frequency."""
@@ -126,6 +133,10 @@ class EmulatedPwm:
         self._wanted: dict[int, float] = {}
         self.reason = ""
         self.reads_back = True
+
+    def is_off(self) -> bool:
+        """See `OpenBoard`."""
+        return False
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """See `OpenBoard`."""

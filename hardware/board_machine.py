@@ -301,11 +301,19 @@ class BoardMachine:
         self._asks.clear()
         self._ask(now)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Want the safe states of all devices, and hold nothing: the board had no pulses, so what was held has sagged.
+
+        Only for a board that takes no commands.
+        """
+        if not self.is_running:
+            self._release(keeps=False)
+
+    def _release(self, *, keeps: bool = True) -> None:
         """Want the safe states of all devices."""
         released = set()
         for device, (settings, holds) in self._fallbacks.items():
-            if holds and all(self._sent.get(channel) == self._wanted.get(channel) for channel in settings):
+            if keeps and holds and all(self._sent.get(channel) == self._wanted.get(channel) for channel in settings):
                 continue
             released.add(device)
             self._wanted.update(settings)

@@ -382,6 +382,9 @@ class Guardian:
                 if device in unsettled:
                     unsettled.remove(device)
                     self._told_unsafe.pop(device.name, None)
+                    if not all(board.keeps(device.name) for board in device_set.boards_of(device)):
+                        # its supply was gone: the next owner is not to move it to where it was
+                        self._panel.note(device.place, safe_value(device, None))
                     self._note_safe(device)
                     told = "is safe, on its board" if is_read else "was told to be safe; its board cannot be read back"
                     self._warn(f"[GUARDIAN] {device.name} {told}")

@@ -35,6 +35,10 @@ class KernelPwm:
         """Whether what is read back is so; behind I2C or SPI it is only what the chip was to be told."""
         self._channels: dict[int, _Channel] = {}
 
+    def is_off(self) -> bool:
+        """Return whether it makes no pulses at all: nobody can tell."""
+        return False
+
     def put(self, channel: int, share: float, frequency: float | None) -> None:
         """Have a channel high for this share of its period from the next `flush` on. Raises BoardError."""
         one = self._channels.get(channel)

@@ -166,7 +166,9 @@ class Owner:
         for thread in self._threads:
             thread.join(JOIN_S)
         sys.setswitchinterval(self._switch_s)
-        device_set, self.device_set = self.device_set, None
+        with self.lock:
+            # nothing is written to closed devices, which would end this process
+            device_set, self.device_set = self.device_set, None
         device_set.let_go()
         device_set.join_boards(BOARDS_S)
         # until here the guardian takes an owner that hangs for what it is, and one that waits for a board for well

@@ -137,6 +137,7 @@ class Sending(Movements):
             reasons = [reports[board].fault for board in output.boards if reports[board].fault]
             if reasons:
                 self._lose_boards(output, reasons[0], now)
+        dropped = [output for output in self._on_boards() if output.is_lost and not self._is_kept(output)]
         # all of its outputs are lost now, whoever was quicker
         for board, report in reports.items():
             if report.is_ready:
@@ -144,7 +145,7 @@ class Sending(Movements):
                 reports[board] = board.look(now)
         for output in self._on_boards():
             if output.is_lost and not any(reports[board].fault for board in output.boards):
-                self._regain(output)
+                self._regain(output, now, is_dropped=output in dropped)
         self._note_confirmed(reports, now)
         self._boards_due = min(report.due for report in reports.values())
         self.due = min(self.due, self._boards_due)
@@ -172,8 +173,7 @@ class Sending(Movements):
                 self._publish_soon(output)
             return
         self._drop(output)
-        is_kept = holds(output.device) and all(board.keeps(output.device.name) for board in output.boards)
-        value = safe_value(output.device, output.value) if is_kept or not holds(output.device) else output.rest
+        value = safe_value(output.device, output.value) if self._is_kept(output) else output.rest
         self.pend(output.place)
         # for those of its boards that answer
         with contextlib.suppress(BoardError):
@@ -187,8 +187,20 @@ class Sending(Movements):
         self.admission.end(output)
         self._publish_soon(output)
 
-    def _regain(self, output: Output) -> None:
-        """Take commands for an output again, whose boards are there again, and have its safe value."""
+    def _is_kept(self, output: Output) -> bool:
+        """Return whether what holds is held in spite of a fault; true for other outputs."""
+        return not holds(output.device) or all(board.keeps(output.device.name) for board in output.boards)
+
+    def _regain(self, output: Output, now: float, *, is_dropped: bool) -> None:
+        """Take commands for an output again, whose boards are there again, and have its safe value.
+
+        One that holds may be dropped after its loss was noted: its board's supply was gone.
+        """
+        if is_dropped and output.value != output.rest:
+            output.value = output.rest
+            self._note(output, output.value, now)
+            if output in self._unsent:
+                self._unsent[output] = self._unsent[output]._replace(value=output.value)
         output.failure, output.is_lost = "", False
         self._publish_soon(output)
 

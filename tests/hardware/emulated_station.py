@@ -84,6 +84,8 @@ class EmulatedStation:
                 self.machine.failed(action, reason, now)
             else:
                 self.machine.done(action, now)
+                if action.step is Step.OPEN and not self.is_awake:
+                    self.machine.release()
             self.is_enabled = self.machine.is_enabled
         return self._state() != before
 

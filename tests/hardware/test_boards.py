@@ -406,6 +406,26 @@ def test_what_holds_is_held_over_a_disturbance_unless_its_last_command_was_lost(
     assert (state["grip"]["value"], state["hand"]["value"]) == (0.5, None)
 
 
+def test_what_holds_does_not_leap_back_when_the_supply_of_its_board_is_back(bench: MakeBench) -> None:
+    """It has sagged meanwhile."""
+    one = bench({"grip": DEVICES["tilt"] | {"safe": "hold"}}, boards=HAT)
+    bus = bus_of(one)
+    for is_cut in (False, True):
+        one.commands.servo_set("grip", 0.5)
+        settle(one)
+        assert widths(bus)[4] == pytest.approx(0.00175, abs=STEP_S)
+        bus.pulses.clear()
+        bus.reason = "no chip answers" if is_cut else ""
+        bus.power_up()
+        wait_until(lambda: "error" in one.commands.devices_state()["grip"], 5, "the fault")
+        bus.reason = ""
+        wait_until(lambda: "error" not in one.commands.devices_state()["grip"], 5, "the board")
+        assert not any(shares[4] for shares in bus.pulses)
+        assert one.commands.devices_state()["grip"]["value"] is None
+        # nor does the next owner move it
+        assert one.panel.last(0, Role.SERVO) is None
+
+
 def test_the_next_owner_and_the_guardian_begin_with_safe_values_and_hold_what_is_to_be_held() -> None:
     """They write one frame, with all channels, to a chip that runs."""
     layout = read({"boards": HAT, "devices": {"pan": DEVICES["pan"], "grip": DEVICES["tilt"] | {"safe": "hold"}}})

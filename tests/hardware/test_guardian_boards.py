@@ -105,6 +105,14 @@ def test_pins_are_safe_at_once_while_the_bus_hangs(site: Site) -> None:
     seen._yield(LANE)
 
 
+def test_it_holds_nothing_on_a_board_whose_supply_was_gone(site: Site) -> None:
+    site.bus.power_up()
+    site.guardian().serve()
+    assert site.bus.share(1) == 0.0
+    assert not any(shares[1] for shares in site.bus.pulses)
+    assert (site.last("grip"), site.panel.unconfirmed()) == (None, [])
+
+
 def test_its_end_waits_a_moment_for_boards_and_no_longer(site: Site) -> None:
     site.bus.reason = "no chip answers"
     seen = site.guardian()
@@ -183,6 +191,9 @@ def test_each_reason_is_told_once_until_the_board_is_safe(site: Site) -> None:
 
         def look(self, now: float) -> BoardReport:
             return BoardReport(self.fault, self.is_ready, 0, now, reads_back=True)
+
+        def keeps(self, device: str) -> bool:
+            return True
 
     board = Board()
     seen._device_sets[LANE].boards_of = lambda device: (board,)
