@@ -139,8 +139,8 @@ class Station:
     def _do(self, action: BoardAction) -> None:
         if action.step is Step.OPEN:
             self.close()
-            driver = self._driver = self._make()
-            self._is_off = driver.is_off()
+            self._driver = self._make()
+            self._is_off = self._driver.is_off()
             return
         driver = self._driver
         if driver is None:
