@@ -121,6 +121,8 @@ class Site:
             self.board.hangs_until = until
         elif deed == "deaf":
             self.board.deaf_until = until
+            # a command that it ignored is found at the end of its lease, when the board is read back
+            self.quiet_since = max(self.quiet_since, until + LEASE_S + SAFE_S)
         elif deed == "reset":
             self.board.reset()
             self.quiet_since = self.now + 0.5
