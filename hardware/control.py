@@ -452,7 +452,7 @@ class Control(Sending):
         motion = output.motion
         if isinstance(motion, Sink):
             output.motion = motion._replace(is_late=motion.is_late and is_late)
-        elif output.stop_ns and output.value != output.rest:
+        elif output.stop_ns and not output.is_lost and output.value != output.rest:
             self._play(output, Sink(output.value, output.rest, output.stop_ns / NS, now, is_late), now)
         else:
             return False

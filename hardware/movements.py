@@ -99,8 +99,10 @@ class Movements:
         self._start(output, plan(state, output.clock), now)
 
     def _play(self, output: Output, effect: Effect, now: float) -> None:
-        """Begin an effect with the output's present value."""
+        """Begin an effect with the output's present value, unless its board is lost."""
         self._drop(output)
+        if output.is_lost:
+            return
         output.motion = effect
         self._moving[output] = None
         self.due = min(self.due, effect.due(now))
@@ -129,6 +131,9 @@ class Movements:
             self._start(output, ramp, now)
 
     def _start(self, output: Output, motion: Motion, now: float) -> None:
+        """Begin a motion, unless the output's board is lost: it would go on once the board is back."""
+        if output.is_lost:
+            return
         output.motion = motion
         self._moving[output] = None
         if self._frame > now + FRAME_S:

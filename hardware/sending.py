@@ -168,6 +168,7 @@ class Sending(Movements):
     def _lose_boards(self, output: Output, reason: str, now: float) -> None:
         """Note that a board of an output is lost."""
         if output.is_lost:
+            self._drop(output)
             if output.failure != reason:
                 output.failure = reason
                 self._publish_soon(output)
@@ -201,6 +202,8 @@ class Sending(Movements):
             self._note(output, output.value, now)
             if output in self._unsent:
                 self._unsent[output] = self._unsent[output]._replace(value=output.value)
+        # it has no lease
+        self._drop(output)
         output.failure, output.is_lost = "", False
         self._publish_soon(output)
 
