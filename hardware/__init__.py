@@ -124,19 +124,25 @@ def channels(layout: HardwareConfig) -> dict[str, str]:
 
 
 def board_headings(layout: HardwareConfig, pins: str) -> list[str]:
-    """Return a line about each board. Raises SettingsError for an unknown setting PINS."""
-    from .backends import are_emulated
+    """Return a line about each board. Raises SettingsError for an unknown setting PINS, if there are boards."""
     from .board_text import headings
 
-    return [line for _, line in headings(layout, emulated=are_emulated(pins))]
+    return [line for _, line in headings(layout, emulated=_has_emulated(layout, pins))]
 
 
 def board_lines(layout: HardwareConfig, pins: str) -> list[str]:
-    """Return the boards, and what uses which channel, as text. Raises SettingsError for an unknown setting PINS."""
-    from .backends import are_emulated
+    """Return the boards, and what uses which channel, as text. Raises as `board_headings` does."""
     from .board_text import lines
 
-    return [*lines(layout, emulated=are_emulated(pins))]
+    return [*lines(layout, emulated=_has_emulated(layout, pins))]
+
+
+def _has_emulated(layout: HardwareConfig, pins: str) -> bool:
+    """Return whether there are boards that exist in memory only; without boards PINS may be of no use to them."""
+    from .backends import are_emulated
+    from .board_text import told
+
+    return bool(told(layout)) and are_emulated(pins)
 
 
 def make_safe(layout: HardwareConfig, pins: str) -> None:

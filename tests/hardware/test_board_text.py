@@ -41,8 +41,8 @@ pin = "pwm:0"
 """
 
 
-def shown(folder: Path, *command: str) -> str:
-    (folder / "taskengine.toml").write_text(SETTINGS)
+def shown(folder: Path, *command: str, table: str = SETTINGS) -> str:
+    (folder / "taskengine.toml").write_text(table)
     run = [sys.executable, "-m", "taskengine", *command]
     return subprocess.run(run, cwd=folder, capture_output=True, text=True, check=True).stdout
 
@@ -70,6 +70,17 @@ def test_check_says_what_is_emulated(tmp_path: Path) -> None:
     told = shown(tmp_path, "check", "--pins", "mock")
     assert "board hat: PCA9685, 0x40 on /dev/i2c-1, 50 Hz, output_enable GPIO27; emulated, in memory\n" in told
     assert "hat:3" not in told
+
+
+@pytest.mark.parametrize("command", ["check", "pins"])
+def test_a_machine_without_boards_asks_nothing_about_them(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factory of gpiozero that opens no outputs is found when pins are opened, and not by these."""
+    monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "native")
+    lamp = '[hardware.devices.lamp]\ntype = "LED"\npin = 17\n'
+    told = {"check": "task led.on(device: str)", "pins": "lamp (LED, lane hardware)"}[command]
+    assert told in shown(tmp_path, command, "--pins", "auto", table=lamp)
 
 
 def test_a_layout_without_boards_shows_none() -> None:
