@@ -82,6 +82,8 @@ class Owner:
         self._watcher: threading.Thread | None = None
         """The thread that acts on leases and stops, and beats, also while we close."""
         self._is_over = threading.Event()
+        self._is_at_rest = False
+        """Whether we have brought every output to its safe state for good, and only wait for boards and inputs."""
         self._is_closed = threading.Event()
         self._failing: set[str] = set()
         self._lost: set[str] = set()
@@ -157,6 +159,7 @@ class Owner:
                 return
             self._is_over.set()
             self.control.rest(time.monotonic())
+            self._is_at_rest = True
         self.panel.ring(self._lane)
         # the pins are safe; a board that does not answer is the guardian's
         self.device_set.wait_for_boards(lambda station: station.machine.is_settled, BOARDS_S)
@@ -379,10 +382,17 @@ class Owner:
                 self.asleep_until = 0.0
                 if not self._is_over.is_set():
                     self._surely(self.control.tick)
-                elif self.device_set is not None:
-                    self._surely(self.control.heed)
+                else:
+                    self._act_at_rest()
                 if self._pulsing:
                     self.panel.beat(self._lane, time.monotonic_ns())
+
+    def _act_at_rest(self) -> None:
+        """Heed boards while we close; a stop finds everything at rest, and the guardian is not to wait for us."""
+        if self.device_set is not None:
+            self._surely(self.control.heed)
+        if self._is_at_rest:
+            self.panel.act(self._lane, self.panel.number)
 
     def _due(self) -> float:
         """Return when the control has something to do; while we close, only boards are heeded, with each beat."""
