@@ -351,7 +351,9 @@ class Guardian:
             return
         for name, reason in device_set.failed.items():
             self._warn(f"[GUARDIAN] Not made safe: {name}: {reason}")
-        self._unsettled[lane] = [device for device in self._on_boards if device.lane == lane]
+        on_boards = [device for device in self._on_boards if device.lane == lane]
+        # `_confirm` looks after those that could not be opened: their boards know nothing of them
+        self._unsettled[lane] = [device for device in on_boards if device.name not in device_set.failed]
         for device in outputs:
             if device.name not in device_set.failed and not device.boards:
                 self._note_safe(device)
@@ -374,7 +376,7 @@ class Guardian:
         """Note which outputs on boards are safe, and which ones are not, or not any more."""
         now, device_set, unsettled = time.monotonic(), self._device_sets[lane], self._unsettled[lane]
         for device in self._on_boards:
-            if device.lane != lane:
+            if device.lane != lane or device.name in device_set.failed:
                 continue
             reports = [board.look(now) for board in device_set.boards_of(device)]
             is_read = all(report.reads_back for report in reports)
@@ -424,7 +426,11 @@ class Guardian:
             # as soon as where there are no boards, which have been told meanwhile
             self._again_at[lane] = now + int((RETRY_S if device_set.lines_failure else AGAIN_S) * NS)
             for device in [device for device in self._layout.of(lane) if device.name in device_set.failed]:
-                if device_set.again(device) and not device.boards:
+                if not device_set.again(device):
+                    continue
+                if device.boards:
+                    self._unsettled[lane].append(device)
+                else:
                     self._note_safe(device)
                     self._warn(f"[GUARDIAN] Made safe at last: {device.name}")
 

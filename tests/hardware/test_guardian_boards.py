@@ -18,10 +18,11 @@ from taskengine.runtime.control import StopProcess, packets
 from taskengine.runtime.control_channel import ControlChannel, new_channel
 from taskengine.supervisor.guardian_link import GuardianLink
 from taskengine_hardware import SharedState, backends, guardian, read
+from taskengine_hardware import device_set as device_set_module
 from taskengine_hardware.backends import mock
 from taskengine_hardware.board_bus import BoardReport
 from taskengine_hardware.board_drivers import Pca9685
-from taskengine_hardware.device_config import LANE
+from taskengine_hardware.device_config import LANE, Device
 from taskengine_hardware.emulated_bus import EmulatedBus
 from taskengine_hardware.failover import NS, RETRY_S, FailoverPolicy
 from taskengine_hardware.guardian import Guardian, Links
@@ -120,6 +121,24 @@ def test_its_end_waits_a_moment_for_boards_and_no_longer(site: Site) -> None:
     seen.serve()
     assert time.monotonic() - began < deadline(1.0)
     assert "[GUARDIAN] pan is not safe yet: board hat: no chip answers" in site.said
+    assert (site.last("pan"), site.panel.unconfirmed()) == (0.25, [LANE])
+
+
+def test_it_says_nothing_of_a_device_on_a_board_that_could_not_be_opened(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its board is told nothing about it, and confirms only the others."""
+    made = device_set_module._made
+
+    def make(device: Device, factory: Any) -> Any:
+        if device.name == "pan":
+            raise ValueError("broken")
+        return made(device, factory)
+
+    monkeypatch.setattr(device_set_module, "_made", make)
+    site.guardian().serve()
+    assert "[GUARDIAN] grip is safe, on its board" in site.said
+    assert [line for line in site.said if "pan" in line] == ["[GUARDIAN] Not made safe: pan: hat:0: broken"]
     assert (site.last("pan"), site.panel.unconfirmed()) == (0.25, [LANE])
 
 
