@@ -41,15 +41,17 @@ ADDRESSES = (0x40, 0x77)
 ALL_CALL = 0x70
 """The address at which every PCA9685 listens when its power comes."""
 PWM_CHANNELS = 64
-HEADER = {"3f20c000.pwm": 2, "2020c000.pwm": 2, "fe20c000.pwm": 2, "1f00098000.pwm": 4}
+_OF_TWO, _OF_FOUR = ((12, 18), (13, 19)), ((12,), (13,), (18,), (19,))
+HEADER = {"3f20c000.pwm": _OF_TWO, "2020c000.pwm": _OF_TWO, "fe20c000.pwm": _OF_TWO, "1f00098000.pwm": _OF_FOUR}
 """The devices with the header's pins, of Pi 2 and 3, Pi 0 and 1, Pi 4, Pi 5 (raspberrypi/linux, arch/*/boot/dts).
 
-With each, how many channels it has.
+With each, at which GPIOs each of its channels may be, one of which an overlay chooses.
 """
 BUS_PINS = {"/dev/i2c-0": (0, 1), "/dev/i2c-1": (2, 3)}
 """The GPIOs of a Pi's I2C buses; those of others depend on their overlays."""
 _CHIP_ON_I2C = re.compile(r"(\d+)-00([4-7][0-9a-f])")
 """The kernel's name of a PCA9685: its bus and its address."""
+_BUS = re.compile(r"/dev/i2c[-/](\d+)")
 MAX_BOARDS = 16
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 KEYS = {PCA9685: ("bus", "address", "frequency", "oscillator", "output_enable"), PWM: ("chip",)}
@@ -76,7 +78,18 @@ class BoardConfig(msgspec.Struct, frozen=True):
         """How many channels it has, at most."""
         if self.type == PCA9685 or self.chip_on_i2c:
             return pca9685.CHANNELS
-        return HEADER.get(self.chip, PWM_CHANNELS) if self.chip else max(HEADER.values())
+        if not self.chip:
+            return max(map(len, HEADER.values()))
+        return len(HEADER[self.chip]) if self.chip in HEADER else PWM_CHANNELS
+
+    def gpios_of(self, channel: int) -> tuple[int, ...]:
+        """Return the GPIOs of the header at one of which a channel is; none for a channel that is elsewhere."""
+        if self.type != PWM or (self.chip and self.chip not in HEADER):
+            return ()
+        if self.chip:
+            return HEADER[self.chip][channel]
+        # of whichever Pi this is
+        return (_OF_TWO[channel : channel + 1] or _OF_FOUR[channel : channel + 1])[0]
 
     @property
     def chip_on_i2c(self) -> tuple[str, int] | None:
@@ -159,6 +172,8 @@ def _pca9685(name: str, entry: Mapping[str, Any], path: list[str]) -> BoardConfi
     if not (isinstance(bus, str) and bus.startswith("/dev/")):
         raise wrong([*path, "bus"], f'expected the number of an I2C bus, or a path such as "/dev/i2c-1", not {bus!r}')
     bus = posixpath.normpath(bus)
+    if (numbered := _BUS.fullmatch(bus)) and bus != (usual := f"/dev/i2c-{int(numbered[1])}"):
+        raise wrong([*path, "bus"], f'expected "{usual}", the name that everybody else has for {bus}')
     address = entry.get("address", 0x40)
     whole = number(address, [*path, "address"], *ADDRESSES)
     if not isinstance(address, int) or whole == ALL_CALL:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from . import pca9685
-from .board_config import HEADER, KERNEL, PCA9685
+from .board_config import HEADER, KERNEL, PCA9685, split
 from .device_types import Role
 from .header import line_name
 from .options import wrong
@@ -46,8 +47,20 @@ def check_pins(devices: Iterable[Device], boards: Iterable[BoardConfig]) -> None
             if other.lane != device.lane:
                 told = f"it shares the board {board} with {other.name}, which is lane {other.lane}'s"
                 raise wrong(["devices", device.name, "lane"], told)
+    _check_header(devices, {board.name: board for board in boards}, users.keys() | enables.keys())
     for one in boards:
         _check_board(one, [device for device in devices if one.name in device.boards], lanes)
+
+
+def _check_header(devices: list[Device], boards: Mapping[str, BoardConfig], used: AbstractSet[int | str]) -> None:
+    """Refuse a channel of the header's chip if every GPIO at which it may be is something else's."""
+    for device in devices:
+        for channel in device.channels:
+            name, number = split(channel)
+            gpios = boards[name].gpios_of(number)
+            if gpios and used >= {*gpios}:
+                told = " or ".join(map(line_name, gpios))
+                raise wrong(["devices", device.name], f"{channel} is at {told}, which others have")
 
 
 def _check_board(board: BoardConfig, devices: list[Device], used: Iterable[str]) -> None:

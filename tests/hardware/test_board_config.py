@@ -53,6 +53,13 @@ def test_devices_of_one_frequency_share_a_chip_of_the_kernels_driver() -> None:
     assert layout.devices["eye"].boards == ["cap"]
 
 
+def test_a_channel_at_one_of_two_gpios_leaves_the_other_to_devices() -> None:
+    layout = layout_of({}, pan={"type": "Servo", "pin": "pwm:0"}, eye={"type": "LED", "pin": 18})
+    assert layout.boards["pwm"].gpios_of(0) == (12, 18)
+    layout = layout_of({"fans": {"type": "PWM", "chip": "1f0009c000.pwm"}}, fan={"type": "PWMLED", "pin": "fans:2"})
+    assert layout.boards["fans"].gpios_of(2) == ()
+
+
 def test_lights_of_a_group_are_channels() -> None:
     layout = layout_of({"hat": HAT}, bar={"type": "LEDBoard", "board": "hat", "pins": [0, 1], "pwm": True})
     assert [device.pins for device in layout.devices.values()] == [{"pin": "hat:0"}, {"pin": "hat:1"}]
@@ -80,6 +87,8 @@ def test_an_enabling_switch_and_a_channel_that_enables_are_told_apart() -> None:
         ({"hat": HAT | {"frequency": 1501}}, {}, "boards.hat.frequency", "from 50 to 1500"),
         ({"hat": HAT | {"oscillator": 25}}, {}, "boards.hat.oscillator", "from 2e"),
         ({"hat": HAT | {"bus": "i2c-1"}}, {}, "boards.hat.bus", "expected the number of an I2C bus"),
+        ({"hat": HAT | {"bus": "/dev/i2c/1"}}, {}, "boards.hat.bus", 'expected "/dev/i2c-1", the name'),
+        ({"hat": HAT | {"bus": "/dev/i2c-01"}}, {}, "boards.hat.bus", 'expected "/dev/i2c-1", the name'),
         ({"hat": HAT | {"output_enable": 28}}, {}, "boards.hat.output_enable", "expected a GPIO"),
         ({"hat": HAT, "cap": HAT}, {}, "boards.cap", "0x40 on /dev/i2c-1 is hat's already"),
         ({"J8": HAT}, {}, "boards.J8", "a board's name"),
@@ -121,6 +130,20 @@ def test_an_enabling_switch_and_a_channel_that_enables_are_told_apart() -> None:
         (
             {"hw": {"type": "PWM", "chip": "fe20c000.pwm"}}, {"pan": {"type": "Servo", "pin": "hw:2"}},
             "devices.pan.pin", "hw has the channels 0 to 1, not 2",
+        ),
+        (
+            {}, {"pan": {"type": "Servo", "pin": "pwm:2"}, "eye": {"type": "LED", "pin": 18}},
+            "devices.pan", "pwm:2 is at GPIO18, which others have",
+        ),
+        (
+            {"hw": {"type": "PWM", "chip": "1f00098000.pwm"}},
+            {"pan": {"type": "Servo", "pin": "hw:1"}, "eye": {"type": "LED", "pin": 13}},
+            "devices.pan", "hw:1 is at GPIO13, which others have",
+        ),
+        (
+            {"hat": HAT | {"output_enable": 12}},
+            {"pan": {"type": "Servo", "pin": "pwm:0"}, "eye": {"type": "LED", "pin": 18}},
+            "devices.pan", "pwm:0 is at GPIO12 or GPIO18, which others have",
         ),
         ({"hat": THEIRS}, {"pan": {"type": "Servo", "pin": "hat:16"}}, "devices.pan.pin", "channels 0 to 15, not 16"),
         ({"hat": HAT | {"frequency": 1500, "oscillator": 20e6}}, {}, "boards.hat.frequency", "19.1 to 1221 Hz"),

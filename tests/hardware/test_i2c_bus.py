@@ -97,6 +97,12 @@ def test_a_frame_is_one_transfer_of_65_bytes_where_the_bus_has_transfers(
     bus.close()
 
 
+def test_the_longest_transfer_at_the_least_speed_takes_no_longer_than_half_of_what_the_kernel_waits() -> None:
+    """The least speed is that of docs/hardware.md; the kernel may wait a tick of 10 ms less than it is told."""
+    frame_bits = 9 * (i2c_bus.CHIP + 3)
+    assert frame_bits / 100e3 < 0.01 * (i2c_bus.TIMEOUT - 1)
+
+
 def test_it_is_blocks_of_32_where_there_is_only_smbus(make: Make, seen: list[tuple[Any, ...]]) -> None:
     bus = make(funcs=i2c_bus.I2C_FUNC_BLOCKS)
     assert bus.most == 32
