@@ -206,6 +206,9 @@ class Sending(Movements):
         self._drop(output)
         output.failure, output.is_lost = "", False
         self._publish_soon(output)
+        if output.is_bounded and (value := output.bound(output.value)) != output.value:
+            # it holds what a rule has forbidden meanwhile
+            self._drive(output, value, now)
 
     def _publish_soon(self, output: Output) -> None:
         output.told = None

@@ -447,6 +447,28 @@ def test_what_holds_is_held_over_a_disturbance_unless_its_last_command_was_lost(
     assert (state["grip"]["value"], state["hand"]["value"]) == (0.5, None)
 
 
+def test_what_holds_obeys_a_rule_that_has_begun_while_its_board_was_lost(bench: MakeBench) -> None:
+    devices = {
+        "glow": {"type": "PWMLED", "pin": "hat:2", "safe": "hold", "lease": 60},
+        "hot": {"type": "Button", "pin": 4, "max_age": 60},
+    }
+    rule = {"when": "hot", "then": {"limit": 0.25}, "devices": ["glow"]}
+    one = bench(devices, boards=HAT, rules={"cool": rule})
+    bus = bus_of(one)
+    wait_until(lambda: one.commands.devices_state()["hot"]["value"] == 0, 5, "the input")
+    one.commands.pwm_set("glow", 1.0)
+    settle(one)
+    assert bus.share(2) == 1.0
+    bus.reason = "no chip answers"
+    wait_until(lambda: "error" in one.commands.devices_state()["glow"], 5, "the fault")
+    one.pin(4).drive_low()
+    wait_until(lambda: one.owner.control.find("glow").restriction is not None, 5, "the rule")
+    bus.reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["glow"], 5, "the board")
+    wait_until(lambda: bus.share(2) == pytest.approx(0.25, abs=0.001), 5, "the limit")
+    assert one.commands.devices_state()["glow"]["value"] == 0.25
+
+
 def test_what_holds_does_not_leap_back_when_the_supply_of_its_board_is_back(bench: MakeBench) -> None:
     """It has sagged meanwhile."""
     one = bench({"grip": DEVICES["tilt"] | {"safe": "hold"}}, boards=HAT)
