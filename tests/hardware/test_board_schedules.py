@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from taskengine import TaskFailed
 from taskengine_hardware.board_machine import CUT_S, Step
+from taskengine_hardware.motion import Ramp
 from taskengine_hardware.shared_state import NEVER
 from tests.hardware.board_site import CHANNELS, LAPTOP, LEASE_S, MOTIONS, OFF, STREAMS, Site, armed, shares
 
@@ -107,6 +108,28 @@ def test_a_ramp_that_a_lost_board_refuses_does_not_begin_once_it_is_back(name: s
     with pytest.raises(TaskFailed, match="no chip answers"):
         site.control.command(output, 1.0, LAPTOP, site.now)
     judge_rest(site, name)
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_motion_of_a_lost_output_ends_whoever_began_it(is_ready: bool) -> None:
+    """The second barrier: while its board is lost, and when it comes back."""
+    site = armed(("lift", 50))
+    lost_unseen(site)
+    site.late_until = 0.0
+    site.run(1)
+    lift, control = site.control.find("lift"), site.control
+    assert lift.is_lost
+    if is_ready:
+        # the owner sees nothing before the board is safe again
+        site.late_until = site.now + 0.3
+        site.run(290)
+        assert site.board.machine.is_ready
+    lift.motion = Ramp((0.0,), (1.0,), lift.clock, 1.0)
+    control._moving[lift] = None
+    control.heed(site.now)
+    assert lift.is_lost is not is_ready
+    assert lift not in control._moving
+    site.finish()
 
 
 def test_a_late_renewal_on_a_lost_board_begins_no_ramp() -> None:
