@@ -75,7 +75,11 @@ def written(path: Path) -> list[int]:
 
 
 def have_ended(pids: list[int]) -> None:
-    wait_until(lambda: not any(map(alive, pids)), 15, f"the end of {pids}")
+    try:
+        wait_until(lambda: not any(map(alive, pids)), 15, f"the end of {pids}")
+    except AssertionError as late:
+        late.add_note(subprocess.run(["ps", "-fp", ",".join(map(str, pids))], capture_output=True, text=True).stdout)
+        raise
 
 
 def test_pools_work_in_tasks_and_what_they_leave_ends_with_the_worker(module: Path, tmp_path: Path) -> None:
