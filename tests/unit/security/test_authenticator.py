@@ -13,7 +13,7 @@ from taskengine.errors import ProtocolError
 from taskengine.protocol.limits import HANDSHAKE_BURST, HANDSHAKE_RATE
 from taskengine.runtime.procfs import peer_process
 from taskengine.runtime.topology import Topology
-from taskengine.security.authenticator import BLIND_S, KeyAuthenticator
+from taskengine.security.authenticator import BLIND_S, REST, KeyAuthenticator
 from taskengine.security.credentials import BACKEND, FRONTEND, Credentials, present
 from taskengine.security.keys import KeyRing, new_pair
 from tests.engine import deadline, no_descriptors
@@ -129,6 +129,36 @@ def test_a_key_is_revoked_with_no_descriptor_left(tmp_path: Path) -> None:
         assert gate.lets_in(FRONTEND, phone.public)
         ring.allow("tablet", tablet.public)
         assert gate.refresh().added == {tablet.public: "tablet"}
+        gate.stop()
+
+
+def test_known_clients_that_connect_again_and_again_have_the_list_read_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading looks at the file of every client: 50 clients took a third of the router's time with it."""
+    security, tablet, phone = Credentials.of(tmp_path), new_pair(), new_pair()
+    ring, time, readings = KeyRing(tmp_path), [0.0], list[float]()
+    ring.allow("tablet", tablet.public)
+    read = KeyRing.stamp
+
+    def slow(ring: KeyRing) -> object:
+        readings.append(time[0])
+        time[0] += 0.001
+        return read(ring)
+
+    with zmq.Context() as context:
+        gate = KeyAuthenticator(context, security, print, lambda event, **fields: None, lambda: time[0])
+        monkeypatch.setattr(KeyRing, "stamp", slow)
+        while time[0] < 1.0:
+            assert gate.lets_in(FRONTEND, tablet.public)
+            time[0] += 0.0001
+        assert 80 <= len(readings) <= 100, "a tenth of the time"
+        assert not gate.lets_in(FRONTEND, phone.public)
+        ring.allow("phone", phone.public)
+        assert gate.lets_in(FRONTEND, phone.public), "at once, although the list was just read"
+        ring.revoke("tablet")
+        time[0] += REST * 0.001
+        assert not gate.lets_in(FRONTEND, tablet.public)
         gate.stop()
 
 
