@@ -10,7 +10,7 @@ from taskengine.router.router import Router
 from taskengine.runtime.control import Online, StartFailed
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.runtime.memory import give_back_memory
+from taskengine.runtime.memory import give_back_memory, hold_back_collections
 from taskengine.runtime.rlimits import limit_files, limit_memory, router_memory
 from taskengine.runtime.topology import Topology
 
@@ -27,6 +27,7 @@ def run(
 ) -> None:
     """Run the router's process. Tells the supervisor `online`, or `failed` with the reason."""
     give_back_memory()
+    hold_back_collections()
     limit_files(settings)
     limit_memory(router_memory(settings))
     try:

@@ -47,7 +47,7 @@ from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S, KEYS_LOOK_MS, TICK_MS, TURN_MESSAGES, TURN_S
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
-from taskengine.runtime.memory import FreedMemory, trim_memory
+from taskengine.runtime.memory import MemoryUpkeep
 from taskengine.runtime.procfs import is_stopped, peer_process
 from taskengine.runtime.rlimits import most_connections
 from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, PROGRESS, STREAM, Topology
@@ -112,9 +112,9 @@ class Router:
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
-        self._freed = FreedMemory()
         self._now = time.monotonic()
         """The time when something was received last."""
+        self._memory = MemoryUpkeep(self._now)
         self._unpaid: float | None = None
         """The time of the last message of this turn, in s: its sender is charged once the tasks are on their way."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
@@ -422,8 +422,7 @@ class Router:
             self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
-        if self._freed.is_due(self._frontend.held, now):
-            trim_memory()
+        self._memory.tidy(self._frontend.held, now, is_idle=self._broker.idle())
 
     def _silent(self, now: float) -> list[Diagnosis]:
         """Return the workers that have stood still for too long, although what waited of them was read."""
