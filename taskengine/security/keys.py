@@ -18,6 +18,7 @@ import ipaddress
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _LINE = "taskengine-pair:"
+SETTLED_S = 2.0
+"""A folder that has not changed for so many s is listed once more, and then not again."""
 TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
 
@@ -108,6 +111,10 @@ class KeyRing:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
+        self._listed: tuple[tuple[int, int], list[str]] | None = None
+        """What the folder of clients was when it was listed, and the names of its files,"""
+        self._seen: tuple[tuple[int, int], float] | None = None
+        """and what it was when it was first looked at after a change, and when that was, in monotonic s."""
 
     @property
     def has_engine(self) -> bool:
@@ -227,11 +234,22 @@ class KeyRing:
         return found
 
     def _files(self) -> list[str]:
-        """Return the names of the files of clients."""
+        """Return the names of the files of clients; needs no descriptor where there are the same as before."""
+        folder = self.folder / "clients"
         try:
-            return sorted(name for name in os.listdir(self.folder / "clients") if name.endswith(".json"))
+            status = os.stat(folder)
+            state = status.st_ino, status.st_mtime_ns
+            if self._listed is not None and self._listed[0] == state:
+                return self._listed[1]
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
         except FileNotFoundError:
             return []
+        # a file that comes in the tick of the clock in which the last one came does not change the folder's time
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != state:
+            self._seen = (state, now)
+        self._listed = (state, names) if now - self._seen[1] >= SETTLED_S else None
+        return names
 
     def pair(self, name: str, address: str) -> str:
         """Make a client's key, let it in, and return the line that `accept` takes on the client's machine."""

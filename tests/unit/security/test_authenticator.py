@@ -13,6 +13,7 @@ from taskengine.errors import ProtocolError
 from taskengine.protocol.limits import HANDSHAKE_BURST, HANDSHAKE_RATE
 from taskengine.runtime.procfs import peer_process
 from taskengine.runtime.topology import Topology
+from taskengine.security import keys
 from taskengine.security.authenticator import BLIND_S, REST, KeyAuthenticator
 from taskengine.security.credentials import BACKEND, FRONTEND, Credentials, present
 from taskengine.security.keys import KeyRing, new_pair
@@ -129,6 +130,29 @@ def test_a_key_is_revoked_with_no_descriptor_left(tmp_path: Path) -> None:
         assert gate.lets_in(FRONTEND, phone.public)
         ring.allow("tablet", tablet.public)
         assert gate.refresh().added == {tablet.public: "tablet"}
+        gate.stop()
+
+
+def test_an_allow_list_that_has_not_changed_is_read_with_no_descriptor_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where many connect at once there is none for moments, in which the list counted as unreadable."""
+    security, tablet, phone = Credentials.of(tmp_path), new_pair(), new_pair()
+    ring, said = KeyRing(tmp_path), list[str]()
+    ring.allow("tablet", tablet.public)
+    monkeypatch.setattr(keys, "SETTLED_S", 0.0)
+    time = [0.0]
+    with zmq.Context() as context:
+        gate = KeyAuthenticator(context, security, said.append, lambda event, **fields: None, lambda: time[0])
+        with no_descriptors():
+            for _ in range(3):
+                time[0] += BLIND_S
+                assert gate.lets_in(FRONTEND, tablet.public)
+        assert said == []
+        ring.allow("phone", phone.public)
+        assert gate.lets_in(FRONTEND, phone.public), "the folder has changed"
+        ring.revoke("tablet")
+        assert gate.refresh().gone == {tablet.public: "tablet"}
         gate.stop()
 
 
