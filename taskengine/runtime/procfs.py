@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from pathlib import Path
@@ -23,13 +22,20 @@ def is_stopped(pid: int) -> bool:
 def peer_process(fd: int) -> int:
     """Return the process that has connected a Unix socket of ours, by its descriptor (SO_PEERCRED).
 
-    0 where the descriptor is closed, or belongs to no Unix socket.
+    0 where the descriptor is closed, or belongs to no Unix socket. This needs no other descriptor.
     """
+    if fd < 0:
+        return 0
     try:
-        with socket.socket(fileno=os.dup(fd)) as peer:
-            if peer.family != socket.AF_UNIX:
-                return 0
-            pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+        peer = socket.socket(fileno=fd)
     except OSError:
         return 0
+    try:
+        if peer.family != socket.AF_UNIX:
+            return 0
+        pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+    except OSError:
+        return 0
+    finally:
+        peer.detach()  # it is its owner's
     return pid

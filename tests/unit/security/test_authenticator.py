@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ def test_a_descriptor_that_is_no_unix_socket_is_nobodys(tmp_path: Path) -> None:
     assert peer_process(-1) == 0
     with (tmp_path / "file").open("w") as file:
         assert peer_process(file.fileno()) == 0
+
+
+def test_a_worker_is_known_with_no_descriptor_left() -> None:
+    """It was dropped as a stranger where clients had used up the router's descriptors."""
+    one, other = socket.socketpair()
+    with one, other:
+        with no_descriptors():
+            assert peer_process(one.fileno()) == os.getpid()
+        assert one.send(b"x") == 1, "it is still open"
 
 
 def test_nobody_new_is_let_in_while_the_allow_list_cannot_be_read(
