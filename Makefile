@@ -54,7 +54,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test test-long demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-rules bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
