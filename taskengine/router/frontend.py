@@ -309,10 +309,12 @@ class Frontend:
             package = legacy_json.read_package(
                 route, meta, index, body, client.lanes, self._settings.data_workers, origin
             )
-        except (TaskEngineError, MemoryError) as error:
-            told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            told = foreign_request(meta) or told
+        except MemoryError:
+            told = Overloaded(NO_MEMORY, retry_after=None)
             self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
+            return
+        except TaskEngineError as error:  # by a second name it would keep this frame, and so the body
+            self._replies.send(route, legacy_json.malformed(meta, foreign_request(meta) or error), self._port.user)
             return
         try:
             self._accept(package, client, now)

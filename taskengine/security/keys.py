@@ -106,14 +106,20 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 """For each client's file: name, times of modification and of change, size."""
 
 
+def _state_of(folder: Path) -> tuple[int, ...]:
+    """Return what changes with the names in a folder. Raises FileNotFoundError."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino, status.st_ctime_ns  # a time that nobody can set back
+
+
 class KeyRing:
     """The keys in `folder`. Raises KeysError for files that cannot be trusted, read or written."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
-        self._listed: tuple[tuple[int, int], list[str]] | None = None
+        self._listed: tuple[tuple[int, ...], list[str]] | None = None
         """What the folder of clients was when it was listed, and the names of its files,"""
-        self._seen: tuple[tuple[int, int], float] | None = None
+        self._seen: tuple[tuple[int, ...], float] | None = None
         """and what it was when it was first looked at after a change, and when that was, in monotonic s."""
 
     @property
@@ -237,8 +243,7 @@ class KeyRing:
         """Return the names of the files of clients; needs no descriptor where there are the same as before."""
         folder = self.folder / "clients"
         try:
-            status = os.stat(folder)
-            state = status.st_ino, status.st_mtime_ns
+            state = _state_of(folder)
             if self._listed is not None and self._listed[0] == state:
                 return self._listed[1]
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))

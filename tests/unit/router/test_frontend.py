@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -73,3 +75,15 @@ def test_the_engine_s_own_packages_are_charged_to_nobody(frontend: Frontend) -> 
     frontend.admit_own(lambda lanes: read_package((b"",), request, frames, lanes, 1, NOWHERE), None, 0.0)
     frontend.charge(0.0, 0.0)
     assert frontend._work._spent.get(CLIENT, 0.0) == before
+
+
+def test_a_malformed_message_of_wire_0_1_is_gone_with_its_answer(frontend: Frontend) -> None:
+    """Its error kept it, 60 MB each, until all garbage was collected."""
+    body = os.urandom(100)
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        frontend.take([CLIENT, b"", b'{"bad'], b"", body, 0.0)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()

@@ -87,18 +87,17 @@ def test_a_folder_is_listed_until_it_has_not_changed_for_a_while(
     now = [10.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     robot.allow("laptop", new_pair().public)
-    folder = robot.folder / "clients"
-    state = folder.stat()
+    tick = keys._state_of(robot.folder / "clients")
     assert len(robot.stamp()) == 1
     now[0] += keys.SETTLED_S / 2
     robot.allow("phone", new_pair().public)
-    os.utime(folder, ns=(state.st_atime_ns, state.st_mtime_ns))
+    monkeypatch.setattr(keys, "_state_of", lambda folder: tick)
     assert len(robot.stamp()) == 2
     now[0] += keys.SETTLED_S / 2
     assert len(robot.stamp()) == 2
     monkeypatch.setattr(os, "listdir", lambda path: [])
     assert len(robot.stamp()) == 2, "it is not listed any more"
-    robot.revoke("phone")
+    monkeypatch.setattr(keys, "_state_of", lambda folder: (*tick, 1))
     assert robot.stamp() == ()
 
 
