@@ -90,7 +90,7 @@ class MemoryUpkeep:
         """Do what is due at `now`, monotonic s, while `held` bytes are in use; `is_idle` says that no work waits."""
         if self._freed.is_due(held, now):
             trim_memory()
-        if any(gc.get_count()) and self._collections.is_due(now, is_idle=is_idle):
+        if self._collections.is_due(now, is_idle=is_idle):
             gc.collect()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from pathlib import Path
+
+from taskengine.runtime.sockets import lent
 
 _CREDENTIALS = struct.Struct("iII")
 
@@ -24,18 +27,8 @@ def peer_process(fd: int) -> int:
 
     0 where the descriptor is closed, or belongs to no Unix socket. This needs no other descriptor.
     """
-    if fd < 0:
-        return 0
-    try:
-        peer = socket.socket(fileno=fd)
-    except OSError:
-        return 0
-    try:
-        if peer.family != socket.AF_UNIX:
-            return 0
-        pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
-    except OSError:
-        return 0
-    finally:
-        peer.detach()  # it is its owner's
-    return pid
+    with contextlib.suppress(OSError), lent(fd) as peer:
+        if peer.family == socket.AF_UNIX:
+            told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return int(_CREDENTIALS.unpack(told)[0])
+    return 0

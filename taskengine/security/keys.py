@@ -118,9 +118,9 @@ class KeyRing:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
         self._listed: tuple[tuple[int, ...], list[str]] | None = None
-        """What the folder of clients was when it was listed, and the names of its files,"""
+        """The state of the folder of clients when it was listed, and the names of its files,"""
         self._seen: tuple[tuple[int, ...], float] | None = None
-        """and what it was when it was first looked at after a change, and when that was, in monotonic s."""
+        """and its state when it was first looked at after a change, and that time, in monotonic s."""
 
     @property
     def has_engine(self) -> bool:
