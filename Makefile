@@ -24,7 +24,7 @@ SECONDS := 120
 JOBS := $(shell nproc)
 BESIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # To collect the other files takes as long as many tests; tests/conftest.py refuses a mark that this does not find.
-ALONE = -m alone $$(grep -rl "pytest\.mark\.alone" tests --include="test_*.py")
+marked = $$(grep -rl "pytest\.mark\.$(1)" tests --include="test_*.py")
 # Tests start Python a thousand times; where PYTHONDONTWRITEBYTECODE is set, each start would compile the package anew.
 BYTECODE = $(PY) -m compileall -q taskengine hardware bench examples tests
 SOURCES := pyproject.toml setup.py $(wildcard taskengine/*.pyx taskengine/*.pxi taskengine/*.h)
@@ -55,7 +55,7 @@ sys.exit(bool(missing))
 endef
 export PREFLIGHT
 
-.PHONY: help run test demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
+.PHONY: help run test test-long demo chaos soak hostile million fuzz test-fuzz test-asan test-claims test-plain test-newest coverage test-gpio test-rules test-network test-systemd test-compat test-clients bench bench-full bench-peers \
 	bench-hardware bench-rules bench-stops pi-budget test-arm test-arm-all arm-servo wheels wheelhouse check audit clean
 
 help:  ## this list
@@ -64,10 +64,14 @@ help:  ## this list
 run: $(VENV)/.run  ## set up, compile and serve, by taskengine.toml if there is one; PINS=mock simulates the pins
 	$(PY) -m taskengine $(if $(PINS),--pins $(PINS))
 
-test: $(VENV)/.test  ## set up and run every test: JOBS at a time, then those that measure, alone
+test: $(VENV)/.test  ## set up and run every test but the long ones: JOBS at a time, then those that measure, alone
 	$(BYTECODE)
-	$(PY) -m pytest -m "not alone" $(BESIDE)
-	$(PY) -m pytest $(ALONE)
+	$(PY) -m pytest -m "not alone and not long" $(BESIDE)
+	$(PY) -m pytest -m "alone and not long" $(call marked,alone)
+
+test-long: $(VENV)/.test  ## run the long ones: chaos, attacks, the benchmark, random inputs, in 3 minutes
+	$(PY) -m pytest -m "long and not alone" $(BESIDE) $(call marked,long)
+	$(PY) -m pytest -m "long and alone" $(call marked,long)
 
 demo: $(VENV)/.run  ## play the sample communication of the original design on an engine of its own
 	$(PY) -m bench.demo

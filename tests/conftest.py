@@ -74,9 +74,10 @@ _SLOWEST_FIRST = ("fuzz", "system", "hardware", "property", "integration")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Refuse a test that is to run alone where `make test`, which looks for the mark in files, would not find it."""
-    if item.get_closest_marker("alone") and "pytest.mark.alone" not in item.path.read_text():
-        raise pytest.UsageError(f"write `pytest.mark.alone` in {item.path} itself")
+    """Refuse a mark by which the Makefile, which looks for it in files, would not find the test."""
+    for name in ("alone", "long"):
+        if item.get_closest_marker(name) and f"pytest.mark.{name}" not in item.path.read_text():
+            raise pytest.UsageError(f"write `pytest.mark.{name}` in {item.path} itself")
 
 
 @pytest.hookimpl(trylast=True)

@@ -137,6 +137,7 @@ SHELLS = {
     "router/connection_monitor",
     "router/replies",
     "router/router",
+    "router/process",
     "router/stop_port",
     "runtime/procfs",
     "runtime/sockets",

@@ -68,13 +68,17 @@ class Balancer:
                 batch for worker in lane.workers for batch in _unbegun(name, worker, unclaimed, now) if batch.tasks
             ]
             idle = sum(not worker.batches and worker.room() for worker in lane.workers)
-            takes += [self._in_whole_chunks(take) for take in taken_back(unbegun, idle)]
+            whole = (self._in_whole_chunks(take) for take in taken_back(unbegun, idle))
+            takes += [take for take in whole if take.tasks]
             # what is not worth it now may prove to be long
             self._workers.has_idle = self._workers.has_idle or bool(unbegun)
         return takes
 
     def _in_whole_chunks(self, take: TakeBack) -> TakeBack:
-        """Return what to take so that no chunk of wire 0.1 is divided: each gets one DATA frame, claimed as a whole."""
+        """Return what to take so that no chunk of wire 0.1 is divided: each gets one DATA frame, claimed as a whole.
+
+        A worker that would be left with nothing keeps one: otherwise two workers would change places without end.
+        """
         worker = self._workers[take.worker]
         slices = worker.batches[take.number - worker.first]
         left = tasks_in(slices) - take.tasks
@@ -84,7 +88,10 @@ class Balancer:
                 at = slice.first + left
                 if slice.package.format != Format.LEGACY_JSON:
                     return take
-                begin = max(slice.run.cut.start(slice.run.cut.number(at)), slice.first)
+                number, cut = slice.run.cut.number(at), slice.run.cut
+                begin = max(cut.start(number), slice.first)
+                if len(worker.batches) == 1 and slice is slices[0] and begin == slice.first:
+                    begin = min(cut.start(number + 1), slice.stop)
                 return take._replace(tasks=take.tasks + at - begin)
             left -= tasks
         return take

@@ -82,7 +82,7 @@ class Chunks:
     def between(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield the chunks that hold the tasks from `first` to `stop`: (part, first, stop), no task beyond these."""
         while first < stop:
-            run = self.runs[bisect_right(self.runs, first, key=_first) - 1]
+            run = self._run_of(first)
             number = run.cut.number(first)
             end = min(run.cut.start(number + 1), stop)
             yield run.part + number, first, end
@@ -96,8 +96,11 @@ class Chunks:
         """Return the part that holds the task at a position, or would follow the last one."""
         if position >= self.runs[-1].stop:
             return self.count + 1
-        run = self.runs[bisect_right(self.runs, position, key=_first) - 1]
+        run = self._run_of(position)
         return run.part + run.cut.number(position)
+
+    def _run_of(self, position: int) -> Run:
+        return self.runs[bisect_right(self.runs, position, key=_first) - 1]
 
 
 def spread(chunks: int, cost: float, loads: Sequence[float], rooms: Sequence[float]) -> list[int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from taskengine.errors import Overloaded
 
+UNLIMITED = 2**63 - 1
+"""More than there ever is, also where a size has 32 bits."""
 MAX_EXEMPT = 64
 """Packages in flight of one client that no limit applies to, because they stop something,"""
 MAX_EXEMPT_OF_ALL = 4096
@@ -21,11 +22,11 @@ class QuotaLimits(NamedTuple):
     client_bytes: int
     queue_tasks: int
     queue_bytes: int
-    client_packages: int = sys.maxsize
-    queue_packages: int = sys.maxsize
+    client_packages: int = UNLIMITED
+    queue_packages: int = UNLIMITED
 
 
-NO_LIMITS = QuotaLimits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
+NO_LIMITS = QuotaLimits(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
 
 
 class _Share:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import socket as sockets
 import struct
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import zmq
 from taskengine._socket import Port
 from taskengine.broker.origins import is_near
 from taskengine.router.connection_table import ConnectionTable
-from taskengine.runtime.sockets import end, unsent
+from taskengine.runtime.sockets import end, lent, unsent
 from taskengine.security.handshakes import Handshakes
 from taskengine.security.keys import fingerprint
 
@@ -151,13 +150,9 @@ class ConnectionMonitor:
 
 def _address(descriptor: int) -> str:
     """Return the peer's IP address of the connection with this descriptor, "" where there is none."""
-    with contextlib.suppress(OSError):
-        connection = sockets.socket(fileno=descriptor)
-        try:
-            name = connection.getpeername()
-            return str(name[0]) if isinstance(name, tuple) else ""
-        finally:
-            connection.detach()  # it is libzmq's
+    with contextlib.suppress(OSError), lent(descriptor) as connection:
+        name = connection.getpeername()
+        return str(name[0]) if isinstance(name, tuple) else ""
     return ""
 
 

@@ -42,6 +42,7 @@ from taskengine.router.progress_relay import ProgressRelay
 from taskengine.router.questions import LATER, Asked, Questions
 from taskengine.router.replies import ReplySender
 from taskengine.router.stream_relay import StreamRelay
+from taskengine.router.tuning import RUN_S
 from taskengine.router.work_budget import WorkBudget
 from taskengine.runtime.clocks import MachineClock
 from taskengine.runtime.control import Report
@@ -112,6 +113,8 @@ class Frontend:
         self._work = WorkBudget()
         self._charged: str | bytes | None = None
         """The key or connection that the last message is charged to, None for a stop,"""
+        self._later = 0.0
+        """the time, in s, that it is going to take,"""
         self._sender: KnownClient | None = None
         """and the client that sent it, where that is known."""
         self._periodic: frozenset[str] = frozenset()
@@ -144,7 +147,7 @@ class Frontend:
         """Take a message, as `Port.receive_request` gave it at `now`, monotonic s; `charge` tells what that took."""
         envelope = 2 if len(frames) > 1 and not frames[1] else 1
         route, frames = tuple(frames[:envelope]), frames[envelope:]
-        self._charged, self._sender = self._port.user or route[0], None
+        self._charged, self._sender, self._later = self._port.user or route[0], None, 0.0
         is_itself = self._connections is None or self._connections.greet(route[0], self._port.user)
         if not frames or not frames[0].startswith(MAGIC):
             self._take_legacy(route, frames[0] if frames else b"", index, body, now, is_itself=is_itself)
@@ -159,8 +162,9 @@ class Frontend:
             self._refuse(route, serial_of(frames[0]), Overloaded(NO_MEMORY, retry_after=None), self._port.user)
 
     def charge(self, seconds: float, now: float) -> None:
-        """Charge the sender of the last message for the time that it took, in s."""
+        """Charge the sender of the last message for the time that it took, in s, and is going to take."""
         if self._charged is not None:
+            seconds += self._later
             self._work.charge(self._charged, seconds, now)
             if self._sender is not None:
                 self._sender.spend(seconds)
@@ -305,10 +309,12 @@ class Frontend:
             package = legacy_json.read_package(
                 route, meta, index, body, client.lanes, self._settings.data_workers, origin
             )
-        except (TaskEngineError, MemoryError) as error:
-            told = Overloaded(NO_MEMORY, retry_after=None) if isinstance(error, MemoryError) else error
-            told = foreign_request(meta) or told
+        except MemoryError:
+            told = Overloaded(NO_MEMORY, retry_after=None)
             self._replies.send(route, legacy_json.malformed(meta, told), self._port.user)
+            return
+        except TaskEngineError as error:  # by a second name it would keep this frame, and so the body
+            self._replies.send(route, legacy_json.malformed(meta, foreign_request(meta) or error), self._port.user)
             return
         try:
             self._accept(package, client, now)
@@ -396,6 +402,8 @@ class Frontend:
             self._audit.note("refused", client=client.name, reason=str(error))
             raise
         self._admit(package, client, now)
+        if len(package.lanes) > 1:
+            self._later = RUN_S * (len(package.lanes) - 1)
 
     def _admit(self, package: Package, client: KnownClient, now: float) -> None:
         """Give the broker a package, as far as the policy lets its client. Raises NotAllowed, Overloaded."""

@@ -1,4 +1,4 @@
-"""The router process: the sockets on both sides of the broker, and the loop between them."""
+"""The router: the sockets on both sides of the broker, and the loop between them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ from taskengine.router.worker_table import WorkerTable
 from taskengine.runtime.control import (
     Alive,
     KillWorker,
-    Online,
     PolicyChanged,
     ReloadBegun,
     ReloadEnded,
     RestartCounts,
     RetireWorker,
-    StartFailed,
     StopProcess,
     TasksChanged,
     WorkerDied,
@@ -49,9 +47,9 @@ from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S, KEYS_LOOK_MS, TICK_MS, TURN_MESSAGES, TURN_S
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
-from taskengine.runtime.memory import FreedMemory, give_back_memory, trim_memory
+from taskengine.runtime.memory import MemoryUpkeep
 from taskengine.runtime.procfs import is_stopped, peer_process
-from taskengine.runtime.rlimits import limit_files, limit_memory, most_connections, router_memory
+from taskengine.runtime.rlimits import most_connections
 from taskengine.runtime.topology import ANSWER, HEARTBEAT, HELLO, PROGRESS, STREAM, Topology
 from taskengine.runtime.wall_clock import WallClock
 from taskengine.security import credentials
@@ -114,9 +112,9 @@ class Router:
         self._interval = settings.heartbeat_interval
         self._interval_ms = math.ceil(self._interval * 1000)
         self._next_look = 0.0
-        self._freed = FreedMemory()
         self._now = time.monotonic()
         """The time when something was received last."""
+        self._memory = MemoryUpkeep(self._now)
         self._unpaid: float | None = None
         """The time of the last message of this turn, in s: its sender is charged once the tasks are on their way."""
         limits_s = settings.heartbeat_limit, IMPORT_TIMEOUT_S
@@ -424,8 +422,7 @@ class Router:
             self._log.warn(f"[ROUTER-{os.getpid()}(BACKEND)] {reason}")
             self._expel(worker)
         self._scheduler.run(now)  # somebody may have set the clock
-        if self._freed.is_due(self._frontend.held, now):
-            trim_memory()
+        self._memory.tidy(self._frontend.held, now, is_idle=self._broker.idle())
 
     def _silent(self, now: float) -> list[Diagnosis]:
         """Return the workers that have stood still for too long, although what waited of them was read."""
@@ -499,30 +496,3 @@ def _received(receive: Callable[[], M | None]) -> Iterator[M]:
         yield message
         if time.monotonic() > last:
             return
-
-
-def run(
-    settings: Settings,
-    frontends: list[str],
-    backends: list[str],
-    topology: Topology,
-    lanes: dict[str, int],
-    tasks: list[TaskInfo],
-    control: ControlChannel,
-    log: LogBuffer,
-) -> None:
-    """Run the router's process. Tells the supervisor `online`, or `failed` with the reason."""
-    give_back_memory()
-    limit_files(settings)
-    limit_memory(router_memory(settings))
-    try:
-        router = Router(settings, frontends, backends, topology, lanes, tasks, control, log)
-    except zmq.ZMQError as error:
-        control.send(StartFailed(f"the router cannot listen: {error}"))
-        return
-    log.say(f"Starting [ROUTER] on socket: {settings.frontend.removeprefix('tcp://')}")
-    log.say(f"[ROUTER-{settings.router_frontend}(FRONTEND)] Listener online")
-    log.say(f"[ROUTER-{settings.router_backend}(BACKEND)] Listener online")
-    log.say("[ROUTER-MASTER] Routing started")
-    control.send(Online())
-    router.serve()

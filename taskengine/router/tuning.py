@@ -20,6 +20,8 @@ UNREAD_REQUESTS: Final = 16
 """Requests of a connection that ZeroMQ reads before the router takes them; others wait in TCP, and at the client. No
 quota counts these, so that their bytes times the connections is memory that one key can take. A higher number makes
 very small requests cheaper that a client sends without waiting for replies: 100 by some 15 %."""
+RUN_S: Final = 1e-5
+"""Time of the router, in s, that each change of lane in a package takes after it is accepted; its client is charged."""
 UNREAD_PARTS: Final = 1024
 """Partial replies that it sends to a client before that has read them; later entries are joined meanwhile."""
 UNREAD_REPORTS: Final = 64

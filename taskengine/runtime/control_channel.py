@@ -36,6 +36,12 @@ class ControlChannel:
         """Return whether an order has come, or the supervisor is gone."""
         return bool(select.select([self._end], [], [], 0)[0])
 
+    def is_lost(self) -> bool:
+        """Return whether the supervisor has closed its end, or is gone."""
+        poll = select.poll()
+        poll.register(self._end, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
     def send(self, report: Report) -> None:
         """Report to the supervisor, waiting until it takes the report. Raises OSError where it is gone."""
         for packet in packets(report):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 import struct
 from pathlib import Path
+
+from taskengine.runtime.sockets import lent
 
 _CREDENTIALS = struct.Struct("iII")
 
@@ -23,13 +25,10 @@ def is_stopped(pid: int) -> bool:
 def peer_process(fd: int) -> int:
     """Return the process that has connected a Unix socket of ours, by its descriptor (SO_PEERCRED).
 
-    0 where the descriptor is closed, or belongs to no Unix socket.
+    0 where the descriptor is closed, or belongs to no Unix socket. This needs no other descriptor.
     """
-    try:
-        with socket.socket(fileno=os.dup(fd)) as peer:
-            if peer.family != socket.AF_UNIX:
-                return 0
-            pid: int = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
-    except OSError:
-        return 0
-    return pid
+    with contextlib.suppress(OSError), lent(fd) as peer:
+        if peer.family == socket.AF_UNIX:
+            told = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return int(_CREDENTIALS.unpack(told)[0])
+    return 0

@@ -62,20 +62,23 @@ def cut(descriptor: int, number: int) -> None:
 
 def end(descriptor: int) -> None:
     """End the connection that has this descriptor now, as `cut` does."""
-    with contextlib.suppress(OSError), _lent(descriptor) as lent:
-        lent.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError), lent(descriptor) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def _lent(descriptor: int) -> Iterator[socket.socket]:
-    """Yield a socket that does not close its descriptor, which is libzmq's. Raises OSError where it is closed."""
+def lent(descriptor: int) -> Iterator[socket.socket]:
+    """Yield a socket that does not close its descriptor, which is libzmq's; this needs no other descriptor.
+
+    Raises OSError where there is no socket.
+    """
     if descriptor < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    lent = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
+    found = socket.socket(fileno=descriptor)
     try:
-        yield lent
+        yield found
     finally:
-        lent.detach()
+        found.detach()
 
 
 def _unsent(descriptor: int) -> int:

@@ -18,6 +18,7 @@ import ipaddress
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ADDRESS = re.compile(r"tcp://([^/]+):(\d{1,5})")
 _LINE = "taskengine-pair:"
+SETTLED_S = 2.0
+"""A folder that has not changed for so many s is listed once more, and then not again."""
 TOKEN_FILE = "metrics.token"  # noqa: S105  # a file's name
 
 
@@ -103,11 +106,21 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 """For each client's file: name, times of modification and of change, size."""
 
 
+def _state_of(folder: Path) -> tuple[int, ...]:
+    """Return what changes with the names in a folder. Raises FileNotFoundError."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino, status.st_ctime_ns  # a time that nobody can set back
+
+
 class KeyRing:
     """The keys in `folder`. Raises KeysError for files that cannot be trusted, read or written."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
+        self._listed: tuple[tuple[int, ...], list[str]] | None = None
+        """The state of the folder of clients when it was listed, and the names of its files,"""
+        self._seen: tuple[tuple[int, ...], float] | None = None
+        """and its state when it was first looked at after a change, and that time, in monotonic s."""
 
     @property
     def has_engine(self) -> bool:
@@ -227,11 +240,21 @@ class KeyRing:
         return found
 
     def _files(self) -> list[str]:
-        """Return the names of the files of clients."""
+        """Return the names of the files of clients; needs no descriptor where there are the same as before."""
+        folder = self.folder / "clients"
         try:
-            return sorted(name for name in os.listdir(self.folder / "clients") if name.endswith(".json"))
+            state = _state_of(folder)
+            if self._listed is not None and self._listed[0] == state:
+                return self._listed[1]
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
         except FileNotFoundError:
             return []
+        # a file that comes in the tick of the clock in which the last one came does not change the folder's time
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != state:
+            self._seen = (state, now)
+        self._listed = (state, names) if now - self._seen[1] >= SETTLED_S else None
+        return names
 
     def pair(self, name: str, address: str) -> str:
         """Make a client's key, let it in, and return the line that `accept` takes on the client's machine."""

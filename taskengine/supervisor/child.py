@@ -311,14 +311,21 @@ def _enter(
             os.dup2(output, fd)
         os.close(output)
         print_by(log, role)
+    channel = ControlChannel(control, log.warn)
     try:
-        target(*args, ControlChannel(control, log.warn), log)
+        target(*args, channel, log)
         log.flush()
     finally:
-        parent = multiprocessing.parent_process()
-        if end is _End.AFTER and parent is not None and parent.pid != os.getppid():
-            end_descendants(os.getpid())  # our own end may come before that by the thread that does so
+        # our own end may come before that by the thread that does so; a supervisor that ends closes its descriptors
+        # before it is nobody's parent any more
+        if end in (_End.AFTER, _End.RESTED) and (channel.is_lost() or _is_orphan()):
+            end_descendants(os.getpid())
     _end_soon()
+
+
+def _is_orphan() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.pid != os.getppid()
 
 
 def _end_soon() -> None:
@@ -362,7 +369,7 @@ def _set_up_process(role: str, identity: Identity | None, kept: Iterable[int], e
         else:
             with contextlib.suppress(ProcessLookupError):
                 orphan.watch(parent.pid or 0)
-    if parent is not None and parent.pid != os.getppid():
+    if _is_orphan():
         os._exit(1)
 
 

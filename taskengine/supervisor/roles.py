@@ -12,7 +12,8 @@ from taskengine.config.machine import GUARDIAN, Machine
 from taskengine.config.policy import ANONYMOUS, Policy, may_call_any
 from taskengine.config.settings import Settings
 from taskengine.registry.survey import Plan, TaskCode
-from taskengine.router import router, stop_port
+from taskengine.router import process as router_process
+from taskengine.router import stop_port
 from taskengine.runtime.control import GUARDIAN_REPORTS, LOADER_REPORTS, ROUTER_REPORTS
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.feed import PublicationPipe, attach, new_feed, publish_owned
@@ -73,7 +74,7 @@ class Roles:
             machine.share()
         routes = settings, frontends, backends, topology
         keeps = machine.descriptors if machine is not None else []
-        self._plan_router = partial(self._child, ROUTER, router.run, *routes, known=ROUTER_REPORTS, keeps=keeps)
+        self._plan_router = partial(self._child, ROUTER, router_process.run, *routes, known=ROUTER_REPORTS, keeps=keeps)
         self.learn(code)
         if machine is not None:
             self._plan_guards(machine, rundir, security, feeds)

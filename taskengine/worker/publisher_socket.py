@@ -77,6 +77,7 @@ class PublisherSocket:
         self._replay = Replay()
         self._backlog = Debt()
         self._is_out_of_step = False
+        self._is_behind = False
         self._next_look = 0.0
         self._next_readers = 0.0
         self._trims: list[float] = []
@@ -129,6 +130,7 @@ class PublisherSocket:
 
     def publish(self, topic: str, frames: list[bytes]) -> None:
         """Publish to all subscribers; those that would delay the others are cut off."""
+        self._mark_readers()
         if self._backlog.unsent > MAX_UNTAKEN_BYTES and not self._make_room():
             self._replay.add([topic])  # memory of subscribers that were cut off is free in a moment
             return
@@ -140,8 +142,10 @@ class PublisherSocket:
 
     def _make_room(self) -> bool:
         """Cut off subscribers that hardly read; return whether there is room then."""
+        has_cut = False
         for _ in range(ROUNDS):
-            self._cut_slow_readers(most_read=SLOW_BYTES)
+            # a busy machine needs a round more to free what waited for those that were cut off
+            has_cut = not has_cut and self._cut_slow_readers(most_read=SLOW_BYTES)
             if self._has_room_soon():
                 return True
         return False
@@ -253,8 +257,31 @@ class PublisherSocket:
                 for connection in self._subscribers.of(key):
                     self._cut(connection)
 
-    def _cut_slow_readers(self, most_read: int | None = None) -> None:
-        """Cut off the subscribers that have read least since the last look, and at most `most_read` bytes."""
+    def _mark_readers(self) -> None:
+        """Have subscribers judged by what they read from here on, once much begins to wait for them."""
+        was_behind, self._is_behind = self._is_behind, self._backlog.unsent > SOFT_UNTAKEN_BYTES
+        if self._is_behind and not was_behind:
+            for connection in self._subscribers.known.values():
+                connection.acked = None
+            idlest(self._waiting_readers())
+
+    def _cut_slow_readers(self, most_read: int | None = None) -> bool:
+        """Cut off the subscribers that have read least, and return whether there were any.
+
+        With `most_read` they have read at most so many bytes since the last look.
+        """
+        slowest = idlest(self._waiting_readers(), most_read)
+        for connection in slowest:
+            name = self.authenticator.name_of(connection.user) if self.authenticator else ANONYMOUS
+            self._audit.note("cut off", client=name, reason="it does not read what is published")
+            self._warn(
+                f"[WORKER-{os.getpid()}(DATA)] Cut off a subscriber that does not read: {name or 'without a key'}"
+            )
+            self._cut(connection)
+        return bool(slowest)
+
+    def _waiting_readers(self) -> list[tuple[SubscriberConnection, int]]:
+        """Return the connections that something waits for, each with the bytes that it has acknowledged."""
         waiting = []
         for connection in list(self._subscribers.known.values()):
             told = unread(connection.descriptor, connection.number)
@@ -264,13 +291,7 @@ class PublisherSocket:
                 waiting.append((connection, told[1]))
             else:
                 connection.acked = None
-        for connection in idlest(waiting, most_read):
-            name = self.authenticator.name_of(connection.user) if self.authenticator else ANONYMOUS
-            self._audit.note("cut off", client=name, reason="it does not read what is published")
-            self._warn(
-                f"[WORKER-{os.getpid()}(DATA)] Cut off a subscriber that does not read: {name or 'without a key'}"
-            )
-            self._cut(connection)
+        return waiting
 
     def due(self, now: float) -> float:
         """Return in how many s `look` is due; infinity for never."""

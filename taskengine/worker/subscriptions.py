@@ -18,7 +18,7 @@ class SubscriberConnection:
     `user` is its key, "" if clients show no keys.
     """
 
-    __slots__ = ("acked", "descriptor", "number", "prefixes", "user")
+    __slots__ = ("acked", "acked_before", "descriptor", "number", "prefixes", "user")
 
     def __init__(self, descriptor: int, number: int, user: str) -> None:
         self.descriptor = descriptor
@@ -27,6 +27,8 @@ class SubscriberConnection:
         self.prefixes: set[bytes] = set()
         self.acked: int | None = None
         """The bytes that it had acknowledged at the last look, None if nothing waited for it then."""
+        self.acked_before: int | None = None
+        """The bytes that it had acknowledged when much began to wait, None if nothing waited for it then."""
 
 
 class Subscribers:
@@ -118,20 +120,20 @@ def _owner(connection: SubscriberConnection) -> tuple[str, int]:
 def idlest(
     looked: Iterable[tuple[SubscriberConnection, int]], most_read: int | None = None
 ) -> list[SubscriberConnection]:
-    """Return the connections that have read least since the last look.
+    """Return the connections that have read least since much began to wait.
 
     `looked` has the connections that something waits for, each with the bytes that it has acknowledged by now. With
-    `most_read` only those are returned that have read no more bytes than that. A connection that nothing waited for at
-    the last look is not judged before the next one.
+    `most_read` only those are judged that have read no more bytes than that since the last look, when something must
+    have waited for them too. A reader that pauses for a moment has thus read more than one that takes nothing.
     """
     progress = []
     for connection, acked in looked:
-        if connection.acked is not None:
-            progress.append((acked - connection.acked, connection))
+        if connection.acked is None or connection.acked_before is None:
+            connection.acked_before = acked
+        elif most_read is None or acked - connection.acked <= most_read:
+            progress.append((acked - connection.acked_before, connection))
         connection.acked = acked
     least = min((read for read, _ in progress), default=0)
-    if most_read is not None and least > most_read:
-        return []
     return [connection for read, connection in progress if read == least]
 
 

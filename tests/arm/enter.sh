@@ -56,6 +56,7 @@ mount -t tmpfs tmpfs "$new/dev/shm" -o mode=1777
 mount -t devpts devpts "$new/dev/pts" -o newinstance,ptmxmode=0666,mode=620
 ln -s pts/ptmx "$new/dev/ptmx"
 ln -s /proc/self/fd "$new/dev/fd"
+ln -s /proc/self/fd/0 "$new/dev/stdin"
 mount -t tmpfs tmpfs "$new/tmp" -o mode=1777
 # not exec: this shell is the first process, and takes in those whose parents have ended
 chroot "$new" "$@"

@@ -14,6 +14,8 @@ from release.targets import AARCH64, ARMV7L, BOOKWORM, TRIXIE, Processor, Target
 from tests.arm.machine import run
 
 PACKAGES = ("python3", "python3-venv")
+DEBIANS = ("python3-zmq", "python3-numpy", "python3-spake2", "python3-cryptography")
+"""What only piwheels.org has wheels of for 32-bit ARM."""
 SMALL = (
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -52,8 +54,7 @@ class Root:
     @property
     def packages(self) -> tuple[str, ...]:
         """What the root has beside what Debian calls essential, and apt."""
-        # for 32-bit ARM only piwheels.org has wheels of these
-        return PACKAGES if self.processor is AARCH64 else (*PACKAGES, "python3-zmq", "python3-numpy")
+        return PACKAGES if self.processor is AARCH64 else (*PACKAGES, *DEBIANS)
 
     @property
     def tools(self) -> Path:

@@ -75,6 +75,7 @@ def test_the_target_finds_a_look_through_the_package_for_each_name(
     assert list(tmp_path.glob("crash-*"))
 
 
+@pytest.mark.long
 def test_the_build_with_sanitizers_counts_blocks() -> None:
     program = (
         "from taskengine import _fastpath; from tests.fuzz.cost import Meter; meter = Meter()\n"

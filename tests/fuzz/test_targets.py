@@ -17,7 +17,7 @@ from tests.fuzz.run import ATHERIS, CORPUS, RANDOM, TARGETS
 from tests.sanitized import FOLDER, environment
 
 RUNS = 2_000
-"""Of each target; `make test-fuzz` runs 100 000."""
+"""Of each target, in `make test-long`; `make test-fuzz` runs 100 000."""
 MOST_KEPT_BYTES = 300_000
 
 
@@ -92,6 +92,7 @@ def test_inputs_at_random_are_the_same_for_a_seed() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+@pytest.mark.long
 def test_inputs_that_nobody_thought_of_find_nothing(tmp_path: Path) -> None:
     results = run.run(TARGETS, RUNS, 1, tmp_path)
     assert [result.target for result in results] == list(TARGETS)

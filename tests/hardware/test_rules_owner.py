@@ -41,16 +41,17 @@ def value(bench: Bench, name: str = "base") -> Any:
 
 def test_an_open_stop_input_stops_the_machine_in_the_thread_that_hears_it(bench: Callable[..., Bench]) -> None:
     one = closed(bench, 22, estop=STOP)
+    stop = one.panel.number + 1
     one.commands.robot_drive("base", 1, 1)
     one.pin(22).drive_high()  # which calls gpiozero's handler
     assert value(one) == STILL
     assert one.commands.system_state()["why"] == "estop: the stop input is open"
-    assert one.commands.system_check() == {"armed": False, "stop": 2, "reasons": ["estop: the stop input is open"]}
+    assert one.commands.system_check() == {"armed": False, "stop": stop, "reasons": ["estop: the stop input is open"]}
     with pytest.raises(NotAllowed, match="cannot be armed: estop: the stop input is open"):
-        one.commands.system_arm(2)
+        one.commands.system_arm(stop)
     one.pin(22).drive_low()
-    assert one.commands.system_check() == {"armed": False, "stop": 2, "reasons": []}
-    one.commands.system_arm(2)
+    assert one.commands.system_check() == {"armed": False, "stop": stop, "reasons": []}
+    one.commands.system_arm(stop)
     one.commands.robot_drive("base", 1, 1)
     assert value(one) == FORWARD
 

@@ -12,6 +12,7 @@ import zmq
 from taskengine.broker.topics import TopicTable
 from taskengine.config.settings import Settings
 from taskengine.runtime.log_buffer import LogBuffer
+from taskengine.worker import publisher_socket
 from taskengine.worker.publisher_socket import PublisherSocket
 from taskengine.worker.tuning import MAX_UNTAKEN_BYTES
 from tests.engine import deadline, free_ports, wait_until
@@ -28,11 +29,13 @@ def contexts() -> Iterator[tuple[zmq.Context[zmq.Socket[bytes]], zmq.Context[zmq
         yield own, theirs
 
 
+@pytest.mark.alone
 def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
-    contexts: tuple[zmq.Context[zmq.Socket[bytes]], zmq.Context[zmq.Socket[bytes]]],
+    contexts: tuple[zmq.Context[zmq.Socket[bytes]], zmq.Context[zmq.Socket[bytes]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past 64 MiB that one did not take nobody was sent anything."""
     own, theirs = contexts
+    monkeypatch.setattr(publisher_socket, "LOOK_S", deadline(10 * publisher_socket.LOOK_S))
     address = f"tcp://127.0.0.1:{free_ports(1)}"
     journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
     broadcast = PublisherSocket(own, Settings(), None, address, TopicTable("DATA-1"), journal)

@@ -47,8 +47,8 @@ def test_as_many_jobs_as_the_engine_has_workers(engine: Engine) -> None:
 
 
 def test_results_as_they_come() -> None:
-    sleeps = (by_name("task_sleep", seconds) for seconds in (0.3, 0.01))
-    assert list(Parallel(return_as="generator_unordered")(sleeps)) == [0.01, 0.3]
+    sleeps = (by_name("task_sleep", seconds) for seconds in (1.5, 0.01))
+    assert list(Parallel(return_as="generator_unordered")(sleeps)) == [0.01, 1.5]
 
 
 def test_an_error_is_raised_and_the_next_run_works() -> None:

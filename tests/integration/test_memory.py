@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import zmq
 
-from taskengine.protocol.limits import MAX_NAMES
+from taskengine.protocol.limits import MAX_CHANGES, MAX_NAMES
 from taskengine.protocol.messages import Request, RequestKind, Stats, decode_reply, encode_request
 from tests.engine import Engine, deadline, resident
 from tests.integration.seedclient import meta, task
@@ -30,6 +30,10 @@ from taskengine import task
 def still(*args):
     while not Path(__file__).with_name("over").exists():
         time.sleep(0.01)
+
+@task(lane="calm")
+def calm(*args):
+    still()
 """
 _serials = itertools.count(1)
 Frames = list[bytes]
@@ -52,6 +56,11 @@ def tiny() -> Frames:
 
 def many_tasks() -> Frames:
     return package(["still"], [b"\x92\x00\x90"] * 4000)
+
+
+def in_turns() -> Frames:
+    """Tasks that change from lane to lane, each a run of its own."""
+    return package(["still", "calm"], [b"\x92\x00\x90", b"\x92\x01\x90"] * (MAX_CHANGES // 2))
 
 
 def many_names() -> Frames:
@@ -82,7 +91,7 @@ def bytes_in_flight(socket: zmq.Socket[bytes]) -> int:
     return msgspec.msgpack.decode(body[0], type=Stats).bytes_in_flight
 
 
-@pytest.mark.parametrize("made", [large, tiny, many_tasks, many_names, seed])
+@pytest.mark.parametrize("made", [large, tiny, many_tasks, in_turns, many_names, seed])
 def test_requests_in_flight_take_what_is_told(engine: Engine, made: Callable[[], Frames]) -> None:
     [router] = engine.pids("router")
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:

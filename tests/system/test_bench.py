@@ -67,10 +67,12 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_quick_look_measures_every_scenario(looked: Path) -> None:
     check_rows(msgspec.json.decode((looked / "full.json").read_bytes(), type=Matrix).headline.rows)
 
 
+@pytest.mark.long
 def test_a_quick_look_at_the_matrix_writes_the_page_and_keeps_what_is_written_by_hand(looked: Path) -> None:
     text = (looked / "benchmarks.md").read_text()
     assert page.part(text, "decisions") == "Measured, and decided."
@@ -79,6 +81,7 @@ def test_a_quick_look_at_the_matrix_writes_the_page_and_keeps_what_is_written_by
         assert (looked / picture).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_a_run_reports_every_scenario_and_the_headline(
     looked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.chaos import hostile, million
 from tests.chaos.run import run_chaos
 
-pytestmark = [pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.long]
 
 
 def test_every_guarantee_holds_while_everything_hurts() -> None:

@@ -75,7 +75,11 @@ def written(path: Path) -> list[int]:
 
 
 def have_ended(pids: list[int]) -> None:
-    wait_until(lambda: not any(map(alive, pids)), 15, f"the end of {pids}")
+    try:
+        wait_until(lambda: not any(map(alive, pids)), 15, f"the end of {pids}")
+    except AssertionError as late:
+        late.add_note(subprocess.run(["ps", "-fp", ",".join(map(str, pids))], capture_output=True, text=True).stdout)
+        raise
 
 
 def test_pools_work_in_tasks_and_what_they_leave_ends_with_the_worker(module: Path, tmp_path: Path) -> None:
@@ -133,7 +137,9 @@ def test_as_pid_1_it_reaps_orphans_and_kills_none_that_are_not_its_own() -> None
                 assert client.call("task_count", 2, 3) == 2.5
             [(init, _)] = children_of(process.pid)
             enter = ["nsenter", *([] if os.geteuid() == 0 else ["--user"]), "--target", str(init), "--pid", "--mount"]
-            subprocess.run([*enter, "sh", "-c", "sleep 60 & sleep 0.01 &"], check=True)
+            subprocess.run([*enter, "sh", "-c", "sleep 60 & sleep 2 &"], check=True)
+            # between fork and exec both are named sh
+            wait_until(lambda: list(children(init).values()).count("sleep") == 2, 5, "two orphans")
             wait_until(lambda: list(children(init).values()).count("sleep") == 1, 5, "the end of an orphan")
             wait_until(lambda: not any(has_ended for _, has_ended in children_of(init)), 5, "its reaping")
             worker = next(pid for pid, name in children(init).items() if "task" in name)

@@ -13,7 +13,7 @@ from tests.chaos.insiders import ATTACKS
 from tests.chaos.siege import Row, Siege, broken, slow
 from tests.summary import SIEGE
 
-pytestmark = [pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.long]
 
 SECONDS = 1.5
 BEFORE = {

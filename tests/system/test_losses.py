@@ -126,6 +126,7 @@ def test_columns_too(poisoned: Engine) -> None:
 
 
 def test_a_task_within_its_timeout_is_left_alone(poisoned: Engine) -> None:
+    wait_until(lambda: len(poisoned.pids("task")) == 2, 20, "another worker")
     before = poisoned.pids("task")
     with Client(poisoned.address, timeout=deadline(20)) as client:
         assert client.map("hang", [0.0] * 20) == [0.0] * 20

@@ -19,7 +19,7 @@ from bench.submits import EXECUTOR, submitting, w4
 from taskengine import Executor
 from tests.engine import FACTOR
 
-pytestmark = [pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.system, pytest.mark.alone, pytest.mark.long]
 PLAN = msgspec.structs.replace(FULL, submit_rounds=4)
 MOST_S = 8e-6
 """Of the caller's time, for each call."""

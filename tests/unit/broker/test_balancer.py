@@ -72,6 +72,37 @@ def test_a_chunk_of_wire_0_1_is_taken_whole(wire: type[Plain], taken: int) -> No
     assert take == TakeBack("busy", batch.number, taken)
 
 
+def legacy(tasks: int) -> Legacy:
+    made = Legacy((b"client",), "serial", [], ("k",), package(tasks).index, bytes(tasks))
+    made.lanes = [("", tasks)]
+    return made
+
+
+@pytest.mark.parametrize(("tasks", "taken"), [(5, 2), (7, 3)])
+def test_a_worker_keeps_a_chunk_of_wire_0_1_where_it_has_begun_none(tasks: int, taken: int) -> None:
+    broker = Broker(6, {"": 2})
+    broker.join("busy", "")
+    broker.accept(package(1))
+    broker.finish("busy", answers(broker.dispatch()[0]))
+    broker.accept(legacy(tasks))
+    broker.dispatch()
+    broker.join("idle", "")
+    [take] = broker.balancer.plan(broker.balancer.uneven(), lambda name, number: tasks, 1e3)
+    assert take.tasks == taken
+
+
+def test_two_workers_do_not_give_one_chunk_of_wire_0_1_to_each_other() -> None:
+    """They did without end where it took long to arrive."""
+    broker = Broker(6, {"": 2})
+    for worker in ("a", "b"):
+        broker.join(worker, "")
+    broker.accept(legacy(10))
+    first, last = broker.dispatch()
+    broker.finish(first.worker, answers(first))
+    assert broker.balancer.uneven()
+    assert broker.balancer.plan([""], lambda name, number: tasks_in(last.slices), 1e3) == []
+
+
 @given(
     st.lists(
         st.builds(

@@ -18,6 +18,8 @@ from taskengine.client.session import Session
 from taskengine.errors import BadArguments, ProtocolError
 from taskengine.protocol import arrays
 
+HAS_WIDE = numpy.dtype("longdouble") != numpy.dtype("float64")
+"""On 32-bit ARM a long double is a double."""
 ARRAYS = [
     numpy.arange(6, dtype="i2").reshape(2, 3),
     numpy.arange(6.0).reshape(2, 3)[:, ::2],
@@ -72,8 +74,7 @@ MASKED = numpy.ma.array([1.5, 2.5], mask=[False, True])
         (numpy.longdouble(1), "is wider than Python's numbers: send float"),
         (numpy.clongdouble(1j), "is wider than Python's numbers"),
         (numpy.zeros(2, "i4,g")[0], "is wider than Python's numbers"),
-        (numpy.array([1], "g"), "differs from processor to processor"),
-        (numpy.array([1], "G"), "differs from processor to processor"),
+        *([(numpy.array([1], wide), "differs from processor to processor") for wide in "gG"] if HAS_WIDE else ()),
         (numpy.datetime64(1, "ns"), "a numpy.datetime64[ns] like this has no equal in Python"),
         (numpy.datetime64("NaT"), "has no equal"),
         (numpy.timedelta64(1, "ns"), "has no equal"),
@@ -175,7 +176,7 @@ def test_columns() -> None:
         [numpy.array([True])],
         [numpy.array([2**64 - 1])],
         [numpy.array([1 + 2j])],
-        [numpy.array([1.0], "longdouble")],
+        *([[numpy.array([1.0], "longdouble")]] if HAS_WIDE else ()),
     ],
 )
 def test_what_is_no_columns_of_numbers_goes_row_by_row(iterables: list[Any]) -> None:

@@ -93,7 +93,7 @@ def one(kind: Any) -> Callable[[Any], Any]:
         (complex, 1j, 1j),
         (Path, "a/b", Path("a/b")),
         (numpy.float64, 1.5, numpy.float64(1.5)),
-        (numpy.integer, 2, numpy.int64(2)),
+        (numpy.integer, 2, numpy.int_(2)),
         (numpy.uint8, 2, numpy.uint8(2)),
         (Literal["up", "down"], "up", "up"),
         (Annotated[float, msgspec.Meta(ge=0, le=180)], 90, 90.0),

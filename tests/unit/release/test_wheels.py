@@ -90,6 +90,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.long
 def test_a_wheel_for_a_pi_holds_its_modules_and_nothing_to_compile_or_test_with(wheel: Path) -> None:
     files, info = read_wheel(wheel)
     built = {path: data for path, data in files.items() if path.endswith(".so")}

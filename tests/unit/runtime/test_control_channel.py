@@ -42,6 +42,16 @@ def pair() -> Iterator[Pair]:
     made.close()
 
 
+def test_a_supervisor_that_is_gone_is_noticed_also_before_its_last_orders_are_read(pair: Pair) -> None:
+    assert not pair.process.is_lost()
+    for packet in packets(StopProcess()):
+        pair.supervisor.send(packet)
+    assert not pair.process.is_lost()
+    pair.supervisor.close()
+    assert pair.process.is_lost()
+    assert pair.process.next_order() == StopProcess()
+
+
 def test_reports_and_orders_arrive(pair: Pair) -> None:
     pair.process.send(Online())
     pair.process.offer(Alive(has_answered=True))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from taskengine.errors import ProtocolError
 from taskengine.protocol.limits import HANDSHAKE_BURST, HANDSHAKE_RATE
 from taskengine.runtime.procfs import peer_process
 from taskengine.runtime.topology import Topology
-from taskengine.security.authenticator import BLIND_S, KeyAuthenticator
+from taskengine.security import keys
+from taskengine.security.authenticator import BLIND_S, REST, KeyAuthenticator
 from taskengine.security.credentials import BACKEND, FRONTEND, Credentials, present
 from taskengine.security.keys import KeyRing, new_pair
 from tests.engine import deadline, no_descriptors
@@ -80,6 +82,15 @@ def test_a_descriptor_that_is_no_unix_socket_is_nobodys(tmp_path: Path) -> None:
         assert peer_process(file.fileno()) == 0
 
 
+def test_a_worker_is_known_with_no_descriptor_left() -> None:
+    """It was dropped as a stranger where clients had used up the router's descriptors."""
+    one, other = socket.socketpair()
+    with one, other:
+        with no_descriptors():
+            assert peer_process(one.fileno()) == os.getpid()
+        assert one.send(b"x") == 1, "it is still open"
+
+
 def test_nobody_new_is_let_in_while_the_allow_list_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +140,64 @@ def test_a_key_is_revoked_with_no_descriptor_left(tmp_path: Path) -> None:
         assert gate.lets_in(FRONTEND, phone.public)
         ring.allow("tablet", tablet.public)
         assert gate.refresh().added == {tablet.public: "tablet"}
+        gate.stop()
+
+
+def test_an_allow_list_that_has_not_changed_is_read_with_no_descriptor_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where many connect at once there is none for moments, in which the list counted as unreadable."""
+    security, tablet, phone = Credentials.of(tmp_path), new_pair(), new_pair()
+    ring, said = KeyRing(tmp_path), list[str]()
+    ring.allow("tablet", tablet.public)
+    monkeypatch.setattr(keys, "SETTLED_S", 0.0)
+    # the clock of a file system has ticks of some ms, in which several files may come
+    state = [0]
+    monkeypatch.setattr(keys, "_state_of", lambda folder: tuple(state))
+    time = [0.0]
+    with zmq.Context() as context:
+        gate = KeyAuthenticator(context, security, said.append, lambda event, **fields: None, lambda: time[0])
+        with no_descriptors():
+            for _ in range(3):
+                time[0] += BLIND_S
+                assert gate.lets_in(FRONTEND, tablet.public)
+        assert said == []
+        ring.allow("phone", phone.public)
+        state[0] += 1
+        assert gate.lets_in(FRONTEND, phone.public), "the folder has changed"
+        ring.revoke("tablet")
+        state[0] += 1
+        assert gate.refresh().gone == {tablet.public: "tablet"}
+        gate.stop()
+
+
+def test_known_clients_that_connect_again_and_again_have_the_list_read_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading looks at the file of every client: 50 clients took a third of the router's time with it."""
+    security, tablet, phone = Credentials.of(tmp_path), new_pair(), new_pair()
+    ring, time, readings = KeyRing(tmp_path), [0.0], list[float]()
+    ring.allow("tablet", tablet.public)
+    read = KeyRing.stamp
+
+    def slow(ring: KeyRing) -> object:
+        readings.append(time[0])
+        time[0] += 0.001
+        return read(ring)
+
+    with zmq.Context() as context:
+        gate = KeyAuthenticator(context, security, print, lambda event, **fields: None, lambda: time[0])
+        monkeypatch.setattr(KeyRing, "stamp", slow)
+        while time[0] < 1.0:
+            assert gate.lets_in(FRONTEND, tablet.public)
+            time[0] += 0.0001
+        assert 80 <= len(readings) <= 100, "a tenth of the time"
+        assert not gate.lets_in(FRONTEND, phone.public)
+        ring.allow("phone", phone.public)
+        assert gate.lets_in(FRONTEND, phone.public), "at once, although the list was just read"
+        ring.revoke("tablet")
+        time[0] += REST * 0.001
+        assert not gate.lets_in(FRONTEND, tablet.public)
         gate.stop()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -76,6 +78,27 @@ def test_revoking(robot: KeyRing) -> None:
     assert robot.stamp() != before
     with pytest.raises(KeysError, match="no client is named 'laptop'"):
         robot.revoke("laptop")
+
+
+def test_a_folder_is_listed_until_it_has_not_changed_for_a_while(
+    robot: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a file system has ticks: two files that come in one leave the folder with the same time."""
+    now = [10.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    robot.allow("laptop", new_pair().public)
+    tick = keys._state_of(robot.folder / "clients")
+    assert len(robot.stamp()) == 1
+    now[0] += keys.SETTLED_S / 2
+    robot.allow("phone", new_pair().public)
+    monkeypatch.setattr(keys, "_state_of", lambda folder: tick)
+    assert len(robot.stamp()) == 2
+    now[0] += keys.SETTLED_S / 2
+    assert len(robot.stamp()) == 2
+    monkeypatch.setattr(os, "listdir", lambda path: [])
+    assert len(robot.stamp()) == 2, "it is not listed any more"
+    monkeypatch.setattr(keys, "_state_of", lambda folder: (*tick, 1))
+    assert robot.stamp() == ()
 
 
 def test_a_name_and_a_key_are_given_once(robot: KeyRing) -> None:

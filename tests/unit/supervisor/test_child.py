@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from taskengine._fastpath import ProgressPage
 from taskengine.errors import ProtocolError
+from taskengine.protocol.layouts import PROGRESS_BYTES
 from taskengine.runtime.control import (
     LOADER_REPORTS,
     PACKET_BYTES,
@@ -26,7 +30,7 @@ from taskengine.runtime.control import (
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.supervisor.child import Child, Inquiry
-from tests.engine import deadline, wait_until
+from tests.engine import alive, deadline, wait_until
 
 
 def _tell_files(control: ControlChannel, journal: LogBuffer) -> None:
@@ -52,6 +56,13 @@ def _print(control: ControlChannel, journal: LogBuffer) -> None:
     time.sleep(60)
 
 
+def _leave(control: ControlChannel, journal: LogBuffer) -> None:
+    left = subprocess.Popen(["sleep", "60"])
+    control.send(StartFailed(str(left.pid)))
+    while control.next_order() != StopProcess():
+        """Orders of which it knows nothing."""
+
+
 @contextlib.contextmanager
 def running(child: Child) -> Iterator[Child]:
     child.start()
@@ -65,6 +76,18 @@ def running(child: Child) -> Iterator[Child]:
 def heard(child: Child) -> list[Report | UnknownMessage]:
     assert wait([child.control], deadline(10))
     return child.read_reports()
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_what_it_has_started_ends_with_it_where_its_channel_ends_before_its_parent(*, rests: bool) -> None:
+    """As in a supervisor that is killed, whose descriptors are closed some time before its children are told."""
+    page = ProgressPage(bytearray(PROGRESS_BYTES))
+    with running(Child("child", _leave, (), enable_stdout=False, rests=rests, page=page)) as child:
+        [report] = heard(child)
+        assert isinstance(report, StartFailed)
+        child.control.shutdown(socket.SHUT_RDWR)
+        child.process.join(deadline(10))
+        assert not alive(int(report.reason))
 
 
 def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_who_reads_least_is_told_at_the_second_look() -> None:
     assert idlest([(trickling, 13), (reading, 4000)], most_read=0) == [trickling]
 
 
+def test_a_reader_that_pauses_for_a_moment_is_not_taken_for_one_that_reads_nothing() -> None:
+    """On a busy machine both had read nothing between two looks, and both were cut off."""
+    subscribers = Subscribers()
+    stuck, trickling, paused = (subscribers.meet(number, number, "") for number in (5, 6, 7))
+    assert idlest([(stuck, 10), (trickling, 10), (paused, 10)]) == []
+    assert idlest([(stuck, 10), (trickling, 11), (paused, 1000)], most_read=100) == [stuck]
+    assert idlest([(trickling, 12), (paused, 1000)], most_read=100) == [trickling], "whatever it reads each time"
+    assert idlest([(paused, 1000)], most_read=100) == [paused]
+
+
 def test_last_values_come_again_seldom_and_small_ones_at_once() -> None:
     replay = Replay()
     assert replay.next(0.0) is None
