@@ -13,7 +13,7 @@ NEWEST := .venv-newest
 comma := ,
 empty :=
 CORE_FILES := taskengine/broker/* taskengine/protocol/* taskengine/security/* $(patsubst %,hardware/%.py,admission \
-	arming board_config board_machine bulletin conditions control device_config device_types effects failover groups header \
+	arming board_config board_machine bulletin conditions consents control device_config device_types effects failover groups header \
 	levels motion movements options outputs pca9685 plausibility restraints rule_config \
 	rule_conflicts rules sending stop_config tones values wiring)
 CORE := $(subst $(empty) ,$(comma),$(strip $(CORE_FILES)))

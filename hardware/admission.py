@@ -92,7 +92,7 @@ class Admission:
             return
         if origin.since > panel.armed_at:
             return
-        if panel.has_consented(self._lane, origin.holder):  # consent given to an earlier owner
+        if panel.consents.has(self._lane, origin.holder, panel.armed):  # consent given to an earlier owner
             self._remember(origin.holder)
         elif not panel.has_armed(origin.holder):
             raise NotAllowed(
@@ -305,7 +305,7 @@ class Admission:
 
     def _consent(self, holder: bytes) -> None:
         if self._panel.armed and holder not in self._consents:
-            self._panel.consent(self._lane, holder)
+            self._panel.consents.give(self._lane, holder, self._panel.armed)
         self._remember(holder)
 
     def _remember(self, holder: bytes) -> None:

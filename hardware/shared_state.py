@@ -14,7 +14,6 @@ without the lock after a moment; and a stop that is already armed when it has be
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
 import mmap
 import os
@@ -25,6 +24,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from .consents import CONSENTS, ID_BYTES, Consents, digest
+from .consents import WORDS as CONSENT_WORDS
 from .device_config import CHANNELS, LATCH, HardwareConfig, Value, channels
 from .device_types import Role
 from .lane_notes import NOTE_BYTES, WORDS, LaneNote, LaneNotes
@@ -36,9 +37,6 @@ NOBODY = 0
 """No process."""
 IDS = 64
 """The ids of how many last stops are kept."""
-ID_BYTES = 16
-CONSENTS = 64
-"""How many consents to motion of a lane outlive its owner."""
 TEXT_BYTES = 240
 """The most bytes of a stop's origin and reason."""
 GUARDIAN = "guardian"
@@ -58,8 +56,8 @@ class _Word:
 class _Lane:
     """for each lane,"""
 
-    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, CONSENTED, ACTED = range(12)
-    TOLD, COUNT = 12, 13
+    HEARD, WANTED, OWNER, WATCHER, GONE, BEAT, GENERATION, FAULTS, FAULT_AT, REFUSED, ACTED, TOLD = range(12)
+    COUNT = 12
 
 
 class _Device:
@@ -104,7 +102,7 @@ class SharedState:
         """The lanes with an input that can stop the machine."""
         self._latching.update(self.stop_lanes)
         lanes, devices = len(self._lanes), len(layout.devices)
-        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENTS * lanes, WORDS * lanes]
+        sizes = [_Word.COUNT, _Lane.COUNT * lanes, _Device.COUNT * devices, IDS, CONSENT_WORDS * lanes, WORDS * lanes]
         words = sum(sizes)
         size = 8 * (words + CHANNELS * devices) + ID_BYTES * (IDS + CONSENTS * lanes + 1) + 2 * TEXT_BYTES
         size += NOTE_BYTES * lanes
@@ -117,7 +115,7 @@ class SharedState:
         for length in sizes:
             parts.append(numbers[at : at + length])
             at += length
-        self._words, lane_words, device_words, self._id_numbers, self._consent_numbers, notes = parts
+        self._words, lane_words, device_words, self._id_numbers, consents, notes = parts
         self.numbers = self._words[: _Word.NUMBER + 1]
         """The number of the latest stop, for frequent reading."""
         self._of_lanes = [lane_words[lanes * column :][:lanes] for column in range(_Lane.COUNT)]
@@ -127,7 +125,9 @@ class SharedState:
         self.values = rest[: 8 * CHANNELS * devices].cast("d")
         rest = rest[8 * CHANNELS * devices :]
         self._ids, rest = rest[: IDS * ID_BYTES], rest[IDS * ID_BYTES :]
-        self._consents, rest = rest[: CONSENTS * lanes * ID_BYTES], rest[CONSENTS * lanes * ID_BYTES :]
+        self.consents = Consents(self._lanes, consents, rest)
+        """Who has consented to motion in each lane since the machine was armed."""
+        rest = rest[CONSENTS * lanes * ID_BYTES :]
         self._armed_by, rest = rest[:ID_BYTES], rest[ID_BYTES:]
         self._by, self._why, rest = rest[:TEXT_BYTES], rest[TEXT_BYTES:][:TEXT_BYTES], rest[2 * TEXT_BYTES :]
         self.notes = LaneNotes(self._lanes, notes, rest)
@@ -195,7 +195,7 @@ class SharedState:
         if id:
             place = self._words[_Word.NEXT_ID] % IDS
             self._words[_Word.NEXT_ID] = place + 1
-            self._ids[ID_BYTES * place :][:ID_BYTES] = _digest(id)
+            self._ids[ID_BYTES * place :][:ID_BYTES] = digest(id)
             self._id_numbers[place] = number
         return number
 
@@ -223,9 +223,9 @@ class SharedState:
 
     def _known(self, id: bytes) -> int:
         """Return the number of the stop of this id, 0 if it is new."""
-        digest = _digest(id)
+        sought = digest(id)
         for place in range(IDS):
-            if self._id_numbers[place] and self._ids[ID_BYTES * place :][:ID_BYTES] == digest:
+            if self._id_numbers[place] and self._ids[ID_BYTES * place :][:ID_BYTES] == sought:
                 return self._id_numbers[place]
         return 0
 
@@ -239,7 +239,7 @@ class SharedState:
                 return False
             self._words[_Word.CLEARED_AT] = now
             if self.is_stopped:
-                self._armed_by[:] = _digest(holder)
+                self._armed_by[:] = digest(holder)
                 self._words[_Word.ARMED_AT] = now
                 self._words[_Word.ARMED] = number
         self._ring_all()
@@ -247,29 +247,7 @@ class SharedState:
 
     def has_armed(self, holder: bytes) -> bool:
         """Return whether this holder has armed the machine last."""
-        return self.armed > 0 and self._armed_by == _digest(holder)
-
-    def consent(self, lane: str, holder: bytes) -> None:
-        """Note that a holder has consented to motion in a lane since the machine was armed.
-
-        The lane's owner calls this.
-
-        The consent outlives the owner, and ends with the next stop.
-        """
-        place = CONSENTS * self._lanes[lane] + self._get(lane, _Lane.CONSENTED) % CONSENTS
-        # the number last: until then the entry is invalid
-        self._consent_numbers[place] = 0
-        self._consents[ID_BYTES * place :][:ID_BYTES] = _digest(holder)
-        self._consent_numbers[place] = self.armed
-        self._set(lane, _Lane.CONSENTED, self._get(lane, _Lane.CONSENTED) + 1)
-
-    def has_consented(self, lane: str, holder: bytes) -> bool:
-        """Return whether the holder has consented, if it is one of the last that did."""
-        digest, first, armed = _digest(holder), CONSENTS * self._lanes[lane], self.armed
-        return armed > 0 and any(
-            self._consent_numbers[place] == armed and self._consents[ID_BYTES * place :][:ID_BYTES] == digest
-            for place in range(first, first + CONSENTS)
-        )
+        return self.armed > 0 and self._armed_by == digest(holder)
 
     def latest(self) -> StopRecord:
         """Return the latest stop."""
@@ -494,10 +472,6 @@ class SharedState:
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-def _digest(id: bytes) -> bytes:
-    return hashlib.blake2s(id, digest_size=ID_BYTES).digest()
 
 
 def _put_text(room: memoryview, text: str) -> None:

@@ -26,6 +26,7 @@ I2C_CHIPS = (0x40, 0x41)
 MEMORY = "1G"
 INIT = """#!/bin/sh
 export PATH={path} HOME=/run TMPDIR=/run PYTHONDONTWRITEBYTECODE=1 GPIO_SIM=1 TERM=dumb
+export HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis
 mount -t proc proc /proc; mount -t sysfs sys /sys; mountpoint -q /dev || mount -t devtmpfs dev /dev
 mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run
 cp {work}/command /run/command

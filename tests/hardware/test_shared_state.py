@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from taskengine_hardware import SharedState, read
+from taskengine_hardware.consents import CONSENTS
 from taskengine_hardware.device_config import LANE, LATCH, RESUME
 from taskengine_hardware.device_types import Role
 from taskengine_hardware.priority import hurry
-from taskengine_hardware.shared_state import CONSENTS, IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, StopRecord
+from taskengine_hardware.shared_state import IDS, NEVER, NOBODY, TEXT_BYTES, LaneState, StopRecord
 from tests.engine import deadline
 
 DEVICES: dict[str, Any] = {
@@ -93,25 +94,25 @@ def test_it_is_known_who_armed_last(panel: SharedState) -> None:
 
 
 def test_consents_are_of_a_lane_and_an_arm(panel: SharedState) -> None:
-    panel.consent(LANE, b"anna")
-    assert not panel.has_consented(LANE, b"anna")  # nothing was armed
+    panel.consents.give(LANE, b"anna", panel.armed)
+    assert not panel.consents.has(LANE, b"anna", panel.armed)  # nothing was armed
     panel.stop(5)
     panel.arm(1, b"boss", 6)
-    assert not panel.has_consented(LANE, b"anna")
-    panel.consent(LANE, b"anna")
-    assert panel.has_consented(LANE, b"anna")
-    assert not panel.has_consented("legs", b"anna")
-    assert not panel.has_consented(LANE, b"bert")
+    assert not panel.consents.has(LANE, b"anna", panel.armed)
+    panel.consents.give(LANE, b"anna", panel.armed)
+    assert panel.consents.has(LANE, b"anna", panel.armed)
+    assert not panel.consents.has("legs", b"anna", panel.armed)
+    assert not panel.consents.has(LANE, b"bert", panel.armed)
     for number in range(CONSENTS - 1):
-        panel.consent(LANE, str(number).encode())
-    assert panel.has_consented(LANE, b"anna")
-    panel.consent(LANE, b"bert")
-    assert panel.has_consented(LANE, b"bert")
-    assert not panel.has_consented(LANE, b"anna")
-    assert not panel.has_consented("legs", b"bert")
+        panel.consents.give(LANE, str(number).encode(), panel.armed)
+    assert panel.consents.has(LANE, b"anna", panel.armed)
+    panel.consents.give(LANE, b"bert", panel.armed)
+    assert panel.consents.has(LANE, b"bert", panel.armed)
+    assert not panel.consents.has(LANE, b"anna", panel.armed)
+    assert not panel.consents.has("legs", b"bert", panel.armed)
     panel.stop(7)
     panel.arm(2, b"boss", 8)
-    assert not panel.has_consented(LANE, b"bert")
+    assert not panel.consents.has(LANE, b"bert", panel.armed)
 
 
 def test_to_arm_what_is_armed_changes_nothing(panel: SharedState) -> None:
