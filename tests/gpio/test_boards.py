@@ -146,24 +146,55 @@ def test_a_dead_owners_board_is_made_safe(tmp_path: Path, settings: str, number:
         assert took < (OWNER_S if number == signal.SIGKILL else LEASE_S + GRACE_S) + EMULATED_S, engine.output()
 
 
-@pytest.mark.parametrize("name", ["router", "guardian"])
-def test_a_lease_on_a_board_ends_whatever_else_hangs(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("router", signal.SIGSTOP),
+        ("router", signal.SIGKILL),
+        ("guardian", signal.SIGSTOP),
+        ("guardian", signal.SIGKILL),
+        ("supervisor", signal.SIGSTOP),
+    ],
+)
+def test_a_lease_on_a_board_ends_whatever_else_fails(tmp_path: Path, name: str, number: signal.Signals) -> None:
     with machine(tmp_path, OURS, "lease = 0.5") as (engine, client):
-        client.call("servo.set", "pan", angle=0)
-        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
-        (pid,) = engine.pids(name)
-        os.kill(pid, signal.SIGSTOP)
+        (pid,) = [engine.process.pid] if name == "supervisor" else engine.pids(name)
+        turn_to_the_middle(client)
+        os.kill(pid, number)
         took = safe_after()
-        os.kill(pid, signal.SIGCONT)
-        print(f"{name} stopped: safe after {took:.3f} s")
-        assert took < LEASE_S + GRACE_S + EMULATED_S
+        if number == signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
+        print(f"{name} {number.name}: safe after {took:.3f} s")
+        assert took < deadline(LEASE_S + GRACE_S + EMULATED_S), engine.output()
+
+
+def test_a_killed_guardian_moves_nothing_on_a_board_and_the_next_one_guards_it(tmp_path: Path) -> None:
+    with machine(tmp_path, OURS) as (engine, client):
+        turn_to_the_middle(client)
+        (guardian,) = engine.pids("guardian")
+        os.kill(guardian, signal.SIGKILL)
+        widths = set[float]()
+
+        def is_guarded() -> bool:
+            widths.add(width(HAT))
+            return engine.output().count("[GUARDIAN] Watches lane hardware") == 2
+
+        wait_until(is_guarded, 20, "the next guardian")
+        assert [abs(one - 0.0015) < STEP_S for one in widths] == [True], widths
+        # an owner that outlives a stop of the supervisor is guarded too
+        (owner,) = engine.pids("pin")
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        os.kill(owner, signal.SIGKILL)
+        took = safe_after()
+        os.kill(engine.process.pid, signal.SIGCONT)
+        print(f"supervisor stopped, owner killed: safe after {took:.3f} s")
+        assert took < deadline(OWNER_S + EMULATED_S), engine.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
 def test_a_board_is_safe_at_the_end_of_the_service(tmp_path: Path, number: signal.Signals) -> None:
     with machine(tmp_path, OURS) as (engine, client):
-        client.call("servo.set", "pan", angle=0)
-        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        turn_to_the_middle(client)
         pids = engine.pids()
         engine.process.send_signal(number)
         took = safe_after()
@@ -176,8 +207,7 @@ def test_the_next_owner_makes_a_board_safe_where_owner_and_guardian_are_killed(t
     """Its line is as the kernel leaves it meanwhile, and the board goes on."""
     with machine(tmp_path, OURS + f"output_enable = {RELAY}\n") as (engine, client):
         wait_until(lambda: not chip.level(RELAY), 5, "the line")
-        client.call("servo.set", "pan", angle=0)
-        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        turn_to_the_middle(client)
         for pid in (*engine.pids("guardian"), *engine.pids("pin")):
             os.kill(pid, signal.SIGKILL)
         took = safe_after(20)
@@ -188,8 +218,7 @@ def test_the_next_owner_makes_a_board_safe_where_owner_and_guardian_are_killed(t
 def test_the_guardian_switches_a_board_off_by_its_line(tmp_path: Path) -> None:
     with machine(tmp_path, OURS + f"output_enable = {RELAY}\n", "lease = 0.5") as (engine, client):
         wait_until(lambda: not chip.level(RELAY), 5, "the line")
-        client.call("servo.set", "pan", angle=0)
-        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        turn_to_the_middle(client)
         (owner,) = engine.pids("pin")
         os.kill(owner, signal.SIGSTOP)
         began = time.monotonic()
@@ -199,6 +228,12 @@ def test_the_guardian_switches_a_board_off_by_its_line(tmp_path: Path) -> None:
         print(f"owner stopped: off after {took:.3f} s")
         assert took < LEASE_S + GRACE_S + EMULATED_S
         wait_until(lambda: width(HAT) == 0.0 and not chip.level(RELAY), 20, "the safe state")
+
+
+def turn_to_the_middle(client: Client) -> None:
+    """Have the servo on channel 3 of our chip turn there."""
+    client.call("servo.set", "pan", angle=0)
+    wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
 
 
 def safe_after(seconds: float = 5.0) -> float:
@@ -217,8 +252,7 @@ def test_two_engines_do_not_share_a_chip(tmp_path: Path) -> None:
             TaskFailed, match=rf"0x40 on /dev/i2c-0 belongs to another process; in use by .*\[{owner}\]"
         ):
             client.call("servo.set", "pan", angle=0)
-        first.call("servo.set", "pan", angle=0)
-        wait_until(lambda: abs(width(HAT) - 0.0015) < STEP_S, 5, "the pulses")
+        turn_to_the_middle(first)
         engine.stop()
         assert width(HAT) == 0.0
         wait_until(lambda: "pan works again" in second.output(), 60, "the chip")
