@@ -15,7 +15,7 @@ from taskengine.errors import TaskModuleError
 from taskengine.registry.survey import Module, TaskCode, check_pins, read_by_import, survey
 from taskengine.runtime.intervals import IMPORT_TIMEOUT_S
 from taskengine.security.identity import Identity
-from taskengine.supervisor.child import Inquiry, ask
+from taskengine.supervisor.inquiry import Inquiry, ask
 
 _SPARE_S = 5.0
 """The imports end so many s before the whole answer is due."""

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import enum
 import fcntl
 import io
-import multiprocessing
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from taskengine._descendants import end_descendants, end_with_parent
+from taskengine._descendants import end_descendants
 from taskengine._fastpath import ProgressPage
 from taskengine.errors import ProtocolError
 from taskengine.runtime.control import (
@@ -37,47 +31,20 @@ from taskengine.runtime.control import (
     read_report,
 )
 from taskengine.runtime.control_channel import ControlChannel, new_channel
-from taskengine.runtime.descendants import adopt, orphans
+from taskengine.runtime.descendants import orphans
 from taskengine.runtime.log_buffer import LogBuffer
 from taskengine.runtime.log_format import PLAIN, LineFormat, LogStyle, worker_label
-from taskengine.runtime.orphan import orphan
 from taskengine.runtime.task_output import MARK, log_by, print_by, sift
 from taskengine.security.identity import Identity
+from taskengine.supervisor.forked_process import FORK, ProcessEnd, end_soon, is_orphan, set_up_process
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_SET_NO_NEW_PRIVS = 38
 _PIPE_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 16
 """The most bytes of a line that a process has begun and not ended."""
-_MAX_ANSWER_BYTES = 1 << 26
-"""The most bytes of the answer to an inquiry."""
-_ANSWER_S = 1.0
-"""How long an answer may take from its first byte to its last."""
 _MAX_REPORTS = 256
 """The most reports of a process that are read in one turn."""
 _MAX_NOT_IMPORTED = 4096
 """The most task modules that a process may report as not imported."""
-_LAST_S = 0.5
-"""How long a process that ends may wait for processes that its tasks have started."""
-_FOREGROUND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
-"""Signals that stop or pause an engine. Only the supervisor handles them; processes that tasks fork do as usual."""
-# children are forked, so that a replacement starts in milliseconds on a Pi and memory is shared; the supervisor has
-# one thread and no ZeroMQ context, without which forking would not be safe
-_fork = multiprocessing.get_context("fork")
-_mask = threading.local()
-"""The signals that the thread had blocked before it forked."""
-
-
-class _End(enum.Enum):
-    """How a process ends when the supervisor is gone."""
-
-    NEVER = enum.auto()
-    AT_ONCE = enum.auto()
-    AFTER = enum.auto()
-    """After the processes that its tasks have started."""
-    RESTED = enum.auto()
-    """By itself, after its pins are safe."""
 
 
 class Child:
@@ -110,7 +77,15 @@ class Child:
         self._keeps = tuple(keeps)
         self._known = known
         self.survives = survives
-        self._end = _End.NEVER if survives else _End.RESTED if rests else _End.AFTER if page else _End.AT_ONCE
+        self._end = (
+            ProcessEnd.NEVER
+            if survives
+            else ProcessEnd.RESTED
+            if rests
+            else ProcessEnd.AFTER
+            if page
+            else ProcessEnd.AT_ONCE
+        )
         self.place = place
         self._identity = identity
         self._page = page
@@ -169,7 +144,7 @@ class Child:
             theirs.callback(os.close, output)
         how = self.role, self._identity, self._end, [control.fileno(), log, *self._keeps]
         entry = (*how, self._target, self._args, control, log, output, self._enable_stdout, self._style)
-        self.process = _fork.Process(target=_enter, args=entry, name=self.role)
+        self.process = FORK.Process(target=_enter, args=entry, name=self.role)
         self.process.start()
         undo.callback(self.process.kill)
 
@@ -289,7 +264,7 @@ class Child:
 def _enter(
     role: str,
     identity: Identity | None,
-    end: _End,
+    end: ProcessEnd,
     kept: list[int],
     target: Callable[..., None],
     args: tuple[Any, ...],
@@ -300,7 +275,7 @@ def _enter(
     style: LogStyle,
 ) -> None:
     """Run the target in the new process; `output`, if given, becomes its standard output and error."""
-    _set_up_process(role, identity, kept if output is None else [*kept, output], end)
+    set_up_process(role, identity, kept if output is None else [*kept, output], end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a task prints is seen now, in a file too
@@ -318,184 +293,6 @@ def _enter(
     finally:
         # our own end may come before that by the thread that does so; a supervisor that ends closes its descriptors
         # before it is nobody's parent any more
-        if end in (_End.AFTER, _End.RESTED) and (channel.is_lost() or _is_orphan()):
+        if end in (ProcessEnd.AFTER, ProcessEnd.RESTED) and (channel.is_lost() or is_orphan()):
             end_descendants(os.getpid())
-    _end_soon()
-
-
-def _is_orphan() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and parent.pid != os.getppid()
-
-
-def _end_soon() -> None:
-    """Have the kernel end this process if Python waits, as multiprocessing does for processes that it has started."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, _LAST_S)
-
-
-def _close_others(kept: Iterable[int]) -> None:
-    """Close all descriptors except these and the standard ones."""
-    ours = {0, 1, 2, *kept}
-    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if fd not in ours:
-            with contextlib.suppress(OSError):  # the folder that was read is closed already
-                os.close(fd)
-
-
-def _set_up_process(role: str, identity: Identity | None, kept: Iterable[int], end: _End = _End.AFTER) -> None:
-    """Set up a new process: its terminal, user and rights, and its end with the supervisor.
-
-    Of the inherited descriptors only `kept` stay open.
-    """
-    signal.set_wakeup_fd(-1)
-    parent = multiprocessing.parent_process()
-    _close_others([*kept, *([parent.sentinel] if parent else [])])
-    _leave_terminal()
-    if identity is not None:
-        identity.assume()
-    libc = ctypes.CDLL(None, use_errno=True)
-    # after the change of user, which clears PR_SET_PDEATHSIG; a process that ends by itself has to run for that, also
-    # if it was stopped
-    number = {_End.NEVER: 0, _End.AT_ONCE: signal.SIGKILL}.get(end, signal.SIGCONT)
-    libc.prctl(_PR_SET_PDEATHSIG, number)
-    libc.prctl(_PR_SET_NAME, f"te-{role}"[:15].encode())
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "the kernel has no PR_SET_NO_NEW_PRIVS")
-    adopt()
-    if parent is not None and number == signal.SIGCONT:
-        if end is _End.AFTER:
-            end_with_parent(parent.pid or 0)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                orphan.watch(parent.pid or 0)
-    if _is_orphan():
-        os._exit(1)
-
-
-def _leave_terminal() -> None:
-    """Leave the signals of the terminal to the supervisor, also for processes that tasks start."""
-    os.setpgid(0, 0)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    # not those of the terminal's ctrl-z either: a robot must not be left as it is, with nobody to make it safe
-    for number in _FOREGROUND:
-        # not SIG_IGN, which what a task starts would inherit
-        signal.signal(number, _ignore_signal)
-    # inherited on purpose: a background process that reads from the terminal gets an error instead of being stopped
-    for number in (signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    if not getattr(_mask, "is_held_at_forks", False):  # an inquiry may make inquiries
-        _mask.is_held_at_forks = True
-        os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_signals)
-
-
-def _ignore_signal(number: int, frame: object) -> None:
-    """Ignore a signal that the supervisor handles."""
-
-
-def _block_signals() -> None:
-    """Hold signals to a process that is being forked until it handles them."""
-    _mask.held = signal.pthread_sigmask(signal.SIG_BLOCK, _FOREGROUND)
-
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.held)
-
-
-def _restore_signals() -> None:
-    """Let processes that a task forks be ended as usual: `Process.terminate` sends SIGTERM."""
-    for number in _FOREGROUND:
-        if signal.getsignal(number) is _ignore_signal:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    _unblock_signals()
-
-
-def _ask(function: Callable[[Connection], None], identity: Identity | None, answer: Connection) -> None:
-    _set_up_process("ask", identity, [answer.fileno()])
-    function(answer)
-    _end_soon()
-
-
-def ending(code: int) -> str:
-    """Return how a process ended: the signal's name, or the exit code."""
-    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-
-
-class Inquiry:
-    """Runs `function(connection)` in a process of its own, which sends one answer; `connection` is readable then.
-
-    The process runs as `identity`, or as our own user.
-    """
-
-    def __init__(self, function: Callable[[Connection], None], identity: Identity | None = None) -> None:
-        self._is_closed = False
-        self.connection, theirs = _fork.Pipe(duplex=False)
-        self._process = _fork.Process(target=_ask, args=(function, identity, theirs))
-        self._process.start()
-        self._pid = self._process.pid or 0
-        orphans.add(self._pid)
-        theirs.close()
-
-    def answer(self) -> bytes:
-        """Return the answer. Raises EOFError if the process ended without one, or sent something else."""
-        try:
-            end = time.monotonic() + _ANSWER_S
-            size = int.from_bytes(self._read(4, end))
-            if size > _MAX_ANSWER_BYTES:
-                raise EOFError(f"an answer has at most {_MAX_ANSWER_BYTES} bytes, not {size}")
-            return self._read(size, end)
-        finally:
-            self.close()
-
-    def _read(self, size: int, end: float) -> bytes:
-        """Return `size` bytes, which have to come before the time `end`: a module may write into the pipe too."""
-        data = bytearray()
-        while len(data) < size:
-            if not wait([self.connection], max(0.0, end - time.monotonic())):
-                raise EOFError("the process wrote something else where its answer was expected")
-            more = os.read(self.connection.fileno(), size - len(data))
-            if not more:
-                raise EOFError(self._ending())
-            data += more
-        return bytes(data)
-
-    def _ending(self) -> str:
-        """Return how the process ended, if it has."""
-        self._process.join(_ANSWER_S)
-        code = self._process.exitcode
-        return "it wrote no answer" if code is None else ending(code)
-
-    def close(self) -> None:
-        """Kill the process and those that it has started, answered or not. May be called twice."""
-        if not self._is_closed:
-            self._is_closed = True
-            self.connection.close()
-            end_descendants(self._pid)
-            self._process.kill()
-            self._process.join()
-            orphans.remove(self._pid, time.monotonic())
-
-
-def ask(
-    function: Callable[[Connection], None],
-    timeout: float,
-    stop: socket.socket | None = None,
-    identity: Identity | None = None,
-) -> bytes:
-    """Make an `Inquiry` and return its answer, within `timeout` s.
-
-    Raises EOFError if it ended without an answer, TimeoutError if it took too long, InterruptedError if `stop` became
-    readable.
-    """
-    inquiry = Inquiry(function, identity)
-    try:
-        ready = wait([inquiry.connection, *([stop] if stop else [])], timeout)
-        if inquiry.connection in ready:
-            return inquiry.answer()
-        if ready:
-            raise InterruptedError("told to stop")
-        raise TimeoutError(f"no answer in {timeout:g} s")
-    finally:
-        inquiry.close()
+    end_soon()

@@ -43,8 +43,9 @@ from taskengine.security.redaction import without_folders
 from taskengine.supervisor import systemd
 from taskengine.supervisor.backoff import Backoff
 from taskengine.supervisor.catalogue import load_catalogue
-from taskengine.supervisor.child import Child, ending
+from taskengine.supervisor.child import Child
 from taskengine.supervisor.children import Children, as_told, worker_name
+from taskengine.supervisor.forked_process import ending
 from taskengine.supervisor.import_crashes import ImportCrashes
 from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
 from taskengine.supervisor.reload import Reload

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -29,15 +29,15 @@ from taskengine.runtime.control import (
 )
 from taskengine.runtime.control_channel import ControlChannel
 from taskengine.runtime.log_buffer import LogBuffer
-from taskengine.supervisor.child import Child, Inquiry
+from taskengine.supervisor.child import Child
 from tests.engine import alive, deadline, wait_until
 
 
 def _tell_files(control: ControlChannel, journal: LogBuffer) -> None:
-    control.send(StartFailed(" ".join(_files())))
+    control.send(StartFailed(" ".join(open_files())))
 
 
-def _files() -> list[str]:
+def open_files() -> list[str]:
     links = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the folder itself, which is closed by now
@@ -45,7 +45,7 @@ def _files() -> list[str]:
     return links
 
 
-def _write(garbage: bytes, control: ControlChannel | Connection, journal: LogBuffer) -> None:
+def _write(garbage: bytes, control: ControlChannel, journal: LogBuffer) -> None:
     os.write(control.fileno(), garbage)
     time.sleep(60)
 
@@ -104,23 +104,6 @@ def test_a_process_has_what_it_keeps_and_nothing_else_of_ours(tmp_path: Path) ->
     # its end of the control channel; of the pipes, its log, and what multiprocessing has for the parent's end
     assert files.count("socket:") == 1
     assert "pidfd" not in files
-
-
-def test_an_inquiry_has_nothing_of_ours(tmp_path: Path) -> None:
-    with (tmp_path / "secret").open("w"):
-        inquiry = Inquiry(lambda answer: answer.send_bytes(" ".join(_files()).encode()))
-        assert wait([inquiry.connection], deadline(10))
-        assert str(tmp_path / "secret").encode() not in inquiry.answer()
-
-
-@pytest.mark.parametrize("garbage", [b"\0\0", b"\xff\xff\xff\xff\x7f\0\0\0\0\0\0\0", b"\x7f\xff\xff\xff"])
-def test_what_a_module_writes_is_no_answer_and_holds_nobody_up(garbage: bytes) -> None:
-    inquiry = Inquiry(lambda answer: _write(garbage, answer, LogBuffer(answer.fileno(), False)))
-    assert wait([inquiry.connection], deadline(10))
-    begun = time.monotonic()
-    with pytest.raises(EOFError):
-        inquiry.answer()
-    assert time.monotonic() - begun < deadline(5)
 
 
 @pytest.mark.parametrize(
