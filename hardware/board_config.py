@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -225,7 +225,7 @@ def on_board(
     """Return a device's entry with channels for its pins, if it names a board. Raises SettingsError."""
     parts = (*kind.pins, *kind.spare, *kind.groups)
     if "board" in entry:
-        entry = _with_channels(entry, parts, boards, path)
+        entry = _with_channels(entry, kind, parts, boards, path)
     given = {key: tuple(_flat(entry[key])) for key in parts if entry.get(key) is not None}
     used = names_in({key: tuple(pin for pin in pins if _is_channel(pin, boards)) for key, pins in given.items()})
     if used and not kind.is_output:
@@ -252,14 +252,24 @@ def _check_whole(pins: list[Any], used: list[str], boards: Mapping[str, BoardCon
 
 
 def _with_channels(
-    entry: Mapping[str, Any], parts: Iterable[str], boards: Mapping[str, BoardConfig], path: list[str]
+    entry: Mapping[str, Any],
+    kind: DeviceType,
+    parts: Collection[str],
+    boards: Mapping[str, BoardConfig],
+    path: list[str],
 ) -> dict[str, Any]:
     name = entry["board"]
     if not isinstance(name, str) or name not in boards:
         raise wrong([*path, "board"], f"no board is named {name!r}; {nearest(str(name), boards)}")
     found = {key: value for key, value in entry.items() if key not in ("board", "channel")}
     if "channel" in entry:
+        if "pin" not in parts:
+            raise wrong([*path, "channel"], f"a {kind.name} has several: give the channels of {', '.join(parts)}")
+        if "pin" in entry:
+            raise wrong([*path, "channel"], "pin is given too: one of them says where the device is")
         found["pin"] = entry["channel"]
+    elif "pin" in parts and "pin" not in entry:
+        raise wrong(path, f"a {kind.name} on the board {name} needs channel")
     for key in parts:
         if key in found:
             place = "channel" if key == "pin" and "channel" in entry else key
@@ -272,8 +282,8 @@ def _with_channels(
 def _numbered(value: object, name: str, boards: Mapping[str, BoardConfig], path: list[str]) -> str:
     whole = isinstance(value, int) and not isinstance(value, bool)
     channel = channel_of(boards, f"{name}:{value}" if whole else value, path)
-    if channel is None:
-        raise wrong(path, f"expected the number of a channel, not {value!r}")
+    if channel is None or split(channel)[0] != name:
+        raise wrong(path, f"expected the number of a channel of {name}, not {value!r}")
     return channel
 
 
