@@ -157,6 +157,7 @@ def make_safe(layout: HardwareConfig, pins: str) -> None:
         failed = list(device_set.rest(outputs, lambda device: None))
         if not device_set.wait_for_boards(lambda station: station.machine.is_settled, SAFE_S):
             failed += device_set.board_faults()
+        failed += device_set.unread_boards()
     finally:
         device_set.close()
     if failed:

@@ -7,14 +7,15 @@ A bus that hangs holds up its own thread alone.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from . import priority
 from .board_drivers import OpenBoard
-from .board_errors import BoardError, BoardInUse
+from .board_errors import BoardError, BoardInUse, NotCarriedOut
 from .board_machine import BoardAction, BoardMachine, Fallback, Setting, Step
 from .lines import holders_of
 
@@ -22,7 +23,7 @@ from .lines import holders_of
 class BoardReport(NamedTuple):
     """A board: why it takes no commands, "" if it does; whether it is safe again; its last ticket; when to look.
 
-    `reads_back` is false if what is confirmed was written, and nobody can ask the board.
+    `written` is for `mark`. `reads_back` is false if what is confirmed was written, and nobody can ask the board.
     """
 
     fault: str
@@ -30,6 +31,7 @@ class BoardReport(NamedTuple):
     confirmed: int
     due: float
     reads_back: bool
+    written: int
 
 
 class Station:
@@ -80,8 +82,9 @@ class Station:
             machine = self.machine
             machine.look(now)
             self._apply()
+            due = machine.look_due()
             return BoardReport(
-                machine.fault, machine.is_ready, machine.confirmed, machine.look_due(), machine.reads_back
+                machine.fault, machine.is_ready, machine.confirmed, due, machine.reads_back, machine.written
             )
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
@@ -94,6 +97,11 @@ class Station:
             self._apply()
             self._bus.changed.notify()
             return ticket
+
+    def mark(self) -> int:
+        """Return a number, which `BoardReport.written` reaches when the board was told what is wanted now."""
+        with self._bus.changed:
+            return self.machine.mark()
 
     def resume(self) -> None:
         """Take commands again."""
@@ -114,7 +122,8 @@ class Station:
         except Exception as error:  # a library's errors have no common class, and no board may end the thread
             reason = self._reason(error)
             with self._bus.changed:
-                self.machine.failed(action, reason, time.monotonic())
+                is_disproved = isinstance(error, NotCarriedOut)
+                self.machine.failed(action, reason, time.monotonic(), is_disproved=is_disproved)
                 self._apply()
         else:
             with self._bus.changed:
@@ -146,13 +155,24 @@ class Station:
         if driver is None:
             raise BoardError("it is not open")
         if action.step is Step.WRITE:
-            for channel, setting in action.settings.items():
-                driver.put(channel, setting.share, setting.frequency)
-            driver.flush()
+            _tell(driver, action.settings)
         elif action.step is Step.VERIFY:
             driver.verify()
         else:
             driver.check()
+
+    def finish(self) -> None:
+        """Tell the board the newest settings if it was told older ones; then let other processes have it.
+
+        A transfer that hung may have been carried out just now, after its command was given up.
+        """
+        with self._bus.changed:
+            untold = self.machine.untold()
+        if untold is not None and self._driver is not None:
+            # nobody is left to tell: the guardian makes the board safe
+            with contextlib.suppress(Exception):
+                _tell(self._driver, untold)
+        self.close()
 
     def close(self) -> None:
         """Let other processes have the board, which goes on with what it was told. May be called twice."""
@@ -175,6 +195,12 @@ class Station:
                 self._bus.changed.notify()
         else:
             self._is_enabled = wanted
+
+
+def _tell(driver: OpenBoard, settings: Mapping[int, Setting]) -> None:
+    for channel, setting in settings.items():
+        driver.put(channel, setting.share, setting.frequency)
+    driver.flush()
 
 
 class BoardBus:
@@ -219,7 +245,7 @@ class BoardBus:
             if self._state(station) != before:
                 self._news()
         for station in self.stations:
-            station.close()
+            station.finish()
 
     def _wait(self) -> tuple[Station, BoardAction] | None:
         """Wait for the next step; None for the end."""
@@ -239,6 +265,6 @@ class BoardBus:
                 self.changed.wait(max(0.0, due - now))
 
     @staticmethod
-    def _state(station: Station) -> tuple[str, bool, int]:
+    def _state(station: Station) -> tuple[str, bool, int, bool]:
         machine = station.machine
-        return machine.fault, machine.is_ready, machine.confirmed
+        return machine.fault, machine.is_ready, machine.confirmed, machine.is_marked_written

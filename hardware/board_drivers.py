@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import pca9685
 from .board_config import BoardConfig
-from .board_errors import BoardError
+from .board_errors import BoardError, NotCarriedOut
 
 
 class Bus(Protocol):
@@ -68,9 +68,15 @@ class Pca9685:
         self._scale = pca9685.prescale(config.frequency, config.oscillator)
         self._frame = pca9685.ChannelFrame()
         self._is_started = False
+        self._was_off: bool | None = None
+        """Whether it made no pulses when that was asked; None if it was not."""
 
     def is_off(self) -> bool:
         """See `OpenBoard`."""
+        self._was_off = self._is_asleep()
+        return self._was_off
+
+    def _is_asleep(self) -> bool:
         return pca9685.asleep(self._bus.read(pca9685.MODE1))
 
     def put(self, channel: int, share: float, frequency: float | None) -> None:
@@ -99,7 +105,7 @@ class Pca9685:
             found += self._bus.read_block(pca9685.LED0 + len(found), count)
         if found != wanted:
             self._frame.forget()
-            raise BoardError("the chip does not do what it was told")
+            raise NotCarriedOut("the chip does not do what it was told")
 
     def check(self) -> None:
         """See `OpenBoard`: a chip whose power was gone is asleep."""
@@ -113,6 +119,9 @@ class Pca9685:
     def _start(self) -> None:
         """Start the chip. One that runs already goes on, so that what is to be held is held without a gap."""
         if not self._runs():
+            if self._was_off is False and self._is_asleep():
+                # what is to be held has sagged since it was opened
+                raise BoardError("the chip was reset: its supply was gone for a moment")
             for register, data in pca9685.start_up(self._scale):
                 self._bus.write(register, data)
             self._sleep(pca9685.WAKE_S)

@@ -7,6 +7,10 @@ class BoardError(OSError):
     """A board cannot be opened, or does not answer; the text says which, where and why."""
 
 
+class NotCarriedOut(BoardError):
+    """A board was read back, and is not what it was told, although it had taken that."""
+
+
 class BoardInUse(BoardError):
     """Another process has a board, by the file at `path`."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from .board_errors import BoardError
@@ -102,6 +102,8 @@ class BoardMachine:
         self._sent: Mapping[int, Setting] = {}
         """What the channels are known to be."""
         self._version, self._sent_version = 0, -1
+        self._marked = 0
+        """The version that somebody waits for."""
         self._write_at = 0.0
         self._fallbacks: dict[str, Fallback] = {}
         self._released: frozenset[str] = frozenset()
@@ -154,8 +156,12 @@ class BoardMachine:
     def _ask(self, now: float, cut_at: float = math.inf) -> int:
         self._asked += 1
         last = self._asks[-1] if self._asks else None
+        if last is not None and not self._is_open:
+            # its outputs are disabled, and it is told everything at once when it can be reached
+            self._asks.pop()
+            cut_at = min(cut_at, last.cut_at)
         # of the same settings at about the same time, or without one, the last one stands for all
-        if last is not None and last.version == self._version and last.cut_at == math.inf:
+        elif last is not None and last.version == self._version and last.cut_at == math.inf:
             self._asks.pop()
         elif last is not None and last.version == self._version and cut_at - GATHER_S <= last.cut_at:
             self._asks.pop()
@@ -175,9 +181,28 @@ class BoardMachine:
         """Take no commands any more."""
         self._is_frozen = True
 
+    def untold(self) -> Mapping[int, Setting] | None:
+        """Return what all channels are to be, if the board was told something older; None otherwise."""
+        return dict(self._wanted) if self._version != self._sent_version else None
+
     def keeps(self, device: str) -> bool:
         """Return whether the channels of a device that holds were kept by the last fault."""
         return device not in self._released
+
+    def mark(self) -> int:
+        """Return a number, which `written` reaches when everything that is wanted now was written."""
+        self._marked = self._version
+        return self._marked
+
+    @property
+    def written(self) -> int:
+        """How much was written since the last fault, for `mark`; -1 for nothing."""
+        return self._sent_version
+
+    @property
+    def is_marked_written(self) -> bool:
+        """Whether the last mark was reached."""
+        return self._sent_version >= self._marked
 
     # Time ------------------------------------------------------------------------------------------------------------
 
@@ -279,12 +304,14 @@ class BoardMachine:
         # another one may be late already
         self.is_enabled = (self.is_running or self.is_ready) and now < self._cut_at
 
-    def failed(self, action: BoardAction, reason: str, now: float) -> None:
-        """Note that a step failed."""
+    def failed(self, action: BoardAction, reason: str, now: float, *, is_disproved: bool = False) -> None:
+        """Note that a step failed; `is_disproved` if the board was read back, and is not what it was told."""
         self._end_step()
         if action.attempt != self._attempt:
             self._retry_at = now
         else:
+            if is_disproved:
+                self._sent = {}
             self.lose(reason, now)
 
     def lose(self, reason: str, now: float) -> None:
@@ -302,20 +329,24 @@ class BoardMachine:
         self._ask(now)
 
     def release(self) -> None:
-        """Want the safe states of all devices, and hold nothing: the board had no pulses, so what was held has sagged.
+        """Hold nothing: the board had no pulses, so what was held has sagged.
 
-        Only for a board that takes no commands.
+        Other devices stay as they were to be, which is off at the start. Only for a board that takes no commands.
         """
         if not self.is_running:
-            self._release(keeps=False)
+            self._fall({device for device, fallback in self._fallbacks.items() if fallback.holds})
 
-    def _release(self, *, keeps: bool = True) -> None:
-        """Want the safe states of all devices."""
-        released = set()
-        for device, (settings, holds) in self._fallbacks.items():
-            if keeps and holds and all(self._sent.get(channel) == self._wanted.get(channel) for channel in settings):
-                continue
-            released.add(device)
-            self._wanted.update(settings)
-        self._released = frozenset(released)
+    def _release(self) -> None:
+        """Want the safe states of all devices; what is known to be held is held."""
+        self._released = frozenset()
+        self._fall({device for device, fallback in self._fallbacks.items() if not self._is_held(fallback)})
+
+    def _is_held(self, fallback: Fallback) -> bool:
+        channels = fallback.settings
+        return fallback.holds and all(self._sent.get(channel) == self._wanted.get(channel) for channel in channels)
+
+    def _fall(self, devices: Set[str]) -> None:
+        for device in devices:
+            self._wanted.update(self._fallbacks[device].settings)
+        self._released |= devices
         self._version += 1

@@ -6,6 +6,7 @@ channel of the kernel's PWM is a board of its own there, because one that fails 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
         super().__init__()
         self._name, self._station, self._channel = name, station, channel
         self.is_held = False
+        self.is_draft = False
+        """Whether a setting is only noted here, and its channel is told nothing."""
         self._idle = False
         self._share = 0.0
         self._hz: float | None = None
@@ -65,7 +68,8 @@ class BoardPin(gpiozero.Pin):  # type: ignore[misc]  # gpiozero has no types
     def _put(self, share: float, hz: float | None) -> None:
         """Have the channel be that; `refusal` tells if it is not to be, so that a device's other channels are told."""
         try:
-            self._station.put(self._channel, Setting(share, hz))
+            if not self.is_draft:
+                self._station.put(self._channel, Setting(share, hz))
         except BoardError as error:
             self.refusal = f"{error}"
         else:
@@ -190,6 +194,18 @@ class BoardFactory:
         pins = [self._pins[channel] for channel in channels]
         return {pin._channel: pin.setting for pin in pins if pin._station is station}
 
+    @contextlib.contextmanager
+    def drafting(self, channels: Iterable[str]) -> Iterator[None]:
+        """Have settings of these channels only be noted, for `settings_of`; each is to be set anew then."""
+        pins = [self._pins[channel] for channel in channels]
+        for pin in pins:
+            pin.is_draft = True
+        try:
+            yield
+        finally:
+            for pin in pins:
+                pin.is_draft = False
+
     def cut_off(self) -> None:
         """Disable the outputs of the boards that have a line for that."""
         for station in self._stations.values():
@@ -221,6 +237,12 @@ class BoardFactory:
         for station in self._stations.values():
             if not station.machine.is_settled:
                 yield station.machine.fault or f"board {station.name}: the bus is slow"
+
+    def unread(self) -> Iterator[str]:
+        """Yield the boards that do not tell whether they do what they were told."""
+        for station in self._stations.values():
+            if station.machine.is_settled and not station.machine.reads_back:
+                yield f"board {station.name}: it was told, and cannot be read back: look whether its outputs are off"
 
     def let_go(self) -> None:
         """Let other processes have the boards, which go on with what they were told."""

@@ -107,6 +107,10 @@ class DeviceSet:
         """Return why boards are not known to do what they were told."""
         return list(self.factory.faults()) if self._has_boards else []
 
+    def unread_boards(self) -> list[str]:
+        """Return the boards that were told something, and that nobody can ask whether they do it."""
+        return list(self.factory.unread()) if self._has_boards else []
+
     def join_boards(self, seconds: float) -> None:
         """Wait at most so many s until released boards are free for other processes."""
         if self._has_boards:
@@ -170,11 +174,12 @@ class DeviceSet:
             raise BoardError(refusal)
 
     def _fall_back(self, device: Device, writer: Writer) -> None:
-        """Tell its boards what they are to do after a fault; nothing is sent yet."""
-        writer(safe_value(device, None))
-        for station in self.factory.stations_of(device.channels):
-            settings = self.factory.settings_of(device.channels, station)
-            station.fall_back(device.name, Fallback(settings, holds(device)))
+        """Tell its boards what they are to do after a fault; their channels are told nothing."""
+        with self.factory.drafting(device.channels):
+            writer(safe_value(device, None))
+            for station in self.factory.stations_of(device.channels):
+                settings = self.factory.settings_of(device.channels, station)
+                station.fall_back(device.name, Fallback(settings, holds(device)))
 
 
 def _made(device: Device, factory: Any) -> Any:

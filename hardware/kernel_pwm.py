@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .board_config import HEADER
-from .board_errors import BoardError, BoardInUse
+from .board_errors import BoardError, BoardInUse, NotCarriedOut
 
 ROOT = Path("/sys/class/pwm")
 NS = 1_000_000_000
@@ -157,7 +157,7 @@ class _Channel:
         told, found = self._told, self._found()
         if told is None or told[2] != found[2] or (found[2] and told != found):
             self._told = None
-            raise BoardError(f"{self._folder} does not do what it was told")
+            raise NotCarriedOut(f"{self._folder} does not do what it was told")
 
     def _found(self) -> tuple[int, int, int]:
         """Return the state that the channel has."""

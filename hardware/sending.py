@@ -1,11 +1,11 @@
 """Outputs on boards: a board carries out what it is told later, or not at all, and may be lost. Pure.
 
 Theory of operation. A value for a board is only wanted. Other processes read the shared state, so it has the older
-value until the board has confirmed a safe one, and the owner beats meanwhile (`pend`): if the owner dies or hangs, the
-guardian makes the board safe. A board that is lost ends the leases of its outputs; it gets their safe states as soon as
-it can be reached (`board_machine.py`), and only then are they commanded again. A board that is lost takes no value,
-also while its owner does not know that yet: an output whose board refuses a value is lost at once. Nothing that was
-wanted before is written when it comes back, since the board has its safe states then.
+value until the board has confirmed a safe one, or was told one that is to be held. The owner beats meanwhile (`pend`):
+if it dies or hangs, the guardian makes the board safe. A board that is lost ends the leases of its outputs; it gets
+their safe states as soon as it can be reached (`board_machine.py`), and only then are they commanded again. A board
+that is lost takes no value, also while its owner does not know that yet: an output whose board refuses a value is lost
+at once. Nothing that was wanted before is written when it comes back, since the board has its safe states then.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Report(Protocol):
     def reads_back(self) -> bool:
         """Whether what is confirmed was read back from the board."""
 
+    @property
+    def written(self) -> int:
+        """How much the board was told, for `mark`."""
+
 
 class Board(Protocol):
     """A board, which is never waited for."""
@@ -63,6 +67,9 @@ class Board(Protocol):
         With `cuts`, its outputs are disabled if that takes too long.
         """
 
+    def mark(self) -> int:
+        """Return a number, which `Report.written` reaches when the board was told what is wanted now."""
+
     def resume(self) -> None:
         """Take commands again."""
 
@@ -75,6 +82,13 @@ class _Unsent(NamedTuple):
 
     value: Value
     tickets: dict[Board, int]
+
+
+class _Unheld(NamedTuple):
+    """A value that is to be held once these boards were told it, by their marks."""
+
+    value: Value
+    marks: dict[Board, int]
 
 
 class Sending(Movements):
@@ -97,6 +111,8 @@ class Sending(Movements):
         self._boards_due = math.inf
         """When to look at the boards at the latest."""
         self._unsent: dict[Output, _Unsent] = {}
+        self._unheld: dict[Output, list[_Unheld]] = {}
+        """Values of outputs that hold: the next one that its boards will have been told, and the newest."""
         self._of_stop: dict[Board, int] = {}
         """The tickets by which boards confirm a stop."""
         self._unread: frozenset[Board] = frozenset()
@@ -146,12 +162,21 @@ class Sending(Movements):
         for output in self._on_boards():
             if output.is_lost and not any(reports[board].fault for board in output.boards):
                 self._regain(output, now, is_dropped=output in dropped)
+        self._note_held(reports, now)
         self._note_confirmed(reports, now)
         self._boards_due = min(report.due for report in reports.values())
         self.due = min(self.due, self._boards_due)
 
     def _on_boards(self) -> Iterable[Output]:
         return [output for output in self.outputs.values() if output.boards]
+
+    def _note_held(self, reports: dict[Board, Report], now: float) -> None:
+        """Note what is held now: a board that was never told a value does not hold it for the next owner."""
+        for output, values in list(self._unheld.items()):
+            while values and all(reports[board].written >= mark for board, mark in values[0].marks.items()):
+                self._note(output, values.pop(0).value, now)
+            if not values:
+                del self._unheld[output]
 
     def _note_confirmed(self, reports: dict[Board, Report], now: float) -> None:
         for output, (value, tickets) in list(self._unsent.items()):
@@ -174,6 +199,7 @@ class Sending(Movements):
                 self._publish_soon(output)
             return
         self._drop(output)
+        self._unheld.pop(output, None)
         value = safe_value(output.device, output.value) if self._is_kept(output) else output.rest
         self.pend(output.place)
         # for those of its boards that answer
@@ -272,11 +298,13 @@ class Sending(Movements):
         """Have the boards of an output be told a value; an output whose board takes none is lost."""
         if output.is_lost:
             return
-        is_rest = value == output.rest
+        is_rest, is_held = value == output.rest, holds(output.device)
         if is_rest:
             self.pend(output.place)
+            self._unheld.pop(output, None)
         else:
-            self._note(output, value, now)
+            if not is_held:
+                self._note(output, value, now)
             self._await_no_more(output)
             self.due = min(self.due, now + LATE_S)
         try:
@@ -287,6 +315,10 @@ class Sending(Movements):
         output.value = value
         if is_rest:
             self._await(output, value, now)
+        elif is_held:
+            waiting = self._unheld.setdefault(output, [])
+            # the older one stays: in a stream of commands the newest is never the one that was written
+            waiting[1:] = [_Unheld(value, {board: board.mark() for board in output.boards})]
 
 
 def _nothing(place: int) -> None:

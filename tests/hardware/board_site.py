@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from taskengine import NotAllowed, Origin, TaskFailed
 from taskengine_hardware import SharedState, read
 from taskengine_hardware.board_errors import BoardError
@@ -43,8 +45,17 @@ DEVICES: dict[str, dict[str, Any]] = {
         "stop": {"ramp": 0.1},
     },
     "led": {"type": "LED", "pin": 17, "lease": LEASE_S},
+    "flag": {"type": "Servo", "pin": "hat:9", "lease": LEASE_S, "safe": 0.5},
+    "lamp": {"type": "LED", "pin": "hat:10"},
+    "glow": {"type": "PWMLED", "pin": "hat:11", "safe": "hold"},
 }
-CHANNELS = {"pan": (0,), "grip": (1,), "wheel": (2, 3), "lift": (4, 5), "tilt": (6,), "belt": (7, 8)}
+CHANNELS = {"pan": (0,), "grip": (1,), "wheel": (2, 3), "lift": (4, 5), "tilt": (6,), "belt": (7, 8)} | {
+    "flag": (9,),
+    "lamp": (10,),
+    "glow": (11,),
+}
+HOLD = ("grip", "glow")
+SHONE = ("lamp", "glow")
 MOTORS = ("wheel", "lift", "belt")
 TURNED_OFF = ("pan", "tilt", *MOTORS)
 OFF = [channel for name in TURNED_OFF for channel in CHANNELS[name]]
@@ -60,6 +71,8 @@ def shares(name: str, value: Value) -> tuple[float, ...]:
     if name in MOTORS:
         assert isinstance(value, float)
         return max(value, 0.0), max(-value, 0.0)
+    if name in SHONE:
+        return (float(value or 0.0),)  # type: ignore[arg-type]
     assert value is None or isinstance(value, float)
     return (0.0 if value is None else 0.075 + value / 40,)
 
@@ -73,7 +86,7 @@ class Site:
         for name, value in (("pan", 0.5), ("grip", 0.25), ("wheel", 1.0)):
             self.panel.note(layout.devices[name].place, value)
         self.panel.stop(1, by="guardian")
-        chip = dict.fromkeys(range(9), 0.0) | {0: 0.0875, 1: 0.08125, 2: 1.0}
+        chip = dict.fromkeys(range(12), 0.0) | {0: 0.0875, 1: 0.08125, 2: 1.0}
         self.pending: set[int] = set()
         self.pin = False
         self.now = 100.0
@@ -87,6 +100,8 @@ class Site:
         """Whether the board has news that the owner's thread, which may be late, has not seen."""
         self.held: set[float] = set()
         """What the device that holds may be: what it was when its board came, and what was taken since."""
+        self.had: set[float] = {0.0}
+        """What that device ever was, or was told."""
         self.was_lost = True
         self.over = dict.fromkeys(TURNED_OFF, self.now)
         """Since when nobody may drive a device: its lease has ended, or the machine is stopped."""
@@ -97,7 +112,7 @@ class Site:
         fallbacks = {}
         for name, channels in CHANNELS.items():
             rest = map(Setting, shares(name, safe_value(layout.devices[name], None)))
-            fallbacks[name] = Fallback(dict(zip(channels, rest, strict=True)), name == "grip")
+            fallbacks[name] = Fallback(dict(zip(channels, rest, strict=True)), name in HOLD)
         self.board = EmulatedStation(fallbacks, chip)
         self.control = Control(LANE, layout.of(LANE), self.panel, lambda output, now: True)
         self.control.pend, self.control.calm = self.pending.add, self.pending.discard
@@ -109,6 +124,7 @@ class Site:
                 self.control.attach(output, [self.board])
                 output.write(at[output.place])
         self.board.machine.begin(self.now)
+        self.leased = [output for output in self.control.outputs.values() if output.lease_ns]
         self.control.begin(at, self.now)
 
     def writer(self, output: Output) -> Any:
@@ -159,14 +175,14 @@ class Site:
                 self.control.arm(LAPTOP, self.now)
                 return
             if deed == "acquire":
-                self.control.acquire(list(self.control.outputs.values()), LAPTOP, self.now)
+                self.control.acquire(self.leased, LAPTOP, self.now)
                 return
             if deed in MOTIONS:
                 output = self.control.find(MOTIONS[deed])
                 self.begin(deed, output, amount)
             else:
                 output = self.control.find(deed)
-                value = amount % 2 == 1 if deed == "led" else amount / 500
+                value = amount % 2 == 1 if deed in ("led", "lamp") else amount / 500
                 self.control.command(output, checked(output, value), LAPTOP, self.now)
         except (NotAllowed, TaskFailed):
             return
@@ -249,6 +265,9 @@ class Site:
             assert found == value or not self.board.is_awake, "a board is back, and does something else than is told"
             self.held = {value}
         self.was_lost = output.is_lost
+        self.had |= {found, round(self.board.told.get(1, 0.0), 9)}
+        noted = round(shares("grip", self.panel.last(output.place, output.role))[0], 9)
+        assert noted in self.had, "the next owner is to hold what the board never had"
         if not output.is_lost:
             assert found in self.held | {0.0}, "it went to what was commanded before its board was lost"
         is_confirmed = self.panel.is_stopped and not self.panel.unconfirmed()
@@ -263,6 +282,11 @@ class Site:
         """The bus has worked for long enough."""
         assert not any(output.is_lost for output in self.control.outputs.values())
         assert self.board.is_enabled, "the board is off, and its devices are told as live"
+        for name in CHANNELS if self.board.machine.is_settled and not self.stream[0] else ():
+            output = self.control.find(name)
+            if output.motion is None:
+                found = [self.board.chip[channel] for channel in CHANNELS[name]]
+                assert found == pytest.approx(shares(name, output.value)), f"{name} does something else than it is told"
         for name in TURNED_OFF:
             output = self.control.find(name)
             over = self.panel.ends[output.place] == NEVER and output.place not in self.pending

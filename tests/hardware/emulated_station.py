@@ -12,6 +12,9 @@ TAKES_S = 0.003
 """How long a step takes on a bus that works."""
 
 
+DISPROVED = "the chip does not do what it was told"
+
+
 class Told(NamedTuple):
     """What a station reports."""
 
@@ -20,6 +23,7 @@ class Told(NamedTuple):
     confirmed: int
     due: float
     reads_back: bool
+    written: int
 
 
 class EmulatedStation:
@@ -34,6 +38,8 @@ class EmulatedStation:
         self.is_awake = True
         self.is_enabled = False
         self._now = 0.0
+        self.told: dict[int, float] = {}
+        """What the chip was told since it was opened, and has acknowledged."""
         self._action: BoardAction | None = None
         self._ends_at = 0.0
 
@@ -43,12 +49,16 @@ class EmulatedStation:
         machine = self.machine
         machine.look(now)
         self.is_enabled = machine.is_enabled
-        return Told(machine.fault, machine.is_ready, machine.confirmed, machine.look_due(), machine.reads_back)
+        due = machine.look_due()
+        return Told(machine.fault, machine.is_ready, machine.confirmed, due, machine.reads_back, machine.written)
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
         ticket = self.machine.ask(now, cuts=cuts)
         self.is_enabled = self.machine.is_enabled
         return ticket
+
+    def mark(self) -> int:
+        return self.machine.mark()
 
     def resume(self) -> None:
         self.machine.resume()
@@ -81,7 +91,7 @@ class EmulatedStation:
             action, self._action = self._action, None
             reason = self._outcome(action, now)
             if reason:
-                self.machine.failed(action, reason, now)
+                self.machine.failed(action, reason, now, is_disproved=reason == DISPROVED)
             else:
                 self.machine.done(action, now)
                 if action.step is Step.OPEN and not self.is_awake:
@@ -89,8 +99,9 @@ class EmulatedStation:
             self.is_enabled = self.machine.is_enabled
         return self._state() != before
 
-    def _state(self) -> tuple[str, bool, int]:
-        return self.machine.fault, self.machine.is_ready, self.machine.confirmed
+    def _state(self) -> tuple[str, bool, int, bool]:
+        machine = self.machine
+        return machine.fault, machine.is_ready, machine.confirmed, machine.is_marked_written
 
     def _outcome(self, action: BoardAction, now: float) -> str:
         if action.step is Step.WRITE and now < self.cut_until:
@@ -99,16 +110,16 @@ class EmulatedStation:
         if now < self.cut_until:
             return "no chip answers"
         if action.step is Step.OPEN:
-            self._told: dict[int, float] = {}
+            self.told = {}
         elif action.step is Step.WRITE:
             # the first one starts the chip
-            self.is_awake = self.is_awake or not self._told
-            self._told = {channel: setting.share for channel, setting in action.settings.items()}
+            self.is_awake = self.is_awake or not self.told
+            self.told = {channel: setting.share for channel, setting in action.settings.items()}
             self._write(action.settings, now)
         elif not self.is_awake:
             return "the chip was reset"
-        elif action.step is Step.VERIFY and self._told != self.chip:
-            return "the chip does not do what it was told"
+        elif action.step is Step.VERIFY and self.told != self.chip:
+            return DISPROVED
         return ""
 
     def _write(self, settings: Mapping[int, Setting], now: float) -> None:

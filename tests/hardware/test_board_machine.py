@@ -283,3 +283,14 @@ def test_a_bus_that_hangs_while_an_idle_board_is_looked_at_is_found(machine: Boa
 def test_the_owner_looks_in_time_at_an_idle_board_before_it_is_looked_at(machine: BoardMachine) -> None:
     """Nobody tells it that the bus hangs from then on."""
     assert machine.look_due() <= BEGIN + CHECK_S + LATE_S
+
+
+def test_a_board_that_cannot_be_reached_keeps_one_ask() -> None:
+    machine = BoardMachine("hat")
+    machine.begin(BEGIN)
+    opening = take(machine, BEGIN, Step.OPEN)
+    tickets = [machine.ask(BEGIN + count / 100, cuts=True) for count in range(100)]
+    assert len(machine._asks) == 1
+    machine.done(opening, BEGIN + 1)
+    do(machine, BEGIN + 1, Step.WRITE, Step.VERIFY)
+    assert machine.confirmed == tickets[-1]

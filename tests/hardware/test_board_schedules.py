@@ -14,7 +14,7 @@ from tests.hardware.board_site import CHANNELS, LAPTOP, LEASE_S, MOTIONS, OFF, S
 
 DEEDS = [
     *("pan", "pan", "grip", "grip", "wheel", "wheel", "led", "cut", "hang", "deaf", "reset", "stop"),
-    *("lift", "lift", "tilt", "belt", "belt", "acquire", *MOTIONS),
+    *("lift", "lift", "tilt", "belt", "belt", "acquire", "flag", "flag", "lamp", "glow", *MOTIONS),
     *("arm", "arm", "arm", "late", "late", "late", *STREAMS),
 ]
 Schedule = list[tuple[int, str, int]]

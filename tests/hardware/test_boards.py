@@ -337,6 +337,79 @@ def test_what_holds_does_not_leap_back_when_the_supply_of_its_board_is_back(benc
         assert one.panel.last(0, Role.SERVO) is None
 
 
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_servo_with_a_safe_position_is_not_moved_by_the_start(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch, is_missing: bool
+) -> None:
+    """Its chip is asleep then, as after each time its power was off, also if it gets its power later."""
+    if is_missing:
+        monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: cut(EmulatedBus()))
+    one = bench({"flag": DEVICES["tilt"] | {"safe": -1.0}}, boards=HAT)
+    bus = bus_of(one)
+    if is_missing:
+        wait_until(lambda: "error" in one.commands.devices_state()["flag"], 5, "the fault")
+    bus.reason = ""
+    wait_until(lambda: "error" not in one.commands.devices_state()["flag"], 5, "the board")
+    settle(one)
+    assert not any(shares[4] for shares in bus.pulses)
+    assert one.commands.devices_state()["flag"]["value"] is None
+
+
+def test_a_device_that_is_tried_again_is_told_nothing_but_its_first_value(bench: MakeBench) -> None:
+    """What it is to be after a fault went to its board for a moment."""
+    one = bench({"flag": DEVICES["tilt"] | {"safe": -1.0}}, boards=HAT)
+    device_set, flag = one.owner.device_set, one.layout.devices["flag"]
+    assert device_set is not None
+    settle(one)
+    (station,) = device_set.boards_of(flag)
+    before = station.mark()
+    device_set.failed["flag"] = "broken"
+    assert device_set.again(flag)
+    assert station.mark() == before
+
+
+def test_the_next_owner_holds_nothing_that_the_board_was_never_told(bench: MakeBench) -> None:
+    """Nobody knew yet that the bus was cut when the command was taken."""
+    one = bench({"grip": DEVICES["tilt"] | {"safe": "hold"}}, boards=HAT)
+    bus = bus_of(one)
+    one.commands.servo_set("grip", 0.25)
+    settle(one)
+    assert one.panel.last(0, Role.SERVO) == 0.25
+    bus.reason = "no chip answers"
+    one.commands.servo_set("grip", 0.9)
+    assert one.panel.last(0, Role.SERVO) != 0.9
+    wait_until(lambda: "error" in one.commands.devices_state()["grip"], 5, "the fault")
+    assert one.panel.last(0, Role.SERVO) is None
+
+
+def test_what_holds_does_not_leap_to_a_command_that_was_found_not_carried_out(bench: MakeBench) -> None:
+    """Its chip acknowledged that command; what it does was read back for a stop."""
+    one = bench({"grip": DEVICES["tilt"] | {"safe": "hold"}}, boards=HAT)
+    bus = bus_of(one)
+    settle(one)
+    bus.pulses.clear()
+    bus.is_deaf = True
+    one.commands.servo_set("grip", 0.9)
+    wait_until(lambda: one.panel.last(0, Role.SERVO) == 0.9, 5, "the transfer")
+    bus.is_deaf = False
+    one.commands.system_stop()
+    wait_until(lambda: "error" not in one.commands.devices_state()["grip"] and bus.pulses, 5, "the board")
+    settle(one)
+    assert not any(shares[4] for shares in bus.pulses)
+
+
+def test_what_a_transfer_that_hung_did_at_last_is_undone_before_its_board_is_let_go(bench: MakeBench) -> None:
+    one = bench({"wheel": DEVICES["wheel"]}, boards=HAT)
+    bus = bus_of(one)
+    settle(one)
+    bus.goes_on.clear()
+    one.commands.motor_forward("wheel", 0.5)
+    wait_until(lambda: "error" in one.commands.devices_state()["wheel"], 5, "the fault")
+    one.owner.close()
+    bus.goes_on.set()
+    wait_until(lambda: bus.pulses[-1][5:7] == (0.0, 0.0) and any(shares[5] for shares in bus.pulses), 5, "its end")
+
+
 def test_a_board_that_is_missing_costs_its_devices_alone(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskengine_hardware.boards.EmulatedBus", lambda: cut(EmulatedBus()))
     one = bench({"pan": DEVICES["pan"], "led": DEVICES["led"]}, boards=HAT)

@@ -209,7 +209,7 @@ def test_each_reason_is_told_once_until_the_board_is_safe(site: Site) -> None:
         fault, is_ready = "", False
 
         def look(self, now: float) -> BoardReport:
-            return BoardReport(self.fault, self.is_ready, 0, now, reads_back=True)
+            return BoardReport(self.fault, self.is_ready, 0, now, reads_back=True, written=0)
 
         def keeps(self, device: str) -> bool:
             return True

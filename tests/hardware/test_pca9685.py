@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taskengine_hardware import pca9685
 from taskengine_hardware.board_config import BoardConfig
 from taskengine_hardware.board_drivers import Pca9685
+from taskengine_hardware.board_errors import BoardError
 from taskengine_hardware.emulated_bus import EmulatedBus
 
 HAT = BoardConfig("hat", "PCA9685", "/dev/i2c-1", 0x40)
@@ -114,3 +115,18 @@ def test_a_chip_with_another_frequency_is_started_anew() -> None:
     Pca9685(bus, BoardConfig("hat", "PCA9685", "/dev/i2c-1", 0x40, 200.0), sleep=lambda seconds: None).flush()
     Pca9685(bus, HAT, sleep=lambda seconds: None).flush()
     assert bus.registers[pca9685.PRE_SCALE] == 121
+
+
+def test_a_chip_that_is_reset_before_it_is_told_anything_gets_nothing() -> None:
+    """What was to be held has sagged since it was opened."""
+    bus = EmulatedBus()
+    first = Pca9685(bus, HAT, sleep=lambda seconds: None)
+    first.put(3, 0.075, None)
+    first.flush()
+    chip = Pca9685(bus, HAT, sleep=lambda seconds: None)
+    assert not chip.is_off()
+    bus.power_up()
+    chip.put(3, 0.075, None)
+    with pytest.raises(BoardError, match="its supply was gone"):
+        chip.flush()
+    assert bus.share(3) == 0.0
