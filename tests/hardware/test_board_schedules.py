@@ -221,6 +221,7 @@ def test_a_stop_and_a_lease_overtake_what_the_bus_is_doing(step: Step, deed: str
         site.finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("disturbance", ["cut", "hang", "deaf", "reset"])
 @pytest.mark.parametrize("is_late", [False, True])
 def test_a_lease_that_ends_in_the_instant_of_a_disturbance(disturbance: str, is_late: bool) -> None:
@@ -238,6 +239,7 @@ def test_a_lease_that_ends_in_the_instant_of_a_disturbance(disturbance: str, is_
             site.finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("disturbance", ["cut", "hang", "deaf", "reset"])
 def test_a_stop_in_the_instant_of_a_disturbance(disturbance: str) -> None:
     for offset in range(-8, 9):
