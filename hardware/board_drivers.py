@@ -1,4 +1,4 @@
-"""Drivers of boards: what a step of `board_machine.py` does to a PCA9685 on a bus. They block, and have no thread.
+"""Drivers of boards: what each step of a `BoardMachine` does to a PCA9685. They block, and have no thread.
 
 The kernel's PWM is driven by `kernel_pwm.py`.
 """
