@@ -93,6 +93,7 @@ PURE = {
     "protocol/conversion",
     "protocol/marks",
     "protocol/progress",
+    "protocol/publications",
     "protocol/values",
     "registry/arguments",
     "registry/discovery",

@@ -31,7 +31,7 @@ from taskengine.client.session import HELLO_S, Session
 from taskengine.client.stop_requests import Posted, StopRequests
 from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
 from taskengine.client.streams import Stream, StreamBase, StreamControl
-from taskengine.client.subscription import Subscription, Wish, reachable
+from taskengine.client.subscription import Subscription, Wish
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.client.values import ValueBuffer
@@ -447,17 +447,19 @@ class Client(Caller):
         """Return the last value on a topic. Raises TaskFailed, type LookupError, if there is none yet."""
         return self._wait(self._ask(RequestKind.LATEST, [topic]))
 
-    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> Subscription:
-        """Return the values on a topic, beginning with the last one.
-
-        A topic that ends in `*` matches all that begin so.
+    def subscribe(
+        self, topic: str, *, newest: bool = False, waiting: int = WAITING, binary: bool = False
+    ) -> Subscription:
+        """Return the values on a topic from the last one on; a topic that ends in `*` matches all that begin so.
 
         At most `waiting` values wait to be taken, and the oldest are dropped first; with `newest` only the last one of
-        each topic is kept. `dropped` counts the lost ones. Raises Overloaded if the engine runs no data worker.
+        each topic is kept. `dropped` counts the lost ones. With `binary` values come as they were published, otherwise
+        as JSON has them: bytes as Base64 text, arrays of numpy as lists.
+
+        Raises Overloaded if the engine runs no data worker, ProtocolError with `binary` if it is too old for that.
         """
-        wish = Wish(topic, waiting, newest=newest)
-        addresses = reachable(self.info().data_addresses, self.address)
-        return Subscription(addresses, wish, self._ages(), self._membership)
+        wish = Wish(topic, waiting, newest=newest, binary=binary)
+        return Subscription(wish.addresses(self.info(), self.address), wish, self._ages(), self._membership)
 
     def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
         """Begin the leases of devices of the table [hardware], in `with`; `renew` them in the loop that drives.

@@ -196,7 +196,8 @@ class Publisher:
         now = self._clock.told()
         made = min(made, now)
         wall = time.time() - (now - made) / NS
-        self._socket.publish(topic, self._topics.publish(topic, value, wall, publisher, made))
+        self._topics.keep(topic, value, wall, publisher, made)
+        self._socket.publish(topic)
 
     def _received(self, origin: Origin) -> int:
         """Return when the router received a message, in ns of the engine's clock."""
