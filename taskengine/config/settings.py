@@ -111,6 +111,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": '"text" or "json"'},
         ),
     ] = "text"
+    record_commands: Annotated[
+        bool,
+        _meta(
+            "true or false",
+            "Publish each call of a task when it has ended, with its client, arguments, times and result, on the topic "
+            "taskengine.commands, for `taskengine record`. Everybody who may subscribe to that topic sees the "
+            "arguments of all clients. It costs some microseconds for each task.",
+        ),
+    ] = False
     tasks: Annotated[
         list[Annotated[str, Meta(min_length=1)]],
         _meta("a list of module names, folders or .py files", "Task modules to load."),

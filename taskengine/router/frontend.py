@@ -17,7 +17,7 @@ from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import BadArguments, NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
+from taskengine.protocol.layouts import ENGINE_TOPICS, MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     Origin,
@@ -459,6 +459,10 @@ class Frontend:
             raise BadArguments("a topic to publish on has a name: it is text of at least one byte")
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        if request.publishes and request.topic.startswith(ENGINE_TOPICS):
+            raise NotAllowed(
+                f"topics that begin with {ENGINE_TOPICS} are the engine's own: nobody else publishes there"
+            )
         start, _, task = request.topic.partition(SCHEDULE_TOPICS)
         if request.publishes and not start and task in self._periodic:
             raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")

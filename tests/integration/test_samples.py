@@ -227,7 +227,7 @@ def test_an_older_subscriber_to_all_gets_json_alone(engine: Engine, client: Clie
         everything.linger = 0
         everything.subscribe(b"")
         everything.connect(f"tcp://127.0.0.1:{int(engine.settings['starting_port']) + 2}")
-        topics = set()
+        topics: set[str] = set()
         while topics < {"fast", "camera"}:
             assert everything.poll(int(deadline(20) * 1000))
             topic, meta, data = everything.recv_multipart()

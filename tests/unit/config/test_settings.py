@@ -57,6 +57,7 @@ def test_defaults_are_the_contract() -> None:
         "ENABLE_STDOUT": "true",
         "LOG_LEVEL": '"info"',
         "LOG_FORMAT": '"text"',
+        "RECORD_COMMANDS": "false",
         "TASKS": '["taskengine.tasks"]',
         "LANES": "{}",
         "ROUTER_FRONTEND": "9000",
