@@ -57,6 +57,7 @@ def _size(name: str, default: int, text: str) -> Decorator:
 )
 @_size("--keep", 1024, "Remove the oldest files where all would be larger")
 @_size("--keep-free", 64, "End where less of the disk is free")
+@json_option
 @engine_options
 def record(
     folder: Path,
@@ -66,6 +67,7 @@ def record(
     file_age: float,
     keep: int,
     keep_free: int,
+    as_json: bool,
     where: Where,
 ) -> None:
     """Record what is published, called and happens, into MCAP files in FOLDER, until ctrl-c or SIGTERM.
@@ -77,10 +79,15 @@ def record(
         from taskengine.recording.writing import Bounds
 
         bounds = Bounds(file_size * MIB, file_age, keep * MIB, keep_free * MIB)
-        _record(client, folder, topics, bounds, seconds)
+        messages, last = _record(client, folder, topics, bounds, seconds)
+    if as_json:
+        print_json({"messages": messages, "file": last})
+    else:
+        click.echo(printable(f"recorded {messages} messages; the last file is {last}"))
 
 
-def _record(client: Client, folder: Path, topics: Sequence[str], bounds: Any, seconds: float | None) -> None:
+def _record(client: Client, folder: Path, topics: Sequence[str], bounds: Any, seconds: float | None) -> tuple[int, str]:
+    """Record until a signal comes; return how many messages were written, and the last file."""
     import platform
 
     from taskengine.protocol.release import release
@@ -112,7 +119,7 @@ def _record(client: Client, folder: Path, topics: Sequence[str], bounds: Any, se
         signal.setitimer(signal.ITIMER_REAL, seconds)
     click.echo(f"recording into {folder}", err=True)
     recorder.run()
-    click.echo(f"recorded {files.messages} messages; the last file is {files.path}")
+    return files.messages, str(files.path)
 
 
 @click.command("log")
@@ -185,6 +192,7 @@ def _begin(context: click.Context, option: click.Parameter, text: str) -> Any:
 )
 @click.option("--prefix", default="", metavar="TEXT", help="Put this before each topic, such as 'replay.'.")
 @click.option("--commands", is_flag=True, help="Call the devices' tasks again instead: things move.")
+@json_option
 @engine_options
 def replay(
     files: tuple[Path, ...],
@@ -193,6 +201,7 @@ def replay(
     begin: Any,
     prefix: str,
     commands: bool,
+    as_json: bool,
     where: Where,
 ) -> None:
     """Publish again what was recorded, at its times: FILE… are MCAP files, or folders of them.
@@ -214,8 +223,11 @@ def replay(
                 played = publish_again(client, messages(files), topics, pace, prefix)
         except KeyboardInterrupt:
             leave("the replay was interrupted", SAID_NO)
-        for name, why in played.refused.items():
+        for name, why in ({} if as_json else played.refused).items():
             click.echo(printable(f"taskengine: left out {name}: {why}"), err=True)
-        click.echo(f"replayed {played.played} {'commands' if commands else 'publications'}")
+        if as_json:
+            print_json({"replayed": played.played, "left_out": played.refused})
+        else:
+            click.echo(f"replayed {played.played} {'commands' if commands else 'publications'}")
         if not played.played:
             sys.exit(SAID_NO)
