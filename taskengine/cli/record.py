@@ -88,30 +88,16 @@ def record(
 
 def _record(client: Client, folder: Path, topics: Sequence[str], bounds: Any, seconds: float | None) -> tuple[int, str]:
     """Record until a signal comes; return how many messages were written, and the last file."""
-    import platform
-
-    from taskengine.protocol.release import release
     from taskengine.recording.mending import mend_all
-    from taskengine.recording.recorder import Recorder
+    from taskengine.recording.recorder import Recorder, about
     from taskengine.recording.writing import RecordingFiles
 
     for path, cut, messages in mend_all(folder) if folder.is_dir() else []:
         text = f"taskengine: mended {path}: it has {messages} messages, and {cut} bytes of its end were not whole"
         click.echo(printable(text), err=True)
-    info = client.info()
-    about = {
-        "engine": info.release,
-        "address": client.address,
-        "recorder": release(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "topics": ",".join(topics or ("*",)),
-        "task_workers": str(info.task_workers),
-        "chunking_size": str(info.chunking_size),
-        "capabilities": ",".join(info.capabilities),
-    }
-    files = RecordingFiles(folder, bounds, about)
-    recorder = Recorder(client, topics or ("*",), files)
+    wanted = topics or ("*",)
+    files = RecordingFiles(folder, bounds, about(client.info(), client.address, ",".join(wanted)))
+    recorder = Recorder(client, wanted, files)
     signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if seconds else [])]
     for number in signals:
         signal.signal(number, lambda *_: recorder.stop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import queue
 import threading
 import time
@@ -13,6 +14,8 @@ from taskengine.client.samples import Sample
 from taskengine.client.subscription import BINARY, Subscription
 from taskengine.errors import Cancelled, NotAllowed, ProtocolError, TaskEngineError
 from taskengine.protocol.layouts import COMMANDS_TOPIC
+from taskengine.protocol.messages import Info
+from taskengine.protocol.release import release
 from taskengine.recording.channels import NS, RecordingEntry, entries, event
 from taskengine.recording.events import EventWatch
 from taskengine.recording.writing import SYNC_S, RecordingFiles
@@ -22,6 +25,21 @@ WAITING = 10_000
 ANSWER_S = 1.0
 """How long the engine may take to answer until it counts as lost."""
 Item = Sample | RecordingEntry | BaseException
+
+
+def about(info: Info, address: str, topics: str) -> dict[str, str]:
+    """Return what stands in a recording's metadata."""
+    return {
+        "engine": info.release,
+        "address": address,
+        "recorder": release(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "topics": topics,
+        "task_workers": str(info.task_workers),
+        "chunking_size": str(info.chunking_size),
+        "capabilities": ",".join(info.capabilities),
+    }
 
 
 class RecordingClock:

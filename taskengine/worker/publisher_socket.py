@@ -250,6 +250,8 @@ class PublisherSocket:
 
     def _may_subscribe(self, user: str, prefix: bytes) -> bool:
         name = self.authenticator.name_of(user) if self.authenticator else ANONYMOUS
+        if self.authenticator is not None and self.authenticator.is_watcher(user):
+            return True
         topic = _topic_in(prefix).decode(errors="replace")
         if name is not None and (self._policy is None or self._policy.rights(name).may_subscribe(topic)):
             return True

@@ -262,7 +262,7 @@ class TaskWorker:
         for failure in registry.failures:
             log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(topology.feeds, has_machine=topology.machine is not None)
-        self._commands = CommandLog(lane, publish_owned) if settings.record_commands else None
+        self._commands = CommandLog(lane, publish_owned) if settings.record_commands or settings.record else None
         if self._commands is not None:
             registry.tasks.update({task.name: self._commands.told(task) for task in registry.tasks.values()})
         self._release_pins = _take_pins(topology.machine, lane, log)

@@ -58,6 +58,8 @@ def test_defaults_are_the_contract() -> None:
         "LOG_LEVEL": '"info"',
         "LOG_FORMAT": '"text"',
         "RECORD_COMMANDS": "false",
+        "RECORD": '""',
+        "RECORD_BYTES": "1073741824",
         "TASKS": '["taskengine.tasks"]',
         "LANES": "{}",
         "ROUTER_FRONTEND": "9000",
