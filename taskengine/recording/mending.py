@@ -111,28 +111,49 @@ class _Contents:
 
 
 def mend(path: Path) -> Mended | None:
-    """Mend a file; None where it is whole, or somebody is writing it. Raises RecordingError, OSError."""
-    with path.open("r+b") as file:
+    """Mend a file; None where it is whole, or somebody is writing it. Raises RecordingError, OSError.
+
+    On a full disk the last chunks make room for the ending: without it most readers open nothing.
+    """
+    with path.open("r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
         if _is_finished(file):
             return None
-        file.seek(0)
-        contents = _Contents()
-        for record in records(file, path):
-            if not contents.read(record):
-                break
         size = os.fstat(file.fileno()).st_size
-        if not contents.has_header:
-            raise RecordingError(f"{path} has nothing in it")
-        file.truncate(contents.end)
-        file.seek(contents.end)
-        file.write(_ending(contents))
-        file.flush()
-        os.fsync(file.fileno())
-    return Mended(path, size - contents.end, sum(contents.counts.values()))
+        contents = _contents(file, path, size)
+        while True:
+            try:
+                _end(file, contents)
+                return Mended(path, size - contents.end, sum(contents.counts.values()))
+            except OSError:
+                if not contents.chunks:
+                    raise
+                contents = _contents(file, path, contents.chunks[-1].chunk_start_offset)
+
+
+def _contents(file: IO[bytes], path: Path, before: int) -> _Contents:
+    """Return what is whole in a file before an offset. Raises RecordingError."""
+    file.seek(0)
+    contents = _Contents()
+    for record in records(file, path):
+        if record.end > before or not contents.read(record):
+            break
+    if not contents.has_header:
+        raise RecordingError(f"{path} has nothing in it")
+    return contents
+
+
+def _end(file: IO[bytes], contents: _Contents) -> None:
+    """Cut the file behind its contents, and write what belongs there. Raises OSError."""
+    file.truncate(contents.end)
+    file.seek(contents.end)
+    left = memoryview(_ending(contents))
+    while left:
+        left = left[file.write(left) :]
+    os.fsync(file.fileno())
 
 
 def _is_finished(file: IO[bytes]) -> bool:

@@ -192,6 +192,7 @@ def test_a_full_disk_ends_the_recorder_in_one_line_and_the_engine_goes_on(
     assert (code, out) == (1, "")
     _, line = err.splitlines()
     assert line.startswith(f"taskengine: recording in {tmp_path} ended: File too large")
+    assert line.endswith("has what was recorded until then")
     assert counted(tmp_path)
     assert client.call("task_count", 2, 3) == 2.5
 

@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_a_whole_file_and_one_clear_line(tmp_path: Path) -> N
     assert ran.stdout.startswith(f"recording in {tmp_path} ended: File too large"), ran
     assert ran.stdout.count("\n") == 1
     [path] = tmp_path.iterdir()
-    mend(path)
+    assert mend(path) is None, "it was ended properly, in the room that its last chunks gave"
     found = read_by_the_library(path)
     assert found == list(range(len(found)))
     assert len(found) > 100
