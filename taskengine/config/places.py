@@ -1,4 +1,4 @@
-"""What settings say of places: paths with a home folder in them, and hosts that are this machine. Pure."""
+"""Places in settings: paths with a home folder in them, and hosts that are this machine. Pure."""
 
 from __future__ import annotations
 

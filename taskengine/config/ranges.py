@@ -1,4 +1,4 @@
-"""What a setting takes: its type as text, its description, and its range, as msgspec checks it. Pure."""
+"""The range of a setting: its type as text, its description, and its range, as msgspec checks it. Pure."""
 
 from __future__ import annotations
 

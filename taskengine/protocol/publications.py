@@ -23,7 +23,7 @@ _PLAIN_KINDS: Final = "biuf"
 
 
 class Form(IntEnum):
-    """What the BODY of a binary publication is."""
+    """The forms of the BODY of a binary publication."""
 
     MSGPACK = 0
     """A value in MessagePack."""

@@ -1,4 +1,4 @@
-"""What stands in a recording: the schemas of its channels, and publications, commands and events as its messages. Pure.
+"""The messages of a recording: publications, commands and events, and the schemas of its channels. Pure.
 
 Messages are JSON with JSON Schemas, which Foxglove reads as they are. A picture (JPEG, PNG, WebP) is a
 foxglove.CompressedImage, so that Foxglove shows it.

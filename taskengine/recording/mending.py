@@ -41,7 +41,7 @@ class Mended(NamedTuple):
 
 
 class _Contents:
-    """What a file has, up to the offset `end` behind its last whole record."""
+    """The contents of a file, up to the offset `end` behind its last whole record."""
 
     def __init__(self) -> None:
         self.end = len(MCAP0_MAGIC)

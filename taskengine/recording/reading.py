@@ -1,7 +1,7 @@
 """Reads recordings: MCAP files (https://mcap.dev/spec), also such as were cut off, and folders of them.
 
 A file that was cut off, by a SIGKILL, a pulled plug or a full disk, ends in the middle of a record and has no footer.
-What is before that record is whole: each chunk has a checksum.
+Everything before that record is whole: each chunk has a checksum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When the messages of a recording are due in a replay, and which are wanted. Pure."""
+"""The times at which the messages of a recording are due in a replay, and which are wanted. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes recordings: MCAP files in a folder, split by size and age, the oldest removed where they are too many.
 
-What is recorded is written as a chunk, and the file synchronised with the disk, every SYNC_S: a SIGKILL or a pulled
-plug costs no more than that. Where the disk is full, the file is cut behind its last whole chunk and ended properly.
+Messages are written as a chunk, and the file synchronised with the disk, every SYNC_S: a SIGKILL or a pulled plug costs
+no more than that. Where the disk is full, the file is cut behind its last whole chunk and ended properly.
 """
 
 from __future__ import annotations
