@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _meta(
             "true or false",
             "Publish each call that has ended, with client, arguments, times and result, on taskengine.commands, for "
-            "`taskengine record`. Every client with the right to that topic sees them. It costs some 15 µs for each task.",
+            "`taskengine record`. Clients with the right to that topic see them. It costs some 15 µs for each task.",
         ),
     ] = False
     record: Annotated[
