@@ -68,6 +68,20 @@ def client(engine: Engine) -> Iterator[Client]:
         yield client
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Kill what a test that failed has left running."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
+
+
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "taskengine", *map(str, words)]
 
@@ -78,6 +92,7 @@ def started(engine: Engine, folder: Path, *options: str, before: str = "") -> su
     if before:
         words = ["sh", "-c", f'{before}; exec "$@"', "sh", *words]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(process)
     before_it = set(folder.glob("*.mcap"))
     wait_until(lambda: set(folder.glob("*.mcap")) - before_it or process.poll() is not None, 30, "the recording")
     return process
@@ -249,6 +264,7 @@ def test_commands_are_played_to_devices_until_a_stop(engine: Engine, client: Cli
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(slow)
     wait_until(lambda: client.call("devices.state", "pan")["pan"]["value"] == angles[0], 30, "the first command")
     client.stop("the test ends it")
     code, out, err = ended(slow, None)
