@@ -26,7 +26,7 @@ from taskengine.client.reports import Listener
 from taskengine.client.samples import WAITING
 from taskengine.client.stop_requests import Posted
 from taskengine.client.stopping import STOP_S, Stopping, new_order
-from taskengine.client.subscription import Wish, reachable
+from taskengine.client.subscription import Wish
 from taskengine.protocol.messages import Info, RequestKind, Stats, TaskInfo
 
 
@@ -132,12 +132,14 @@ class AsyncClient(Caller):
         """The last value on a topic. Raises TaskFailed, type LookupError, where there is none yet."""
         return await self._wait(self._ask(RequestKind.LATEST, [topic]))
 
-    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> AsyncSubscription:
+    def subscribe(
+        self, topic: str, *, newest: bool = False, waiting: int = WAITING, binary: bool = False
+    ) -> AsyncSubscription:
         """The values on a topic from the last one on; see `taskengine.Client.subscribe`."""
-        wish = Wish(topic, waiting, newest=newest)
+        wish = Wish(topic, waiting, newest=newest, binary=binary)
 
         async def begin() -> Receiver:
-            addresses = reachable((await self.info()).data_addresses, self.address)
+            addresses = wish.addresses(await self.info(), self.address)
             return await asyncio.to_thread(wish.receive, addresses, self._membership)
 
         return AsyncSubscription(begin, self._ages())

@@ -11,7 +11,7 @@ from tests.test_layering import PURE
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/architecture.md"
 FOLDERS = (
-    *("protocol", "broker", "config", "registry", "security", "runtime", "client", "router", "worker"),
+    *("protocol", "broker", "config", "registry", "security", "runtime", "client", "router", "worker", "recording"),
     *("supervisor", "doctor", "cli"),
 )
 """From the bottom up: a folder imports only from those before it."""

@@ -48,6 +48,7 @@ SECTIONS = {
     "Tasks and workers": ("TASKS", "TASK_WORKERS", "DATA_WORKERS", "LANES", "PINS", "TRUST_CLOCK"),
     "Throughput and latency": ("RESPONSE_TIME", "CHUNKING", "CHUNKING_SIZE"),
     "Terminal and logs": ("ENABLE_STDOUT", "LOG_LEVEL", "LOG_FORMAT"),
+    "Recording": ("RECORD", "RECORD_BYTES", "RECORD_COMMANDS"),
     "Processes that hang, and shutdown": ("HEARTBEAT_INTERVAL", "HEARTBEAT_LIMIT", "DRAIN_TIME"),
     "Limits": (
         *("QUEUE_TASKS", "QUEUE_BYTES", "QUEUE_PACKAGES", "CLIENT_TASKS", "CLIENT_BYTES", "CLIENT_PACKAGES"),

@@ -25,6 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("client", "router", "worker"),
     ("aio", "joblib", "testing"),
+    ("recording",),
     ("supervisor",),
     ("doctor",),
     ("cli",),
@@ -80,7 +81,9 @@ PURE = {
     "client/stream_requests",
     "client/verdict",
     "config/changes",
+    "config/places",
     "config/policy",
+    "config/ranges",
     "config/spelling",
     "config/weaknesses",
     "doctor/board",
@@ -93,7 +96,11 @@ PURE = {
     "protocol/conversion",
     "protocol/marks",
     "protocol/progress",
+    "protocol/publications",
     "protocol/values",
+    "recording/channels",
+    "recording/events",
+    "recording/timeline",
     "registry/arguments",
     "registry/discovery",
     "registry/options",
@@ -379,6 +386,8 @@ def test_nobody_goes_by_a_clock_that_may_be_set() -> None:
     found = {(name, line.strip()) for name, text in texts.items() for line in text.splitlines() if wall.search(line)}
     assert found == {
         ("publisher.py", "wall = time.time() - (now - made) / NS"),
+        ("recorder.py", "wall = time.time_ns()"),
+        ("writing.py", 'stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(at // 10**9))'),
         ("audit.py", 'when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())'),
         ("log_format.py", "return time.time() if self.is_json else 0.0"),
         (

@@ -52,6 +52,7 @@ from taskengine.protocol.messages import (
     serial_of,
 )
 from taskengine.protocol.progress import Progress, write_report
+from taskengine.protocol.publications import PublicationHead, decode_head
 from tests.legacy_vectors import seed_messages, texts_of
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "protocol" / "vectors.json"
@@ -82,7 +83,7 @@ STATS = Stats(
 )
 INFO = Info(
     *(2, 0.005, 10, 2, ["tcp://127.0.0.1:10002"], 4711),
-    ["clock", "stop", "each", "values", "streams", "progress"],
+    ["clock", "stop", "each", "values", "streams", "progress", "publications"],
     ["device.rest", "motor.stop", "robot.stop", "system.stop"],
     "tcp://127.0.0.1:9004",
 )
@@ -214,7 +215,7 @@ def hexes(frames: Sequence[bytes | list[bytes]]) -> list[str]:
     return [(frame if isinstance(frame, bytes) else b"".join(frame)).hex(" ") for frame in frames]
 
 
-def fields(head: Request | Reply) -> Vector:
+def fields(head: Request | Reply | PublicationHead) -> Vector:
     """A head by the names of its places."""
     held = msgspec.structs.asdict(head)
     return {name: shown(list(value) if isinstance(value, tuple) else value) for name, value in held.items()}
@@ -420,6 +421,34 @@ def publications() -> Iterator[Vector]:
         yield {"name": f"{topic} by {publisher}", "topic": topic, "value": value, "frames": texts_of(frames)}
 
 
+PICTURE = bytes.fromhex("ff d8 ff e0 00 10 4a 46 49 46")
+
+
+def binary_publications() -> Iterator[Vector]:
+    """Publications to a subscriber that wants values as they are."""
+    board = TopicTable("DATA-4713", boot=STAMP.boot)
+    depths = numpy.array([[1, 2, 3], [4, 5, 6]], dtype="<u2")
+    for topic, value, publisher in [
+        ("arm.state", {"angle": 30}, "client:ARM"),
+        ("camera", PICTURE, "source"),
+        ("depth", depths, "source"),
+        ("count", 2**64, "task"),
+        ("camera", PICTURE[:3], "source"),
+    ]:
+        if isinstance(value, bytes) and len(value) == 3:
+            board.put_off("camera")
+        board.keep(topic, value, 1483507553.5, publisher, STAMP.clock)
+        frames = board.binary_frames(topic)
+        head = decode_head(frames[1])
+        yield {
+            "name": f"{topic} {head.part} by {publisher}",
+            "topic": topic,
+            "head": {**fields(head), "form": int(head.form)},
+            "value": shown(value),
+            "frames": hexes(frames),
+        }
+
+
 def vectors() -> Vector:
     """All of it."""
     assert {type(error) for error in ERRORS} == set(BY_CODE.values())
@@ -435,6 +464,7 @@ def vectors() -> Vector:
         "capability values": with_values(),
         "wire 0.1": list(seed_messages(ERRORS[2])),
         "publications": list(publications()),
+        "capability publications": list(binary_publications()),
     }
 
 

@@ -30,6 +30,7 @@ from taskengine.cli.engine import PROBE_S, Where, client_of, connected, engine_o
 from taskengine.cli.keys import keys
 from taskengine.cli.new import new
 from taskengine.cli.policy import policy
+from taskengine.cli.record import record, replay, show_log
 from taskengine.cli.service import service
 from taskengine.cli.version import version_option
 from taskengine.config.settings import Settings
@@ -90,7 +91,10 @@ cli.add_command(doctor)
 cli.add_command(keys)
 cli.add_command(new)
 cli.add_command(policy)
+cli.add_command(record)
+cli.add_command(replay)
 cli.add_command(service)
+cli.add_command(show_log)
 
 
 @cli.command(epilog=UNDER_SYSTEMD)

@@ -31,7 +31,7 @@ from taskengine.client.session import HELLO_S, Session
 from taskengine.client.stop_requests import Posted, StopRequests
 from taskengine.client.stopping import STOP_S, Stopping, Target, new_order
 from taskengine.client.streams import Stream, StreamBase, StreamControl
-from taskengine.client.subscription import Subscription, Wish, reachable
+from taskengine.client.subscription import Subscription, Wish
 from taskengine.client.task_future import TaskFuture
 from taskengine.client.transport import Transport
 from taskengine.client.values import ValueBuffer
@@ -40,7 +40,7 @@ from taskengine.protocol.conversion import Convert
 from taskengine.protocol.credit import DEFAULT_BYTES, Grant
 from taskengine.protocol.limits import DEFAULT_ADDRESS
 from taskengine.protocol.messages import NO_SERIAL, Info, RequestKind, Stats, TaskInfo
-from taskengine.security.keys import check_encrypted, find_membership
+from taskengine.security.keys import Membership, check_encrypted, find_membership
 
 LEAVE_S = 0.5
 FAILED_S = 0.3
@@ -60,6 +60,7 @@ class Caller:
 
     _future_type: type[TaskFuture] = TaskFuture
     _submitted_type: type[TaskFuture] = SubmittedFuture
+    _find_membership: Callable[..., Membership | None] = staticmethod(find_membership)
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class Caller:
         self.address = address
         self._name = name
         self._insecure = insecure
-        self._membership = find_membership(address, None if keys is None else Path(keys), engine, insecure=insecure)
+        folder = None if keys is None else Path(keys)
+        self._membership = self._find_membership(address, folder, engine, insecure=insecure)
         check_encrypted(address, self._membership, insecure=insecure)
         self._options = Options(timeout=timeout)
         self._session = Session(name, address, os.urandom(TOKEN_BYTES), local_time())
@@ -447,17 +449,16 @@ class Client(Caller):
         """Return the last value on a topic. Raises TaskFailed, type LookupError, if there is none yet."""
         return self._wait(self._ask(RequestKind.LATEST, [topic]))
 
-    def subscribe(self, topic: str, *, newest: bool = False, waiting: int = WAITING) -> Subscription:
-        """Return the values on a topic, beginning with the last one.
+    def subscribe(
+        self, topic: str, *, newest: bool = False, waiting: int = WAITING, binary: bool = False
+    ) -> Subscription:
+        """Return the values on a topic, from the last one on; a topic that ends in `*` matches all that begin so.
 
-        A topic that ends in `*` matches all that begin so.
-
-        At most `waiting` values wait to be taken, and the oldest are dropped first; with `newest` only the last one of
-        each topic is kept. `dropped` counts the lost ones. Raises Overloaded if the engine runs no data worker.
+        At most `waiting` values wait, or with `newest` the last one of each topic; `dropped` counts the lost ones. With
+        `binary` they come as they are, not as JSON has them. Raises Overloaded if the engine has no data worker.
         """
-        wish = Wish(topic, waiting, newest=newest)
-        addresses = reachable(self.info().data_addresses, self.address)
-        return Subscription(addresses, wish, self._ages(), self._membership)
+        wish = Wish(topic, waiting, newest=newest, binary=binary)
+        return Subscription(wish.addresses(self.info(), self.address), wish, self._ages(), self._membership)
 
     def lease(self, *devices: str, exclusive: bool = False, take_over: bool = False, lane: str = "") -> Lease:
         """Begin the leases of devices of the table [hardware], in `with`; `renew` them in the loop that drives.

@@ -49,7 +49,7 @@ class Receiver:
             self._socket.linger = 0
             self._socket.ipv6 = any(map(needs_ipv6, addresses))
             introduce(self._socket, membership)
-            self._socket.subscribe(feed.prefix)
+            self._socket.subscribe(feed.start)
             for address in addresses:
                 self._socket.connect(address)
             self._wakeup = wakeup.make()

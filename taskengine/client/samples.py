@@ -13,8 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from taskengine import _fastpath
 from taskengine.client.clock import Estimate
 from taskengine.errors import ProtocolError
+from taskengine.protocol.publications import BINARY_TOPICS, Form, PublicationHead, decode_head, plain_value
 
 WAITING: Final = 2000
 """Publications that wait for a subscriber that does not take them, unless it says how many,"""
@@ -30,7 +32,9 @@ class Sample(msgspec.Struct, frozen=True):
 
     `publisher` is `source`, `task`, `engine`, `client`, or `client:NAME` for a client with a key; "" if an older engine
     does not say. `age` is how many s before it was handed out it was made, by the engine's clock, with an error of at
-    most half a round trip; None if that is not known, for example from an older engine.
+    most half a round trip; None if that is not known, for example from an older engine. `dropped` is how many
+    publications of the topic gave way to newer ones in the engine since its data worker began. `clock` is when it was
+    made by the engine's clock, in ns since the machine's `boot`; 0 if an older engine does not say.
     """
 
     topic: str
@@ -39,6 +43,9 @@ class Sample(msgspec.Struct, frozen=True):
     number: int
     publisher: str = ""
     age: float | None = None
+    dropped: int = 0
+    clock: int = 0
+    boot: int = 0
 
 
 class _Meta(msgspec.Struct):
@@ -48,6 +55,7 @@ class _Meta(msgspec.Struct):
     publisher: str = ""
     clock: int = 0
     boot: int = 0
+    dropped: int = 0
 
 
 class _Data(msgspec.Struct):
@@ -62,25 +70,39 @@ class Publication(NamedTuple):
     """A publication whose value has not been decoded yet."""
 
     topic: str
-    meta: _Meta
+    meta: _Meta | PublicationHead
     data: bytes
 
     def sample(self, age: float | None = None) -> Sample:
         """Return the publication with its value. Raises ProtocolError if it is malformed."""
+        meta = self.meta
         try:
-            value = _decode_data(self.data).data
+            value = _value(meta.form, self.data) if isinstance(meta, PublicationHead) else _decode_data(self.data).data
         except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise _none(error) from None
-        meta = self.meta
-        return Sample(self.topic, value, meta.pack, meta.part, meta.publisher, age)
+        made = meta.dropped, meta.clock, meta.boot
+        return Sample(self.topic, value, meta.pack, meta.part, meta.publisher, age, *made)
+
+
+def _value(form: Form, body: bytes) -> Any:
+    """Return the value in the BODY of a binary publication. Raises ProtocolError, msgspec.MsgspecError."""
+    if form is Form.MSGPACK:
+        return _fastpath.unpack(body, 1, bytes)[0]
+    return msgspec.json.decode(body) if form is Form.JSON else plain_value(form, body)
 
 
 class SubscriptionFilter:
-    """Selects the publications for a subscriber to `topic`: its own topic, and none twice."""
+    """Selects the publications for a subscriber to `topic`: its own topic, and none twice.
 
-    def __init__(self, topic: str) -> None:
+    `start` is the beginning of the first frames of publications in the form that it wants.
+    """
+
+    def __init__(self, topic: str, *, binary: bool = False) -> None:
         self._whole = not topic.endswith("*")
+        self._decode = decode_head if binary else _decode_meta
+        self._mark = BINARY_TOPICS if binary else b""
         self.prefix = topic if self._whole else topic[:-1]
+        self.start = self._mark + self.prefix.encode()
         self._seen: dict[str, tuple[str, int]] = {}
         self.missed = 0
         """How many publications between the first and the last one are missing."""
@@ -88,7 +110,8 @@ class SubscriptionFilter:
     def read(self, frames: Sequence[bytes]) -> Publication | None:
         """Return the publication in a message, None if it is not wanted. Raises ProtocolError if it is malformed."""
         try:
-            topic, meta, data = frames[0].decode(), _decode_meta(frames[1]), frames[2]
+            topic = frames[0].removeprefix(self._mark).decode()
+            meta, data = self._decode(frames[1]), frames[2]
         except (IndexError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise _none(error) from None
         if self._whole and topic != self.prefix:

@@ -10,8 +10,13 @@ from typing import Self
 from taskengine.client.connection import local_time
 from taskengine.client.receiver import Receiver
 from taskengine.client.samples import WAITING, Ages, Backlog, Publication, Sample, SubscriptionFilter
-from taskengine.errors import BadArguments, Overloaded, TaskTimeout
+from taskengine.errors import BadArguments, Overloaded, ProtocolError, TaskTimeout
+from taskengine.protocol.messages import Info
+from taskengine.protocol.release import lacks
 from taskengine.security.keys import Membership
+
+BINARY = "publications"
+"""The capability of an engine that publishes values as they are, too."""
 
 
 def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
@@ -28,18 +33,31 @@ def reachable(data_addresses: Sequence[str], engine: str) -> list[str]:
 class Wish:
     """A subscriber's request: a topic, and at most so many samples `waiting`, or only the `newest`.
 
-    Raises BadArguments.
+    With `binary` values come as they are, and not in JSON. Raises BadArguments.
     """
 
-    def __init__(self, topic: str, waiting: int = WAITING, *, newest: bool = False) -> None:
+    def __init__(self, topic: str, waiting: int = WAITING, *, newest: bool = False, binary: bool = False) -> None:
         if not isinstance(topic, str):
             raise BadArguments(f"a topic is text, not {topic!r}", name="topic")
         if not isinstance(waiting, int) or isinstance(waiting, bool) or waiting < 1:
             raise BadArguments(f"waiting is a positive number of samples, not {waiting!r}", name="waiting")
         if not isinstance(newest, bool):
             raise BadArguments(f"newest is True or False, not {newest!r}", name="newest")
-        self.feed = SubscriptionFilter(topic)
+        if not isinstance(binary, bool):
+            raise BadArguments(f"binary is True or False, not {binary!r}", name="binary")
+        self._is_binary = binary
+        self.feed = SubscriptionFilter(topic, binary=binary)
         self._backlog = Backlog(waiting, newest=newest)
+
+    def addresses(self, engine: Info, address: str) -> list[str]:
+        """Return where the engine at `address` publishes.
+
+        Raises Overloaded if it runs no data worker, ProtocolError if it is older than binary publications, which are
+        wanted.
+        """
+        if self._is_binary and BINARY not in engine.capabilities:
+            raise ProtocolError(lacks(engine.release, "publishes values in JSON alone"))
+        return reachable(engine.data_addresses, address)
 
     def receive(self, addresses: Sequence[str], membership: Membership | None) -> Receiver:
         """Begin to receive the topic."""

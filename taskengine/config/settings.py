@@ -6,7 +6,6 @@ the errors are made from it (`descriptions.rows`).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
@@ -15,7 +14,10 @@ import msgspec
 from msgspec import Meta
 
 from taskengine.config.lane_size import Count, LaneSize
+from taskengine.config.places import expanded, is_loopback
 from taskengine.config.policy import Entry
+from taskengine.config.ranges import described as _meta
+from taskengine.config.ranges import port as _port
 from taskengine.errors import SettingsError
 from taskengine.protocol.limits import MAX_DEPTH, MAX_MESSAGE, MAX_TASKS
 
@@ -24,16 +26,6 @@ if TYPE_CHECKING:
 
 TABLES = ("hardware", "policy")
 """Tables that only the file can have."""
-
-
-def _meta(kind: str, text: str, within: tuple[float, float] | None = None) -> Meta:
-    """Return a setting's type as text, its description, and the least and the most that it takes."""
-    least, most = within or (None, None)
-    return Meta(ge=least, le=most, description=text, extra={"type": kind})
-
-
-def _port(description: str, least: int = 1) -> Meta:
-    return _meta(f"a port, {least} to 65535", description, (least, 65535))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +103,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             extra={"type": '"text" or "json"'},
         ),
     ] = "text"
+    record_commands: Annotated[
+        bool,
+        _meta(
+            "true or false",
+            "Publish each call that has ended, with client, arguments, times and result, on taskengine.commands, for "
+            "`taskengine record`. Clients with the right to that topic see them. It costs some 15 µs for each task.",
+        ),
+    ] = False
+    record: Annotated[
+        str,
+        _meta(
+            "a path",
+            "Folder in which the engine records all topics, calls and events, as `taskengine record` does, with "
+            "RECORD_COMMANDS. It takes one more process. Empty: nowhere.",
+        ),
+    ] = ""
+    record_bytes: Annotated[
+        int,
+        _meta(
+            "a whole number, 1048576 to 1152921504606846976",
+            "Most bytes of the files in RECORD; beyond that the oldest are removed. More keep a longer past.",
+            (2**20, 2**60),
+        ),
+    ] = 2**30
     tasks: Annotated[
         list[Annotated[str, Meta(min_length=1)]],
         _meta("a list of module names, folders or .py files", "Task modules to load."),
@@ -421,7 +437,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def on_loopback(self) -> bool:
         """Only this machine can reach the sockets."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
     @property
     def is_curved(self) -> bool:
@@ -436,12 +452,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def keys_folder(self) -> Path | None:
         """The folder of the keys; None for the platform's own."""
-        return _expanded("keys", self.keys) if self.keys else None
+        return expanded("keys", self.keys) if self.keys else None
 
     @property
     def audit_file(self) -> Path | None:
         """The file that AUDIT names; None where it names none."""
-        return _expanded("audit", self.audit) if self.audit not in ("", "journald", "syslog") else None
+        return expanded("audit", self.audit) if self.audit not in ("", "journald", "syslog") else None
 
     def check_exposure(self, clients: int) -> None:
         """Refuses to serve off loopback without encryption, or for nobody.
@@ -467,21 +483,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def _address(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{port}"
-
-
-def _expanded(name: str, path: str) -> Path:
-    """The path, with ~ as the home folder. Raises SettingsError where there is none."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise SettingsError(f"{name}: {path} begins with ~, and there is no such home; expected a whole path") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 HINTS: Mapping[str, Any] = get_type_hints(Settings, include_extras=True)

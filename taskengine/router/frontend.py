@@ -16,8 +16,8 @@ from taskengine.broker.streams import StreamResults
 from taskengine.config.machine import Machine
 from taskengine.config.policy import ANONYMOUS, Entry, Policy
 from taskengine.config.settings import Settings
-from taskengine.errors import NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
-from taskengine.protocol.layouts import MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
+from taskengine.errors import BadArguments, NotAllowed, Overloaded, ProtocolError, TaskEngineError, shortened
+from taskengine.protocol.layouts import ENGINE_TOPICS, MAGIC, OWNED_TOPICS, SCHEDULE_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import (
     Origin,
@@ -454,9 +454,15 @@ class Frontend:
             package.urgency = Urgency(is_urgent=True, is_exempt=is_small)
 
     def _check_topic(self, request: DataRequest) -> None:
-        """Refuse topics on which only the owners of pins publish. Raises NotAllowed."""
+        """Refuse topics on which only the engine publishes, and one without a name. Raises NotAllowed, BadArguments."""
+        if request.publishes and not request.topic:
+            raise BadArguments("a topic to publish on has a name: it is text of at least one byte")
         if request.publishes and self._machine is not None and request.topic.startswith(OWNED_TOPICS):
             raise NotAllowed(f"topics that begin with {OWNED_TOPICS} are the engine's own: nobody else publishes there")
+        if request.publishes and request.topic.startswith(ENGINE_TOPICS):
+            raise NotAllowed(
+                f"topics that begin with {ENGINE_TOPICS} are the engine's own: nobody else publishes there"
+            )
         start, _, task = request.topic.partition(SCHEDULE_TOPICS)
         if request.publishes and not start and task in self._periodic:
             raise NotAllowed(f"{request.topic} is the topic of a periodic task: the engine alone publishes there")

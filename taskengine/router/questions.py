@@ -31,7 +31,7 @@ from taskengine.security.audit import Audit
 
 RELOADS_ASKED = 256
 """Requests for a reload that wait for the next one."""
-CAPABILITIES = ["clock", "stop", "each", "values", "streams", "progress"]
+CAPABILITIES = ["clock", "stop", "each", "values", "streams", "progress", "publications"]
 """What this engine can beyond version 0.1.0; docs/wire-growth.md says what each means."""
 LATER: Final = object()
 """In place of an answer: it comes when the reload has ended."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from taskengine import _fastpath
 from taskengine.broker.topics import NO_DATA_WORKERS, owner
 from taskengine.errors import BadArguments, Overloaded, ProtocolError
-from taskengine.protocol.layouts import OWNED_TOPICS
+from taskengine.protocol.layouts import ENGINE_TOPICS, OWNED_TOPICS
 from taskengine.protocol.limits import FEED_BYTES, MAX_TOPIC
 
 
@@ -56,13 +56,15 @@ def publish(topic: str, value: Any) -> None:
     """
     if not (isinstance(topic, str) and 0 < len(topic.encode(errors="replace")) <= MAX_TOPIC):
         raise BadArguments(f"a topic is text of 1 to {MAX_TOPIC} bytes, not {topic!r:.100}")
+    if topic.startswith(ENGINE_TOPICS):
+        raise BadArguments(f"topics that begin with {ENGINE_TOPICS} are the engine's own: no task publishes there")
     if _Feeds.owned is not None and topic.startswith(_Feeds.owned):
         raise BadArguments(f"topics that begin with {_Feeds.owned} are the engine's own: no task publishes there")
     publish_owned(topic, value)
 
 
 def publish_owned(topic: str, value: Any) -> None:
-    """Do as `publish`, also on the engine's own topics. Only `taskengine_hardware` may call it."""
+    """Do as `publish`, also on the engine's own topics. Only `taskengine_hardware` and the engine call it."""
     made = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if not _Feeds.write_ends:
         raise Overloaded(NO_DATA_WORKERS, retry_after=None)

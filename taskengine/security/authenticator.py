@@ -90,7 +90,7 @@ class KeyAuthenticator(Authenticator):
         if domain == BACKEND or public == self._inner:
             is_let_in = domain == BACKEND and public == self._inner
         elif public == self._watcher:
-            is_let_in = domain == FRONTEND
+            is_let_in = domain in (FRONTEND, DATA)
         else:
             # a reading looks at each file: clients that connect again and again took a third of the router's time
             if public not in self._names or self._now() >= self._fresh_until:

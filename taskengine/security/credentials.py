@@ -2,7 +2,7 @@
 
 Each socket has a domain. The frontend and the data ports let in the clients of the allow-list. The backend lets in only
 the engine's own processes, by a key that lives as long as the engine and is in no file. By another such key the metrics
-process is a client.
+process and the recorder are clients.
 """
 
 from __future__ import annotations

@@ -47,3 +47,11 @@ def check_metrics(settings: Settings) -> None:
     """Raise StartError if METRICS_PORT is set and prometheus-client is not installed."""
     if settings.metrics_port and importlib.util.find_spec("prometheus_client") is None:
         raise StartError("METRICS_PORT needs prometheus-client: `pip install 'taskengine-robot[metrics]'`")
+
+
+def check_record(settings: Settings) -> None:
+    """Raise StartError if RECORD is set and mcap is not installed, or nothing is published."""
+    if settings.record and importlib.util.find_spec("mcap") is None:
+        raise StartError("RECORD needs mcap: `pip install 'taskengine-robot[record]'`")
+    if settings.record and not settings.data_workers:
+        raise StartError("RECORD needs a data worker, and DATA_WORKERS is 0")

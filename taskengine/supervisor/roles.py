@@ -31,6 +31,7 @@ from taskengine.worker import publisher, worker
 
 ROUTER = "router"
 METRICS = "metrics"
+RECORDER = "recorder"
 LISTENER = "stop listener"
 GUARDIAN_PATIENCE_S = 0.005
 """How long the guardian may wait to write a line of the audit log: meanwhile nothing watches the pins."""
@@ -86,6 +87,8 @@ class Roles:
         for number in range(settings.data_workers):
             role, keeps = f"data worker {number + 1}", [feeds[number].read_end.fileno()]
             self._plan_worker(role, publisher.run, topology, number, keeps=keeps)
+        if settings.record:
+            self._makers[RECORDER] = partial(self._child, RECORDER, _record, settings, security)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -106,7 +109,7 @@ class Roles:
 
     def renewed(self) -> list[str]:
         """Return the roles that a reload renews: those whose processes load task modules."""
-        return [role for role in self._makers if role not in (ROUTER, METRICS, GUARDIAN, LISTENER)]
+        return [role for role in self._makers if role not in (ROUTER, METRICS, RECORDER, GUARDIAN, LISTENER)]
 
     def may_strangers_stop(self) -> bool:
         """Return whether other users may stop the machine by the guardian's socket, as clients without a key."""
@@ -165,6 +168,13 @@ def _serve_metrics(*args: Any) -> None:
     from taskengine.supervisor import metrics
 
     metrics.run(*args)
+
+
+def _record(*args: Any) -> None:
+    # imported in its own process alone: nobody else needs what it imports
+    from taskengine.recording import process
+
+    process.run(*args)
 
 
 def _guard(

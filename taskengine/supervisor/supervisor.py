@@ -47,7 +47,7 @@ from taskengine.supervisor.child import Child
 from taskengine.supervisor.children import Children, as_told, worker_name
 from taskengine.supervisor.forked_process import ending
 from taskengine.supervisor.import_crashes import ImportCrashes
-from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
+from taskengine.supervisor.preflight import StartError, check_metrics, check_ports, check_record
 from taskengine.supervisor.reload import Reload
 from taskengine.supervisor.roles import ROUTER, Roles
 from taskengine.supervisor.signals import SignalCounts
@@ -115,6 +115,7 @@ class Supervisor:
         settings = self._settings
         check_ports(settings)
         check_metrics(settings)
+        check_record(settings)
         orphans.begin(is_init=os.getpid() == 1)
         stop = self._signals.listen()
         self._selector.register(stop, selectors.EVENT_READ, lambda: stop.recv(64))

@@ -18,7 +18,7 @@ from taskengine.broker.package import decode_head
 from taskengine.broker.topics import ENGINE, SOURCE, TASK, TopicTable, data_lane, owner, publisher_of
 from taskengine.config.settings import Settings
 from taskengine.errors import NotAllowed, TaskEngineError, shortened, text_of
-from taskengine.protocol.layouts import OWNED_TOPICS
+from taskengine.protocol.layouts import ENGINE_TOPICS, OWNED_TOPICS
 from taskengine.protocol.limits import MAX_NAME_LENGTH
 from taskengine.protocol.messages import Origin, SourceStats, write_overruns
 from taskengine.runtime.clocks import MachineClock
@@ -70,18 +70,16 @@ class Publisher:
         for failure in registry.failures:
             log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: {failure}")
         sources = [each for each in registry.sources.values() if owner(each.topic, settings.data_workers) == number]
-        if topology.machine is not None:
-            taken = [source.topic for source in sources if source.topic.startswith(OWNED_TOPICS)]
-            sources = [source for source in sources if source.topic not in taken]
-            for topic in taken:
-                log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {topic}: its topic is the engine's own")
+        self._owned = (ENGINE_TOPICS,) if topology.machine is None else (ENGINE_TOPICS, OWNED_TOPICS)
+        for taken in (source.topic for source in sources if source.topic.startswith(self._owned)):
+            log.warn(f"[WORKER-{os.getpid()}(DATA)] Left out: source {taken}: its topic is the engine's own")
+        sources = [source for source in sources if not source.topic.startswith(self._owned)]
         self._sources = {source.topic for source in sources}
         self._samplers = Samplers(sources, self._page)
         self._next_look = 0.0
         self._reported: list[SourceStats] = []
         """The overruns that the router knows."""
         self._overrunning: set[str] = set()
-        self._has_machine = topology.machine is not None
         self._context = zmq.Context()
         security = topology.security
         self.address = settings.data_addresses()[number]
@@ -189,14 +187,15 @@ class Publisher:
 
     def _publisher_of(self, topic: str) -> str:
         """Return the kind of publisher: only the engine itself feeds its own topics."""
-        return ENGINE if self._has_machine and topic.startswith(OWNED_TOPICS) else TASK
+        return ENGINE if topic.startswith(self._owned) else TASK
 
     def _publish(self, topic: str, value: Any, publisher: str, made: int) -> None:
         """Publish a value that was `made` at this time, in ns of the engine's clock."""
         now = self._clock.told()
         made = min(made, now)
         wall = time.time() - (now - made) / NS
-        self._socket.publish(topic, self._topics.publish(topic, value, wall, publisher, made))
+        self._topics.keep(topic, value, wall, publisher, made)
+        self._socket.publish(topic)
 
     def _received(self, origin: Origin) -> int:
         """Return when the router received a message, in ns of the engine's clock."""

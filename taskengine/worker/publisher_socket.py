@@ -14,6 +14,7 @@ from taskengine.config.policy import ANONYMOUS, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import shortened
 from taskengine.protocol.limits import MAX_NAME_LENGTH, MAX_TOPIC
+from taskengine.protocol.publications import BINARY_TOPICS, text_prefixes
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import KEYS_LOOK_MS
@@ -86,7 +87,7 @@ class PublisherSocket:
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)  # nobody is subscribed before we say so
         self._is_direct = self._has_last_value()
         self._socket.rcvhwm = MAX_UNREAD_SUBSCRIPTIONS
-        self._socket.maxmsgsize = 1 + MAX_TOPIC + CURVE_OVERHEAD
+        self._socket.maxmsgsize = 1 + len(BINARY_TOPICS) + MAX_TOPIC + CURVE_OVERHEAD
         self._socket.handshake_ivl = math.ceil(settings.handshake_time * 1000)
         self._socket.linger = 0
         self._socket.ipv6 = needs_ipv6(address)
@@ -128,14 +129,25 @@ class PublisherSocket:
         if not at_last:  # ending it has ended ZMQ_XPUB_MANUAL too
             self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
 
-    def publish(self, topic: str, frames: list[bytes]) -> None:
-        """Publish to all subscribers; those that would delay the others are cut off."""
+    def publish(self, topic: str) -> None:
+        """Publish the last value of a topic to all subscribers; those that would delay the others are cut off."""
         self._mark_readers()
         if self._backlog.unsent > MAX_UNTAKEN_BYTES and not self._make_room():
             self._replay.add([topic])  # memory of subscribers that were cut off is free in a moment
+            self._topics.put_off(topic)
             return
         self._replay.drop(topic)
-        self._send(frames)
+        self._send_last(topic)
+
+    def _send_last(self, topic: str) -> int:
+        """Send the last value of a topic in the forms that subscribers want; return its bytes."""
+        in_text, in_binary = self._subscribers.wishes(topic)
+        messages = [self._topics.frames(topic)] if in_text else []
+        messages += [self._topics.binary_frames(topic)] if in_binary else []
+        for frames in messages:
+            self._send(frames)
+        self._topics.was_sent(topic)
+        return sum(len(frame) for frames in messages for frame in frames)
 
     def _send(self, frames: list[bytes]) -> None:
         self.port.send(frames, self._backlog)
@@ -176,14 +188,15 @@ class PublisherSocket:
 
     def _handle_subscription(self, message: list[bytes], connection: SubscriberConnection, now: float) -> None:
         prefix, is_new = message[0][1:], message[0][:1] == SUBSCRIBES
-        if len(message) != 1 or len(prefix) > MAX_TOPIC or message[0][:1] not in (SUBSCRIBES, UNSUBSCRIBES):
+        if len(message) != 1 or len(_topic_in(prefix)) > MAX_TOPIC or message[0][:1] not in (SUBSCRIBES, UNSUBSCRIBES):
             self._is_out_of_step = True
             self._ban([connection], "it sent a message that is no subscription")
         elif self._is_out_of_step or (self.authenticator is not None and self.authenticator.is_banned(connection.user)):
             self._cut(connection)
         elif not is_new:
             self._subscribers.remove(connection, prefix)
-            self._socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
+            for each in _in_trie(prefix):
+                self._socket.setsockopt(zmq.UNSUBSCRIBE, each)
         else:
             self._subscribe(connection, prefix, now)
 
@@ -198,18 +211,23 @@ class PublisherSocket:
                     return
         if not self._may_subscribe(connection.user, prefix):
             return
-        topics = self._topics.topics(prefix) if is_first else []
+        topics = self._topics.topics(_topic_in(prefix)) if is_first else []
         first = min(topics, key=len, default="")
-        frames = self._topics.frames(first) if topics else []
+        frames = self._last_frames(first, prefix) if topics else []
         is_alone = topics and self._is_direct and self._subscribers.may_replay(connection, sum(map(len, frames)), now)
         if is_alone:
             self._send_to_last(at_last=True)
-        self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
+        for each in _in_trie(prefix):
+            self._socket.setsockopt(zmq.SUBSCRIBE, each)
         if is_alone:
             self._send(frames)
             self._send_to_last(at_last=False)
             topics.remove(first)
         self._replay.add(topics)
+
+    def _last_frames(self, topic: str, prefix: bytes) -> list[bytes]:
+        """Return the last publication of a topic in the form that a subscription is to."""
+        return self._topics.binary_frames(topic) if _is_binary(prefix) else self._topics.frames(topic)
 
     def _ban(self, connections: list[SubscriberConnection], why: str) -> None:
         """Cut off connections of one owner, and keep its key out until the allow-list changes."""
@@ -232,7 +250,9 @@ class PublisherSocket:
 
     def _may_subscribe(self, user: str, prefix: bytes) -> bool:
         name = self.authenticator.name_of(user) if self.authenticator else ANONYMOUS
-        topic = prefix.decode(errors="replace")
+        if self.authenticator is not None and self.authenticator.is_watcher(user):
+            return True
+        topic = _topic_in(prefix).decode(errors="replace")
         if name is not None and (self._policy is None or self._policy.rights(name).may_subscribe(topic)):
             return True
         self._audit.note("refused", client=name, subscribe=shortened(topic, MAX_NAME_LENGTH))
@@ -241,9 +261,7 @@ class PublisherSocket:
     def look(self, now: float) -> None:
         """Send last values again that are due, and cut off subscribers that do not read or are no longer allowed."""
         while self._backlog.unsent <= MAX_UNTAKEN_BYTES and (topic := self._replay.next(now)) is not None:
-            frames = self._topics.frames(topic)
-            self._send(frames)
-            self._replay.spend(sum(map(len, frames)), now)
+            self._replay.spend(self._send_last(topic), now)
         if self._backlog.unsent > SOFT_UNTAKEN_BYTES and now >= self._next_readers:
             self._next_readers = now + READERS_LOOK_S
             self._cut_slow_readers()
@@ -310,3 +328,18 @@ class PublisherSocket:
         self._socket.close()
         if self.authenticator:
             self.authenticator.stop()
+
+
+def _is_binary(prefix: bytes) -> bool:
+    """Return whether a subscription is to binary publications."""
+    return prefix.startswith(BINARY_TOPICS)
+
+
+def _topic_in(prefix: bytes) -> bytes:
+    """Return the beginning of topics that a subscription is to, in whatever form."""
+    return prefix.removeprefix(BINARY_TOPICS)
+
+
+def _in_trie(prefix: bytes) -> tuple[bytes, ...]:
+    """Return the prefixes by which ZeroMQ is to match a subscription."""
+    return (prefix,) if _is_binary(prefix) else text_prefixes(prefix)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from taskengine.protocol.limits import MAX_CLIENTS
+from taskengine.protocol.publications import BINARY_TOPICS
 from taskengine.worker.tuning import MAX_SUBSCRIPTIONS, REPLAY_RATE
 
 BURST_S = 0.05
@@ -44,6 +45,17 @@ class Subscribers:
         self._count = 0
         self._replayed_at: dict[tuple[str, int], float] = {}
         """When each owner will have received its last values at REPLAY_RATE."""
+        self._wishes: dict[str, tuple[bool, bool]] = {}
+
+    def wishes(self, topic: str) -> tuple[bool, bool]:
+        """Return whether some connection may want a topic in JSON, and whether one may want it in binary form."""
+        found = self._wishes.get(topic)
+        if found is None:
+            text, binary = topic.encode(), BINARY_TOPICS + topic.encode()
+            prefixes = set().union(*(connection.prefixes for connection in self.known.values()))
+            is_text = any(map(text.startswith, prefixes))
+            found = self._wishes[topic] = is_text, any(prefix and binary.startswith(prefix) for prefix in prefixes)
+        return found
 
     def may_replay(self, connection: SubscriberConnection, size: int, now: float) -> bool:
         """Return whether the connection's owner may get `size` bytes of last values now; if so, they count."""
@@ -79,6 +91,7 @@ class Subscribers:
             self._count_for(connection, -1)
 
     def _count_for(self, connection: SubscriberConnection, subscriptions: int) -> None:
+        self._wishes.clear()
         self._count += subscriptions
         self._shares[_owner(connection)] += subscriptions
 

@@ -40,12 +40,13 @@ from taskengine.registry.registry import Registry, Task
 from taskengine.registry.survey import Module, Plan, load_code
 from taskengine.runtime.control import Importing, NotImported, Online, RejoinRouter, StartFailed, StopProcess
 from taskengine.runtime.control_channel import ControlChannel
-from taskengine.runtime.feed import attach
+from taskengine.runtime.feed import attach, publish_owned
 from taskengine.runtime.log_buffer import PAUSE_MS, LogBuffer
 from taskengine.runtime.orphan import orphan
 from taskengine.runtime.rlimits import limit_memory, worker_memory
 from taskengine.runtime.topology import Topology
 from taskengine.security.redaction import discreet, without_folders
+from taskengine.worker.command_log import CommandLog
 from taskengine.worker.context import caller, coroutine_name, may_call, set_origin, set_policy
 from taskengine.worker.progress import TaskProgress
 from taskengine.worker.router_connection import RouterConnection
@@ -261,6 +262,9 @@ class TaskWorker:
         for failure in registry.failures:
             log.warn(f"[WORKER-{os.getpid()}(TASK)] Left out: {failure}")
         attach(topology.feeds, has_machine=topology.machine is not None)
+        self._commands = CommandLog(lane, publish_owned) if settings.record_commands or settings.record else None
+        if self._commands is not None:
+            registry.tasks.update({task.name: self._commands.told(task) for task in registry.tasks.values()})
         self._release_pins = _take_pins(topology.machine, lane, log)
         page, most = topology.pages[place], settings.lane(lane).concurrency
         self._batches: deque[bytes] = deque()
@@ -342,6 +346,8 @@ class TaskWorker:
         self._note(batch, answer)
 
     def _note(self, batch: bytes, answer: bytes) -> None:
+        if self._commands is not None:
+            self._commands.flush()
         if self._log.enabled and answer != NO_ANSWER:
             self._log.note(_received_lines, batch, answer)
 

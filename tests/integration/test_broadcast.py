@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from threading import Thread
@@ -38,7 +39,8 @@ def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
     monkeypatch.setattr(publisher_socket, "LOOK_S", deadline(10 * publisher_socket.LOOK_S))
     address = f"tcp://127.0.0.1:{free_ports(1)}"
     journal = LogBuffer(os.open(os.devnull, os.O_WRONLY), enabled=False)
-    broadcast = PublisherSocket(own, Settings(), None, address, TopicTable("DATA-1"), journal)
+    topics = TopicTable("DATA-1")
+    broadcast = PublisherSocket(own, Settings(), None, address, topics, journal)
     received: list[int] = []
     with theirs.socket(zmq.SUB) as idle, theirs.socket(zmq.SUB) as honest:
         for socket in (idle, honest):
@@ -58,14 +60,15 @@ def test_whoever_takes_nothing_is_cut_off_and_others_miss_nothing(
 
         def read() -> None:
             while len(received) < MANY and honest.poll(int(deadline(20) * 1000)):
-                received.append(int(honest.recv_multipart()[1]))
+                received.append(json.loads(honest.recv_multipart()[1])["part"])
 
         reader = Thread(target=read)
         reader.start()
-        for number in range(MANY):
-            broadcast.publish("camera", [b"camera", b"%d" % number, bytes(SIZE)])
-            while number - len(received) > 2 and reader.is_alive():
+        for number in range(1, MANY + 1):
+            topics.keep("camera", "x" * SIZE, 0.0)
+            broadcast.publish("camera")
+            while number - len(received) > 3 and reader.is_alive():
                 reader.join(0.001)
         reader.join()
         broadcast.close()
-    assert received == list(range(MANY))
+    assert received == list(range(1, MANY + 1))

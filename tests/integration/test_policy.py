@@ -182,13 +182,16 @@ def test_nobody_hears_more_than_it_may(ruled: Ruled) -> None:
         tablet.subscribe("drive.*") as drive,
         tablet.subscribe("*") as everything,
         laptop.subscribe("drive.left") as none,
+        tablet.subscribe("drive.*", binary=True) as as_it_is,
+        tablet.subscribe("*", binary=True) as all_as_they_are,
+        laptop.subscribe("drive.left", binary=True) as none_as_it_is,
     ):
         for number in range(20):
             laptop.publish("drive.left", number)
             tablet.publish("other", number)
             time.sleep(0.005)
-        assert drive.get(deadline(20)).topic == "drive.left"
-        for feed in (everything, none):
+        assert drive.get(deadline(20)).topic == as_it_is.get(deadline(20)).topic == "drive.left"
+        for feed in (everything, none, all_as_they_are, none_as_it_is):
             with pytest.raises(TaskTimeout):
                 feed.get(0.3)
 

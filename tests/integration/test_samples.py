@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import msgspec
+import numpy
 import pytest
+import zmq
 
-from taskengine import BadArguments, Cancelled, Client, TaskTimeout, aio
-from taskengine.client.subscription import Subscription
+from taskengine import BadArguments, Cancelled, Client, ProtocolError, TaskTimeout, aio
+from taskengine.client.subscription import Subscription, Wish
 from tests.engine import Engine, deadline, wait_until
 
 SOURCES = """
@@ -33,6 +37,10 @@ def slow():
 @source("hung", period=0.1)
 def hung():
     time.sleep(3600)
+
+@source("camera", period=0.05)
+def camera():
+    return bytes(range(256)) * 200
 
 def task_tell(topic, number):
     for value in range(number):
@@ -196,3 +204,57 @@ def test_it_is_the_same_for_asyncio(engine: Engine) -> None:
                 await feed.get()
 
     asyncio.run(asyncio.wait_for(script(), deadline(40)))
+
+
+def test_bytes_and_arrays_come_as_they_are_to_who_wants_that(engine: Engine, client: Client) -> None:
+    with client.subscribe("camera", binary=True) as feed:
+        samples = [feed.get(deadline(20)) for _ in range(3)]
+    assert {sample.value for sample in samples} == {bytes(range(256)) * 200}
+    assert {sample.publisher for sample in samples} == {"source"}
+    assert samples[0].clock < samples[1].clock
+    assert samples[-1].number - samples[0].number == 2
+    client.publish("depth", numpy.arange(6, dtype="u2").reshape(2, 3))
+    with client.subscribe("dep*", binary=True) as feed:
+        found = feed.get(deadline(20)).value
+        assert (found.dtype, found.tolist()) == ("uint16", [[0, 1, 2], [3, 4, 5]])
+    with client.subscribe("depth") as feed:
+        assert feed.get(deadline(20)).value == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_an_older_subscriber_to_all_gets_json_alone(engine: Engine, client: Client) -> None:
+    """It wants every first frame, and knows only those that are text."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as everything, client.subscribe("*", binary=True) as feed:
+        everything.linger = 0
+        everything.subscribe(b"")
+        everything.connect(f"tcp://127.0.0.1:{int(engine.settings['starting_port']) + 2}")
+        topics: set[str] = set()
+        while topics < {"fast", "camera"}:
+            assert everything.poll(int(deadline(20) * 1000))
+            topic, meta, data = everything.recv_multipart()
+            topics.add(topic.decode())
+            assert json.loads(meta)["serial"] == topic.decode()
+            assert json.loads(data)["size"] == 1
+        assert {feed.get(deadline(20)).topic for _ in range(50)} >= {"fast", "camera"}
+        everything.unsubscribe(b"")
+        wait_until(lambda: not drained(everything), 20, "the end of the subscription")
+
+
+def drained(socket: zmq.Socket[bytes]) -> int:
+    """Read what is there, and return how many messages come within 200 ms."""
+    while socket.poll(0):
+        socket.recv_multipart()
+    return int(bool(socket.poll(200)))
+
+
+def test_binary_values_of_an_older_engine_are_refused(engine: Engine, client: Client) -> None:
+    info = msgspec.structs.replace(client.info(), capabilities=["clock"], release="")
+    with pytest.raises(ProtocolError, match="publishes values in JSON alone"):
+        Wish("x", binary=True).addresses(info, engine.address)
+    with pytest.raises(BadArguments, match="binary is True or False"):
+        client.subscribe("x", binary="yes")  # type: ignore[arg-type]
+
+
+def test_a_topic_without_a_name_is_refused(client: Client) -> None:
+    """No subscription would match it."""
+    with pytest.raises(BadArguments, match="at least one byte"):
+        client.publish("", 1)

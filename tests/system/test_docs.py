@@ -33,6 +33,7 @@ PAGES = [
     "docs/glossary.md",
     "docs/tasks.md",
     "docs/clients.md",
+    "docs/data.md",
     "docs/policy.md",
     "docs/protocol.md",
     "docs/architecture.md",

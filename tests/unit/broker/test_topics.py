@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import msgspec
+import numpy
 import pytest
 
+from taskengine import _fastpath
 from taskengine.broker.topics import TopicTable, lane_of, owner, publisher_of
 from taskengine.client.samples import SubscriptionFilter
 from taskengine.errors import BadArguments, Overloaded, TaskFailed
@@ -35,6 +37,7 @@ def test_a_publication_is_topic_meta_and_data() -> None:
         "publisher": "engine",
         "clock": 0,
         "boot": 0,
+        "dropped": 0,
     }
     assert msgspec.json.decode(data) == {"size": 1, "data": {"one": 0.5}, "pack": 12.5}
 
@@ -107,3 +110,49 @@ def test_a_publication_names_its_publisher() -> None:
     sample = SubscriptionFilter("x").take(frames)
     assert sample is not None
     assert sample.publisher == "client:tablet"
+
+
+def test_values_travel_as_they_are_to_those_who_want_that() -> None:
+    board = TopicTable("DATA-7")
+    array = numpy.arange(6, dtype="u1").reshape(2, 3)
+    values: list[object] = [b"\xff\xd8 a picture", array, {"a": [b"x", float("inf")]}, 2**70, numpy.float64(0.5)]
+    for value in values:
+        board.keep("x", value, now=0.0)
+        sample = SubscriptionFilter("x", binary=True).take(board.binary_frames("x"))
+        assert sample is not None
+        assert type(sample.value) is type(value) or sample.value == value
+        assert numpy.array_equal(sample.value, value) if value is array else sample.value == value
+        in_json = SubscriptionFilter("x").take(board.frames("x"))
+        assert in_json is not None
+        assert (in_json.number, in_json.time) == (sample.number, sample.time)
+    board.keep("x", array, now=0.0)
+    array[0, 0] = 9
+    assert msgspec.json.decode(board.frames("x")[2])["data"] == [[0, 1, 2], [3, 4, 5]], "it was published before"
+    assert _fastpath.unpack(board.latest("x"), 1, bytes)[0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_bytes_cost_what_they_have_and_a_head() -> None:
+    board, picture = TopicTable("DATA-7"), bytes(50_000)
+    board.keep("camera", picture, now=0.0, publisher="client:a camera of a long name", clock=2**60)
+    assert sum(map(len, board.binary_frames("camera"))) <= 1.02 * len(picture)
+    assert board._size <= 1.02 * len(picture), "the text is made when it is wanted"
+
+
+def test_what_json_cannot_hold_is_refused_whatever_form_is_wanted() -> None:
+    board = TopicTable("DATA-7")
+    for value in (1j, numpy.array([1j]), numpy.ma.masked_array([1], [True])):
+        with pytest.raises(TypeError):
+            board.keep("x", value, now=0.0)
+
+
+def test_a_publication_says_how_many_before_it_were_dropped() -> None:
+    board = TopicTable("DATA-7")
+    told = []
+    for is_sent, comes_late in ((True, False), (False, True), (False, False), (False, False), (True, False)):
+        board.keep("x", 1, now=0.0)
+        told.append(msgspec.json.decode(board.frames("x")[1])["dropped"])
+        if not is_sent:
+            board.put_off("x")
+        if comes_late:
+            board.was_sent("x")
+    assert told == [0, 0, 0, 1, 2]

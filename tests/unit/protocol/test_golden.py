@@ -13,6 +13,7 @@ import pytest
 from taskengine import _fastpath
 from taskengine.broker import legacy_json
 from taskengine.broker.binary import read_package
+from taskengine.client.samples import SubscriptionFilter
 from taskengine.client.session import TIMED
 from taskengine.errors import ProtocolError, TaskEngineError, from_wire
 from taskengine.protocol import arrays
@@ -33,6 +34,7 @@ from taskengine.protocol.messages import (
     decode_stop,
     serial_of,
 )
+from taskengine.protocol.publications import decode_head
 from tests import vectors
 from tests.batches import join_frames
 from tests.vectors import Vector, shown
@@ -65,6 +67,7 @@ def test_the_page_shows_vectors() -> None:
     blocks = re.findall(r"^```hex\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line.split(maxsplit=1)[1] for block in blocks for line in block.splitlines() if line]
     known = {frame for part in MESSAGES.values() for vector in part for frame in vector["frames"]}
+    known |= {frame for vector in VECTORS["capability publications"] for frame in vector["frames"]}
     known |= {vector["bytes"] for vector in (*VECTORS["values"], *VECTORS["errors"], *EXTENDED["values"])}
     assert [line for line in lines if line not in known] == []
     assert len(lines) > 15
@@ -177,3 +180,13 @@ def test_wire_01(vector: Vector) -> None:
 def test_a_reply_of_today_has_what_one_of_yesterday_had() -> None:
     (old,) = [vector for vector in MESSAGES["replies"] if vector["name"] == "a reply of 0.1.0"]
     assert decode_reply(frames_of(old)[0]) == Reply(16, 1)
+
+
+@pytest.mark.parametrize("vector", **named(VECTORS["capability publications"]))
+def test_binary_publications(vector: Vector) -> None:
+    frames = frames_of(vector)
+    publication = SubscriptionFilter(vector["topic"], binary=True).read(frames)
+    assert publication is not None
+    assert {**vectors.fields(decode_head(frames[1])), "form": vector["head"]["form"]} == vector["head"]
+    assert shown(publication.sample().value) == vector["value"]
+    assert SubscriptionFilter("other", binary=True).read(frames) is None

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from taskengine.config.settings import Settings
-from taskengine.supervisor.preflight import StartError, check_metrics, check_ports
+from taskengine.supervisor.preflight import StartError, check_metrics, check_ports, check_record
 from tests.engine import free_ports
 
 
@@ -16,6 +16,16 @@ def test_metrics_without_what_serves_them_start_nothing(monkeypatch: pytest.Monk
     check_metrics(Settings())
     with pytest.raises(StartError, match=r"taskengine-robot\[metrics\]"):
         check_metrics(Settings(metrics_port=9100))
+
+
+def test_a_recording_without_what_it_needs_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_record(Settings(record="recordings"))
+    with pytest.raises(StartError, match="DATA_WORKERS is 0"):
+        check_record(Settings(record="recordings", data_workers=0))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_record(Settings())
+    with pytest.raises(StartError, match=r"taskengine-robot\[record\]"):
+        check_record(Settings(record="recordings"))
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -168,3 +168,17 @@ def test_a_connection_is_cut_and_no_other(pair: tuple[socket.socket, socket.sock
         peer.recv(1)
     cut(own.fileno(), number)
     assert peer.recv(1) == b""
+
+
+def test_a_topic_is_sent_in_the_forms_that_subscriptions_may_want() -> None:
+    subscribers = Subscribers()
+    plain, camera = subscribers.meet(5, 1, ""), subscribers.meet(6, 2, "")
+    assert subscribers.wishes("camera") == (False, False)
+    subscribers.add(camera, b"\xff\x02cam")
+    assert subscribers.wishes("camera") == (False, True)
+    assert subscribers.wishes("arm") == (False, False)
+    subscribers.add(plain, b"")
+    assert subscribers.wishes("camera") == (True, True)
+    subscribers.remove(plain, b"")
+    subscribers.forget(camera)
+    assert subscribers.wishes("camera") == (False, False)
