@@ -23,8 +23,8 @@ from taskengine.recording.reading import Recorded, RecordingError
 from taskengine.recording.timeline import due, is_wanted, moment
 
 STATE_TASK = "devices.state"
-UNPLAYED = ("lease.", "system.", "devices.", "sensor.")
-"""The beginnings of tasks of devices that a replay leaves out: it has leases of its own, and arms and stops nothing."""
+PLAYED = ("servo.", "motor.", "robot.", "gpio.", "led.", "tone.", "device.")
+"""The beginnings of the tasks that move one device: a replay has leases of its own, and arms and stops nothing."""
 
 
 class ReplayPace(NamedTuple):
@@ -111,19 +111,32 @@ def command_again(client: Client, recorded: Iterable[Recorded], pace: ReplayPace
         if command.args is None or command.kwargs is None
     }
     count = 0
+    ours: dict[str, str] = {}
+    leases: list[Lease] = []
     try:
-        leases = [lease for device, lane in used.items() if (lease := _lease(client, device, lane))]
-        wanted = ((at, command) for at, command, _ in commands if command.task not in refused)
-        for command in _paced(due(wanted, *pace), _Renewal(leases).turn):
+        for device, lane in used.items():
+            lease = _lease(client, device, lane)
+            if lease is not None:
+                leases.append(lease)
+                ours[device] = lane
+        wanted = ((at, (command, device)) for at, command, device in commands if command.task not in refused)
+        for command, device in _paced(due(wanted, *pace), _Renewal(leases).turn):
+            ours[device] = used[device]
             client.call(command.task, *command.args or (), **command.kwargs or {})
             count += 1
     finally:
-        for device, lane in used.items():
-            with contextlib.suppress(TaskEngineError):  # the first error tells more
-                client.call(f"{lane}.device.rest" if lane else "device.rest", device)
-    for lease in leases:
-        lease.release()
+        _rest(client, ours)
+        for lease in leases:
+            with contextlib.suppress(TaskEngineError):
+                lease.release()
     return Played(count, refused)
+
+
+def _rest(client: Client, devices: dict[str, str]) -> None:
+    """Bring devices to rest, by name with their lanes: those alone that the replay had, and nobody else's."""
+    for device, lane in devices.items():
+        with contextlib.suppress(TaskEngineError):  # the first error tells more
+            client.call(f"{lane}.device.rest" if lane else "device.rest", device)
 
 
 def _devices(client: Client) -> dict[str, str]:
@@ -152,7 +165,7 @@ def _device(command: RecordedCall, devices: dict[str, str]) -> str:
         return ""
     lane = devices[device]
     name = command.task.removeprefix(f"{lane}.") if lane else command.task
-    return "" if name.startswith(UNPLAYED) else device
+    return device if name.startswith(PLAYED) else ""
 
 
 def _lease(client: Client, device: str, lane: str) -> Lease | None:

@@ -98,12 +98,13 @@ class RecordingFiles:
         self._file.close()
 
     def _open(self, at: int) -> Writer:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room()
         self._check_room()
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(at // 10**9))
         self.path = self._folder / f"{stamp}.{at // 10**6 % 1000:03}Z{SUFFIX}"
-        self._file = self.path.open("xb")
+        # it has what all clients sent, whatever the policy lets others see
+        self._file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         fcntl.flock(self._file, fcntl.LOCK_EX)  # nobody mends it meanwhile
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
         self._begun, self._channels, self._schemas = at, {}, {}

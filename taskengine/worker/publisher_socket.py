@@ -195,8 +195,11 @@ class PublisherSocket:
             self._cut(connection)
         elif not is_new:
             self._subscribers.remove(connection, prefix)
+            # ZeroMQ has one entry for a prefix, however many of a connection's subscriptions it stands for
+            left = set().union(*map(_in_trie, connection.prefixes))
             for each in _in_trie(prefix):
-                self._socket.setsockopt(zmq.UNSUBSCRIBE, each)
+                if each not in left:
+                    self._socket.setsockopt(zmq.UNSUBSCRIBE, each)
         else:
             self._subscribe(connection, prefix, now)
 

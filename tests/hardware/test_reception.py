@@ -181,7 +181,7 @@ def test_every_reply_tells_the_engines_clock(raw: Raw) -> None:
 def test_info_says_what_the_engine_can(raw: Raw) -> None:
     raw.send(Request(RequestKind.INFO, 1, "raw"))
     info = msgspec.convert(raw.receive()[1][0], Info)
-    assert info.capabilities == ["clock", "stop", "each", "values", "streams", "progress"]
+    assert info.capabilities == ["clock", "stop", "each", "values", "streams", "progress", "publications"]
     assert "system.stop" in info.stop_tasks
 
 

@@ -235,6 +235,11 @@ def test_an_older_subscriber_to_all_gets_json_alone(engine: Engine, client: Clie
             assert json.loads(meta)["serial"] == topic.decode()
             assert json.loads(data)["size"] == 1
         assert {feed.get(deadline(20)).topic for _ in range(50)} >= {"fast", "camera"}
+        # a second subscription to topics that this one has already ends without it
+        everything.subscribe(b"f")
+        everything.unsubscribe(b"f")
+        wait_until(lambda: everything.recv_multipart()[0] == b"camera", 20, "publications after that")
+        wait_until(lambda: everything.recv_multipart()[0] == b"fast", 20, "what both were to")
         everything.unsubscribe(b"")
         wait_until(lambda: not drained(everything), 20, "the end of the subscription")
 

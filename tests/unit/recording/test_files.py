@@ -176,3 +176,12 @@ def test_a_disk_that_is_full_when_a_file_is_ended(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     mend_all(tmp_path)
     assert numbers(tmp_path) == list(range(10))
+
+
+def test_a_recording_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It has what every client sent, whatever the policy lets them see of each other."""
+    folder = tmp_path / "recordings"
+    files = record(folder)
+    files.close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
