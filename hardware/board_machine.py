@@ -35,21 +35,21 @@ NOT_YET = "its board has not answered yet"
 
 
 class Setting(NamedTuple):
-    """What a channel is to be: high for this share of its period, 0 to 1, at this frequency in Hz, None for any."""
+    """The wanted state of a channel: high for this share of its period, 0 to 1, at so many Hz, None for any."""
 
     share: float = 0.0
     frequency: float | None = None
 
 
 class Fallback(NamedTuple):
-    """What the channels of a device are to be after a fault: these, or, if it holds, what they are known to be."""
+    """The settings of a device's channels after a fault: these, or, if it holds, those that they are known to have."""
 
     settings: Mapping[int, Setting]
     holds: bool
 
 
 class Step(enum.Enum):
-    """What can be done with a board."""
+    """The steps that are taken with a board."""
 
     OPEN = "open it, and start it if it does not run"
     WRITE = "tell it what its channels are to be"
@@ -68,7 +68,7 @@ class BoardAction(NamedTuple):
 
 
 class _Ask(NamedTuple):
-    """What is to be confirmed: everything up to this version, and when the outputs are disabled if it is not."""
+    """A ticket: it confirms everything up to this version; outputs are disabled where it is not there by `cut_at`."""
 
     ticket: int
     version: int

@@ -14,7 +14,7 @@ from taskengine.config.policy import ANONYMOUS, Policy
 from taskengine.config.settings import Settings
 from taskengine.errors import shortened
 from taskengine.protocol.limits import MAX_NAME_LENGTH, MAX_TOPIC
-from taskengine.protocol.publications import BINARY_TOPICS, text_prefixes
+from taskengine.protocol.publications import BINARY_TOPICS, TEXT_STARTS, text_prefixes
 from taskengine.router.connection_monitor import ConnectionMonitor
 from taskengine.runtime.hosts import needs_ipv6
 from taskengine.runtime.intervals import KEYS_LOOK_MS
@@ -195,10 +195,10 @@ class PublisherSocket:
             self._cut(connection)
         elif not is_new:
             self._subscribers.remove(connection, prefix)
-            # ZeroMQ has one entry for a prefix, however many of a connection's subscriptions it stands for
-            left = set().union(*map(_in_trie, connection.prefixes))
+            left = connection.prefixes
             for each in _in_trie(prefix):
-                if each not in left:
+                # ZeroMQ has one entry for a prefix, however many of a connection's subscriptions it stands for
+                if each not in left and not (b"" in left and each in TEXT_STARTS):
                     self._socket.setsockopt(zmq.UNSUBSCRIBE, each)
         else:
             self._subscribe(connection, prefix, now)

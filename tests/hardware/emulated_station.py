@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from taskengine_hardware.board_bus import BoardReport
 from taskengine_hardware.board_machine import BoardAction, BoardMachine, Fallback, Setting, Step
 
 STEP_S = 0.001
@@ -13,17 +13,6 @@ TAKES_S = 0.003
 
 
 DISPROVED = "the chip does not do what it was told"
-
-
-class Told(NamedTuple):
-    """What a station reports."""
-
-    fault: str
-    is_ready: bool
-    confirmed: int
-    due: float
-    reads_back: bool
-    written: int
 
 
 class EmulatedStation:
@@ -45,12 +34,12 @@ class EmulatedStation:
 
     # What the control has --------------------------------------------------------------------------------------------
 
-    def look(self, now: float) -> Told:
+    def look(self, now: float) -> BoardReport:
         machine = self.machine
         machine.look(now)
         self.is_enabled = machine.is_enabled
         due = machine.look_due()
-        return Told(machine.fault, machine.is_ready, machine.confirmed, due, machine.reads_back, machine.written)
+        return BoardReport(machine.fault, machine.is_ready, machine.confirmed, due, machine.reads_back, machine.written)
 
     def ask(self, now: float, *, cuts: bool = False) -> int:
         ticket = self.machine.ask(now, cuts=cuts)
